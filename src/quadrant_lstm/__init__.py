@@ -1,0 +1,37 @@
+"""A conv net at every time step, joined to an LSTM.
+
+    image -> quadrants -> four orderings -> sequence -> conv encoder at every step -> LSTM -> classifier -> digit
+
+The public names are imported on first use, so that a command line that only reads a config never waits for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quadrant_lstm.data.orderings import ORDERINGS as ORDERINGS
+    from quadrant_lstm.data.orderings import sequences as sequences
+    from quadrant_lstm.data.quadrants import split_quadrants as split_quadrants
+    from quadrant_lstm.model.network import CNNLSTM as CNNLSTM
+    from quadrant_lstm.model.time_distributed import TimeDistributed as TimeDistributed
+    from quadrant_lstm.run.load import load_run as load_run
+
+_HOMES = {
+    "split_quadrants": "data.quadrants",
+    "sequences": "data.orderings",
+    "ORDERINGS": "data.orderings",
+    "TimeDistributed": "model.time_distributed",
+    "CNNLSTM": "model.network",
+    "load_run": "run.load",
+}
+__all__ = list(_HOMES)  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,110 @@
+"""A composed config -> nothing, or a UserError that names the key. Imports no torch.
+
+A node with a `_target_` may hold what that class takes, in the kinds its signature names (config/signature.py); what
+arguments of other people's classes may be stands below. Images are read too, and laid through the encoder's stages.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from quadrant_lstm.config.defaults import default_value
+from quadrant_lstm.config.signature import signature
+from quadrant_lstm.config.values import Count, Natural, NonNegative, Positive, Probability, Share, in_words
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.geometry import encoder_stages
+
+ROOT = {"seed": Natural, "run": str | None}
+GROUPS = ("data", "model", "optimizer", "trainer")
+# What a config may build: one that came with somebody's run folder can name nothing else.
+TARGETS = ("quadrant_lstm.", "torch.optim.", "lightning.pytorch.")
+GIVEN_BY_CODE = {"frame_shape", "num_classes", "params"}
+KINDS = {
+    "optimizer.lr": Positive,
+    "optimizer.eps": Positive,
+    "optimizer.weight_decay": NonNegative,
+    "optimizer.momentum": Probability,
+    "optimizer.betas": list[Probability],
+    "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
+    "trainer.devices": Count | Literal["auto", -1] | list[Natural],
+    "trainer.num_nodes": Count,
+    "trainer.max_epochs": Count,
+    "trainer.check_val_every_n_epoch": Literal[1],  # every epoch has its row in metrics.csv
+    "trainer.log_every_n_steps": Count,
+    "trainer.limit_train_batches": Count | Share | None,
+    "trainer.limit_val_batches": Count | Share | None,
+    "trainer.limit_test_batches": Count | Share | None,
+    "trainer.precision": Literal[
+        "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "bf16", "16", "32", "64", 16, 32, 64
+    ],
+}
+
+
+def check(cfg: DictConfig) -> None:
+    config: Any = OmegaConf.to_container(cfg)  # interpolations stay as they are: what they point to is checked
+    for key in config:
+        if key in ROOT:
+            check_value(key, config[key], ROOT[key])
+        elif key not in GROUPS:
+            raise unknown_key(key, [*ROOT, *GROUPS])
+    for path, node in nodes_with_target(config):
+        check_node(path, node)
+    if cfg.data.dataset in ("mnist", "idx"):  # the others may have to be downloaded first
+        channels, height, width = load_images(cfg.data.dataset, cfg.data.root).image_shape
+        if {"filters", "kernel_size", "pool_size"} <= cfg.model.keys():
+            frame_shape = (channels, len(cfg.data.orderings) * height // 2, width // 2)
+            encoder_stages(frame_shape, cfg.model.filters, cfg.model.kernel_size, cfg.model.pool_size)
+
+
+def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, child in node.items():
+            yield from nodes_with_target(child, f"{path}.{key}" if path else key)
+
+
+def check_node(path: str, node: Mapping[str, Any]) -> None:
+    target = node["_target_"]
+    if not str(target).startswith(TARGETS):
+        raise UserError(f"{path}._target_: {target} is not among {'*, '.join(TARGETS)}*; name a class of these.")
+    try:
+        kinds = signature(target)
+    except LookupError:
+        raise UserError(f"{path}._target_: there is no {target}; correct the name.") from None
+    known = [name for name in kinds if name not in GIVEN_BY_CODE]
+    for name, value in node.items():
+        key = f"{path}.{name}"
+        if name.startswith("_"):
+            continue
+        if name not in known and "**" not in known:
+            raise unknown_key(key, [f"{path}.{other}" for other in known])
+        check_value(key, value, KINDS.get(key, kinds.get(name, Any)))
+
+
+def check_value(key: str, value: Any, kind: Any) -> None:
+    if value == "???":
+        raise UserError(f"{key}: is missing; add {key}=VALUE.")
+    if isinstance(value, dict) or str(value).startswith("${"):
+        return
+    try:
+        adapter = TypeAdapter(kind)
+    except PydanticUserError:
+        return  # a type of the target's own, which the target checks itself
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError:
+        default = default_value(key)
+        remedy = "correct it" if default is None else f"write e.g. {key}={default}"
+        raise UserError(f"{key}: {value!r} is not {in_words(kind)}; {remedy}.") from None
+
+
+def unknown_key(key: str, known: Iterable[str]) -> UserError:
+    known = list(known)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}."
+    return UserError(f"{key}: there is no such key; {remedy}")

@@ -1,0 +1,133 @@
+"""A root script's command line -> its task, or one line on stderr and exit status 2. Imports no torch."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from quadrant_lstm.config.check import GROUPS, check, unknown_key
+from quadrant_lstm.config.defaults import default_config
+from quadrant_lstm.config.signature import signature
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.folder import CONFIG, find_run, new_folder
+
+log = logging.getLogger(__name__)
+INTERRUPTED = 128 + signal.SIGINT
+
+OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True)  # a sweep's jobs share its folder
+
+
+@contextlib.contextmanager
+def command() -> Iterator[None]:
+    """Around Hydra's main: a mistake in the command line or the config is one line, and so is Ctrl-C."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises what it would print
+    try:
+        yield
+    except UserError as error:
+        fail(error)
+    except InstantiationException:
+        raise  # not the user's
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def job() -> Iterator[None]:
+    """Around a task: alone, a mistake ends the process; in a sweep it ends this job, and stands in its log."""
+    try:
+        yield
+    except UserError as error:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            fail(error)
+        log.error(error)
+        raise
+
+
+def fail(error: Exception) -> NoReturn:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+
+
+class BeforeRun(Callback):
+    """Hydra calls this before it makes the run's folder: a mistake leaves nothing behind.
+
+    Hydra turns a callback's exceptions into warnings, but not SystemExit.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            check(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+            folder, subdir = config.hydra.run.dir, config.hydra.output_subdir
+            if subdir and Path(folder, subdir).exists():
+                raise UserError(f"hydra.run.dir: {folder} holds a run; go on with it by run={folder}, or name another.")
+        except UserError as error:
+            fail(error)
+
+
+def go_on_with_run(arguments: list[str]) -> list[str]:
+    """`run=PATH ...` -> the arguments that make Hydra compose that run's own config, in its own folder."""
+    runs = [argument.partition("=")[2] for argument in arguments if argument.startswith("run=")]
+    if not runs or runs[-1] in ("", "null"):
+        return arguments
+    if {"-m", "--multirun"} & set(arguments):
+        raise UserError("run: a sweep makes new runs; leave out -m, or run=.")
+    folder = find_run(runs[-1]).absolute()
+    others = [argument for argument in arguments if not argument.startswith("run=")]
+    for argument in others:
+        if argument.partition("=")[0] in (*GROUPS, "experiment"):
+            raise UserError(f"{argument}: a run goes on with its own config; change single values, or start a new run.")
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    where = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
+    return [*where, f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null", "hydra/job_logging=run", *others]
+
+
+def explain(error: Exception) -> UserError:
+    """Hydra's or OmegaConf's error -> one line with a remedy."""
+    if isinstance(error, OverrideParseException):
+        return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. model.lstm_units=64.")
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return UserError(f"{group}: there is no {group}={choice}; choose from {', '.join(error.options)}.")
+    key = getattr(error.__cause__, "full_key", None)
+    if isinstance(error, ConfigCompositionException) and key and str(error).startswith("Could not override"):
+        return explain_key(key)
+    return UserError(error)
+
+
+def explain_key(key: str) -> UserError:
+    config = default_config()
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    takes = []
+    if isinstance(node, DictConfig) and "_target_" in node:
+        takes = list(signature(node._target_))
+    if name in takes:
+        return UserError(f"{key}: conf/ has no such key, but {node._target_} takes it; write +{key}=VALUE.")
+    return unknown_key(key, [*keys(config), *(f"{parent}.{other}" for other in takes)])
+
+
+def keys(config: DictConfig, path: str = "") -> Iterator[str]:
+    for key, value in OmegaConf.to_container(config).items():
+        yield f"{path}{key}"
+        if isinstance(value, dict):
+            yield from keys(OmegaConf.create(value), f"{path}{key}.")

@@ -1,0 +1,27 @@
+"""A key -> the value conf/ gives it, for error messages."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+
+def default_config() -> DictConfig:
+    """What the running script composes without its overrides, but for the choices of groups."""
+    script = Path(sys.argv[0]).resolve()
+    if not (script.parent / "conf" / f"{script.stem}.yaml").is_file():
+        return OmegaConf.create()
+    choices = [argument for argument in sys.argv[1:] if re.fullmatch(r"(data|model|optimizer|trainer)=\w+", argument)]
+    with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):
+        try:
+            return compose(script.stem, choices)
+        except HydraException:
+            return compose(script.stem)
+
+
+def default_value(key: str) -> Any:
+    return OmegaConf.select(default_config(), key)

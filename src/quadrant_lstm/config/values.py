@@ -1,0 +1,45 @@
+"""The kinds of values a config may hold, for the signatures of whatever a config builds.
+
+A kind is a type, its range, and the words an error says it with. The command line is checked against the signatures
+before torch is imported (config/check.py).
+"""
+
+import types
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator
+
+
+def check_ordering(ordering: Sequence[int]) -> Sequence[int]:
+    if sorted(ordering) != [1, 2, 3, 4]:
+        raise ValueError(f"{list(ordering)} is not a permutation of 1234; write e.g. [1, 2, 3, 4].")
+    return ordering
+
+
+Count = Annotated[int, Ge(1), "a whole number of at least 1"]
+Natural = Annotated[int, Ge(0), Lt(2**32), "a whole number of at least 0"]
+Positive = Annotated[float, Gt(0), Lt(float("inf")), "a number above 0"]
+NonNegative = Annotated[float, Ge(0), Lt(float("inf")), "a number of at least 0"]
+Probability = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]
+Share = Annotated[float, Ge(0), Le(1), "a share from 0.0 to 1.0"]
+Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1"]
+Ordering = Annotated[Sequence[int], AfterValidator(check_ordering), "a permutation of 1234"]
+Orderings = Annotated[Sequence[Ordering], MinLen(1), "a list of permutations of 1234"]
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+
+
+def in_words(kind: Any) -> str:
+    """What an error calls a kind: its own words, or what its type says."""
+    if get_origin(kind) is Annotated:
+        words = [metadata for metadata in kind.__metadata__ if isinstance(metadata, str)]
+        return words[0] if words else in_words(get_args(kind)[0])
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(map(in_words, get_args(kind)))
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    if get_origin(kind):
+        return "a list" if get_origin(kind) in (list, Sequence) else "a mapping"
+    return WORDS.get(kind, str(kind))

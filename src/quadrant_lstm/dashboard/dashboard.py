@@ -1,0 +1,27 @@
+"""What a run shows in TensorBoard besides its scalars. A picture is one function in a module of its own; to add one,
+call it here at the moment it belongs to.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+
+from quadrant_lstm.dashboard.confusion import draw_confusion
+from quadrant_lstm.dashboard.orderings import draw_orderings
+
+
+class Dashboard(pl.Callback):
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        data: Any = trainer.datamodule
+        add(trainer, "data/orderings", draw_orderings(data.test[0][0], data.orderings))
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        add(trainer, "test/confusion", draw_confusion(module.test_confusion))
+
+
+def add(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            logger.experiment.add_figure(tag, figure, trainer.global_step)

@@ -1,0 +1,58 @@
+"""An image -> a picture of it, its quadrants, and the frame of each step.
+
+    python -m quadrant_lstm.dashboard.orderings FILE.png     draws a bundled digit, in the orderings of the question
+"""
+
+import sys
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from quadrant_lstm.dashboard.palette import ORDERING_COLOURS, new_figure
+from quadrant_lstm.data.orderings import ORDERINGS, sequences
+from quadrant_lstm.data.quadrants import split_quadrants
+
+
+def draw_orderings(
+    image: UInt8[Tensor, "channels height width"], orderings: Sequence[Sequence[int]] = ORDERINGS
+) -> Figure:
+    quadrants = split_quadrants(image[None])[0]
+    frames = sequences(image[None], orderings)[0]
+    figure = new_figure(9, 4.6)
+    digit, pieces, steps = figure.subfigures(1, 3, width_ratios=[2.2, 2.2, 4.6])
+    show(digit.subplots(), image, "image")
+    for number, (axes, quadrant) in enumerate(zip(pieces.subplots(2, 2).flat, quadrants, strict=True), start=1):
+        show(axes, quadrant, f"quadrant {number}")
+    for step, (axes, frame) in enumerate(zip(steps.subplots(1, 4), frames, strict=True)):
+        show(axes, frame, f"step {step + 1}")
+        label(axes, [ordering[step] for ordering in orderings], rows=quadrants.shape[-2], columns=quadrants.shape[-1])
+    names = ", ".join("".join(map(str, ordering)) for ordering in orderings)
+    steps.supxlabel(f"top to bottom: orderings {names}", fontsize=9)
+    return figure
+
+
+def show(axes: Axes, image: UInt8[Tensor, "channels height width"], title: str) -> None:
+    pixels = image.permute(1, 2, 0) if len(image) == 3 else image[0]
+    axes.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=10)
+    axes.set_axis_off()
+
+
+def label(axes: Axes, quadrants: list[int], rows: int, columns: int) -> None:
+    """Number the quadrants of a frame and frame each in the colour of its ordering."""
+    for place, quadrant in enumerate(quadrants):
+        colour = ORDERING_COLOURS[place % len(ORDERING_COLOURS)]
+        corner = (-0.5, place * rows - 0.5)
+        axes.add_patch(Rectangle(corner, columns, rows, fill=False, edgecolor=colour, linewidth=2))
+        axes.text(0, place * rows + 0.5, str(quadrant), color="white", backgroundcolor=colour, fontsize=8, va="top")
+
+
+if __name__ == "__main__":
+    from quadrant_lstm.data.images import load_images
+
+    draw_orderings(torch.from_numpy(load_images("mnist", None).test_images[0])).savefig(sys.argv[1])

@@ -1,0 +1,14 @@
+"""One look for all pictures: colours and sizes."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.figure import Figure  # noqa: E402
+
+ORDERING_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Sizes in inches, at 100 pixels each; a Figure of its own leaves pyplot's global state alone."""
+    return Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")

@@ -1,0 +1,90 @@
+"""Checked images -> batches of frames and labels, for Lightning.
+
+Batches of uint8 images go to the device and become sequences there: nothing of [60000, 4, 1, 56, 14] is ever stored.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from quadrant_lstm.config.values import Count, Natural, Ordering
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.order import EpochOrder
+from quadrant_lstm.errors import UserError
+
+
+class SequenceDataModule(LightningDataModule):
+    """The arguments are those of conf/data. Raises UserError for images that are missing or broken."""
+
+    def __init__(
+        self,
+        dataset: str,
+        root: str | None,
+        orderings: Sequence[Ordering],
+        validation_images: Natural,
+        validation_seed: Natural,
+        batch_size: Count,
+        num_workers: Natural,
+        seed: Natural,
+    ):
+        super().__init__()
+        self.orderings = [tuple(ordering) for ordering in orderings]
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.images = load_images(dataset, root)
+        self.train = as_tensors(self.images.train_images, self.images.train_labels)
+        self.test = as_tensors(self.images.test_images, self.images.test_labels)
+        if validation_images >= len(self.train):
+            raise UserError(
+                f"data.validation_images: {validation_images} of {len(self.train)} training images leave none to "
+                "train on; write less."
+            )
+        shuffled = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(validation_seed))
+        self.validation_indices = shuffled[:validation_images].sort().values
+        self.train_indices = shuffled[validation_images:].sort().values
+
+    @property
+    def num_classes(self) -> int:
+        return self.images.num_classes
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of a frame."""
+        channels, height, width = self.images.image_shape
+        return channels, len(self.orderings) * height // 2, width // 2
+
+    def train_dataloader(self) -> DataLoader:
+        return self.batches(self.train, self.train_indices, self.seed)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.batches(self.train, self.validation_indices)
+
+    def test_dataloader(self) -> DataLoader:
+        return self.batches(self.test, torch.arange(len(self.test)))
+
+    def batches(self, data: TensorDataset, indices: Int64[Tensor, " images"], seed: int | None = None) -> DataLoader:
+        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return DataLoader(
+            data,
+            sampler=EpochOrder(indices, self.batch_size, seed, rank, num_ranks),
+            batch_size=None,  # the sampler yields whole batches: one gather each, no work per image
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator(),  # draws no numbers from the global one
+        )
+
+    def on_after_batch_transfer(
+        self, batch: list[Tensor], dataloader_idx: int
+    ) -> tuple[Float[Tensor, "batch 4 channels stack width"], Int64[Tensor, " batch"]]:
+        images, labels = batch
+        return sequences(images, self.orderings).float() / 255, labels
+
+
+def as_tensors(images: UInt8, labels: Int64) -> TensorDataset:
+    return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))

@@ -1,0 +1,37 @@
+"""Images -> sequences: at step t, the t-th quadrant of every ordering, stacked top to bottom.
+
+With the four orderings of the question, a frame is a column of this table:
+
+    ordering   step 1   2   3   4
+    1234            1   2   3   4
+    4321            4   3   2   1
+    1324            1   3   2   4
+    4231            4   2   3   1
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from quadrant_lstm.data.quadrants import split_quadrants
+
+ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
+
+
+def sequences(
+    images: Shaped[Tensor, "batch channels height width"],
+    orderings: Sequence[Sequence[int]] = ORDERINGS,
+) -> Shaped[Tensor, "batch 4 channels stack width//2"]:
+    """Frames of `len(orderings) * height / 2` rows, in the type and on the device of the images.
+
+    Raises ValueError for an ordering that is not a permutation of 1, 2, 3, 4.
+    """
+    for ordering in orderings:
+        if sorted(ordering) != [1, 2, 3, 4]:
+            raise ValueError(f"orderings: {list(ordering)} is not a permutation of 1234; write e.g. [1, 2, 3, 4].")
+    quadrants = split_quadrants(images)
+    step_by_ordering = torch.tensor(orderings, device=images.device).T - 1
+    # batch, step, ordering, channels, height, width -> orderings and rows become the rows of the stack
+    return quadrants[:, step_by_ordering].transpose(2, 3).flatten(3, 4)

@@ -1,0 +1,22 @@
+"""Image -> four quadrants, numbered in reading order.
+
+A 28 x 28 image becomes four pieces of 14 x 14:
+
+    | 1 | 2 |
+    | 3 | 4 |
+"""
+
+from jaxtyping import Shaped
+from torch import Tensor
+
+
+def split_quadrants(
+    images: Shaped[Tensor, "batch channels height width"],
+) -> Shaped[Tensor, "batch 4 channels height//2 width//2"]:
+    """Cut images of any even height and width; raises ValueError for an odd one."""
+    batch, channels, height, width = images.shape
+    if height % 2 or width % 2:
+        raise ValueError(f"images are {height} x {width}: quadrants need an even height and width; pad or crop them.")
+    grid = images.reshape(batch, channels, 2, height // 2, 2, width // 2)
+    # batch, row of the grid, column of the grid, channels, height, width
+    return grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)

@@ -1,0 +1,8 @@
+"""A user's mistake -> one line that names the key or file, the value, the rule and the remedy."""
+
+
+class UserError(Exception):
+    """Ends a command with exit status 2 and its text as the one line on stderr; in a sweep, that job alone."""
+
+    def __init__(self, text: object):
+        super().__init__(" ".join(str(text).split()))

@@ -1,0 +1,76 @@
+"""Any network that maps frames to logits -> something Lightning can train: loss, metrics, optimizer."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from jaxtyping import Float, Int64
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from quadrant_lstm.model.geometry import Shape
+
+Batch = tuple[Float[Tensor, "batch steps channels height width"], Int64[Tensor, " batch"]]
+
+
+class Classifier(LightningModule):
+    """`optimizer` is called with the parameters; `frame_shape` and `num_classes` go into checkpoints, for load_run.
+
+    Logs {train,val,test}/loss, means over images, and {train,val,test}/accuracy. The metrics add up over processes
+    before they divide, so that each image counts once however unevenly they share them.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        frame_shape: Shape,
+        num_classes: int,
+    ):
+        super().__init__()
+        self.save_hyperparameters({"frame_shape": list(frame_shape), "num_classes": num_classes}, logger=False)
+        self.network = network
+        self.optimizer = optimizer
+        self.metrics = nn.ModuleDict()
+        for stage in ("train", "val", "test"):
+            self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")
+            self.metrics[f"{stage}/accuracy"] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+
+    def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
+        return self.network(frames)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        loss, logits = self.measure("train", batch)
+        self.log("train/batch_loss", loss, on_step=True, on_epoch=False, batch_size=len(logits))
+        return {"loss": loss, "logits": logits.detach()}
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.measure("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        _, logits = self.measure("test", batch)
+        self.confusion.update(logits, batch[1])
+
+    def on_test_epoch_end(self) -> None:
+        self.test_confusion = self.confusion.compute()
+        self.confusion.reset()
+        self.log("test/images", self.test_confusion.sum().float())
+
+    def measure(self, stage: str, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, "batch classes"]]:
+        frames, labels = batch
+        logits = self(frames)
+        loss = cross_entropy(logits, labels)
+        self.metrics[f"{stage}/loss"].update(loss.detach(), weight=len(labels))
+        self.metrics[f"{stage}/accuracy"].update(logits, labels)
+        for name in (f"{stage}/loss", f"{stage}/accuracy"):
+            self.log(name, self.metrics[name], on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss, logits
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self.optimizer(self.parameters())

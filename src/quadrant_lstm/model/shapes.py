@@ -1,0 +1,66 @@
+"""A network and the shape of its frames -> a table of stages: the shape that leaves each, and its parameters.
+
+The sample and step axes stay visible, also inside TimeDistributed, where they are folded into one. The network is
+run once on the meta device, so the shapes are those of its own forward pass and nothing is computed.
+"""
+
+import copy
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from quadrant_lstm.model.geometry import Shape
+from quadrant_lstm.model.time_distributed import TimeDistributed
+
+
+class Stage(NamedTuple):
+    name: str
+    layer: str
+    shape: tuple[int | str, ...]
+    num_parameters: int
+
+
+def stages(network: nn.Module, frame_shape: Shape, steps: int = 4) -> list[Stage]:
+    network = copy.deepcopy(network).to("meta").eval()
+    rows = [Stage("frames", "", ("N", steps, *frame_shape), 0)]
+    folded: list[tuple[int, ...]] = []  # the leading axes of each TimeDistributed we are inside of
+
+    def enter(module: TimeDistributed, inputs: Any) -> None:
+        outer = folded[-1] if folded else ()
+        leading = tuple(inputs[0].shape[: module.num_axes])
+        folded.append((*outer, *leading[1:]) if outer else leading)
+
+    def leave(*_: Any) -> None:
+        folded.pop()
+
+    def record(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
+            shape = tuple((outputs[0] if isinstance(outputs, tuple) else outputs).shape)
+            if folded:
+                shape = (*folded[-1], *shape[1:])
+            count = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+            rows.append(Stage(name, type(module).__name__, ("N", *shape[1:]), count))
+
+        return hook
+
+    for name, module in network.named_modules():
+        if isinstance(module, TimeDistributed):
+            module.register_forward_pre_hook(enter)
+            module.register_forward_hook(leave)
+        elif not any(module.children()) or any(module.parameters(recurse=False)):
+            module.register_forward_hook(record(name.replace(".module", "")))
+    network(torch.empty(1, steps, *frame_shape, device="meta"))
+    return rows
+
+
+def as_text(rows: list[Stage]) -> str:
+    total = sum(row.num_parameters for row in rows)
+    cells = [("stage", "layer", "output shape", "parameters")]
+    cells += [(r.name, r.layer, f"[{', '.join(map(str, r.shape))}]", f"{r.num_parameters:,}") for r in rows]
+    cells += [("total", "", "", f"{total:,}")]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        f"{name:{widths[0]}}  {layer:{widths[1]}}  {shape:{widths[2]}}  {count:>{widths[3]}}"
+        for name, layer, shape, count in cells
+    )

@@ -1,0 +1,49 @@
+"""A progress bar while an epoch trains: loss, accuracy, images per second, time left. Drawn on a terminal only; the
+line an epoch (run/metrics.py) is for files.
+"""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import rich
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import ProgressColumn
+
+EVERY = 20  # batches between two readings: each waits for the device
+
+
+class Progress(RichProgressBar):
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10)
+        self.shown: dict[str, str] = {}
+
+    @property
+    def is_enabled(self) -> bool:
+        return super().is_enabled and rich.get_console().is_terminal
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
+        return super().configure_columns(trainer)[:-1]  # batches a second; we show images
+
+    def on_train_epoch_start(self, *arguments: Any) -> None:
+        self.images, self.start = 0, time.perf_counter()
+        super().on_train_epoch_start(*arguments)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.is_disabled:
+            return
+        labels = batch[1]
+        self.images += len(labels) * trainer.world_size
+        if batch_idx % EVERY == 0:
+            correct = (outputs["logits"].argmax(1) == labels).float().mean()
+            self.shown = {
+                "loss": f"{outputs['loss'].item():.3f}",
+                "accuracy": f"{correct.item():.3f}",
+                "images/s": f"{self.images / (time.perf_counter() - self.start):,.0f}",
+            }
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+
+    def get_metrics(self, *_: Any) -> dict[str, Any]:
+        return self.shown

@@ -1,0 +1,56 @@
+"""A run's beginnings -> provenance.json: what one needs to know to make it again."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from quadrant_lstm.data.datamodule import SequenceDataModule
+
+PACKAGES = ("quadrant-lstm", "torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
+
+
+def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.orig_argv),
+        "git": git_state(),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "machine": {
+            "system": platform.platform(),
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        },
+        "data": {"dataset": cfg.data.dataset, "root": cfg.data.root, "sha256": data.images.sha256()},
+        "seed": cfg.seed,
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """The commit this package was run from and the files that differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = git("rev-parse", "HEAD", folder=here)
+        return {"commit": commit.strip(), "changed": git("status", "--porcelain", folder=here).splitlines()}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def git(*arguments: str, folder: Path) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def processor() -> str:
+    """Its model, where Linux tells; torch's own name for its abilities elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,123 @@
+"""A checked config -> a run folder: train, test the best epoch, write the results.
+
+Where the folder holds a last.ckpt already, training goes on from there.
+"""
+
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig
+
+from quadrant_lstm.dashboard.hyperparameters import write_hyperparameters
+from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.model.shapes import as_text, stages
+from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
+from quadrant_lstm.run.folder import BEST, LAST, PROVENANCE, RESULTS
+from quadrant_lstm.run.metrics import last_epoch
+from quadrant_lstm.run.provenance import provenance
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> float:
+    """Returns val/accuracy of the best epoch, for sweepers that search."""
+    quiet_lightning()
+    torch.set_flush_denormal(True)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    refuse_finished(folder, cfg.trainer.max_epochs)
+    pl.seed_everything(cfg.seed, verbose=False)
+    data = build_data(cfg)
+    classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
+    trainer = build_trainer(cfg)
+    log.info(as_text(stages(classifier.network, data.frame_shape)))
+    if trainer.is_global_zero and not (folder / PROVENANCE).exists():
+        write_json(folder / PROVENANCE, provenance(cfg, data))
+
+    start = str(folder / LAST) if (folder / LAST).exists() else None
+    if start:
+        log.info(f"going on with {folder} after its last finished epoch")
+    try:
+        trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
+        best = str(folder / BEST) if trainer.checkpoint_callbacks else None  # none with trainer.fast_dev_run
+        trainer.test(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        log.info(f"interrupted; go on with: python train.py run={shown(folder)}")
+        raise KeyboardInterrupt from None
+
+    results = collect_results(trainer, classifier, folder)
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard):
+                write_hyperparameters(logger.experiment, cfg, results)
+        write_json(folder / RESULTS, results)
+    log.info(last_screen(results, folder))
+    return results["val/accuracy"]
+
+
+def quiet_lightning() -> None:
+    """Our own lines say what Lightning's would; processes other than the first only speak up when something is wrong."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if rank_zero_only.rank:
+        logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+
+
+def refuse_finished(folder: Path, max_epochs: int) -> None:
+    if (folder / RESULTS).exists() and (done := last_epoch(folder)) and int(done["epoch"]) >= max_epochs:
+        raise UserError(
+            f"run: {shown(folder)} has finished its {done['epoch']} epochs; to go on, add trainer.max_epochs=N above that."
+        )
+
+
+def collect_results(trainer: pl.Trainer, classifier: Classifier, folder: Path) -> dict[str, Any]:
+    tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    best = torch.load(folder / BEST, weights_only=True, map_location="cpu")
+    last = last_epoch(folder)
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    return {
+        "test/accuracy": tested["test/accuracy"],
+        "test/loss": tested["test/loss"],
+        "val/accuracy": trainer.checkpoint_callback.best_model_score.item(),
+        "best_epoch": best["epoch"] + 1,
+        "epochs": int(last["epoch"]),
+        "seconds": round(timer.time_elapsed("train"), 1),
+        "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
+        "samples_per_second": round(float(last["train/samples_per_second"]), 1),
+        "test/images": int(tested["test/images"]),
+    }
+
+
+def last_screen(results: dict[str, Any], folder: Path) -> str:
+    return "\n".join(
+        (
+            f"test accuracy  {results['test/accuracy']:.2%}  ({results['test/images']:,} images, best of "
+            f"{results['epochs']} epochs: {results['best_epoch']}, {results['seconds']:.0f} s)",
+            f"run folder     {shown(folder)}",
+            "dashboard      tensorboard --logdir outputs",
+        )
+    )
+
+
+def shown(folder: Path) -> Path:
+    """As a user would type it."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    staged = file.with_suffix(".tmp")
+    staged.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(staged, file)

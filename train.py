@@ -1,0 +1,24 @@
+"""Overrides -> a trained network, tested, in outputs/<date>/<time>. `python train.py --help` tells how."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from quadrant_lstm.config.check import check
+from quadrant_lstm.config.command import command, go_on_with_run, job
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float:
+    with job():
+        check(cfg)
+        from quadrant_lstm.run.train import train  # imports torch
+
+        return train(cfg)
+
+
+if __name__ == "__main__":
+    with command():
+        sys.argv[1:] = go_on_with_run(sys.argv[1:])
+        main()
