@@ -24,7 +24,7 @@ _HOMES = {
     "CNNLSTM": "model.network",
     "load_run": "run.load",
 }
-__all__ = list(_HOMES)  # noqa: PLE0604
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from quadrant_lstm.config.defaults import default_value
 from quadrant_lstm.config.signature import signature
-from quadrant_lstm.config.values import Count, Natural, NonNegative, Positive, Probability, Share, in_words
+from quadrant_lstm.config.values import Accelerator, Count, Natural, NonNegative, Positive, Probability, Share, in_words
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import encoder_stages
@@ -29,7 +29,7 @@ KINDS = {
     "optimizer.weight_decay": NonNegative,
     "optimizer.momentum": Probability,
     "optimizer.betas": list[Probability],
-    "trainer.accelerator": Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"],
+    "trainer.accelerator": Accelerator,
     "trainer.devices": Count | Literal["auto", -1] | list[Natural],
     "trainer.num_nodes": Count,
     "trainer.max_epochs": Count,
@@ -45,19 +45,36 @@ KINDS = {
 
 
 def check(cfg: DictConfig) -> None:
-    config: Any = OmegaConf.to_container(cfg)  # interpolations stay as they are: what they point to is checked
-    for key in config:
-        if key in ROOT:
-            check_value(key, config[key], ROOT[key])
-        elif key not in GROUPS:
-            raise unknown_key(key, [*ROOT, *GROUPS])
-    for path, node in nodes_with_target(config):
+    """What train.py composed: keys, values, data, and whether the sizes fit."""
+    check_values(cfg)
+    check_sizes(cfg)
+
+
+def check_keys(cfg: DictConfig, kinds: Mapping[str, Any], groups: Iterable[str] = ()) -> None:
+    config: Any = OmegaConf.to_container(cfg)
+    for key, value in config.items():
+        if key in kinds:
+            check_value(key, value, kinds[key])
+        elif key not in groups:
+            raise unknown_key(key, [*kinds, *groups])
+
+
+def check_values(cfg: DictConfig) -> None:
+    check_keys(cfg, ROOT, GROUPS)
+    # interpolations stay as they are: what they point to is checked
+    for path, node in nodes_with_target(OmegaConf.to_container(cfg)):
         check_node(path, node)
-    if cfg.data.dataset in ("mnist", "idx"):  # the others may have to be downloaded first
-        channels, height, width = load_images(cfg.data.dataset, cfg.data.root).image_shape
-        if {"filters", "kernel_size", "pool_size"} <= cfg.model.keys():
-            frame_shape = (channels, len(cfg.data.orderings) * height // 2, width // 2)
-            encoder_stages(frame_shape, cfg.model.filters, cfg.model.kernel_size, cfg.model.pool_size)
+
+
+def check_sizes(cfg: DictConfig) -> None:
+    if cfg.data.dataset not in ("mnist", "idx"):
+        return  # it may have to be downloaded first
+    images = load_images(cfg.data.dataset, cfg.data.root)
+    images.check_split(cfg.data.validation_images)
+    if {"filters", "kernel_size", "pool_size"} <= cfg.model.keys():
+        channels, height, width = images.image_shape
+        frame_shape = (channels, len(cfg.data.orderings) * height // 2, width // 2)
+        encoder_stages(frame_shape, cfg.model.filters, cfg.model.kernel_size, cfg.model.pool_size)
 
 
 def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -76,7 +76,7 @@ class BeforeRun(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            check(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]))
+            check(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
             folder, subdir = config.hydra.run.dir, config.hydra.output_subdir
             if subdir and Path(folder, subdir).exists():
                 raise UserError(f"hydra.run.dir: {folder} holds a run; go on with it by run={folder}, or name another.")
@@ -115,6 +115,8 @@ def explain(error: Exception) -> UserError:
 
 
 def explain_key(key: str) -> UserError:
+    if key.startswith("hydra."):
+        return UserError(f"{key}: Hydra has no such key; python {sys.argv[0]} --cfg hydra shows those it has.")
     config = default_config()
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
@@ -123,11 +125,11 @@ def explain_key(key: str) -> UserError:
         takes = list(signature(node._target_))
     if name in takes:
         return UserError(f"{key}: conf/ has no such key, but {node._target_} takes it; write +{key}=VALUE.")
-    return unknown_key(key, [*keys(config), *(f"{parent}.{other}" for other in takes)])
+    return unknown_key(key, [*keys(OmegaConf.to_container(config)), *(f"{parent}.{other}" for other in takes)])
 
 
-def keys(config: DictConfig, path: str = "") -> Iterator[str]:
-    for key, value in OmegaConf.to_container(config).items():
+def keys(config: Any, path: str = "") -> Iterator[str]:
+    for key, value in config.items():
         yield f"{path}{key}"
         if isinstance(value, dict):
-            yield from keys(OmegaConf.create(value), f"{path}{key}.")
+            yield from keys(value, f"{path}{key}.")

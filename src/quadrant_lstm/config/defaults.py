@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,11 +17,15 @@ def default_config() -> DictConfig:
     if not (script.parent / "conf" / f"{script.stem}.yaml").is_file():
         return OmegaConf.create()
     choices = [argument for argument in sys.argv[1:] if re.fullmatch(r"(data|model|optimizer|trainer)=\w+", argument)]
-    with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):
-        try:
-            return compose(script.stem, choices)
-        except HydraException:
-            return compose(script.stem)
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # there may be only one at a time
+    try:
+        with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):
+            try:
+                return compose(script.stem, choices)
+            except HydraException:
+                return compose(script.stem)
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def default_value(key: str) -> Any:

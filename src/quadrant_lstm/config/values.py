@@ -26,6 +26,7 @@ Probability = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]
 Share = Annotated[float, Ge(0), Le(1), "a share from 0.0 to 1.0"]
 Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1"]
 Ordering = Annotated[Sequence[int], AfterValidator(check_ordering), "a permutation of 1234"]
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
 Orderings = Annotated[Sequence[Ordering], MinLen(1), "a list of permutations of 1234"]
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}

@@ -13,11 +13,11 @@ from quadrant_lstm.dashboard.orderings import draw_orderings
 
 
 class Dashboard(pl.Callback):
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        data: Any = trainer.datamodule
+    def on_fit_start(self, trainer: Any, module: pl.LightningModule) -> None:
+        data = trainer.datamodule
         add(trainer, "data/orderings", draw_orderings(data.test[0][0], data.orderings))
 
-    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_test_end(self, trainer: pl.Trainer, module: Any) -> None:
         add(trainer, "test/confusion", draw_confusion(module.test_confusion))
 
 

@@ -1,10 +1,11 @@
 """An image -> a picture of it, its quadrants, and the frame of each step.
 
-    python -m quadrant_lstm.dashboard.orderings FILE.png     draws a bundled digit, in the orderings of the question
+To draw a bundled digit in the orderings of the question: python -m quadrant_lstm.dashboard.orderings FILE.png
 """
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -24,7 +25,8 @@ def draw_orderings(
     quadrants = split_quadrants(image[None])[0]
     frames = sequences(image[None], orderings)[0]
     figure = new_figure(9, 4.6)
-    digit, pieces, steps = figure.subfigures(1, 3, width_ratios=[2.2, 2.2, 4.6])
+    columns: Any = figure.subfigures(1, 3, width_ratios=[2.2, 2.2, 4.6])
+    digit, pieces, steps = columns
     show(digit.subplots(), image, "image")
     for number, (axes, quadrant) in enumerate(zip(pieces.subplots(2, 2).flat, quadrants, strict=True), start=1):
         show(axes, quadrant, f"quadrant {number}")

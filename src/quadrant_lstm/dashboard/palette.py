@@ -1,10 +1,6 @@
 """One look for all pictures: colours and sizes."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure
 
 ORDERING_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377")
 

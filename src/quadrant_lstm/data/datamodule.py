@@ -3,19 +3,17 @@
 Batches of uint8 images go to the device and become sequences there: nothing of [60000, 4, 1, 56, 14] is ever stored.
 """
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from quadrant_lstm.config.values import Count, Natural, Ordering
+from quadrant_lstm.config.values import Count, Natural, Orderings
 from quadrant_lstm.data.images import load_images
-from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.order import EpochOrder
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.data.orderings import sequences
 
 
 class SequenceDataModule(LightningDataModule):
@@ -25,7 +23,7 @@ class SequenceDataModule(LightningDataModule):
         self,
         dataset: str,
         root: str | None,
-        orderings: Sequence[Ordering],
+        orderings: Orderings,
         validation_images: Natural,
         validation_seed: Natural,
         batch_size: Count,
@@ -40,11 +38,7 @@ class SequenceDataModule(LightningDataModule):
         self.images = load_images(dataset, root)
         self.train = as_tensors(self.images.train_images, self.images.train_labels)
         self.test = as_tensors(self.images.test_images, self.images.test_labels)
-        if validation_images >= len(self.train):
-            raise UserError(
-                f"data.validation_images: {validation_images} of {len(self.train)} training images leave none to "
-                "train on; write less."
-            )
+        self.images.check_split(validation_images)
         shuffled = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(validation_seed))
         self.validation_indices = shuffled[:validation_images].sort().values
         self.train_indices = shuffled[validation_images:].sort().values
@@ -86,5 +80,5 @@ class SequenceDataModule(LightningDataModule):
         return sequences(images, self.orderings).float() / 255, labels
 
 
-def as_tensors(images: UInt8, labels: Int64) -> TensorDataset:
+def as_tensors(images: np.ndarray, labels: np.ndarray) -> TensorDataset:
     return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))

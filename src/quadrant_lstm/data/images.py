@@ -47,12 +47,19 @@ class Images(NamedTuple):
     def num_classes(self) -> int:
         return int(self.train_labels.max()) + 1
 
+    def check_split(self, validation_images: int) -> None:
+        if validation_images >= len(self.train_images):
+            raise UserError(
+                f"data.validation_images: {validation_images} of {len(self.train_images)} training images leave none "
+                "to train on; write less."
+            )
+
     def sha256(self) -> str:
         """One checksum over all pixels and labels, whatever files they came from."""
         digest = hashlib.sha256()
         for array in self:
             digest.update(repr(array.shape).encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
         return digest.hexdigest()
 
 
@@ -156,4 +163,4 @@ def read_idx(file: Path, axes: int) -> np.ndarray:
         )
     if math.prod(sizes) == 0:
         raise UserError(f"{file}: holds nothing ({' x '.join(map(str, sizes))}); give one with images and labels.")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+    return np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(sizes)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from quadrant_lstm.config.values import check_ordering
 from quadrant_lstm.data.quadrants import split_quadrants
 
 ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
@@ -29,8 +30,7 @@ def sequences(
     Raises ValueError for an ordering that is not a permutation of 1, 2, 3, 4.
     """
     for ordering in orderings:
-        if sorted(ordering) != [1, 2, 3, 4]:
-            raise ValueError(f"orderings: {list(ordering)} is not a permutation of 1234; write e.g. [1, 2, 3, 4].")
+        check_ordering(ordering)
     quadrants = split_quadrants(images)
     step_by_ordering = torch.tensor(orderings, device=images.device).T - 1
     # batch, step, ordering, channels, height, width -> orderings and rows become the rows of the stack

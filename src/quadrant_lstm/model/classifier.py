@@ -1,13 +1,14 @@
 """Any network that maps frames to logits -> something Lightning can train: loss, metrics, optimizer."""
 
 from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from quadrant_lstm.model.geometry import Shape
@@ -58,7 +59,7 @@ class Classifier(LightningModule):
         self.confusion.update(logits, batch[1])
 
     def on_test_epoch_end(self) -> None:
-        self.test_confusion = self.confusion.compute()
+        self.test_confusion: Int64[Tensor, "classes classes"] = self.confusion.compute()
         self.confusion.reset()
         self.log("test/images", self.test_confusion.sum().float())
 
@@ -66,11 +67,14 @@ class Classifier(LightningModule):
         frames, labels = batch
         logits = self(frames)
         loss = cross_entropy(logits, labels)
-        self.metrics[f"{stage}/loss"].update(loss.detach(), weight=len(labels))
-        self.metrics[f"{stage}/accuracy"].update(logits, labels)
-        for name in (f"{stage}/loss", f"{stage}/accuracy"):
-            self.log(name, self.metrics[name], on_step=False, on_epoch=True, batch_size=len(labels))
+        self.update(f"{stage}/loss", loss.detach(), len(labels))
+        self.update(f"{stage}/accuracy", logits, labels)
         return loss, logits
+
+    def update(self, name: str, *values: Any) -> None:
+        metric = cast(Metric, self.metrics[name])
+        metric.update(*values)
+        self.log(name, metric, on_step=False, on_epoch=True, batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())

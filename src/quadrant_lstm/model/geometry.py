@@ -10,7 +10,7 @@ Shape = tuple[int, int, int]  # channels, height, width
 
 
 def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int) -> dict[str, Shape]:
-    """Stage -> (channels, height, width) of what leaves it; raises UserError at the first stage that is left nothing."""
+    """Stage -> (channels, height, width) of what leaves it; raises UserError at the first that is left nothing."""
     channels, height, width = frame_shape
     stages: dict[str, Shape] = {}
     for number, count in enumerate(filters, start=1):

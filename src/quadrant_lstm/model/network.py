@@ -1,5 +1,7 @@
 """Sequence of frames -> logits: the network of the question.
 
+N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
+
     [N, 4, 1, 56, 14] -> conv encoder at every step -> [N, 4, 32, 26, 5] -> flatten -> [N, 4, 4160] -> dropout
                       -> LSTM -> [N, 4, 5] -> last step -> [N, 5] -> dense -> [N, 50] -> head -> [N, 10]
 """

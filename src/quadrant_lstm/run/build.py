@@ -23,7 +23,9 @@ def build(group: str, node: DictConfig, **arguments: Any) -> Any:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         if isinstance(error.__cause__, MisconfigurationException | ValueError):
-            raise UserError(f"{group}: {error.__cause__}") from error
+            raise UserError(
+                f"{group}: {error.__cause__}; change a value of {group} (python train.py --cfg job shows all)."
+            ) from error
         raise
 
 

@@ -1,5 +1,7 @@
 """Where a run lives: a new folder for each, and the way back into an old one. Imports no torch.
 
+What is in it:
+
     outputs/<date>/<time>/
         .hydra/              the composed config, the overrides
         train.log            what was printed

@@ -1,4 +1,4 @@
-"""(seed, epoch, process) -> the random numbers of an epoch: an interrupted run goes on with those it would have drawn."""
+"""(seed, epoch, process) -> the random numbers of an epoch: a run that goes on draws those it would have drawn."""
 
 from typing import Any
 

@@ -6,7 +6,6 @@ Where the folder holds a last.ckpt already, training goes on from there.
 import json
 import logging
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from quadrant_lstm.dashboard.hyperparameters import write_hyperparameters
@@ -24,8 +22,10 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.folder import BEST, LAST, PROVENANCE, RESULTS
+from quadrant_lstm.run.load import read_checkpoint
 from quadrant_lstm.run.metrics import last_epoch
 from quadrant_lstm.run.provenance import provenance
+from quadrant_lstm.run.quiet import quiet_lightning
 
 log = logging.getLogger(__name__)
 
@@ -65,36 +65,25 @@ def train(cfg: DictConfig) -> float:
     return results["val/accuracy"]
 
 
-def quiet_lightning() -> None:
-    """Our own lines say what Lightning's would; processes other than the first only speak up when something is wrong."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if rank_zero_only.rank:
-        logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")
-
-
 def refuse_finished(folder: Path, max_epochs: int) -> None:
     if (folder / RESULTS).exists() and (done := last_epoch(folder)) and int(done["epoch"]) >= max_epochs:
         raise UserError(
-            f"run: {shown(folder)} has finished its {done['epoch']} epochs; to go on, add trainer.max_epochs=N above that."
+            f"run: {shown(folder)} has finished its {done['epoch']} epochs; to train longer, add a higher "
+            "trainer.max_epochs."
         )
 
 
-def collect_results(trainer: pl.Trainer, classifier: Classifier, folder: Path) -> dict[str, Any]:
+def collect_results(trainer: Any, classifier: Classifier, folder: Path) -> dict[str, Any]:
     tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    best = torch.load(folder / BEST, weights_only=True, map_location="cpu")
-    last = last_epoch(folder)
-    timer = next(callback for callback in trainer.callbacks if isinstance(callback, Timer))
+    best = read_checkpoint(folder / BEST)
+    last = last_epoch(folder) or {}
     return {
         "test/accuracy": tested["test/accuracy"],
         "test/loss": tested["test/loss"],
         "val/accuracy": trainer.checkpoint_callback.best_model_score.item(),
         "best_epoch": best["epoch"] + 1,
         "epochs": int(last["epoch"]),
-        "seconds": round(timer.time_elapsed("train"), 1),
+        "seconds": round(next(c for c in trainer.callbacks if isinstance(c, Timer)).time_elapsed("train"), 1),
         "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
         "samples_per_second": round(float(last["train/samples_per_second"]), 1),
         "test/images": int(tested["test/images"]),

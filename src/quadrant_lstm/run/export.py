@@ -1,0 +1,85 @@
+"""A run folder -> its best epoch in a file for other programs.
+
+The file lies in the run folder:
+
+    network.onnx         images, float [batch, channels, height, width] in [0, 1] -> probabilities [batch, classes]
+    network.safetensors  the weights, under the names of the network's parameters, the config as metadata
+"""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.load import load_classifier
+
+log = logging.getLogger(__name__)
+TOLERANCE = 1e-5  # of a probability, between the network and its ONNX file
+
+
+class ImagesToProbabilities(nn.Module):
+    def __init__(self, network: nn.Module, orderings: list[list[int]]):
+        super().__init__()
+        self.network = network
+        self.orderings = orderings
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        return self.network(sequences(images, self.orderings)).softmax(dim=1)
+
+
+def export(folder: Path, format: str) -> Path:
+    classifier, cfg = load_classifier(folder)
+    file = folder / f"network.{format}"
+    staged = folder / f".network.{format}"
+    try:
+        if format == "onnx":
+            write_onnx(classifier.network.eval(), classifier.hparams["frame_shape"], cfg, staged)
+        else:
+            write_safetensors(classifier.network, cfg, staged)
+    except ImportError as error:
+        raise UserError(f'format: {format} needs {error.name}; python -m pip install -e ".[export]"') from error
+    os.replace(staged, file)
+    log.info(f"{file}  {file.stat().st_size:,} bytes")
+    return file
+
+
+def write_onnx(network: nn.Module, frame_shape: list[int], cfg: DictConfig, file: Path) -> None:
+    import onnxruntime
+
+    orderings = [list(ordering) for ordering in cfg.data.orderings]
+    module = ImagesToProbabilities(network, orderings).eval()
+    channels, height, width = frame_shape
+    images = torch.rand(7, channels, 2 * height // len(orderings), 2 * width)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's own making
+        torch.onnx.export(
+            module,
+            (images,),
+            file,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        for batch in (images[:1], images):
+            (probabilities,) = session.run(None, {"images": batch.numpy()})
+            difference = (torch.from_numpy(probabilities) - module(batch)).abs().max().item()
+            if difference > TOLERANCE:
+                raise RuntimeError(f"ONNX's probabilities differ by {difference:.1e} from the network's")
+
+
+def write_safetensors(network: nn.Module, cfg: DictConfig, file: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(network.state_dict(), file, {"config": OmegaConf.to_yaml(cfg)})

@@ -1,0 +1,41 @@
+"""A run folder and pictures -> what its best epoch says they are."""
+
+import csv
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.pictures import read_picture
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.load import load_classifier
+
+log = logging.getLogger(__name__)
+BATCH = 256
+
+
+def predict(folder: Path, files: list[Path], invert: bool | None, output: str | None) -> None:
+    if output and not Path(output).absolute().parent.is_dir():
+        raise UserError(f"output: {output} lies in no folder that exists; make the folder, or name another.")
+    classifier, cfg = load_classifier(folder)
+    channels, frame_height, frame_width = classifier.hparams["frame_shape"]
+    image_shape = (channels, 2 * frame_height // len(cfg.data.orderings), 2 * frame_width)
+    network = classifier.network.eval()
+    rows: list[tuple[Path, list[float]]] = []
+    for start in range(0, len(files), BATCH):
+        batch = files[start : start + BATCH]
+        pixels = torch.from_numpy(np.stack([read_picture(file, image_shape, invert) for file in batch]))
+        with torch.inference_mode():
+            probabilities = network(sequences(pixels, cfg.data.orderings).float() / 255).softmax(dim=1)
+        for file, row in zip(batch, probabilities.tolist(), strict=True):
+            rows.append((file, row))
+            first, second = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:2]
+            log.info(f"{first}  {row[first]:6.1%}   (then {second}, {row[second]:.1%})   {file}")
+    if output:
+        with open(output, "w", newline="") as table:
+            writer = csv.writer(table)
+            writer.writerow(["file", "prediction", *range(len(rows[0][1]))])
+            writer.writerows([file, row.index(max(row)), *row] for file, row in rows)
+        log.info(f"probabilities in {output}")
