@@ -36,7 +36,7 @@ class Classifier(LightningModule):
         self.optimizer = optimizer
         self.metrics = nn.ModuleDict()
         for stage in ("train", "val", "test"):
-            self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")
+            self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")  # which waits for no device
             self.metrics[f"{stage}/accuracy"] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
 
@@ -61,15 +61,20 @@ class Classifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.test_confusion: Int64[Tensor, "classes classes"] = self.confusion.compute()
         self.confusion.reset()
-        self.log("test/images", self.test_confusion.sum().float())
+
+    def test_results(self) -> dict[str, Any]:
+        """The metrics of the test just done, of all processes together."""
+        right, images = int(self.test_confusion.diagonal().sum()), int(self.test_confusion.sum())
+        loss = self.trainer.callback_metrics["test/loss"].item()
+        return {"test/accuracy": right / images, "test/loss": loss, "test/images": images}
 
     def measure(self, stage: str, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, "batch classes"]]:
         frames, labels = batch
         logits = self(frames)
-        loss = cross_entropy(logits, labels)
-        self.update(f"{stage}/loss", loss.detach(), len(labels))
+        losses = cross_entropy(logits, labels, reduction="none")
+        self.update(f"{stage}/loss", losses.detach())
         self.update(f"{stage}/accuracy", logits, labels)
-        return loss, logits
+        return losses.mean(), logits
 
     def update(self, name: str, *values: Any) -> None:
         metric = cast(Metric, self.metrics[name])

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 
@@ -14,7 +15,7 @@ from quadrant_lstm.run.quiet import quiet_lightning
 log = logging.getLogger(__name__)
 
 
-def evaluate(folder: Path, accelerator: str) -> dict[str, float]:
+def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
     """`test/accuracy`, `test/loss` and `test/images`; prints them."""
     quiet_lightning()
     classifier, cfg = load_classifier(folder)
@@ -23,14 +24,15 @@ def evaluate(folder: Path, accelerator: str) -> dict[str, float]:
         accelerator=accelerator,
         devices=1,
         precision=cfg.trainer.precision,
+        limit_test_batches=cfg.trainer.limit_test_batches,
         logger=False,
         callbacks=[Progress()],
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    (metrics,) = trainer.test(classifier, datamodule=build_data(cfg), verbose=False)
-    right = classifier.test_confusion.diagonal().sum().item()
+    trainer.test(classifier, datamodule=build_data(cfg), verbose=False)
+    results = classifier.test_results()
     log.info(f"run            {folder}")
-    log.info(f"test/accuracy  {metrics['test/accuracy']}  ({right:,} of {int(metrics['test/images']):,} images)")
-    log.info(f"test/loss      {metrics['test/loss']}")
-    return dict(metrics)
+    for name, value in results.items():
+        log.info(f"{name:13}  {value}")
+    return results

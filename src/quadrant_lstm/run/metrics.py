@@ -43,7 +43,7 @@ class EpochMetrics(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.row |= {name: value for name, value in metrics.items() if name in COLUMNS}
+        self.row |= {name: round(value, 6) for name, value in metrics.items() if name in COLUMNS}
         if "train/loss" in metrics:  # Lightning logs it last
             self.row["epoch"] = int(metrics["epoch"]) + 1
             self.write(self.row)

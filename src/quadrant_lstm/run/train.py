@@ -49,20 +49,22 @@ def train(cfg: DictConfig) -> float:
         log.info(f"going on with {folder} after its last finished epoch")
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
-        best = str(folder / BEST) if trainer.checkpoint_callbacks else None  # none with trainer.fast_dev_run
-        trainer.test(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+        # before the test, which loads the state of the best epoch into all callbacks
+        trained = training_results(trainer, classifier, folder) if trainer.is_global_zero else {}
+        val_accuracy = round(trainer.checkpoint_callback.best_model_score.item(), 6)
+        trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
     except SystemExit:  # Lightning's answer to Ctrl-C
         log.info(f"interrupted; go on with: python train.py run={shown(folder)}")
         raise KeyboardInterrupt from None
 
-    results = collect_results(trainer, classifier, folder)
     if trainer.is_global_zero:
+        results = classifier.test_results() | {"val/accuracy": val_accuracy} | trained
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
                 write_hyperparameters(logger.experiment, cfg, results)
         write_json(folder / RESULTS, results)
-    log.info(last_screen(results, folder))
-    return results["val/accuracy"]
+        log.info(last_screen(results, folder))
+    return val_accuracy
 
 
 def refuse_finished(folder: Path, max_epochs: int) -> None:
@@ -73,20 +75,14 @@ def refuse_finished(folder: Path, max_epochs: int) -> None:
         )
 
 
-def collect_results(trainer: Any, classifier: Classifier, folder: Path) -> dict[str, Any]:
-    tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    best = read_checkpoint(folder / BEST)
+def training_results(trainer: Any, classifier: Classifier, folder: Path) -> dict[str, Any]:
     last = last_epoch(folder) or {}
     return {
-        "test/accuracy": tested["test/accuracy"],
-        "test/loss": tested["test/loss"],
-        "val/accuracy": trainer.checkpoint_callback.best_model_score.item(),
-        "best_epoch": best["epoch"] + 1,
+        "best_epoch": read_checkpoint(folder / BEST)["epoch"] + 1,
         "epochs": int(last["epoch"]),
         "seconds": round(next(c for c in trainer.callbacks if isinstance(c, Timer)).time_elapsed("train"), 1),
         "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
-        "samples_per_second": round(float(last["train/samples_per_second"]), 1),
-        "test/images": int(tested["test/images"]),
+        "samples_per_second": float(last["train/samples_per_second"]),
     }
 
 
