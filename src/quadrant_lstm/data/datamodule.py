@@ -24,7 +24,7 @@ class SequenceDataModule(LightningDataModule):
         dataset: str,
         root: str | None,
         orderings: Orderings,
-        validation_images: Natural,
+        validation_images: Count,
         validation_seed: Natural,
         batch_size: Count,
         num_workers: Natural,

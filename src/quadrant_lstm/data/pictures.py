@@ -60,8 +60,8 @@ def centre(picture: Image.Image, height: int, width: int) -> Image.Image:
     digit = ImageOps.contain(picture.crop(ink), (round(BOX * width), round(BOX * height)), Image.Resampling.LANCZOS)
     weights = np.asarray(digit.convert("L"), dtype=float)
     rows, columns = np.indices(weights.shape)
-    left = round(width / 2 - (columns * weights).sum() / weights.sum() - 0.5)
-    top = round(height / 2 - (rows * weights).sum() / weights.sum() - 0.5)
+    left = round(width / 2 - (columns * weights).sum() / weights.sum())
+    top = round(height / 2 - (rows * weights).sum() / weights.sum())
     page = Image.new(picture.mode, (width, height))
     page.paste(digit, (left, top))
     return page

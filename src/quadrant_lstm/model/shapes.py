@@ -48,7 +48,7 @@ def stages(network: nn.Module, frame_shape: Shape, steps: int = 4) -> list[Stage
         if isinstance(module, TimeDistributed):
             module.register_forward_pre_hook(enter)
             module.register_forward_hook(leave)
-        elif not any(module.children()) or any(module.parameters(recurse=False)):
+        elif not list(module.children()) or list(module.parameters(recurse=False)):
             module.register_forward_hook(record(name.replace(".module", "")))
     network(torch.empty(1, steps, *frame_shape, device="meta"))
     return rows

@@ -47,11 +47,12 @@ def train(cfg: DictConfig) -> float:
     start = str(folder / LAST) if (folder / LAST).exists() else None
     if start:
         log.info(f"going on with {folder} after its last finished epoch")
+    best: Any = trainer.checkpoint_callback
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
         # before the test, which loads the state of the best epoch into all callbacks
         trained = training_results(trainer, classifier, folder) if trainer.is_global_zero else {}
-        val_accuracy = round(trainer.checkpoint_callback.best_model_score.item(), 6)
+        val_accuracy = round(best.best_model_score.item(), 6)
         trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
     except SystemExit:  # Lightning's answer to Ctrl-C
         log.info(f"interrupted; go on with: python train.py run={shown(folder)}")

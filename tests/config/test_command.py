@@ -1,0 +1,142 @@
+"""The root scripts with wrong input, as processes: one line, exit status 2, nothing left behind, no wait for torch."""
+
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, script, write_idx_folder
+
+MISTAKES = {
+    # unknown keys, with the nearest known one
+    "model.lstm_unit=5": "model.lstm_unit: there is no such key; did you mean model.lstm_units?",
+    "+model.lstm_unitz=5": "model.lstm_unitz: there is no such key; did you mean model.lstm_units?",
+    "+trainer.max_epoch=5": "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?",
+    "+seeds=5": "seeds: there is no such key; did you mean seed?",
+    "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
+    "hydra.foo=1": "hydra.foo: Hydra has no such key",
+    "trainer.gradient_clip_val=1": "lightning.pytorch.Trainer takes it; write +trainer.gradient_clip_val=VALUE.",
+    # unknown choices
+    "model=cnn": "model: there is no model=cnn; choose from cnn_lstm.",
+    "experiment=nope": "experiment: there is no experiment=nope; choose from ",
+    # wrong types
+    "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; write e.g.",
+    "model.lstm_units=2.5": "model.lstm_units: 2.5 is not a whole number",
+    "model.lstm_units=true": "model.lstm_units: True is not a whole number",
+    "model.lstm_units=null": "model.lstm_units: None is not a whole number",
+    "model.filters=32": "model.filters: 32 is not a list of whole numbers of at least 1",
+    "seed=one": "seed: 'one' is not a whole number of at least 0; write e.g. seed=1.",
+    "data.root=5": "data.root: 5 is not text or null",
+    # out of range
+    "model.dropout=1": "model.dropout: 1 is not a number in [0, 1); write e.g. model.dropout=0.25.",
+    "model.filters=[32,0]": "model.filters: [32, 0] is not a list of whole numbers of at least 1",
+    "model.filters=[]": "model.filters: [] is not a list of whole numbers of at least 1",
+    "data.batch_size=0": "data.batch_size: 0 is not a whole number of at least 1; write e.g. data.batch_size=64.",
+    "optimizer.lr=-1": "optimizer.lr: -1 is not a number above 0; write e.g. optimizer.lr=0.001.",
+    "optimizer.lr=nan": "optimizer.lr: nan is not a number above 0",
+    "trainer.max_epochs=0": "trainer.max_epochs: 0 is not a whole number of at least 1",
+    "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
+    "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
+    # orderings
+    "data.orderings=[[1,2,3,3]]": "data.orderings: [[1, 2, 3, 3]] is not a list of permutations of 1234; write",
+    "data.orderings=[]": "data.orderings: [] is not a list of permutations of 1234",
+    # sizes that do not fit
+    "model.kernel_size=9": "model.kernel_size: 9 does not fit stage conv2: what comes in is 32 x 48 x 6",
+    "model.pool_size=30": "model.pool_size: 30 leaves nothing at stage pool: what comes in is 32 x 52 x 10",
+    # data folders and run folders that are none
+    "data=idx": "data.root: null, but data.dataset=idx is read from a folder; add data.root=FOLDER.",
+    "data.dataset=idx data.root=nowhere": "data.root: nowhere is not a folder; give one that holds",
+    "run=nowhere": "run: nowhere is no run folder: it has no .hydra/config.yaml; give one like",
+    "run=latest": "there is no run in ",
+    # what is no override
+    "lstm_units": "lstm_units: is not an override; write KEY=VALUE",
+    "model.filters=[5": "model.filters=[5: is not an override",
+    # classes
+    "model._target_=os.system": "model._target_: os.system is not among quadrant_lstm.*",
+    "model._target_=quadrant_lstm.Nothing": "model._target_: there is no quadrant_lstm.Nothing; correct the name.",
+}
+OTHERS = {
+    ("evaluate.py",): "run: is missing; add run=FOLDER or run=latest.",
+    ("evaluate.py", "run=nowhere"): "run: nowhere is no run folder",
+    ("evaluate.py", "runn=latest"): "runn: there is no such key; did you mean run?",
+    ("predict.py", "run=nowhere"): "run: nowhere is no run folder",
+    ("export.py", "format=pdf"): "format: 'pdf' is not one of onnx, safetensors; write e.g. format=onnx.",
+}
+COMMANDS = {("train.py", *words.split()): line for words, line in MISTAKES.items()} | OTHERS
+
+
+@pytest.fixture
+def no_torch(tmp_path_factory, monkeypatch):
+    """Ends a process that imports torch or lightning with status 99."""
+    folder = tmp_path_factory.mktemp("no_torch")
+    (folder / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "def hook(event, arguments):\n"
+        "    if event == 'import' and arguments[0] in ('torch', 'lightning'): os._exit(99)\n"
+        "sys.addaudithook(hook)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_mistake_is_one_line_before_torch_is_imported(command, tmp_path, no_torch):
+    done = script(*command, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert COMMANDS[command] in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir()), "something was left behind"
+
+
+def test_importing_torch_would_be_noticed(tmp_path, no_torch):
+    assert script("train.py", "trainer=smoke", cwd=tmp_path).returncode == 99
+
+
+def test_a_broken_data_folder_is_one_line(tmp_path, no_torch):
+    data = write_idx_folder(tmp_path / "tiny")
+    (data / "train-labels-idx1-ubyte").unlink()
+    done = script("train.py", "data=idx", f"data.root={data}", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "has no train-labels-idx1-ubyte or train-labels-idx1-ubyte.gz" in done.stderr
+
+
+def test_in_a_sweep_a_mistake_fails_its_job_alone(tmp_path):
+    data = write_idx_folder(tmp_path / "tiny")
+    done = script(
+        "train.py", "-m", "trainer=smoke", "data=idx", f"data.root={data}", "data.validation_images=40",
+        "model.filters=[4]", "model.kernel_size=3,9", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    (sweep,) = (tmp_path / "outputs/sweeps").glob("*/*")
+    assert (sweep / "0/results.json").exists()
+    assert not (sweep / "1/results.json").exists()
+    assert "model.kernel_size: 9 does not fit stage conv1" in (sweep / "1/train.log").read_text()
+
+
+def test_help_is_a_page_for_a_person(tmp_path):
+    done = script("train.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for words in ("model: cnn_lstm", "trainer: ddp, default, smoke", "python train.py trainer=smoke", "run=latest"):
+        assert words in done.stdout
+
+
+@pytest.mark.parametrize("name", ["evaluate.py", "predict.py", "export.py"])
+def test_the_other_scripts_explain_themselves(name, tmp_path):
+    done = script(name, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"python {name} run=latest" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--help", ("--cfg", "job"), ("--cfg", "hydra")], ids=str)
+def test_looking_makes_no_folder_and_imports_no_torch(option, tmp_path, no_torch):
+    options = [option] if isinstance(option, str) else option
+    assert script("train.py", *options, cwd=tmp_path).returncode == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_tab_completion_works(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", f"python {ROOT / 'train.py'} model.lstm")
+    monkeypatch.setenv("COMP_POINT", "500")
+    monkeypatch.setenv("_COMP_WORD", "")
+    done = script("train.py", "--shell-completion", "query=bash", cwd=tmp_path)
+    assert "model.lstm_units=" in done.stdout, (sys.executable, done.stderr)

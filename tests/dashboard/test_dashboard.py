@@ -1,0 +1,66 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+from quadrant_lstm import ORDERINGS
+from quadrant_lstm.dashboard.confusion import draw_confusion
+from quadrant_lstm.dashboard.orderings import draw_orderings
+
+
+@pytest.fixture(scope="module")
+def events(finished_run):
+    accumulator = EventAccumulator(str(finished_run), size_guidance={"images": 0, "scalars": 0})
+    return accumulator.Reload()
+
+
+def test_scalars_are_named_alike_and_hp_metric_is_not_among_them(events):
+    assert set(events.Tags()["scalars"]) == {
+        "epoch",
+        "train/batch_loss",
+        "train/loss",
+        "train/accuracy",
+        "train/learning_rate",
+        "train/samples_per_second",
+        "val/loss",
+        "val/accuracy",
+        "test/loss",
+        "test/accuracy",
+    }
+    assert [event.value for event in events.Scalars("train/learning_rate")] == pytest.approx([0.001] * 3)
+
+
+def test_hyperparameters_stand_with_the_final_metrics(events):
+    data = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    parameters = metadata.parse_session_start_info_plugin_data(data).hparams
+    assert parameters["model.lstm_units"].number_value == 5
+    assert parameters["optimizer.lr"].number_value == 0.001
+    assert parameters["model.filters"].string_value == "[4]"
+    experiment = events.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    names = [info.name.tag for info in metadata.parse_experiment_plugin_data(experiment).metric_infos]
+    assert names == ["test/accuracy", "test/loss", "val/accuracy"]
+    assert 0 <= events.Scalars("test/accuracy")[-1].value <= 1
+
+
+@pytest.mark.parametrize("tag", ["data/orderings", "test/confusion"])
+def test_pictures_are_there_and_not_blank(events, tag):
+    (event,) = events.Images(tag)
+    pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("L"))
+    assert min(pixels.shape) > 300
+    assert pixels.std() > 10
+
+
+def test_a_frame_is_labelled_with_the_quadrants_it_stacks():
+    figure = draw_orderings(torch.zeros(1, 28, 28, dtype=torch.uint8), ORDERINGS)
+    steps = [[text.get_text() for text in axes.texts] for axes in figure.axes if axes.get_title().startswith("step")]
+    assert steps == [["1", "4", "1", "4"], ["2", "3", "3", "2"], ["3", "2", "2", "3"], ["4", "1", "4", "1"]]
+
+
+def test_a_confusion_matrix_shows_its_counts():
+    figure = draw_confusion(torch.tensor([[5, 1], [0, 4]]))
+    assert {text.get_text() for text in figure.axes[0].texts} == {"5", "1", "4"}
+    assert figure.axes[0].get_title() == "test images: 9 of 10 right"

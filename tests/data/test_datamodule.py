@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from quadrant_lstm import ORDERINGS, sequences
+from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.errors import UserError
+
+
+def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, num_workers=0, seed=1):
+    orderings = [list(ordering) for ordering in ORDERINGS]
+    return SequenceDataModule(dataset, root, orderings, validation_images, validation_seed, 64, num_workers, seed)
+
+
+def test_validation_is_the_same_for_every_seed_and_disjoint_from_training():
+    one, other = data_module(seed=1), data_module(seed=2)
+    assert torch.equal(one.validation_indices, other.validation_indices)
+    assert len(one.validation_indices) == 5000
+    both = torch.cat([one.train_indices, one.validation_indices])
+    assert torch.equal(both.sort().values, torch.arange(60000))
+    assert not torch.equal(one.validation_indices, data_module(validation_seed=1).validation_indices)
+
+
+def test_test_images_never_enter_training_or_validation():
+    images = load_images("mnist", None)
+    data = data_module()
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert loader.dataset.tensors[0].data_ptr() == images.train_images.ctypes.data
+    batches = list(data.test_dataloader())
+    assert np.array_equal(torch.cat([images for images, _ in batches]).numpy(), images.test_images)
+    assert np.array_equal(torch.cat([labels for _, labels in batches]).numpy(), images.test_labels)
+
+
+def test_a_batch_is_uint8_until_it_is_on_the_device_and_frames_in_0_1_then():
+    data = data_module()
+    images, labels = next(iter(data.train_dataloader()))
+    assert images.dtype == torch.uint8
+    assert images.shape == (64, 1, 28, 28)
+    frames, same_labels = data.on_after_batch_transfer([images, labels], 0)
+    assert frames.shape == (64, 4, 1, 56, 14)
+    assert frames.dtype == torch.float32
+    assert frames.max() == 1
+    assert torch.equal(frames * 255, sequences(images).float())
+    assert torch.equal(labels, same_labels)
+
+
+def test_labels_stay_with_their_images():
+    images = load_images("mnist", None)
+    data = data_module()
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(2)
+    indices = next(iter(loader.sampler))
+    pixels, labels = next(iter(loader))
+    assert np.array_equal(pixels.numpy(), images.train_images[indices.numpy()])
+    assert np.array_equal(labels.numpy(), images.train_labels[indices.numpy()])
+
+
+def test_workers_change_nothing(idx_folder):
+    batches = [
+        [
+            labels.tolist()
+            for _, labels in data_module("idx", str(idx_folder), 40, num_workers=workers).train_dataloader()
+        ]
+        for workers in (0, 2)
+    ]
+    assert batches[0] == batches[1]
+
+
+def test_lightning_tells_the_sampler_the_epoch(idx_folder):
+    from lightning.pytorch.demos.boring_classes import BoringModel
+
+    class Recorder(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.epochs = []
+
+        def training_step(self, batch, batch_idx):
+            self.epochs.append(self.trainer.train_dataloader.sampler.epoch)
+            return self.layer(torch.zeros(1, 32)).sum()
+
+        def val_dataloader(self):
+            return []
+
+    model = Recorder()
+    trainer = Trainer(
+        max_epochs=3, limit_train_batches=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(model, train_dataloaders=data_module("idx", str(idx_folder), 40).train_dataloader())
+    assert model.epochs == [0, 1, 2]
+
+
+def test_a_split_that_leaves_nothing_is_refused(idx_folder):
+    with pytest.raises(UserError, match="data.validation_images: 200 of 200 training images leave none to train on"):
+        data_module("idx", str(idx_folder), validation_images=200)

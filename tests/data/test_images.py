@@ -1,0 +1,116 @@
+import gzip
+import hashlib
+import struct
+
+import numpy as np
+import pytest
+
+from quadrant_lstm.data.images import load_bundled, load_idx_folder, load_images
+from quadrant_lstm.errors import UserError
+from tests.conftest import write_idx, write_idx_folder
+
+# of the uncompressed IDX files as their authors published them
+PUBLISHED_MD5 = {
+    "train_images": "6bbc9ace898e44ae57da46a324031adb",
+    "train_labels": "a25bea736e30d166cdddb491f175f624",
+    "test_images": "2646ac647ad5339dbf082846283269ea",
+    "test_labels": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+def test_the_bundled_mnist_is_the_published_one_to_the_byte():
+    images = load_bundled()
+    for part, md5 in PUBLISHED_MD5.items():
+        array = getattr(images, part)
+        array = array[:, 0] if array.ndim == 4 else array.astype(np.uint8)
+        header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape)
+        assert hashlib.md5(header + array.tobytes()).hexdigest() == md5, part
+
+
+def test_a_changed_byte_in_the_bundle_is_refused(tmp_path):
+    file = tmp_path / "mnist.npz"
+    file.write_bytes(b"PK damaged")
+    with pytest.raises(UserError, match=r"mnist.npz: its SHA-256 is .* install the package again"):
+        load_bundled(file)
+
+
+def test_idx_files_are_read_plain_and_gzipped_alike(tmp_path):
+    plain = load_idx_folder(write_idx_folder(tmp_path / "plain"))
+    for file in write_idx_folder(tmp_path / "zipped").iterdir():
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    zipped = load_idx_folder(tmp_path / "zipped")
+    assert plain.sha256() == zipped.sha256()
+    assert plain.image_shape == (1, 8, 8)
+    assert plain.num_classes == 3
+    assert plain.train_labels[:4].tolist() == [0, 1, 2, 0]
+    assert plain.train_images[1].mean() > plain.train_images[0].mean()
+
+
+def test_the_checksum_tells_two_data_sets_apart(tmp_path):
+    small, large = (load_idx_folder(write_idx_folder(tmp_path / str(n), train=n)) for n in (40, 50))
+    assert small.sha256() != large.sha256()
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def damage_magic(file):
+    file.write_bytes(b"\x00\x00\x0d" + file.read_bytes()[3:])
+
+
+def lengthen(file):
+    file.write_bytes(file.read_bytes() + b"\x00")
+
+
+def not_gzip(file):
+    file.rename(file.with_name(f"{file.name}.gz"))
+
+
+def half_gzip(file):
+    file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes())[:-20])
+    file.unlink()
+
+
+def rewrite(shape, value=0):
+    return lambda file: write_idx(file, np.full(shape, value))
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("name", "break_it", "message"),
+    [
+        (IMAGES, lambda file: file.unlink(), "has no train-images-idx3-ubyte or train-images-idx3-ubyte.gz; put it"),
+        (IMAGES, cut, r"has 12,815 bytes where 200 x 8 x 8 needs 12,816; it was cut short or damaged"),
+        (IMAGES, lengthen, "has 12,817 bytes where 200 x 8 x 8 needs 12,816"),
+        (IMAGES, damage_magic, "starts with 0x00000d03, not 0x00000803 as IDX files of bytes with 3 axes do"),
+        (LABELS, damage_magic, "starts with 0x00000d01, not 0x00000801 as IDX files of bytes with 1 axis do"),
+        (IMAGES, lambda file: file.write_bytes(b""), "starts with 0x, not 0x00000803"),
+        (IMAGES, not_gzip, r"gz: cannot be read \(Not a gzipped file"),
+        (IMAGES, half_gzip, r"gz: cannot be read \(Compressed file ended"),
+        (IMAGES, rewrite((0, 8, 8)), "holds nothing"),
+        (IMAGES, rewrite((200, 7, 8)), "images of 7 x 8; quadrants need an even height and width"),
+        (LABELS, rewrite((199,)), "199 labels for the 200 images of train-images-idx3-ubyte; there must be one an"),
+        ("t10k-images-idx3-ubyte", rewrite((70, 6, 8)), "images of 6 x 8, but those of training are 8 x 8"),
+        ("t10k-labels-idx1-ubyte", rewrite((70,), 9), "label 9 is out of range: training's labels end at 2"),
+    ],
+)
+def test_a_broken_folder_is_refused_with_the_file_and_the_rule(idx_folder, name, break_it, message):
+    break_it(idx_folder / name)
+    with pytest.raises(UserError, match=message) as error:
+        load_idx_folder(idx_folder)
+    assert str(idx_folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="data.root: .*nowhere is not a folder; give one that holds train-images"):
+        load_images("idx", str(tmp_path / "nowhere"))
+
+
+def test_a_folder_is_asked_for():
+    with pytest.raises(UserError, match="data.root: null, but data.dataset=idx is read from a folder; add data.root="):
+        load_images("idx", None)

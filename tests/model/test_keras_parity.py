@@ -1,0 +1,83 @@
+"""The network of the question in Keras 3, as the question wrote it, against ours: same weights, same logits."""
+
+import keras
+import pytest
+import torch
+from keras import layers
+
+from quadrant_lstm import sequences
+from quadrant_lstm.data.images import load_images
+from tests.model.test_network import question_network
+
+
+def keras_network() -> keras.Model:
+    channels_first = {"data_format": "channels_first"}
+    return keras.Sequential(
+        [
+            keras.Input((4, 1, 56, 14)),
+            layers.TimeDistributed(layers.Conv2D(32, 3, activation="relu", **channels_first)),
+            layers.TimeDistributed(layers.Conv2D(32, 3, activation="relu", **channels_first)),
+            layers.TimeDistributed(layers.MaxPooling2D(2, **channels_first)),
+            layers.TimeDistributed(layers.Flatten(data_format="channels_last")),
+            layers.Dropout(0.25),
+            layers.LSTM(5),
+            layers.Dense(50),
+            layers.Dense(10),
+        ]
+    )
+
+
+def to_keras(network, model: keras.Model) -> None:
+    """Keras: convs [rows, columns, in, out], matrices [in, out], one LSTM bias where PyTorch adds two."""
+    state = {name: value.numpy() for name, value in network.state_dict().items()}
+    weights = []
+    for conv in ("conv1", "conv2"):
+        weights += [state[f"encoder.module.{conv}.weight"].transpose(2, 3, 1, 0), state[f"encoder.module.{conv}.bias"]]
+    weights += [state["lstm.weight_ih_l0"].T, state["lstm.weight_hh_l0"].T]
+    weights += [state["lstm.bias_ih_l0"] + state["lstm.bias_hh_l0"]]
+    for dense in ("dense", "head"):
+        weights += [state[f"{dense}.weight"].T, state[f"{dense}.bias"]]
+    model.set_weights(weights)
+
+
+def from_keras(model: keras.Model, network) -> None:
+    w = [torch.from_numpy(weight) for weight in model.get_weights()]
+    state = {
+        "encoder.module.conv1.weight": w[0].permute(3, 2, 0, 1),
+        "encoder.module.conv1.bias": w[1],
+        "encoder.module.conv2.weight": w[2].permute(3, 2, 0, 1),
+        "encoder.module.conv2.bias": w[3],
+        "lstm.weight_ih_l0": w[4].T,
+        "lstm.weight_hh_l0": w[5].T,
+        "lstm.bias_ih_l0": w[6],
+        "lstm.bias_hh_l0": torch.zeros_like(w[6]),
+        "dense.weight": w[7].T,
+        "dense.bias": w[8],
+        "head.weight": w[9].T,
+        "head.bias": w[10],
+    }
+    network.load_state_dict(state)
+
+
+@pytest.fixture
+def frames():
+    images = torch.from_numpy(load_images("mnist", None).test_images[:64])
+    return sequences(images).float() / 255
+
+
+def test_keras_counts_one_lstm_bias_less():
+    assert keras_network().count_params() == 93698 == 93718 - 4 * 5
+
+
+@pytest.mark.parametrize("copy", ["to Keras", "from Keras"])
+def test_logits_of_real_digits_equal_those_of_keras(copy, frames):
+    keras.utils.set_random_seed(0)
+    network, model = question_network().eval(), keras_network()
+    if copy == "to Keras":
+        to_keras(network, model)
+    else:
+        from_keras(model, network)
+    with torch.no_grad():
+        ours, theirs = network(frames), torch.as_tensor(model(frames))
+    torch.testing.assert_close(ours, theirs.cpu(), atol=1e-5, rtol=0)
+    assert ours.std(dim=0).min() > 1e-3  # different digits, different logits

@@ -1,0 +1,106 @@
+"""evaluate.py, predict.py, export.py and load_run, on a finished run."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from quadrant_lstm import load_run, sequences
+from quadrant_lstm.data.images import load_idx_folder
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.export import export
+from tests.conftest import script
+
+
+@pytest.fixture
+def tiny(finished_run):
+    return load_idx_folder(finished_run.parents[2] / "tiny")
+
+
+def logits(run, images):
+    network, cfg = load_run(run)
+    with torch.no_grad():
+        return network(sequences(torch.from_numpy(images), cfg.data.orderings).float() / 255)
+
+
+def test_evaluate_repeats_the_test_to_the_last_digit(finished_run):
+    done = script("evaluate.py", "run=latest", cwd=finished_run.parents[2])
+    assert done.returncode == 0, done.stderr
+    results = json.loads((finished_run / "results.json").read_text())
+    for name in ("test/accuracy", "test/loss", "test/images"):
+        assert f"{name:13}  {results[name]}\n" in done.stdout
+
+
+def test_load_run_gives_the_network_that_was_tested(finished_run, tiny):
+    predicted = logits(finished_run, tiny.test_images).argmax(1).numpy()
+    results = json.loads((finished_run / "results.json").read_text())
+    assert (predicted == tiny.test_labels).mean() == results["test/accuracy"]
+
+
+def test_predict_says_what_the_network_says(finished_run, tiny, tmp_path):
+    for index in range(5):
+        Image.fromarray(tiny.test_images[index, 0]).save(tmp_path / f"{index}.png")
+    done = script(
+        "predict.py", f"run={finished_run}", f"images={tmp_path}", "invert=false", "output=said.csv", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "said.csv").open(newline="") as file:
+        said = list(csv.DictReader(file))
+    probabilities = logits(finished_run, tiny.test_images[:5]).softmax(1).numpy()
+    assert np.allclose([[float(row[str(label)]) for label in range(3)] for row in said], probabilities, atol=1e-6)
+    assert [int(row["prediction"]) for row in said] == probabilities.argmax(1).tolist()
+    assert done.stdout.count(".png") == 5
+
+
+def test_an_onnx_file_gives_the_networks_probabilities(finished_run, tiny, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    file = export(run, "onnx")
+    images = tiny.test_images[:33].astype(np.float32) / 255  # not the batch size it was exported with
+    (found,) = onnxruntime.InferenceSession(str(file)).run(None, {"images": images})
+    assert np.allclose(found, logits(finished_run, tiny.test_images[:33]).softmax(1).numpy(), atol=1e-5)
+
+
+def test_a_safetensors_file_holds_the_best_weights(finished_run, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    weights = safetensors.load_file(export(run, "safetensors"))
+    network, _ = load_run(finished_run)
+    assert weights.keys() == network.state_dict().keys()
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+def damage_checkpoint(run):
+    file = run / "checkpoints/best.ckpt"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def change_network(run):
+    config = run / ".hydra/config.yaml"
+    config.write_text(config.read_text().replace("lstm_units: 5", "lstm_units: 6"))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (
+            lambda run: (run / "checkpoints/best.ckpt").unlink(),
+            "best.ckpt: is missing: no epoch of this run has finished",
+        ),
+        (damage_checkpoint, "best.ckpt: cannot be read .* it is damaged"),
+        (change_network, "best.ckpt: does not fit .*config.yaml"),
+        (lambda run: (run / ".hydra/config.yaml").write_text("]"), "config.yaml: cannot be read"),
+        (lambda run: (run / ".hydra/config.yaml").write_text("a: 1"), "config.yaml: is not the config of a run"),
+        (lambda run: (run / ".hydra/config.yaml").unlink(), "is no run folder"),
+    ],
+)
+def test_a_broken_run_folder_is_refused_in_one_line(break_it, message, finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    break_it(run)
+    with pytest.raises(UserError, match=message) as error:
+        load_run(run)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,178 @@
+"""train.py as a process, on a data set small enough for a second an epoch."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from quadrant_lstm.data.images import load_images
+from tests.conftest import ROOT, TINY, run_folder, script, write_idx_folder
+
+RESULTS = (
+    "test/accuracy", "test/loss", "test/images", "val/accuracy", "best_epoch", "epochs", "seconds", "parameters",
+    "samples_per_second",
+)  # fmt: skip
+
+
+def rows(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def checkpoint(run, name="last"):
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def test_a_run_folder_holds_what_the_contract_says(smoke_run):
+    files = {str(file.relative_to(smoke_run)) for file in smoke_run.rglob("*") if file.is_file()}
+    events = {name for name in files if name.startswith("events.out.tfevents")}
+    assert events
+    assert files - events == {
+        ".hydra/config.yaml",
+        ".hydra/hydra.yaml",
+        ".hydra/overrides.yaml",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "metrics.csv",
+        "provenance.json",
+        "results.json",
+        "train.log",
+    }
+    assert re.fullmatch(r"outputs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", "/".join(smoke_run.parts[-3:]))
+
+
+def test_the_results_are_those_of_the_run(finished_run):
+    results = json.loads((finished_run / "results.json").read_text())
+    assert set(results) == set(RESULTS)
+    epochs = rows(finished_run)
+    best = max(epochs, key=lambda row: float(row["val/accuracy"]))  # the first of the best
+    assert results["epochs"] == 3
+    assert results["best_epoch"] == int(best["epoch"])
+    assert results["val/accuracy"] == float(best["val/accuracy"])
+    assert checkpoint(finished_run, "best")["epoch"] + 1 == results["best_epoch"]
+    assert results["test/images"] == 70
+    assert 0 < results["seconds"] < 60
+
+
+def test_the_default_network_has_the_parameters_of_the_question(smoke_run):
+    assert json.loads((smoke_run / "results.json").read_text())["parameters"] == 93718
+
+
+def test_metrics_hold_a_row_an_epoch(finished_run):
+    epochs = rows(finished_run)
+    assert [row["epoch"] for row in epochs] == ["1", "2", "3"]
+    assert all(float(value) > 0 for row in epochs for value in row.values())
+    assert float(epochs[2]["train/loss"]) < float(epochs[0]["train/loss"])
+
+
+def test_provenance_says_where_a_run_came_from(smoke_run):
+    found = json.loads((smoke_run / "provenance.json").read_text())
+    assert found["command"].endswith("train.py trainer=smoke")
+    assert found["data"]["sha256"] == load_images("mnist", None).sha256()
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["seed"] == 1
+    if (ROOT / ".git").exists():
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+        assert found["git"]["commit"] == head.stdout.strip()
+
+
+def test_the_screen_and_the_log_show_shapes_epochs_and_the_end(finished_run):
+    log = (finished_run / "train.log").read_text()
+    screen = (finished_run.parents[2] / "stdout").read_text()
+    for text in (log, screen):
+        assert "encoder.conv1  Conv2d     [N, 4, 4, 14, 2]" in text
+        assert re.search(r"epoch 3/3  train/loss .* val/accuracy .* images/s", text)
+        assert re.search(r"test accuracy  \d+\.\d\d%  \(70 images, best of 3 epochs: \d", text)
+        assert f"run folder     {finished_run.relative_to(finished_run.parents[2])}" in text
+        assert "tensorboard --logdir outputs" in text
+
+
+def test_a_run_that_goes_on_is_the_uninterrupted_one_to_the_bit(finished_run, tmp_path):
+    data = finished_run.parents[2] / "tiny"
+    first = script("train.py", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    run = run_folder(tmp_path)
+    again = script("train.py", "run=latest", "trainer.max_epochs=3", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert run_folder(tmp_path) == run
+    assert "going on with" in again.stdout
+    one, two = checkpoint(finished_run), checkpoint(run)
+    assert one["epoch"] == two["epoch"] == 2
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, two["state_dict"][name]), name
+    for old, new in zip(rows(finished_run), rows(run), strict=True):
+        assert {k: v for k, v in old.items() if "samples" not in k} == {
+            k: v for k, v in new.items() if "samples" not in k
+        }
+    results = [json.loads((folder / "results.json").read_text()) for folder in (finished_run, run)]
+    assert results[0]["test/loss"] == results[1]["test/loss"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(finished_run, tmp_path):
+    data = finished_run.parents[2] / "tiny"
+    done = script("train.py", "-m", "data=idx", f"data.root={data}", *TINY, "seed=1,2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs/sweeps").glob("*/*")
+    heads = [checkpoint(run)["state_dict"]["network.head.weight"] for run in (finished_run, sweep / "0", sweep / "1")]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_ctrl_c_keeps_the_last_finished_epoch_and_says_how_to_go_on(tmp_path):
+    data = write_idx_folder(tmp_path / "tiny")
+    command = [sys.executable, ROOT / "train.py", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=10000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/2*/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    run = run_folder(tmp_path)
+    assert f"interrupted; go on with: python train.py run={run.relative_to(tmp_path)}" in stdout
+    assert "Traceback" not in stderr
+    assert not (run / "results.json").exists()
+    done = checkpoint(run)["epoch"] + 1
+    again = script("train.py", f"run={run}", f"trainer.max_epochs={done + 1}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert [int(row["epoch"]) for row in rows(run)] == list(range(1, done + 2))
+
+
+def test_a_finished_run_does_not_go_on_by_mistake(finished_run):
+    done = script("train.py", f"run={finished_run}", cwd=finished_run.parents[2])
+    assert done.returncode == 2
+    assert "has finished its 3 epochs; to train longer, add a higher trainer.max_epochs." in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_holds_a_run_is_not_written_to(finished_run):
+    before = {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")}
+    done = script("train.py", "trainer=smoke", f"hydra.run.dir={finished_run}", cwd=finished_run.parents[2])
+    assert done.returncode == 2
+    assert "holds a run; go on with it by run=" in done.stderr
+    assert {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")} == before
+
+
+@pytest.mark.parametrize("words", [("model=cnn_lstm",), ("-m",)])
+def test_a_run_goes_on_with_its_own_config(finished_run, words):
+    done = script("train.py", f"run={finished_run}", *words, cwd=finished_run.parents[2])
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_sweep_leaves_a_folder_a_job(tmp_path):
+    data = write_idx_folder(tmp_path / "tiny")
+    done = script(
+        "train.py", "-m", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1", "model.lstm_units=5,16",
+        "seed=1,2", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs/sweeps").glob("*/*")
+    parameters = [json.loads((sweep / str(job) / "results.json").read_text())["parameters"] for job in range(4)]
+    assert parameters[0] == parameters[1] < parameters[2] == parameters[3]
