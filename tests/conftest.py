@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TINY = ("data.validation_images=40", "data.batch_size=16", "model.filters=[4]", "trainer.max_epochs=3")
+TINY = (
+    "data.validation_images=40",
+    "data.batch_size=16",
+    "model.filters=[4]",
+    "trainer.max_epochs=3",
+    "trainer.log_every_n_steps=5",
+)
 
 
 def script(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:

@@ -36,6 +36,11 @@ MISTAKES = {
     "trainer.max_epochs=0": "trainer.max_epochs: 0 is not a whole number of at least 1",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
+    "+trainer.fast_dev_run=true": "trainer.fast_dev_run: True is not false; trainer=smoke does what it would",
+    # what is missing
+    "~model.dropout": "model.dropout: is missing; add e.g. model.dropout=0.25.",
+    "~trainer.max_epochs": "trainer.max_epochs: is missing; add e.g. trainer.max_epochs=5.",
+    "~optimizer": "optimizer: is missing; choose one of conf/optimizer/",
     # orderings
     "data.orderings=[[1,2,3,3]]": "data.orderings: [[1, 2, 3, 3]] is not a list of permutations of 1234; write",
     "data.orderings=[]": "data.orderings: [] is not a list of permutations of 1234",

@@ -24,8 +24,13 @@ def test_what_is_read_from_the_source_is_what_python_says(target, real):
 
 def test_our_own_kinds_are_found():
     kinds = signature("quadrant_lstm.model.network.CNNLSTM")
-    assert kinds["filters"] == Counts
-    assert kinds["lstm_units"] == Count
+    assert kinds["filters"] == (Counts, True)
+    assert kinds["lstm_units"] == (Count, True)
+
+
+def test_a_default_makes_a_parameter_optional():
+    assert not signature("torch.optim.Adam")["lr"].required
+    assert signature("torch.optim.Adam")["params"].required
 
 
 def test_a_class_without_init_takes_what_its_base_takes():

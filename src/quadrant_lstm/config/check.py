@@ -6,7 +6,7 @@ arguments of other people's classes may be stands below. Images are read too, an
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -23,6 +23,7 @@ GROUPS = ("data", "model", "optimizer", "trainer")
 # What a config may build: one that came with somebody's run folder can name nothing else.
 TARGETS = ("quadrant_lstm.", "torch.optim.", "lightning.pytorch.")
 GIVEN_BY_CODE = {"frame_shape", "num_classes", "params"}
+REQUIRED = {"trainer.max_epochs"}  # by us, not by its class
 KINDS = {
     "optimizer.lr": Positive,
     "optimizer.eps": Positive,
@@ -35,6 +36,10 @@ KINDS = {
     "trainer.max_epochs": Count,
     "trainer.check_val_every_n_epoch": Literal[1],  # every epoch has its row in metrics.csv
     "trainer.log_every_n_steps": Count,
+    "trainer.enable_checkpointing": Annotated[Literal[True] | None, "true: a run keeps its checkpoints"],
+    "trainer.barebones": Annotated[Literal[False], "false: a run keeps its records"],
+    "trainer.fast_dev_run": Annotated[Literal[False], "false; trainer=smoke does what it would"],
+    "trainer.overfit_batches": Annotated[Literal[0], "0; trainer.limit_train_batches does what it would"],
     "trainer.limit_train_batches": Count | Share | None,
     "trainer.limit_val_batches": Count | Share | None,
     "trainer.limit_test_batches": Count | Share | None,
@@ -62,6 +67,9 @@ def check_keys(cfg: DictConfig, kinds: Mapping[str, Any], groups: Iterable[str] 
 def check_values(cfg: DictConfig) -> None:
     check_keys(cfg, ROOT, GROUPS)
     # interpolations stay as they are: what they point to is checked
+    for group in GROUPS:
+        if OmegaConf.select(cfg, f"{group}._target_") is None:
+            raise UserError(f"{group}: is missing; choose one of conf/{group}/, e.g. with {group}=NAME.")
     for path, node in nodes_with_target(OmegaConf.to_container(cfg)):
         check_node(path, node)
 
@@ -90,22 +98,25 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
     if not str(target).startswith(TARGETS):
         raise UserError(f"{path}._target_: {target} is not among {'*, '.join(TARGETS)}*; name a class of these.")
     try:
-        kinds = signature(target)
+        parameters = signature(target)
     except LookupError:
         raise UserError(f"{path}._target_: there is no {target}; correct the name.") from None
-    known = [name for name in kinds if name not in GIVEN_BY_CODE]
+    known = [name for name in parameters if name not in GIVEN_BY_CODE]
+    for name in known:
+        if name not in node and (parameters[name].required or f"{path}.{name}" in REQUIRED):
+            raise missing(f"{path}.{name}")
     for name, value in node.items():
         key = f"{path}.{name}"
         if name.startswith("_"):
             continue
         if name not in known and "**" not in known:
             raise unknown_key(key, [f"{path}.{other}" for other in known])
-        check_value(key, value, KINDS.get(key, kinds.get(name, Any)))
+        check_value(key, value, KINDS.get(key, parameters[name].kind if name in parameters else Any))
 
 
 def check_value(key: str, value: Any, kind: Any) -> None:
     if value == "???":
-        raise UserError(f"{key}: is missing; add {key}=VALUE.")
+        raise missing(key)
     if isinstance(value, dict) or str(value).startswith("${"):
         return
     try:
@@ -115,9 +126,16 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     try:
         adapter.validate_python(value, strict=True)
     except ValidationError:
-        default = default_value(key)
-        remedy = "correct it" if default is None else f"write e.g. {key}={default}"
-        raise UserError(f"{key}: {value!r} is not {in_words(kind)}; {remedy}.") from None
+        raise UserError(f"{key}: {value!r} is not {in_words(kind)}; write {example(key)}.") from None
+
+
+def missing(key: str) -> UserError:
+    return UserError(f"{key}: is missing; add {example(key)}.")
+
+
+def example(key: str) -> str:
+    default = default_value(key)
+    return f"{key}=VALUE" if default is None else f"e.g. {key}={default}"
 
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:

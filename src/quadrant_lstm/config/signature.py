@@ -8,15 +8,20 @@ import importlib.util
 import typing
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from quadrant_lstm.config import values
 
 NAMESPACE = {**vars(typing), **vars(values)}
 
 
-def signature(target: str) -> dict[str, Any]:
-    """Parameter -> its type, or Any where the annotation uses types of the target's own modules; `**` for any other.
+class Parameter(NamedTuple):
+    kind: Any  # its type, or Any where the annotation uses types of the target's own modules
+    required: bool
+
+
+def signature(target: str) -> dict[str, Parameter]:
+    """The parameters by name; `**` stands for any other.
 
     Raises LookupError if there is no such class or function.
     """
@@ -26,9 +31,14 @@ def signature(target: str) -> dict[str, Any]:
         if init is None and not node.bases:
             return {}
         module, node = (module, init) if init else definition(qualified(module, node.bases[0]))
-    arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-    parameters = {a.arg: evaluate(a.annotation) for a in arguments if a.arg != "self"}
-    return parameters | ({"**": Any} if node.args.kwarg else {})
+    positional = node.args.posonlyargs + node.args.args
+    defaults = [None] * (len(positional) - len(node.args.defaults)) + node.args.defaults + node.args.kw_defaults
+    parameters = {
+        argument.arg: Parameter(evaluate(argument.annotation), required=default is None)
+        for argument, default in zip(positional + node.args.kwonlyargs, defaults, strict=True)
+        if argument.arg != "self"
+    }
+    return parameters | ({"**": Parameter(Any, required=False)} if node.args.kwarg else {})
 
 
 def evaluate(annotation: ast.expr | None) -> Any:

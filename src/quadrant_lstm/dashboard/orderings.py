@@ -24,7 +24,7 @@ def draw_orderings(
 ) -> Figure:
     quadrants = split_quadrants(image[None])[0]
     frames = sequences(image[None], orderings)[0]
-    figure = new_figure(9, 4.6)
+    figure = new_figure(9.0, 4.6)
     columns: Any = figure.subfigures(1, 3, width_ratios=[2.2, 2.2, 4.6])
     digit, pieces, steps = columns
     show(digit.subplots(), image, "image")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from quadrant_lstm.errors import UserError
 
-Shape = tuple[int, int, int]  # channels, height, width
+Shape = Sequence[int]  # channels, height, width
 
 
 def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int) -> dict[str, Shape]:

@@ -1,10 +1,12 @@
 """A run's config -> its data, its network in a Classifier, and a Trainer."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -13,9 +15,13 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.geometry import Shape
+from quadrant_lstm.run.folder import BEST, LAST
+from quadrant_lstm.run.metrics import EpochMetrics
+from quadrant_lstm.run.reseed import Reseed
+from quadrant_lstm.run.speed import Speed
 
 
-def build(group: str, node: DictConfig, **arguments: Any) -> Any:
+def build(group: str, node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
     """Instantiate a node of the config; raises UserError where its values do not go together."""
     try:
         return instantiate(node, **arguments, _convert_="all")
@@ -42,9 +48,34 @@ def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> C
     return Classifier(network, build("optimizer", cfg.optimizer), frame_shape, num_classes)
 
 
-def build_trainer(cfg: DictConfig) -> pl.Trainer:
-    """conf/trainer names its loggers and callbacks, so that an override can reach each; Lightning takes lists."""
-    named = {name: cfg.trainer[name] for name in ("logger", "callbacks") if isinstance(cfg.trainer[name], DictConfig)}
-    lists = {name: list(build("trainer", node).values()) for name, node in named.items()}
-    others = OmegaConf.masked_copy(cfg.trainer, [name for name in cfg.trainer if name not in named])
-    return build("trainer", others, **lists)
+def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
+    """conf/trainer names its loggers and callbacks, so that an override can reach each; Lightning takes lists.
+
+    What keeps the run folder is not an option and stands here.
+    """
+    chosen = {name: list(build("trainer", cfg.trainer.get(name) or {}).values()) for name in ("logger", "callbacks")}
+    others = OmegaConf.masked_copy(cfg.trainer, [str(key) for key in cfg.trainer if key not in ("logger", "callbacks")])
+    return build(
+        "trainer",
+        others,
+        logger=[*chosen["logger"], EpochMetrics(folder, cfg.trainer.max_epochs)],
+        callbacks=[
+            *chosen["callbacks"],
+            checkpoint_file(folder / BEST, monitor="val/accuracy", mode="max"),
+            checkpoint_file(folder / LAST),
+            Timer(),
+            Speed(),
+            Reseed(cfg.seed),
+        ],
+    )
+
+
+def checkpoint_file(file: Path, **options: Any) -> ModelCheckpoint:
+    """Written at the end of an epoch, over the one before: a run goes on from there."""
+    return ModelCheckpoint(
+        dirpath=file.parent,
+        filename=file.stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        **options,
+    )

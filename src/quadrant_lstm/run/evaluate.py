@@ -23,8 +23,8 @@ def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=1,
-        precision=cfg.trainer.precision,
-        limit_test_batches=cfg.trainer.limit_test_batches,
+        precision=cfg.trainer.get("precision"),
+        limit_test_batches=cfg.trainer.get("limit_test_batches"),
         logger=False,
         callbacks=[Progress()],
         enable_checkpointing=False,

@@ -33,8 +33,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, DictConfig]:
     cfg = read_config(folder / CONFIG)
     checkpoint = read_checkpoint(folder / BEST)
     try:
-        sizes = checkpoint["hyper_parameters"]
-        classifier = build_classifier(cfg, tuple(sizes["frame_shape"]), sizes["num_classes"])
+        classifier = build_classifier(cfg, **checkpoint["hyper_parameters"])
         classifier.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder / BEST}: does not fit {folder / CONFIG} ({error}); restore one of them.") from error

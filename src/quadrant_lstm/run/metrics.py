@@ -30,9 +30,9 @@ COLUMNS = (
 class EpochMetrics(Logger):
     name = version = ""
 
-    def __init__(self, folder: str, max_epochs: int):
+    def __init__(self, folder: Path, max_epochs: int):
         super().__init__()
-        self.file = Path(folder, METRICS)
+        self.file = folder / METRICS
         self.max_epochs = max_epochs
         self.row: dict[str, Any] = {}
         self.start = time.perf_counter()

@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> float:
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
-    trainer = build_trainer(cfg)
+    trainer = build_trainer(cfg, folder)
     log.info(as_text(stages(classifier.network, data.frame_shape)))
     if trainer.is_global_zero and not (folder / PROVENANCE).exists():
         write_json(folder / PROVENANCE, provenance(cfg, data))
@@ -50,6 +50,8 @@ def train(cfg: DictConfig) -> float:
     best: Any = trainer.checkpoint_callback
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
+        if best.best_model_score is None:
+            raise UserError("trainer: it stopped before an epoch was done and validated; let it train for longer.")
         # before the test, which loads the state of the best epoch into all callbacks
         trained = training_results(trainer, classifier, folder) if trainer.is_global_zero else {}
         val_accuracy = round(best.best_model_score.item(), 6)
