@@ -6,6 +6,15 @@ from quadrant_lstm.run.evaluate import evaluate
 from tests.conftest import run_folder, script
 
 
+def test_a_sweep_over_several_processes_is_refused_before_it_starts_any(tmp_path):
+    done = script(
+        "train.py", "-m", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "seed=1,2", cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "trainer.devices: 2, but a sweep's jobs take one; leave out -m." in done.stderr
+    assert "epoch" not in done.stdout
+
+
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_count_each_of_the_10000_test_images_once(processes, tmp_path):
     done = script(

@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
@@ -40,6 +41,9 @@ def train(cfg: DictConfig) -> float:
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
     trainer = build_trainer(cfg, folder)
+    if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        # Lightning would start the whole sweep again in each of its processes
+        raise UserError(f"trainer.devices: {cfg.trainer.devices}, but a sweep's jobs take one; leave out -m.")
     log.info(as_text(stages(classifier.network, data.frame_shape)))
     if trainer.is_global_zero and not (folder / PROVENANCE).exists():
         write_json(folder / PROVENANCE, provenance(cfg, data))
