@@ -9,11 +9,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+SHOWN = "(train|val)/(loss|accuracy)|data/orderings|test/confusion"
 PICTURE = Path(__file__).with_name("tensorboard.png")
 
 
@@ -23,7 +25,7 @@ def browser() -> webdriver.Chrome:
     profile = tempfile.mkdtemp()
     for option in (
         "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "window-size=1400,900", f"user-data-dir={profile}",
+        "disable-component-update", "disable-sync", "window-size=1500,1350", f"user-data-dir={profile}",
     ):  # fmt: skip
         options.add_argument(f"--{option}")
     return webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
@@ -36,8 +38,9 @@ def main(logdir: str) -> None:
         assert server.stderr
         url = next(m[0] for line in server.stderr if (m := re.search(r"http://127\.0\.0\.1:\d+/", line)))
         page = browser()
-        page.get(f"{url}?darkMode=false#timeseries")
-        WebDriverWait(page, 60).until(lambda page: len(page.find_elements(By.TAG_NAME, "card-view")) >= 4)
+        page.get(f"{url}?darkMode=false&tagFilter={quote(SHOWN)}#timeseries")
+        WebDriverWait(page, 60).until(lambda page: len(page.find_elements(By.TAG_NAME, "card-view")) >= 6)
+        page.find_element(By.CSS_SELECTOR, "[aria-label='Close side pane'], .settings-sidebar button").click()
         time.sleep(5)  # the curves are drawn after their cards
         page.save_screenshot(str(PICTURE))
         page.quit()

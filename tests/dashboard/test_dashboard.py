@@ -1,4 +1,5 @@
 import io
+import json
 
 import numpy as np
 import pytest
@@ -18,9 +19,8 @@ def events(finished_run):
     return accumulator.Reload()
 
 
-def test_scalars_are_named_alike_and_hp_metric_is_not_among_them(events):
+def test_scalars_are_named_alike_and_no_others_are_there(events):
     assert set(events.Tags()["scalars"]) == {
-        "epoch",
         "train/batch_loss",
         "train/loss",
         "train/accuracy",
@@ -28,13 +28,14 @@ def test_scalars_are_named_alike_and_hp_metric_is_not_among_them(events):
         "train/samples_per_second",
         "val/loss",
         "val/accuracy",
+        "val/best_accuracy",
         "test/loss",
         "test/accuracy",
     }
     assert [event.value for event in events.Scalars("train/learning_rate")] == pytest.approx([0.001] * 3)
 
 
-def test_hyperparameters_stand_with_the_final_metrics(events):
+def test_hyperparameters_stand_with_the_final_metrics(events, finished_run):
     data = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     parameters = metadata.parse_session_start_info_plugin_data(data).hparams
     assert parameters["model.lstm_units"].number_value == 5
@@ -42,8 +43,19 @@ def test_hyperparameters_stand_with_the_final_metrics(events):
     assert parameters["model.filters"].string_value == "[4]"
     experiment = events.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     names = [info.name.tag for info in metadata.parse_experiment_plugin_data(experiment).metric_infos]
-    assert names == ["test/accuracy", "test/loss", "val/accuracy"]
-    assert 0 <= events.Scalars("test/accuracy")[-1].value <= 1
+    assert names == ["test/accuracy", "test/loss", "val/best_accuracy"]
+    results = json.loads((finished_run / "results.json").read_text())
+    assert events.Scalars("test/accuracy")[-1].value == pytest.approx(results["test/accuracy"])
+    assert events.Scalars("val/best_accuracy")[-1].value == pytest.approx(results["val/accuracy"])
+
+
+def test_curves_have_a_point_an_epoch_and_no_step_goes_back(events):
+    # TensorBoard drops what comes before a step that goes back
+    for tag in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+        assert [event.step for event in events.Scalars(tag)] == [9, 19, 29]
+    for tag in events.Tags()["scalars"]:
+        steps = [event.step for event in events.Scalars(tag)]
+        assert steps == sorted(steps)
 
 
 @pytest.mark.parametrize("tag", ["data/orderings", "test/confusion"])

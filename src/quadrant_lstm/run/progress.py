@@ -1,8 +1,10 @@
-"""A progress bar while an epoch trains: loss, accuracy, images per second, time left. Drawn on a terminal only; the
-line an epoch (run/metrics.py) is for files.
+"""A progress bar while an epoch trains: loss, accuracy, images per second, time left of the run.
+
+Drawn on a terminal only; the line an epoch (run/metrics.py) is for files.
 """
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,7 +25,10 @@ class Progress(RichProgressBar):
         return super().is_enabled and rich.get_console().is_terminal
 
     def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
-        return super().configure_columns(trainer)[:-1]  # batches a second; we show images
+        return super().configure_columns(trainer)[:-2]  # an epoch's time and batches a second
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
     def on_train_epoch_start(self, *arguments: Any) -> None:
         self.images, self.start = 0, time.perf_counter()
@@ -38,10 +43,14 @@ class Progress(RichProgressBar):
         self.images += len(labels) * trainer.world_size
         if batch_idx % EVERY == 0:
             correct = (outputs["logits"].argmax(1) == labels).float().mean()
+            seconds = time.perf_counter() - self.start
+            epochs = (trainer.max_epochs or 0) - trainer.current_epoch
+            batches = epochs * self.total_train_batches - (batch_idx + 1)
             self.shown = {
                 "loss": f"{outputs['loss'].item():.3f}",
                 "accuracy": f"{correct.item():.3f}",
-                "images/s": f"{self.images / (time.perf_counter() - self.start):,.0f}",
+                "images/s": f"{self.images / seconds:,.0f}",
+                "left": str(timedelta(seconds=round(batches * seconds / (batch_idx + 1)))),
             }
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 

@@ -68,7 +68,7 @@ def train(cfg: DictConfig) -> float:
         results = classifier.test_results() | {"val/accuracy": val_accuracy} | trained
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                write_hyperparameters(logger.experiment, cfg, results)
+                write_hyperparameters(logger.experiment, cfg, results, trainer.global_step)
         write_json(folder / RESULTS, results)
         log.info(last_screen(results, folder))
     return val_accuracy
