@@ -51,7 +51,7 @@ MISTAKES = {
     "data=idx": "data.root: null, but data.dataset=idx is read from a folder; add data.root=FOLDER.",
     "data.dataset=idx data.root=nowhere": "data.root: nowhere is not a folder; give one that holds",
     "run=nowhere": "run: nowhere is no run folder: it has no .hydra/config.yaml; give one like",
-    "run=latest": "there is no run in ",
+    "run=latest": "has a .hydra/config.yaml; first: python train.py",
     # what is no override
     "lstm_units": "lstm_units: is not an override; write KEY=VALUE",
     "model.filters=[5": "model.filters=[5: is not an override",

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.folder import CONFIG, find_run, new_folder
+from quadrant_lstm.run.folder import BEST, CONFIG, find_run, new_folder
 
 
 def test_ten_starts_in_the_same_second_get_ten_folders(tmp_path):
@@ -20,6 +20,9 @@ def test_latest_is_the_newest_run_also_of_a_sweep(tmp_path, monkeypatch):
         config.write_text("")
         os.utime(config, (age, age))
     assert str(find_run("latest")) == "outputs/sweeps/2026-11-24/11-00-00/3"
+    (tmp_path / "outputs/2026-11-24/12-00-00/checkpoints").mkdir()
+    (tmp_path / "outputs/2026-11-24/12-00-00" / BEST).write_text("")
+    assert str(find_run("latest", BEST)) == "outputs/2026-11-24/12-00-00"
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):

@@ -40,15 +40,16 @@ def new_folder(wanted: str) -> str:
     raise AssertionError
 
 
-def find_run(run: str | None) -> Path:
-    """The folder that `run=PATH` or `run=latest` means."""
+def find_run(run: str | None, holding: Path = CONFIG) -> Path:
+    """The folder that `run=PATH` or `run=latest` means; the latest is the newest that holds that file."""
     if run is None:
         raise UserError("run: is missing; add run=FOLDER or run=latest.")
     if run == "latest":
-        configs = sorted(OUTPUTS.glob(f"**/{CONFIG}"), key=lambda config: config.stat().st_mtime_ns)
-        if not configs:
-            raise UserError(f"run: latest, but there is no run in {OUTPUTS.absolute()}; start one: python train.py")
-        return configs[-1].parent.parent
+        runs = [config.parents[1] for config in OUTPUTS.glob(f"**/{CONFIG}")]
+        runs = [run for run in runs if (run / holding).is_file()]
+        if not runs:
+            raise UserError(f"run: latest, but no run in {OUTPUTS.absolute()} has a {holding}; first: python train.py")
+        return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime_ns)
     folder = Path(run).expanduser()
     if not (folder / CONFIG).is_file():
         raise UserError(f"run: {run} is no run folder: it has no {CONFIG}; give one like outputs/<date>/<time>.")
