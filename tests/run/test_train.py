@@ -159,7 +159,7 @@ def test_a_folder_that_holds_a_run_is_not_written_to(finished_run):
     assert {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")} == before
 
 
-@pytest.mark.parametrize("words", [("model=cnn_lstm",), ("-m",)])
+@pytest.mark.parametrize("words", [("model=cnn_lstm",), ("model.lstm_units=7",), ("-m",)])
 def test_a_run_goes_on_with_its_own_config(finished_run, words):
     done = script("train.py", f"run={finished_run}", *words, cwd=finished_run.parents[2])
     assert done.returncode == 2

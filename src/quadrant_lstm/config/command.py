@@ -94,7 +94,8 @@ def go_on_with_run(arguments: list[str]) -> list[str]:
     folder = find_run(runs[-1]).absolute()
     others = [argument for argument in arguments if not argument.startswith("run=")]
     for argument in others:
-        if argument.partition("=")[0] in (*GROUPS, "experiment"):
+        key = argument.partition("=")[0].lstrip("+~")
+        if key in (*GROUPS, "experiment") or key.startswith("model."):
             raise UserError(f"{argument}: a run goes on with its own config; change single values, or start a new run.")
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     where = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
