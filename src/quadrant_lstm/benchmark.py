@@ -1,8 +1,8 @@
-"""This machine -> what an epoch through train.py costs above the same steps in a bare PyTorch loop.
+"""This machine -> what shared tiles save, and what an epoch through train.py costs above a bare PyTorch loop.
 
 python -m quadrant_lstm.benchmark      in the project's root; about five minutes on two CPU cores
 
-Both in one process and in turns, so that a noisy machine disturbs both alike: the trainer that train.py builds, with
+All in one process and in turns, so that a noisy machine disturbs all alike: the trainer that train.py builds, with
 all its callbacks and loggers, and a loop with the same network, optimizer, batches and number of steps that gathers
 its batches by index and records nothing. Of two epochs each the second counts; the ratio is that of a round.
 """
@@ -24,16 +24,20 @@ from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.run.build import build, build_classifier, build_data, build_network, build_trainer
 from quadrant_lstm.run.quiet import quiet_lightning
 
+FULL = "bare PyTorch loop, every frame in full"
+SHARED = "bare PyTorch loop, shared tiles"
+TRAINED = "train.py, shared tiles"
 
-def config(folder: str, steps: int) -> DictConfig:
-    overrides = [
+
+def config(folder: str, steps: int, *overrides: str) -> DictConfig:
+    always = [
         f"trainer.limit_train_batches={steps}",
         "trainer.limit_val_batches=1",
         "trainer.max_epochs=2",
         f"trainer.logger.tensorboard.save_dir={folder}",
     ]
     with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
-        return compose("train", overrides)
+        return compose("train", [*always, *overrides])
 
 
 def bare_epoch(cfg: DictConfig, steps: int) -> float:
@@ -71,21 +75,26 @@ def main() -> None:
         sys.exit("benchmark: there is no conf/train.yaml here; run it in the project's root.")
     quiet_lightning()
     torch.set_flush_denormal(True)
-    bare, trained = [], []
+    times: dict[str, list[float]] = {FULL: [], SHARED: [], TRAINED: []}
     for number in range(options.rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             cfg = config(folder, options.steps)
-            bare.append(bare_epoch(cfg, options.steps))
-            trained.append(trained_epoch(cfg, folder))
+            times[FULL].append(bare_epoch(config(folder, options.steps, "model.shared_tiles=false"), options.steps))
+            times[SHARED].append(bare_epoch(cfg, options.steps))
+            times[TRAINED].append(trained_epoch(cfg, folder))
         name = f"round {number}/{options.rounds}" if number else "warm-up"
-        print(f"{name}: bare loop {bare[-1]:.1f} ms, train.py {trained[-1]:.1f} ms", flush=True)
-    del bare[0], trained[0]
+        print(f"{name}:", ", ".join(f"{what} {values[-1]:.1f} ms" for what, values in times.items()), flush=True)
+    times = {what: values[1:] for what, values in times.items()}
     print(f"\n| training step, batch {cfg.data.batch_size} | median ms | from | to |\n|---|---|---|---|")
-    for name, values in (("bare PyTorch loop", bare), ("train.py", trained)):
-        print(f"| {name} | {statistics.median(values):.1f} | {min(values):.1f} | {max(values):.1f} |")
-    ratio = statistics.median(full / alone for full, alone in zip(trained, bare, strict=True))
-    print(f"\ntrain.py costs {100 * (ratio - 1):+.1f} % (median over the rounds)")
+    for what, values in times.items():
+        print(f"| {what} | {statistics.median(values):.1f} | {min(values):.1f} | {max(values):.1f} |")
+    print(f"\nshared tiles: {ratio(times[FULL], times[SHARED]):.2f} times faster (median over the rounds)")
+    print(f"train.py costs {100 * (ratio(times[TRAINED], times[SHARED]) - 1):+.1f} % (median over the rounds)")
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB")
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    return statistics.median(one / other for one, other in zip(slow, fast, strict=True))
 
 
 if __name__ == "__main__":

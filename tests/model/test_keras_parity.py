@@ -69,10 +69,11 @@ def test_keras_counts_one_lstm_bias_less():
     assert keras_network().count_params() == 93698 == 93718 - 4 * 5
 
 
+@pytest.mark.parametrize("shared_tiles", [True, False])
 @pytest.mark.parametrize("copy", ["to Keras", "from Keras"])
-def test_logits_of_real_digits_equal_those_of_keras(copy, frames):
+def test_logits_of_real_digits_equal_those_of_keras(copy, shared_tiles, frames):
     keras.utils.set_random_seed(0)
-    network, model = question_network().eval(), keras_network()
+    network, model = question_network(shared_tiles=shared_tiles).eval(), keras_network()
     if copy == "to Keras":
         to_keras(network, model)
     else:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from quadrant_lstm import CNNLSTM
+from quadrant_lstm import CNNLSTM, ORDERINGS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import encoder_stages
 
@@ -10,12 +10,14 @@ def question_network(**changes) -> CNNLSTM:
     values = {
         "frame_shape": (1, 56, 14),
         "num_classes": 10,
+        "orderings": ORDERINGS,
         "filters": [32, 32],
         "kernel_size": 3,
         "pool_size": 2,
         "dropout": 0.25,
         "lstm_units": 5,
         "dense_units": 50,
+        "shared_tiles": False,
     }
     return CNNLSTM(**(values | changes))
 

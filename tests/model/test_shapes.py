@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -6,8 +7,10 @@ from quadrant_lstm.model.shapes import as_text, stages
 from tests.model.test_network import question_network
 
 
-def test_the_table_is_the_networks_of_the_question():
-    rows = {row.name: (row.shape, row.num_parameters) for row in stages(question_network(), (1, 56, 14))}
+@pytest.mark.parametrize("shared_tiles", [True, False])
+def test_the_table_is_the_networks_of_the_question(shared_tiles):
+    network = question_network(shared_tiles=shared_tiles)
+    rows = {row.name: (row.shape, row.num_parameters) for row in stages(network, (1, 56, 14))}
     assert rows == {
         "frames": (("N", 4, 1, 56, 14), 0),
         "encoder.conv1": (("N", 4, 32, 54, 12), 320),
@@ -26,7 +29,7 @@ def test_the_table_is_the_networks_of_the_question():
 
 def test_the_text_shows_shapes_and_the_total():
     text = as_text(stages(question_network(), (1, 56, 14)))
-    assert "encoder.pool   MaxPool2d  [N, 4, 32, 26, 5]" in text
+    assert "encoder.pool   MaxPool2d    [N, 4, 32, 26, 5]" in text
     assert text.splitlines()[-1].split() == ["total", "93,718"]
 
 

@@ -22,7 +22,7 @@ ROOT = {"seed": Natural, "run": str | None}
 GROUPS = ("data", "model", "optimizer", "trainer")
 # What a config may build: one that came with somebody's run folder can name nothing else.
 TARGETS = ("quadrant_lstm.", "torch.optim.", "lightning.pytorch.")
-GIVEN_BY_CODE = {"frame_shape", "num_classes", "params"}
+GIVEN_BY_CODE = {"frame_shape", "num_classes", "orderings", "params"}
 REQUIRED = {"trainer.max_epochs"}  # by us, not by its class
 KINDS = {
     "optimizer.lr": Positive,
@@ -101,7 +101,7 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
         parameters = signature(target)
     except LookupError:
         raise UserError(f"{path}._target_: there is no {target}; correct the name.") from None
-    known = [name for name in parameters if name not in GIVEN_BY_CODE]
+    known = [name for name in parameters if name not in GIVEN_BY_CODE or name in node]
     for name in known:
         if name not in node and (parameters[name].required or f"{path}.{name}" in REQUIRED):
             raise missing(f"{path}.{name}")

@@ -1,10 +1,11 @@
 """Frame -> feature maps: 3x3 convs without padding, ReLU after each, one max-pool at the end."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from quadrant_lstm.model.geometry import Shape, encoder_stages
 
@@ -22,4 +23,10 @@ class ConvEncoder(nn.Sequential):
             channels = count
         layers["pool"] = nn.MaxPool2d(pool_size)
         super().__init__(layers)
-        self.num_features = math.prod(stages["pool"])
+        self.num_features, rows, columns = stages["pool"]
+        self.num_positions = rows * columns
+
+    def forward(
+        self, frames: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch features rows columns"]:
+        return super().forward(frames.contiguous(memory_format=torch.channels_last))

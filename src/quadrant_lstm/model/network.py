@@ -6,13 +6,20 @@ N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
                       -> LSTM -> [N, 4, 5] -> last step -> [N, 5] -> dense -> [N, 50] -> head -> [N, 10]
 """
 
+import logging
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.config.values import Count, Counts, Probability
+from quadrant_lstm.config.values import Count, Counts, Orderings, Probability
+from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.geometry import Shape
+from quadrant_lstm.model.recurrent import FlattenMaps, MapsLSTM
+from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
 from quadrant_lstm.model.time_distributed import TimeDistributed
+
+log = logging.getLogger(__name__)
 
 
 class LastStep(nn.Module):
@@ -21,7 +28,7 @@ class LastStep(nn.Module):
 
 
 class CNNLSTM(nn.Module):
-    """`frame_shape` (channels, height, width) and `num_classes` come from the data, the rest from conf/model.
+    """`frame_shape` (channels, height, width), `num_classes` and `orderings` are the data's, the rest is conf/model.
 
     Raises UserError where a kernel or the pool is larger than what reaches it.
     """
@@ -30,24 +37,34 @@ class CNNLSTM(nn.Module):
         self,
         frame_shape: Shape,
         num_classes: int,
+        orderings: Orderings,
         filters: Counts,
         kernel_size: Count,
         pool_size: Count,
         dropout: Probability,
         lstm_units: Count,
         dense_units: Count,
+        shared_tiles: bool,
     ):
         super().__init__()
         encoder = ConvEncoder(frame_shape, filters, kernel_size, pool_size)
-        self.encoder = TimeDistributed(encoder)
-        self.flatten = nn.Flatten(start_dim=2)  # all but sample and step
-        self.dropout = nn.Dropout(dropout)
-        self.lstm = nn.LSTM(encoder.num_features, lstm_units, batch_first=True)
+        self.encoder = every_step(encoder, orderings, frame_shape[1] // len(orderings), shared_tiles)
+        self.flatten = FlattenMaps()  # all but sample and step
+        self.dropout = Dropout(dropout)
+        self.lstm = MapsLSTM(encoder.num_features, encoder.num_positions, lstm_units)
         self.last_step = LastStep()
         self.dense = nn.Linear(lstm_units, dense_units)  # the question has no activation here
         self.head = nn.Linear(dense_units, num_classes)
 
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
         features = self.dropout(self.flatten(self.encoder(frames)))
-        outputs, _ = self.lstm(features)
-        return self.head(self.dense(self.last_step(outputs)))
+        return self.head(self.dense(self.last_step(self.lstm(features))))
+
+
+def every_step(encoder: nn.Sequential, orderings: Orderings, quadrant_height: int, shared: bool) -> TimeDistributed:
+    if shared:
+        try:
+            return SharedTiles(encoder, orderings, quadrant_height)
+        except CannotShare as reason:
+            log.info(f"model.shared_tiles: every frame is encoded in full: {reason}")
+    return TimeDistributed(encoder)

@@ -40,7 +40,8 @@ def build_data(cfg: DictConfig) -> SequenceDataModule:
 
 
 def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.Module:
-    return build("model", cfg.model, frame_shape=frame_shape, num_classes=num_classes)
+    arguments = {"frame_shape": frame_shape, "num_classes": num_classes, "orderings": cfg.data.orderings}
+    return build("model", cfg.model, **arguments)
 
 
 def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> Classifier:

@@ -1,0 +1,143 @@
+"""TimeDistributed for frames that stack quadrants: each distinct piece of a batch is encoded once.
+
+Convs that neither stride nor pad see a window of rows. In a stack of quadrants that window lies inside one quadrant,
+or across the seam of two neighbours, so a row of the feature maps depends on one quadrant or on one ordered pair. An
+image has four quadrants, and the four orderings of the question make six pairs, where its frames hold sixteen and
+twelve. With two 3x3 convs and a 2x2 pool, of the 26 rows of a frame's feature maps
+
+    rows 0-4    come from the first quadrant alone        (a quadrant has 14 rows, a window 6, one every 2)
+    rows 5-6    from its last 4 rows and the first 4 of the second
+    rows 7-11   from the second quadrant alone            and so on
+
+so 32 distinct rows an image are computed and gathered to the 104 of its four frames. The result is that of
+TimeDistributed, and so are the gradients. Sharing overlapping windows: Giusti et al. 2013 (arXiv 1302.1700), Li et al.
+2014 (1412.4526), Thom and Gritschneder 2017 (1508.06904).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quadrant_lstm.model.time_distributed import TimeDistributed
+
+ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+
+
+class CannotShare(Exception):
+    """Says why rows of the feature maps are not those of single quadrants and pairs."""
+
+
+class Plan(NamedTuple):
+    quadrant_rows: int  # feature rows that a quadrant alone gives
+    seam_rows: int  # feature rows that a pair gives
+    upper: int  # the pair's image is the upper quadrant's rows from here on,
+    lower: int  # and the lower one's up to here
+    seams: list[tuple[int, int]]  # the distinct pairs, quadrants counted from 0
+    rows: list[list[int]]  # of each step, which distinct row comes where: quadrants first, then pairs
+
+
+def plan(orderings: Sequence[Sequence[int]], quadrant_height: int, encoder: nn.Sequential) -> Plan:
+    """Raises CannotShare where the shared rows would not be exact, or not be fewer."""
+    window, jump = receptive_field(encoder)
+    if len(orderings) < 2:
+        raise CannotShare("with one ordering each quadrant is shown once")
+    if window > quadrant_height:
+        raise CannotShare(f"a feature sees {window} rows, more than the {quadrant_height} of a quadrant")
+    if quadrant_height % jump:
+        raise CannotShare(f"the pooling's {jump} rows do not divide the {quadrant_height} of a quadrant")
+    quadrant_rows = (quadrant_height - window) // jump + 1
+    seam_rows = quadrant_height // jump - quadrant_rows
+    seams: list[tuple[int, int]] = []
+    rows = []
+    for step in range(4):
+        stack = [ordering[step] - 1 for ordering in orderings]
+        mine: list[int] = []
+        for place, quadrant in enumerate(stack):
+            if place and seam_rows:
+                seam = (stack[place - 1], quadrant)
+                if seam not in seams:
+                    seams.append(seam)
+                first = 4 * quadrant_rows + seams.index(seam) * seam_rows
+                mine += range(first, first + seam_rows)
+            mine += range(quadrant * quadrant_rows, (quadrant + 1) * quadrant_rows)
+        rows.append(mine)
+    return Plan(quadrant_rows, seam_rows, jump * quadrant_rows, window - jump, seams, rows)
+
+
+def receptive_field(encoder: nn.Sequential) -> tuple[int, int]:
+    """The input rows that a feature row sees, and the input rows between two feature rows."""
+    window = jump = 1
+    for name, layer in encoder.named_children():
+        if isinstance(layer, nn.Conv2d):
+            if layer.stride != (1, 1) or layer.padding not in ((0, 0), "valid"):
+                raise CannotShare(f"{name} strides or pads")
+            window += (layer.kernel_size[0] - 1) * layer.dilation[0] * jump
+        elif isinstance(layer, nn.MaxPool2d):
+            size = layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[0]
+            if layer.stride != layer.kernel_size or layer.padding != 0 or layer.dilation != 1 or layer.ceil_mode:
+                raise CannotShare(f"{name} pools with overlap, padding, dilation or beyond the edge")
+            window += (size - 1) * jump
+            jump *= size
+        elif not isinstance(layer, ELEMENTWISE):
+            raise CannotShare(f"{name} is a {type(layer).__name__}, which may look beyond its window")
+    return window, jump
+
+
+class SharedTiles(TimeDistributed):
+    """[batch, 4, channels, stack, width] -> [batch, 4, features, rows, columns], like TimeDistributed(encoder).
+
+    Parameters have the names they have there. Raises CannotShare for an encoder or orderings it does not fit, and
+    ValueError for frames that do not follow the orderings (on a GPU an assertion of the device, so as not to wait).
+    """
+
+    step_by_ordering: Tensor
+    rows: Tensor
+
+    def __init__(self, encoder: nn.Sequential, orderings: Sequence[Sequence[int]], quadrant_height: int):
+        super().__init__(encoder)
+        self.plan = plan(orderings, quadrant_height, encoder)
+        self.quadrant_height = quadrant_height
+        by_step = [[ordering[step] - 1 for ordering in orderings] for step in range(4)]
+        # where each quadrant comes first: (step, place in the stack)
+        self.first = [
+            next((t, stack.index(quadrant)) for t, stack in enumerate(by_step) if quadrant in stack)
+            for quadrant in range(4)
+        ]
+        self.register_buffer("step_by_ordering", torch.tensor(by_step), persistent=False)
+        self.register_buffer("rows", torch.tensor(self.plan.rows).flatten(), persistent=False)
+
+    def forward(
+        self, frames: Float[Tensor, "batch 4 channels stack width"]
+    ) -> Float[Tensor, "batch 4 features rows columns"]:
+        if frames.is_meta or torch.compiler.is_compiling():  # no values to compare, or an export
+            return super().forward(frames)
+        stacks = frames.unflatten(3, (-1, self.quadrant_height))  # batch, step, channels, place, height, width
+        quadrants = torch.stack([stacks[:, step, :, place] for step, place in self.first], dim=1)
+        self.check(stacks, quadrants)
+        tiles = [self.encode(quadrants)]
+        if self.plan.seams:
+            upper, lower = quadrants[..., self.plan.upper :, :], quadrants[..., : self.plan.lower, :]
+            tiles.append(
+                self.encode(torch.stack([torch.cat([upper[:, a], lower[:, b]], 2) for a, b in self.plan.seams], 1))
+            )
+        distinct = torch.cat(tiles, dim=1) if len(tiles) > 1 else tiles[0]
+        return distinct.index_select(1, self.rows).unflatten(1, (4, -1)).permute(0, 1, 4, 2, 3)
+
+    def encode(
+        self, tiles: Float[Tensor, "batch tiles channels height width"]
+    ) -> Float[Tensor, "batch rows columns features"]:
+        maps = self.module(tiles.flatten(0, 1)).permute(0, 2, 3, 1)  # tile, row, column, feature
+        return maps.unflatten(0, tiles.shape[:2]).flatten(1, 2)
+
+    def check(self, stacks: Tensor, quadrants: Tensor) -> None:
+        same = quadrants[:, self.step_by_ordering].transpose(2, 3) == stacks
+        if same.is_cuda:
+            torch._assert_async(same.all())
+        elif not same.all():
+            raise ValueError(
+                "frames: they do not follow data.orderings, which model.shared_tiles relies on; build them with "
+                "sequences(images, orderings), or set shared_tiles=False."
+            )

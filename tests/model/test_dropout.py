@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from quadrant_lstm.model.dropout import Dropout
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
+def test_the_share_that_is_dropped_is_p_and_the_mean_stays(p):
+    torch.manual_seed(0)
+    inputs = torch.ones(1000, 1001)
+    outputs = Dropout(p)(inputs)
+    kept = outputs != 0
+    assert abs(kept.float().mean().item() - (1 - p)) < 0.003
+    assert abs(outputs.mean().item() - 1) < 0.02
+    assert len(outputs[kept].unique()) == 1
+
+
+def test_each_number_is_drawn_for_itself():
+    torch.manual_seed(0)
+    kept = (Dropout(0.5)(torch.ones(4000, 64)) != 0).float()
+    correlations = torch.corrcoef(kept.T) - torch.eye(64)
+    assert correlations.abs().max() < 0.1
+    assert (kept.mean(0) - 0.5).abs().max() < 0.05
+
+
+def test_gradients_go_where_numbers_were_kept():
+    torch.manual_seed(0)
+    inputs = torch.ones(50, 3, requires_grad=True)
+    outputs = Dropout(0.25)(inputs)
+    outputs.sum().backward()
+    assert torch.equal(inputs.grad, outputs.detach())
+    assert outputs.unique().tolist() == pytest.approx([0, 4 / 3])
+
+
+def test_it_follows_the_seed_and_does_nothing_in_eval_or_at_zero():
+    inputs = torch.ones(100)
+    torch.manual_seed(3)
+    first = Dropout(0.5)(inputs)
+    torch.manual_seed(3)
+    assert torch.equal(first, Dropout(0.5)(inputs))
+    assert Dropout(0.5).eval()(inputs) is inputs
+    assert Dropout(0.0)(inputs) is inputs

@@ -1,0 +1,128 @@
+"""SharedTiles against TimeDistributed, which encodes every frame in full."""
+
+import itertools
+from collections import OrderedDict
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import nn
+
+from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
+from quadrant_lstm.model.encoder import ConvEncoder
+from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles, plan
+from tests.model.test_network import question_network
+
+ALL_ORDERINGS = list(itertools.permutations((1, 2, 3, 4)))
+
+
+def encoder(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict((f"layer{number}", layer) for number, layer in enumerate(layers)))
+
+
+def test_the_plan_of_the_question():
+    found = plan(ORDERINGS, 14, ConvEncoder((1, 56, 14), [32, 32], 3, 2))
+    assert (found.quadrant_rows, found.seam_rows, found.upper, found.lower) == (5, 2, 10, 4)
+    # step 1 stacks 1, 4, 1, 4; step 2: 2, 3, 3, 2; step 3: 3, 2, 2, 3; step 4: 4, 1, 4, 1
+    assert found.seams == [(0, 3), (3, 0), (1, 2), (2, 2), (2, 1), (1, 1)]
+    quadrant = {number: list(range(5 * number - 5, 5 * number)) for number in (1, 2, 3, 4)}
+    seam = {pair: [20 + 2 * place, 21 + 2 * place] for place, pair in enumerate(found.seams)}
+    assert found.rows[0] == quadrant[1] + seam[0, 3] + quadrant[4] + seam[3, 0] + quadrant[1] + seam[0, 3] + quadrant[4]
+    assert len(found.seams) * 2 + 4 * 5 == 32  # distinct rows
+    assert sum(map(len, found.rows)) == 104
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    orderings=st.lists(st.sampled_from(ALL_ORDERINGS), min_size=2, max_size=8),
+    half_height=st.integers(3, 9),
+    half_width=st.integers(5, 8),
+    channels=st.integers(1, 3),
+    kernels=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    pool=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_features_and_all_gradients_equal_those_of_full_frames(
+    orderings, half_height, half_width, channels, kernels, pool, seed
+):
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for number, kernel in enumerate(kernels):
+        layers += [nn.Conv2d(3 if number else channels, 3, (kernel, 1)), nn.ReLU()]
+    full = TimeDistributed(encoder(*layers, nn.MaxPool2d(pool)))
+    try:
+        shared = SharedTiles(full.module, orderings, half_height)
+    except CannotShare:
+        assert half_height % pool or half_height < pool + sum(kernels) - len(kernels)
+        return
+    images = torch.randn(2, channels, 2 * half_height, 2 * half_width, dtype=torch.float64, requires_grad=True)
+    full.double()
+    outputs, gradients = [], []
+    for module in (full, shared):
+        output = module(sequences(images, orderings))
+        outputs.append(output)
+        weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view(output.shape)
+        gradients.append(torch.autograd.grad((output * weights).sum(), [images, *full.parameters()]))
+    torch.testing.assert_close(outputs[0], outputs[1])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_pooling_between_convs_is_shared_too():
+    torch.manual_seed(0)
+    full = TimeDistributed(encoder(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 2), nn.ReLU()))
+    frames = sequences(torch.rand(3, 1, 28, 28))
+    torch.testing.assert_close(SharedTiles(full.module, ORDERINGS, 14)(frames), full(frames))
+
+
+def test_the_network_is_the_same_with_and_without():
+    torch.manual_seed(0)
+    shared, full = question_network(shared_tiles=True, dropout=0.0), question_network(dropout=0.0)
+    assert isinstance(shared.encoder, SharedTiles)
+    assert list(shared.state_dict()) == list(full.state_dict())
+    full.load_state_dict(shared.state_dict())
+    frames = sequences(torch.rand(5, 1, 28, 28))
+    gradients = []
+    for network in (shared, full):
+        network(frames).square().sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    torch.testing.assert_close(shared(frames), full(frames))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_frames_that_do_not_follow_the_orderings_are_refused():
+    network = question_network(shared_tiles=True)
+    frames = sequences(torch.rand(2, 1, 28, 28))
+    frames[1, 2, 0, 55, 13] += 0.1
+    with pytest.raises(
+        ValueError, match="frames: they do not follow data.orderings, which model.shared_tiles relies on"
+    ):
+        network(frames)
+    with pytest.raises(ValueError, match="do not follow"):
+        network(sequences(torch.rand(2, 1, 28, 28), [ORDERINGS[0]] * 4))
+
+
+@pytest.mark.parametrize(
+    ("layers", "orderings", "reason"),
+    [
+        ((nn.Conv2d(1, 2, 3, padding=1),), ORDERINGS, "layer0 strides or pads"),
+        ((nn.Conv2d(1, 2, 3, stride=2),), ORDERINGS, "layer0 strides or pads"),
+        ((nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), ORDERINGS, "layer1 is a BatchNorm2d"),
+        ((nn.MaxPool2d(3, 2),), ORDERINGS, "layer0 pools with overlap"),
+        ((nn.MaxPool2d(3),), ORDERINGS, "the pooling's 3 rows do not divide the 14 of a quadrant"),
+        ((nn.Conv2d(1, 2, (15, 1)),), ORDERINGS, "a feature sees 15 rows, more than the 14 of a quadrant"),
+        ((nn.Conv2d(1, 2, 3),), ORDERINGS[:1], "with one ordering each quadrant is shown once"),
+    ],
+)
+def test_what_cannot_be_shared_exactly_says_why(layers, orderings, reason):
+    with pytest.raises(CannotShare, match=reason):
+        SharedTiles(encoder(*layers), orderings, 14)
+
+
+def test_where_it_cannot_be_shared_the_network_encodes_in_full_and_logs_the_reason(caplog):
+    with caplog.at_level("INFO"):
+        network = question_network(shared_tiles=True, pool_size=3)
+    assert type(network.encoder) is TimeDistributed
+    assert "every frame is encoded in full: the pooling's 3 rows do not divide the 14 of a quadrant" in caplog.text
