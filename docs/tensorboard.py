@@ -25,7 +25,7 @@ def browser() -> webdriver.Chrome:
     profile = tempfile.mkdtemp()
     for option in (
         "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "window-size=1500,1350", f"user-data-dir={profile}",
+        "disable-component-update", "disable-sync", "window-size=1500,1180", f"user-data-dir={profile}",
     ):  # fmt: skip
         options.add_argument(f"--{option}")
     return webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))

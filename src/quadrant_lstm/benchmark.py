@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.run.build import build, build_classifier, build_data, build_network, build_trainer
+from quadrant_lstm.run.memory import keep_freed_memory
 from quadrant_lstm.run.quiet import quiet_lightning
 
 FULL = "bare PyTorch loop, every frame in full"
@@ -68,18 +69,21 @@ def trained_epoch(cfg: DictConfig, folder: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60, help="training steps an epoch")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=300, help="training steps an epoch")
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if not Path("conf/train.yaml").is_file():
         sys.exit("benchmark: there is no conf/train.yaml here; run it in the project's root.")
     quiet_lightning()
+    keep_freed_memory()
     torch.set_flush_denormal(True)
     times: dict[str, list[float]] = {FULL: [], SHARED: [], TRAINED: []}
     for number in range(options.rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             cfg = config(folder, options.steps)
-            times[FULL].append(bare_epoch(config(folder, options.steps, "model.shared_tiles=false"), options.steps))
+            times[FULL].append(
+                bare_epoch(config(folder, options.steps, "model.shared_tiles=false"), options.steps // 5)
+            )
             times[SHARED].append(bare_epoch(cfg, options.steps))
             times[TRAINED].append(trained_epoch(cfg, folder))
         name = f"round {number}/{options.rounds}" if number else "warm-up"

@@ -4,14 +4,14 @@ import torch
 from quadrant_lstm.model.dropout import Dropout
 
 
-@pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
+@pytest.mark.parametrize("p", [0.002, 0.25, 0.5, 0.9, 0.999])
 def test_the_share_that_is_dropped_is_p_and_the_mean_stays(p):
     torch.manual_seed(0)
     inputs = torch.ones(1000, 1001)
     outputs = Dropout(p)(inputs)
     kept = outputs != 0
-    assert abs(kept.float().mean().item() - (1 - p)) < 0.003
-    assert abs(outputs.mean().item() - 1) < 0.02
+    assert abs(kept.float().mean().item() - (1 - p)) < 0.004
+    assert abs(outputs.mean().item() - 1) < 0.05
     assert len(outputs[kept].unique()) == 1
 
 

@@ -24,6 +24,7 @@ from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.folder import BEST, LAST, PROVENANCE, RESULTS
 from quadrant_lstm.run.load import read_checkpoint
+from quadrant_lstm.run.memory import keep_freed_memory
 from quadrant_lstm.run.metrics import last_epoch
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run.quiet import quiet_lightning
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 def train(cfg: DictConfig) -> float:
     """Returns val/accuracy of the best epoch, for sweepers that search."""
     quiet_lightning()
+    keep_freed_memory()
     torch.set_flush_denormal(True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     refuse_finished(folder, cfg.trainer.max_epochs)
