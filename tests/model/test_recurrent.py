@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -16,6 +17,11 @@ def test_it_is_pytorchs_lstm_over_flattened_maps():
     (expected * weights).sum().backward()
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, library.get_parameter(name).grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_it_computes_in_the_type_of_its_weights(dtype):
+    assert MapsLSTM(3, 8, 5).to(dtype)(torch.randn(2, 4, 24, dtype=dtype)).dtype == dtype
 
 
 def test_channels_last_maps_are_not_copied():

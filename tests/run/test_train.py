@@ -176,3 +176,15 @@ def test_a_sweep_leaves_a_folder_a_job(tmp_path):
     (sweep,) = (tmp_path / "outputs/sweeps").glob("*/*")
     parameters = [json.loads((sweep / str(job) / "results.json").read_text())["parameters"] for job in range(4)]
     assert parameters[0] == parameters[1] < parameters[2] == parameters[3]
+
+
+def test_each_precision_of_the_trainer_trains(tmp_path):
+    data = write_idx_folder(tmp_path / "tiny")
+    done = script(
+        "train.py", "-m", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1",
+        "trainer.precision=bf16-mixed,bf16-true,64-true", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs/sweeps").glob("*/*")
+    types = [checkpoint(sweep / str(job))["state_dict"]["network.head.weight"].dtype for job in range(3)]
+    assert types == [torch.float32, torch.bfloat16, torch.float64]

@@ -16,7 +16,7 @@ from quadrant_lstm.config.signature import signature
 from quadrant_lstm.config.values import Accelerator, Count, Natural, NonNegative, Positive, Probability, Share, in_words
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import encoder_stages
+from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of
 
 ROOT = {"seed": Natural, "run": str | None}
 GROUPS = ("data", "model", "optimizer", "trainer")
@@ -80,8 +80,7 @@ def check_sizes(cfg: DictConfig) -> None:
     images = load_images(cfg.data.dataset, cfg.data.root)
     images.check_split(cfg.data.validation_images)
     if {"filters", "kernel_size", "pool_size"} <= cfg.model.keys():
-        channels, height, width = images.image_shape
-        frame_shape = (channels, len(cfg.data.orderings) * height // 2, width // 2)
+        frame_shape = frame_shape_of(images.image_shape, len(cfg.data.orderings))
         encoder_stages(frame_shape, cfg.model.filters, cfg.model.kernel_size, cfg.model.pool_size)
 
 

@@ -14,6 +14,7 @@ from quadrant_lstm.config.values import Count, Natural, Orderings
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.order import EpochOrder
 from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.model.geometry import frame_shape_of
 
 
 class SequenceDataModule(LightningDataModule):
@@ -50,8 +51,7 @@ class SequenceDataModule(LightningDataModule):
     @property
     def frame_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of a frame."""
-        channels, height, width = self.images.image_shape
-        return channels, len(self.orderings) * height // 2, width // 2
+        return frame_shape_of(self.images.image_shape, len(self.orderings))
 
     def train_dataloader(self) -> DataLoader:
         return self.batches(self.train, self.train_indices, self.seed)

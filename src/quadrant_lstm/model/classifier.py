@@ -78,7 +78,7 @@ class Classifier(LightningModule):
 
     def measure(self, stage: str, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, "batch classes"]]:
         frames, labels = batch
-        logits = self(frames)
+        logits = self(frames.to(self.dtype))  # other than float32 with trainer.precision=64-true and its like
         losses = cross_entropy(logits, labels, reduction="none")
         self.metric(f"{stage}/loss").update(losses.detach())
         self.metric(f"{stage}/accuracy").update(logits, labels)

@@ -9,6 +9,17 @@ from quadrant_lstm.errors import UserError
 Shape = Sequence[int]  # channels, height, width
 
 
+def frame_shape_of(image_shape: Shape, num_orderings: int) -> tuple[int, int, int]:
+    """A frame stacks one quadrant of the image for each ordering."""
+    channels, height, width = image_shape
+    return channels, num_orderings * height // 2, width // 2
+
+
+def image_shape_of(frame_shape: Shape, num_orderings: int) -> tuple[int, int, int]:
+    channels, height, width = frame_shape
+    return channels, 2 * height // num_orderings, 2 * width
+
+
 def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int) -> dict[str, Shape]:
     """Stage -> (channels, height, width) of what leaves it; raises UserError at the first that is left nothing."""
     channels, height, width = frame_shape

@@ -39,7 +39,8 @@ class MapsLSTM(nn.LSTM):
         self, maps: Float[Tensor, "batch steps flat"]
     ) -> Float[Tensor, "batch steps units"]:
         weight = self.weight_ih_l0.unflatten(1, (self.num_features, -1)).transpose(1, 2).flatten(1)
-        gates = linear(maps, weight, self.bias_ih_l0 + self.bias_hh_l0).float()
+        gates = linear(maps, weight, self.bias_ih_l0 + self.bias_hh_l0)
+        gates = gates.to(self.weight_hh_l0.dtype)  # autocast leaves them in bf16
         hidden = cell = gates.new_zeros(maps.shape[0], self.hidden_size)  # len() would fix it in an export
         outputs = []
         for step in gates.unbind(1):

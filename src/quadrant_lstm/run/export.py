@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.geometry import image_shape_of
 from quadrant_lstm.run.load import load_classifier
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,7 @@ def write_onnx(network: nn.Module, frame_shape: list[int], cfg: DictConfig, file
 
     orderings = [list(ordering) for ordering in cfg.data.orderings]
     module = ImagesToProbabilities(network, orderings).eval()
-    channels, height, width = frame_shape
-    images = torch.rand(7, channels, 2 * height // len(orderings), 2 * width)
+    images = torch.rand(7, *image_shape_of(frame_shape, len(orderings)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own making
         torch.onnx.export(

@@ -10,6 +10,7 @@ import torch
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pictures import read_picture
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.geometry import image_shape_of
 from quadrant_lstm.run.load import load_classifier
 
 log = logging.getLogger(__name__)
@@ -20,8 +21,7 @@ def predict(folder: Path, files: list[Path], invert: bool | None, output: str | 
     if output and not Path(output).absolute().parent.is_dir():
         raise UserError(f"output: {output} lies in no folder that exists; make the folder, or name another.")
     classifier, cfg = load_classifier(folder)
-    channels, frame_height, frame_width = classifier.hparams["frame_shape"]
-    image_shape = (channels, 2 * frame_height // len(cfg.data.orderings), 2 * frame_width)
+    image_shape = image_shape_of(classifier.hparams["frame_shape"], len(cfg.data.orderings))
     network = classifier.network.eval()
     rows: list[tuple[Path, list[float]]] = []
     for start in range(0, len(files), BATCH):
