@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -76,3 +78,9 @@ def test_a_confusion_matrix_shows_its_counts():
     figure = draw_confusion(torch.tensor([[5, 1], [0, 4]]))
     assert {text.get_text() for text in figure.axes[0].texts} == {"5", "1", "4"}
     assert figure.axes[0].get_title() == "test images: 9 of 10 right"
+
+
+def test_writing_events_leaves_tensorflow_alone(tmp_path):
+    writer = "from quadrant_lstm.dashboard.tensorboard import TensorBoard; import sys, tensorboard.compat as c"
+    events = f"TensorBoard({str(tmp_path)!r}).experiment.add_scalar('a', 1); assert c.tf.__version__ == 'stub'"
+    subprocess.run([sys.executable, "-c", f"{writer}; {events}; assert 'tensorflow' not in sys.modules"], check=True)

@@ -1,6 +1,7 @@
 """Checked images -> batches of frames and labels, for Lightning.
 
-Batches of uint8 images go to the device and become sequences there: nothing of [60000, 4, 1, 56, 14] is ever stored.
+The uint8 images lie on the device; a batch is gathered and becomes sequences there: nothing of [60000, 4, 1, 56, 14]
+is ever stored.
 """
 
 import numpy as np
@@ -8,11 +9,11 @@ import torch
 from jaxtyping import Float, Int64
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
 from quadrant_lstm.config.values import Count, Natural, Orderings
 from quadrant_lstm.data.images import load_images
-from quadrant_lstm.data.order import EpochOrder
+from quadrant_lstm.data.order import Batches, EpochOrder
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.model.geometry import frame_shape_of
 
@@ -28,13 +29,11 @@ class SequenceDataModule(LightningDataModule):
         validation_images: Count,
         validation_seed: Natural,
         batch_size: Count,
-        num_workers: Natural,
         seed: Natural,
     ):
         super().__init__()
         self.orderings = [tuple(ordering) for ordering in orderings]
         self.batch_size = batch_size
-        self.num_workers = num_workers
         self.seed = seed
         self.images = load_images(dataset, root)
         self.train = as_tensors(self.images.train_images, self.images.train_labels)
@@ -53,28 +52,24 @@ class SequenceDataModule(LightningDataModule):
         """(channels, height, width) of a frame."""
         return frame_shape_of(self.images.image_shape, len(self.orderings))
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> Batches:
         return self.batches(self.train, self.train_indices, self.seed)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> Batches:
         return self.batches(self.train, self.validation_indices)
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> Batches:
         return self.batches(self.test, torch.arange(len(self.test)))
 
-    def batches(self, data: TensorDataset, indices: Int64[Tensor, " images"], seed: int | None = None) -> DataLoader:
-        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return DataLoader(
-            data,
-            sampler=EpochOrder(indices, self.batch_size, seed, rank, num_ranks),
-            batch_size=None,  # the sampler yields whole batches: one gather each, no work per image
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            generator=torch.Generator(),  # draws no numbers from the global one
-        )
+    def batches(self, data: TensorDataset, indices: Int64[Tensor, " images"], seed: int | None = None) -> Batches:
+        if self.trainer is None:
+            return Batches(data, EpochOrder(indices, self.batch_size, seed))
+        device = self.trainer.strategy.root_device
+        order = EpochOrder(indices.to(device), self.batch_size, seed, self.trainer.global_rank, self.trainer.world_size)
+        return Batches(TensorDataset(*(tensor.to(device) for tensor in data.tensors)), order)
 
     def on_after_batch_transfer(
-        self, batch: list[Tensor], dataloader_idx: int
+        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Float[Tensor, "batch 4 channels stack width"], Int64[Tensor, " batch"]]:
         images, labels = batch
         return sequences(images, self.orderings).float() / 255, labels

@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from quadrant_lstm.model.geometry import Shape
 
+STAGES = ("train", "val", "test")
 Batch = tuple[Float[Tensor, "batch steps channels height width"], Int64[Tensor, " batch"]]
 
 
@@ -20,7 +21,8 @@ class Classifier(LightningModule):
     """`optimizer` is called with the parameters; `frame_shape` and `num_classes` go into checkpoints, for load_run.
 
     Logs {train,val,test}/loss, means over images, and {train,val,test}/accuracy. The metrics add up over processes
-    before they divide, so that each image counts once however unevenly they share them.
+    before they divide, so that each image counts once however unevenly they share them. They see an epoch at once, at
+    its end: what they and Lightning's log do for each batch takes longer than a step of some networks.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class Classifier(LightningModule):
         self.network = network
         self.optimizer = optimizer
         self.metrics = nn.ModuleDict()
-        for stage in ("train", "val", "test"):
+        for stage in STAGES:
             self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")  # which waits for no device
             self.metrics[f"{stage}/accuracy"] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        # losses, logits and labels of the batches of an epoch
+        self.seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
 
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
         return self.network(frames)
@@ -62,11 +66,11 @@ class Classifier(LightningModule):
         self.log_metrics("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        _, logits = self.measure("test", batch)
-        self.confusion.update(logits, batch[1])
+        self.measure("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        self.log_metrics("test")
+        logits, labels = self.log_metrics("test")
+        self.confusion.update(logits, labels)
         self.test_confusion: Int64[Tensor, "classes classes"] = self.confusion.compute()
         self.confusion.reset()
 
@@ -80,17 +84,26 @@ class Classifier(LightningModule):
         frames, labels = batch
         logits = self(frames.to(self.dtype))  # other than float32 with trainer.precision=64-true and its like
         losses = cross_entropy(logits, labels, reduction="none")
-        self.metric(f"{stage}/loss").update(losses.detach())
-        self.metric(f"{stage}/accuracy").update(logits, labels)
+        self.seen[stage].append((losses.detach(), logits.detach(), labels))
         return losses.mean(), logits
 
-    def log_metrics(self, stage: str) -> None:
-        """Once an epoch: each call of Lightning's log costs a step half a millisecond."""
+    def log_metrics(self, stage: str) -> tuple[Float[Tensor, "images classes"], Int64[Tensor, " images"]]:
+        """Returns the logits and labels that they were taken of."""
+        losses, logits, labels = (torch.cat(batches) for batches in zip(*self.seen[stage], strict=True))
+        self.seen[stage].clear()
+        self.metric(f"{stage}/loss").update(losses)
+        self.metric(f"{stage}/accuracy").update(logits, labels)
         for name in (f"{stage}/loss", f"{stage}/accuracy"):
             self.log(name, self.metric(name))
+        return logits, labels
 
     def metric(self, name: str) -> Metric:
         return cast(Metric, self.metrics[name])
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Frees the gradients as soon as they are used, rather than after the next forward pass."""
+        super().optimizer_step(*arguments, **options)
+        self.trainer.optimizers[0].zero_grad()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())

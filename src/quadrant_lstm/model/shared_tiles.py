@@ -15,7 +15,7 @@ TimeDistributed, and so are the gradients. Sharing overlapping windows: Giusti e
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -86,6 +86,22 @@ def receptive_field(encoder: nn.Sequential) -> tuple[int, int]:
     return window, jump
 
 
+class Rows(torch.autograd.Function):
+    """maps.index_select(1, rows), `taken` being 1 where a map (row of it) is taken as a result (column of it). The
+    gradient is a matrix product, which bf16 sums in float32 and a GPU in the same order each time."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, rows: Tensor, taken: Tensor) -> Tensor:
+        ctx.save_for_backward(taken)
+        return maps.index_select(1, rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, None, None]:
+        (taken,) = ctx.saved_tensors
+        summed = taken.to(gradients.dtype) @ gradients.flatten(2)
+        return summed.unflatten(2, gradients.shape[2:]), None, None
+
+
 class SharedTiles(TimeDistributed):
     """[batch, 4, channels, stack, width] -> [batch, 4, features, rows, columns], like TimeDistributed(encoder).
 
@@ -93,47 +109,53 @@ class SharedTiles(TimeDistributed):
     ValueError for frames that do not follow the orderings (on a GPU an assertion of the device, so as not to wait).
     """
 
-    step_by_ordering: Tensor
-    rows: Tensor
+    quadrants_in_frames: Tensor
+    frames_in_quadrants: Tensor
+    seams_in_quadrants: Tensor
+    frames_in_tiles: Tensor
+    taken: Tensor
 
     def __init__(self, encoder: nn.Sequential, orderings: Sequence[Sequence[int]], quadrant_height: int):
         super().__init__(encoder)
         self.plan = plan(orderings, quadrant_height, encoder)
-        self.quadrant_height = quadrant_height
-        by_step = [[ordering[step] - 1 for ordering in orderings] for step in range(4)]
-        # where each quadrant comes first: (step, place in the stack)
-        self.first = [
-            next((t, stack.index(quadrant)) for t, stack in enumerate(by_step) if quadrant in stack)
-            for quadrant in range(4)
-        ]
-        self.register_buffer("step_by_ordering", torch.tensor(by_step), persistent=False)
-        self.register_buffer("rows", torch.tensor(self.plan.rows).flatten(), persistent=False)
+        # What is made of which rows. Of an image: the quadrants', one below the other, and those of its four frames.
+        rows = torch.arange(4 * quadrant_height).view(4, -1)
+        frames = torch.cat([rows[ordering[step] - 1] for step in range(4) for ordering in orderings])
+        seams = [torch.cat([rows[a, self.plan.upper :], rows[b, : self.plan.lower]]) for a, b in self.plan.seams]
+        # Of their feature maps: the quadrants', then the seams', and those of the four frames.
+        maps = torch.tensor(self.plan.rows).flatten()
+        for name, indices in {
+            "quadrants_in_frames": (frames == rows.view(-1, 1)).int().argmax(1),  # where each comes first
+            "frames_in_quadrants": frames,
+            "seams_in_quadrants": torch.cat(seams) if seams else rows[:0].flatten(),
+            "frames_in_tiles": maps,
+            "taken": (torch.arange(int(maps.max()) + 1).view(-1, 1) == maps).float(),
+        }.items():
+            self.register_buffer(name, indices, persistent=False)
 
     def forward(
         self, frames: Float[Tensor, "batch 4 channels stack width"]
     ) -> Float[Tensor, "batch 4 features rows columns"]:
         if frames.is_meta or torch.compiler.is_compiling():  # no values to compare, or an export
             return super().forward(frames)
-        stacks = frames.unflatten(3, (-1, self.quadrant_height))  # batch, step, channels, place, height, width
-        quadrants = torch.stack([stacks[:, step, :, place] for step, place in self.first], dim=1)
+        stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
+        quadrants = stacks.index_select(1, self.quadrants_in_frames)
         self.check(stacks, quadrants)
-        tiles = [self.encode(quadrants)]
+        maps = self.encode(quadrants, 4)
         if self.plan.seams:
-            upper, lower = quadrants[..., self.plan.upper :, :], quadrants[..., : self.plan.lower, :]
-            tiles.append(
-                self.encode(torch.stack([torch.cat([upper[:, a], lower[:, b]], 2) for a, b in self.plan.seams], 1))
-            )
-        distinct = torch.cat(tiles, dim=1) if len(tiles) > 1 else tiles[0]
-        return distinct.index_select(1, self.rows).unflatten(1, (4, -1)).permute(0, 1, 4, 2, 3)
+            seams = quadrants.index_select(1, self.seams_in_quadrants)
+            maps = torch.cat([maps, self.encode(seams, len(self.plan.seams))], dim=1)
+        return Rows.apply(maps, self.frames_in_tiles, self.taken).unflatten(1, (4, -1)).permute(0, 1, 4, 2, 3)
 
     def encode(
-        self, tiles: Float[Tensor, "batch tiles channels height width"]
+        self, rows: Float[Tensor, "batch stacked width channels"], num_tiles: int
     ) -> Float[Tensor, "batch rows columns features"]:
-        maps = self.module(tiles.flatten(0, 1)).permute(0, 2, 3, 1)  # tile, row, column, feature
-        return maps.unflatten(0, tiles.shape[:2]).flatten(1, 2)
+        tiles = rows.unflatten(1, (num_tiles, -1)).flatten(0, 1).permute(0, 3, 1, 2)
+        maps = self.module(tiles).permute(0, 2, 3, 1)  # tile, row, column, feature
+        return maps.unflatten(0, (-1, num_tiles)).flatten(1, 2)
 
     def check(self, stacks: Tensor, quadrants: Tensor) -> None:
-        same = quadrants[:, self.step_by_ordering].transpose(2, 3) == stacks
+        same = quadrants.index_select(1, self.frames_in_quadrants) == stacks
         if same.is_cuda:
             torch._assert_async(same.all())
         elif not same.all():

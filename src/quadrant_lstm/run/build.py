@@ -6,7 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -64,7 +64,6 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
             *chosen["callbacks"],
             checkpoint_file(folder / BEST, monitor="val/accuracy", mode="max"),
             checkpoint_file(folder / LAST),
-            Timer(),
             Speed(),
             Reseed(cfg.seed),
         ],

@@ -13,7 +13,6 @@ def quiet_lightning() -> None:
     if getattr(rank_zero_only, "rank", 0):
         logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)
     for message in (
-        "does not have many workers",
         "exists and is not empty",
         "smaller than the logging interval",
         "LeafSpec",

@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig
 
 from quadrant_lstm.dashboard.hyperparameters import write_hyperparameters
@@ -28,6 +27,7 @@ from quadrant_lstm.run.memory import keep_freed_memory
 from quadrant_lstm.run.metrics import last_epoch
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run.quiet import quiet_lightning
+from quadrant_lstm.run.speed import Speed
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def training_results(trainer: Any, classifier: Classifier, folder: Path) -> dict
     return {
         "best_epoch": read_checkpoint(folder / BEST)["epoch"] + 1,
         "epochs": int(last["epoch"]),
-        "seconds": round(next(c for c in trainer.callbacks if isinstance(c, Timer)).time_elapsed("train"), 1),
+        "seconds": round(next(c for c in trainer.callbacks if isinstance(c, Speed)).seconds, 1),
         "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
         "samples_per_second": float(last["train/samples_per_second"]),
     }
