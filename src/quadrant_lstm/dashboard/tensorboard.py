@@ -1,13 +1,8 @@
 """The run's TensorBoard events, in the run's folder."""
 
-import sys
 from collections.abc import Mapping
-from types import ModuleType
 
 from lightning.pytorch.loggers import TensorBoardLogger
-
-# tensorboard looks for this one: without it, where TensorFlow is installed, writing events imports all of that
-sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
 
 
 class TensorBoard(TensorBoardLogger):
