@@ -31,7 +31,7 @@ def sequences(
     """
     for ordering in orderings:
         check_ordering(ordering)
-    quadrants = split_quadrants(images)
-    step_by_ordering = torch.tensor(orderings, device=images.device).T - 1
+    shown = [ordering[step] - 1 for step in range(4) for ordering in orderings]
+    stacks = split_quadrants(images).index_select(1, torch.tensor(shown, device=images.device))
     # batch, step, ordering, channels, height, width -> orderings and rows become the rows of the stack
-    return quadrants[:, step_by_ordering].transpose(2, 3).flatten(3, 4)
+    return stacks.unflatten(1, (4, -1)).transpose(2, 3).flatten(3, 4)

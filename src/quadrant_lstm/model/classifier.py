@@ -47,13 +47,13 @@ class Classifier(LightningModule):
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
         return self.network(frames)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        loss, logits = self.measure("train", batch)
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        loss = self.measure("train", batch)
         trainer: Any = self.trainer
         if self.global_step % trainer.log_every_n_steps == 0:
             for logger in self.loggers:
                 logger.log_metrics({"train/batch_loss": loss.item()}, self.global_step)
-        return {"loss": loss, "logits": logits.detach()}
+        return loss
 
     def on_train_epoch_end(self) -> None:
         self.log_metrics("train")
@@ -80,12 +80,12 @@ class Classifier(LightningModule):
         loss = self.trainer.callback_metrics["test/loss"].item()
         return {"test/accuracy": right / images, "test/loss": loss, "test/images": images}
 
-    def measure(self, stage: str, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, "batch classes"]]:
+    def measure(self, stage: str, batch: Batch) -> Float[Tensor, ""]:
         frames, labels = batch
         logits = self(frames.to(self.dtype))  # other than float32 with trainer.precision=64-true and its like
         losses = cross_entropy(logits, labels, reduction="none")
         self.seen[stage].append((losses.detach(), logits.detach(), labels))
-        return losses.mean(), logits
+        return losses.mean()
 
     def log_metrics(self, stage: str) -> tuple[Float[Tensor, "images classes"], Int64[Tensor, " images"]]:
         """Returns the logits and labels that they were taken of."""

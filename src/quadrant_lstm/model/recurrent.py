@@ -41,12 +41,13 @@ class MapsLSTM(nn.LSTM):
         weight = self.weight_ih_l0.unflatten(1, (self.num_features, -1)).transpose(1, 2).flatten(1)
         gates = linear(maps, weight, self.bias_ih_l0 + self.bias_hh_l0)
         gates = gates.to(self.weight_hh_l0.dtype)  # autocast leaves them in bf16
-        hidden = cell = gates.new_zeros(maps.shape[0], self.hidden_size)  # len() would fix it in an export
-        outputs = []
+        cell: Tensor | None = None  # before the first step, where the hidden state is zero too
+        outputs: list[Tensor] = []
         for step in gates.unbind(1):
-            # Keras's and PyTorch's order of the gates
-            into, keep, new, out = (step + hidden @ self.weight_hh_l0.T).chunk(4, dim=1)
-            cell = keep.sigmoid() * cell + into.sigmoid() * new.tanh()
-            hidden = out.sigmoid() * cell.tanh()
-            outputs.append(hidden)
+            if outputs:
+                step = step + outputs[-1] @ self.weight_hh_l0.T
+            into, keep, new, out = step.chunk(4, dim=1)  # Keras's and PyTorch's order of the gates
+            added = into.sigmoid() * new.tanh()
+            cell = added if cell is None else keep.sigmoid() * cell + added
+            outputs.append(out.sigmoid() * cell.tanh())
         return torch.stack(outputs, dim=1)

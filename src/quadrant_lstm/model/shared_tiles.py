@@ -155,10 +155,10 @@ class SharedTiles(TimeDistributed):
         return maps.unflatten(0, (-1, num_tiles)).flatten(1, 2)
 
     def check(self, stacks: Tensor, quadrants: Tensor) -> None:
-        same = quadrants.index_select(1, self.frames_in_quadrants) == stacks
-        if same.is_cuda:
-            torch._assert_async(same.all())
-        elif not same.all():
+        expected = quadrants.index_select(1, self.frames_in_quadrants)
+        if stacks.is_cuda:
+            torch._assert_async((expected == stacks).all())
+        elif not torch.equal(expected, stacks):
             raise ValueError(
                 "frames: they do not follow data.orderings, which model.shared_tiles relies on; build them with "
                 "sequences(images, orderings), or set shared_tiles=False."

@@ -34,20 +34,18 @@ class Progress(RichProgressBar):
         self.images, self.start = 0, time.perf_counter()
         super().on_train_epoch_start(*arguments)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.is_disabled:
             return
-        labels = batch[1]
+        losses, logits, labels = module.seen["train"][-1]
         self.images += len(labels) * trainer.world_size
         if batch_idx % EVERY == 0:
-            correct = (outputs["logits"].argmax(1) == labels).float().mean()
+            correct = (logits.argmax(1) == labels).float().mean()
             seconds = time.perf_counter() - self.start
             epochs = (trainer.max_epochs or 0) - trainer.current_epoch
             batches = epochs * self.total_train_batches - (batch_idx + 1)
             self.shown = {
-                "loss": f"{outputs['loss'].item():.3f}",
+                "loss": f"{losses.mean().item():.3f}",
                 "accuracy": f"{correct.item():.3f}",
                 "images/s": f"{self.images / seconds:,.0f}",
                 "left": str(timedelta(seconds=round(batches * seconds / (batch_idx + 1)))),
