@@ -3,28 +3,11 @@
 import keras
 import pytest
 import torch
-from keras import layers
 
 from quadrant_lstm import sequences
+from quadrant_lstm.benchmark.keras_network import keras_network
 from quadrant_lstm.data.images import load_images
 from tests.model.test_network import question_network
-
-
-def keras_network() -> keras.Model:
-    channels_first = {"data_format": "channels_first"}
-    return keras.Sequential(
-        [
-            keras.Input((4, 1, 56, 14)),
-            layers.TimeDistributed(layers.Conv2D(32, 3, activation="relu", **channels_first)),
-            layers.TimeDistributed(layers.Conv2D(32, 3, activation="relu", **channels_first)),
-            layers.TimeDistributed(layers.MaxPooling2D(2, **channels_first)),
-            layers.TimeDistributed(layers.Flatten(data_format="channels_last")),
-            layers.Dropout(0.25),
-            layers.LSTM(5),
-            layers.Dense(50),
-            layers.Dense(10),
-        ]
-    )
 
 
 def to_keras(network, model: keras.Model) -> None:
@@ -73,7 +56,7 @@ def test_keras_counts_one_lstm_bias_less():
 @pytest.mark.parametrize("copy", ["to Keras", "from Keras"])
 def test_logits_of_real_digits_equal_those_of_keras(copy, shared_tiles, frames):
     keras.utils.set_random_seed(0)
-    network, model = question_network(shared_tiles=shared_tiles).eval(), keras_network()
+    network, model = question_network(shared_tiles=shared_tiles).eval(), keras_network("channels_first")
     if copy == "to Keras":
         to_keras(network, model)
     else:

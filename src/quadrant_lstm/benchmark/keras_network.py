@@ -1,0 +1,22 @@
+"""The network of the question as its author wrote it, in Keras 3: frames -> logits, or probabilities."""
+
+import keras
+from keras import layers
+
+
+def keras_network(data_format: str = "channels_last", activation: str | None = None) -> keras.Model:
+    """Frames are [4, 56, 14, 1], or [4, 1, 56, 14] for data_format="channels_first"."""
+    conv = {"data_format": data_format}
+    return keras.Sequential(
+        [
+            keras.Input((4, 1, 56, 14) if data_format == "channels_first" else (4, 56, 14, 1)),
+            layers.TimeDistributed(layers.Conv2D(32, 3, activation="relu", **conv)),
+            layers.TimeDistributed(layers.Conv2D(32, 3, activation="relu", **conv)),
+            layers.TimeDistributed(layers.MaxPooling2D(2, **conv)),
+            layers.TimeDistributed(layers.Flatten(data_format="channels_last")),
+            layers.Dropout(0.25),
+            layers.LSTM(5),
+            layers.Dense(50),
+            layers.Dense(10, activation=activation),
+        ]
+    )

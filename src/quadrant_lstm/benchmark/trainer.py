@@ -1,0 +1,111 @@
+"""What the trainer that train.py builds costs above a bare PyTorch loop, and whether its memory grows.
+
+Both in one process, in turns of 20 steps: same network, optimizer, batches; the loop records nothing. A process of
+its own: python -m quadrant_lstm.benchmark.trainer PRECISION, which prints JSON.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torch.nn.functional import cross_entropy
+
+from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.run.build import build, build_classifier, build_data, build_network, build_trainer
+from quadrant_lstm.run.memory import keep_freed_memory
+from quadrant_lstm.run.quiet import quiet_lightning
+
+BLOCK, BLOCKS = 20, 40
+GROWTH_EPOCHS, GROWTH_STEPS = 10, 100
+
+
+def config(folder: str, *overrides: str) -> DictConfig:
+    always = ("trainer.limit_val_batches=2", f"trainer.logger.tensorboard.save_dir={folder}")
+    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
+        return compose("train", [*always, *overrides])
+
+
+class BareLoop:
+    def __init__(self, cfg: DictConfig):
+        self.data = build_data(cfg)
+        self.network = build_network(cfg, self.data.frame_shape, self.data.num_classes)
+        self.optimizer = build("optimizer", cfg.optimizer)(self.network.parameters())
+        self.bf16 = cfg.trainer.precision == "bf16-mixed"
+        self.size = cfg.data.batch_size
+
+    def steps(self, number: int) -> float:
+        """Seconds a step."""
+        images, labels = self.data.train.tensors
+        indices = self.data.train_indices[torch.randperm(len(self.data.train_indices))][: number * self.size]
+        start = time.perf_counter()
+        for batch in indices.split(self.size):
+            frames = sequences(images[batch], self.data.orderings).float() / 255
+            self.optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                loss = cross_entropy(self.network(frames), labels[batch])
+            loss.backward()
+            self.optimizer.step()
+        return (time.perf_counter() - start) / number
+
+
+class InTurns(pl.Callback):
+    def __init__(self, loop: BareLoop):
+        self.loop = loop
+        self.times: dict[str, list[float]] = {"trainer": [], "bare loop": []}
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % BLOCK == 0:
+            self.times["trainer"].append((time.perf_counter() - self.start) / BLOCK)
+            self.times["bare loop"].append(self.loop.steps(BLOCK))
+            self.start = time.perf_counter()
+
+
+class Resident(pl.Callback):
+    """Bytes that the process holds at the end of each epoch."""
+
+    def __init__(self) -> None:
+        self.bytes: list[int] = []
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.bytes.append(pages * resource.getpagesize())
+
+
+def fit(cfg: DictConfig, folder: str, callback: pl.Callback) -> None:
+    data = build_data(cfg)
+    trainer: Any = build_trainer(cfg, Path(folder))
+    trainer.callbacks.append(callback)
+    trainer.fit(build_classifier(cfg, data.frame_shape, data.num_classes), datamodule=data)
+
+
+def main(precision: str) -> None:
+    quiet_lightning()
+    keep_freed_memory()
+    torch.set_flush_denormal(True)
+    always = f"trainer.precision={precision}"
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = config(folder, always, "trainer.max_epochs=1", f"trainer.limit_train_batches={BLOCK * (BLOCKS + 1)}")
+        turns = InTurns(BareLoop(cfg))
+        fit(cfg, folder, turns)
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = f"trainer.max_epochs={GROWTH_EPOCHS}"
+        cfg = config(folder, always, epochs, f"trainer.limit_train_batches={GROWTH_STEPS}")
+        resident = Resident()
+        fit(cfg, folder, resident)
+    times = {name: values[1:] for name, values in turns.times.items()}  # the first turn warms up
+    print(json.dumps(times | {"resident": resident.bytes}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

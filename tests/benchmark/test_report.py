@@ -1,0 +1,46 @@
+from quadrant_lstm.benchmark.report import BF16, KERAS, OURS, PLAIN, Rounds, picture, table
+
+
+def measured() -> dict[str, Rounds]:
+    peers = Rounds({KERAS: [100.0, 300.0, 200.0], PLAIN: [60.0] * 3, OURS: [20.0] * 3, BF16: [10.0] * 3})
+    orderings = {f"{OURS}, 8 orderings": [30.0] * 3, f"{OURS}, 24 orderings": [50.0] * 3}
+    return {
+        "train 64": Rounds(peers | orderings),
+        "train 512": peers,
+        "infer 512": peers,
+        "peak 64": peers,
+        "peak 512": peers,
+        "epoch": Rounds({KERAS: [120.0], "python train.py": [10.0]}),
+        "rate": Rounds(fp32=[400.0]),
+        "share": Rounds(fp32=[6.0]),
+        "growth": Rounds(fp32=[0.0]),
+    }
+
+
+def test_a_ratio_is_the_median_of_the_ratios_of_each_round():
+    one, other = [100.0, 200.0, 30.0], [10.0, 10.0, 10.0]
+    assert Rounds(slow=one, fast=other).ratio("slow", "fast") == 10
+    assert Rounds(slow=one).ratio("slow", "fast") is None
+
+
+def test_the_table_holds_each_figure_and_what_was_not_measured():
+    text = table(measured(), ["a GPU: torch finds none"], {"step 64": 2.0})
+    assert "| Keras, TensorFlow | 200.0 (100.0 to 300.0) | 1.0 |" in text
+    assert "| ours, fp32 | 20.0 (20.0 to 20.0) | 10.0 | 20 (20 to 20) | 20 (20 to 20) | 10.0 | 20 / 20 |" in text
+    assert "| ours, fp32, against plain PyTorch, fp32, a step of 64 | 3.0 |" in text
+    assert "| ours, fp32: a step with 8 orderings, against 4 | 1.5 |" in text
+    assert "| python train.py against Keras, TensorFlow, an epoch | 12.0 |" in text
+    assert "a step of 64 (2.00 GFLOP) | 25 % |" in text  # 2 GFLOP in 20 ms are 100 GFLOP/s of 400
+    assert text.endswith("Not measured: a GPU: torch finds none.")
+
+
+def test_without_keras_its_cells_stay_empty():
+    figures = measured()
+    for name in figures.values():
+        name.pop(KERAS, None)
+    assert "| ours, fp32 | 20.0 (20.0 to 20.0) |  | 20" in table(figures, [], {"step 64": 2.0})
+
+
+def test_the_picture_has_a_bar_a_peer():
+    figure = picture(measured(), "a machine")
+    assert [len(axes.patches) for axes in figure.axes] == [4, 4]
