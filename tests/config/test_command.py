@@ -37,6 +37,8 @@ MISTAKES = {
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
     "+trainer.fast_dev_run=true": "trainer.fast_dev_run: True is not false; trainer=smoke does what it would",
+    "trainer.precision=bf16-mixed +trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1, but with "
+    "trainer.precision=bf16-mixed a fused optimizer does not clip; add optimizer.fused=false.",
     # what is missing
     "~model.dropout": "model.dropout: is missing; add e.g. model.dropout=0.25.",
     "~trainer.max_epochs": "trainer.max_epochs: is missing; add e.g. trainer.max_epochs=5.",

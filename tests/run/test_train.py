@@ -182,9 +182,9 @@ def test_each_precision_of_the_trainer_trains(tmp_path):
     data = write_idx_folder(tmp_path / "tiny")
     done = script(
         "train.py", "-m", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1",
-        "trainer.precision=bf16-mixed,bf16-true,64-true", cwd=tmp_path,
+        "trainer.precision=bf16-mixed,bf16-true,64-true,auto", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "outputs/sweeps").glob("*/*")
-    types = [checkpoint(sweep / str(job))["state_dict"]["network.head.weight"].dtype for job in range(3)]
-    assert types == [torch.float32, torch.bfloat16, torch.float64]
+    types = [checkpoint(sweep / str(job))["state_dict"]["network.head.weight"].dtype for job in range(4)]
+    assert types == [torch.float32, torch.bfloat16, torch.float64, torch.float32]

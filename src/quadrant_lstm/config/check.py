@@ -44,8 +44,21 @@ KINDS = {
     "trainer.limit_val_batches": Count | Share | None,
     "trainer.limit_test_batches": Count | Share | None,
     "trainer.precision": Literal[
-        "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "bf16", "16", "32", "64", 16, 32, 64
-    ],
+        "auto",
+        "32-true",
+        "16-mixed",
+        "bf16-mixed",
+        "16-true",
+        "bf16-true",
+        "64-true",
+        "bf16",
+        "16",
+        "32",
+        "64",
+        16,
+        32,
+        64,
+    ],  # fmt: skip
 }
 
 
@@ -72,6 +85,12 @@ def check_values(cfg: DictConfig) -> None:
             raise UserError(f"{group}: is missing; choose one of conf/{group}/, e.g. with {group}=NAME.")
     for path, node in nodes_with_target(OmegaConf.to_container(cfg)):
         check_node(path, node)
+    clip, precision = cfg.trainer.get("gradient_clip_val"), str(cfg.trainer.get("precision"))
+    if clip and cfg.optimizer.get("fused") and (precision in ("auto", "16", "bf16") or precision.endswith("-mixed")):
+        raise UserError(
+            f"trainer.gradient_clip_val: {clip}, but with trainer.precision={precision} a fused optimizer does not clip; "
+            "add optimizer.fused=false."
+        )
 
 
 def check_sizes(cfg: DictConfig) -> None:

@@ -17,6 +17,7 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.geometry import Shape
 from quadrant_lstm.run.folder import BEST, LAST
 from quadrant_lstm.run.metrics import EpochMetrics
+from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.reseed import Reseed
 from quadrant_lstm.run.speed import Speed
 
@@ -59,6 +60,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     return build(
         "trainer",
         others,
+        precision=resolve(cfg.trainer.get("precision"), cfg.trainer.get("accelerator", "auto")),
         logger=[*chosen["logger"], EpochMetrics(folder, cfg.trainer.max_epochs)],
         callbacks=[
             *chosen["callbacks"],

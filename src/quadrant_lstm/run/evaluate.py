@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from quadrant_lstm.config.check import check_sizes
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
+from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.progress import Progress
 from quadrant_lstm.run.quiet import quiet_lightning
 
@@ -23,7 +24,7 @@ def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=1,
-        precision=cfg.trainer.get("precision"),
+        precision=resolve(cfg.trainer.get("precision"), accelerator),
         limit_test_batches=cfg.trainer.get("limit_test_batches"),
         logger=False,
         callbacks=[Progress()],
