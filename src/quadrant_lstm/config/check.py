@@ -13,7 +13,17 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from quadrant_lstm.config.defaults import default_value
 from quadrant_lstm.config.signature import signature
-from quadrant_lstm.config.values import Accelerator, Count, Natural, NonNegative, Positive, Probability, Share, in_words
+from quadrant_lstm.config.values import (
+    Accelerator,
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Precision,
+    Probability,
+    Share,
+    in_words,
+)
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of
@@ -23,7 +33,7 @@ GROUPS = ("data", "model", "optimizer", "trainer")
 # What a config may build: one that came with somebody's run folder can name nothing else.
 TARGETS = ("quadrant_lstm.", "torch.optim.", "lightning.pytorch.")
 GIVEN_BY_CODE = {"frame_shape", "num_classes", "orderings", "params"}
-REQUIRED = {"trainer.max_epochs"}  # by us, not by its class
+REQUIRED = {"trainer.max_epochs", "trainer.precision"}  # by us, not by its class
 KINDS = {
     "optimizer.lr": Positive,
     "optimizer.eps": Positive,
@@ -43,22 +53,7 @@ KINDS = {
     "trainer.limit_train_batches": Count | Share | None,
     "trainer.limit_val_batches": Count | Share | None,
     "trainer.limit_test_batches": Count | Share | None,
-    "trainer.precision": Literal[
-        "auto",
-        "32-true",
-        "16-mixed",
-        "bf16-mixed",
-        "16-true",
-        "bf16-true",
-        "64-true",
-        "bf16",
-        "16",
-        "32",
-        "64",
-        16,
-        32,
-        64,
-    ],  # fmt: skip
+    "trainer.precision": Precision,
 }
 
 
@@ -86,10 +81,10 @@ def check_values(cfg: DictConfig) -> None:
     for path, node in nodes_with_target(OmegaConf.to_container(cfg)):
         check_node(path, node)
     clip, precision = cfg.trainer.get("gradient_clip_val"), str(cfg.trainer.get("precision"))
-    if clip and cfg.optimizer.get("fused") and (precision in ("auto", "16", "bf16") or precision.endswith("-mixed")):
+    if clip and cfg.optimizer.get("fused") and (precision == "auto" or precision.endswith("-mixed")):
         raise UserError(
-            f"trainer.gradient_clip_val: {clip}, but with trainer.precision={precision} a fused optimizer does not clip; "
-            "add optimizer.fused=false."
+            f"trainer.gradient_clip_val: {clip}, but with trainer.precision={precision} "
+            "a fused optimizer does not clip; add optimizer.fused=false."
         )
 
 

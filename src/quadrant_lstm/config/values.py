@@ -27,6 +27,7 @@ Share = Annotated[float, Gt(0), Le(1), "a share above 0.0, up to 1.0"]
 Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1"]
 Ordering = Annotated[Sequence[int], AfterValidator(check_ordering), "a permutation of 1234"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
 Orderings = Annotated[Sequence[Ordering], MinLen(1), "a list of permutations of 1234"]
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}

@@ -60,7 +60,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     return build(
         "trainer",
         others,
-        precision=resolve(cfg.trainer.get("precision"), cfg.trainer.get("accelerator", "auto")),
+        precision=resolve(cfg.trainer.precision, cfg.trainer.get("accelerator", "auto")),
         logger=[*chosen["logger"], EpochMetrics(folder, cfg.trainer.max_epochs)],
         callbacks=[
             *chosen["callbacks"],

@@ -24,7 +24,7 @@ def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=1,
-        precision=resolve(cfg.trainer.get("precision"), accelerator),
+        precision=resolve(cfg.trainer.precision, accelerator),
         limit_test_batches=cfg.trainer.get("limit_test_batches"),
         logger=False,
         callbacks=[Progress()],

@@ -12,11 +12,11 @@ import torch
 log = logging.getLogger(__name__)
 
 
-def resolve(precision: str | int | None, accelerator: str) -> Any:
+def resolve(precision: str, accelerator: str) -> Any:
     if precision != "auto":
         return precision
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has none
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has none
     found = "bf16-mixed" if on_cpu and capabilities.get("amx_bf16") else "32-true"
     log.info(f"trainer.precision: auto is {found} here")
     return found
