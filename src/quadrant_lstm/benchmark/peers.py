@@ -40,10 +40,9 @@ class Plain(nn.Module):
 
 def ours(num_orderings: int) -> nn.Module:
     from quadrant_lstm.model.network import CNNLSTM
-    from quadrant_lstm.run.memory import keep_freed_memory
+    from quadrant_lstm.run.process import make_ready
 
-    keep_freed_memory()  # as train.py does
-    torch.set_flush_denormal(True)
+    make_ready()  # as train.py does
     return CNNLSTM((1, 14 * num_orderings, 14), 10, ALL_ORDERINGS[:num_orderings] if num_orderings != 4 else ORDERINGS,
                    [32, 32], 3, 2, 0.25, 5, 50, shared_tiles=True)  # fmt: skip
 

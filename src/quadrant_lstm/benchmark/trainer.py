@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.run.build import build, build_classifier, build_data, build_network, build_trainer
-from quadrant_lstm.run.memory import keep_freed_memory
+from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.quiet import quiet_lightning
 
 BLOCK, BLOCKS = 20, 40
@@ -86,13 +86,13 @@ def fit(cfg: DictConfig, folder: str, callback: pl.Callback) -> None:
     data = build_data(cfg)
     trainer: Any = build_trainer(cfg, Path(folder))
     trainer.callbacks.append(callback)
-    trainer.fit(build_classifier(cfg, data.frame_shape, data.num_classes), datamodule=data)
+    classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
+    make_ready()
+    trainer.fit(classifier, datamodule=data)
 
 
 def main(precision: str) -> None:
     quiet_lightning()
-    keep_freed_memory()
-    torch.set_flush_denormal(True)
     always = f"trainer.precision={precision}"
     with tempfile.TemporaryDirectory() as folder:
         cfg = config(folder, always, "trainer.max_epochs=1", f"trainer.limit_train_batches={BLOCK * (BLOCKS + 1)}")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -23,8 +22,8 @@ from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.folder import BEST, LAST, PROVENANCE, RESULTS
 from quadrant_lstm.run.load import read_checkpoint
-from quadrant_lstm.run.memory import keep_freed_memory
 from quadrant_lstm.run.metrics import last_epoch
+from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run.quiet import quiet_lightning
 from quadrant_lstm.run.speed import Speed
@@ -35,8 +34,6 @@ log = logging.getLogger(__name__)
 def train(cfg: DictConfig) -> float:
     """Returns val/accuracy of the best epoch, for sweepers that search."""
     quiet_lightning()
-    keep_freed_memory()
-    torch.set_flush_denormal(True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     refuse_finished(folder, cfg.trainer.max_epochs)
     pl.seed_everything(cfg.seed, verbose=False)
@@ -54,6 +51,7 @@ def train(cfg: DictConfig) -> float:
     if start:
         log.info(f"going on with {folder} after its last finished epoch")
     best: Any = trainer.checkpoint_callback
+    make_ready()
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
         if best.best_model_score is None:

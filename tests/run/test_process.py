@@ -1,0 +1,28 @@
+import gc
+
+import pytest
+import torch
+
+from quadrant_lstm.run.process import cores_allowed, make_ready
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("200000 100000", 2), ("150000 100000", 2), ("5000 100000", 1)])
+def test_a_container_s_quota_is_counted_in_cores(quota, cores, tmp_path):
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert cores_allowed(tmp_path / "cpu.max") == cores
+
+
+@pytest.mark.parametrize("content", [None, "max 100000"])
+def test_without_a_quota_torch_keeps_its_threads(content, tmp_path):
+    if content:
+        (tmp_path / "cpu.max").write_text(content)
+    assert cores_allowed(tmp_path / "cpu.max") == torch.get_num_threads()
+
+
+def test_a_process_made_ready_twice_flushes_denormals_and_leaves_objects_alone():
+    make_ready()
+    make_ready()
+    assert gc.get_freeze_count() > 100_000
+    assert (torch.tensor([1e-40]) * 0.5).item() == 0
+    gc.unfreeze()
+    torch.set_flush_denormal(False)
