@@ -31,7 +31,7 @@ def sequences(
     """
     for ordering in orderings:
         check_ordering(ordering)
-    shown = [ordering[step] - 1 for step in range(4) for ordering in orderings]
-    stacks = split_quadrants(images).index_select(1, torch.tensor(shown, device=images.device))
-    # batch, step, ordering, channels, height, width -> orderings and rows become the rows of the stack
-    return stacks.unflatten(1, (4, -1)).transpose(2, 3).flatten(3, 4)
+    quadrants = split_quadrants(images).unbind(1)
+    # a tensor of indices would have to reach the device, and a GPU wait for it, at each batch
+    stacks = torch.cat([quadrants[ordering[step] - 1] for step in range(4) for ordering in orderings], dim=2)
+    return stacks.unflatten(2, (4, -1)).transpose(1, 2)
