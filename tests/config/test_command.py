@@ -18,6 +18,8 @@ MISTAKES = {
     # unknown choices
     "model=cnn": "model: there is no model=cnn; choose from cnn_lstm.",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
+    "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
+    "zzz=1": "zzz: there is no such key; python ",
     # wrong types
     "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; write e.g.",
     "model.lstm_units=2.5": "model.lstm_units: 2.5 is not a whole number",

@@ -5,6 +5,7 @@ arguments of other people's classes may be stands below. Images are read too, an
 """
 
 import difflib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -152,7 +153,14 @@ def example(key: str) -> str:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:
+    """Names the nearest known key, or the one that ends as it does: lr for optimizer.lr."""
     known = list(known)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}."
+    near = near or [other for other in known if other.endswith(f".{key}")]
+    if near:
+        remedy = f"did you mean {near[0]}?"
+    elif len(known) <= 20:
+        remedy = f"known here: {', '.join(known)}."
+    else:
+        remedy = f"python {sys.argv[0]} --cfg job shows those there are."
     return UserError(f"{key}: there is no such key; {remedy}")

@@ -4,6 +4,8 @@ The uint8 images lie on the device; a batch is gathered and becomes sequences th
 is ever stored.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
@@ -67,6 +69,9 @@ class SequenceDataModule(LightningDataModule):
         device = self.trainer.strategy.root_device
         order = EpochOrder(indices.to(device), self.batch_size, seed, self.trainer.global_rank, self.trainer.world_size)
         return Batches(TensorDataset(*(tensor.to(device) for tensor in data.tensors)), order)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # it lies there
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int

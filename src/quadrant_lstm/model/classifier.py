@@ -50,7 +50,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         loss = self.measure("train", batch)
         trainer: Any = self.trainer
-        if self.global_step % trainer.log_every_n_steps == 0:
+        if batch_idx % trainer.log_every_n_steps == 0:
             for logger in self.loggers:
                 logger.log_metrics({"train/batch_loss": loss.item()}, self.global_step)
         return loss
@@ -104,6 +104,9 @@ class Classifier(LightningModule):
         """Frees the gradients as soon as they are used, rather than after the next forward pass."""
         super().optimizer_step(*arguments, **options)
         self.trainer.optimizers[0].zero_grad()
+
+    def optimizer_zero_grad(self, *_: Any) -> None:
+        """That is done."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())

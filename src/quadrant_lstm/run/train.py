@@ -49,7 +49,7 @@ def train(cfg: DictConfig) -> float:
 
     start = str(folder / LAST) if (folder / LAST).exists() else None
     if start:
-        log.info(f"going on with {folder} after its last finished epoch")
+        log.info(f"going on with {shown(folder)} after its last finished epoch")
     best: Any = trainer.checkpoint_callback
     make_ready()
     try:
