@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 
 import numpy as np
 import pytest
@@ -19,6 +20,21 @@ TINY = (
     "trainer.max_epochs=3",
     "trainer.log_every_n_steps=5",
 )
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The figures that tests recorded (tests/reliability/conftest.py)."""
+    figures = [
+        text
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, text in report.user_properties
+        if name == "figure"
+    ]
+    if figures:
+        terminalreporter.section("figures")
+        terminalreporter.line("\n".join(figures))
 
 
 def script(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
@@ -54,6 +70,18 @@ def idx_folder(tmp_path: Path) -> Path:
 def run_folder(cwd: Path) -> Path:
     (folder,) = (cwd / "outputs").glob("2*/*")
     return folder
+
+
+def left_behind(cwd: Path) -> list[str]:
+    """Processes that still work in that folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve() == cwd:
+                found.append((process / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,9 @@ MISTAKES = {
     "lstm_units": "lstm_units: is not an override; write KEY=VALUE",
     "model.filters=[5": "model.filters=[5: is not an override",
     # classes
-    "model._target_=os.system": "model._target_: os.system is not among quadrant_lstm.*",
-    "model._target_=quadrant_lstm.Nothing": "model._target_: there is no quadrant_lstm.Nothing; correct the name.",
+    "model._target_=os.system": "model._target_: os.system is not among quadrant_lstm.model.*; name a class",
+    "model._target_=quadrant_lstm.model.Nothing": "there is no class quadrant_lstm.model.Nothing; correct the name.",
+    "model._target_=quadrant_lstm.model.shapes.stages": "there is no class quadrant_lstm.model.shapes.stages",
 }
 OTHERS = {
     ("evaluate.py",): "run: is missing; add run=FOLDER or run=latest.",

@@ -7,10 +7,13 @@ arguments of other people's classes may be stands below. Images are read too, an
 import difflib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from yaml import YAMLError
 
 from quadrant_lstm.config.defaults import default_value
 from quadrant_lstm.config.signature import signature
@@ -31,8 +34,18 @@ from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of
 
 ROOT = {"seed": Natural, "run": str | None}
 GROUPS = ("data", "model", "optimizer", "trainer")
-# What a config may build: one that came with somebody's run folder can name nothing else.
-TARGETS = ("quadrant_lstm.", "torch.optim.", "lightning.pytorch.")
+# The classes that a config may build: one that came with somebody's run folder can name nothing else.
+TARGETS = {
+    "data": ("quadrant_lstm.data.",),
+    "model": ("quadrant_lstm.model.",),
+    "optimizer": ("torch.optim.",),
+    "trainer": (
+        "quadrant_lstm.run.",
+        "quadrant_lstm.dashboard.",
+        "lightning.pytorch.Trainer",
+        *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "loggers", "strategies", "plugins", "profilers")),
+    ),
+}
 GIVEN_BY_CODE = {"frame_shape", "num_classes", "orderings", "params"}
 REQUIRED = {"trainer.max_epochs", "trainer.precision"}  # by us, not by its class
 KINDS = {
@@ -62,6 +75,21 @@ def check(cfg: DictConfig) -> None:
     """What train.py composed: keys, values, data, and whether the sizes fit."""
     check_values(cfg)
     check_sizes(cfg)
+
+
+def read_config(file: Path) -> DictConfig:
+    """The config of a run, which may be anybody's, checked."""
+    try:
+        cfg = OmegaConf.load(file)
+    except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); restore it.") from error
+    if not isinstance(cfg, DictConfig) or "model" not in cfg:
+        raise UserError(f"{file}: is not the config of a run; give a folder that train.py made.")
+    try:
+        check_values(cfg)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return cfg
 
 
 def check_keys(cfg: DictConfig, kinds: Mapping[str, Any], groups: Iterable[str] = ()) -> None:
@@ -109,12 +137,13 @@ def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str
 
 def check_node(path: str, node: Mapping[str, Any]) -> None:
     target = node["_target_"]
-    if not str(target).startswith(TARGETS):
-        raise UserError(f"{path}._target_: {target} is not among {'*, '.join(TARGETS)}*; name a class of these.")
+    allowed = TARGETS[path.partition(".")[0]]
+    if not str(target).startswith(allowed):
+        raise UserError(f"{path}._target_: {target} is not among {'*, '.join(allowed)}*; name a class of these.")
     try:
         parameters = signature(target)
     except LookupError:
-        raise UserError(f"{path}._target_: there is no {target}; correct the name.") from None
+        raise UserError(f"{path}._target_: there is no class {target}; correct the name.") from None
     known = [name for name in parameters if name not in GIVEN_BY_CODE or name in node]
     for name in known:
         if name not in node and (parameters[name].required or f"{path}.{name}" in REQUIRED):

@@ -22,22 +22,26 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.config.check import GROUPS, check, unknown_key
+from quadrant_lstm.config.check import GROUPS, check, read_config, unknown_key
 from quadrant_lstm.config.defaults import default_config
 from quadrant_lstm.config.signature import signature
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import CONFIG, find_run, new_folder
+from quadrant_lstm.run.launch import end_with_parent, is_launched, tell_parent
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
 
 OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True)  # a sweep's jobs share its folder
 
 
 @contextlib.contextmanager
 def command() -> Iterator[None]:
-    """Around Hydra's main: a mistake in the command line or the config is one line, and so is Ctrl-C."""
+    """Around Hydra's main: a mistake in the command line or the config is one line, and so are Ctrl-C and SIGTERM."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises what it would print
+    end_with_parent()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         yield
     except UserError as error:
@@ -47,7 +51,8 @@ def command() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if not is_launched():
+            print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
@@ -57,6 +62,9 @@ def job() -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        if is_launched():
+            tell_parent(error)
+            sys.exit(2)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             fail(error)
         log.error(error)
@@ -92,6 +100,7 @@ def go_on_with_run(arguments: list[str]) -> list[str]:
     if {"-m", "--multirun"} & set(arguments):
         raise UserError("run: a sweep makes new runs; leave out -m, or run=.")
     folder = find_run(runs[-1]).absolute()
+    read_config(folder / CONFIG)  # before Hydra does: it builds what it finds under `hydra`
     others = [argument for argument in arguments if not argument.startswith("run=")]
     for argument in others:
         key = argument.partition("=")[0].lstrip("+~")

@@ -1,4 +1,4 @@
-"""A dotted path to a class or function -> the parameters it takes, read from its source without importing it.
+"""A dotted path to a class -> the parameters it takes, read from its source without importing it.
 
 Importing torch and Lightning takes seconds; a mistyped key should not have to wait for that.
 """
@@ -23,9 +23,11 @@ class Parameter(NamedTuple):
 def signature(target: str) -> dict[str, Parameter]:
     """The parameters by name; `**` stands for any other.
 
-    Raises LookupError if there is no such class or function.
+    Raises LookupError if there is no such class.
     """
     module, node = definition(target)
+    if not isinstance(node, ast.ClassDef):
+        raise LookupError(target)
     while isinstance(node, ast.ClassDef):
         init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
         if init is None and not node.bases:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 
 class TensorBoard(TensorBoardLogger):
@@ -16,4 +17,10 @@ class TensorBoard(TensorBoardLogger):
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
     def save(self) -> None:
-        """Everything is in the events; the config is in .hydra."""
+        """What was logged is safe then. The config is in .hydra."""
+        self.experiment.flush()
+
+    def go_on_from(self, step: int) -> None:
+        """Points at that step and after are of an epoch that was cut off: TensorBoard is to forget them."""
+        start = SessionLog(status=SessionLog.START)
+        self.experiment.file_writer.add_event(Event(step=step, session_log=start))

@@ -13,7 +13,7 @@ import io
 import math
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -141,26 +141,37 @@ def find_idx_file(folder: Path, name: str) -> Path:
 
 def read_idx(file: Path, axes: int) -> np.ndarray:
     """An IDX file of bytes: the magic number 0x08 and the number of axes, the size of each axis (big-endian), data."""
+    opener = gzip.open if file.suffix == ".gz" else open
     try:
-        content = file.read_bytes()
-        if file.suffix == ".gz":
-            content = gzip.decompress(content)
+        with opener(file, "rb") as opened:
+            header = opened.read(4 + 4 * axes)
+            magic, expected = header[:4], bytes([0, 0, 8, axes])
+            if magic != expected:
+                raise UserError(
+                    f"{file}: starts with 0x{magic.hex()}, not 0x{expected.hex()} as IDX files of bytes with "
+                    f"{axes} {'axis' if axes == 1 else 'axes'} do; give an IDX file."
+                )
+            if len(header) < 4 + 4 * axes:
+                raise EOFError("it ends in its header")
+            sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4)]
+            content = read_up_to(opened, math.prod(sizes) + 1)  # no more, whatever it unpacks to
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}: cannot be read ({error}); fetch it again.") from error
-    start = 4 + 4 * axes
-    magic, expected = content[:4], bytes([0, 0, 8, axes])
-    if magic != expected:
-        raise UserError(
-            f"{file}: starts with 0x{magic.hex()}, not 0x{expected.hex()} as IDX files of bytes with "
-            f"{axes} {'axis' if axes == 1 else 'axes'} do; give an IDX file."
-        )
-    sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-    if len(content) != start + math.prod(sizes):
+    if len(content) != math.prod(sizes):
         shape = " x ".join(map(str, sizes))
+        more = "more than " if len(content) > math.prod(sizes) else ""
         raise UserError(
-            f"{file}: has {len(content):,} bytes where {shape} needs {start + math.prod(sizes):,}; "
-            "it was cut short or damaged: fetch it again."
+            f"{file}: holds {more}{min(len(content), math.prod(sizes)):,} bytes where {shape} needs "
+            f"{math.prod(sizes):,}; it was cut short or damaged: fetch it again."
         )
     if math.prod(sizes) == 0:
         raise UserError(f"{file}: holds nothing ({' x '.join(map(str, sizes))}); give one with images and labels.")
-    return np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(sizes)
+    return np.frombuffer(content, np.uint8).reshape(sizes)
+
+
+def read_up_to(opened: Any, limit: int) -> bytearray:
+    """A piece at a time: a header may promise more than there is memory."""
+    content = bytearray()
+    while len(content) < limit and (piece := opened.read(min(2**24, limit - len(content)))):
+        content += piece
+    return content

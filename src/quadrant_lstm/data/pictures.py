@@ -8,13 +8,14 @@ import glob
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from quadrant_lstm.errors import UserError
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 INK = 50  # of 255; below it is background
 BOX = 20 / 28
+MOST_PIXELS = 50_000_000
 
 
 def find_pictures(images: str | None) -> list[Path]:
@@ -35,13 +36,15 @@ def read_picture(file: Path, image_shape: tuple[int, int, int], invert: bool | N
     """uint8 [channels, height, width]; `invert=None` inverts a picture whose border is light."""
     channels, height, width = image_shape
     try:
-        with Image.open(file) as opened:
+        with Image.open(file) as opened:  # reads the size alone
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ValueError(f"{opened.width} x {opened.height}, more than {MOST_PIXELS:,} pixels")
             picture: Image.Image = ImageOps.exif_transpose(opened)
             if picture.has_transparency_data:  # what is transparent counts as white paper
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
             picture = picture.convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each format's decoder has its own
         raise UserError(f"{file}: cannot be read as a picture ({error}); give a PNG or JPEG file.") from error
     pixels = np.asarray(picture)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])

@@ -8,9 +8,11 @@ from jaxtyping import Float, Int64
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import get_total_norm
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import Shape
 
 STAGES = ("train", "val", "test")
@@ -57,12 +59,13 @@ class Classifier(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.log_metrics("train")
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], logger=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
 
     def on_validation_epoch_end(self) -> None:
+        self.check_finite("val", {"loss": torch.cat([losses for losses, *_ in self.seen["val"]]).mean()})
         self.log_metrics("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -94,11 +97,27 @@ class Classifier(LightningModule):
         self.metric(f"{stage}/loss").update(losses)
         self.metric(f"{stage}/accuracy").update(logits, labels)
         for name in (f"{stage}/loss", f"{stage}/accuracy"):
-            self.log(name, self.metric(name))
+            self.log(name, self.metric(name), logger=stage == "test")  # run/epoch_end.py hands on the others
         return logits, labels
 
     def metric(self, name: str) -> Metric:
         return cast(Metric, self.metrics[name])
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """A step whose loss or gradient is not finite ends the run before it changes the weights."""
+        trainer: Any = self.trainer
+        if trainer.scaler is None:  # which has fp16's own answer to it
+            norm = get_total_norm([weights.grad for weights in self.parameters() if weights.grad is not None])
+            self.check_finite("train", {"loss": self.seen["train"][-1][0].mean(), "norm of the gradient": norm})
+
+    def check_finite(self, stage: str, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            if not value.isfinite():
+                epoch, step = self.current_epoch + 1, self.global_step + 1
+                raise UserError(
+                    f"{stage}: the {name} is {value.item()} in epoch {epoch}, at step {step}; nothing of it was kept. "
+                    "Lower optimizer.lr; run=FOLDER goes on from the last finished epoch."
+                )
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Frees the gradients as soon as they are used, rather than after the next forward pass."""
@@ -107,6 +126,14 @@ class Classifier(LightningModule):
 
     def optimizer_zero_grad(self, *_: Any) -> None:
         """That is done."""
+
+    def on_train_start(self) -> None:
+        """A run that goes on restores its optimizer's state; its values are those of the config, where one may have
+        been changed.
+        """
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group.update(optimizer.defaults)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.parameters())

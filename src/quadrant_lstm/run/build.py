@@ -6,7 +6,6 @@ from typing import Any
 import lightning.pytorch as pl
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -15,11 +14,10 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.geometry import Shape
-from quadrant_lstm.run.folder import BEST, LAST
-from quadrant_lstm.run.metrics import EpochMetrics
+from quadrant_lstm.run.checkpoint import WholeCheckpoints
+from quadrant_lstm.run.epoch_end import Best, EpochEnd
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.reseed import Reseed
-from quadrant_lstm.run.speed import Speed
 
 
 def build(group: str, node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
@@ -61,23 +59,12 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         "trainer",
         others,
         precision=resolve(cfg.trainer.precision, cfg.trainer.get("accelerator", "auto")),
-        logger=[*chosen["logger"], EpochMetrics(folder, cfg.trainer.max_epochs)],
+        logger=chosen["logger"],
+        plugins=[WholeCheckpoints()],
         callbacks=[
             *chosen["callbacks"],
-            checkpoint_file(folder / BEST, monitor="val/accuracy", mode="max"),
-            checkpoint_file(folder / LAST),
-            Speed(),
+            Best(folder),
+            EpochEnd(folder),
             Reseed(cfg.seed),
         ],
-    )
-
-
-def checkpoint_file(file: Path, **options: Any) -> ModelCheckpoint:
-    """Written at the end of an epoch, over the one before: a run goes on from there."""
-    return ModelCheckpoint(
-        dirpath=file.parent,
-        filename=file.stem,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-        **options,
     )

@@ -12,7 +12,9 @@ What is in it:
         events.out.tfevents  for TensorBoard
 """
 
+import contextlib
 import itertools
+import os
 from pathlib import Path
 
 from quadrant_lstm.errors import UserError
@@ -54,3 +56,27 @@ def find_run(run: str | None, holding: Path = CONFIG) -> Path:
     if not (folder / CONFIG).is_file():
         raise UserError(f"run: {run} is no run folder: it has no {CONFIG}; give one like outputs/<date>/<time>.")
     return folder
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """The file there is the one before or the one after, whatever ends the process: it is written beside its place,
+    made safe on the disk, and renamed. Raises UserError where it cannot be written; nothing is lost.
+    """
+    staged = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with staged.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(staged, file)
+        folder = os.open(file.parent, os.O_RDONLY)
+        os.fsync(folder)  # the new name too
+        os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise UserError(
+            f"{file}: cannot be written ({error.strerror}); what stood there is whole: mend that, and go on with "
+            "run=FOLDER."
+        ) from error

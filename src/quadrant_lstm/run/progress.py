@@ -1,6 +1,6 @@
 """A progress bar while an epoch trains: loss, accuracy, images per second, time left of the run.
 
-Drawn on a terminal only; the line an epoch (run/metrics.py) is for files.
+Drawn on a terminal only; the line an epoch (run/epoch_end.py) is for files.
 """
 
 import time

@@ -5,30 +5,30 @@ Where the folder holds a last.ckpt already, training goes on from there.
 
 import json
 import logging
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from quadrant_lstm.config.command import TERMINATED
 from quadrant_lstm.dashboard.hyperparameters import write_hyperparameters
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
-from quadrant_lstm.run.folder import BEST, LAST, PROVENANCE, RESULTS
-from quadrant_lstm.run.load import read_checkpoint
-from quadrant_lstm.run.metrics import last_epoch
+from quadrant_lstm.run.checkpoint import read_checkpoint
+from quadrant_lstm.run.epoch_end import Best, EpochEnd, last_epoch
+from quadrant_lstm.run.folder import BEST, CONFIG, LAST, PROVENANCE, RESULTS, write_whole
+from quadrant_lstm.run.launch import launch
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run.quiet import quiet_lightning
-from quadrant_lstm.run.speed import Speed
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def train(cfg: DictConfig) -> float:
@@ -40,17 +40,22 @@ def train(cfg: DictConfig) -> float:
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
     trainer = build_trainer(cfg, folder)
-    if trainer.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
-        # Lightning would start the whole sweep again in each of its processes
-        raise UserError(f"trainer.devices: {cfg.trainer.devices}, but a sweep's jobs take one; leave out -m.")
+    environment: Any = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size > 1 and not environment.creates_processes_externally:
+        launch(trainer.num_devices, folder)
+        return json.loads((folder / RESULTS).read_text())["val/accuracy"]
     log.info(as_text(stages(classifier.network, data.frame_shape)))
+    changed = keep_changes(cfg, folder) if trainer.is_global_zero else ""
     if trainer.is_global_zero and not (folder / PROVENANCE).exists():
         write_json(folder / PROVENANCE, provenance(cfg, data))
 
     start = str(folder / LAST) if (folder / LAST).exists() else None
     if start:
-        log.info(f"going on with {shown(folder)} after its last finished epoch")
-    best: Any = trainer.checkpoint_callback
+        log.info(f"going on with {shown(folder)} after its last finished epoch{changed}")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard) and trainer.is_global_zero:
+            logger.go_on_from(read_checkpoint(folder / LAST)["global_step"] if start else 0)
+    best = find(trainer, Best)
     make_ready()
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
@@ -60,8 +65,10 @@ def train(cfg: DictConfig) -> float:
         trained = training_results(trainer, classifier, folder) if trainer.is_global_zero else {}
         val_accuracy = round(best.best_model_score.item(), 6)
         trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
-    except SystemExit:  # Lightning's answer to Ctrl-C
+    except SystemExit as end:  # Lightning's answer to Ctrl-C, or ours to SIGTERM
         log.info(f"interrupted; go on with: python train.py run={shown(folder)}")
+        if end.code == TERMINATED:
+            raise
         raise KeyboardInterrupt from None
 
     if trainer.is_global_zero:
@@ -82,15 +89,27 @@ def refuse_finished(folder: Path, max_epochs: int) -> None:
         )
 
 
+def keep_changes(cfg: DictConfig, folder: Path) -> str:
+    """The run's config.yaml is the one that it last went on with. Returns what was changed."""
+    if OmegaConf.to_container(cfg) == OmegaConf.to_container(OmegaConf.load(folder / CONFIG)):
+        return ""
+    write_whole(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())
+    return f", with {' '.join(HydraConfig.get().overrides.task)}"
+
+
 def training_results(trainer: Any, classifier: Classifier, folder: Path) -> dict[str, Any]:
     last = last_epoch(folder) or {}
     return {
         "best_epoch": read_checkpoint(folder / BEST)["epoch"] + 1,
         "epochs": int(last["epoch"]),
-        "seconds": round(next(c for c in trainer.callbacks if isinstance(c, Speed)).seconds, 1),
+        "seconds": round(find(trainer, EpochEnd).seconds, 1),
         "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
         "samples_per_second": float(last["train/samples_per_second"]),
     }
+
+
+def find(trainer: Any, kind: type[T]) -> T:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
 
 
 def last_screen(results: dict[str, Any], folder: Path) -> str:
@@ -110,6 +129,4 @@ def shown(folder: Path) -> Path:
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    staged = file.with_suffix(".tmp")
-    staged.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(staged, file)
+    write_whole(file, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,119 @@
+"""The end of an epoch -> a row of metrics.csv, points in the loggers, last.ckpt, and a line on the terminal and in
+train.log; in this order.
+
+So an epoch of which there is a line is safe, and one that was cut off before its checkpoint is done once more and its
+row and points replaced: a run that was interrupted has a row for each epoch, and one only. Epochs count from 1.
+"""
+
+import csv
+import io
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from quadrant_lstm.run.folder import BEST, LAST, METRICS, write_whole
+
+log = logging.getLogger(__name__)
+COLUMNS = (
+    "epoch",
+    "train/loss",
+    "train/accuracy",
+    "val/loss",
+    "val/accuracy",
+    "train/learning_rate",
+    "train/samples_per_second",
+)
+OVER_THE_ONE_BEFORE: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+
+
+class Best(ModelCheckpoint):
+    """best.ckpt, by val/accuracy, also where the run's folder has been moved since it was interrupted."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder / BEST.parent, BEST.stem, monitor="val/accuracy", mode="max", **OVER_THE_ONE_BEFORE)
+        self.file = folder / BEST
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        here: dict[str, Any] = {"dirpath": self.dirpath}
+        if state["best_model_path"]:
+            here |= {"best_model_path": str(self.file), "kth_best_model_path": str(self.file)}
+            here["best_k_models"] = {str(self.file): state["best_model_score"]}
+        super().load_state_dict(state | here)
+
+
+class EpochEnd(ModelCheckpoint):
+    """Also measures train/samples_per_second, of all processes, validation left out, and the seconds that the run has
+    trained for, before an interruption and after it.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(folder / LAST.parent, LAST.stem, **OVER_THE_ONE_BEFORE)
+        self.file = folder / METRICS
+        self.seconds_before = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds_before = state["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.began
+
+    def on_train_start(self, *_: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.images = 0
+        self.start = self.end = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        self.images += len(batch[1])
+        self.end = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any, module: pl.LightningModule) -> None:
+        samples_per_second = self.images * trainer.world_size / (self.end - self.start)
+        metrics = trainer.callback_metrics  # in all processes: they add up here
+        points = {name: metrics[name].item() for name in COLUMNS if name in metrics}
+        points["train/samples_per_second"] = samples_per_second
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
+        row |= {name: round(value, 6) for name, value in points.items()}
+        if trainer.is_global_zero:
+            write_row(self.file, row)
+        for logger in trainer.loggers:
+            logger.log_metrics(points, trainer.global_step - 1)
+            logger.save()
+        super().on_train_epoch_end(trainer, module)
+        log.info(
+            f"epoch {row['epoch']}/{trainer.max_epochs}  "
+            + "  ".join(f"{name} {row[name]:.4f}" for name in COLUMNS[1:5] if name in row)
+            + f"  {samples_per_second:,.0f} images/s  {time.perf_counter() - self.start:.0f} s"
+        )
+
+
+def write_row(file: Path, row: dict[str, Any]) -> None:
+    """In place of that epoch's and all after it."""
+    before = [old for old in read_rows(file) if int(old["epoch"]) < row["epoch"]]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*before, row])
+    write_whole(file, text.getvalue().encode())
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    if not file.exists():
+        return []
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def last_epoch(folder: Path) -> dict[str, str] | None:
+    """The last row of a run's metrics.csv."""
+    rows = read_rows(folder / METRICS)
+    return rows[-1] if rows else None

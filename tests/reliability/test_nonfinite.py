@@ -1,0 +1,116 @@
+"""A loss or gradient that is not finite ends a run before it changes the weights; no NaN is ever a result."""
+
+import json
+import math
+import re
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+
+from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.run.checkpoint import read_checkpoint
+from tests.conftest import TINY, run_folder, script, write_idx_folder
+
+RUNS = 20
+
+
+class Root(nn.Module):
+    """Its loss is finite, its gradient at 0 is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(3))
+
+    def forward(self, frames):
+        return self.weights.sqrt().expand(len(frames), 3)
+
+
+class Explosion(nn.Module):
+    """Its logits are not finite from a batch on."""
+
+    def __init__(self, batch: int):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(3))
+        self.batch = batch
+
+    def forward(self, frames):
+        self.batch -= 1
+        return (self.weights / float(self.batch >= 0)).expand(len(frames), 3)
+
+
+@pytest.fixture
+def data(idx_folder):
+    return SequenceDataModule("idx", str(idx_folder), [[1, 2, 3, 4]], 40, 0, 16, 1)
+
+
+def fit(network, data):
+    classifier = Classifier(network, lambda weights: torch.optim.SGD(weights, lr=1.0), data.frame_shape, 3)
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(classifier, datamodule=data)
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(data):
+    network = Root()
+    with pytest.raises(UserError, match="train: the norm of the gradient is (inf|nan) in epoch 1, at step 1"):
+        fit(network, data)
+    assert network.weights.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("batch", "where"),
+    [(0, "train: the loss is nan in epoch 1, at step 1;"), (7, "train: the loss is nan in epoch 1, at step 8;"),
+     (11, "val: the loss is nan in epoch 1, at step 11;"), (13, "train: the loss is nan in epoch 2, at step 11;")],
+)  # fmt: skip
+def test_the_line_says_stage_epoch_and_step(batch, where, data):
+    with pytest.raises(UserError, match=where):  # 10 batches of training, then 3 of validation
+        fit(Explosion(batch), data)
+
+
+def test_a_run_that_explodes_costs_one_line_and_keeps_its_finite_checkpoint(tmp_path):
+    data = write_idx_folder(tmp_path / "tiny")
+    options = ("data=idx", f"data.root={data}", *TINY, "optimizer=sgd", "trainer.max_epochs=1")
+    done = script("train.py", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = run_folder(tmp_path)
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    blown = script("train.py", f"run={run}", "trainer.max_epochs=2", "optimizer.lr=1e30", cwd=tmp_path)
+    assert blown.returncode == 2
+    assert re.match("train: the (loss|norm of the gradient) is (nan|inf) in epoch 2, at step ", blown.stderr)
+    assert blown.stderr.count("\n") == 1
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+    again = script("train.py", f"run={run}", "optimizer.lr=0.001", cwd=tmp_path)  # max_epochs=2 is kept
+    assert again.returncode == 0, again.stderr
+    assert "going on with" in again.stdout and "with optimizer.lr=0.001" in again.stdout
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1 == 2
+
+
+@pytest.mark.reliability
+@pytest.mark.timeout(1200)
+def test_at_a_hundred_times_the_learning_rate_no_nan_is_a_result(tmp_path, record_figure):
+    stopped = finished = 0
+    for seed in range(RUNS):
+        cwd = tmp_path / str(seed)
+        cwd.mkdir()
+        done = script(
+            "train.py", f"seed={seed}", "optimizer.lr=0.1", "trainer.max_epochs=2", "trainer.limit_train_batches=40",
+            "trainer.limit_val_batches=4", "trainer.limit_test_batches=4", cwd=cwd,
+        )  # fmt: skip
+        run = run_folder(cwd)
+        if (run / "results.json").exists():
+            finished += 1
+            assert math.isfinite(json.loads((run / "results.json").read_text())["test/loss"])
+        else:
+            stopped += 1
+            assert done.returncode == 2
+        for file in run.glob("checkpoints/*.ckpt"):
+            assert all(weights.isfinite().all() for weights in read_checkpoint(file)["state_dict"].values())
+    record_figure(
+        f"at 100 times the learning rate {finished} of {RUNS} runs finished, {stopped} stopped, none with NaN"
+    )

@@ -1,0 +1,126 @@
+"""Several processes are one run: the same figures, and where one fails all end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from quadrant_lstm.run.checkpoint import read_checkpoint
+from quadrant_lstm.run.evaluate import evaluate
+from tests.conftest import ROOT, TINY, left_behind, run_folder, script, write_idx_folder
+
+CPU = ("trainer=ddp", "trainer.accelerator=cpu")
+
+
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.reliability), 3])
+def test_processes_count_each_of_the_10000_test_images_once(processes, tmp_path):
+    done = script(
+        "train.py", *CPU, f"trainer.devices={processes}", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
+        "trainer.limit_val_batches=2", "data.batch_size=32", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = run_folder(tmp_path)
+    results = json.loads((run / "results.json").read_text())
+    assert results["test/images"] == 10000
+    alone = evaluate(run, "cpu")
+    assert alone["test/accuracy"] == results["test/accuracy"]
+    assert alone["test/loss"] == pytest.approx(results["test/loss"], abs=1e-6)
+    assert done.stdout.count("epoch 1/1") == 1, "each process speaks"
+
+
+def test_two_processes_at_half_the_batch_follow_one(tmp_path, record_figure):
+    data = write_idx_folder(tmp_path / "tiny", train=840)
+    options = ("data=idx", f"data.root={data}", *TINY, "model.dropout=0", "trainer.max_epochs=1")  # 50 steps
+    weights = []
+    for name, how in {"one": ("data.batch_size=16",), "two": ("data.batch_size=8", *CPU, "trainer.devices=2")}.items():
+        (tmp_path / name).mkdir()
+        done = script("train.py", *options, *how, cwd=tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        weights.append(read_checkpoint(run_folder(tmp_path / name) / "checkpoints" / "last.ckpt"))
+    one, two = weights
+    assert one["global_step"] == two["global_step"] == 50
+    apart = max((one["state_dict"][name] - two["state_dict"][name]).abs().max().item() for name in one["state_dict"])
+    record_figure(f"two processes are within {apart:.0e} of one after 50 steps")
+    assert apart < 1e-5
+
+
+def test_a_sweep_s_job_on_two_processes_is_one_job(tmp_path):
+    data = write_idx_folder(tmp_path / "tiny")
+    done = script(
+        "train.py", "-m", "data=idx", f"data.root={data}", *TINY, *CPU, "trainer.devices=2", "seed=1,2", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (sweep,) = (tmp_path / "outputs").glob("*/*/*")
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]
+    assert not list((tmp_path / "outputs").glob("2*"))
+    for job, seed in (("0", 1), ("1", 2)):
+        assert json.loads((sweep / job / "provenance.json").read_text())["seed"] == seed
+        assert json.loads((sweep / job / "results.json").read_text())["test/images"] == 70
+
+
+PLANT = """
+import os, signal
+def plant(*_):
+    from quadrant_lstm.model.classifier import Classifier
+    Classifier.training_step = None
+if os.environ.get("LOCAL_RANK"): signal.signal(signal.SIGUSR1, plant)
+"""
+
+
+@pytest.fixture
+def two_processes(tmp_path, monkeypatch):
+    """A run on two processes that has done an epoch, and the two; SIGUSR1 makes the next step raise TypeError."""
+    (tmp_path / "plant").mkdir()
+    (tmp_path / "plant" / "sitecustomize.py").write_text(PLANT)
+    data = write_idx_folder(tmp_path / "tiny")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "plant")}
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", "data=idx", f"data.root={data}", *TINY, *CPU, "trainer.devices=2",
+         "trainer.max_epochs=100000", "trainer.strategy.timeout=5"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    yield process, [int(child) for child in children]
+    process.kill()
+
+
+RAISES = (signal.SIGUSR1, 30, "ended with status 1")
+IS_KILLED = (signal.SIGKILL, 30, "was killed by SIGKILL")
+HANGS = (signal.SIGSTOP, 5 + 15, "ended with status 1")
+
+
+@pytest.mark.parametrize(
+    ("rank", "fault"),
+    [(1, RAISES), (0, IS_KILLED), (1, HANGS),
+     *(pytest.param(*case, marks=pytest.mark.reliability) for case in ((0, RAISES), (1, IS_KILLED), (0, HANGS)))],
+    ids=lambda value: str(value) if isinstance(value, int) else value[0].name,
+)  # fmt: skip
+def test_where_a_process_fails_all_end(rank, fault, two_processes, tmp_path, record_figure):
+    (signum, seconds, says), (process, ranks) = fault, two_processes
+    os.kill(ranks[rank], signum)
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=seconds)
+    took = time.monotonic() - start
+    record_figure(f"process {rank} gets {signum.name}: the other and the run end after {took:.1f} s")
+    assert process.returncode == 2
+    last = errors.splitlines()[-1]
+    assert says in last, errors
+    assert last.endswith("from the last finished epoch.")
+    assert not left_behind(tmp_path)
+    assert read_checkpoint(run_folder(tmp_path) / "checkpoints" / "last.ckpt")["epoch"] >= 0
+
+
+def test_the_processes_end_with_the_one_that_started_them(two_processes, tmp_path):
+    process, _ = two_processes
+    process.kill()
+    process.wait()
+    time.sleep(0.5)
+    assert not left_behind(tmp_path)

@@ -1,0 +1,225 @@
+"""Malformed input of every kind: one line that names file and reason, exit status 2, at once, in little memory.
+
+Each is a process of its own. The mistakes of a command line are in tests/config/test_command.py; here they count too.
+"""
+
+import gzip
+import io
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.config.test_command import COMMANDS
+from tests.conftest import ROOT, write_idx, write_idx_folder
+
+SECONDS, MEGABYTES = 5, 500
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+class Touch:
+    """A pickle that makes a file, where it is executed."""
+
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+def idx_header(*sizes: int) -> bytes:
+    return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes)
+
+
+def zeros_gz(header: bytes, megabytes: int) -> bytes:
+    """A few kilobytes that unpack to that much."""
+    file = io.BytesIO()
+    with gzip.open(file, "wb") as packed:
+        packed.write(header)
+        for _ in range(megabytes):
+            packed.write(bytes(2**20))
+    return file.getvalue()
+
+
+DATA: dict[str, Callable[[Path], object]] = {
+    f"{IMAGES}: empty": lambda data: (data / IMAGES).write_bytes(b""),
+    f"{IMAGES}: text": lambda data: (data / IMAGES).write_text("these are no images"),
+    f"{IMAGES}: half a header": lambda data: (data / IMAGES).write_bytes(idx_header(200, 8, 8)[:7]),
+    f"{IMAGES}: no pixels": lambda data: (data / IMAGES).write_bytes(idx_header(200, 8, 8)),
+    f"{IMAGES}: cut": lambda data: (data / IMAGES).write_bytes((data / IMAGES).read_bytes()[:-9]),
+    f"{IMAGES}: too long": lambda data: (data / IMAGES).write_bytes((data / IMAGES).read_bytes() + b"more"),
+    f"{IMAGES}: labels": lambda data: shutil.copy(data / LABELS, data / IMAGES),
+    f"{IMAGES}: floats": lambda data: (data / IMAGES).write_bytes(b"\0\0\x0d\3" + bytes(12)),
+    f"{IMAGES}: promises 2**96 bytes": lambda data: (data / IMAGES).write_bytes(idx_header(*[2**32 - 1] * 3)),
+    f"{IMAGES}: none": lambda data: write_idx(data / IMAGES, np.zeros((0, 8, 8))),
+    f"{IMAGES}: odd": lambda data: write_idx(data / IMAGES, np.zeros((200, 9, 8))),
+    f"{IMAGES}: a folder": lambda data: ((data / IMAGES).unlink(), (data / IMAGES).mkdir()),
+    f"{IMAGES}: missing": lambda data: (data / IMAGES).unlink(),
+    f"{IMAGES}: no gzip": lambda data: (data / IMAGES).rename(data / f"{IMAGES}.gz"),
+    f"{IMAGES}: a gzip bomb": lambda data: (
+        (data / f"{IMAGES}.gz").write_bytes(zeros_gz(idx_header(200, 8, 8), 600)), (data / IMAGES).unlink()),
+    f"{LABELS}: too few": lambda data: write_idx(data / LABELS, np.zeros(199)),
+    f"{LABELS}: images": lambda data: shutil.copy(data / IMAGES, data / LABELS),
+    "t10k-images-idx3-ubyte: smaller": lambda data: write_idx(data / "t10k-images-idx3-ubyte", np.zeros((70, 4, 4))),
+    "t10k-labels-idx1-ubyte: unknown": lambda data: write_idx(data / "t10k-labels-idx1-ubyte", np.full(70, 200)),
+}  # fmt: skip
+
+
+def zip_pickle(file: Path) -> None:
+    torch.save(Touch(), file)
+
+
+def tar_pickle(file: Path) -> None:
+    with tarfile.open(file, "w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            content = pickle.dumps(Touch())
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+CHECKPOINTS: dict[str, Callable[[Path], object]] = {
+    "missing": lambda file: file.unlink(),
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("weights"),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:5000]),
+    "a flipped byte": lambda file: file.write_bytes(file.read_bytes()[:-300] + b"?" + file.read_bytes()[-299:]),
+    "a pickle": lambda file: file.write_bytes(pickle.dumps(Touch())),
+    "a pickle in torch's archive": zip_pickle,
+    "a pickle in torch's old archive": tar_pickle,
+    "somebody's weights": lambda file: torch.save({"state_dict": {"a": torch.ones(1)}}, file),
+    "a folder": lambda file: (file.unlink(), file.mkdir()),
+}
+
+
+def replace(old: str, new: str) -> Callable[[Path], object]:
+    def change(config: Path) -> None:
+        assert old in config.read_text()
+        config.write_text(config.read_text().replace(old, new))
+
+    return change
+
+
+NETWORK = "_target_: quadrant_lstm.model.network.CNNLSTM"
+CONFIGS: dict[str, Callable[[Path], object]] = {
+    "missing": lambda config: config.unlink(),
+    "empty": lambda config: config.write_text(""),
+    "no YAML": lambda config: config.write_text("model: [5"),
+    "a list": lambda config: config.write_text("- 1"),
+    "bytes": lambda config: config.write_bytes(bytes(range(256))),
+    "another's": lambda config: config.write_text("model: {layers: 3}"),
+    "os.system": replace(NETWORK, "_target_: os.system"),
+    "torch.load": replace(NETWORK, "_target_: torch.load"),
+    "numpy.load": replace(NETWORK, "_target_: numpy.load"),
+    "torch.hub.load": replace(NETWORK, "_target_: torch.hub.load"),
+    "write_text": replace(NETWORK, "_target_: pathlib.Path.write_text"),
+    "subprocess behind ours": replace(NETWORK, "_target_: quadrant_lstm.run.launch.subprocess.run"),
+    "a function of ours": replace(NETWORK, "_target_: quadrant_lstm.run.folder.write_whole"),
+    "hydra's": lambda config: config.write_text(
+        config.read_text() + "hydra: {callbacks: {a: {_target_: os.system, command: touch executed}}}"
+    ),
+    "a python object": lambda config: config.write_text("model: !!python/object/apply:os.system ['touch executed']"),
+    "another network": replace("lstm_units: 5", "lstm_units: 6"),
+    "a value out of range": replace("dropout: 0.25", "dropout: 2"),
+    "an unknown key": replace("dropout: 0.25", "dropuot: 0.25"),
+    "an interpolation to nothing": replace("dropout: 0.25", "dropout: ${nothing}"),
+}
+
+
+def bomb(file: Path, width: int, height: int) -> None:
+    """A PNG that says it is that large, and holds a row."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(width + 1))
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+
+
+def png(**options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(file, "png", **options)
+    return file.getvalue()
+
+
+PICTURES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("a seven"),
+    "cut": lambda file: file.write_bytes(png()[:60]),
+    "a broken chunk": lambda file: file.write_bytes(png().replace(b"IDAT", b"IDXX")),
+    "a bomb": lambda file: bomb(file, 60_000, 60_000),
+    "a smaller bomb": lambda file: bomb(file, 10_000, 9_000),
+    "a page": lambda file: file.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>"),
+    "an array": lambda file: np.save(file.open("wb"), np.zeros(3)),
+    "a folder without pictures": lambda file: file.mkdir(),
+}
+
+
+def measured(command: tuple[str, ...], cwd: Path) -> tuple[int, str, float, float]:
+    """Exit status, stderr, seconds and megabytes of a process."""
+    start = time.monotonic()
+    with (cwd.parent / "stderr").open("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, ROOT / command[0], *command[1:]], cwd=cwd, stdout=subprocess.DEVNULL, stderr=errors
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        errors.seek(0)
+        return os.waitstatus_to_exitcode(status), errors.read(), time.monotonic() - start, usage.ru_maxrss / 1024
+
+
+def prepare(finished_run: Path, folder: Path) -> dict[str, tuple[tuple[str, ...], str, Path]]:
+    """Name -> the command, a word that its line must hold, and where it is run."""
+    cases = {}
+
+    def place(kind: str, name: str) -> Path:
+        made = folder / f"{kind}-{len(cases)}"
+        made.mkdir()
+        return made
+
+    for name, break_it in DATA.items():
+        cwd = place("data", name)
+        break_it(write_idx_folder(cwd / "tiny"))
+        cases[f"data: {name}"] = (("train.py", "data=idx", "data.root=tiny"), name.partition(":")[0], cwd)
+    for kind, file, broken in (
+        ("checkpoint", "checkpoints/best.ckpt", CHECKPOINTS), ("config", ".hydra/config.yaml", CONFIGS),
+    ):  # fmt: skip
+        for name, break_it in broken.items():
+            cwd = place(kind, name)
+            shutil.copytree(finished_run, cwd / "run")
+            break_it(cwd / "run" / file)
+            cases[f"{kind}: {name}"] = (("evaluate.py", "run=run"), "" if kind == "config" else "best.ckpt", cwd)
+    for name, break_it in PICTURES.items():
+        cwd = place("picture", name)
+        break_it(cwd / "picture.png")
+        cases[f"picture: {name}"] = (("predict.py", f"run={finished_run}", "images=picture.png"), "picture.png", cwd)
+    for command, line in COMMANDS.items():
+        cwd = place("command", " ".join(command))
+        cases[f"command: {' '.join(command)}"] = (command, line, cwd)
+    return cases
+
+
+@pytest.mark.reliability
+@pytest.mark.timeout(1800)
+def test_rubbish_costs_one_line(finished_run, tmp_path, record_figure):
+    cases, longest, largest, wrong = prepare(finished_run, tmp_path), 0.0, 0.0, []
+    assert len(cases) >= 60
+    for name, (command, word, cwd) in cases.items():
+        before = sorted(cwd.rglob("*"))
+        status, errors, seconds, megabytes = measured(command, cwd)
+        longest, largest = max(longest, seconds), max(largest, megabytes)
+        if status != 2 or errors.count("\n") != 1 or word not in errors or seconds > SECONDS or megabytes > MEGABYTES:
+            wrong.append(f"{name}: status {status}, {seconds:.1f} s, {megabytes:.0f} MB: {errors}")
+        if sorted(cwd.rglob("*")) != before:
+            wrong.append(f"{name}: left something behind")
+    record_figure(f"{len(cases)} malformed inputs: {len(wrong)} wrong; at most {longest:.1f} s and {largest:.0f} MB")
+    assert not wrong, "\n".join(wrong)
