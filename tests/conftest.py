@@ -22,8 +22,18 @@ TINY = (
 )
 
 
+@pytest.fixture
+def record_figure(record_property):
+    """A test's figure: pytest ends with a list of them."""
+
+    def record(figure: str) -> None:
+        record_property("figure", figure)
+
+    return record
+
+
 def pytest_terminal_summary(terminalreporter):
-    """The figures that tests recorded (tests/reliability/conftest.py)."""
+    """The figures that tests recorded with record_figure."""
     figures = [
         text
         for reports in terminalreporter.stats.values()

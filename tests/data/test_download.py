@@ -1,12 +1,16 @@
 """torchvision's own download, from a server on this machine that holds a small data set under FashionMNIST's names."""
 
+import contextlib
 import functools
 import gzip
 import hashlib
 import http.server
+import multiprocessing
+import random
 import threading
+import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torchvision.datasets
@@ -15,6 +19,8 @@ from quadrant_lstm.data.download import download
 from quadrant_lstm.data.images import IDX_FILES, load_images
 from quadrant_lstm.errors import UserError
 from tests.conftest import write_idx_folder
+
+KILLS = 20
 
 
 @pytest.fixture
@@ -32,6 +38,12 @@ def mirror(tmp_path, monkeypatch):
             requests.append(self.path)
             super().do_GET()
 
+        def copyfile(self, source, outputfile):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                while piece := source.read(512):
+                    time.sleep(0.003)
+                    outputfile.write(piece)
+
         def log_message(self, *_):
             pass
 
@@ -45,16 +57,43 @@ def mirror(tmp_path, monkeypatch):
     server.server_close()
 
 
-def test_a_data_set_is_fetched_once_by_many_at_a_time(mirror, tmp_path):
+def fetching(folder: Path) -> multiprocessing.Process:
+    """A process that does it; forked, so that it knows the mirror."""
+    process = multiprocessing.get_context("fork").Process(target=download, args=("FashionMNIST", folder))
+    process.start()
+    return process
+
+
+def test_a_data_set_is_fetched_once_by_eight_that_start_together(mirror, tmp_path, record_figure):
     folder = tmp_path / "cache" / "fashion_mnist"
-    with ThreadPoolExecutor(4) as pool:
-        folders = list(pool.map(lambda _: download("FashionMNIST", folder), range(4)))
-    assert folders == [folder] * 4
+    processes = [fetching(folder) for _ in range(8)]
+    for process in processes:
+        process.join(30)
+    well = sum(process.exitcode == 0 for process in processes)
+    record_figure(f"{well} of 8 processes that start together on an empty data folder are well")
+    assert well == 8
     requests = Counter(mirror[1])
     assert set(requests) == {f"/{name}.gz" for name in IDX_FILES.values()}
     assert max(requests.values()) <= 2  # torchvision looks for redirects first
     assert set(IDX_FILES.values()) <= {file.name for file in folder.iterdir()}
     assert load_images("FashionMNIST", str(folder)).image_shape == (1, 8, 8)
+
+
+def test_a_download_that_is_killed_heals(mirror, tmp_path, record_figure):
+    draw, healed, cut = random.Random(0), 0, 0
+    for number in range(KILLS):
+        folder = tmp_path / str(number) / "fashion_mnist"
+        process = fetching(folder)
+        time.sleep(draw.uniform(0.01, 0.2))
+        process.kill()
+        process.join()
+        cut += not folder.exists()
+        download("FashionMNIST", folder)
+        load_images("FashionMNIST", str(folder))
+        assert {file.name for file in folder.parent.iterdir()} == {"fashion_mnist", ".fashion_mnist.lock"}
+        healed += 1
+    record_figure(f"{healed} of {KILLS} downloads heal after a kill, {cut} of them cut short by it")
+    assert cut > KILLS / 4
 
 
 def test_a_file_with_a_wrong_checksum_is_not_kept(mirror, tmp_path):

@@ -1,11 +1,9 @@
 """Checkpoints are whole or absent; what was damaged since is refused by name."""
 
-import errno
 import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -85,24 +83,3 @@ def test_one_without_a_checksum_is_refused(file):
     torch.save({"weights": torch.ones(1)}, file)
     with pytest.raises(UserError, match="last.ckpt: cannot be read"):
         read_checkpoint(file)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-def test_a_full_disk_costs_one_line_and_the_checkpoint_before_stays(small_disk):
-    file = small_disk / "last.ckpt"
-    write_checkpoint(checkpoint(1), file)
-    with pytest.raises(UserError, match=f"{file}: cannot be written .{os.strerror(errno.ENOSPC)}."):
-        write_checkpoint({"number": 2, "weights": torch.ones(300_000)}, file)
-    assert read_checkpoint(file)["number"] == 1
-    assert list(small_disk.iterdir()) == [file]

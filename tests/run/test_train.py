@@ -93,15 +93,15 @@ def test_the_screen_and_the_log_show_shapes_epochs_and_the_end(finished_run):
         assert "tensorboard --logdir outputs" in text
 
 
-def test_a_run_that_goes_on_is_the_uninterrupted_one_to_the_bit(finished_run, tmp_path):
+def test_a_run_that_goes_on_elsewhere_is_the_uninterrupted_one_to_the_bit(finished_run, tmp_path):
     data = finished_run.parents[2] / "tiny"
     first = script("train.py", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
-    run = run_folder(tmp_path)
-    again = script("train.py", "run=latest", "trainer.max_epochs=3", cwd=tmp_path)
+    run = run_folder(tmp_path).rename(tmp_path / "moved")
+    again = script("train.py", "run=moved", "trainer.max_epochs=3", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert run_folder(tmp_path) == run
-    assert "going on with" in again.stdout
+    assert "going on with moved after its last finished epoch, with trainer.max_epochs=3" in again.stdout
+    assert not list(tmp_path.glob("outputs/*/*"))
     one, two = checkpoint(finished_run), checkpoint(run)
     assert one["epoch"] == two["epoch"] == 2
     for name, value in one["state_dict"].items():

@@ -25,8 +25,8 @@ from omegaconf.errors import OmegaConfBaseException
 from quadrant_lstm.config.check import GROUPS, check, read_config, unknown_key
 from quadrant_lstm.config.defaults import default_config
 from quadrant_lstm.config.signature import signature
-from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.folder import CONFIG, find_run, new_folder
+from quadrant_lstm.errors import DISK, UserError
+from quadrant_lstm.run.folder import CONFIG, OUTPUTS, find_run, new_folder
 from quadrant_lstm.run.launch import end_with_parent, is_launched, tell_parent
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True)  # a s
 def command() -> Iterator[None]:
     """Around Hydra's main: a mistake in the command line or the config is one line, and so are Ctrl-C and SIGTERM."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises what it would print
+    logging.raiseExceptions = False  # a full disk costs lines of train.log, not a traceback for each
     end_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
@@ -50,6 +51,8 @@ def command() -> Iterator[None]:
         raise  # not the user's
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error))
+    except OSError as error:
+        fail(explain_disk(error))
     except KeyboardInterrupt:
         if not is_launched():
             print("interrupted", file=sys.stderr)
@@ -61,14 +64,28 @@ def job() -> Iterator[None]:
     """Around a task: alone, a mistake ends the process; in a sweep it ends this job, and stands in its log."""
     try:
         yield
-    except UserError as error:
+    except (UserError, OSError) as error:
+        mistake = error if isinstance(error, UserError) else explain_disk(error)
         if is_launched():
-            tell_parent(error)
+            tell_parent(mistake)
             sys.exit(2)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
-            fail(error)
-        log.error(error)
-        raise
+            fail(mistake)
+        log.error(mistake)
+        raise mistake from None
+
+
+def explain_disk(error: OSError) -> UserError:
+    """Whatever wrote: TensorBoard's writer has no name for its file."""
+    if error.errno not in DISK:
+        raise error
+    if not HydraConfig.initialized():
+        return UserError(f"{error.filename or OUTPUTS}: cannot be written ({error.strerror}); run in another folder.")
+    folder = HydraConfig.get().runtime.output_dir
+    return UserError(
+        f"{folder}: cannot be written ({error.strerror}); the last finished epoch is safe: mend that, and go on with "
+        f"run={folder}."
+    )
 
 
 def fail(error: Exception) -> NoReturn:
@@ -90,6 +107,8 @@ class BeforeRun(Callback):
                 raise UserError(f"hydra.run.dir: {folder} holds a run; go on with it by run={folder}, or name another.")
         except UserError as error:
             fail(error)
+        except OmegaConfBaseException as error:
+            fail(explain(error))
 
 
 def go_on_with_run(arguments: list[str]) -> list[str]:
@@ -113,6 +132,8 @@ def go_on_with_run(arguments: list[str]) -> list[str]:
 
 def explain(error: Exception) -> UserError:
     """Hydra's or OmegaConf's error -> one line with a remedy."""
+    if isinstance(cause := innermost(error), UserError):  # of ${new_folder:...}
+        return cause
     if isinstance(error, OverrideParseException):
         return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. model.lstm_units=64.")
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -122,6 +143,10 @@ def explain(error: Exception) -> UserError:
     if isinstance(error, ConfigCompositionException) and key and str(error).startswith("Could not override"):
         return explain_key(key)
     return UserError(error)
+
+
+def innermost(error: BaseException) -> BaseException:
+    return innermost(error.__context__) if error.__context__ else error
 
 
 def explain_key(key: str) -> UserError:

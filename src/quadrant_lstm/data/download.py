@@ -1,13 +1,14 @@
 """The name of a torchvision data set in MNIST's format -> a folder with its four IDX files, fetched once.
 
 torchvision checks each file against its MD5. The files are fetched into a folder beside their place and moved there
-when all are whole; processes that start together wait for the first of them.
+when all are whole; processes that start together wait for the first of them, and what a killed one left is fetched
+anew.
 """
 
 import contextlib
 import io
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import torchvision.datasets
@@ -35,13 +36,16 @@ def download(dataset: str, folder: Path) -> Path:
 
 
 def fetch(kind: type[torchvision.datasets.MNIST], folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as staging:
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                files = Path(kind(staging, download=True).raw_folder)
-        except (RuntimeError, OSError) as error:
-            raise UserError(
-                f"data.dataset: {kind.__name__} could not be downloaded from {' or '.join(kind.mirrors)} ({error}); "
-                f"connect to the internet, or put {', '.join(IDX_FILES.values())} into {folder}."
-            ) from error
+    staging = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.redirect_stdout(io.StringIO()):
+            files = Path(kind(staging, download=True).raw_folder)
         os.replace(files, folder)
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"data.dataset: {kind.__name__} could not be downloaded from {' or '.join(kind.mirrors)} ({error}); "
+            f"connect to the internet, or put {', '.join(IDX_FILES.values())} into {folder}."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

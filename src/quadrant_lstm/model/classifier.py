@@ -97,7 +97,9 @@ class Classifier(LightningModule):
         self.metric(f"{stage}/loss").update(losses)
         self.metric(f"{stage}/accuracy").update(logits, labels)
         for name in (f"{stage}/loss", f"{stage}/accuracy"):
-            self.log(name, self.metric(name), logger=stage == "test")  # run/epoch_end.py hands on the others
+            self.log(
+                name, self.metric(name), logger=None if stage == "test" else False
+            )  # run/epoch_end.py hands on the others
         return logits, labels
 
     def metric(self, name: str) -> Metric:

@@ -1,9 +1,12 @@
-"""What Lightning says by itself -> only what a user can act on."""
+"""What Lightning and TensorBoard say by themselves -> only what a user can act on."""
 
 import logging
+import threading
 import warnings
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from quadrant_lstm.errors import DISK
 
 
 def quiet_lightning() -> None:
@@ -19,3 +22,10 @@ def quiet_lightning() -> None:
         "sync_dist=True",  # the metrics sync themselves, and the rest is equal in all processes
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")
+    threading.excepthook = quiet_writer
+
+
+def quiet_writer(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer is a thread; what ended it is raised at the next point, in the main thread too."""
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in DISK):
+        threading.__excepthook__(failed)

@@ -1,0 +1,71 @@
+"""A disk that is full or read-only costs one line, and what was there stays."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.checkpoint import read_checkpoint, write_checkpoint
+from tests.conftest import TINY, run_folder, script, write_idx_folder
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(small_disk):
+    file = small_disk / "last.ckpt"
+    write_checkpoint({"number": 1}, file)
+    with pytest.raises(UserError, match=f"{file}: cannot be written .{os.strerror(errno.ENOSPC)}."):
+        write_checkpoint({"number": 2, "weights": torch.ones(300_000)}, file)
+    assert read_checkpoint(file)["number"] == 1
+    assert list(small_disk.iterdir()) == [file]
+
+
+def fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as opened:
+        try:
+            while opened.write(bytes(4096)):
+                pass
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+
+
+def test_a_run_costs_one_line_and_goes_on_when_there_is_room(small_disk, tmp_path):
+    data = write_idx_folder(tmp_path / "tiny")
+    options = ("data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1")
+    done = script("train.py", *options, cwd=small_disk)
+    assert done.returncode == 0, done.stderr
+    run = run_folder(small_disk)
+    files = {file: file.read_bytes() for file in run.glob("checkpoints/*")}
+
+    fill(small_disk / "full")
+    full = script("train.py", f"run={run}", "trainer.max_epochs=2", cwd=small_disk)
+    assert full.returncode == 2
+    assert full.stderr.count("\n") == 1 and "cannot be written (No space left on device)" in full.stderr, full.stderr
+    assert {file: file.read_bytes() for file in run.glob("checkpoints/*")} == files
+
+    (small_disk / "full").unlink()
+    again = script("train.py", f"run={run}", "trainer.max_epochs=2", cwd=small_disk)
+    assert again.returncode == 0, again.stderr
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1 == 2
+
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for command in ((f"run={run}", "trainer.max_epochs=3"), options, ("-m", *options)):
+        shut = script("train.py", *command, cwd=small_disk)
+        assert shut.returncode == 2
+        assert shut.stderr.count("\n") == 1 and "(Read-only file system)" in shut.stderr, shut.stderr
+        assert "epoch " not in shut.stdout.replace("finished epoch", "")
+    assert script("evaluate.py", f"run={run}", cwd=small_disk).returncode == 0  # which writes nothing
