@@ -118,6 +118,19 @@ def test_where_a_process_fails_all_end(rank, fault, two_processes, tmp_path, rec
     assert read_checkpoint(run_folder(tmp_path) / "checkpoints" / "last.ckpt")["epoch"] >= 0
 
 
+def listening(pid: int) -> set[str]:
+    """Addresses, as /proc/net/tcp writes them."""
+    inodes = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+    tables = [Path(f"/proc/{pid}/net/{kind}").read_text().splitlines() for kind in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
+
+
+def test_the_processes_listen_to_this_machine_only(two_processes):
+    for pid in two_processes[1]:
+        assert listening(pid) == {"0100007F"}  # 127.0.0.1
+
+
 def test_the_processes_end_with_the_one_that_started_them(two_processes, tmp_path):
     process, _ = two_processes
     process.kill()

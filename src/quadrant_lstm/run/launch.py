@@ -1,8 +1,8 @@
 """A run on several devices -> a process for each, watched from here: where one fails, all end. Imports no torch.
 
 Lightning would start the others from the first, with the command line that it finds: in a sweep, the whole sweep once
-more. Here each process gets this job's own command, its overrides and its folder, and finds the others by the address
-in its environment. However this one ends, none is left: on Linux the kernel kills them with it.
+more. Here each process gets this job's own command, its overrides and its folder, and the address where all meet, which
+no other machine reaches. However this one ends, none is left: on Linux the kernel kills them with it.
 """
 
 import ctypes
@@ -13,14 +13,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_original_cwd, to_absolute_path
 
 from quadrant_lstm.errors import UserError
 
-# In the environment of the processes: this one's number, and the pipe that takes what a user is to read.
-PARENT, MISTAKES = "QUADRANT_LSTM_PARENT", "QUADRANT_LSTM_MISTAKES"
+# In the environment of the processes: this one's number, the pipe that takes what a user is to read, the socket where
+# the first of them hears the others.
+PARENT, MISTAKES, LISTENER = "QUADRANT_LSTM_PARENT", "QUADRANT_LSTM_MISTAKES", "QUADRANT_LSTM_LISTENER"
 GRACE = 8.0  # seconds to end by themselves
 SET_PDEATHSIG = 1  # man 2 prctl
 
@@ -30,16 +32,21 @@ Process = subprocess.Popen[bytes]
 def launch(count: int, folder: Path) -> None:
     """Comes back when all have done their work. Raises UserError where one fails."""
     mistakes, theirs = os.pipe()
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} | os.environ
-    environment |= {PARENT: str(os.getpid()), MISTAKES: str(theirs)}
+    listener = socket.create_server(("127.0.0.1", 0))
+    fds = (theirs, listener.fileno())
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listener.getsockname()[1])}
+    environment |= {PARENT: str(os.getpid()), MISTAKES: str(theirs), LISTENER: str(listener.fileno())}
+    if sys.platform == "linux":
+        environment |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     command, processes = job_command(folder), []
     try:
         for rank in range(count):
             mine = environment | {"LOCAL_RANK": str(rank)}
-            processes.append(subprocess.Popen(command, env=mine, cwd=get_original_cwd(), pass_fds=(theirs,)))
+            processes.append(subprocess.Popen(command, env=mine, cwd=get_original_cwd(), pass_fds=fds))
         failed = watch(processes)
     finally:
         stop(processes)
+        listener.close()
         os.close(theirs)
         with os.fdopen(mistakes) as lines:
             mistake = lines.readline()
@@ -97,12 +104,6 @@ def job_command(folder: Path) -> list[str]:
     ]
 
 
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
-
-
 # What the processes call.
 
 
@@ -116,6 +117,13 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(os.environ[PARENT]):
             sys.exit(1)  # it has ended before
+
+
+def meeting_place() -> dict[str, Any]:
+    """Arguments of torch.distributed.TCPStore, but for the number of processes."""
+    mine = os.environ["LOCAL_RANK"] == "0"
+    address = {"host_name": os.environ["MASTER_ADDR"], "port": int(os.environ["MASTER_PORT"]), "is_master": mine}
+    return address | ({"master_listen_fd": int(os.environ[LISTENER])} if mine else {})
 
 
 def tell_parent(mistake: UserError) -> None:
