@@ -65,7 +65,7 @@ class Classifier(LightningModule):
         self.measure("val", batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.check_finite("val", {"loss": torch.cat([losses for losses, *_ in self.seen["val"]]).mean()})
+        self.check_finite("val", "loss", torch.cat([losses for losses, *_ in self.seen["val"]]).mean())
         self.log_metrics("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -110,16 +110,17 @@ class Classifier(LightningModule):
         trainer: Any = self.trainer
         if trainer.scaler is None:  # which has fp16's own answer to it
             norm = get_total_norm([weights.grad for weights in self.parameters() if weights.grad is not None])
-            self.check_finite("train", {"loss": self.seen["train"][-1][0].mean(), "norm of the gradient": norm})
+            if not norm.isfinite():
+                self.check_finite("train", "loss", self.seen["train"][-1][0].mean())
+                self.check_finite("train", "norm of the gradient", norm)
 
-    def check_finite(self, stage: str, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            if not value.isfinite():
-                epoch, step = self.current_epoch + 1, self.global_step + 1
-                raise UserError(
-                    f"{stage}: the {name} is {value.item()} in epoch {epoch}, at step {step}; nothing of it was kept. "
-                    "Lower optimizer.lr; run=FOLDER goes on from the last finished epoch."
-                )
+    def check_finite(self, stage: str, name: str, value: Tensor) -> None:
+        if not value.isfinite():
+            epoch, step = self.current_epoch + 1, self.global_step + 1
+            raise UserError(
+                f"{stage}: the {name} is {value.item()} in epoch {epoch}, at step {step}; nothing of it was kept. "
+                "Lower optimizer.lr; run=FOLDER goes on from the last finished epoch."
+            )
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Frees the gradients as soon as they are used, rather than after the next forward pass."""
