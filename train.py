@@ -5,8 +5,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from quadrant_lstm.config.arguments import go_on
 from quadrant_lstm.config.check import check
-from quadrant_lstm.config.command import command, go_on_with_run, job
+from quadrant_lstm.config.command import command, job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -20,5 +21,5 @@ def main(cfg: DictConfig) -> float:
 
 if __name__ == "__main__":
     with command():
-        sys.argv[1:] = go_on_with_run(sys.argv[1:])
+        sys.argv[1:] = go_on(sys.argv[1:])
         main()

@@ -23,7 +23,14 @@ IMAGES = 4000
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen:
     command = [sys.executable, ROOT / "train.py", *arguments]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=hears_ctrl_c
+    )
+
+
+def hears_ctrl_c() -> None:
+    """As in a terminal, also where pytest runs in the background of a shell, which turns it off."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until_done(cwd: Path, after: float) -> int:
@@ -110,16 +117,19 @@ PROCESSES = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 def test_a_signal_ends_a_run_at_once_and_it_can_go_on(name, how, tmp_path):
     write_idx_folder(tmp_path / "tiny", train=IMAGES)
     process = start(*how, *OPTIONS, "trainer.max_epochs=1000", cwd=tmp_path)
-    for line in process.stdout:
-        if line.startswith("epoch 2/"):
-            break
+    while not any(read_checkpoint(last)["epoch"] for last in tmp_path.glob("outputs/**/last.ckpt")):
+        assert process.poll() is None
+        time.sleep(0.1)
     process.send_signal(getattr(signal, name))
     sent = time.monotonic()
-    output, _ = process.communicate()
+    output, _ = process.communicate(timeout=60)
     assert time.monotonic() - sent < 10
     assert process.returncode == 128 + getattr(signal, name), output
     assert "Traceback" not in output
     (last,) = tmp_path.glob("outputs/**/last.ckpt")
-    assert f"go on with: python train.py run={last.parent.parent.relative_to(tmp_path)}" in output
+    run = last.parent.parent.relative_to(tmp_path)
+    assert (
+        f"python train.py sweep={run.parent}" if how == SWEEP else f"go on with: python train.py run={run}"
+    ) in output
     assert read_checkpoint(last)["epoch"] >= 1
     assert not left_behind(tmp_path)

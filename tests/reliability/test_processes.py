@@ -56,7 +56,7 @@ def test_a_sweep_s_job_on_two_processes_is_one_job(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "outputs").glob("*/*/*")
-    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv", "sweep.html"]
     assert not list((tmp_path / "outputs").glob("2*"))
     for job, seed in (("0", 1), ("1", 2)):
         assert json.loads((sweep / job / "provenance.json").read_text())["seed"] == seed

@@ -1,6 +1,7 @@
 import csv
 
-from quadrant_lstm.run.epoch_end import last_epoch, write_row
+from quadrant_lstm.run.epoch_end import write_row
+from quadrant_lstm.run.folder import last_epoch
 
 
 def rows(folder):

@@ -166,18 +166,6 @@ def test_a_run_goes_on_with_its_own_config(finished_run, words):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_sweep_leaves_a_folder_a_job(tmp_path):
-    data = write_idx_folder(tmp_path / "tiny")
-    done = script(
-        "train.py", "-m", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1", "model.lstm_units=5,16",
-        "seed=1,2", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (sweep,) = (tmp_path / "outputs/sweeps").glob("*/*")
-    parameters = [json.loads((sweep / str(job) / "results.json").read_text())["parameters"] for job in range(4)]
-    assert parameters[0] == parameters[1] < parameters[2] == parameters[3]
-
-
 def test_each_precision_of_the_trainer_trains(tmp_path):
     data = write_idx_folder(tmp_path / "tiny")
     done = script(

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from quadrant_lstm.benchmark.peers import PEERS, Torch, ours
 from quadrant_lstm.benchmark.report import EPOCH, KERAS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Failed, Worker
-from quadrant_lstm.run.epoch_end import last_epoch
+from quadrant_lstm.run.folder import last_epoch
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 TRAINED = {kind: f"python train.py trainer.precision={precision}" for kind, precision in PRECISION.items()}

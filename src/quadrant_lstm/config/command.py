@@ -22,11 +22,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.config.check import GROUPS, check, read_config, unknown_key
+from quadrant_lstm.config.check import check, unknown_key
 from quadrant_lstm.config.defaults import default_config
 from quadrant_lstm.config.signature import signature
 from quadrant_lstm.errors import DISK, UserError
-from quadrant_lstm.run.folder import CONFIG, OUTPUTS, find_run, new_folder
+from quadrant_lstm.run.folder import OUTPUTS, new_folder
 from quadrant_lstm.run.launch import end_with_parent, is_launched, tell_parent
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,10 @@ def job() -> Iterator[None]:
             fail(mistake)
         log.error(mistake)
         raise mistake from None
+    except Exception as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            log.exception(f"{type(error).__name__}: {error}")
+        raise
 
 
 def explain_disk(error: OSError) -> UserError:
@@ -109,25 +113,6 @@ class BeforeRun(Callback):
             fail(error)
         except OmegaConfBaseException as error:
             fail(explain(error))
-
-
-def go_on_with_run(arguments: list[str]) -> list[str]:
-    """`run=PATH ...` -> the arguments that make Hydra compose that run's own config, in its own folder."""
-    runs = [argument.partition("=")[2] for argument in arguments if argument.startswith("run=")]
-    if not runs or runs[-1] in ("", "null"):
-        return arguments
-    if {"-m", "--multirun"} & set(arguments):
-        raise UserError("run: a sweep makes new runs; leave out -m, or run=.")
-    folder = find_run(runs[-1]).absolute()
-    read_config(folder / CONFIG)  # before Hydra does: it builds what it finds under `hydra`
-    others = [argument for argument in arguments if not argument.startswith("run=")]
-    for argument in others:
-        key = argument.partition("=")[0].lstrip("+~")
-        if key in (*GROUPS, "experiment") or key.startswith("model."):
-            raise UserError(f"{argument}: a run goes on with its own config; change single values, or start a new run.")
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    where = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
-    return [*where, f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null", "hydra/job_logging=run", *others]
 
 
 def explain(error: Exception) -> UserError:

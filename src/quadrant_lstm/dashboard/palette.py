@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 ORDERING_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377")
+GROUP_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#994455", "#004488")
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -15,7 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from quadrant_lstm.run.folder import BEST, LAST, METRICS, write_whole
+from quadrant_lstm.run.folder import BEST, LAST, METRICS, read_rows, write_whole
 
 log = logging.getLogger(__name__)
 COLUMNS = (
@@ -104,16 +104,3 @@ def write_row(file: Path, row: dict[str, Any]) -> None:
     writer.writeheader()
     writer.writerows([*before, row])
     write_whole(file, text.getvalue().encode())
-
-
-def read_rows(file: Path) -> list[dict[str, str]]:
-    if not file.exists():
-        return []
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
-
-
-def last_epoch(folder: Path) -> dict[str, str] | None:
-    """The last row of a run's metrics.csv."""
-    rows = read_rows(folder / METRICS)
-    return rows[-1] if rows else None

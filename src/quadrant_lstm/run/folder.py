@@ -13,6 +13,7 @@ What is in it:
 """
 
 import contextlib
+import csv
 import itertools
 import os
 from pathlib import Path
@@ -21,11 +22,13 @@ from quadrant_lstm.errors import UserError
 
 OUTPUTS = Path("outputs")
 CONFIG = Path(".hydra", "config.yaml")
+OVERRIDES = Path(".hydra", "overrides.yaml")
 BEST = Path("checkpoints", "best.ckpt")
 LAST = Path("checkpoints", "last.ckpt")
 RESULTS = Path("results.json")
 PROVENANCE = Path("provenance.json")
 METRICS = Path("metrics.csv")
+LOG = Path("train.log")
 
 
 def new_folder(wanted: str) -> str:
@@ -80,3 +83,21 @@ def write_whole(file: Path, content: bytes) -> None:
             f"{file}: cannot be written ({error.strerror}); what stood there is whole: mend that, and go on with "
             "run=FOLDER."
         ) from error
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    if not file.exists():
+        return []
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def last_epoch(folder: Path) -> dict[str, str] | None:
+    """The last row of a run's metrics.csv."""
+    rows = read_rows(folder / METRICS)
+    return rows[-1] if rows else None
+
+
+def quoted(folder: Path) -> str:
+    """As Hydra's grammar reads it."""
+    return "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_original_cwd, to_absolute_path
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.folder import quoted
 
 # In the environment of the processes: this one's number, the pipe that takes what a user is to read, the socket where
 # the first of them hears the others.
@@ -90,7 +91,6 @@ def how(status: int) -> str:
 def job_command(folder: Path) -> list[str]:
     hydra = HydraConfig.get()
     where = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return [
         sys.executable,
         to_absolute_path(sys.argv[0]),
@@ -98,7 +98,7 @@ def job_command(folder: Path) -> list[str]:
         f"--config-name={hydra.job.config_name}",
         *hydra.overrides.hydra,
         *hydra.overrides.task,
-        f"hydra.run.dir='{quoted}'",
+        f"hydra.run.dir={quoted(folder)}",
         "hydra.output_subdir=null",
         "hydra.mode=RUN",
     ]
@@ -113,9 +113,14 @@ def is_launched() -> bool:
 
 def end_with_parent() -> None:
     """Called as the process starts."""
-    if is_launched() and sys.platform == "linux":
+    if is_launched():
+        end_with(int(os.environ[PARENT]))
+
+
+def end_with(parent: int) -> None:
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ[PARENT]):
+        if os.getppid() != parent:
             sys.exit(1)  # it has ended before
 
 

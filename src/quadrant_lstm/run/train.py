@@ -20,8 +20,8 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.checkpoint import read_checkpoint
-from quadrant_lstm.run.epoch_end import Best, EpochEnd, last_epoch
-from quadrant_lstm.run.folder import BEST, CONFIG, LAST, PROVENANCE, RESULTS, write_whole
+from quadrant_lstm.run.epoch_end import Best, EpochEnd
+from quadrant_lstm.run.folder import BEST, CONFIG, LAST, PROVENANCE, RESULTS, last_epoch, write_whole
 from quadrant_lstm.run.launch import launch
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.provenance import provenance

@@ -1,0 +1,117 @@
+"""A sweep's jobs -> a process each, `n_jobs` at once, each on a GPU of its own where there are several.
+
+Chosen by conf/hydra/launcher/local.yaml. Hydra's basic launcher runs all jobs in its own process: one that is killed
+ends the sweep. Joblib's shares a pool, which a killed job breaks, and gives out no GPUs; submitit's local one imports
+torch for each job and starts all at once.
+"""
+
+import functools
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from quadrant_lstm.config.values import Count
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.folder import LOG
+from quadrant_lstm.sweep.jobs import Job, jobs
+
+EVERY = 0.2  # seconds between two looks at the jobs
+
+
+class LocalLauncher(Launcher):
+    def __init__(self, n_jobs: Count):
+        self.n_jobs = n_jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        import torch
+
+        from quadrant_lstm.run import train  # noqa: F401  once for all jobs
+        from quadrant_lstm.sweep.processes import start, stop
+        from quadrant_lstm.sweep.table import JobTable
+
+        waiting = jobs(Path(self.config.hydra.sweep.dir), job_overrides, initial_job_idx)
+        returns: dict[int, JobReturn] = {}
+        running: dict[Any, tuple[Job, str | None]] = {}
+        free = devices()
+        with JobTable(list(waiting)) as table:
+            try:
+                while waiting or running:
+                    while waiting and len(running) < self.n_jobs:
+                        job = waiting.pop(0)
+                        if (results := job.results()) is not None:
+                            table.was_done(job)
+                            returns[job.number] = returned(job, results["val/accuracy"])
+                            continue
+                        config = compose(self.hydra_context, self.config, job)
+                        gpu = free.pop(0) if free and self.n_jobs > 1 else None
+                        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+                        threads = max(1, torch.get_num_threads() // self.n_jobs)
+                        process = start(functools.partial(self.work, config), job.folder / LOG, environment, threads)
+                        running[process] = (job, gpu)
+                        table.begins(job, config.trainer.max_epochs)
+                    for process in [process for process in running if not process.is_alive()]:
+                        job, gpu = running.pop(process)
+                        free += [gpu] if gpu is not None else []
+                        error = why_failed(job, process.exitcode)
+                        table.ends(job, error)
+                        results = job.results() or {}
+                        returns[job.number] = returned(job, results.get("val/accuracy"), error)
+                    table.refresh()
+                    time.sleep(EVERY)
+            finally:
+                stop(running)
+        return [returns[number] for number in sorted(returns)]
+
+    def work(self, config: DictConfig) -> bool:
+        """In the job's process."""
+        HydraConfig.instance().set_config(config)
+        done = run_job(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=config,
+            job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
+        )  # fmt: skip
+        return done.status == JobStatus.COMPLETED
+
+
+def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
+    composed = context.config_loader.load_sweep_config(config, list(job.overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = composed.hydra.job.num = job.number
+    return composed
+
+
+def devices() -> list[str]:
+    """The GPUs, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def why_failed(job: Job, status: int) -> str | None:
+    if status == 0:
+        return None
+    if status > 0:
+        return job.error() or f"ended with status {status}"
+    from quadrant_lstm.run.launch import how
+
+    error = f"{how(status)}{'; perhaps there was no memory left' if status == -9 else ''}"
+    with (job.folder / LOG).open("a") as log:
+        log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {error}\n")
+    return error
+
+
+def returned(job: Job, value: float | None, error: str | None = None) -> JobReturn:
+    if error:
+        return JobReturn(overrides=job.overrides, status=JobStatus.FAILED, _return_value=UserError(error))
+    return JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=value)

@@ -1,0 +1,77 @@
+"""A sweep's results -> pictures for its report."""
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from quadrant_lstm.dashboard.palette import GROUP_COLOURS, new_figure
+from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.sweep.report import Group, spread
+
+PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
+
+
+def draw_curves(groups: Sequence[Group]) -> Figure:
+    """The validation error of each group by epoch; the best in colour, the others grey."""
+    figure = new_figure(9, 4.5)
+    axes = figure.subplots()
+    for rank, group in reversed(list(enumerate(groups))):
+        curve = group.curve()
+        errors = [max(100 * (1 - accuracy), 0.01) for accuracy in curve.values()]
+        if rank < len(GROUP_COLOURS):
+            axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=str(group))
+        else:
+            axes.plot(list(curve), errors, color="#cccccc", linewidth=1, zorder=1)
+    axes.set(xlabel="epoch", ylabel="validation error, mean over seeds", yscale="log")
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.yaxis.set_minor_formatter(PERCENT if axes.get_ylim()[1] < 10 * axes.get_ylim()[0] else "")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3, which="both")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    return figure
+
+
+def draw_effects(jobs: Sequence[Job]) -> Figure:
+    """For each swept key: the val/accuracy of each job by its value, and their mean with its 95 % interval."""
+    results = {job.number: found["val/accuracy"] for job in jobs if (found := job.results())}
+    keys = [key for key in jobs[0].swept if key != "seed"] or list(jobs[0].swept) or ["all"]
+    columns = min(len(keys), 3)
+    rows = -(-len(keys) // columns)
+    figure = new_figure(3.2 * columns + 0.6, 3.0 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, key in zip(panels, keys, strict=False):
+        values: dict[str, list[float]] = {}
+        for job in jobs:
+            if job.number in results:
+                values.setdefault(job.swept.get(key, ""), []).append(100 * results[job.number])
+        ordered = sorted(values, key=as_number)
+        for at, value in enumerate(ordered):
+            offsets = [at + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
+            axes.plot(offsets, values[value], "o", color="#999999", markersize=3, alpha=0.7)
+            mean = spread(values[value])
+            axes.errorbar(at, mean.mean, yerr=mean.half or 0, fmt="o", color=GROUP_COLOURS[0], capsize=3)
+        axes.set_xticks(range(len(ordered)), ordered, rotation=30 if max(map(len, ordered)) > 8 else 0)
+        axes.set(title=key, xlim=(-0.5, len(ordered) - 0.3))
+        axes.title.set_fontsize(10)
+        axes.grid(alpha=0.3, axis="y")
+    for axes in panels[len(keys) :]:
+        axes.set_visible(False)
+    figure.supylabel("val/accuracy, %", fontsize=10)
+    return figure
+
+
+def as_number(value: str) -> tuple[float, str]:
+    try:
+        return (float(value), value)
+    except ValueError:
+        return (float("inf"), value)
+
+
+def as_svg(figure: Figure) -> str:
+    """Without the XML header, to stand in a page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]

@@ -1,0 +1,194 @@
+"""A sweep's jobs -> sweep.csv and sweep.html: what was swept, how it came out over the seeds, ranked by val/accuracy.
+
+Jobs that differ in the seed only are one group. An interval is 95 % of the mean, by Student's t. Imports no torch.
+"""
+
+import contextlib
+import csv
+import html
+import io
+import math
+import shlex
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rich
+
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.folder import METRICS, read_rows, write_whole
+from quadrant_lstm.sweep.jobs import Job, read_jobs, swept
+
+RESULTS = ("val/accuracy", "test/accuracy", "test/loss", "best_epoch", "epochs", "seconds", "parameters",
+           "samples_per_second")  # fmt: skip
+# The 0.975 quantile of Student's t, for 1, 2, ... degrees of freedom; 1.96 beyond.
+T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+     2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Of the mean: `half` is half of its 95 % interval, None for a single value."""
+
+    mean: float
+    half: float | None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2%}" + ("" if self.half is None else f" ± {100 * self.half:.2f}")
+
+
+def spread(values: Sequence[float]) -> Spread:
+    if len(values) < 2:
+        return Spread(values[0], None)
+    quantile = T[len(values) - 2] if len(values) - 2 < len(T) else 1.96
+    return Spread(statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
+
+
+class Group:
+    """Jobs that differ in their seed only."""
+
+    def __init__(self, jobs: Sequence[Job]):
+        self.jobs = jobs
+        self.swept = {key: value for key, value in jobs[0].swept.items() if key != "seed"}
+        self.results = {job.number: results for job in jobs if (results := job.results())}
+
+    def __str__(self) -> str:
+        return " ".join(f"{key}={value}" for key, value in self.swept.items()) or "all"
+
+    def spread(self, name: str) -> Spread | None:
+        values = [results[name] for results in self.results.values()]
+        return spread(values) if values else None
+
+    def curve(self) -> dict[int, float]:
+        """Epoch -> mean val/accuracy of the jobs that have done it."""
+        points: dict[int, list[float]] = {}
+        for job in self.jobs:
+            for row in read_rows(job.folder / METRICS):
+                if row["val/accuracy"]:
+                    points.setdefault(int(row["epoch"]), []).append(float(row["val/accuracy"]))
+        return {epoch: statistics.mean(values) for epoch, values in sorted(points.items())}
+
+
+def grouped(jobs: Sequence[Job]) -> list[Group]:
+    """The best first, by the mean of val/accuracy; those without a result last."""
+    found: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+    for job in jobs:
+        found.setdefault(tuple((key, value) for key, value in job.swept.items() if key != "seed"), []).append(job)
+    groups = [Group(some) for some in found.values()]
+    return sorted(groups, key=lambda group: -mean.mean if (mean := group.spread("val/accuracy")) else math.inf)
+
+
+@contextlib.contextmanager
+def reported(sweep: Path) -> Iterator[None]:
+    """Whatever ends the sweep, the report is written; jobs that failed are named."""
+    try:
+        yield
+    finally:
+        jobs = write_report(sweep)
+        rich.get_console().print(last_screen(sweep, jobs), markup=False, highlight=False, soft_wrap=True)
+    missing = [job for job in jobs if job.results() is None]
+    if missing:
+        named = "; ".join(
+            f"{job.number} ({job}): {job.error() or 'did not end'}".replace(" ():", ":") for job in missing
+        )
+        raise UserError(
+            f"sweep: {len(missing)} of {len(jobs)} jobs failed: {named}. The others are done; these once more: "
+            f"python train.py sweep={sweep}"
+        )
+
+
+def write_report(sweep: Path) -> list[Job]:
+    jobs = read_jobs(sweep)
+    groups = grouped(jobs)
+    write_whole(sweep / "sweep.csv", table(groups).encode())
+    write_whole(sweep / "sweep.html", page(sweep, jobs, groups).encode())
+    return jobs
+
+
+def last_screen(sweep: Path, jobs: Sequence[Job]) -> str:
+    done = sum(job.results() is not None for job in jobs)
+    best = grouped(jobs)[0] if jobs else None
+    lines = []
+    if best and (val := best.spread("val/accuracy")):
+        lines.append(f"best           {best}  val/accuracy {val}  test/accuracy {best.spread('test/accuracy')}")
+    lines.append(f"sweep folder   {sweep}  ({done} of {len(jobs)} jobs done)")
+    lines.append(f"report         {sweep / 'sweep.html'}")
+    if done < len(jobs):
+        lines.append(f"go on with     python train.py sweep={sweep}")
+    return "\n".join(lines)
+
+
+def table(groups: Sequence[Group]) -> str:
+    """A row a job, the best group first."""
+    text = io.StringIO(newline="")
+    keys = list(groups[0].jobs[0].swept) if groups else []
+    over_seeds = ("val/accuracy mean", "val/accuracy 95 %", "test/accuracy mean", "test/accuracy 95 %")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["rank", "job", *keys, *RESULTS, *over_seeds, "error"])
+    for rank, group in enumerate(groups, 1):
+        means = [group.spread(name) for name in RESULTS[:2]]
+        over = [shown(value) for mean in means for value in ((mean.mean, mean.half) if mean else (None, None))]
+        for job in group.jobs:
+            results: dict[str, Any] = group.results.get(job.number, {})
+            error = "" if results else job.error() or ""
+            writer.writerow(
+                [rank, job.number, *job.swept.values(), *(results.get(k, "") for k in RESULTS), *over, error]
+            )
+    return text.getvalue()
+
+
+def shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .9em .25em 0; text-align: right }
+th { border-bottom: 1px solid #999; font-weight: 600 } td:first-child, th:first-child { text-align: left }
+tr.best td { font-weight: 600 } code, pre { background: #f4f4f4; padding: .1em .3em } .failed { color: #a00 }
+svg { max-width: 100%; height: auto }
+"""
+
+
+def page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
+    """Self-contained."""
+    from quadrant_lstm.sweep.pictures import as_svg, draw_curves, draw_effects
+
+    done = sum(job.results() is not None for job in jobs)
+    keys = list(groups[0].swept) if groups else []
+    missing = [job for job in jobs if job.results() is None]
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(sweep.name)}</title>",
+        f"<style>{STYLE}</style><h1>Sweep {html.escape(str(sweep))}</h1>",
+        f"<p><code>python train.py -m {html.escape(shlex.join(swept(sweep)))}</code></p>",
+        f"<p>{done} of {len(jobs)} jobs done. Ranked by <code>val/accuracy</code> of the best epoch, mean over seeds "
+        "± half of its 95 % interval; the test images are not used to rank.</p><table><tr>",
+        *(f"<th>{html.escape(name)}</th>" for name in ("rank", *keys, "seeds", "val/accuracy", "test/accuracy",
+                                                       "parameters", "seconds")),
+        "</tr>",
+    ]  # fmt: skip
+    for rank, group in enumerate(groups, 1):
+        if not group.results:
+            continue
+        some = list(group.results.values())
+        cells = [
+            rank, *group.swept.values(), len(some), group.spread("val/accuracy"), group.spread("test/accuracy"),
+            f"{some[0]['parameters']:,}", f"{statistics.mean(one['seconds'] for one in some):.0f}",
+        ]  # fmt: skip
+        row = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
+        parts.append(f"<tr{' class=best' if rank == 1 else ''}>{row}</tr>")
+    parts.append("</table>")
+    if missing:
+        parts.append("<h2>Not done</h2><ul>")
+        for job in missing:
+            last = job.last_epoch()
+            stands = job.error() or (f"ended after epoch {last['epoch']}" if last else "not begun")
+            parts.append(f"<li class=failed>job {job.number} {html.escape(str(job))}: {html.escape(stands)}")
+        parts.append(f"</ul><p>Go on with <code>python train.py sweep={html.escape(str(sweep))}</code></p>")
+    if any(group.curve() for group in groups):
+        parts += ["<h2>Curves</h2>", as_svg(draw_curves(groups))]
+    if done:
+        parts += ["<h2>What each value does</h2>", as_svg(draw_effects(jobs))]
+    return "\n".join([*parts, "</html>\n"])

@@ -1,0 +1,106 @@
+"""A sweep's jobs -> a table on a terminal that follows them; elsewhere, a line for each that begins or ends."""
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+
+import rich
+from rich.live import Live
+from rich.table import Table
+
+from quadrant_lstm.sweep.jobs import Job
+
+WAITS, RUNS, DONE, FAILED = "waits", "runs", "done", "failed"
+STYLES = {WAITS: "dim", RUNS: "bold", DONE: "green", FAILED: "red"}
+
+
+class JobTable:
+    def __init__(self, jobs: Sequence[Job]):
+        self.jobs = jobs
+        self.states = dict.fromkeys((job.number for job in jobs), WAITS)
+        self.began: dict[int, tuple[float, int]] = {}  # when, and after which epoch
+        self.epochs: dict[int, int] = {}
+        self.took: list[float] = []
+        self.console = rich.get_console()
+        self.live = Live(console=self.console, auto_refresh=False, transient=False)
+
+    def __enter__(self) -> "JobTable":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.refresh()
+        self.live.stop()
+
+    def begins(self, job: Job, epochs: int) -> None:
+        """`epochs` is how many it is to do in all."""
+        done = job.last_epoch()
+        self.states[job.number] = RUNS
+        self.began[job.number] = (time.monotonic(), int(done["epoch"]) if done else 0)
+        self.epochs[job.number] = epochs
+        self.say(job, f"goes on after epoch {done['epoch']}" if done else "begins")
+
+    def ends(self, job: Job, error: str | None) -> None:
+        self.states[job.number] = FAILED if error else DONE
+        self.took.append(time.monotonic() - self.began[job.number][0])
+        results = job.results()
+        accuracy = f"val/accuracy {results['val/accuracy']:.4f}  " if results else ""
+        self.say(job, error or f"done  {accuracy}{self.took[-1]:.0f} s")
+
+    def was_done(self, job: Job) -> None:
+        self.states[job.number] = DONE
+        self.say(job, "was done before")
+
+    def say(self, job: Job, what: str) -> None:
+        if not self.console.is_terminal:
+            self.console.print(f"job {job.number}  {job}  {what}", markup=False, highlight=False, soft_wrap=True)
+
+    def refresh(self) -> None:
+        if self.console.is_terminal:
+            self.live.update(self.table(), refresh=True)
+
+    def table(self) -> Table:
+        """All that run or failed, and as many of the others as the terminal has lines for."""
+        counts = {state: list(self.states.values()).count(state) for state in STYLES}
+        caption = "  ".join(f"{count} {state}" for state, count in counts.items() if count)
+        table = Table(box=None, caption=f"{caption}  {self.left()}", caption_justify="left")
+        keys = list(self.jobs[0].swept)
+        for name in ("job", *keys, "state", "epoch", "val/accuracy", "left"):
+            table.add_column(name, justify="left" if name in (*keys, "state") else "right")
+        room = max(self.console.height - 4, 8)
+        weight = {RUNS: 0, FAILED: 1, DONE: 2, WAITS: 3}
+        shown = sorted(self.jobs, key=lambda job: (weight[self.states[job.number]], -job.number))[:room]
+        for job in sorted(shown, key=lambda job: job.number):
+            table.add_row(*self.row(job), style=STYLES[self.states[job.number]])
+        return table
+
+    def row(self, job: Job) -> list[str]:
+        state, last = self.states[job.number], job.last_epoch()
+        epoch, accuracy, left = "", "", ""
+        if last:
+            accuracy = f"{float(last.get('val/accuracy') or 'nan'):.4f}"
+            epoch = last["epoch"]
+        if state == RUNS:
+            (start, before), epochs = self.began[job.number], self.epochs[job.number]
+            done = int(epoch or 0)
+            epoch = f"{done}/{epochs}"
+            if done > before:
+                left = short((time.monotonic() - start) / (done - before) * (epochs - done))
+        elif state == DONE and (results := job.results()):
+            accuracy = f"{results['val/accuracy']:.4f}"
+        return [str(job.number), *job.swept.values(), state, epoch, accuracy, left]
+
+    def left(self) -> str:
+        waiting = [state for state in self.states.values() if state in (WAITS, RUNS)]
+        at_once = max(1, list(self.states.values()).count(RUNS))
+        if not self.took or not waiting:
+            return ""
+        return f"about {short(len(waiting) * sum(self.took) / len(self.took) / at_once)} left"
+
+
+def short(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
