@@ -1,6 +1,7 @@
 """What several tests need: the root scripts as processes, and a data set small enough to train on in a second."""
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -53,6 +54,11 @@ def script(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProc
     return subprocess.run(
         [sys.executable, str(ROOT / name), *rest], cwd=cwd, capture_output=True, text=True, timeout=100, **options
     )
+
+
+def hears_ctrl_c() -> None:
+    """As in a terminal, also where pytest runs in the background of a shell, which turns it off."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def write_idx(file: Path, array: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
-from tests.conftest import ROOT, TINY, left_behind, run_folder, write_idx_folder
+from tests.conftest import ROOT, TINY, hears_ctrl_c, left_behind, run_folder, write_idx_folder
 
 OPTIONS = ("data=idx", "data.root=tiny", *TINY)
 EPOCHS = 8
@@ -26,11 +26,6 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen:
     return subprocess.Popen(
         command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=hears_ctrl_c
     )
-
-
-def hears_ctrl_c() -> None:
-    """As in a terminal, also where pytest runs in the background of a shell, which turns it off."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until_done(cwd: Path, after: float) -> int:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from quadrant_lstm.data.images import load_images
-from tests.conftest import ROOT, TINY, run_folder, script, write_idx_folder
+from tests.conftest import ROOT, TINY, hears_ctrl_c, run_folder, script, write_idx_folder
 
 RESULTS = (
     "test/accuracy", "test/loss", "test/images", "val/accuracy", "best_epoch", "epochs", "seconds", "parameters",
@@ -127,7 +127,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(finished_
 def test_ctrl_c_keeps_the_last_finished_epoch_and_says_how_to_go_on(tmp_path):
     data = write_idx_folder(tmp_path / "tiny")
     command = [sys.executable, ROOT / "train.py", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=10000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/2*/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -64,8 +64,8 @@ def job() -> Iterator[None]:
     """Around a task: alone, a mistake ends the process; in a sweep it ends this job, and stands in its log."""
     try:
         yield
-    except (UserError, OSError) as error:
-        mistake = error if isinstance(error, UserError) else explain_disk(error)
+    except (UserError, OSError, OmegaConfBaseException) as error:
+        mistake = explain_disk(error) if isinstance(error, OSError) else explain(error)
         if is_launched():
             tell_parent(mistake)
             sys.exit(2)
@@ -116,7 +116,9 @@ class BeforeRun(Callback):
 
 
 def explain(error: Exception) -> UserError:
-    """Hydra's or OmegaConf's error -> one line with a remedy."""
+    """Hydra's or OmegaConf's error -> one line with a remedy; ours as it is."""
+    if isinstance(error, UserError):
+        return error
     if isinstance(cause := innermost(error), UserError):  # of ${new_folder:...}
         return cause
     if isinstance(error, OverrideParseException):

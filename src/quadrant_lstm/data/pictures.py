@@ -5,6 +5,7 @@ cropped, scaled to 20/28 of the size, and laid with its centre of mass in the mi
 """
 
 import glob
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,9 @@ def find_pictures(images: str | None) -> list[Path]:
 def read_picture(file: Path, image_shape: tuple[int, int, int], invert: bool | None) -> np.ndarray:
     """uint8 [channels, height, width]; `invert=None` inverts a picture whose border is light."""
     channels, height, width = image_shape
+    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # ours is stricter
     try:
-        with Image.open(file) as opened:  # reads the size alone
+        with quiet, Image.open(file) as opened:  # reads the size alone
             if opened.width * opened.height > MOST_PIXELS:
                 raise ValueError(f"{opened.width} x {opened.height}, more than {MOST_PIXELS:,} pixels")
             picture: Image.Image = ImageOps.exif_transpose(opened)
