@@ -7,7 +7,6 @@ for jobs on other machines too, and jobs that fail are counted at the end rather
 
 from pathlib import Path
 
-import rich
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -18,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.launcher import compose
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.console import say
 from quadrant_lstm.run.folder import quoted
 from quadrant_lstm.sweep.jobs import COMMAND, jobs
 from quadrant_lstm.sweep.report import reported
@@ -54,7 +54,7 @@ class PlanSweeper(GridSweeper):
         is_new = OmegaConf.is_interpolation(config.hydra.sweep, "dir")  # and is not made by looking at it
         planned = jobs(Path("new") if is_new else Path(config.hydra.sweep.dir), self.grid(arguments))
         text, wrong = plan(planned, lambda job: compose(context, config, job))
-        rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)
+        say(text)
         if wrong:
             numbers = ", ".join(str(job.number) for job in wrong)
             raise UserError(f"plan: {len(wrong)} of {len(planned)} jobs cannot be: {numbers}; change their values.")

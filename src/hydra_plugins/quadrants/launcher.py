@@ -21,6 +21,7 @@ from omegaconf import DictConfig, open_dict
 from quadrant_lstm.config.values import Count
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import LOG
+from quadrant_lstm.run.launch import how
 from quadrant_lstm.sweep.jobs import Job, jobs
 
 EVERY = 0.2  # seconds between two looks at the jobs
@@ -45,14 +46,14 @@ class LocalLauncher(Launcher):
         running: dict[Any, tuple[Job, str | None]] = {}
         free = devices()
         with JobTable(list(waiting)) as table:
+            for job in [job for job in waiting if job.results() is not None]:
+                waiting.remove(job)
+                table.was_done(job)
+                returns[job.number] = returned(job)
             try:
                 while waiting or running:
                     while waiting and len(running) < self.n_jobs:
                         job = waiting.pop(0)
-                        if (results := job.results()) is not None:
-                            table.was_done(job)
-                            returns[job.number] = returned(job, results["val/accuracy"])
-                            continue
                         config = compose(self.hydra_context, self.config, job)
                         gpu = free.pop(0) if free and self.n_jobs > 1 else None
                         environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
@@ -65,8 +66,7 @@ class LocalLauncher(Launcher):
                         free += [gpu] if gpu is not None else []
                         error = why_failed(job, process.exitcode)
                         table.ends(job, error)
-                        results = job.results() or {}
-                        returns[job.number] = returned(job, results.get("val/accuracy"), error)
+                        returns[job.number] = returned(job, error)
                     table.refresh()
                     time.sleep(EVERY)
             finally:
@@ -103,15 +103,14 @@ def why_failed(job: Job, status: int) -> str | None:
         return None
     if status > 0:
         return job.error() or f"ended with status {status}"
-    from quadrant_lstm.run.launch import how
-
     error = f"{how(status)}{'; perhaps there was no memory left' if status == -9 else ''}"
     with (job.folder / LOG).open("a") as log:
         log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {error}\n")
     return error
 
 
-def returned(job: Job, value: float | None, error: str | None = None) -> JobReturn:
+def returned(job: Job, error: str | None = None) -> JobReturn:
     if error:
         return JobReturn(overrides=job.overrides, status=JobStatus.FAILED, _return_value=UserError(error))
+    value = (job.results() or {}).get("val/accuracy")
     return JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=value)

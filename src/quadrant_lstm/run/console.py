@@ -9,4 +9,8 @@ class ConsoleHandler(logging.Handler):
     """Prints through the console that draws the progress bar, so that neither tears the other."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        rich.get_console().print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        say(self.format(record))
+
+
+def say(text: str) -> None:
+    rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)

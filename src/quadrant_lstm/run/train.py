@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from quadrant_lstm.config.command import TERMINATED
 from quadrant_lstm.dashboard.hyperparameters import write_hyperparameters
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.shapes import as_text, stages
@@ -45,16 +46,9 @@ def train(cfg: DictConfig) -> float:
         launch(trainer.num_devices, folder)
         return json.loads((folder / RESULTS).read_text())["val/accuracy"]
     log.info(as_text(stages(classifier.network, data.frame_shape)))
-    changed = keep_changes(cfg, folder) if trainer.is_global_zero else ""
-    if trainer.is_global_zero and not (folder / PROVENANCE).exists():
-        write_json(folder / PROVENANCE, provenance(cfg, data))
-
     start = str(folder / LAST) if (folder / LAST).exists() else None
-    if start:
-        log.info(f"going on with {shown(folder)} after its last finished epoch{changed}")
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoard) and trainer.is_global_zero:
-            logger.go_on_from(read_checkpoint(folder / LAST)["global_step"] if start else 0)
+    if trainer.is_global_zero:
+        begin(cfg, folder, trainer, data)
     best = find(trainer, Best)
     make_ready()
     try:
@@ -72,13 +66,32 @@ def train(cfg: DictConfig) -> float:
         raise KeyboardInterrupt from None
 
     if trainer.is_global_zero:
-        results = classifier.test_results() | {"val/accuracy": val_accuracy} | trained
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard):
-                write_hyperparameters(logger.experiment, cfg, results, trainer.global_step)
-        write_json(folder / RESULTS, results)
-        log.info(last_screen(results, folder))
+        finish(classifier.test_results() | {"val/accuracy": val_accuracy} | trained, cfg, folder, trainer)
     return val_accuracy
+
+
+def begin(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceDataModule) -> None:
+    """What the folder records before the first step, of a new run or of one that goes on."""
+    changed = keep_changes(cfg, folder)
+    if not (folder / PROVENANCE).exists():
+        write_json(folder / PROVENANCE, provenance(cfg, data))
+    step = 0
+    if (folder / LAST).exists():
+        log.info(f"going on with {shown(folder)} after its last finished epoch{changed}")
+        step = read_checkpoint(folder / LAST)["global_step"]
+    for logger in tensorboards(trainer):
+        logger.go_on_from(step)
+
+
+def finish(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
+    for logger in tensorboards(trainer):
+        write_hyperparameters(logger.experiment, cfg, results, trainer.global_step)
+    write_json(folder / RESULTS, results)
+    log.info(last_screen(results, folder))
+
+
+def tensorboards(trainer: Any) -> list[TensorBoard]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]
 
 
 def refuse_finished(folder: Path, max_epochs: int) -> None:

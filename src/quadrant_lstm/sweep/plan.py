@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from quadrant_lstm.run.build import build, build_data, build_network
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.sweep.table import short
 
 WARM_UP, TIMED = 2, 5  # steps of the probe
 
@@ -105,10 +105,6 @@ def timed(step: Callable[[], None], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     return min(seconds[WARM_UP:])
-
-
-def short(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

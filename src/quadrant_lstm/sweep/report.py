@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rich
-
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.console import say
 from quadrant_lstm.run.folder import METRICS, read_rows, write_whole
 from quadrant_lstm.sweep.jobs import Job, read_jobs, swept
 
@@ -87,7 +86,7 @@ def reported(sweep: Path) -> Iterator[None]:
         yield
     finally:
         jobs = write_report(sweep)
-        rich.get_console().print(last_screen(sweep, jobs), markup=False, highlight=False, soft_wrap=True)
+        say(last_screen(sweep, jobs))
     missing = [job for job in jobs if job.results() is None]
     if missing:
         named = "; ".join(

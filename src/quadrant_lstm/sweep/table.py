@@ -9,6 +9,7 @@ import rich
 from rich.live import Live
 from rich.table import Table
 
+from quadrant_lstm.run.console import say
 from quadrant_lstm.sweep.jobs import Job
 
 WAITS, RUNS, DONE, FAILED = "waits", "runs", "done", "failed"
@@ -57,7 +58,7 @@ class JobTable:
 
     def say(self, job: Job, what: str) -> None:
         if not self.console.is_terminal:
-            self.console.print(f"job {job.number}  {job}  {what}", markup=False, highlight=False, soft_wrap=True)
+            say(f"job {job.number}  {job}  {what}")
 
     def refresh(self) -> None:
         if self.console.is_terminal:
