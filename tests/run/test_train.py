@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,17 @@ def test_a_run_that_goes_on_elsewhere_is_the_uninterrupted_one_to_the_bit(finish
         }
     results = [json.loads((folder / "results.json").read_text()) for folder in (finished_run, run)]
     assert results[0]["test/loss"] == results[1]["test/loss"]
+
+
+def test_a_run_cut_off_between_its_last_epoch_and_its_test_is_tested(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / "results.json").unlink()
+    done = script("train.py", "run=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((folder / "results.json").read_text()) for folder in (finished_run, run))
+    assert one.pop("seconds") >= two.pop("seconds") > 0
+    assert one == two
+    assert (run / "metrics.csv").read_bytes() == (finished_run / "metrics.csv").read_bytes()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(finished_run, tmp_path):

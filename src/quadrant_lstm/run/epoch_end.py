@@ -54,6 +54,7 @@ class EpochEnd(ModelCheckpoint):
         super().__init__(folder / LAST.parent, LAST.stem, **OVER_THE_ONE_BEFORE)
         self.file = folder / METRICS
         self.seconds_before = 0.0
+        self.began: float | None = None  # not at all, where all epochs were done before
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}
@@ -63,7 +64,7 @@ class EpochEnd(ModelCheckpoint):
 
     @property
     def seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.began
+        return self.seconds_before + (0.0 if self.began is None else time.perf_counter() - self.began)
 
     def on_train_start(self, *_: Any) -> None:
         self.began = time.perf_counter()
