@@ -1,5 +1,6 @@
 import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from tensorboard.plugins.hparams import metadata
 from quadrant_lstm import ORDERINGS
 from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.orderings import draw_orderings
+from quadrant_lstm.dashboard.tensorboard import TensorBoard
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,28 @@ def test_writing_events_leaves_tensorflow_alone(tmp_path):
     writer = "from quadrant_lstm.dashboard.tensorboard import TensorBoard; import sys, tensorboard.compat as c"
     events = f"TensorBoard({str(tmp_path)!r}).experiment.add_scalar('a', 1); assert c.tf.__version__ == 'stub'"
     subprocess.run([sys.executable, "-c", f"{writer}; {events}; assert 'tensorflow' not in sys.modules"], check=True)
+
+
+class Ended(Exception):
+    pass
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_a_point_is_written(signum, tmp_path, monkeypatch):
+    def end(*_):
+        raise Ended
+
+    def disturbed(*_):
+        signal.raise_signal(signum)
+        written.append("a point")
+
+    logger, written = TensorBoard(str(tmp_path)), []
+    monkeypatch.setattr(logger.experiment, "add_scalar", disturbed)
+    before = signal.signal(signum, end)
+    try:
+        with pytest.raises(Ended):
+            logger.log_metrics({"a": 1.0}, 0)
+        assert written == ["a point"]
+        assert signal.getsignal(signum) is end
+    finally:
+        signal.signal(signum, before)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.orderings import draw_orderings
+from quadrant_lstm.dashboard.tensorboard import undisturbed
 
 
 class Dashboard(pl.Callback):
@@ -24,4 +25,5 @@ class Dashboard(pl.Callback):
 def add(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-            logger.experiment.add_figure(tag, figure, trainer.global_step)
+            with undisturbed():
+                logger.experiment.add_figure(tag, figure, trainer.global_step)
