@@ -31,6 +31,7 @@ from quadrant_lstm.config.values import (
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of
+from quadrant_lstm.run.folder import BEST, CONFIG, find_run
 
 ROOT = {"seed": Natural, "run": str | None}
 GROUPS = ("data", "model", "optimizer", "trainer")
@@ -90,6 +91,13 @@ def read_config(file: Path) -> DictConfig:
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return cfg
+
+
+def trained_run(run: str | None) -> Path:
+    """The folder that `run=` means, with a network in it and a config that can be read."""
+    folder = find_run(run, BEST)
+    read_config(folder / CONFIG)
+    return folder
 
 
 def check_keys(cfg: DictConfig, kinds: Mapping[str, Any], groups: Iterable[str] = ()) -> None:

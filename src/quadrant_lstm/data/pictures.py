@@ -4,8 +4,10 @@ A picture of the training size is taken as it is. Any other is brought to MNIST'
 cropped, scaled to 20/28 of the size, and laid with its centre of mass in the middle.
 """
 
+import contextlib
 import glob
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,24 +32,34 @@ def find_pictures(images: str | None) -> list[Path]:
         found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not found:
         raise UserError(f"images: {images} matches no picture; give a file, a folder, or a glob in quotes.")
+    for file in found:
+        with opened(file):
+            pass
     return found
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Image.Image]:
+    """Its size is known and within bounds, its pixels are not read yet; raises UserError, also where that fails."""
+    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # ours is stricter
+    try:
+        with quiet, Image.open(file) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise ValueError(f"{picture.width} x {picture.height}, more than {MOST_PIXELS:,} pixels")
+            yield picture
+    except Exception as error:  # each format's decoder has its own
+        raise UserError(f"{file}: cannot be read as a picture ({error}); give a PNG or JPEG file.") from error
 
 
 def read_picture(file: Path, image_shape: tuple[int, int, int], invert: bool | None) -> np.ndarray:
     """uint8 [channels, height, width]; `invert=None` inverts a picture whose border is light."""
     channels, height, width = image_shape
-    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # ours is stricter
-    try:
-        with quiet, Image.open(file) as opened:  # reads the size alone
-            if opened.width * opened.height > MOST_PIXELS:
-                raise ValueError(f"{opened.width} x {opened.height}, more than {MOST_PIXELS:,} pixels")
-            picture: Image.Image = ImageOps.exif_transpose(opened)
-            if picture.has_transparency_data:  # what is transparent counts as white paper
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            picture = picture.convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # each format's decoder has its own
-        raise UserError(f"{file}: cannot be read as a picture ({error}); give a PNG or JPEG file.") from error
+    with opened(file) as original:
+        picture: Image.Image = ImageOps.exif_transpose(original)
+        if picture.has_transparency_data:  # what is transparent counts as white paper
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        picture = picture.convert("L" if channels == 1 else "RGB")
     pixels = np.asarray(picture)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     if invert or (invert is None and border.mean() > 127):
