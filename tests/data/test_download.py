@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torchvision.datasets
+from tqdm import tqdm
 
 from quadrant_lstm.data.download import download
 from quadrant_lstm.data.images import IDX_FILES, load_images
@@ -59,7 +60,12 @@ def mirror(tmp_path, monkeypatch):
 
 def fetching(folder: Path) -> multiprocessing.Process:
     """A process that does it; forked, so that it knows the mirror."""
-    process = multiprocessing.get_context("fork").Process(target=download, args=("FashionMNIST", folder))
+
+    def fetch() -> None:
+        tqdm.set_lock(threading.RLock())  # forked processes share tqdm's own: one killed with it would block all
+        download("FashionMNIST", folder)
+
+    process = multiprocessing.get_context("fork").Process(target=fetch)
     process.start()
     return process
 

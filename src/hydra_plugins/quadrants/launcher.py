@@ -35,44 +35,36 @@ class LocalLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        known = jobs(Path(self.config.hydra.sweep.dir), job_overrides, initial_job_idx)
+        with JobTable(known, len(known)) as table:
+            for job in known:
+                if job.results() is not None:
+                    table.was_done(job)
+            errors = self.run(iter([job for job in known if job.results() is None]), table, lambda job: None)
+        return [returned(job, errors.get(job.number)) for job in known]
+
+    def follow(self, chosen: Iterator[Job], total: int, ended: Callable[[Job], None]) -> None:
+        """Jobs that are chosen one by one, each when there is room for it, by how those before have `ended`."""
+        with JobTable([], total) as table:
+            self.run(chosen, table, ended)
+
+    def run(self, waiting: Iterator[Job], table: JobTable, ended: Callable[[Job], None]) -> dict[int, str | None]:
+        """What each job failed by, or None."""
         import torch
 
         from quadrant_lstm.run import train  # noqa: F401  once for all jobs
         from quadrant_lstm.sweep.processes import start, stop
-        from quadrant_lstm.sweep.table import JobTable
 
-        waiting = jobs(Path(self.config.hydra.sweep.dir), job_overrides, initial_job_idx)
-        returns: dict[int, JobReturn] = {}
+        check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
+        errors: dict[int, str | None] = {}
         running: dict[Any, tuple[Job, str | None]] = {}
         free = devices()
-        with JobTable(list(waiting)) as table:
-            for job in [job for job in waiting if job.results() is not None]:
-                waiting.remove(job)
-                table.was_done(job)
-                returns[job.number] = returned(job)
-            try:
-                while waiting or running:
-                    while waiting and len(running) < self.n_jobs:
-                        job = waiting.pop(0)
-                        config = compose(self.hydra_context, self.config, job)
-                        gpu = free.pop(0) if free and self.n_jobs > 1 else None
-                        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-                        threads = max(1, torch.get_num_threads() // self.n_jobs)
-                        process = start(functools.partial(self.work, config), job.folder / LOG, environment, threads)
-                        running[process] = (job, gpu)
-                        table.begins(job, config.trainer.max_epochs)
-                    for process in [process for process in running if not process.is_alive()]:
-                        job, gpu = running.pop(process)
-                        free += [gpu] if gpu is not None else []
-                        error = why_failed(job, process.exitcode)
-                        table.ends(job, error)
-                        returns[job.number] = returned(job, error)
-                    table.refresh()
-                    time.sleep(EVERY)
-            finally:
-                stop(running)
-        return [returns[number] for number in sorted(returns)]
-
+        following: Job | None = None
+        try:
+            while (following := following or next(waiting, None)) or running:
+                while following and len(running) < self.n_jobs:
+                    job, following = following, None
+                    config = compose(self.hydra_context, self.config, job)
     def work(self, config: DictConfig) -> bool:
         """In the job's process."""
         HydraConfig.instance().set_config(config)

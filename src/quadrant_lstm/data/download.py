@@ -28,17 +28,17 @@ def download(dataset: str, folder: Path) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
+            staging = folder.with_name(f".{folder.name}.part")
+            shutil.rmtree(staging, ignore_errors=True)
             if not folder.is_dir():
-                fetch(kind, folder)
+                fetch(kind, staging, folder)
     except OSError as error:
         raise UserError(f"data.root: {folder} cannot be written ({error.strerror}); give another folder.") from error
     return folder
 
 
-def fetch(kind: type[torchvision.datasets.MNIST], folder: Path) -> None:
-    staging = folder.with_name(f".{folder.name}.part")
+def fetch(kind: type[torchvision.datasets.MNIST], staging: Path, folder: Path) -> None:
     try:
-        shutil.rmtree(staging, ignore_errors=True)
         with contextlib.redirect_stdout(io.StringIO()):
             files = Path(kind(staging, download=True).raw_folder)
         os.replace(files, folder)

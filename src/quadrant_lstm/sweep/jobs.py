@@ -4,6 +4,7 @@ killed and for one on a cluster too. Imports no torch.
     outputs/sweeps/<date>/<time>/
         multirun.yaml        the sweep's command
         0/ 1/ 2/ ...         a run folder a job (run/folder.py)
+        study.db             of a search: Optuna's trials, numbered as the jobs are
         sweep.csv sweep.html the report, written when it ends
 """
 
@@ -16,13 +17,14 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import LOG, OUTPUTS, OVERRIDES, RESULTS, last_epoch
 
 SWEEPS = OUTPUTS / "sweeps"
 COMMAND = "multirun.yaml"
+STUDY = "study.db"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def jobs(sweep: Path, overrides: Iterable[Sequence[str]], first: int = 0) -> lis
 
 def read_jobs(sweep: Path) -> list[Job]:
     """All jobs of a grid, also those not begun; of a search, those that it has begun."""
-    if str(OmegaConf.load(sweep / COMMAND).hydra.sweeper._target_).endswith(".GridSweeper"):
+    if sweeper(sweep)._target_.endswith(".GridSweeper"):
         parsed = OverridesParser.create().parse_overrides(swept(sweep))
         return jobs(sweep, BasicSweeper.split_arguments(parsed, None)[0])
     begun = sorted(int(folder.parents[1].name) for folder in sweep.glob(f"[0-9]*/{OVERRIDES}"))
@@ -76,15 +78,29 @@ def read_jobs(sweep: Path) -> list[Job]:
     ]
 
 
+def sweeper(sweep: Path) -> DictConfig:
+    return OmegaConf.load(sweep / COMMAND).hydra.sweeper
+
+
+def is_search(sweep: Path) -> bool:
+    return "n_trials" in sweeper(sweep)
+
+
+def total(sweep: Path, jobs: Sequence[Job]) -> int:
+    """How many jobs it is to have."""
+    return sweeper(sweep).n_trials if is_search(sweep) else len(jobs)
+
+
 def swept(sweep: Path) -> list[str]:
     """The overrides of the sweep's command."""
     return [str(override) for override in OmegaConf.load(sweep / COMMAND).hydra.overrides.task]
 
 
 def launching(sweep: Path) -> list[str]:
-    """Those that chose its sweeper and launcher."""
+    """Those that chose its sweeper and launcher, the last for each key."""
     overrides = [str(override) for override in OmegaConf.load(sweep / COMMAND).hydra.overrides.hydra]
-    return [one for one in overrides if re.match(r"hydra[/.](sweeper|launcher)[.=]", one) and "_target_" not in one]
+    chose = [one for one in overrides if re.match(r"hydra[/.](sweeper|launcher)[.=]", one) and "_target_" not in one]
+    return list({one.partition("=")[0]: one for one in chose}.values())
 
 
 def find_sweep(sweep: str) -> Path:
