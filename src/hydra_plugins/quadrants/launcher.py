@@ -8,7 +8,7 @@ torch for each job and starts all at once.
 import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from quadrant_lstm.config.check import check_value
 from quadrant_lstm.config.values import Count
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import LOG
 from quadrant_lstm.run.launch import how
 from quadrant_lstm.sweep.jobs import Job, jobs
+from quadrant_lstm.sweep.table import JobTable
 
 EVERY = 0.2  # seconds between two looks at the jobs
 
@@ -32,6 +34,7 @@ class LocalLauncher(Launcher):
         self.n_jobs = n_jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -55,16 +58,32 @@ class LocalLauncher(Launcher):
         from quadrant_lstm.run import train  # noqa: F401  once for all jobs
         from quadrant_lstm.sweep.processes import start, stop
 
-        check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
         errors: dict[int, str | None] = {}
         running: dict[Any, tuple[Job, str | None]] = {}
         free = devices()
-        following: Job | None = None
         try:
-            while (following := following or next(waiting, None)) or running:
-                while following and len(running) < self.n_jobs:
-                    job, following = following, None
+            while True:
+                while len(running) < self.n_jobs and (job := next(waiting, None)):
                     config = compose(self.hydra_context, self.config, job)
+                    gpu = free.pop(0) if free and self.n_jobs > 1 else None
+                    environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+                    threads = max(1, torch.get_num_threads() // self.n_jobs)
+                    work = functools.partial(self.work, config)
+                    running[start(work, job.folder / LOG, environment, threads)] = (job, gpu)
+                    table.begins(job, config.trainer.max_epochs)
+                if not running:
+                    return errors
+                for process in [process for process in running if not process.is_alive()]:
+                    job, gpu = running.pop(process)
+                    free += [gpu] if gpu is not None else []
+                    errors[job.number] = why_failed(job, process.exitcode)
+                    table.ends(job, errors[job.number])
+                    ended(job)
+                table.refresh()
+                time.sleep(EVERY)
+        finally:
+            stop(running)
+
     def work(self, config: DictConfig) -> bool:
         """In the job's process."""
         HydraConfig.instance().set_config(config)

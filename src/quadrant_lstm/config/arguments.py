@@ -14,7 +14,7 @@ def go_on(arguments: list[str]) -> list[str]:
         if plan != "true":
             raise UserError(f"plan: {plan!r} is not true; write plan=true, or leave it out.")
         others = [argument for argument in arguments if not argument.startswith("plan=")]
-        return ["-m", *(one for one in go_on(others) if one not in MULTIRUN), "hydra/sweeper=plan"]
+        return ["-m", *(one for one in go_on(others) if one not in MULTIRUN), "hydra.sweeper.plan=true"]
     run, sweep = value_of("run", arguments), value_of("sweep", arguments)
     if run and sweep:
         raise UserError("run: goes on with one run, sweep= with a sweep; leave out one of them.")

@@ -18,6 +18,8 @@ from quadrant_lstm.run.checkpoint import WholeCheckpoints
 from quadrant_lstm.run.epoch_end import Best, EpochEnd
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.reseed import Reseed
+from quadrant_lstm.sweep.jobs import is_trial
+from quadrant_lstm.sweep.pruning import Pruning
 
 
 def build(group: str, node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
@@ -63,6 +65,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         plugins=[WholeCheckpoints()],
         callbacks=[
             *chosen["callbacks"],
+            *([Pruning(folder)] if is_trial(folder) else []),
             Best(folder),
             EpochEnd(folder),
             Reseed(cfg.seed),

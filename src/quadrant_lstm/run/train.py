@@ -27,6 +27,7 @@ from quadrant_lstm.run.launch import launch
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run.quiet import quiet_lightning
+from quadrant_lstm.sweep.pruning import Pruning
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -112,7 +113,8 @@ def keep_changes(cfg: DictConfig, folder: Path) -> str:
 
 def training_results(trainer: Any, classifier: Classifier, folder: Path) -> dict[str, Any]:
     last = last_epoch(folder) or {}
-    return {
+    pruned = [callback.pruned for callback in trainer.callbacks if isinstance(callback, Pruning)]
+    return ({"pruned": True} if any(pruned) else {}) | {
         "best_epoch": read_checkpoint(folder / BEST)["epoch"] + 1,
         "epochs": int(last["epoch"]),
         "seconds": round(find(trainer, EpochEnd).seconds, 1),

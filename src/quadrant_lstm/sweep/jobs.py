@@ -37,7 +37,7 @@ class Job:
     swept: dict[str, str]
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.swept.items())
+        return " ".join(f"{key}={rounded(value)}" for key, value in self.swept.items())
 
     def results(self) -> dict[str, Any] | None:
         """None before it is done."""
@@ -53,6 +53,11 @@ class Job:
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
         return errors[-1] if errors else None
+
+
+def rounded(value: str) -> str:
+    """As people read it: a number that was drawn has 16 digits."""
+    return f"{float(value):.4g}" if re.fullmatch(r"-?\d+\.\d{5,}|-?\d\.?\d*e-?\d+", value) else value
 
 
 def jobs(sweep: Path, overrides: Iterable[Sequence[str]], first: int = 0) -> list[Job]:
@@ -84,6 +89,11 @@ def sweeper(sweep: Path) -> DictConfig:
 
 def is_search(sweep: Path) -> bool:
     return "n_trials" in sweeper(sweep)
+
+
+def is_trial(folder: Path) -> bool:
+    """Whether a run is one of a search."""
+    return (folder.parent / STUDY).exists()
 
 
 def total(sweep: Path, jobs: Sequence[Job]) -> int:

@@ -1,8 +1,11 @@
 """A sweep's results -> pictures for its report."""
 
 import io
+import itertools
+import math
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -10,6 +13,7 @@ from quadrant_lstm.dashboard.palette import GROUP_COLOURS, new_figure
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.report import Group, spread
 
+MOST_VALUES = 6  # of a key, that are shown one by one
 PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
 
 
@@ -19,19 +23,29 @@ def draw_curves(groups: Sequence[Group]) -> Figure:
     axes = figure.subplots()
     for rank, group in reversed(list(enumerate(groups))):
         curve = group.curve()
-        errors = [max(100 * (1 - accuracy), 0.01) for accuracy in curve.values()]
+        errors = [error(accuracy) for accuracy in curve.values()]
         if rank < len(GROUP_COLOURS):
             axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=str(group))
         else:
             axes.plot(list(curve), errors, color="#cccccc", linewidth=1, zorder=1)
-    axes.set(xlabel="epoch", ylabel="validation error, mean over seeds", yscale="log")
+    scale(axes, "epoch", "validation error, mean over seeds")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    return figure
+
+
+def error(accuracy: float) -> float:
+    """In %, as a logarithmic axis can show it."""
+    return max(100 * (1 - accuracy), 0.01)
+
+
+def scale(axes: Axes, x: str, y: str) -> None:
+    """Whole numbers by errors in %."""
+    axes.set(xlabel=x, ylabel=y, yscale="log")
     axes.yaxis.set_major_formatter(PERCENT)
     axes.yaxis.set_minor_formatter(PERCENT if axes.get_ylim()[1] < 10 * axes.get_ylim()[0] else "")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
-    return figure
 
 
 def draw_effects(jobs: Sequence[Job]) -> Figure:
@@ -47,19 +61,54 @@ def draw_effects(jobs: Sequence[Job]) -> Figure:
         for job in jobs:
             if job.number in results:
                 values.setdefault(job.swept.get(key, ""), []).append(100 * results[job.number])
-        ordered = sorted(values, key=as_number)
-        for at, value in enumerate(ordered):
-            offsets = [at + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
-            axes.plot(offsets, values[value], "o", color="#999999", markersize=3, alpha=0.7)
-            mean = spread(values[value])
-            axes.errorbar(at, mean.mean, yerr=mean.half or 0, fmt="o", color=GROUP_COLOURS[0], capsize=3)
-        axes.set_xticks(range(len(ordered)), ordered, rotation=30 if max(map(len, ordered)) > 8 else 0)
-        axes.set(title=key, xlim=(-0.5, len(ordered) - 0.3))
-        axes.title.set_fontsize(10)
+        if len(values) > MOST_VALUES and all(as_number(value)[0] < math.inf for value in values):
+            draw_scatter(axes, values)
+        else:
+            draw_means(axes, values)
+        axes.set_title(key, fontsize=10)
         axes.grid(alpha=0.3, axis="y")
     for axes in panels[len(keys) :]:
         axes.set_visible(False)
+    lowest, highest = (100 * limit(results.values()) for limit in (min, max))
+    margin = 0.1 * (highest - lowest) or 1
+    panels[0].set_ylim(lowest - margin, highest + margin)  # an interval of two jobs can be ten times as wide
     figure.supylabel("val/accuracy, %", fontsize=10)
+    return figure
+
+
+def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
+    ordered = sorted(values, key=as_number)
+    for at, value in enumerate(ordered):
+        offsets = [at + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
+        axes.plot(offsets, values[value], "o", color="#999999", markersize=3, alpha=0.7)
+        mean = spread(values[value])
+        axes.errorbar(at, mean.mean, yerr=mean.half or 0, fmt="o", color=GROUP_COLOURS[0], capsize=3)
+    axes.set_xticks(range(len(ordered)), ordered, rotation=30 if max(map(len, ordered)) > 8 else 0)
+    axes.set_xlim(-0.5, len(ordered) - 0.3)
+
+
+def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
+    points = [(float(value), accuracy) for value, some in values.items() for accuracy in some]
+    axes.plot(*zip(*points, strict=True), "o", color=GROUP_COLOURS[0], markersize=4, alpha=0.8)
+    lowest, highest = min(points)[0], max(points)[0]
+    if lowest > 0 and highest > 10 * lowest:
+        axes.set_xscale("log")
+
+
+def draw_search(jobs: Sequence[Job]) -> Figure:
+    """The validation error of each trial, and the lowest so far."""
+    figure = new_figure(9, 3.5)
+    axes = figure.subplots()
+    found = [(job.number, error(results["val/accuracy"]), results) for job in jobs if (results := job.results())]
+    for pruned, label in ((False, "trial"), (True, "pruned trial")):
+        some = [(number, y) for number, y, results in found if bool(results.get("pruned")) == pruned]
+        if some:
+            fill = "none" if pruned else GROUP_COLOURS[0]
+            axes.plot(*zip(*some, strict=True), "o", color=GROUP_COLOURS[0], markerfacecolor=fill, label=label)
+    lowest = list(itertools.accumulate((y for _, y, _ in found), min))
+    axes.step([number for number, _, _ in found], lowest, where="post", color=GROUP_COLOURS[1], label="lowest so far")
+    scale(axes, "trial", "validation error")
+    axes.legend(frameon=False, fontsize=9)
     return figure
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.console import say
 from quadrant_lstm.run.folder import METRICS, read_rows, write_whole
-from quadrant_lstm.sweep.jobs import Job, read_jobs, swept
+from quadrant_lstm.sweep.jobs import Job, is_search, read_jobs, rounded, swept, total
 
-RESULTS = ("val/accuracy", "test/accuracy", "test/loss", "best_epoch", "epochs", "seconds", "parameters",
+RESULTS = ("val/accuracy", "test/accuracy", "test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters",
            "samples_per_second")  # fmt: skip
 # The 0.975 quantile of Student's t, for 1, 2, ... degrees of freedom; 1.96 beyond.
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
@@ -54,7 +54,7 @@ class Group:
         self.results = {job.number: results for job in jobs if (results := job.results())}
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.swept.items()) or "all"
+        return " ".join(f"{key}={rounded(value)}" for key, value in self.swept.items()) or "all"
 
     def spread(self, name: str) -> Spread | None:
         values = [results[name] for results in self.results.values()]
@@ -88,14 +88,17 @@ def reported(sweep: Path) -> Iterator[None]:
         jobs = write_report(sweep)
         say(last_screen(sweep, jobs))
     missing = [job for job in jobs if job.results() is None]
-    if missing:
-        named = "; ".join(
-            f"{job.number} ({job}): {job.error() or 'did not end'}".replace(" ():", ":") for job in missing
-        )
+    if not missing:
+        return
+    named = "; ".join(f"{job.number} ({job}): {job.error() or 'did not end'}".replace(" ():", ":") for job in missing)
+    if not is_search(sweep):
         raise UserError(
             f"sweep: {len(missing)} of {len(jobs)} jobs failed: {named}. The others are done; these once more: "
             f"python train.py sweep={sweep}"
         )
+    if len(missing) == len(jobs):
+        raise UserError(f"sweep: all {len(jobs)} trials failed: {named}. Start a new one, with other ranges.")
+    say(f"failed         {named}")  # as some of a search may
 
 
 def write_report(sweep: Path) -> list[Job]:
@@ -106,17 +109,30 @@ def write_report(sweep: Path) -> list[Job]:
     return jobs
 
 
+def epochs(results: Sequence[dict[str, Any]]) -> str:
+    counts = sorted({one["epochs"] for one in results})
+    shown = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return shown + (", pruned" if any(one.get("pruned") for one in results) else "")
+
+
 def last_screen(sweep: Path, jobs: Sequence[Job]) -> str:
-    done = sum(job.results() is not None for job in jobs)
+    done, wanted = sum(job.results() is not None for job in jobs), total(sweep, jobs)
     best = grouped(jobs)[0] if jobs else None
     lines = []
     if best and (val := best.spread("val/accuracy")):
         lines.append(f"best           {best}  val/accuracy {val}  test/accuracy {best.spread('test/accuracy')}")
-    lines.append(f"sweep folder   {sweep}  ({done} of {len(jobs)} jobs done)")
+    lines.append(f"sweep folder   {sweep}  ({done} of {wanted} jobs done)")
     lines.append(f"report         {sweep / 'sweep.html'}")
-    if done < len(jobs):
+    if goes_on(sweep, jobs):
         lines.append(f"go on with     python train.py sweep={sweep}")
     return "\n".join(lines)
+
+
+def goes_on(sweep: Path, jobs: Sequence[Job]) -> bool:
+    """Whether sweep= would find something to do: it gives failed jobs another try, but not a search's."""
+    missing = [job for job in jobs if job.results() is None]
+    ended = [job for job in missing if job.error()] if is_search(sweep) else []
+    return len(jobs) < total(sweep, jobs) or len(ended) < len(missing)
 
 
 def table(groups: Sequence[Group]) -> str:
@@ -153,18 +169,18 @@ svg { max-width: 100%; height: auto }
 
 def page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
     """Self-contained."""
-    from quadrant_lstm.sweep.pictures import as_svg, draw_curves, draw_effects
+    from quadrant_lstm.sweep.pictures import as_svg, draw_curves, draw_effects, draw_search
 
-    done = sum(job.results() is not None for job in jobs)
+    done, wanted = sum(job.results() is not None for job in jobs), total(sweep, jobs)
     keys = list(groups[0].swept) if groups else []
     missing = [job for job in jobs if job.results() is None]
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(sweep.name)}</title>",
         f"<style>{STYLE}</style><h1>Sweep {html.escape(str(sweep))}</h1>",
         f"<p><code>python train.py -m {html.escape(shlex.join(swept(sweep)))}</code></p>",
-        f"<p>{done} of {len(jobs)} jobs done. Ranked by <code>val/accuracy</code> of the best epoch, mean over seeds "
+        f"<p>{done} of {wanted} jobs done. Ranked by <code>val/accuracy</code> of the best epoch, mean over seeds "
         "± half of its 95 % interval; the test images are not used to rank.</p><table><tr>",
-        *(f"<th>{html.escape(name)}</th>" for name in ("rank", *keys, "seeds", "val/accuracy", "test/accuracy",
+        *(f"<th>{html.escape(name)}</th>" for name in ("rank", *keys, "runs", "epochs", "val/accuracy", "test/accuracy",
                                                        "parameters", "seconds")),
         "</tr>",
     ]  # fmt: skip
@@ -173,8 +189,9 @@ def page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
             continue
         some = list(group.results.values())
         cells = [
-            rank, *group.swept.values(), len(some), group.spread("val/accuracy"), group.spread("test/accuracy"),
-            f"{some[0]['parameters']:,}", f"{statistics.mean(one['seconds'] for one in some):.0f}",
+            rank, *map(rounded, group.swept.values()), len(some), epochs(some), group.spread("val/accuracy"),
+            group.spread("test/accuracy"), f"{some[0]['parameters']:,}",
+            f"{statistics.mean(one['seconds'] for one in some):.0f}",
         ]  # fmt: skip
         row = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
         parts.append(f"<tr{' class=best' if rank == 1 else ''}>{row}</tr>")
@@ -185,9 +202,13 @@ def page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
             last = job.last_epoch()
             stands = job.error() or (f"ended after epoch {last['epoch']}" if last else "not begun")
             parts.append(f"<li class=failed>job {job.number} {html.escape(str(job))}: {html.escape(stands)}")
-        parts.append(f"</ul><p>Go on with <code>python train.py sweep={html.escape(str(sweep))}</code></p>")
+        parts.append("</ul>")
+    if goes_on(sweep, jobs):
+        parts.append(f"<p>Go on with <code>python train.py sweep={html.escape(str(sweep))}</code></p>")
     if any(group.curve() for group in groups):
         parts += ["<h2>Curves</h2>", as_svg(draw_curves(groups))]
     if done:
         parts += ["<h2>What each value does</h2>", as_svg(draw_effects(jobs))]
+    if done and is_search(sweep):
+        parts += ["<h2>The search</h2>", as_svg(draw_search(jobs))]
     return "\n".join([*parts, "</html>\n"])

@@ -10,16 +10,18 @@ from rich.live import Live
 from rich.table import Table
 
 from quadrant_lstm.run.console import say
-from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.sweep.jobs import Job, rounded
 
-WAITS, RUNS, DONE, FAILED = "waits", "runs", "done", "failed"
-STYLES = {WAITS: "dim", RUNS: "bold", DONE: "green", FAILED: "red"}
+WAITS, RUNS, DONE, PRUNED, FAILED = "waits", "runs", "done", "pruned", "failed"
+STYLES = {WAITS: "dim", RUNS: "bold", DONE: "green", PRUNED: "yellow", FAILED: "red"}
 
 
 class JobTable:
-    def __init__(self, jobs: Sequence[Job]):
-        self.jobs = jobs
-        self.states = dict.fromkeys((job.number for job in jobs), WAITS)
+    """The jobs that are known, of `total`; others are added as they begin."""
+
+    def __init__(self, known: Sequence[Job], total: int):
+        self.jobs, self.total = list(known), total
+        self.states = dict.fromkeys((job.number for job in known), WAITS)
         self.began: dict[int, tuple[float, int]] = {}  # when, and after which epoch
         self.epochs: dict[int, int] = {}
         self.took: list[float] = []
@@ -40,17 +42,19 @@ class JobTable:
     def begins(self, job: Job, epochs: int) -> None:
         """`epochs` is how many it is to do in all."""
         done = job.last_epoch()
+        if job.number not in self.states:
+            self.jobs.append(job)
         self.states[job.number] = RUNS
         self.began[job.number] = (time.monotonic(), int(done["epoch"]) if done else 0)
         self.epochs[job.number] = epochs
         self.say(job, f"goes on after epoch {done['epoch']}" if done else "begins")
 
     def ends(self, job: Job, error: str | None) -> None:
-        self.states[job.number] = FAILED if error else DONE
+        results = job.results() or {}
+        self.states[job.number] = FAILED if error else PRUNED if results.get("pruned") else DONE
         self.took.append(time.monotonic() - self.began[job.number][0])
-        results = job.results()
         accuracy = f"val/accuracy {results['val/accuracy']:.4f}  " if results else ""
-        self.say(job, error or f"done  {accuracy}{self.took[-1]:.0f} s")
+        self.say(job, error or f"{self.states[job.number]}  {accuracy}{self.took[-1]:.0f} s")
 
     def was_done(self, job: Job) -> None:
         self.states[job.number] = DONE
@@ -67,13 +71,14 @@ class JobTable:
     def table(self) -> Table:
         """All that run or failed, and as many of the others as the terminal has lines for."""
         counts = {state: list(self.states.values()).count(state) for state in STYLES}
+        counts[WAITS] += self.total - len(self.jobs)
         caption = "  ".join(f"{count} {state}" for state, count in counts.items() if count)
         table = Table(box=None, caption=f"{caption}  {self.left()}", caption_justify="left")
-        keys = list(self.jobs[0].swept)
+        keys = list(self.jobs[0].swept) if self.jobs else []
         for name in ("job", *keys, "state", "epoch", "val/accuracy", "left"):
             table.add_column(name, justify="left" if name in (*keys, "state") else "right")
         room = max(self.console.height - 4, 8)
-        weight = {RUNS: 0, FAILED: 1, DONE: 2, WAITS: 3}
+        weight = {RUNS: 0, FAILED: 1, DONE: 2, PRUNED: 3, WAITS: 4}
         shown = sorted(self.jobs, key=lambda job: (weight[self.states[job.number]], -job.number))[:room]
         for job in sorted(shown, key=lambda job: job.number):
             table.add_row(*self.row(job), style=STYLES[self.states[job.number]])
@@ -91,16 +96,16 @@ class JobTable:
             epoch = f"{done}/{epochs}"
             if done > before:
                 left = short((time.monotonic() - start) / (done - before) * (epochs - done))
-        elif state == DONE and (results := job.results()):
+        elif state in (DONE, PRUNED) and (results := job.results()):
             accuracy = f"{results['val/accuracy']:.4f}"
-        return [str(job.number), *job.swept.values(), state, epoch, accuracy, left]
+        return [str(job.number), *map(rounded, job.swept.values()), state, epoch, accuracy, left]
 
     def left(self) -> str:
-        waiting = [state for state in self.states.values() if state in (WAITS, RUNS)]
-        at_once = max(1, list(self.states.values()).count(RUNS))
+        states = list(self.states.values())
+        waiting = self.total - sum(state not in (WAITS, RUNS) for state in states)
         if not self.took or not waiting:
             return ""
-        return f"about {short(len(waiting) * sum(self.took) / len(self.took) / at_once)} left"
+        return f"about {short(waiting * sum(self.took) / len(self.took) / max(1, states.count(RUNS)))} left"
 
 
 def short(seconds: float) -> str:

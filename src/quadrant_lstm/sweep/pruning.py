@@ -1,0 +1,47 @@
+"""A trial's val/accuracy after each epoch -> Optuna, which may end it: it is then tested as it is, and is pruned."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from quadrant_lstm.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Pruning(pl.Callback):
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.trial: Any = None
+        self.pruned = False
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.is_global_zero:  # the only one to ask
+            try:
+                from quadrant_lstm.sweep.search import running_trial
+            except ModuleNotFoundError as error:
+                raise UserError(f'{self.folder}: is a trial of a search; python -m pip install -e ".[tune]"') from error
+
+            self.trial = running_trial(self.folder)
+        self.decide(trainer)  # what was decided before an interruption
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        epoch = trainer.current_epoch + 1
+        if self.trial and epoch > last_reported(self.trial):
+            self.trial.report(trainer.callback_metrics["val/accuracy"].item(), epoch)
+        self.decide(trainer)
+
+    def decide(self, trainer: pl.Trainer) -> None:
+        hopeless = bool(self.trial) and last_reported(self.trial) > 0 and self.trial.should_prune()
+        self.pruned = trainer.strategy.broadcast(hopeless)
+        trainer.should_stop |= self.pruned
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.pruned:
+            log.info(f"pruned after epoch {trainer.current_epoch}: other trials were better by then")
+
+
+def last_reported(trial: Any) -> int:
+    return max(trial.study.trials[trial.number].intermediate_values, default=0)

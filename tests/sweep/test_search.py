@@ -1,0 +1,150 @@
+"""Searches by train.py -m hydra/sweeper=optuna, as processes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.sweep.search import distribution, storage
+from tests.conftest import ROOT, TINY, left_behind, script, write_idx_folder
+from tests.sweep.test_sweeps import sweep_folder
+
+SEARCH = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/sweeper=optuna",
+          "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.lstm_units=2,4")  # fmt: skip
+
+
+def study_of(sweep: Path) -> optuna.Study:
+    return optuna.load_study(study_name="sweep", storage=storage(sweep))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=interval(0.1,1)", FloatDistribution(0.1, 1)),
+        ("a=tag(log,interval(0.001,1))", FloatDistribution(0.001, 1, log=True)),
+        ("a=int(interval(1,8))", IntDistribution(1, 8)),
+        ("a=range(2,11,4)", IntDistribution(2, 10, step=4)),
+        ("a=range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("a=5,16,[8,8]", CategoricalDistribution(["5", "16", "[8,8]"])),
+        ("optimizer=choice(adam,sgd)", CategoricalDistribution(["adam", "sgd"])),
+    ],
+)
+def test_a_range_is_what_hydra_says(text, expected):
+    (override,) = OverridesParser.create().parse_overrides([text])
+    assert distribution(override) == expected
+
+
+@pytest.mark.parametrize("text", ["a=interval(2,1)", "a=tag(log,interval(0,1))", "a=range(3,3)"])
+def test_an_empty_range_is_refused(text):
+    (override,) = OverridesParser.create().parse_overrides([text])
+    with pytest.raises(UserError, match=r"a=.*: cannot be searched \(.*\); give a range from low to high"):
+        distribution(override)
+
+
+@pytest.mark.parametrize(
+    ("at", "of"), [(3, 7), pytest.param(7, 20, marks=[pytest.mark.reliability, pytest.mark.timeout(600)])]
+)
+def test_a_search_that_is_killed_ends_as_one_that_is_not(at, of, tmp_path):
+    """As many trials in the end, the same ones, no folder twice."""
+    search = (*SEARCH, f"hydra.sweeper.n_trials={of}", "hydra.sweeper.pruner.n_startup_trials=2")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        write_idx_folder(folder / "tiny")
+    done = script("train.py", *search, cwd=whole)
+    assert done.returncode == 0, done.stderr
+
+    process = subprocess.Popen([sys.executable, ROOT / "train.py", *search], cwd=killed, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(killed.glob(f"outputs/sweeps/*/*/{at}/metrics.csv")):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    sweep = sweep_folder(killed)
+    trials = study_of(sweep).trials
+    assert len(trials) == at + 1
+    assert trials[at].state == TrialState.RUNNING
+    before = {file: file.stat().st_mtime_ns for n in range(at) for file in (sweep / str(n)).rglob("*")}
+
+    again = script("train.py", "sweep=latest", cwd=killed)
+    assert again.returncode == 0, again.stderr
+    assert f"job {at}  optimizer.lr=" in again.stdout
+    assert f"job {at - 1}  " not in again.stdout
+    assert all(file.stat().st_mtime_ns == written for file, written in before.items())
+    assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.is_dir()) == list(range(of))
+    expected, found = study_of(sweep_folder(whole)).trials, study_of(sweep).trials
+    assert [trial.params for trial in found] == [trial.params for trial in expected]
+    assert [trial.state for trial in found] == [trial.state for trial in expected]
+    assert [trial.value for trial in found] == [trial.value for trial in expected]
+    assert {TrialState.PRUNED, TrialState.COMPLETE} == {trial.state for trial in found}
+    pruned = next(trial for trial in found if trial.state == TrialState.PRUNED)
+    assert (sweep / str(pruned.number) / "metrics.csv").read_text().count("\n") - 1 == max(pruned.intermediate_values)
+    assert (sweep / "sweep.html").read_text().count("<svg") == 3
+
+    more = script("train.py", "sweep=latest", f"hydra.sweeper.n_trials={of + 1}", cwd=killed)
+    assert more.returncode == 0, more.stderr
+    assert len(study_of(sweep).trials) == of + 1
+    assert f"({of + 1} of {of + 1} jobs done)" in script("train.py", "sweep=latest", cwd=killed).stdout
+    search = [argument for argument in search if not argument.startswith("model.lstm_units")]
+    other = script("train.py", *search, "model.lstm_units=2,8", f"hydra.sweep.dir={sweep}", cwd=killed)
+    assert other.returncode == 2
+    assert "study.db searches optimizer.lr, model.lstm_units in other ranges" in other.stderr
+
+
+def test_a_trial_that_fails_is_told_as_failed_and_the_search_goes_on(tmp_path):
+    """A learning rate of 1e30 makes the loss infinite."""
+    write_idx_folder(tmp_path / "tiny")
+    few = ("hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.n_startup_trials=1", "optimizer=sgd")
+    done = script("train.py", *SEARCH[:-2], *few, "optimizer.lr=0.1,1e30", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    trials = study_of(sweep_folder(tmp_path)).trials
+    assert {trial.params["optimizer.lr"]: trial.state for trial in trials} == {
+        "0.1": TrialState.COMPLETE,
+        "1e+30": TrialState.FAIL,
+    }
+    assert "failed         " in done.stdout
+    assert "(optimizer.lr=1e+30): train: the loss is nan in epoch 1, at step 2" in done.stdout
+
+
+def test_a_search_on_two_processes_has_a_folder_a_trial_and_prunes_in_both(tmp_path):
+    write_idx_folder(tmp_path / "tiny", train=400)
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra.sweeper.n_trials=3",
+           "hydra.sweeper.pruner.n_startup_trials=1", "hydra.sweeper.pruner.n_warmup_steps=1")  # fmt: skip
+    done = script("train.py", *SEARCH, *two, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sweep = sweep_folder(tmp_path)
+    trials = study_of(sweep).trials
+    assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.is_dir()) == list(range(3))
+    assert TrialState.PRUNED in {trial.state for trial in trials}
+    for trial in trials:
+        config = (sweep / str(trial.number) / ".hydra/config.yaml").read_text()
+        assert f"lr: {trial.params['optimizer.lr']}" in config
+        assert "devices: 2" in config
+    assert not left_behind(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [(("hydra.sweeper.n_trials=0",), "hydra.sweeper.n_trials: 0 is not a whole number of at least 1"),
+     (("hydra.sweeper.sampler._target_=os.system",), "hydra.sweeper.sampler: os.system is not in optuna.samplers"),
+     (("hydra.sweeper.pruner._target_=os.system",), "hydra.sweeper.pruner: os.system is not in optuna.pruners"),
+     (("model.lstm_unit=interval(1,2)",), "model.lstm_unit: there is no such key; did you mean model.lstm_units?"),
+     (("hydra.launcher.n_jobs=0",), "hydra.launcher.n_jobs: 0 is not a whole number of at least 1")],
+)  # fmt: skip
+def test_a_mistake_in_a_search_leaves_nothing_behind(words, line, tmp_path):
+    done = script("train.py", "-m", "hydra/sweeper=optuna", "seed=1,2", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(line), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_search_of_nothing_is_refused(tmp_path):
+    done = script("train.py", "-m", "hydra/sweeper=optuna", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hydra.sweeper.params: is empty, there is nothing to search; add e.g. ")
