@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.quadrants.launcher import compose
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.console import say
-from quadrant_lstm.run.folder import quoted, write_whole
+from quadrant_lstm.run.folder import held, quoted, write_whole
 from quadrant_lstm.sweep.jobs import COMMAND, Job, jobs
 from quadrant_lstm.sweep.report import reported
 
@@ -40,7 +40,8 @@ class GridSweeper(Sweeper):
         self.validate_batch_is_legal(grid)
         if self.plan:
             return self.show(jobs(self.folder(), grid))
-        with reported(self.make_folder()):
+        folder = self.make_folder()
+        with held(folder), reported(folder):
             self.launcher.launch(grid, initial_job_idx=0)
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:

@@ -3,32 +3,26 @@
 Hydra's own plugin for Optuna counts its trials for each launch, begins its folders at 0 again, and cannot prune.
 """
 
-import itertools
-from collections.abc import Callable, Iterator
-
 from omegaconf import DictConfig
 
 from hydra_plugins.quadrants.grid import GridSweeper
-from hydra_plugins.quadrants.launcher import LocalLauncher
+from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.config.values import Count
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.run.folder import held
 from quadrant_lstm.sweep.report import reported
 
 
 class SearchSweeper(GridSweeper):
-    """`batch` trials at once under a launcher of Hydra's; ours begins one whenever there is room."""
-
-    def __init__(
-        self, n_trials: int, batch: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, plan: bool
-    ):
+    def __init__(self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, plan: bool):
         super().__init__(plan)
-        self.n_trials, self.batch, self.params, self.sampler, self.pruner = n_trials, batch, params, sampler, pruner
+        self.n_trials, self.params, self.sampler, self.pruner = n_trials, params, sampler, pruner
 
     def sweep(self, arguments: list[str]) -> None:
         check_value("hydra.sweeper.n_trials", self.n_trials, Count)
-        check_value("hydra.sweeper.batch", self.batch, Count)
+        if not isinstance(self.launcher, JobLauncher):
+            raise UserError("hydra/launcher: cannot wait for the jobs of a search; choose local or submitit_slurm.")
         try:
             from quadrant_lstm.sweep.search import Search, build, distribution
         except ModuleNotFoundError as error:
@@ -52,18 +46,7 @@ class SearchSweeper(GridSweeper):
         self.validate_batch_is_legal([list(job.overrides) for job in planned[:1]])
         if self.plan:
             return self.show(planned)
-        with reported(folder := self.make_folder()):
+        folder = self.make_folder()
+        with held(folder), reported(folder):
             search = Search(folder, space, fixed, self.n_trials, self.sampler)
-            if isinstance(self.launcher, LocalLauncher):
-                self.launcher.follow(search.jobs(), search.n_trials, search.ended)
-            else:
-                self.in_batches(search.jobs(), search.ended)
-
-    def in_batches(self, trials: Iterator[Job], ended: Callable[[Job], None]) -> None:
-        while batch := list(itertools.islice(trials, self.batch)):
-            # a launcher numbers its jobs on from the first; between interrupted ones there may be gaps
-            for _, some in itertools.groupby(enumerate(batch), key=lambda one: one[1].number - one[0]):
-                launched = [job for _, job in some]
-                self.launcher.launch([job.overrides for job in launched], initial_job_idx=launched[0].number)
-            for job in batch:
-                ended(job)
+            self.launcher.follow(search.jobs(), search.n_trials, search.ended)

@@ -14,8 +14,10 @@ What is in it:
 
 import contextlib
 import csv
+import fcntl
 import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from quadrant_lstm.errors import UserError
@@ -96,6 +98,26 @@ def last_epoch(folder: Path) -> dict[str, str] | None:
     """The last row of a run's metrics.csv."""
     rows = read_rows(folder / METRICS)
     return rows[-1] if rows else None
+
+
+def lock(opened: int, folder: Path) -> None:
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{folder}: another process is at work in it; wait for it, or end it.") from None
+    except OSError:
+        pass  # a file system without locks
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """By this process alone; raises UserError where another one holds it. Not on file systems without locks."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        lock(opened, folder)
+        yield
+    finally:
+        os.close(opened)
 
 
 def quoted(folder: Path) -> str:

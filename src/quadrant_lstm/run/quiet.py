@@ -19,6 +19,7 @@ def quiet_lightning() -> None:
         "exists and is not empty",
         "smaller than the logging interval",
         "LeafSpec",
+        "`srun` command",  # hydra/launcher=submitit_slurm uses it; a run beside it is meant
         "sync_dist=True",  # the metrics sync themselves, and the rest is equal in all processes
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")

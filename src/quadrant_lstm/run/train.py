@@ -3,6 +3,7 @@
 Where the folder holds a last.ckpt already, training goes on from there.
 """
 
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from quadrant_lstm.config.command import TERMINATED
 from quadrant_lstm.dashboard.hyperparameters import write_hyperparameters
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.datamodule import SequenceDataModule
@@ -22,7 +23,7 @@ from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.epoch_end import Best, EpochEnd
-from quadrant_lstm.run.folder import BEST, CONFIG, LAST, PROVENANCE, RESULTS, last_epoch, write_whole
+from quadrant_lstm.run.folder import BEST, CONFIG, LAST, PROVENANCE, RESULTS, held, last_epoch, write_whole
 from quadrant_lstm.run.launch import launch
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.provenance import provenance
@@ -37,7 +38,8 @@ def train(cfg: DictConfig) -> float:
     """Returns val/accuracy of the best epoch, for sweepers that search."""
     quiet_lightning()
     folder = Path(HydraConfig.get().runtime.output_dir)
-    refuse_finished(folder, cfg.trainer.max_epochs)
+    if is_finished(folder, cfg.trainer.max_epochs):
+        return stored(folder)
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
@@ -45,7 +47,14 @@ def train(cfg: DictConfig) -> float:
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
     if trainer.world_size > 1 and not environment.creates_processes_externally:
         launch(trainer.num_devices, folder)
-        return json.loads((folder / RESULTS).read_text())["val/accuracy"]
+        return stored(folder)
+    with held(folder) if trainer.is_global_zero else contextlib.nullcontext():
+        return fit_and_test(cfg, folder, trainer, classifier, data)
+
+
+def fit_and_test(
+    cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule
+) -> float:
     log.info(as_text(stages(classifier.network, data.frame_shape)))
     start = str(folder / LAST) if (folder / LAST).exists() else None
     if trainer.is_global_zero:
@@ -60,9 +69,9 @@ def train(cfg: DictConfig) -> float:
         trained = training_results(trainer, classifier, folder) if trainer.is_global_zero else {}
         val_accuracy = round(best.best_model_score.item(), 6)
         trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
-    except SystemExit as end:  # Lightning's answer to Ctrl-C, or ours to SIGTERM
+    except SystemExit as end:  # Lightning's answer to Ctrl-C is 1; others are ours, or SLURM's, to a signal
         log.info(f"interrupted; go on with: python train.py run={shown(folder)}")
-        if end.code == TERMINATED:
+        if end.code != 1:
             raise
         raise KeyboardInterrupt from None
 
@@ -95,12 +104,22 @@ def tensorboards(trainer: Any) -> list[TensorBoard]:
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]
 
 
-def refuse_finished(folder: Path, max_epochs: int) -> None:
-    if (folder / RESULTS).exists() and (done := last_epoch(folder)) and int(done["epoch"]) >= max_epochs:
+def is_finished(folder: Path, max_epochs: int) -> bool:
+    """A job of a sweep is then left as it is; a run that is to go on is refused."""
+    done = last_epoch(folder)
+    if not (folder / RESULTS).exists() or not done or int(done["epoch"]) < max_epochs:
+        return False
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
         raise UserError(
             f"run: {shown(folder)} has finished its {done['epoch']} epochs; to train longer, add a higher "
             "trainer.max_epochs."
         )
+    log.info(f"{shown(folder)} was done before")
+    return True
+
+
+def stored(folder: Path) -> float:
+    return json.loads((folder / RESULTS).read_text())["val/accuracy"]
 
 
 def keep_changes(cfg: DictConfig, folder: Path) -> str:

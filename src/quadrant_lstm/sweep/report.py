@@ -90,7 +90,8 @@ def reported(sweep: Path) -> Iterator[None]:
     missing = [job for job in jobs if job.results() is None]
     if not missing:
         return
-    named = "; ".join(f"{job.number} ({job}): {job.error() or 'did not end'}".replace(" ():", ":") for job in missing)
+    said = [(job, (job.error() or "did not end").rstrip(".")) for job in missing]
+    named = "; ".join(f"{job.number} ({job}): {why}".replace(" ():", ":") for job, why in said)
     if not is_search(sweep):
         raise UserError(
             f"sweep: {len(missing)} of {len(jobs)} jobs failed: {named}. The others are done; these once more: "

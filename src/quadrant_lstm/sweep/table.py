@@ -39,11 +39,16 @@ class JobTable:
         self.refresh()
         self.live.stop()
 
-    def begins(self, job: Job, epochs: int) -> None:
-        """`epochs` is how many it is to do in all."""
-        done = job.last_epoch()
+    def add(self, job: Job) -> None:
         if job.number not in self.states:
             self.jobs.append(job)
+            self.states[job.number] = WAITS
+
+    def runs(self, job: Job, epochs: int) -> None:
+        """`epochs` is how many it is to do in all."""
+        if self.states[job.number] == RUNS:
+            return
+        done = job.last_epoch()
         self.states[job.number] = RUNS
         self.began[job.number] = (time.monotonic(), int(done["epoch"]) if done else 0)
         self.epochs[job.number] = epochs
@@ -52,9 +57,10 @@ class JobTable:
     def ends(self, job: Job, error: str | None) -> None:
         results = job.results() or {}
         self.states[job.number] = FAILED if error else PRUNED if results.get("pruned") else DONE
-        self.took.append(time.monotonic() - self.began[job.number][0])
-        accuracy = f"val/accuracy {results['val/accuracy']:.4f}  " if results else ""
-        self.say(job, error or f"{self.states[job.number]}  {accuracy}{self.took[-1]:.0f} s")
+        if job.number in self.began:
+            self.took.append(time.monotonic() - self.began[job.number][0])
+        accuracy = f"  val/accuracy {results['val/accuracy']:.4f}" if results else ""
+        self.say(job, error or f"{self.states[job.number]}{accuracy}  {results['seconds']:.0f} s")
 
     def was_done(self, job: Job) -> None:
         self.states[job.number] = DONE

@@ -1,0 +1,95 @@
+"""A sweep's jobs -> a process each, `n_jobs` at once, each on a GPU of its own where there are several.
+
+Chosen by conf/hydra/launcher/local.yaml. Hydra's basic launcher runs all jobs in its own process: one that is killed
+ends the sweep. Joblib's shares a pool, which a killed job breaks, and gives out no GPUs; submitit's local one imports
+torch for each job and starts all at once.
+"""
+
+import functools
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobStatus, run_job
+from omegaconf import DictConfig
+
+from hydra_plugins.quadrants.launcher import JobLauncher
+from quadrant_lstm.config.check import check_value
+from quadrant_lstm.config.values import Count
+from quadrant_lstm.run.folder import LOG
+from quadrant_lstm.run.launch import how
+from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.sweep.table import RUNS
+
+
+class LocalLauncher(JobLauncher):
+    EVERY = 0.2
+
+    def __init__(self, n_jobs: Count):
+        self.n_jobs = n_jobs
+        self.processes: dict[int, Any] = {}
+        self.gpus: dict[int, str] = {}  # by the numbers of the jobs that have them
+        self.free: list[str] | None = None
+
+    def setup(self, **options: Any) -> None:
+        check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
+        super().setup(**options)
+
+    def at_once(self, jobs: int | None) -> int:
+        return self.n_jobs
+
+    def begin(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
+        import torch
+
+        from quadrant_lstm.run import train  # noqa: F401  once for all jobs
+        from quadrant_lstm.sweep.processes import start
+
+        if self.free is None:
+            self.free = devices() if self.n_jobs > 1 else []
+        threads = max(1, torch.get_num_threads() // self.n_jobs)
+        for job, config in jobs:
+            environment = {}
+            if self.free:
+                environment["CUDA_VISIBLE_DEVICES"] = self.gpus[job.number] = self.free.pop(0)
+            work = functools.partial(self.work, config)
+            self.processes[job.number] = start(work, job.folder / LOG, environment, threads)
+
+    def work(self, config: DictConfig) -> bool:
+        """In the job's process."""
+        HydraConfig.instance().set_config(config)
+        done = run_job(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=config,
+            job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
+        )  # fmt: skip
+        return done.status == JobStatus.COMPLETED
+
+    def states(self) -> Mapping[int, str]:
+        return {number: RUNS for number, process in self.processes.items() if process.is_alive()}
+
+    def error(self, job: Job) -> str | None:
+        if job.number in self.gpus and self.free is not None:
+            self.free.append(self.gpus.pop(job.number))
+        status = self.processes.pop(job.number).exitcode
+        if status == 0:
+            return None
+        if status > 0:
+            return job.error() or f"ended with status {status}"
+        error = f"{how(status)}{'; perhaps there was no memory left' if status == -9 else ''}"
+        with (job.folder / LOG).open("a") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {error}\n")
+        return error
+
+    def stop(self, jobs: Sequence[Job]) -> None:
+        from quadrant_lstm.sweep.processes import stop
+
+        stop(self.processes.values())
+
+
+def devices() -> list[str]:
+    """The GPUs, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]

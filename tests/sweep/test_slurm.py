@@ -1,0 +1,154 @@
+"""Sweeps on a real SLURM: `.ci/slurm start FOLDER` starts one of one node."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from filelock import FileLock
+
+from quadrant_lstm.run.checkpoint import read_checkpoint
+from quadrant_lstm.sweep.search import storage
+from tests.conftest import ROOT, TINY, hears_ctrl_c, script, write_idx_folder
+from tests.sweep.test_sweeps import sweep_folder
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+SWEEP = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10")
+
+
+@pytest.fixture(autouse=True)
+def _cluster(tmp_path, tmp_path_factory):
+    """For one test at a time: each ends with an empty queue."""
+    if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
+        pytest.skip("no SLURM answers; .ci/slurm start FOLDER starts one")
+    write_idx_folder(tmp_path / "tiny")
+    with FileLock(tmp_path_factory.getbasetemp().parent / "slurm.lock"):
+        yield
+        subprocess.run(["scancel", "--me", "--full"], check=True)
+
+
+def long_sweep(folder: Path, *swept: str) -> tuple[subprocess.Popen, Path]:
+    """A sweep whose first job has finished an epoch and has hundreds before it."""
+    write_idx_folder(folder / "tiny", train=2000)
+    command = [sys.executable, ROOT / "train.py", *SWEEP, "trainer.max_epochs=300", *swept]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
+    )
+    while process.poll() is None and not list(folder.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
+        time.sleep(0.1)
+    assert process.poll() is None, process.communicate()
+    return process, sweep_folder(folder) / "0"
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def slurm_id(run: Path) -> str:
+    return json.loads((run.parent / ".submitit/jobs.json").read_text())[run.name]
+
+
+def test_a_sweep_is_an_array_and_a_job_that_fails_fails_alone(tmp_path):
+    done = script("train.py", *SWEEP, "model.kernel_size=3,9", "seed=1,2", cwd=tmp_path)
+    sweep = sweep_folder(tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(
+        "sweep: 2 of 4 jobs failed: 2 (model.kernel_size=9 seed=1): model.kernel_size: 9 does"
+    )
+    ids = json.loads((sweep / ".submitit/jobs.json").read_text())
+    assert len({one.partition("_")[0] for one in ids.values()}) == 1  # one array
+    assert [(sweep / str(number) / "results.json").exists() for number in range(4)] == [True, True, False, False]
+    assert all("val/accuracy" in row for row in rows(sweep / "1"))
+
+    before = {file: file.stat().st_mtime_ns for file in (sweep / "0").rglob("*")}
+    again = script("train.py", "sweep=latest", cwd=tmp_path)
+    assert again.stdout.count("was done before") == 2
+    assert "in the queue   2 jobs" in again.stdout
+    assert all(file.stat().st_mtime_ns == written for file, written in before.items())
+
+
+@pytest.mark.parametrize("how", ["pre-empted", "signalled"])
+def test_a_job_that_is_requeued_goes_on_in_its_folder(how, tmp_path):
+    process, run = long_sweep(tmp_path, "seed=1")
+    if how == "pre-empted":
+        urgent = ["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"]
+        subprocess.run(urgent, check=True, capture_output=True)
+    else:  # as at the end of its time
+        subprocess.run(["scancel", "--signal=USR2", slurm_id(run)], check=True)
+    log, deadline = run / "train.log", time.monotonic() + 150
+    while "going on with" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "going on with" in log.read_text()
+    epoch = int(rows(run)[-1]["epoch"])
+    while int(rows(run)[-1]["epoch"]) < epoch + 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [int(row["epoch"]) for row in rows(run)] == list(range(1, len(rows(run)) + 1))
+    assert len(list(run.parent.glob("[0-9]*"))) == 1
+    assert process.poll() is None  # which waits for it
+    subprocess.run(["scancel", slurm_id(run)], check=True)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.startswith("sweep: 1 of 1 jobs failed: 0: ")
+
+
+def test_jobs_in_the_queue_are_followed_and_not_handed_in_twice(tmp_path):
+    process, run = long_sweep(tmp_path, "seed=1,2")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    first = slurm_id(run).partition("_")[0]
+    assert f"its jobs go on in SLURM: scancel {first} ends them" in output
+    before = json.loads((run.parent / ".submitit/jobs.json").read_text())
+    command = [sys.executable, ROOT / "train.py", "sweep=latest"]
+    again = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while (line := again.stdout.readline()) and not line.startswith("job 0"):
+        assert "in the queue" not in line
+    assert "goes on after epoch" in line
+    assert json.loads((run.parent / ".submitit/jobs.json").read_text()) == before
+    second = script("train.py", "sweep=latest", cwd=tmp_path)
+    assert second.returncode == 2
+    assert second.stderr.strip().endswith("another process is at work in it; wait for it, or end it.")
+    subprocess.run(["scancel", first], check=True)
+    _, errors = again.communicate(timeout=60)
+    assert errors.startswith("sweep: 2 of 2 jobs failed: 0 (seed=1): ")
+
+
+def test_two_tasks_train_one_network(tmp_path):
+    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    done = script("train.py", *SWEEP, *two, "data.batch_size=8", "seed=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    run = sweep_folder(tmp_path) / "0"
+    assert [int(row["epoch"]) for row in rows(run)] == [1, 2, 3]
+    assert read_checkpoint(run / "checkpoints/last.ckpt")["global_step"] == 3 * 10  # 160 images, 2 tasks, 8 each
+    assert json.loads((run / "results.json").read_text())["test/images"] == 70
+    folder = run.parent / ".submitit" / slurm_id(run)
+    assert len(list(folder.glob("*_log.out"))) == 2
+    assert (run / "train.log").read_text().count("epoch 3/3") == 1
+
+
+def test_a_search_asks_for_as_many_as_may_run(tmp_path):
+    search = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.launcher.array_parallelism=2")
+    done = script("train.py", *SWEEP, *search, "optimizer.lr=tag(log,interval(1e-3,1e-1))", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sweep = sweep_folder(tmp_path)
+    study = optuna.load_study(study_name="sweep", storage=storage(sweep))
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
+    assert sorted(folder.name for folder in sweep.glob("[0-9]*")) == list("0123")
+
+
+def test_what_slurm_refuses_is_one_line(tmp_path):
+    done = script("train.py", *SWEEP, "seed=1,2", "hydra.launcher.partition=nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hydra.launcher: sbatch refuses the jobs (")
+    assert done.stderr.count("\n") == 1
+    done = script("train.py", *SWEEP, "seed=1,2", "trainer=ddp", cwd=tmp_path)
+    assert done.stderr.startswith(
+        "hydra.launcher.tasks_per_node: 'auto' is not a number; SLURM needs one before the job"
+    )
