@@ -3,14 +3,17 @@
 import csv
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
+from quadrant_lstm.run.folder import last_epoch
 from tests.conftest import ROOT, TINY, left_behind, script, write_idx_folder
 
 DATA = ("data=idx", "data.root=tiny", *TINY)
@@ -92,6 +95,55 @@ def test_no_job_outlives_its_sweep(tmp_path):
     process.wait()
     time.sleep(0.5)
     assert not left_behind(tmp_path)
+
+
+@pytest.mark.reliability
+@pytest.mark.timeout(300)
+def test_a_killed_sweep_of_twenty_loses_at_most_the_epoch_in_flight(tmp_path, record_figure):
+    write_idx_folder(tmp_path / "tiny")
+    command = [sys.executable, ROOT / "train.py", "-m", *DATA, "trainer.max_epochs=5"]
+    command += [f"seed={','.join(map(str, range(20)))}"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.glob("outputs/sweeps/*/*/10/checkpoints/last.ckpt")):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    sweep = sweep_folder(tmp_path)
+    before = [last["epoch"] if (last := last_epoch(sweep / str(number))) else "0" for number in range(20)]
+    again = script("train.py", "sweep=latest", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    logs = [(sweep / str(number) / "train.log").read_text() for number in range(20)]
+    trained = sum(log.count("  train/loss ") for log in logs)
+    record_figure(f"a killed sweep of 20, epochs done {' '.join(before)}: {trained} epochs trained for the 100 in it")
+    assert before[:10] == ["5"] * 10
+    assert before[11:] == ["0"] * 9
+    assert trained in (99, 100)  # an epoch's line comes after its checkpoint
+
+
+@pytest.mark.reliability
+@pytest.mark.timeout(600)
+def test_a_hundred_jobs_start_soon_and_leave_memory_as_it_was(tmp_path, record_figure):
+    seeds = f"seed={','.join(map(str, range(100)))}"
+    command = [sys.executable, ROOT / "train.py", "-m", "trainer=smoke", seeds]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    began, megabytes = [], []
+    for line in process.stdout:
+        if line.endswith("begins\n"):
+            began.append(time.time())
+            resident = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
+            megabytes.append(int(resident) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    assert process.wait() == 0
+    seconds = []
+    for number, start in enumerate(began):
+        lines = (sweep_folder(tmp_path) / str(number) / "train.log").read_text().splitlines()
+        first, second = [
+            datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp() for line in lines if "train/loss" in line
+        ]
+        seconds.append(first - start - (second - first))  # the first epoch takes as long as the second
+    growth = megabytes[-1] - megabytes[9]
+    record_figure(f"100 jobs: {statistics.median(seconds):.2f} s from a job's start to its first epoch (median)")
+    record_figure(f"the sweep's memory at its 10th and its 100th job: {megabytes[9]:.0f} and {megabytes[-1]:.0f} MB")
+    assert growth < 10
 
 
 @pytest.mark.parametrize(

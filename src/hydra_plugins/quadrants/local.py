@@ -5,6 +5,7 @@ ends the sweep. Joblib's shares a pool, which a killed job breaks, and gives out
 torch for each job and starts all at once.
 """
 
+import contextlib
 import functools
 import os
 import time
@@ -13,11 +14,12 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus, run_job
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.launcher import JobLauncher
-from quadrant_lstm.config.check import check_value
+from quadrant_lstm.config.check import check, check_value
 from quadrant_lstm.config.values import Count
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import LOG
 from quadrant_lstm.run.launch import how
 from quadrant_lstm.sweep.jobs import Job
@@ -50,6 +52,8 @@ class LocalLauncher(JobLauncher):
             self.free = devices() if self.n_jobs > 1 else []
         threads = max(1, torch.get_num_threads() // self.n_jobs)
         for job, config in jobs:
+            with contextlib.suppress(UserError):  # the job itself says so
+                check(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))  # reads the images
             environment = {}
             if self.free:
                 environment["CUDA_VISIBLE_DEVICES"] = self.gpus[job.number] = self.free.pop(0)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from quadrant_lstm.dashboard.palette import ORDERING_COLOURS, new_figure
+from quadrant_lstm.dashboard.palette import ORDERING_COLOURS
 from quadrant_lstm.data.orderings import ORDERINGS, sequences
 from quadrant_lstm.data.quadrants import split_quadrants
 
@@ -24,17 +24,20 @@ def draw_orderings(
 ) -> Figure:
     quadrants = split_quadrants(image[None])[0]
     frames = sequences(image[None], orderings)[0]
-    figure = new_figure(9.0, 4.6)
-    columns: Any = figure.subfigures(1, 3, width_ratios=[2.2, 2.2, 4.6])
+    figure = Figure(figsize=(9.0, 4.6), dpi=100, facecolor="white")  # margins by hand: every run's start waits for this
+    margins = {"left": 0.01, "right": 0.99, "bottom": 0.1, "top": 0.92, "wspace": 0.08}
+    columns: Any = figure.add_gridspec(1, 3, width_ratios=[2.2, 2.2, 4.6], **margins)
     digit, pieces, steps = columns
-    show(digit.subplots(), image, "image")
-    for number, (axes, quadrant) in enumerate(zip(pieces.subplots(2, 2).flat, quadrants, strict=True), start=1):
-        show(axes, quadrant, f"quadrant {number}")
-    for step, (axes, frame) in enumerate(zip(steps.subplots(1, 4), frames, strict=True)):
+    show(figure.add_subplot(digit), image, "image")
+    places = list(pieces.subgridspec(4, 2, height_ratios=[1, 1.6, 1.6, 1]))[2:6]  # the rows in the middle
+    for number, (place, quadrant) in enumerate(zip(places, quadrants, strict=True), start=1):
+        show(figure.add_subplot(place), quadrant, f"quadrant {number}")
+    for step, (place, frame) in enumerate(zip(steps.subgridspec(1, 4), frames, strict=True)):
+        axes = figure.add_subplot(place)
         show(axes, frame, f"step {step + 1}")
         label(axes, [ordering[step] for ordering in orderings], rows=quadrants.shape[-2], columns=quadrants.shape[-1])
     names = ", ".join("".join(map(str, ordering)) for ordering in orderings)
-    steps.supxlabel(f"top to bottom: orderings {names}", fontsize=9)
+    figure.text(0.74, 0.03, f"top to bottom: orderings {names}", fontsize=9, ha="center")
     return figure
 
 

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import gc
 import math
+import multiprocessing
 import platform
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def make_ready() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, NEVER)
         mallopt(M_MMAP_THRESHOLD, NEVER)
-    gc.unfreeze()  # what an earlier job of a sweep left
+    if multiprocessing.parent_process() is None:
+        gc.unfreeze()  # what an earlier job left, where a sweep's jobs share a process
     gc.collect()
     gc.freeze()
     torch.set_num_threads(min(torch.get_num_threads(), cores_allowed()))

@@ -3,6 +3,7 @@
 What ends it (an error, a kill, a lack of memory) ends nothing else. It ends with its parent, whatever ends that one.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,8 @@ FORK: Any = multiprocessing.get_context("fork")
 
 def start(work: Callable[[], bool], log: Path, environment: dict[str, str], threads: int) -> Any:
     """`work` says whether all went well. What the process prints besides its messages (a crash) goes to `log`."""
+    if not gc.get_freeze_count():
+        gc.freeze()  # the libraries' objects stay shared: a garbage collection would write to them
     process = FORK.Process(target=run, args=(work, log, environment, threads, os.getpid()))
     process.start()
     return process
