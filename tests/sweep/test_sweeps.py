@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.folder import last_epoch
@@ -45,6 +47,10 @@ def test_a_job_that_cannot_be_fails_alone_and_is_named(tmp_path):
     ]  # fmt: skip
     assert all(float(row["val/accuracy"]) > 0 for row in rows[:2])
     assert all(row["error"].startswith("model.kernel_size: 9") for row in rows[2:])
+    events = EventAccumulator(str(sweep / "1")).Reload()
+    data = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    parameters = metadata.parse_session_start_info_plugin_data(data).hparams
+    assert {key: value.number_value for key, value in parameters.items()} == {"model.kernel_size": 3, "seed": 2}
     page = (sweep / "sweep.html").read_text()
     assert page.count("<svg") == 2
     assert "job 2 model.kernel_size=9 seed=1" in page

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from quadrant_lstm.dashboard.hyperparameters import write_hyperparameters
+from quadrant_lstm.dashboard.hyperparameters import hyperparameters, write_hyperparameters
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
@@ -28,6 +28,7 @@ from quadrant_lstm.run.launch import launch
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run.quiet import quiet_lightning
+from quadrant_lstm.sweep.jobs import swept_values
 from quadrant_lstm.sweep.pruning import Pruning
 
 log = logging.getLogger(__name__)
@@ -94,8 +95,9 @@ def begin(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceDataModule)
 
 
 def finish(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
+    values = swept_values(folder) or hyperparameters(cfg)
     for logger in tensorboards(trainer):
-        write_hyperparameters(logger.experiment, cfg, results, trainer.global_step)
+        write_hyperparameters(logger.experiment, values, results, trainer.global_step)
     write_json(folder / RESULTS, results)
     log.info(last_screen(results, folder))
 

@@ -8,6 +8,7 @@ killed and for one on a cluster too. Imports no torch.
         sweep.csv sweep.html the report, written when it ends
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -60,9 +61,13 @@ def rounded(value: str) -> str:
     return f"{float(value):.4g}" if re.fullmatch(r"-?\d+\.\d{5,}|-?\d\.?\d*e-?\d+", value) else value
 
 
+def assigned_by(overrides: Iterable[str]) -> dict[str, str]:
+    return dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+
+
 def jobs(sweep: Path, overrides: Iterable[Sequence[str]], first: int = 0) -> list[Job]:
     """The jobs of these overrides, in their order."""
-    assignments = [dict(override.lstrip("+").split("=", 1) for override in one if "=" in override) for one in overrides]
+    assignments = [assigned_by(one) for one in overrides]
     keys = list(dict.fromkeys(key for one in assignments for key in one))
     differ = [key for key in keys if len({one.get(key) for one in assignments}) > 1]
     return [
@@ -104,6 +109,25 @@ def total(sweep: Path, jobs: Sequence[Job]) -> int:
 def swept(sweep: Path) -> list[str]:
     """The overrides of the sweep's command."""
     return [str(override) for override in OmegaConf.load(sweep / COMMAND).hydra.overrides.task]
+
+
+def swept_values(folder: Path) -> dict[str, Any]:
+    """Of a job: what its sweep gives several values, and which of them it has; nothing of a run by itself."""
+    sweep = folder.parent
+    if not (sweep / COMMAND).exists():
+        return {}
+    given = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(swept(sweep))}
+    searched = [key for key in sweeper(sweep).get("params") or {} if key not in given]
+    keys = [*searched, *(key for key, override in given.items() if override.is_sweep_override())]
+    assigned = assigned_by(OmegaConf.load(folder / OVERRIDES))
+    return {key: as_number(assigned[key]) for key in keys if key in assigned}
+
+
+def as_number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def launching(sweep: Path) -> list[str]:
