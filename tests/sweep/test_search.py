@@ -148,3 +148,13 @@ def test_a_search_of_nothing_is_refused(tmp_path):
     done = script("train.py", "-m", "hydra/sweeper=optuna", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("hydra.sweeper.params: is empty, there is nothing to search; add e.g. ")
+
+
+def test_the_search_that_comes_with_it_can_be(tmp_path):
+    words = ("experiment=search", "hydra.sweeper.n_trials=3", "trainer=smoke", "model.dropout=0.1")
+    done = script("train.py", "-m", *words, "plan=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    header, *rows, last = done.stdout.splitlines()
+    assert header.split()[:4] == ["job", "optimizer.lr", "model.lstm_units", "data.batch_size"]
+    assert last.startswith("3 jobs, about ")
+    assert not list(tmp_path.iterdir())

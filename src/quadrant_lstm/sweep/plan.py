@@ -16,6 +16,7 @@ from quadrant_lstm.model.shapes import stages
 from quadrant_lstm.run.build import build, build_data, build_network
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.process import make_ready
+from quadrant_lstm.run.quiet import quiet_lightning
 from quadrant_lstm.sweep.jobs import Job, rounded
 from quadrant_lstm.sweep.table import short
 
@@ -25,6 +26,7 @@ WARM_UP, TIMED = 2, 5  # steps of the probe
 def plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str, list[Job]]:
     """The plan as text, and the jobs that cannot be."""
     keys = list(jobs[0].swept)
+    quiet_lightning()
     make_ready()
     rows = [["job", *keys, "parameters", "steps an epoch", "epochs", "time"]]
     probed: dict[str, tuple[float, float]] = {}
