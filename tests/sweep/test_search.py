@@ -154,7 +154,7 @@ def test_the_search_that_comes_with_it_can_be(tmp_path):
     words = ("experiment=search", "hydra.sweeper.n_trials=3", "trainer=smoke", "model.dropout=0.1")
     done = script("train.py", "-m", *words, "plan=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    header, *rows, last = done.stdout.splitlines()
+    header, *_, last = done.stdout.splitlines()
     assert header.split()[:4] == ["job", "optimizer.lr", "model.lstm_units", "data.batch_size"]
     assert last.startswith("3 jobs, about ")
     assert not list(tmp_path.iterdir())
