@@ -4,6 +4,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from quadrant_lstm import ORDERINGS, sequences
+from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
@@ -11,7 +12,8 @@ from quadrant_lstm.errors import UserError
 
 def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, seed=1):
     orderings = [list(ordering) for ordering in ORDERINGS]
-    return SequenceDataModule(dataset, root, orderings, validation_images, validation_seed, 64, seed)
+    augmentation = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0)
+    return SequenceDataModule(dataset, root, orderings, validation_images, validation_seed, 64, seed, augmentation)
 
 
 def test_validation_is_the_same_for_every_seed_and_disjoint_from_training():

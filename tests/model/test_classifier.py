@@ -1,12 +1,17 @@
+import math
 from functools import partial
 
+import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, OneCycleLR
 from torch.utils.data import DataLoader
 
 from quadrant_lstm.model.classifier import Classifier
+
+CONSTANT = partial(ConstantLR, factor=1.0, total_iters=0)
 
 
 class Flat(nn.Module):
@@ -37,7 +42,7 @@ def trainer(**options) -> Trainer:
 def test_metrics_are_means_over_images_not_over_batches():
     torch.manual_seed(0)
     frames, labels = torch.randn(10, 4, 1, 2, 2), torch.randint(0, 3, (10,))
-    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), (1, 2, 2), 3)
+    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3)
     trainer().test(classifier, batches(frames, labels, 7), verbose=False)
     with torch.no_grad():
         logits = classifier(frames)
@@ -53,7 +58,7 @@ def test_metrics_are_means_over_images_not_over_batches():
 def test_a_training_step_is_that_of_a_bare_loop():
     torch.manual_seed(0)
     frames, labels = torch.randn(30, 4, 1, 2, 2), torch.randint(0, 3, (30,))
-    classifier = Classifier(Flat(), partial(torch.optim.Adam, lr=0.1), (1, 2, 2), 3)
+    classifier = Classifier(Flat(), partial(torch.optim.Adam, lr=0.1), CONSTANT, (1, 2, 2), 3)
     bare = Flat()
     bare.load_state_dict(classifier.network.state_dict())
     optimizer = torch.optim.Adam(bare.parameters(), lr=0.1)
@@ -63,3 +68,45 @@ def test_a_training_step_is_that_of_a_bare_loop():
         optimizer.step()
     trainer(max_epochs=1, log_every_n_steps=1).fit(classifier, batches(frames, labels, 8))
     torch.testing.assert_close(classifier.network.linear.weight, bare.linear.weight)
+
+
+class Rates(Callback):
+    def __init__(self):
+        self.of_steps = []
+
+    def on_train_batch_start(self, trainer, *_):
+        self.of_steps.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def rates(schedule, epochs: int) -> list[float]:
+    """Of each step of a training of four steps an epoch."""
+    torch.manual_seed(0)
+    frames, labels = torch.randn(32, 4, 1, 2, 2), torch.randint(0, 3, (32,))
+    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), schedule, (1, 2, 2), 3)
+    seen = Rates()
+    trainer(max_epochs=epochs, callbacks=[seen], log_every_n_steps=1).fit(classifier, batches(frames, labels, 8))
+    return seen.of_steps
+
+
+def test_a_schedule_that_takes_the_number_of_steps_goes_by_steps():
+    cosine = rates(partial(CosineAnnealingLR, eta_min=0.0), epochs=2)
+    assert cosine == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 8)) for step in range(8)])
+    onecycle = rates(partial(OneCycleLR, max_lr=0.4, pct_start=0.5, cycle_momentum=False), epochs=2)
+    assert onecycle[0] == pytest.approx(0.4 / 25)
+    assert max(onecycle) == pytest.approx(0.4)
+    assert onecycle[-1] == pytest.approx(0.4 / 25 / 1e4)
+
+
+def test_another_schedule_goes_by_epochs():
+    assert rates(partial(ExponentialLR, gamma=0.5), epochs=3) == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 4)
+    assert rates(CONSTANT, epochs=2) == [0.1] * 8
+
+
+def test_labels_are_smoothed_in_training_alone():
+    frames, labels = torch.randn(10, 4, 1, 2, 2), torch.randint(0, 3, (10,))
+    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3, label_smoothing=0.3)
+    logits = classifier(frames)
+    right = -logits.log_softmax(1).gather(1, labels[:, None]).mean()
+    others = -logits.log_softmax(1).mean()
+    torch.testing.assert_close(classifier.measure("train", (frames, labels)), 0.7 * right + 0.3 * others)
+    torch.testing.assert_close(classifier.measure("val", (frames, labels)), right)

@@ -16,7 +16,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from tests.conftest import ROOT, TINY, hears_ctrl_c, left_behind, run_folder, write_idx_folder
 
-OPTIONS = ("data=idx", "data.root=tiny", *TINY)
+DRAWN = ("data.augmentation.rotation=15", "data.augmentation.erase=0.5", "schedule=onecycle", "ema_decay=0.99")
+OPTIONS = ("data=idx", "data.root=tiny", *TINY, *DRAWN)
 EPOCHS = 8
 IMAGES = 4000
 
@@ -51,7 +52,7 @@ def until_done(cwd: Path, after: float) -> int:
 
 
 def records(run: Path) -> dict[str, object]:
-    """What must be equal: weights, optimizer, metrics, results, and TensorBoard's points. Speed and seconds are not."""
+    """What must be equal: weights and all they come from, metrics, results, TensorBoard's points; speed is not."""
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
     with (run / "metrics.csv").open(newline="") as file:
         rows = [{k: v for k, v in row.items() if k != "train/samples_per_second"} for row in csv.DictReader(file)]
@@ -60,7 +61,12 @@ def records(run: Path) -> dict[str, object]:
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag != "train/samples_per_second"]
     return {
-        "weights": {name: weights.numpy().tobytes() for name, weights in checkpoint["state_dict"].items()},
+        "weights": {
+            (state, name): weights.numpy().tobytes()
+            for state in ("state_dict", "current_model_state")  # their average, and they
+            for name, weights in checkpoint[state].items()
+        },
+        "schedule": checkpoint["lr_schedulers"],
         "optimizer": [
             {name: torch.as_tensor(value).numpy().tobytes() for name, value in state.items()}
             for state in checkpoint["optimizer_states"][0]["state"].values()

@@ -3,12 +3,15 @@
 import json
 import math
 import re
+from functools import partial
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ConstantLR
 
+from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
@@ -44,11 +47,13 @@ class Explosion(nn.Module):
 
 @pytest.fixture
 def data(idx_folder):
-    return SequenceDataModule("idx", str(idx_folder), [[1, 2, 3, 4]], 40, 0, 16, 1)
+    augmentation = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0)
+    return SequenceDataModule("idx", str(idx_folder), [[1, 2, 3, 4]], 40, 0, 16, 1, augmentation)
 
 
 def fit(network, data):
-    classifier = Classifier(network, lambda weights: torch.optim.SGD(weights, lr=1.0), data.frame_shape, 3)
+    optimizer, schedule = partial(torch.optim.SGD, lr=1.0), partial(ConstantLR, factor=1.0, total_iters=0)
+    classifier = Classifier(network, optimizer, schedule, data.frame_shape, 3)
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0,

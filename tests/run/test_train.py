@@ -165,6 +165,15 @@ def test_a_finished_run_does_not_go_on_by_mistake(finished_run):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_schedule_is_not_stretched(tmp_path):
+    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}", *TINY)
+    assert script("train.py", *data, "schedule=onecycle", cwd=tmp_path).returncode == 0
+    assert float(rows(run_folder(tmp_path))[-1]["train/learning_rate"]) < 1e-5
+    longer = script("train.py", "run=latest", "trainer.max_epochs=4", cwd=tmp_path)
+    assert longer.returncode == 2
+    assert longer.stderr.startswith("trainer.max_epochs: 40 steps, but this run's schedule was made for 30 and cannot")
+
+
 def test_a_folder_that_holds_a_run_is_not_written_to(finished_run):
     before = {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")}
     done = script("train.py", "trainer=smoke", f"hydra.run.dir={finished_run}", cwd=finished_run.parents[2])

@@ -33,13 +33,14 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of
 from quadrant_lstm.run.folder import BEST, CONFIG, find_run
 
-ROOT = {"seed": Natural, "run": str | None}
-GROUPS = ("data", "model", "optimizer", "trainer")
+ROOT = {"seed": Natural, "run": str | None, "label_smoothing": Probability, "ema_decay": Probability | None}
+GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
 # The classes that a config may build: one that came with somebody's run folder can name nothing else.
 TARGETS = {
     "data": ("quadrant_lstm.data.",),
     "model": ("quadrant_lstm.model.",),
     "optimizer": ("torch.optim.",),
+    "schedule": ("torch.optim.lr_scheduler.",),
     "trainer": (
         "quadrant_lstm.run.",
         "quadrant_lstm.dashboard.",
@@ -47,7 +48,7 @@ TARGETS = {
         *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "loggers", "strategies", "plugins", "profilers")),
     ),
 }
-GIVEN_BY_CODE = {"frame_shape", "num_classes", "orderings", "params"}
+GIVEN_BY_CODE = {"frame_shape", "num_classes", "orderings", "params", "optimizer", "total_steps", "T_max"}
 REQUIRED = {"trainer.max_epochs", "trainer.precision"}  # by us, not by its class
 KINDS = {
     "optimizer.lr": Positive,
@@ -55,6 +56,12 @@ KINDS = {
     "optimizer.weight_decay": NonNegative,
     "optimizer.momentum": Probability,
     "optimizer.betas": list[Probability],
+    "schedule.max_lr": Positive,
+    "schedule.pct_start": Probability,
+    "schedule.div_factor": Positive,
+    "schedule.final_div_factor": Positive,
+    "schedule.eta_min": NonNegative,
+    "schedule.gamma": Positive,
     "trainer.accelerator": Accelerator,
     "trainer.devices": Count | Literal["auto", -1] | list[Natural],
     "trainer.num_nodes": Count,

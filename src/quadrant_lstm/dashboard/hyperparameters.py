@@ -22,7 +22,8 @@ def write_hyperparameters(
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
-    for group in ("data", "model", "optimizer"):
+    values |= {name: cfg[name] for name in ("label_smoothing", "ema_decay") if cfg[name]}
+    for group in ("data", "model", "optimizer", "schedule"):
         node: Any = OmegaConf.to_container(cfg[group], resolve=True)
         for name, value in node.items():
             if not name.startswith("_") and value is not None:

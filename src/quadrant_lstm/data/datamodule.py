@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from quadrant_lstm.config.values import Count, Natural, Orderings
+from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.order import Batches, EpochOrder
 from quadrant_lstm.data.orderings import sequences
@@ -32,8 +33,10 @@ class SequenceDataModule(LightningDataModule):
         validation_seed: Natural,
         batch_size: Count,
         seed: Natural,
+        augmentation: Augmentation,
     ):
         super().__init__()
+        self.augmentation = augmentation
         self.orderings = [tuple(ordering) for ordering in orderings]
         self.batch_size = batch_size
         self.seed = seed
@@ -77,6 +80,8 @@ class SequenceDataModule(LightningDataModule):
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Float[Tensor, "batch 4 channels stack width"], Int64[Tensor, " batch"]]:
         images, labels = batch
+        if self.trainer and self.trainer.training:
+            images = self.augmentation(images)
         return sequences(images, self.orderings).float() / 255, labels
 
 

@@ -1,5 +1,6 @@
 """Any network that maps frames to logits -> something Lightning can train: loss, metrics, optimizer."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -9,18 +10,21 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import Shape
 
+LENGTHS = ("total_steps", "T_max")  # what torch's schedules call the steps of a training; others go by epochs
 STAGES = ("train", "val", "test")
 Batch = tuple[Float[Tensor, "batch steps channels height width"], Int64[Tensor, " batch"]]
 
 
 class Classifier(LightningModule):
-    """`optimizer` is called with the parameters; `frame_shape` and `num_classes` go into checkpoints, for load_run.
+    """`optimizer` is called with the parameters, `schedule` with the optimizer; `frame_shape` and `num_classes` go into
+    checkpoints, for load_run.
 
     Logs {train,val,test}/loss, means over images, and {train,val,test}/accuracy. The metrics add up over processes
     before they divide, so that each image counts once however unevenly they share them. They see an epoch at once, at
@@ -31,10 +35,14 @@ class Classifier(LightningModule):
         self,
         network: nn.Module,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        schedule: Callable[..., LRScheduler],
         frame_shape: Shape,
         num_classes: int,
+        label_smoothing: float = 0.0,
     ):
         super().__init__()
+        self.schedule = schedule
+        self.label_smoothing = label_smoothing
         self.save_hyperparameters({"frame_shape": list(frame_shape), "num_classes": num_classes}, logger=False)
         self.network = network
         self.optimizer = optimizer
@@ -86,7 +94,8 @@ class Classifier(LightningModule):
     def measure(self, stage: str, batch: Batch) -> Float[Tensor, ""]:
         frames, labels = batch
         logits = self(frames.to(self.dtype))  # other than float32 with trainer.precision=64-true and its like
-        losses = cross_entropy(logits, labels, reduction="none")
+        smoothing = self.label_smoothing if stage == "train" else 0.0
+        losses = cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
         self.seen[stage].append((losses.detach(), logits.detach(), labels))
         return losses.mean()
 
@@ -132,11 +141,29 @@ class Classifier(LightningModule):
 
     def on_train_start(self) -> None:
         """A run that goes on restores its optimizer's state; its values are those of the config, where one may have
-        been changed.
+        been changed, but for a learning rate that follows a schedule.
         """
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group.update(optimizer.defaults)
+        (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
+        values = dict(optimizer.defaults)
+        if not isinstance(config.scheduler, ConstantLR):
+            del values["lr"]
+        for group in optimizer.param_groups:
+            group.update(values)
+        planned, steps = length(config.scheduler), self.trainer.estimated_stepping_batches
+        if planned not in (None, steps):
+            raise UserError(
+                f"trainer.max_epochs: {steps:,} steps, but this run's schedule was made for {planned:,} and cannot be "
+                "stretched; start a new run."
+            )
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer(self.parameters())
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        takes = inspect.signature(self.schedule).parameters
+        steps = {name: self.trainer.estimated_stepping_batches for name in LENGTHS if name in takes}
+        schedule = {"scheduler": self.schedule(optimizer, **steps), "interval": "step" if steps else "epoch"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def length(scheduler: Any) -> int | None:
+    """The steps it was made for, if it knows them."""
+    return next((getattr(scheduler, name) for name in LENGTHS if hasattr(scheduler, name)), None)

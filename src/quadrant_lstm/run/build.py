@@ -15,6 +15,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.geometry import Shape
 from quadrant_lstm.run.checkpoint import WholeCheckpoints
+from quadrant_lstm.run.ema import EMA
 from quadrant_lstm.run.epoch_end import Best, EpochEnd
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.reseed import Reseed
@@ -47,7 +48,8 @@ def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.M
 
 def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> Classifier:
     network = build_network(cfg, frame_shape, num_classes)
-    return Classifier(network, build("optimizer", cfg.optimizer), frame_shape, num_classes)
+    optimizer, schedule = build("optimizer", cfg.optimizer), build("schedule", cfg.schedule)
+    return Classifier(network, optimizer, schedule, frame_shape, num_classes, cfg.label_smoothing)
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
@@ -66,6 +68,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         callbacks=[
             *chosen["callbacks"],
             *([Pruning(folder)] if is_trial(folder) else []),
+            *([EMA(cfg.ema_decay)] if cfg.ema_decay else []),
             Best(folder),
             EpochEnd(folder),
             Reseed(cfg.seed),
