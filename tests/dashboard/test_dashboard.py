@@ -7,14 +7,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
 from quadrant_lstm import ORDERINGS
+from quadrant_lstm.dashboard.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.orderings import draw_orderings
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from tests.conftest import TINY, run_folder, script, write_idx_folder
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +114,19 @@ def test_a_signal_waits_until_a_point_is_written(signum, tmp_path, monkeypatch):
         assert signal.getsignal(signum) is end
     finally:
         signal.signal(signum, before)
+
+
+def test_augmentation_is_drawn_where_there_is_some(tmp_path, finished_run):
+    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}", *TINY, "trainer.max_epochs=1")
+    done = script("train.py", *data, "data.augmentation.rotation=20", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for run, expected in ((run_folder(tmp_path), True), (finished_run, False)):
+        events = EventAccumulator(str(run), size_guidance={"images": 0})
+        events.Reload()
+        assert ("data/augmentation" in events.Tags()["images"]) == expected
+    picture = draw_augmentation(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), lambda images: images + 255.0)
+    canvas = FigureCanvasAgg(picture)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[-60]  # in the last row of images
+    assert pixels[30, 0] == 0  # the first is as it is
+    assert (pixels[150::80, 0] == 255).all()

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
+from quadrant_lstm.dashboard.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.orderings import draw_orderings
 from quadrant_lstm.dashboard.tensorboard import undisturbed
@@ -17,6 +18,9 @@ class Dashboard(pl.Callback):
     def on_fit_start(self, trainer: Any, module: pl.LightningModule) -> None:
         data = trainer.datamodule
         add(trainer, "data/orderings", draw_orderings(data.test[0][0], data.orderings))
+        images = data.train[data.train_indices[:6]][0]
+        if data.augmentation(images) is not images:
+            add(trainer, "data/augmentation", draw_augmentation(images, data.augmentation))
 
     def on_test_end(self, trainer: pl.Trainer, module: Any) -> None:
         add(trainer, "test/confusion", draw_confusion(module.test_confusion))
