@@ -30,7 +30,7 @@ from quadrant_lstm.config.values import (
 )
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of
+from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of, pooled_shape
 from quadrant_lstm.run.folder import BEST, CONFIG, find_run
 
 ROOT = {"seed": Natural, "run": str | None, "label_smoothing": Probability, "ema_decay": Probability | None}
@@ -137,8 +137,10 @@ def check_sizes(cfg: DictConfig) -> None:
         return  # it may have to be downloaded first
     images = load_images(cfg.data.dataset, cfg.data.root)
     images.check_split(cfg.data.validation_images)
+    frame_shape = frame_shape_of(images.image_shape, len(cfg.data.orderings))
+    if "blocks" in cfg.model:
+        pooled_shape(frame_shape_of(images.image_shape, 1), cfg.model.blocks)
     if {"filters", "kernel_size", "pool_size"} <= cfg.model.keys():
-        frame_shape = frame_shape_of(images.image_shape, len(cfg.data.orderings))
         encoder_stages(frame_shape, cfg.model.filters, cfg.model.kernel_size, cfg.model.pool_size)
 
 

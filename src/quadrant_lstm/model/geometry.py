@@ -40,3 +40,16 @@ def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int,
         )
     stages["pool"] = (channels, height // pool_size, width // pool_size)
     return stages
+
+
+def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+    """What leaves blocks of padded convs, each with a 2x2 pool at its end; raises UserError where nothing would."""
+    channels, height, width = shape
+    for number, filters in enumerate(blocks, start=1):
+        if min(height, width) < 2:
+            raise UserError(
+                f"model.blocks: {len(blocks)} leave nothing at the pool of block {number}: what comes in is "
+                f"{channels} x {height} x {width} (channels x height x width); write at most {number - 1}."
+            )
+        channels, height, width = filters[-1], -(-height // 2), -(-width // 2)
+    return channels, height, width

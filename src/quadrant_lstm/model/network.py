@@ -15,16 +15,11 @@ from quadrant_lstm.config.values import Count, Counts, Orderings, Probability
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.geometry import Shape
-from quadrant_lstm.model.recurrent import FlattenMaps, MapsLSTM
+from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, MapsLSTM
 from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 log = logging.getLogger(__name__)
-
-
-class LastStep(nn.Module):
-    def forward(self, outputs: Float[Tensor, "batch steps units"]) -> Float[Tensor, "batch units"]:
-        return outputs[:, -1]
 
 
 class CNNLSTM(nn.Module):

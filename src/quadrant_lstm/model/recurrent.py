@@ -51,3 +51,8 @@ class MapsLSTM(nn.LSTM):
             cell = added if cell is None else keep.sigmoid() * cell + added
             outputs.append(out.sigmoid() * cell.tanh())
         return torch.stack(outputs, dim=1)
+
+
+class LastStep(nn.Module):
+    def forward(self, outputs: Float[Tensor, "batch steps units"]) -> Float[Tensor, "batch units"]:
+        return outputs[:, -1]
