@@ -1,4 +1,6 @@
 import gc
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -26,3 +28,16 @@ def test_a_process_made_ready_twice_flushes_denormals_and_leaves_objects_alone()
     assert (torch.tensor([1e-40]) * 0.5).item() == 0
     gc.unfreeze()
     torch.set_flush_denormal(False)
+
+
+def test_nothing_stays_frozen_as_the_process_ends():
+    """Extensions report what is left at the end as leaked."""
+    program = (
+        "import atexit, gc\n"
+        "from quadrant_lstm.run.process import make_ready\n"
+        "atexit.register(lambda: print(gc.get_freeze_count()))\n"
+        "make_ready()\n"
+        "print(gc.get_freeze_count() > 10_000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "0"]

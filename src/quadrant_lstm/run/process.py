@@ -8,6 +8,7 @@
 - Numbers too small for the normal float format are zero: processors are slow with them.
 """
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -30,9 +31,15 @@ def make_ready() -> None:
     if multiprocessing.parent_process() is None:
         gc.unfreeze()  # what an earlier job left, where a sweep's jobs share a process
     gc.collect()
-    gc.freeze()
+    freeze()
     torch.set_num_threads(min(torch.get_num_threads(), cores_allowed()))
     torch.set_flush_denormal(True)
+
+
+def freeze() -> None:
+    """What exists by now is passed over, until the process ends: extensions would report it as leaked (triton does)."""
+    gc.freeze()
+    atexit.register(gc.unfreeze)
 
 
 def cores_allowed(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -22,7 +22,9 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(sys.orig_argv),
         "git": git_state(),
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in PACKAGES}
+        | {"torch": torch.__version__},  # with its build
         "machine": {
             "system": platform.platform(),
             "processor": processor(),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.run.launch import GRACE, end_with
+from quadrant_lstm.run.process import freeze
 
 FORK: Any = multiprocessing.get_context("fork")
 
@@ -21,7 +22,7 @@ FORK: Any = multiprocessing.get_context("fork")
 def start(work: Callable[[], bool], log: Path, environment: dict[str, str], threads: int) -> Any:
     """`work` says whether all went well. What the process prints besides its messages (a crash) goes to `log`."""
     if not gc.get_freeze_count():
-        gc.freeze()  # the libraries' objects stay shared: a garbage collection would write to them
+        freeze()  # the libraries' objects stay shared: a garbage collection would write to them
     process = FORK.Process(target=run, args=(work, log, environment, threads, os.getpid()))
     process.start()
     return process
