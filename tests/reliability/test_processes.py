@@ -63,6 +63,42 @@ def test_a_sweep_s_job_on_two_processes_is_one_job(tmp_path):
         assert json.loads((sweep / job / "results.json").read_text())["test/images"] == 70
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_process_that_fails_ends_its_job_and_not_the_sweep(tmp_path, record_figure):
+    data = write_idx_folder(tmp_path / "tiny")
+    options = (
+        "data=idx",
+        f"data.root={data}",
+        *(one for one in TINY if "max_epochs" not in one),
+        *CPU,
+        "trainer.devices=2",
+        "trainer.max_epochs=100000,2",
+    )
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", "-m", *options], cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and not list(tmp_path.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
+        time.sleep(0.05)
+    (job,) = children(process.pid)
+    os.kill(children(job)[1], signal.SIGKILL)
+    start = time.monotonic()
+    while (line := process.stdout.readline()) and "was killed by SIGKILL" not in line:
+        pass
+    took = time.monotonic() - start
+    assert line.startswith("job 0  trainer.max_epochs=100000  process 1 of 2 was killed by SIGKILL")
+    _, errors = process.communicate(timeout=60)
+    record_figure(f"a process of a sweep's job is killed: the job ends after {took:.1f} s, the sweep goes on")
+    assert took < 30
+    assert process.returncode == 2
+    assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=100000): process 1 of 2 was killed")
+    assert list(tmp_path.glob("outputs/sweeps/*/*/1/results.json"))
+    assert not left_behind(tmp_path)
+
+
 PLANT = """
 import os, signal
 def plant(*_):
@@ -87,8 +123,7 @@ def two_processes(tmp_path, monkeypatch):
     for line in process.stdout:
         if line.startswith("epoch 1/"):
             break
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    yield process, [int(child) for child in children]
+    yield process, children(process.pid)
     process.kill()
 
 
