@@ -5,7 +5,8 @@ As Hydra's basic sweeper, but: a mistake in the command is found before there is
 for jobs on other machines too, and jobs that fail are counted at the end rather than the first of them raised.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -40,8 +41,7 @@ class GridSweeper(Sweeper):
         self.validate_batch_is_legal(grid)
         if self.plan:
             return self.show(jobs(self.folder(), grid))
-        folder = self.make_folder()
-        with held(folder), reported(folder):
+        with self.at_work():
             self.launcher.launch(grid, initial_job_idx=0)
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
@@ -55,13 +55,19 @@ class GridSweeper(Sweeper):
         is_new = OmegaConf.is_interpolation(self.config.hydra.sweep, "dir")
         return Path("new") if is_new else Path(self.config.hydra.sweep.dir)
 
-    def make_folder(self) -> Path:
-        """The jobs compose their configs anew, perhaps elsewhere: the folder becomes an override of all of them."""
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[Path]:
+        """In the sweep's folder, alone. The jobs compose their configs anew, perhaps elsewhere: the folder becomes an
+        override of all of them.
+        """
         assert self.config
         folder = Path(self.config.hydra.sweep.dir)
-        self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
-        write_whole(folder / COMMAND, OmegaConf.to_yaml(self.config).encode())
-        return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        with held(folder):
+            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
+            write_whole(folder / COMMAND, OmegaConf.to_yaml(self.config).encode())
+            with reported(folder):
+                yield folder
 
     def show(self, planned: Sequence[Job]) -> None:
         from quadrant_lstm.sweep.plan import plan  # imports torch

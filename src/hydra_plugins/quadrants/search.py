@@ -10,8 +10,6 @@ from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.config.values import Count
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.folder import held
-from quadrant_lstm.sweep.report import reported
 
 
 class SearchSweeper(GridSweeper):
@@ -46,7 +44,6 @@ class SearchSweeper(GridSweeper):
         self.validate_batch_is_legal([list(job.overrides) for job in planned[:1]])
         if self.plan:
             return self.show(planned)
-        folder = self.make_folder()
-        with held(folder), reported(folder):
+        with self.at_work() as folder:
             search = Search(folder, space, fixed, self.n_trials, self.sampler)
             self.launcher.follow(search.jobs(), search.n_trials, search.ended)

@@ -36,14 +36,9 @@ class SlurmLauncher(JobLauncher):
 
     def __init__(self, max_num_timeout: int, array_parallelism: int, **sbatch: Any):
         self.max_num_timeout, self.array_parallelism = max_num_timeout, array_parallelism
-        given: dict[str, Any] = sbatch | {"array_parallelism": array_parallelism}
-        self.sbatch = {
-            key if key in COMMON else f"slurm_{key}": OmegaConf.to_object(value)
-            if OmegaConf.is_config(value)
-            else value
-            for key, value in given.items()
-            if value is not None
-        }
+        given: Any = OmegaConf.to_object(OmegaConf.create(sbatch | {"array_parallelism": array_parallelism}))
+        named = {key if key in COMMON else f"slurm_{key}": value for key, value in given.items()}
+        self.sbatch = {key: value for key, value in named.items() if value is not None}
         self.ids: dict[int, str] = {}
         self.known: dict[int, str] = {}
 
@@ -75,6 +70,8 @@ class SlurmLauncher(JobLauncher):
     def begin(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
         import submitit
 
+        if not jobs:
+            return
         file = self.folder / SUBMITTED
         before = {int(number): one for number, one in json.loads(file.read_text()).items()} if file.exists() else {}
         queued = queue() if before else {}

@@ -25,16 +25,17 @@ class Pruning(pl.Callback):
                 raise UserError(f'{self.folder}: is a trial of a search; python -m pip install -e ".[tune]"') from error
 
             self.trial = running_trial(self.folder)
-        self.decide(trainer)  # what was decided before an interruption
+        self.decide(trainer, trainer.current_epoch)  # as before an interruption
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         epoch = trainer.current_epoch + 1
         if self.trial and epoch > last_reported(self.trial):
             self.trial.report(trainer.callback_metrics["val/accuracy"].item(), epoch)
-        self.decide(trainer)
+        self.decide(trainer, epoch)
 
-    def decide(self, trainer: pl.Trainer) -> None:
-        hopeless = bool(self.trial) and last_reported(self.trial) > 0 and self.trial.should_prune()
+    def decide(self, trainer: pl.Trainer, epochs: int) -> None:
+        """After so many; of one whose checkpoint was cut off, when it has been done once more."""
+        hopeless = bool(self.trial) and last_reported(self.trial) == epochs and self.trial.should_prune()
         self.pruned = trainer.strategy.broadcast(hopeless)
         trainer.should_stop |= self.pruned
 
