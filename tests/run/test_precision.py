@@ -18,7 +18,8 @@ def test_auto_is_32_true_where_nothing_was_measured(caplog):
     assert "trainer.precision: auto is 32-true here" in caplog.text
 
 
-def test_auto_is_bf16_on_a_cpu_that_multiplies_tiles_of_it():
+def test_auto_is_bf16_on_a_cpu_that_multiplies_it():
     if not CPU.exists():
         pytest.skip("no /proc/cpuinfo to compare with")
-    assert resolve("auto", "cpu") == ("bf16-mixed" if "amx_bf16" in CPU.read_text() else "32-true")
+    multiplies = any(name in CPU.read_text() for name in ("amx_bf16", "avx512_bf16"))
+    assert resolve("auto", "cpu") == ("bf16-mixed" if multiplies else "32-true")

@@ -1,7 +1,8 @@
 """trainer.precision -> the one to train in.
 
-`auto` is bf16-mixed where that was measured to be faster: on a CPU that multiplies tiles of bf16 (AMX), 13 ms a step
-against 22 (docs/benchmark.md). Elsewhere nothing was measured, and it is 32-true.
+`auto` is bf16-mixed where that was measured to be faster: on CPUs that multiply bf16, by tiles (AMX on an Intel Xeon: 11
+ms a step of the question's network against 19, docs/benchmark.md) or by vectors (AVX-512 on an AMD EPYC: 15 against 23).
+Elsewhere nothing was measured, and it is 32-true.
 """
 
 import logging
@@ -17,6 +18,7 @@ def resolve(precision: str, accelerator: str) -> Any:
         return precision
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has none
-    found = "bf16-mixed" if on_cpu and capabilities.get("amx_bf16") else "32-true"
+    multiplies = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+    found = "bf16-mixed" if on_cpu and multiplies else "32-true"
     log.info(f"trainer.precision: auto is {found} here")
     return found
