@@ -16,7 +16,7 @@ MISTAKES = {
     "hydra.foo=1": "hydra.foo: Hydra has no such key",
     "trainer.gradient_clip_val=1": "lightning.pytorch.Trainer takes it; write +trainer.gradient_clip_val=VALUE.",
     # unknown choices
-    "model=cnn": "model: there is no model=cnn; choose from cnn_lstm.",
+    "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep.",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
     "zzz=1": "zzz: there is no such key; python ",
