@@ -180,6 +180,7 @@ def test_a_plan_counts_parameters_and_steps(tmp_path):
     [(("sweep=nowhere",), "sweep: nowhere has no multirun.yaml; give a folder like"),
      (("sweep=latest",), "sweep: latest, but "), (("sweep=latest", "run=latest"), "run: goes on with one run"),
      (("plan=maybe",), "plan: 'maybe' is not true; write plan=true"),
+     (("-m", "optimizer.lr=interval(1,2)"), "optimizer.lr=interval(1,2): a grid needs single values; write optimizer."),
      (("-m", "model.lstm_unit=5,6"), "model.lstm_unit: there is no such key; did you mean model.lstm_units?")],
 )  # fmt: skip
 def test_a_mistake_leaves_nothing_behind(words, line, tmp_path):

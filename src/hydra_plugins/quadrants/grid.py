@@ -37,7 +37,14 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        (grid,) = BasicSweeper.split_arguments(self.parse(arguments), None)
+        parsed = self.parse(arguments)
+        for override in parsed:
+            if override.is_interval_sweep():
+                raise UserError(
+                    f"{override.input_line}: a grid needs single values; write {override.key_or_group}=A,B, or add "
+                    "hydra/sweeper=optuna to search the interval."
+                )
+        (grid,) = BasicSweeper.split_arguments(parsed, None)
         self.validate_batch_is_legal(grid)
         if self.plan:
             return self.show(jobs(self.folder(), grid))
