@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from quadrant_lstm.sweep.groups import grouped, spread
 from quadrant_lstm.sweep.jobs import jobs
-from quadrant_lstm.sweep.report import grouped, spread, table
+from quadrant_lstm.sweep.report import table
 
 RESULTS = {"test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4, "samples_per_second": 5.0}
 

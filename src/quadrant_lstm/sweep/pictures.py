@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from quadrant_lstm.dashboard.palette import GROUP_COLOURS, new_figure
-from quadrant_lstm.sweep.jobs import Job
-from quadrant_lstm.sweep.report import Group, spread
+from quadrant_lstm.sweep.groups import Group, spread
+from quadrant_lstm.sweep.jobs import Job, as_number
 
 MOST_VALUES = 6  # of a key, that are shown one by one
 PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
@@ -61,7 +61,7 @@ def draw_effects(jobs: Sequence[Job]) -> Figure:
         for job in jobs:
             if job.number in results:
                 values.setdefault(job.swept.get(key, ""), []).append(100 * results[job.number])
-        if len(values) > MOST_VALUES and all(as_number(value)[0] < math.inf for value in values):
+        if len(values) > MOST_VALUES and all(place(value)[0] < math.inf for value in values):
             draw_scatter(axes, values)
         else:
             draw_means(axes, values)
@@ -77,7 +77,7 @@ def draw_effects(jobs: Sequence[Job]) -> Figure:
 
 
 def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
-    ordered = sorted(values, key=as_number)
+    ordered = sorted(values, key=place)
     for at, value in enumerate(ordered):
         offsets = [at + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
         axes.plot(offsets, values[value], "o", color="#999999", markersize=3, alpha=0.7)
@@ -112,11 +112,10 @@ def draw_search(jobs: Sequence[Job]) -> Figure:
     return figure
 
 
-def as_number(value: str) -> tuple[float, str]:
-    try:
-        return (float(value), value)
-    except ValueError:
-        return (float("inf"), value)
+def place(value: str) -> tuple[float, str]:
+    """Among others: numbers by their size, texts after them."""
+    number = as_number(value)
+    return (math.inf if isinstance(number, str) else number, value)
 
 
 def as_svg(figure: Figure) -> str:
