@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
@@ -70,6 +70,14 @@ class JobLauncher(Launcher):
                 time.sleep(self.EVERY)
         finally:
             self.stop(list(running.values()))
+
+    def work(self, config: DictConfig) -> bool:
+        """In a process of the job's."""
+        done = run_job(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=config,
+            job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
+        )  # fmt: skip
+        return done.status == JobStatus.COMPLETED
 
     @abstractmethod
     def at_once(self, jobs: int | None) -> int:

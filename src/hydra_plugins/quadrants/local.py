@@ -12,12 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobStatus, run_job
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hydra_plugins.quadrants.launcher import JobLauncher
-from quadrant_lstm.config.check import check, check_value
+from quadrant_lstm.config.check import check, check_value, without_hydra
 from quadrant_lstm.config.values import Count
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import LOG
@@ -53,21 +51,12 @@ class LocalLauncher(JobLauncher):
         threads = max(1, torch.get_num_threads() // self.n_jobs)
         for job, config in jobs:
             with contextlib.suppress(UserError):  # the job itself says so
-                check(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))  # reads the images
+                check(without_hydra(config))  # reads the images
             environment = {}
             if self.free:
                 environment["CUDA_VISIBLE_DEVICES"] = self.gpus[job.number] = self.free.pop(0)
             work = functools.partial(self.work, config)
             self.processes[job.number] = start(work, job.folder / LOG, environment, threads)
-
-    def work(self, config: DictConfig) -> bool:
-        """In the job's process."""
-        HydraConfig.instance().set_config(config)
-        done = run_job(
-            hydra_context=self.hydra_context, task_function=self.task_function, config=config,
-            job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
-        )  # fmt: skip
-        return done.status == JobStatus.COMPLETED
 
     def states(self) -> Mapping[int, str]:
         return {number: RUNS for number, process in self.processes.items() if process.is_alive()}

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobStatus, run_job, setup_globals
+from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.quadrants.launcher import JobLauncher
+from hydra_plugins.quadrants.launcher import JobLauncher, compose
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.console import say
 from quadrant_lstm.run.folder import write_whole
@@ -85,7 +85,7 @@ class SlurmLauncher(JobLauncher):
         executor.update_parameters(**self.sbatch, slurm_srun_args=["--kill-on-bad-exit=1"])
         try:
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # sbatch's words are in the error too
-                handles = [executor.submit(self, list(job.overrides), job.number, Singleton.get_state()) for job in new]
+                handles = [executor.submit(self, job, Singleton.get_state()) for job in new]
         except submitit.core.utils.FailedJobError as error:
             said = str(error).strip().splitlines()[-1]
             raise UserError(f"hydra.launcher: sbatch refuses the jobs ({said}); change what it names.") from error
@@ -94,22 +94,16 @@ class SlurmLauncher(JobLauncher):
         write_whole(file, json.dumps(before | self.ids).encode())
         say(f"in the queue   {len(new)} jobs: squeue --job {handles[0].job_id.partition('_')[0]}")
 
-    def __call__(self, overrides: list[str], number: int, state: Any) -> None:
+    def __call__(self, job: Job, state: Any) -> None:
         """In each of the job's processes."""
         import submitit
 
         Singleton.set_state(state)
         setup_globals()
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        OmegaConf.set_struct(config, False)
-        config.hydra.job.id = config.hydra.job.num = number
+        config = compose(self.hydra_context, self.config, job)
         if submitit.JobEnvironment().global_rank > 0:
             config.hydra.output_subdir = None  # the first writes it
-        done = run_job(
-            hydra_context=self.hydra_context, task_function=self.task_function, config=config,
-            job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
-        )  # fmt: skip
-        if done.status != JobStatus.COMPLETED:
+        if not self.work(config):
             sys.exit(1)  # its log says why
 
     def checkpoint(self, *arguments: Any) -> Any:

@@ -85,6 +85,11 @@ def check(cfg: DictConfig) -> None:
     check_sizes(cfg)
 
 
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """What the task gets of it."""
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
 def read_config(file: Path) -> DictConfig:
     """The config of a run, which may be anybody's, checked."""
     try:

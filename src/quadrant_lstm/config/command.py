@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.config.check import check, unknown_key
+from quadrant_lstm.config.check import check, unknown_key, without_hydra
 from quadrant_lstm.config.defaults import default_config
 from quadrant_lstm.config.signature import signature
 from quadrant_lstm.errors import DISK, UserError
@@ -105,7 +105,7 @@ class BeforeRun(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            check(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            check(without_hydra(config))
             folder, subdir = config.hydra.run.dir, config.hydra.output_subdir
             if subdir and Path(folder, subdir).exists():
                 raise UserError(f"hydra.run.dir: {folder} holds a run; go on with it by run={folder}, or name another.")

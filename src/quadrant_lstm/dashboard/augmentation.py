@@ -8,6 +8,8 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from quadrant_lstm.dashboard.palette import GROUP_COLOURS, new_figure
+
 COLUMNS = 10
 
 
@@ -19,10 +21,10 @@ def draw_augmentation(
     pixels = np.pad(drawn.cpu().numpy(), ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
     rows, columns, _, height, width = pixels.shape
     page = pixels.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, -1) / 255
-    figure = Figure(figsize=(0.8 * columns, 0.8 * rows + 0.4), dpi=100, facecolor="white")
+    figure = new_figure(0.8 * columns, 0.8 * rows + 0.4, layout=None)
     axes = figure.add_axes((0, 0, 1, 0.8 * rows / (0.8 * rows + 0.4)))
     axes.imshow(page.squeeze(-1) if page.shape[-1] == 1 else page, cmap="gray", vmin=0, vmax=1, aspect="auto")
-    axes.axvline(width - 0.5, color="#ee6677", linewidth=3)
+    axes.axvline(width - 0.5, color=GROUP_COLOURS[1], linewidth=3)
     axes.set_axis_off()
     axes.set_title("training images, and what they may be trained as", fontsize=10)
     return figure

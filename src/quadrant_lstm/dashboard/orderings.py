@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from quadrant_lstm.dashboard.palette import ORDERING_COLOURS
+from quadrant_lstm.dashboard.palette import ORDERING_COLOURS, new_figure
 from quadrant_lstm.data.orderings import ORDERINGS, sequences
 from quadrant_lstm.data.quadrants import split_quadrants
 
@@ -24,7 +24,7 @@ def draw_orderings(
 ) -> Figure:
     quadrants = split_quadrants(image[None])[0]
     frames = sequences(image[None], orderings)[0]
-    figure = Figure(figsize=(9.0, 4.6), dpi=100, facecolor="white")  # margins by hand: every run's start waits for this
+    figure = new_figure(9.0, 4.6, layout=None)  # margins by hand: every run's start waits for this
     margins = {"left": 0.01, "right": 0.99, "bottom": 0.1, "top": 0.92, "wspace": 0.08}
     columns: Any = figure.add_gridspec(1, 3, width_ratios=[2.2, 2.2, 4.6], **margins)
     digit, pieces, steps = columns

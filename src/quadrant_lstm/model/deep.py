@@ -20,6 +20,7 @@ from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import channels_last
 from quadrant_lstm.model.geometry import Shape, pooled_shape
 from quadrant_lstm.model.recurrent import LastStep, MapsLSTM
+from quadrant_lstm.model.shared_tiles import check_follows
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 
@@ -68,21 +69,13 @@ class EachQuadrant(TimeDistributed):
         # batch, places of all steps, channels, height, width
         places = frames.unflatten(3, (self.num_places, -1)).transpose(2, 3).flatten(1, 2)
         quadrants = places.index_select(1, self.first)
-        self.check(places, quadrants)
+        if not (places.is_meta or torch.compiler.is_compiling()):  # no values to compare, or an export
+            self.check(places, quadrants)
         features = super().forward(quadrants).permute(0, 1, 3, 4, 2).flatten(2)
         return features.index_select(1, self.stacked).unflatten(1, (4, -1)).flatten(2)
 
     def check(self, places: Tensor, quadrants: Tensor) -> None:
-        if places.is_meta or torch.compiler.is_compiling():
-            return
-        expected = quadrants.index_select(1, self.stacked)
-        if places.is_cuda:
-            torch._assert_async((expected == places).all())
-        elif not torch.equal(expected, places):
-            raise ValueError(
-                "frames: they do not follow data.orderings, which this network relies on; build them with "
-                "sequences(images, orderings)."
-            )
+        check_follows(places, quadrants.index_select(1, self.stacked), "this network")
 
 
 class DeepCNNLSTM(nn.Module):

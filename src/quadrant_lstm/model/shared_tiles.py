@@ -156,10 +156,15 @@ class SharedTiles(TimeDistributed):
 
     def check(self, stacks: Tensor, quadrants: Tensor) -> None:
         expected = quadrants.index_select(1, self.frames_in_quadrants)
-        if stacks.is_cuda:
-            torch._assert_async((expected == stacks).all())
-        elif not torch.equal(expected, stacks):
-            raise ValueError(
-                "frames: they do not follow data.orderings, which model.shared_tiles relies on; build them with "
-                "sequences(images, orderings), or set shared_tiles=False."
-            )
+        check_follows(stacks, expected, "model.shared_tiles", ", or set shared_tiles=False")
+
+
+def check_follows(frames: Tensor, expected: Tensor, who: str, remedy: str = "") -> None:
+    """Raises ValueError where they differ; on a GPU, which it does not wait for, an assertion of the device does."""
+    if frames.is_cuda:
+        torch._assert_async((expected == frames).all())
+    elif not torch.equal(expected, frames):
+        raise ValueError(
+            f"frames: they do not follow data.orderings, which {who} relies on; build them with "
+            f"sequences(images, orderings){remedy}."
+        )

@@ -9,7 +9,7 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
-from quadrant_lstm.config.check import check
+from quadrant_lstm.config.check import check, without_hydra
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.shapes import stages
@@ -49,7 +49,7 @@ def plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str
 
 def estimate(cfg: DictConfig, probed: dict[str, tuple[float, float]]) -> tuple[int, int, int, float]:
     """Parameters, steps an epoch, epochs, and seconds; jobs that differ in what costs no time share a probe."""
-    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    cfg = without_hydra(cfg)
     check(cfg)
     data = build_data(cfg)
     shapes = stages(build_network(cfg, data.frame_shape, data.num_classes), data.frame_shape)
