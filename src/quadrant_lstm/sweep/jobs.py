@@ -9,6 +9,7 @@ killed and for one on a cluster too. Imports no torch.
 """
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -79,8 +80,8 @@ def jobs(sweep: Path, overrides: Iterable[Sequence[str]], first: int = 0) -> lis
 def read_jobs(sweep: Path) -> list[Job]:
     """All jobs of a grid, also those not begun; of a search, those that it has begun."""
     if sweeper(sweep)._target_.endswith(".GridSweeper"):
-        parsed = OverridesParser.create().parse_overrides(swept(sweep))
-        return jobs(sweep, BasicSweeper.split_arguments(parsed, None)[0])
+        given = OverridesParser.create().parse_overrides(swept(sweep))
+        return jobs(sweep, BasicSweeper.split_arguments(given, None)[0])
     begun = sorted(int(folder.parents[1].name) for folder in sweep.glob(f"[0-9]*/{OVERRIDES}"))
     found = jobs(sweep, [list(OmegaConf.load(sweep / str(number) / OVERRIDES)) for number in begun])
     return [
@@ -88,8 +89,20 @@ def read_jobs(sweep: Path) -> list[Job]:
     ]
 
 
+def command(sweep: Path) -> DictConfig:
+    """Hydra's part of it."""
+    file = sweep / COMMAND
+    return parsed(file, file.stat().st_mtime_ns).hydra
+
+
+@functools.lru_cache(maxsize=1)
+def parsed(file: Path, written: int) -> DictConfig:
+    """Of what was written at that time: it takes longer to read than a job's results."""
+    return OmegaConf.load(file)  # type: ignore[return-value]
+
+
 def sweeper(sweep: Path) -> DictConfig:
-    return OmegaConf.load(sweep / COMMAND).hydra.sweeper
+    return command(sweep).sweeper
 
 
 def is_search(sweep: Path) -> bool:
@@ -108,7 +121,7 @@ def total(sweep: Path, jobs: Sequence[Job]) -> int:
 
 def swept(sweep: Path) -> list[str]:
     """The overrides of the sweep's command."""
-    return [str(override) for override in OmegaConf.load(sweep / COMMAND).hydra.overrides.task]
+    return [str(override) for override in command(sweep).overrides.task]
 
 
 def swept_values(folder: Path) -> dict[str, Any]:
@@ -132,7 +145,7 @@ def as_number(text: str) -> int | float | str:
 
 def launching(sweep: Path) -> list[str]:
     """Those that chose its sweeper and launcher, the last for each key."""
-    overrides = [str(override) for override in OmegaConf.load(sweep / COMMAND).hydra.overrides.hydra]
+    overrides = [str(override) for override in command(sweep).overrides.hydra]
     chose = [one for one in overrides if re.match(r"hydra[/.](sweeper|launcher)[.=]", one) and "_target_" not in one]
     return list({one.partition("=")[0]: one for one in chose}.values())
 

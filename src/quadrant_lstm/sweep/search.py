@@ -12,7 +12,7 @@ import optuna
 from hydra.core.override_parser.types import Override
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, NullPool
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.jobs import COMMAND, STUDY, Job
+from quadrant_lstm.sweep.jobs import STUDY, Job, sweeper
 
 NAME, SPACE = "sweep", "space"  # of the study, and its attribute
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -146,7 +146,7 @@ def copied(sweep: Path) -> BaseStorage:
 def running_trial(folder: Path) -> Trial | None:
     """The trial whose run has that folder, for as long as it runs."""
     sweep, number = folder.parent, int(folder.name)
-    pruner = build("hydra.sweeper.pruner", OmegaConf.load(sweep / COMMAND).hydra.sweeper.pruner, "optuna.pruners.")
+    pruner = build("hydra.sweeper.pruner", sweeper(sweep).pruner, "optuna.pruners.")
     study = optuna.load_study(study_name=NAME, storage=storage(sweep), pruner=pruner)
     trial = study.trials[number]
     return Trial(study, trial._trial_id) if trial.state == TrialState.RUNNING else None
