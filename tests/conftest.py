@@ -1,10 +1,7 @@
-"""What several tests need: the root scripts as processes, and a data set small enough to train on in a second."""
+"""What several tests need: a data set small enough to train on in a second, and runs on it."""
 
 import os
-import signal
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -13,7 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.scripts import script
+
 TINY = (
     "data.validation_images=40",
     "data.batch_size=16",
@@ -46,19 +44,6 @@ def pytest_terminal_summary(terminalreporter):
     if figures:
         terminalreporter.section("figures")
         terminalreporter.line("\n".join(figures))
-
-
-def script(*arguments: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    """Run a root script as a user would, in a folder of its own."""
-    name, *rest = map(str, arguments)
-    return subprocess.run(
-        [sys.executable, str(ROOT / name), *rest], cwd=cwd, capture_output=True, text=True, timeout=100, **options
-    )
-
-
-def hears_ctrl_c() -> None:
-    """As in a terminal, also where pytest runs in the background of a shell, which turns it off."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def write_idx(file: Path, array: np.ndarray) -> None:

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.scripts import ROOT
 
 README = (ROOT / "README.md").read_text()
 TREE = [line.split()[0] for line in README.split("## The tree")[1].split("```")[1].strip().splitlines()]

@@ -1,10 +1,13 @@
 """The root scripts with wrong input, as processes: one line, exit status 2, nothing left behind, no wait for torch."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, script, write_idx_folder
+from tests.conftest import write_idx_folder
+from tests.scripts import ROOT
 
 MISTAKES = {
     # unknown keys, with the nearest known one
@@ -72,6 +75,11 @@ OTHERS = {
     ("export.py", "format=pdf"): "format: 'pdf' is not one of onnx, safetensors; write e.g. format=onnx.",
 }
 COMMANDS = {("train.py", *words.split()): line for words, line in MISTAKES.items()} | OTHERS
+
+
+def script(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / name), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100)
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from quadrant_lstm.dashboard.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.orderings import draw_orderings
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
-from tests.conftest import TINY, run_folder, script, write_idx_folder
+from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.scripts import script
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from omegaconf import OmegaConf
 
 from quadrant_lstm import ORDERINGS, sequences
-from tests.conftest import ROOT
+from tests.scripts import ROOT
 
 NUMBERED = torch.tensor([[1, 2], [3, 4]])[None, None]  # each quadrant is one pixel, its number
 

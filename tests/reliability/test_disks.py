@@ -10,7 +10,8 @@ import torch
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.checkpoint import read_checkpoint, write_checkpoint
-from tests.conftest import TINY, run_folder, script, write_idx_folder
+from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.scripts import script
 
 
 @pytest.fixture

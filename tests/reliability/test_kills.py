@@ -4,8 +4,6 @@ import csv
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,40 +12,33 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
-from tests.conftest import ROOT, TINY, hears_ctrl_c, left_behind, run_folder, write_idx_folder
+from tests.conftest import TINY, left_behind, run_folder, write_idx_folder
+from tests.scripts import Script, script
 
 DRAWN = ("data.augmentation.rotation=15", "data.augmentation.erase=0.5", "schedule=onecycle", "ema_decay=0.99")
 OPTIONS = ("data=idx", "data.root=tiny", *TINY, *DRAWN)
 EPOCHS = 8
-IMAGES = 4000
-
-
-def start(*arguments: str, cwd: Path) -> subprocess.Popen:
-    command = [sys.executable, ROOT / "train.py", *arguments]
-    return subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=hears_ctrl_c
-    )
+IMAGES = 2000
 
 
 def until_done(cwd: Path, after: float) -> int:
     """Kill it after so many seconds, then let it go on; the number of epochs that it had finished."""
-    process = start(*OPTIONS, f"trainer.max_epochs={EPOCHS}", cwd=cwd)
+    whole = ("train.py", *OPTIONS, f"trainer.max_epochs={EPOCHS}")
+    process = Script(*whole, cwd=cwd)
     time.sleep(after)
     process.kill()
-    process.communicate()
     done = 0
     if list(cwd.glob("outputs/*/*/checkpoints/last.ckpt")):
         run = run_folder(cwd)
         done = read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1
         if (run / "results.json").exists():
             return done
-        process = start(f"run={run}", cwd=cwd)
+        process = Script("train.py", f"run={run}", cwd=cwd)
     else:
         for started in cwd.glob("outputs/*/*"):
             started.rename(cwd / "nothing")
-        process = start(*OPTIONS, f"trainer.max_epochs={EPOCHS}", cwd=cwd)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+        process = Script(*whole, cwd=cwd)
+    assert process.wait().returncode == 0, process.stderr
     return done
 
 
@@ -83,9 +74,8 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(kills, tmp_path, record_figu
     whole = tmp_path / "whole"
     write_idx_folder(whole / "tiny", train=IMAGES)
     before = time.monotonic()
-    process = start(*OPTIONS, f"trainer.max_epochs={EPOCHS}", cwd=whole)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
+    done = script("train.py", *OPTIONS, f"trainer.max_epochs={EPOCHS}", cwd=whole)
+    assert done.returncode == 0, done.stderr
     seconds = time.monotonic() - before
     expected = records(run_folder(whole))
     assert len(expected["scalars"]["train/batch_loss"]) > 4
@@ -117,14 +107,15 @@ PROCESSES = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 )  # fmt: skip
 def test_a_signal_ends_a_run_at_once_and_it_can_go_on(name, how, tmp_path):
     write_idx_folder(tmp_path / "tiny", train=IMAGES)
-    process = start(*how, *OPTIONS, "trainer.max_epochs=1000", cwd=tmp_path)
+    process = Script("train.py", *how, *OPTIONS, "trainer.max_epochs=1000", cwd=tmp_path)
     while not any(read_checkpoint(last)["epoch"] for last in tmp_path.glob("outputs/**/last.ckpt")):
-        assert process.poll() is None
+        assert process.returncode is None
         time.sleep(0.1)
-    process.send_signal(getattr(signal, name))
+    process.send(getattr(signal, name))
     sent = time.monotonic()
-    output, _ = process.communicate(timeout=60)
+    process.wait()
     assert time.monotonic() - sent < 10
+    output = process.stdout + process.stderr
     assert process.returncode == 128 + getattr(signal, name), output
     assert "Traceback" not in output
     (last,) = tmp_path.glob("outputs/**/last.ckpt")

@@ -16,7 +16,8 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.checkpoint import read_checkpoint
-from tests.conftest import TINY, run_folder, script, write_idx_folder
+from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.scripts import script
 
 RUNS = 20
 

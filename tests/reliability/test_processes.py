@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pytest
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.evaluate import evaluate
-from tests.conftest import ROOT, TINY, left_behind, run_folder, script, write_idx_folder
+from tests.conftest import TINY, left_behind, run_folder, write_idx_folder
+from tests.scripts import Script, script
 
 CPU = ("trainer=ddp", "trainer.accelerator=cpu")
 
@@ -49,20 +48,6 @@ def test_two_processes_at_half_the_batch_follow_one(tmp_path, record_figure):
     assert apart < 1e-5
 
 
-def test_a_sweep_s_job_on_two_processes_is_one_job(tmp_path):
-    data = write_idx_folder(tmp_path / "tiny")
-    done = script(
-        "train.py", "-m", "data=idx", f"data.root={data}", *TINY, *CPU, "trainer.devices=2", "seed=1,2", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    (sweep,) = (tmp_path / "outputs").glob("*/*/*")
-    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv", "sweep.html"]
-    assert not list((tmp_path / "outputs").glob("2*"))
-    for job, seed in (("0", 1), ("1", 2)):
-        assert json.loads((sweep / job / "provenance.json").read_text())["seed"] == seed
-        assert json.loads((sweep / job / "results.json").read_text())["test/images"] == 70
-
-
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -77,25 +62,25 @@ def test_a_process_that_fails_ends_its_job_and_not_the_sweep(tmp_path, record_fi
         "trainer.devices=2",
         "trainer.max_epochs=100000,2",
     )
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", "-m", *options], cwd=tmp_path, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while process.poll() is None and not list(tmp_path.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
+    process = Script("train.py", "-m", *options, cwd=tmp_path)
+    while process.returncode is None and not list(tmp_path.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
         time.sleep(0.05)
     (job,) = children(process.pid)
     os.kill(children(job)[1], signal.SIGKILL)
     start = time.monotonic()
-    while (line := process.stdout.readline()) and "was killed by SIGKILL" not in line:
-        pass
+    line = next(line for line in process.lines() if "was killed by SIGKILL" in line)
     took = time.monotonic() - start
     assert line.startswith("job 0  trainer.max_epochs=100000  process 1 of 2 was killed by SIGKILL")
-    _, errors = process.communicate(timeout=60)
+    errors = process.wait().stderr
     record_figure(f"a process of a sweep's job is killed: the job ends after {took:.1f} s, the sweep goes on")
     assert took < 30
     assert process.returncode == 2
     assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=100000): process 1 of 2 was killed")
-    assert list(tmp_path.glob("outputs/sweeps/*/*/1/results.json"))
+    (sweep,) = tmp_path.glob("outputs/sweeps/*/*")
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv", "sweep.html"]
+    assert not list(tmp_path.glob("outputs/2*"))  # where a process would be a run of its own
+    results = json.loads((sweep / "1/results.json").read_text())
+    assert (results["epochs"], results["test/images"]) == (2, 70)
     assert not left_behind(tmp_path)
 
 
@@ -114,15 +99,11 @@ def two_processes(tmp_path, monkeypatch):
     (tmp_path / "plant").mkdir()
     (tmp_path / "plant" / "sitecustomize.py").write_text(PLANT)
     data = write_idx_folder(tmp_path / "tiny")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "plant")}
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", "data=idx", f"data.root={data}", *TINY, *CPU, "trainer.devices=2",
-         "trainer.max_epochs=100000", "trainer.strategy.timeout=5"],
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    process = Script(
+        "train.py", "data=idx", f"data.root={data}", *TINY, *CPU, "trainer.devices=2", "trainer.max_epochs=100000",
+        "trainer.strategy.timeout=5", cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path / "plant")},
     )  # fmt: skip
-    for line in process.stdout:
-        if line.startswith("epoch 1/"):
-            break
+    assert any(line.startswith("epoch 1/") for line in process.lines()), process.stderr
     yield process, children(process.pid)
     process.kill()
 
@@ -142,7 +123,7 @@ def test_where_a_process_fails_all_end(rank, fault, two_processes, tmp_path, rec
     (signum, seconds, says), (process, ranks) = fault, two_processes
     os.kill(ranks[rank], signum)
     start = time.monotonic()
-    _, errors = process.communicate(timeout=seconds)
+    errors = process.wait(seconds).stderr
     took = time.monotonic() - start
     record_figure(f"process {rank} gets {signum.name}: the other and the run end after {took:.1f} s")
     assert process.returncode == 2
@@ -161,14 +142,10 @@ def listening(pid: int) -> set[str]:
     return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
 
 
-def test_the_processes_listen_to_this_machine_only(two_processes):
-    for pid in two_processes[1]:
+def test_the_processes_listen_to_this_machine_only_and_end_with_the_one_that_started_them(two_processes, tmp_path):
+    process, ranks = two_processes
+    for pid in ranks:
         assert listening(pid) == {"0100007F"}  # 127.0.0.1
-
-
-def test_the_processes_end_with_the_one_that_started_them(two_processes, tmp_path):
-    process, _ = two_processes
     process.kill()
-    process.wait()
     time.sleep(0.5)
     assert not left_behind(tmp_path)

@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 
 from tests.config.test_command import COMMANDS
-from tests.conftest import ROOT, write_idx, write_idx_folder
+from tests.conftest import write_idx, write_idx_folder
+from tests.scripts import ROOT
 
 SECONDS, MEGABYTES = 5, 500
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"

@@ -2,7 +2,8 @@ import torch
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.ema import EMA
-from tests.conftest import TINY, run_folder, script, write_idx_folder
+from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.scripts import script
 
 
 def test_the_average_forgets_its_start_soon_and_then_slowly():

@@ -13,7 +13,7 @@ from quadrant_lstm import load_run, sequences
 from quadrant_lstm.data.images import load_idx_folder
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.export import export
-from tests.conftest import script
+from tests.scripts import script
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import torch
 
 from quadrant_lstm.data.images import load_images
-from tests.conftest import ROOT, TINY, hears_ctrl_c, run_folder, script, write_idx_folder
+from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.scripts import ROOT, Script, script
 
 RESULTS = (
     "test/accuracy", "test/loss", "test/images", "val/accuracy", "best_epoch", "epochs", "seconds", "parameters",
@@ -138,19 +138,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(finished_
 
 def test_ctrl_c_keeps_the_last_finished_epoch_and_says_how_to_go_on(tmp_path):
     data = write_idx_folder(tmp_path / "tiny")
-    command = [sys.executable, ROOT / "train.py", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=10000"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
-    )
+    process = Script("train.py", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=10000", cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("outputs/2*/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130, stderr
+    process.send(signal.SIGINT)
+    assert process.wait(30).returncode == 130, process.stderr
     run = run_folder(tmp_path)
-    assert f"interrupted; go on with: python train.py run={run.relative_to(tmp_path)}" in stdout
-    assert "Traceback" not in stderr
+    assert f"interrupted; go on with: python train.py run={run.relative_to(tmp_path)}" in process.stdout
+    assert "Traceback" not in process.stderr
     assert not (run / "results.json").exists()
     done = checkpoint(run)["epoch"] + 1
     again = script("train.py", f"run={run}", f"trainer.max_epochs={done + 1}", cwd=tmp_path)

@@ -5,7 +5,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from filelock import FileLock
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.sweep.search import storage
-from tests.conftest import ROOT, TINY, hears_ctrl_c, script, write_idx_folder
+from tests.conftest import TINY, write_idx_folder
+from tests.scripts import Script, script
 from tests.sweep.test_sweeps import sweep_folder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
@@ -33,16 +33,13 @@ def _cluster(tmp_path, tmp_path_factory):
         subprocess.run(["scancel", "--me", "--full"], check=True)
 
 
-def long_sweep(folder: Path, *swept: str) -> tuple[subprocess.Popen, Path]:
+def long_sweep(folder: Path, *swept: str) -> tuple[Script, Path]:
     """A sweep whose first job has finished an epoch and has hundreds before it."""
     write_idx_folder(folder / "tiny", train=2000)
-    command = [sys.executable, ROOT / "train.py", *SWEEP, "trainer.max_epochs=300", *swept]
-    process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c
-    )
-    while process.poll() is None and not list(folder.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
+    process = Script("train.py", *SWEEP, "trainer.max_epochs=300", *swept, cwd=folder)
+    while process.returncode is None and not list(folder.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
         time.sleep(0.1)
-    assert process.poll() is None, process.communicate()
+    assert process.returncode is None, process.stderr
     return process, sweep_folder(folder) / "0"
 
 
@@ -91,33 +88,29 @@ def test_a_job_that_is_requeued_goes_on_in_its_folder(how, tmp_path):
         time.sleep(0.1)
     assert [int(row["epoch"]) for row in rows(run)] == list(range(1, len(rows(run)) + 1))
     assert len(list(run.parent.glob("[0-9]*"))) == 1
-    assert process.poll() is None  # which waits for it
+    assert process.returncode is None  # which waits for it
     subprocess.run(["scancel", slurm_id(run)], check=True)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert errors.startswith("sweep: 1 of 1 jobs failed: 0: ")
+    assert process.wait().returncode == 2
+    assert process.stderr.startswith("sweep: 1 of 1 jobs failed: 0: ")
 
 
 def test_jobs_in_the_queue_are_followed_and_not_handed_in_twice(tmp_path):
     process, run = long_sweep(tmp_path, "seed=1,2")
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 130
+    process.send(signal.SIGINT)
+    assert process.wait(30).returncode == 130
     first = slurm_id(run).partition("_")[0]
-    assert f"its jobs go on in SLURM: scancel {first} ends them" in output
+    assert f"its jobs go on in SLURM: scancel {first} ends them" in process.stdout
     before = json.loads((run.parent / ".submitit/jobs.json").read_text())
-    command = [sys.executable, ROOT / "train.py", "sweep=latest"]
-    again = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while (line := again.stdout.readline()) and not line.startswith("job 0"):
-        assert "in the queue" not in line
+    again = Script("train.py", "sweep=latest", cwd=tmp_path)
+    line = next(line for line in again.lines() if line.startswith("job 0"))
     assert "goes on after epoch" in line
+    assert "in the queue" not in again.stdout
     assert json.loads((run.parent / ".submitit/jobs.json").read_text()) == before
     second = script("train.py", "sweep=latest", cwd=tmp_path)
     assert second.returncode == 2
     assert second.stderr.strip().endswith("another process is at work in it; wait for it, or end it.")
     subprocess.run(["scancel", first], check=True)
-    _, errors = again.communicate(timeout=60)
-    assert errors.startswith("sweep: 2 of 2 jobs failed: 0 (seed=1): ")
+    assert again.wait().stderr.startswith("sweep: 2 of 2 jobs failed: 0 (seed=1): ")
 
 
 def test_two_tasks_train_one_network(tmp_path):

@@ -4,8 +4,6 @@ import csv
 import os
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +14,8 @@ from tensorboard.plugins.hparams import metadata
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.folder import last_epoch
-from tests.conftest import ROOT, TINY, left_behind, script, write_idx_folder
+from tests.conftest import TINY, left_behind, write_idx_folder
+from tests.scripts import Script, script
 
 DATA = ("data=idx", "data.root=tiny", *TINY)
 
@@ -58,18 +57,18 @@ def test_a_job_that_cannot_be_fails_alone_and_is_named(tmp_path):
 
 
 def test_a_killed_job_fails_alone_and_goes_on_from_its_last_epoch_with_the_sweep(tmp_path):
-    write_idx_folder(tmp_path / "tiny", train=2000)
-    command = [sys.executable, ROOT / "train.py", "-m", *DATA, "trainer.max_epochs=12", "seed=1,2"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    write_idx_folder(tmp_path / "tiny", train=1000)
+    process = Script("train.py", "-m", *DATA, "trainer.max_epochs=12,1", cwd=tmp_path)
     last = []
-    while process.poll() is None and not last:
+    while process.returncode is None and not last:
         last = list(tmp_path.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt"))
         time.sleep(0.02)
     (job,) = children(process.pid)
     os.kill(job, signal.SIGKILL)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 2, output
-    assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (seed=1): was killed by SIGKILL"), errors
+    assert process.wait().returncode == 2, process.stdout
+    assert process.stderr.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=12): was killed by SIGKILL"), (
+        process.stderr
+    )
     sweep = sweep_folder(tmp_path)
     assert "ERROR was killed by SIGKILL" in (sweep / "0/train.log").read_text()
     assert (sweep / "1/results.json").exists()
@@ -77,8 +76,8 @@ def test_a_killed_job_fails_alone_and_goes_on_from_its_last_epoch_with_the_sweep
 
     again = script("train.py", "sweep=latest", "hydra.launcher.n_jobs=2", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "job 0  seed=1  goes on after epoch " in again.stdout
-    assert "job 1  seed=2  was done before" in again.stdout
+    assert "job 0  trainer.max_epochs=12  goes on after epoch " in again.stdout
+    assert "job 1  trainer.max_epochs=1  was done before" in again.stdout
     assert {file: file.stat().st_mtime_ns for file in (sweep / "1").rglob("*") if file.is_file()} == before
     assert read_checkpoint(sweep / "0/checkpoints/last.ckpt")["epoch"] + 1 == 12
     with (sweep / "0/metrics.csv").open(newline="") as file:
@@ -92,13 +91,12 @@ def test_a_killed_job_fails_alone_and_goes_on_from_its_last_epoch_with_the_sweep
 
 def test_no_job_outlives_its_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=2000)
-    command = [sys.executable, ROOT / "train.py", "-m", *DATA, "trainer.max_epochs=1000", "seed=1,2"]
-    process = subprocess.Popen([*command, "hydra.launcher.n_jobs=2"], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while len(list(tmp_path.glob("outputs/sweeps/*/*/*/checkpoints/last.ckpt"))) < 2 and process.poll() is None:
+    two = ("trainer.max_epochs=1000", "seed=1,2", "hydra.launcher.n_jobs=2")
+    process = Script("train.py", "-m", *DATA, *two, cwd=tmp_path)
+    while len(list(tmp_path.glob("outputs/sweeps/*/*/*/checkpoints/last.ckpt"))) < 2 and process.returncode is None:
         time.sleep(0.05)
     assert len(children(process.pid)) == 2
     process.kill()
-    process.wait()
     time.sleep(0.5)
     assert not left_behind(tmp_path)
 
@@ -107,13 +105,11 @@ def test_no_job_outlives_its_sweep(tmp_path):
 @pytest.mark.timeout(300)
 def test_a_killed_sweep_of_twenty_loses_at_most_the_epoch_in_flight(tmp_path, record_figure):
     write_idx_folder(tmp_path / "tiny")
-    command = [sys.executable, ROOT / "train.py", "-m", *DATA, "trainer.max_epochs=5"]
-    command += [f"seed={','.join(map(str, range(20)))}"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while process.poll() is None and not list(tmp_path.glob("outputs/sweeps/*/*/10/checkpoints/last.ckpt")):
+    seeds = f"seed={','.join(map(str, range(20)))}"
+    process = Script("train.py", "-m", *DATA, "trainer.max_epochs=5", seeds, cwd=tmp_path)
+    while process.returncode is None and not list(tmp_path.glob("outputs/sweeps/*/*/10/checkpoints/last.ckpt")):
         time.sleep(0.01)
     process.kill()
-    process.wait()
     sweep = sweep_folder(tmp_path)
     before = [last["epoch"] if (last := last_epoch(sweep / str(number))) else "0" for number in range(20)]
     again = script("train.py", "sweep=latest", cwd=tmp_path)
@@ -130,15 +126,14 @@ def test_a_killed_sweep_of_twenty_loses_at_most_the_epoch_in_flight(tmp_path, re
 @pytest.mark.timeout(600)
 def test_a_hundred_jobs_start_soon_and_leave_memory_as_it_was(tmp_path, record_figure):
     seeds = f"seed={','.join(map(str, range(100)))}"
-    command = [sys.executable, ROOT / "train.py", "-m", "trainer=smoke", seeds]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = Script("train.py", "-m", "trainer=smoke", seeds, cwd=tmp_path)
     began, megabytes = [], []
-    for line in process.stdout:
+    for line in process.lines():
         if line.endswith("begins\n"):
             began.append(time.time())
             resident = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
             megabytes.append(int(resident) * os.sysconf("SC_PAGE_SIZE") / 2**20)
-    assert process.wait() == 0
+    assert process.returncode == 0
     seconds = []
     for number, start in enumerate(began):
         lines = (sweep_folder(tmp_path) / str(number) / "train.log").read_text().splitlines()

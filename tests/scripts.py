@@ -1,0 +1,97 @@
+"""A root script's command line -> a process that runs it, as `python train.py ...` would, within a tenth of a second.
+
+A fresh process spends three to four seconds on importing torch and Lightning, more than most tests take. These are
+forked from one that has imported them and done nothing else. What needs a fresh one: tests/config/test_command.py.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+IMPORTED = [
+    "quadrant_lstm.run.train", "quadrant_lstm.run.evaluate", "quadrant_lstm.run.predict", "quadrant_lstm.sweep.search",
+    "matplotlib.pyplot", "tests.scripts", "torch.utils.tensorboard",
+]  # fmt: skip
+
+FORKSERVER: Any = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(IMPORTED)
+
+
+class Script:
+    """Has returncode, stdout and stderr once it is over."""
+
+    def __init__(self, *arguments: object, cwd: Path, environment: dict[str, str] | None = None):
+        self.outputs = [tempfile.NamedTemporaryFile("r") for _ in range(2)]  # noqa: SIM115
+        environment = os.environ | (environment or {})
+        files = [output.name for output in self.outputs]
+        self.process = FORKSERVER.Process(target=run, args=(list(map(str, arguments)), str(cwd), environment, files))
+        self.process.start()
+        weakref.finalize(self, self.process.kill)  # none outlives a test that fails
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def stdout(self) -> str:
+        return Path(self.outputs[0].name).read_text()
+
+    @property
+    def stderr(self) -> str:
+        return Path(self.outputs[1].name).read_text()
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def lines(self) -> Iterator[str]:
+        """Of stdout, as they come."""
+        line = ""
+        while self.returncode is None or line:
+            line += self.outputs[0].readline()
+            if line.endswith("\n") or self.returncode is not None:
+                yield line
+                line = ""
+            else:
+                time.sleep(0.02)
+
+    def send(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+    def wait(self, timeout: float = 100) -> "Script":
+        """Kills it where it takes longer."""
+        self.process.join(timeout)
+        if self.returncode is None:
+            self.process.kill()
+            raise TimeoutError(f"{self.process}: {self.stdout}{self.stderr}")
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def script(*arguments: object, cwd: Path, **environment: str) -> Script:
+    return Script(*arguments, cwd=cwd, environment=environment).wait()
+
+
+def run(arguments: list[str], cwd: str, environment: dict[str, str], files: list[str]) -> None:
+    for descriptor, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), descriptor)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell's background had turned it off
+    name, *rest = arguments
+    sys.argv = [str(ROOT / name), *rest]
+    sys.orig_argv = [sys.executable, *sys.argv]
+    runpy.run_path(sys.argv[0], run_name="__main__")
