@@ -1,6 +1,7 @@
 """Any network that maps frames to logits -> something Lightning can train: loss, metrics, optimizer."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -118,7 +119,8 @@ class Classifier(LightningModule):
         """A step whose loss or gradient is not finite ends the run before it changes the weights."""
         trainer: Any = self.trainer
         if trainer.scaler is None:  # which has fp16's own answer to it
-            norm = get_total_norm([weights.grad for weights in self.parameters() if weights.grad is not None])
+            weights = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
+            norm = get_total_norm([one.grad for one in weights if one.grad is not None])
             if not norm.isfinite():
                 self.check_finite("train", "loss", self.seen["train"][-1][0].mean())
                 self.check_finite("train", "norm of the gradient", norm)

@@ -19,6 +19,7 @@ from quadrant_lstm.run.ema import EMA
 from quadrant_lstm.run.epoch_end import Best, EpochEnd
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.reseed import Reseed
+from quadrant_lstm.run.unprofiled import Unprofiled
 from quadrant_lstm.sweep.jobs import is_trial
 from quadrant_lstm.sweep.pruning import Pruning
 
@@ -63,6 +64,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         "trainer",
         others,
         precision=resolve(cfg.trainer.precision, cfg.trainer.get("accelerator", "auto")),
+        profiler=cfg.trainer.get("profiler") or Unprofiled(),
         logger=chosen["logger"],
         plugins=[WholeCheckpoints()],
         callbacks=[

@@ -30,7 +30,20 @@ COLUMNS = (
 OVER_THE_ONE_BEFORE: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
 
 
-class Best(ModelCheckpoint):
+class AtEpochEnd(ModelCheckpoint):
+    """Lightning's, but for what it does at each step: to look whether it is time to save, to describe itself for each
+    of its hooks.
+    """
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__name__
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+
+class Best(AtEpochEnd):
     """best.ckpt, by val/accuracy, also where the run's folder has been moved since it was interrupted."""
 
     def __init__(self, folder: Path):
@@ -45,7 +58,7 @@ class Best(ModelCheckpoint):
         super().load_state_dict(state | here)
 
 
-class EpochEnd(ModelCheckpoint):
+class EpochEnd(AtEpochEnd):
     """Also measures train/samples_per_second, of all processes, validation left out, and the seconds that the run has
     trained for, before an interruption and after it.
     """

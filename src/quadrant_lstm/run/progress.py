@@ -20,9 +20,11 @@ class Progress(RichProgressBar):
         super().__init__(refresh_rate=10)
         self.shown: dict[str, str] = {}
 
+        self.on_terminal = rich.get_console().is_terminal
+
     @property
     def is_enabled(self) -> bool:
-        return super().is_enabled and rich.get_console().is_terminal
+        return self.on_terminal and super().is_enabled
 
     def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
         return super().configure_columns(trainer)[:-2]  # an epoch's time and batches a second
