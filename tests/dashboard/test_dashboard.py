@@ -39,6 +39,7 @@ def test_scalars_are_named_alike_and_no_others_are_there(events):
         "val/best_accuracy",
         "test/loss",
         "test/accuracy",
+        *(f"{stage}/accuracy_step_{step}" for stage in ("val", "test") for step in range(1, 5)),
     }
     assert [event.value for event in events.Scalars("train/learning_rate")] == pytest.approx([0.001] * 3)
 

@@ -55,6 +55,28 @@ def test_metrics_are_means_over_images_not_over_batches():
             assert classifier.test_confusion[true, said] == ((labels == true) & (logits.argmax(1) == said)).sum()
 
 
+class Guess(nn.Module):
+    """After a step it says the label, or 0, as the frame of that step holds."""
+
+    def each_step(self, frames):
+        return nn.functional.one_hot(frames[:, :, 0, 0, 0].long(), 3).float()
+
+    def forward(self, frames):
+        return self.each_step(frames)[:, -1]
+
+
+def test_accuracy_after_each_step_is_of_what_was_said_after_it():
+    labels = torch.tensor([0, 1, 2, 1, 2, 2])
+    frames = torch.zeros(6, 4, 1, 2, 2)
+    for step in range(4):
+        frames[: step + 2, step] = labels[: step + 2, None, None, None]  # one more is known after each
+    classifier = Classifier(Guess(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3)
+    trainer().test(classifier, batches(frames, labels, 4), verbose=False)
+    results = classifier.test_results()
+    assert [results[f"test/accuracy_step_{step}"] for step in range(1, 5)] == [2 / 6, 3 / 6, 4 / 6, 5 / 6]
+    assert results["test/accuracy"] == 5 / 6
+
+
 def test_a_training_step_is_that_of_a_bare_loop():
     torch.manual_seed(0)
     frames, labels = torch.randn(30, 4, 1, 2, 2), torch.randint(0, 3, (30,))

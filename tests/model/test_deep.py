@@ -35,29 +35,29 @@ def test_each_of_four_quadrants_is_encoded_once(images):
 
 
 def test_frames_of_other_orderings_are_refused(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, 5)
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, "lstm", 5)
     with pytest.raises(ValueError, match=r"frames: they do not follow data.orderings"):
         network(sequences(images, [(1, 2, 3, 4), (2, 1, 4, 3), (3, 4, 1, 2), (4, 3, 2, 1)]))
 
 
 def test_every_step_reaches_the_logits(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, "lstm", 5).eval()
     network.encoder.check = lambda *_: None
     frames = sequences(images).requires_grad_()
     # each quadrant is read where it comes first: 1 and 4 in the first step, 2 and 3 in the second
     network(frames).sum().backward()
     assert (frames.grad.abs().sum(dim=(0, 2, 3, 4)) > 0).tolist() == [True, True, False, False]
-    features = torch.randn(1, 4, network.lstm.input_size, requires_grad=True)
-    network.last_step(network.lstm(features)).sum().backward()
+    features = torch.randn(1, 4, network.recurrent.input_size, requires_grad=True)
+    network.last_step(network.recurrent(features)).sum().backward()
     assert (features.grad.abs().sum(dim=(0, 2)) > 0).all()
 
 
 def test_samples_do_not_mix(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4], [4]], 0.0, 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4], [4]], 0.0, "lstm", 5).eval()
     frames = sequences(images)
     torch.testing.assert_close(network(frames)[1:2], network(frames[1:2]))
 
 
 def test_a_block_too_many_is_refused():
     with pytest.raises(UserError, match=r"model.blocks: 4 leave nothing at the pool of block 4: .* write at most 3"):
-        DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[2]] * 4, 0.0, 5)
+        DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[2]] * 4, 0.0, "lstm", 5)

@@ -16,8 +16,8 @@ def to_keras(network, model: keras.Model) -> None:
     weights = []
     for conv in ("conv1", "conv2"):
         weights += [state[f"encoder.module.{conv}.weight"].transpose(2, 3, 1, 0), state[f"encoder.module.{conv}.bias"]]
-    weights += [state["lstm.weight_ih_l0"].T, state["lstm.weight_hh_l0"].T]
-    weights += [state["lstm.bias_ih_l0"] + state["lstm.bias_hh_l0"]]
+    weights += [state["recurrent.weight_ih_l0"].T, state["recurrent.weight_hh_l0"].T]
+    weights += [state["recurrent.bias_ih_l0"] + state["recurrent.bias_hh_l0"]]
     for dense in ("dense", "head"):
         weights += [state[f"{dense}.weight"].T, state[f"{dense}.bias"]]
     model.set_weights(weights)
@@ -30,10 +30,10 @@ def from_keras(model: keras.Model, network) -> None:
         "encoder.module.conv1.bias": w[1],
         "encoder.module.conv2.weight": w[2].permute(3, 2, 0, 1),
         "encoder.module.conv2.bias": w[3],
-        "lstm.weight_ih_l0": w[4].T,
-        "lstm.weight_hh_l0": w[5].T,
-        "lstm.bias_ih_l0": w[6],
-        "lstm.bias_hh_l0": torch.zeros_like(w[6]),
+        "recurrent.weight_ih_l0": w[4].T,
+        "recurrent.weight_hh_l0": w[5].T,
+        "recurrent.bias_ih_l0": w[6],
+        "recurrent.bias_hh_l0": torch.zeros_like(w[6]),
         "dense.weight": w[7].T,
         "dense.bias": w[8],
         "head.weight": w[9].T,

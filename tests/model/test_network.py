@@ -15,6 +15,7 @@ def question_network(**changes) -> CNNLSTM:
         "kernel_size": 3,
         "pool_size": 2,
         "dropout": 0.25,
+        "recurrent": "lstm",
         "lstm_units": 5,
         "dense_units": 50,
         "shared_tiles": False,
@@ -47,6 +48,19 @@ def test_the_order_of_the_steps_matters():
     network = question_network().eval()
     frames = torch.randn(1, 4, 1, 56, 14)
     assert not torch.allclose(network(frames), network(frames.flip(1)))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "mean", "last", "concat"])
+def test_what_it_says_after_the_last_step_is_what_it_says(kind):
+    torch.manual_seed(0)
+    network = question_network(recurrent=kind).eval()
+    frames = torch.randn(3, 4, 1, 56, 14)
+    steps = network.each_step(frames)
+    assert steps.shape == (3, 1 if kind == "concat" else 4, 10)
+    torch.testing.assert_close(steps[:, -1], network(frames))
+    later = frames.clone()
+    later[:, 2:] = 0  # what comes after a step changes nothing of it
+    torch.testing.assert_close(network.each_step(later)[:, :2], steps[:, :2]) if kind != "concat" else None
 
 
 def test_dropout_acts_in_training_only():

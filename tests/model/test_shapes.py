@@ -20,7 +20,7 @@ def test_the_table_is_the_networks_of_the_question(shared_tiles):
         "encoder.pool": (("N", 4, 32, 26, 5), 0),
         "flatten": (("N", 4, 4160), 0),
         "dropout": (("N", 4, 4160), 0),
-        "lstm": (("N", 4, 5), 83340),
+        "recurrent": (("N", 4, 5), 83340),
         "last_step": (("N", 5), 0),
         "dense": (("N", 50), 300),
         "head": (("N", 10), 510),

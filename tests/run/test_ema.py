@@ -34,4 +34,4 @@ def test_the_average_is_what_is_saved_and_tested(tmp_path):
     results = [line for line in (run / "results.json").read_text().splitlines() if "test/" in line]
     for line in results:
         name, value = line.strip(" ,").replace('"', "").split(": ")
-        assert f"{name:13}  {value}" in tested.stdout
+        assert f"{name:20}  {value}" in tested.stdout

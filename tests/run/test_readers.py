@@ -32,7 +32,7 @@ def test_evaluate_repeats_the_test_to_the_last_digit(finished_run):
     assert done.returncode == 0, done.stderr
     results = json.loads((finished_run / "results.json").read_text())
     for name in ("test/accuracy", "test/loss", "test/images"):
-        assert f"{name:13}  {results[name]}\n" in done.stdout
+        assert f"{name:20}  {results[name]}\n" in done.stdout
 
 
 def test_load_run_gives_the_network_that_was_tested(finished_run, tiny):

@@ -17,7 +17,7 @@ from tests.scripts import ROOT, Script, script
 
 RESULTS = (
     "test/accuracy", "test/loss", "test/images", "val/accuracy", "best_epoch", "epochs", "seconds", "parameters",
-    "samples_per_second",
+    "samples_per_second", *(f"test/accuracy_step_{step}" for step in range(1, 5)),
 )  # fmt: skip
 
 
@@ -58,6 +58,7 @@ def test_the_results_are_those_of_the_run(finished_run):
     assert results["val/accuracy"] == float(best["val/accuracy"])
     assert checkpoint(finished_run, "best")["epoch"] + 1 == results["best_epoch"]
     assert results["test/images"] == 70
+    assert results["test/accuracy_step_4"] == results["test/accuracy"]
     assert 0 < results["seconds"] < 60
 
 

@@ -44,7 +44,7 @@ def ours(num_orderings: int) -> nn.Module:
 
     make_ready()  # as train.py does
     return CNNLSTM((1, 14 * num_orderings, 14), 10, ALL_ORDERINGS[:num_orderings] if num_orderings != 4 else ORDERINGS,
-                   [32, 32], 3, 2, 0.25, 5, 50, shared_tiles=True)  # fmt: skip
+                   [32, 32], 3, 2, 0.25, "lstm", 5, 50, shared_tiles=True)  # fmt: skip
 
 
 class Torch:

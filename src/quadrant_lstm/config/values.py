@@ -29,6 +29,7 @@ Blocks = Annotated[Sequence[Counts], MinLen(1), "a list of lists of whole number
 Ordering = Annotated[Sequence[int], AfterValidator(check_ordering), "a permutation of 1234"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+Recurrence = Literal["lstm", "gru", "mean", "last", "concat"]
 Orderings = Annotated[Sequence[Ordering], MinLen(1), "a list of permutations of 1234"]
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}

@@ -17,6 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import Shape
+from quadrant_lstm.model.recurrent import STEPS
 
 LENGTHS = ("total_steps", "T_max")  # what torch's schedules call the steps of a training; others go by epochs
 STAGES = ("train", "val", "test")
@@ -27,9 +28,10 @@ class Classifier(LightningModule):
     """`optimizer` is called with the parameters, `schedule` with the optimizer; `frame_shape` and `num_classes` go into
     checkpoints, for load_run.
 
-    Logs {train,val,test}/loss, means over images, and {train,val,test}/accuracy. The metrics add up over processes
-    before they divide, so that each image counts once however unevenly they share them. They see an epoch at once, at
-    its end: what they and Lightning's log do for each batch takes longer than a step of some networks.
+    Logs {train,val,test}/loss, means over images, and {train,val,test}/accuracy; also {val,test}/accuracy_step_1 to
+    accuracy_step_4, after each step, of a network that has `each_step`. The metrics add up over processes before they
+    divide, so that each image counts once however unevenly they share them. They see an epoch at once, at its end: what
+    they and Lightning's log do for each batch takes longer than a step of some networks.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Classifier(LightningModule):
         self.metrics = nn.ModuleDict()
         for stage in STAGES:
             self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")  # which waits for no device
-            self.metrics[f"{stage}/accuracy"] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+            for name in (f"{stage}/accuracy", *(after_step(stage, step) for step in range(1, STEPS + 1))):
+                self.metrics[name] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        # losses, logits and labels of the batches of an epoch
+        # losses, logits (of one step or all) and labels of the batches of an epoch
         self.seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
 
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
@@ -89,28 +92,36 @@ class Classifier(LightningModule):
     def test_results(self) -> dict[str, Any]:
         """The metrics of the test just done, of all processes together."""
         right, images = int(self.test_confusion.diagonal().sum()), int(self.test_confusion.sum())
-        loss = self.trainer.callback_metrics["test/loss"].item()
-        return {"test/accuracy": right / images, "test/loss": loss, "test/images": images}
+        metrics = self.trainer.callback_metrics
+        results = {"test/accuracy": right / images, "test/loss": metrics["test/loss"].item(), "test/images": images}
+        steps = (after_step("test", step) for step in range(1, STEPS + 1))
+        return results | {name: round(metrics[name].item() * images) / images for name in steps if name in metrics}
 
     def measure(self, stage: str, batch: Batch) -> Float[Tensor, ""]:
         frames, labels = batch
-        logits = self(frames.to(self.dtype))  # other than float32 with trainer.precision=64-true and its like
+        frames = frames.to(self.dtype)  # other than float32 with trainer.precision=64-true and its like
+        each_step = getattr(self.network, "each_step", None) if stage != "train" else None
+        logits = each_step(frames) if each_step else self(frames)[:, None]
         smoothing = self.label_smoothing if stage == "train" else 0.0
-        losses = cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+        losses = cross_entropy(logits[:, -1], labels, reduction="none", label_smoothing=smoothing)
         self.seen[stage].append((losses.detach(), logits.detach(), labels))
         return losses.mean()
 
     def log_metrics(self, stage: str) -> tuple[Float[Tensor, "images classes"], Int64[Tensor, " images"]]:
         """Returns the logits and labels that they were taken of."""
-        losses, logits, labels = (torch.cat(batches) for batches in zip(*self.seen[stage], strict=True))
+        losses, steps, labels = (torch.cat(batches) for batches in zip(*self.seen[stage], strict=True))
         self.seen[stage].clear()
         self.metric(f"{stage}/loss").update(losses)
-        self.metric(f"{stage}/accuracy").update(logits, labels)
-        for name in (f"{stage}/loss", f"{stage}/accuracy"):
+        logits = {f"{stage}/accuracy": steps[:, -1]}
+        if steps.shape[1] == STEPS:
+            logits |= {after_step(stage, step): steps[:, step - 1] for step in range(1, STEPS + 1)}
+        for name, values in logits.items():
+            self.metric(name).update(values, labels)
+        for name in (f"{stage}/loss", *logits):
             self.log(
                 name, self.metric(name), logger=None if stage == "test" else False
             )  # run/epoch_end.py hands on the others
-        return logits, labels
+        return steps[:, -1], labels
 
     def metric(self, name: str) -> Metric:
         return cast(Metric, self.metrics[name])
@@ -164,6 +175,10 @@ class Classifier(LightningModule):
         steps = {name: self.trainer.estimated_stepping_batches for name in LENGTHS if name in takes}
         schedule = {"scheduler": self.schedule(optimizer, **steps), "interval": "step" if steps else "epoch"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def after_step(stage: str, step: int) -> str:
+    return f"{stage}/accuracy_step_{step}"
 
 
 def length(scheduler: Any) -> int | None:

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.config.values import Blocks, Count, Orderings, Probability
+from quadrant_lstm.config.values import Blocks, Count, Orderings, Probability, Recurrence
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import channels_last
 from quadrant_lstm.model.geometry import Shape, pooled_shape
-from quadrant_lstm.model.recurrent import LastStep, MapsLSTM
+from quadrant_lstm.model.recurrent import KINDS, LastStep, equal_units
 from quadrant_lstm.model.shared_tiles import check_follows
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
@@ -91,6 +91,7 @@ class DeepCNNLSTM(nn.Module):
         orderings: Orderings,
         blocks: Blocks,
         dropout: Probability,
+        recurrent: Recurrence,
         lstm_units: Count,
     ):
         super().__init__()
@@ -99,11 +100,21 @@ class DeepCNNLSTM(nn.Module):
         features, rows, columns = pooled_shape(quadrant, blocks)
         self.encoder = EachQuadrant(PaddedEncoder(quadrant, blocks), orderings)
         self.dropout = Dropout(dropout)
-        self.lstm = MapsLSTM(len(orderings) * features * rows * columns, 1, lstm_units)
+        inputs = len(orderings) * features * rows * columns
+        units = equal_units(recurrent, inputs, lstm_units)
+        self.recurrent = KINDS[recurrent](inputs, 1, units)
         self.last_step = LastStep()
         self.dropout2 = Dropout(dropout)
-        self.head = nn.Linear(lstm_units, num_classes)
+        self.head = nn.Linear(units, num_classes)
 
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
-        outputs = self.lstm(self.dropout(self.encoder(frames)))
-        return self.head(self.dropout2(self.last_step(outputs)))
+        return self.head(self.dropout2(self.last_step(self.outputs(frames))))
+
+    def each_step(
+        self, frames: Float[Tensor, "batch steps channels height width"]
+    ) -> Float[Tensor, "batch said classes"]:
+        """What it would say after each step; model.recurrent=concat says something after the last only."""
+        return self.head(self.dropout2(self.outputs(frames)))
+
+    def outputs(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch said units"]:
+        return self.recurrent(self.dropout(self.encoder(frames)))

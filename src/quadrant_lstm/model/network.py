@@ -11,11 +11,11 @@ import logging
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.config.values import Count, Counts, Orderings, Probability
+from quadrant_lstm.config.values import Count, Counts, Orderings, Probability, Recurrence
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.geometry import Shape
-from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, MapsLSTM
+from quadrant_lstm.model.recurrent import KINDS, FlattenMaps, LastStep, equal_units
 from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
@@ -37,6 +37,7 @@ class CNNLSTM(nn.Module):
         kernel_size: Count,
         pool_size: Count,
         dropout: Probability,
+        recurrent: Recurrence,
         lstm_units: Count,
         dense_units: Count,
         shared_tiles: bool,
@@ -46,14 +47,23 @@ class CNNLSTM(nn.Module):
         self.encoder = every_step(encoder, orderings, frame_shape[1] // len(orderings), shared_tiles)
         self.flatten = FlattenMaps()  # all but sample and step
         self.dropout = Dropout(dropout)
-        self.lstm = MapsLSTM(encoder.num_features, encoder.num_positions, lstm_units)
+        units = equal_units(recurrent, encoder.num_features * encoder.num_positions, lstm_units)
+        self.recurrent = KINDS[recurrent](encoder.num_features, encoder.num_positions, units)
         self.last_step = LastStep()
-        self.dense = nn.Linear(lstm_units, dense_units)  # the question has no activation here
+        self.dense = nn.Linear(units, dense_units)  # the question has no activation here
         self.head = nn.Linear(dense_units, num_classes)
 
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
-        features = self.dropout(self.flatten(self.encoder(frames)))
-        return self.head(self.dense(self.last_step(self.lstm(features))))
+        return self.head(self.dense(self.last_step(self.outputs(frames))))
+
+    def each_step(
+        self, frames: Float[Tensor, "batch steps channels height width"]
+    ) -> Float[Tensor, "batch said classes"]:
+        """What it would say after each step; model.recurrent=concat says something after the last only."""
+        return self.head(self.dense(self.outputs(frames)))
+
+    def outputs(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch said units"]:
+        return self.recurrent(self.dropout(self.flatten(self.encoder(frames))))
 
 
 def every_step(encoder: nn.Sequential, orderings: Orderings, quadrant_height: int, shared: bool) -> TimeDistributed:

@@ -1,14 +1,20 @@
-"""Feature maps of every step -> the LSTM's output at every step.
+"""Feature maps of every step -> what is known after every step: by an LSTM, or by what may stand in its place.
 
-The maps come channels last, as the convs leave them, while the LSTM's weights are kept in the order that flattening
-[features, rows, columns] gives, which is Keras's and PyTorch's. It is cheaper to reorder 20 x 4160 weights a batch than
-all its features.
+The maps come channels last, as the convs leave them, while the weights of LSTM and GRU are kept in the order that
+flattening [features, rows, columns] gives, which is Keras's and PyTorch's. It is cheaper to reorder 20 x 4160 weights a
+batch than all its features.
 """
+
+import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from quadrant_lstm.config.values import Recurrence
+
+STEPS = 4
 
 
 class FlattenMaps(nn.Module):
@@ -18,6 +24,23 @@ class FlattenMaps(nn.Module):
         self, maps: Float[Tensor, "batch steps features rows columns"]
     ) -> Float[Tensor, "batch steps rows*columns*features"]:
         return maps.permute(0, 1, 3, 4, 2).flatten(2)
+
+
+def equal_units(kind: Recurrence, num_inputs: int, lstm_units: int) -> int:
+    """The units that give this kind as many parameters as an LSTM of `lstm_units` has, or nearly."""
+    num_parameters = 4 * lstm_units * (num_inputs + lstm_units + 2)
+    units: float = lstm_units
+    if kind == "gru":  # 3 * units * (inputs + units + 2) parameters
+        units = (math.sqrt((num_inputs + 2) ** 2 + 4 * num_parameters / 3) - (num_inputs + 2)) / 2
+    elif kind == "concat":
+        units = num_parameters / (STEPS * num_inputs + 1)
+    elif kind != "lstm":
+        units = num_parameters / (num_inputs + 1)
+    return max(1, round(units))
+
+
+def in_order_of_maps(weight: Float[Tensor, "gates flat"], num_features: int) -> Float[Tensor, "gates flat"]:
+    return weight.unflatten(1, (num_features, -1)).transpose(1, 2).flatten(1)
 
 
 class MapsLSTM(nn.LSTM):
@@ -38,7 +61,7 @@ class MapsLSTM(nn.LSTM):
     def forward(  # type: ignore[override]
         self, maps: Float[Tensor, "batch steps flat"]
     ) -> Float[Tensor, "batch steps units"]:
-        weight = self.weight_ih_l0.unflatten(1, (self.num_features, -1)).transpose(1, 2).flatten(1)
+        weight = in_order_of_maps(self.weight_ih_l0, self.num_features)
         gates = linear(maps, weight, self.bias_ih_l0 + self.bias_hh_l0)
         gates = gates.to(self.weight_hh_l0.dtype)  # autocast leaves them in bf16
         cell: Tensor | None = None  # before the first step, where the hidden state is zero too
@@ -51,6 +74,66 @@ class MapsLSTM(nn.LSTM):
             cell = added if cell is None else keep.sigmoid() * cell + added
             outputs.append(out.sigmoid() * cell.tanh())
         return torch.stack(outputs, dim=1)
+
+
+class MapsGRU(nn.GRU):
+    """A GRU likewise."""
+
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
+    def __init__(self, num_features: int, num_positions: int, num_units: int):
+        super().__init__(num_features * num_positions, num_units, batch_first=True)
+        self.num_features = num_features
+
+    def forward(  # type: ignore[override]
+        self, maps: Float[Tensor, "batch steps flat"]
+    ) -> Float[Tensor, "batch steps units"]:
+        weight = in_order_of_maps(self.weight_ih_l0, self.num_features)
+        gates = linear(maps, weight, self.bias_ih_l0).to(self.weight_hh_l0.dtype)
+        state = torch.zeros_like(gates[:, 0, : self.hidden_size])
+        outputs: list[Tensor] = []
+        for step in gates.unbind(1):
+            reset, keep, new = step.chunk(3, dim=1)
+            reset_before, keep_before, new_before = linear(state, self.weight_hh_l0, self.bias_hh_l0).chunk(3, dim=1)
+            kept = (keep + keep_before).sigmoid()
+            added = (new + (reset + reset_before).sigmoid() * new_before).tanh()
+            state = kept * state + (1 - kept) * added
+            outputs.append(state)
+        return torch.stack(outputs, dim=1)
+
+
+class EachStepAlone(nn.Linear):
+    """A layer over each step: nothing is remembered."""
+
+    def __init__(self, num_features: int, num_positions: int, num_units: int):
+        super().__init__(num_features * num_positions, num_units)
+
+    def forward(self, maps: Float[Tensor, "batch steps flat"]) -> Float[Tensor, "batch steps units"]:
+        return super().forward(maps).tanh()
+
+
+class MeanSoFar(EachStepAlone):
+    """The mean of it over the steps so far: their order makes no difference."""
+
+    def forward(self, maps: Float[Tensor, "batch steps flat"]) -> Float[Tensor, "batch steps units"]:
+        outputs = super().forward(maps)
+        return outputs.cumsum(1) / torch.arange(1, outputs.shape[1] + 1, device=outputs.device)[:, None]
+
+
+class Concatenated(nn.Linear):
+    """A layer over all steps side by side: one output, after the last."""
+
+    def __init__(self, num_features: int, num_positions: int, num_units: int):
+        super().__init__(STEPS * num_features * num_positions, num_units)
+
+    def forward(self, maps: Float[Tensor, "batch steps flat"]) -> Float[Tensor, "batch 1 units"]:
+        return super().forward(maps.flatten(1))[:, None].tanh()
+
+
+KINDS = {"lstm": MapsLSTM, "gru": MapsGRU, "mean": MeanSoFar, "last": EachStepAlone, "concat": Concatenated}
 
 
 class LastStep(nn.Module):

@@ -24,6 +24,10 @@ COLUMNS = (
     "train/accuracy",
     "val/loss",
     "val/accuracy",
+    "val/accuracy_step_1",
+    "val/accuracy_step_2",
+    "val/accuracy_step_3",
+    "val/accuracy_step_4",
     "train/learning_rate",
     "train/samples_per_second",
 )

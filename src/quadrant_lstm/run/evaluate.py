@@ -33,7 +33,7 @@ def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
     )
     trainer.test(classifier, datamodule=build_data(cfg), verbose=False)
     results = classifier.test_results()
-    log.info(f"run            {folder}")
+    log.info(f"run                   {folder}")
     for name, value in results.items():
-        log.info(f"{name:13}  {value}")
+        log.info(f"{name:20}  {value}")
     return results

@@ -42,7 +42,7 @@ class Progress(RichProgressBar):
         losses, logits, labels = module.seen["train"][-1]
         self.images += len(labels) * trainer.world_size
         if batch_idx % EVERY == 0:
-            correct = (logits.argmax(1) == labels).float().mean()
+            correct = (logits[:, -1].argmax(1) == labels).float().mean()
             seconds = time.perf_counter() - self.start
             epochs = (trainer.max_epochs or 0) - trainer.current_epoch
             batches = epochs * self.total_train_batches - (batch_idx + 1)

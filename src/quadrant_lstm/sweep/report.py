@@ -16,8 +16,9 @@ from quadrant_lstm.run.folder import write_whole
 from quadrant_lstm.sweep.groups import Group, grouped
 from quadrant_lstm.sweep.jobs import Job, is_search, read_jobs, rounded, swept, total
 
-RESULTS = ("val/accuracy", "test/accuracy", "test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters",
-           "samples_per_second")  # fmt: skip
+STEPS = tuple(f"test/accuracy_step_{step}" for step in range(1, 5))
+RESULTS = ("val/accuracy", "test/accuracy", *STEPS, "test/loss", "best_epoch", "epochs", "pruned", "seconds",
+           "parameters", "samples_per_second")  # fmt: skip
 
 
 @contextlib.contextmanager
