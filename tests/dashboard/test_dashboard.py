@@ -15,6 +15,7 @@ from tensorboard.plugins.hparams import metadata
 from quadrant_lstm import ORDERINGS
 from quadrant_lstm.dashboard.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.confusion import draw_confusion
+from quadrant_lstm.dashboard.mistakes import draw_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from tests.conftest import TINY, run_folder, write_idx_folder
@@ -67,7 +68,7 @@ def test_curves_have_a_point_an_epoch_and_no_step_goes_back(events):
         assert steps == sorted(steps)
 
 
-@pytest.mark.parametrize("tag", ["data/orderings", "test/confusion"])
+@pytest.mark.parametrize("tag", ["data/orderings", "test/confusion", "test/mistakes"])
 def test_pictures_are_there_and_not_blank(events, tag):
     (event,) = events.Images(tag)
     pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("L"))
@@ -85,6 +86,19 @@ def test_a_confusion_matrix_shows_its_counts():
     figure = draw_confusion(torch.tensor([[5, 1], [0, 4]]))
     assert {text.get_text() for text in figure.axes[0].texts} == {"5", "1", "4"}
     assert figure.axes[0].get_title() == "test images: 9 of 10 right"
+
+
+def test_mistakes_are_drawn_with_what_they_are_and_were_taken_for():
+    labels = torch.tensor([0, 1, 2, 1])
+    logits = torch.tensor([[9.0, 0, 0], [0.1, 0, 0], [0, 9, 0], [0, 9, 0]])
+    images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 1, 8, 8)
+    (axes,) = draw_mistakes(images, labels, logits).axes
+    assert [text.get_text() for text in axes.texts] == ["2 as 1, 100", "1 as 0, 36"]  # the surest first
+    page = axes.images[0].get_array()
+    assert (page[0, 5], page[0, 15]) == (255 - 2, 255 - 1)  # a digit is 8 wide, and 2 lie between
+    assert axes.get_title().startswith("2 of 4 test images are taken for another")
+    (axes,) = draw_mistakes(images, labels, torch.eye(3)[labels]).axes
+    assert axes.get_title().startswith("0 of 4")
 
 
 def test_writing_events_leaves_tensorflow_alone(tmp_path):

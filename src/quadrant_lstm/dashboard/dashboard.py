@@ -5,11 +5,13 @@ call it here at the moment it belongs to.
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
 from quadrant_lstm.dashboard.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.confusion import draw_confusion
+from quadrant_lstm.dashboard.mistakes import draw_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
 from quadrant_lstm.dashboard.tensorboard import undisturbed
 
@@ -22,8 +24,11 @@ class Dashboard(pl.Callback):
         if data.augmentation(images) is not images:
             add(trainer, "data/augmentation", draw_augmentation(images, data.augmentation))
 
-    def on_test_end(self, trainer: pl.Trainer, module: Any) -> None:
+    def on_test_end(self, trainer: Any, module: Any) -> None:
         add(trainer, "test/confusion", draw_confusion(module.test_confusion))
+        order = torch.cat([*trainer.test_dataloaders.sampler])[: len(module.test_labels)]
+        images = trainer.datamodule.test[order][0]
+        add(trainer, "test/mistakes", draw_mistakes(images, module.test_labels, module.test_logits[:, -1]))
 
 
 def add(trainer: pl.Trainer, tag: str, figure: Figure) -> None:

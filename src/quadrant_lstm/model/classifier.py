@@ -84,8 +84,11 @@ class Classifier(LightningModule):
         self.measure("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        logits, labels = self.log_metrics("test")
-        self.confusion.update(logits, labels)
+        # of this process: what it said after each step, or after the last
+        self.test_logits: Float[Tensor, "images said classes"]
+        self.test_labels: Int64[Tensor, " images"]
+        self.test_logits, self.test_labels = self.log_metrics("test")
+        self.confusion.update(self.test_logits[:, -1], self.test_labels)
         self.test_confusion: Int64[Tensor, "classes classes"] = self.confusion.compute()
         self.confusion.reset()
 
@@ -107,7 +110,7 @@ class Classifier(LightningModule):
         self.seen[stage].append((losses.detach(), logits.detach(), labels))
         return losses.mean()
 
-    def log_metrics(self, stage: str) -> tuple[Float[Tensor, "images classes"], Int64[Tensor, " images"]]:
+    def log_metrics(self, stage: str) -> tuple[Float[Tensor, "images said classes"], Int64[Tensor, " images"]]:
         """Returns the logits and labels that they were taken of."""
         losses, steps, labels = (torch.cat(batches) for batches in zip(*self.seen[stage], strict=True))
         self.seen[stage].clear()
@@ -121,7 +124,7 @@ class Classifier(LightningModule):
             self.log(
                 name, self.metric(name), logger=None if stage == "test" else False
             )  # run/epoch_end.py hands on the others
-        return steps[:, -1], labels
+        return steps, labels
 
     def metric(self, name: str) -> Metric:
         return cast(Metric, self.metrics[name])

@@ -7,6 +7,8 @@ from typing import Any
 import lightning.pytorch as pl
 
 from quadrant_lstm.config.check import check_sizes
+from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.precision import resolve
@@ -17,7 +19,16 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
-    """`test/accuracy`, `test/loss` and `test/images`; prints them."""
+    """`test/accuracy`, `test/loss` and the like; prints them."""
+    classifier, _ = tested(folder, accelerator)
+    results = classifier.test_results()
+    log.info(f"run                   {folder}")
+    for name, value in results.items():
+        log.info(f"{name:20}  {value}")
+    return results
+
+
+def tested(folder: Path, accelerator: str) -> tuple[Classifier, SequenceDataModule]:
     quiet_lightning()
     classifier, cfg = load_classifier(folder)
     check_sizes(cfg)
@@ -31,9 +42,6 @@ def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    trainer.test(classifier, datamodule=build_data(cfg), verbose=False)
-    results = classifier.test_results()
-    log.info(f"run                   {folder}")
-    for name, value in results.items():
-        log.info(f"{name:20}  {value}")
-    return results
+    data = build_data(cfg)
+    trainer.test(classifier, datamodule=data, verbose=False)
+    return classifier, data
