@@ -1,6 +1,7 @@
 """Sweeps by train.py -m, as processes."""
 
 import csv
+import json
 import os
 import signal
 import statistics
@@ -14,6 +15,7 @@ from tensorboard.plugins.hparams import metadata
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.folder import last_epoch
+from quadrant_lstm.sweep.jobs import read_jobs
 from tests.conftest import TINY, left_behind, write_idx_folder
 from tests.scripts import Script, script
 
@@ -160,6 +162,25 @@ def test_a_plan_starts_nothing(swept, status, says, tmp_path):
     assert done.returncode == status, done.stderr
     assert says in done.stdout
     assert [file.name for file in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_what_an_experiment_sweeps_the_command_may_replace(tmp_path):
+    """The sweep's folder keeps the command as if all of it had been typed, so that sweep= finds the same jobs."""
+    write_idx_folder(tmp_path / "tiny")
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/two.yaml").write_text(
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      model.lstm_units: 3,4\n      seed: 1,2\n"
+    )
+    words = ("--config-dir=conf", "-m", *DATA, "experiment=two", "seed=7", "trainer.max_epochs=1")
+    done = script("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sweep = sweep_folder(tmp_path)
+    assert [str(job) for job in read_jobs(sweep)] == ["model.lstm_units=3", "model.lstm_units=4"]
+    provenance = [json.loads((sweep / number / "provenance.json").read_text()) for number in "01"]
+    assert [one["seed"] for one in provenance] == [7, 7]
+    for more in ((), ("-m", *words[2:])):
+        again = script("train.py", "sweep=latest", *more, cwd=tmp_path)
+        assert again.stdout.count("was done before") == 2, again.stderr
 
 
 def test_a_plan_counts_parameters_and_steps(tmp_path):

@@ -27,8 +27,8 @@ from quadrant_lstm.sweep.report import reported
 
 
 class GridSweeper(Sweeper):
-    def __init__(self, plan: bool):
-        self.plan = plan
+    def __init__(self, params: DictConfig, plan: bool):
+        self.params, self.plan = params, plan
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config  # which the base class reads
@@ -37,19 +37,28 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        parsed = self.parse(arguments)
-        for override in parsed:
+        wanted = self.wanted(arguments)
+        for override in wanted:
             if override.is_interval_sweep():
                 raise UserError(
                     f"{override.input_line}: a grid needs single values; write {override.key_or_group}=A,B, or add "
                     "hydra/sweeper=optuna to search the interval."
                 )
-        (grid,) = BasicSweeper.split_arguments(parsed, None)
+        (grid,) = BasicSweeper.split_arguments(wanted, None)
         self.validate_batch_is_legal(grid)
         if self.plan:
             return self.show(jobs(self.folder(), grid))
+        assert self.config
+        self.config.hydra.overrides.task = [str(override.input_line) for override in wanted]  # for sweep=
         with self.at_work():
             self.launcher.launch(grid, initial_job_idx=0)
+
+    def wanted(self, arguments: Sequence[str]) -> list[Override]:
+        """Those of `params`, unless the command gives that key itself, and the command's."""
+        given = self.parse(arguments)
+        keys = {override.get_key_element() for override in given}
+        of_params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
+        return [*(override for override in of_params if override.get_key_element() not in keys), *given]
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
         """Raises what Hydra raises for those that it cannot read."""

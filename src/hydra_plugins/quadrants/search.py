@@ -14,8 +14,8 @@ from quadrant_lstm.errors import UserError
 
 class SearchSweeper(GridSweeper):
     def __init__(self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, plan: bool):
-        super().__init__(plan)
-        self.n_trials, self.params, self.sampler, self.pruner = n_trials, params, sampler, pruner
+        super().__init__(params, plan)
+        self.n_trials, self.sampler, self.pruner = n_trials, sampler, pruner
 
     def sweep(self, arguments: list[str]) -> None:
         check_value("hydra.sweeper.n_trials", self.n_trials, Count)
@@ -28,11 +28,9 @@ class SearchSweeper(GridSweeper):
                 f'hydra/sweeper: optuna needs {error.name}, which is not installed; python -m pip install -e ".[tune]"'
             ) from error
 
-        given = {override.get_key_element(): override for override in self.parse(arguments)}
-        of_params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
-        wanted = {override.get_key_element(): override for override in of_params} | given
-        space = {key: distribution(override) for key, override in wanted.items() if override.is_sweep_override()}
-        fixed = [str(override.input_line) for override in wanted.values() if not override.is_sweep_override()]
+        wanted = self.wanted(arguments)
+        space = {one.get_key_element(): distribution(one) for one in wanted if one.is_sweep_override()}
+        fixed = [str(override.input_line) for override in wanted if not override.is_sweep_override()]
         if not space:
             raise UserError(
                 "hydra.sweeper.params: is empty, there is nothing to search; add e.g. "

@@ -3,7 +3,7 @@
 from quadrant_lstm.config.check import GROUPS, read_config
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import CONFIG, find_run, quoted
-from quadrant_lstm.sweep.jobs import find_sweep, launching, swept
+from quadrant_lstm.sweep.jobs import command, find_sweep, launching, sweeper, swept
 
 MULTIRUN = {"-m", "--multirun"}
 
@@ -51,10 +51,14 @@ def go_on_with_sweep(sweep: str, others: list[str]) -> list[str]:
     folder = find_sweep(sweep).absolute()
     values = [argument for argument in others if argument not in MULTIRUN and not argument.startswith("hydra")]
     before = swept(folder)
-    if values and sorted(values) != sorted(before):
+    of_experiment = [f"{key}={value}" for key, value in (sweeper(folder).get("params") or {}).items()]
+    typed = sorted(one for one in before if one not in of_experiment)
+    if values and sorted(values) not in (sorted(before), typed):
         raise UserError(
-            f"sweep: {folder} is that of {' '.join(before)}, not of {' '.join(values)}; leave them out, or start a new "
+            f"sweep: {folder} is that of {' '.join(typed)}, not of {' '.join(values)}; leave them out, or start a new "
             "sweep without sweep=."
         )
     hydra = [argument for argument in others if argument.startswith("hydra")]
-    return ["-m", *before, *launching(folder), *hydra, f"hydra.sweep.dir={quoted(folder)}"]
+    sources = command(folder).runtime.config_sources
+    where = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+    return [*where, "-m", *before, *launching(folder), *hydra, f"hydra.sweep.dir={quoted(folder)}"]
