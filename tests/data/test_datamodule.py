@@ -5,7 +5,7 @@ from lightning.pytorch import Trainer
 
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.datamodule import SequenceDataModule, in_turn
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
 
@@ -46,6 +46,44 @@ def test_a_batch_is_uint8_until_it_is_on_the_device_and_frames_in_0_1_then():
     assert frames.max() == 1
     assert torch.equal(frames * 255, sequences(images).float())
     assert torch.equal(labels, same_labels)
+
+
+POOL = [[2, 1, 3, 4], [4, 3, 1, 2], [3, 4, 2, 1]]
+
+
+def test_images_take_turns_through_a_pool_of_orderings():
+    images = torch.arange(7)[:, None, None, None] * 10 + torch.tensor([[[[1, 2], [3, 4]]]])  # quadrants of one pixel
+    frames = in_turn(images, POOL, 1)
+    assert frames.shape == (7, 4, 1, 1, 1)
+    assert frames.flatten(1).tolist() == [[10 * n + quadrant for quadrant in POOL[n % 3]] for n in range(7)]
+    two = in_turn(images, [*POOL, [1, 2, 3, 4]], 2)
+    assert two[0, :, 0, :, 0].tolist() == [[2, 4], [1, 3], [3, 1], [4, 2]]
+    assert two[1, :, 0, :, 0].tolist() == [[13, 11], [14, 12], [12, 13], [11, 14]]
+    assert torch.equal(two[2] - 20, two[0])
+    assert in_turn(images[:2], POOL, 1).flatten(1).tolist() == [POOL[0], [10 + quadrant for quadrant in POOL[1]]]
+
+
+class Stage:
+    def __init__(self, name):
+        self.training, self.testing = name == "train", name == "test"
+
+
+def test_training_draws_its_orderings_and_the_test_has_its_own():
+    data = data_module()
+    data.orderings, data.train_orderings, data.test_orderings = [(1, 2, 3, 4)], POOL, [[1, 4, 2, 3]]
+    images = torch.tensor([[[[1, 2], [3, 4]]]]).expand(9, 1, 2, 2)
+
+    def shown(stage):
+        data.trainer = Stage(stage)
+        frames, _ = data.on_after_batch_transfer((images, torch.zeros(9, dtype=torch.long)), 0)
+        return [[round(pixel * 255) for pixel in steps] for steps in frames.flatten(1).tolist()]
+
+    torch.manual_seed(0)
+    drawn = [shown("train") for _ in range(5)]
+    assert all(sorted(one) == sorted(3 * POOL) for one in drawn)
+    assert len({str(one) for one in drawn}) > 1
+    assert shown("val") == 3 * POOL
+    assert shown("test") == 9 * [[1, 4, 2, 3]]
 
 
 def test_labels_stay_with_their_images():

@@ -138,6 +138,8 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def check_sizes(cfg: DictConfig) -> None:
+    for key in ("train_orderings", "test_orderings"):
+        check_pool(key, cfg.data.get(key), len(cfg.data.orderings), bool(cfg.model.get("shared_tiles", True)))
     if cfg.data.dataset not in ("mnist", "idx"):
         return  # it may have to be downloaded first
     images = load_images(cfg.data.dataset, cfg.data.root)
@@ -147,6 +149,16 @@ def check_sizes(cfg: DictConfig) -> None:
         pooled_shape(frame_shape_of(images.image_shape, 1), cfg.model.blocks)
     if {"filters", "kernel_size", "pool_size"} <= cfg.model.keys():
         encoder_stages(frame_shape, cfg.model.filters, cfg.model.kernel_size, cfg.model.pool_size)
+
+
+def check_pool(key: str, pool: list[Any] | None, num_stacked: int, shared: bool) -> None:
+    if pool and len(pool) % num_stacked:
+        raise UserError(f"data.{key}: {len(pool)}, but a frame stacks {num_stacked} of them; write a multiple of that.")
+    if pool and num_stacked > 1 and shared:
+        raise UserError(
+            f"data.{key}: a frame stacks {num_stacked}, and this network is made for those of data.orderings; write "
+            "one there, e.g. data.orderings=[[1,2,3,4]], or model=cnn_lstm model.shared_tiles=false."
+        )
 
 
 def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

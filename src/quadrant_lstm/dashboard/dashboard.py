@@ -19,7 +19,8 @@ from quadrant_lstm.dashboard.tensorboard import undisturbed
 class Dashboard(pl.Callback):
     def on_fit_start(self, trainer: Any, module: pl.LightningModule) -> None:
         data = trainer.datamodule
-        add(trainer, "data/orderings", draw_orderings(data.test[0][0], data.orderings))
+        shown = (data.train_orderings or data.orderings)[: len(data.orderings)]
+        add(trainer, "data/orderings", draw_orderings(data.test[0][0], shown))
         images = data.train[data.train_indices[:6]][0]
         if data.augmentation(images) is not images:
             add(trainer, "data/augmentation", draw_augmentation(images, data.augmentation))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import TensorDataset
@@ -22,7 +22,11 @@ from quadrant_lstm.model.geometry import frame_shape_of
 
 
 class SequenceDataModule(LightningDataModule):
-    """The arguments are those of conf/data. Raises UserError for images that are missing or broken."""
+    """The arguments are those of conf/data. Raises UserError for images that are missing or broken.
+
+    With `train_orderings`, each image in training and validation is shown in one of them, drawn anew each time; with
+    `test_orderings`, in the test in one of these. `orderings` says then how many a frame stacks.
+    """
 
     def __init__(
         self,
@@ -34,10 +38,13 @@ class SequenceDataModule(LightningDataModule):
         batch_size: Count,
         seed: Natural,
         augmentation: Augmentation,
+        train_orderings: Orderings | None = None,
+        test_orderings: Orderings | None = None,
     ):
         super().__init__()
         self.augmentation = augmentation
         self.orderings = [tuple(ordering) for ordering in orderings]
+        self.train_orderings, self.test_orderings = train_orderings, test_orderings
         self.batch_size = batch_size
         self.seed = seed
         self.images = load_images(dataset, root)
@@ -80,9 +87,26 @@ class SequenceDataModule(LightningDataModule):
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Float[Tensor, "batch 4 channels stack width"], Int64[Tensor, " batch"]]:
         images, labels = batch
-        if self.trainer and self.trainer.training:
+        pool = self.train_orderings
+        if self.trainer and self.trainer.testing:
+            pool = self.test_orderings
+        elif self.trainer and self.trainer.training:
             images = self.augmentation(images)
-        return sequences(images, self.orderings).float() / 255, labels
+            pool = pool and [pool[index] for index in torch.randperm(len(pool)).tolist()]
+        frames = in_turn(images, pool, len(self.orderings)) if pool else sequences(images, self.orderings)
+        return frames.float() / 255, labels
+
+
+def in_turn(
+    images: Shaped[Tensor, "batch channels height width"], pool: Orderings, num_stacked: int
+) -> Shaped[Tensor, "batch 4 channels stack width//2"]:
+    """The first image in the first `num_stacked` orderings of the pool, the second in the next, and so on, in turn."""
+    groups = [pool[start : start + num_stacked] for start in range(0, len(pool), num_stacked)][: len(images)]
+    parts = [sequences(images[first :: len(groups)], group) for first, group in enumerate(groups)]
+    frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
+    for first, part in enumerate(parts):
+        frames[first :: len(groups)] = part
+    return frames
 
 
 def as_tensors(images: np.ndarray, labels: np.ndarray) -> TensorDataset:
