@@ -31,6 +31,9 @@ def events(finished_run):
 def test_scalars_are_named_alike_and_no_others_are_there(events):
     assert set(events.Tags()["scalars"]) == {
         "train/batch_loss",
+        "train/gradient_norm",
+        "train/weight_norm",
+        "train/epoch_seconds",
         "train/loss",
         "train/accuracy",
         "train/learning_rate",

@@ -19,6 +19,7 @@ DRAWN = ("data.augmentation.rotation=15", "data.augmentation.erase=0.5", "schedu
 OPTIONS = ("data=idx", "data.root=tiny", *TINY, *DRAWN)
 EPOCHS = 8
 IMAGES = 2000
+SPEED = ("train/samples_per_second", "train/epoch_seconds")
 
 
 def until_done(cwd: Path, after: float) -> int:
@@ -46,11 +47,11 @@ def records(run: Path) -> dict[str, object]:
     """What must be equal: weights and all they come from, metrics, results, TensorBoard's points; speed is not."""
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
     with (run / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if k != "train/samples_per_second"} for row in csv.DictReader(file)]
+        rows = [{k: v for k, v in row.items() if k not in SPEED} for row in csv.DictReader(file)]
     results = json.loads((run / "results.json").read_text())
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag != "train/samples_per_second"]
+    tags = [tag for tag in events.Tags()["scalars"] if tag not in SPEED]
     return {
         "weights": {
             (state, name): weights.numpy().tobytes()

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm.dashboard.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.confusion import draw_confusion
@@ -15,9 +16,20 @@ from quadrant_lstm.dashboard.mistakes import draw_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
 from quadrant_lstm.dashboard.tensorboard import undisturbed
 
+STEPS = [f"val/accuracy_step_{step}" for step in range(1, 5)]
+CHARTS = {  # of the tab Custom Scalars: several curves in one
+    "validation": {"accuracy after each step": ["Multiline", STEPS]},
+    "training and validation": {
+        "loss": ["Multiline", ["train/loss", "val/loss"]],
+        "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
+    },
+}
+
 
 class Dashboard(pl.Callback):
     def on_fit_start(self, trainer: Any, module: pl.LightningModule) -> None:
+        for writer in writers(trainer):
+            writer.add_custom_scalars(CHARTS)
         data = trainer.datamodule
         shown = (data.train_orderings or data.orderings)[: len(data.orderings)]
         add(trainer, "data/orderings", draw_orderings(data.test[0][0], shown))
@@ -33,7 +45,11 @@ class Dashboard(pl.Callback):
 
 
 def add(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-            with undisturbed():
-                logger.experiment.add_figure(tag, figure, trainer.global_step)
+    for writer in writers(trainer):
+        with undisturbed():
+            writer.add_figure(tag, figure, trainer.global_step)
+
+
+def writers(trainer: pl.Trainer) -> list[SummaryWriter]:
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [logger.experiment for logger in loggers] if trainer.is_global_zero else []

@@ -1,7 +1,6 @@
 """Any network that maps frames to logits -> something Lightning can train: loss, metrics, optimizer."""
 
 import inspect
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -62,16 +61,13 @@ class Classifier(LightningModule):
         return self.network(frames)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        loss = self.measure("train", batch)
-        trainer: Any = self.trainer
-        if batch_idx % trainer.log_every_n_steps == 0:
-            for logger in self.loggers:
-                logger.log_metrics({"train/batch_loss": loss.item()}, self.global_step)
-        return loss
+        return self.measure("train", batch)
 
     def on_train_epoch_end(self) -> None:
         self.log_metrics("train")
-        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], logger=False)
+        optimizer = self.trainer.optimizers[0]
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"], logger=False)
+        self.log("train/weight_norm", get_total_norm(weights_of(optimizer)), logger=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.measure("val", batch)
@@ -132,12 +128,15 @@ class Classifier(LightningModule):
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """A step whose loss or gradient is not finite ends the run before it changes the weights."""
         trainer: Any = self.trainer
-        if trainer.scaler is None:  # which has fp16's own answer to it
-            weights = itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups)
-            norm = get_total_norm([one.grad for one in weights if one.grad is not None])
-            if not norm.isfinite():
-                self.check_finite("train", "loss", self.seen["train"][-1][0].mean())
-                self.check_finite("train", "norm of the gradient", norm)
+        norm = get_total_norm([one.grad for one in weights_of(optimizer) if one.grad is not None])
+        # fp16 has an answer of its own: a gradient that is not finite makes its scaler skip the step
+        if trainer.scaler is None and not norm.isfinite():
+            self.check_finite("train", "loss", self.seen["train"][-1][0].mean())
+            self.check_finite("train", "norm of the gradient", norm)
+        if self.global_step % trainer.log_every_n_steps == 0:
+            loss = self.seen["train"][-1][0].mean().item()
+            for logger in self.loggers:
+                logger.log_metrics({"train/batch_loss": loss, "train/gradient_norm": norm.item()}, self.global_step)
 
     def check_finite(self, stage: str, name: str, value: Tensor) -> None:
         if not value.isfinite():
@@ -178,6 +177,10 @@ class Classifier(LightningModule):
         steps = {name: self.trainer.estimated_stepping_batches for name in LENGTHS if name in takes}
         schedule = {"scheduler": self.schedule(optimizer, **steps), "interval": "step" if steps else "epoch"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [weights for group in optimizer.param_groups for weights in group["params"]]
 
 
 def after_step(stage: str, step: int) -> str:

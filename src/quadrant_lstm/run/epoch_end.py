@@ -29,7 +29,9 @@ COLUMNS = (
     "val/accuracy_step_3",
     "val/accuracy_step_4",
     "train/learning_rate",
+    "train/weight_norm",
     "train/samples_per_second",
+    "train/epoch_seconds",
 )
 OVER_THE_ONE_BEFORE: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
 
@@ -99,6 +101,7 @@ class EpochEnd(AtEpochEnd):
         metrics = trainer.callback_metrics  # in all processes: they add up here
         points = {name: metrics[name].item() for name in COLUMNS if name in metrics}
         points["train/samples_per_second"] = samples_per_second
+        points["train/epoch_seconds"] = time.perf_counter() - self.start
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
         row |= {name: round(value, 6) for name, value in points.items()}
         if trainer.is_global_zero:
@@ -110,7 +113,7 @@ class EpochEnd(AtEpochEnd):
         log.info(
             f"epoch {row['epoch']}/{trainer.max_epochs}  "
             + "  ".join(f"{name} {row[name]:.4f}" for name in COLUMNS[1:5] if name in row)
-            + f"  {samples_per_second:,.0f} images/s  {time.perf_counter() - self.start:.0f} s"
+            + f"  {samples_per_second:,.0f} images/s  {points['train/epoch_seconds']:.0f} s"
         )
 
 
