@@ -8,18 +8,27 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
+from torch import nn
 
 from quadrant_lstm import ORDERINGS
 from quadrant_lstm.dashboard.augmentation import draw_augmentation
+from quadrant_lstm.dashboard.belief import draw_belief
+from quadrant_lstm.dashboard.calibration import draw_calibration, expected_calibration_error
 from quadrant_lstm.dashboard.confusion import draw_confusion
+from quadrant_lstm.dashboard.hidden import draw_hidden, with_a_quadrant_hidden, with_an_ordering_hidden
 from quadrant_lstm.dashboard.mistakes import draw_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
+from quadrant_lstm.dashboard.palette import GREY, RIGHT, WRONG
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import script
+
+PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes", "test/hidden",
+            "belief/first")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +80,18 @@ def test_curves_have_a_point_an_epoch_and_no_step_goes_back(events):
         assert steps == sorted(steps)
 
 
-@pytest.mark.parametrize("tag", ["data/orderings", "test/confusion", "test/mistakes"])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "data/orderings",
+        "test/confusion",
+        "test/classes",
+        "test/calibration",
+        "test/mistakes",
+        "test/hidden",
+        "belief/first",
+    ],
+)
 def test_pictures_are_there_and_not_blank(events, tag):
     (event,) = events.Images(tag)
     pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("L"))
@@ -102,6 +122,52 @@ def test_mistakes_are_drawn_with_what_they_are_and_were_taken_for():
     assert axes.get_title().startswith("2 of 4 test images are taken for another")
     (axes,) = draw_mistakes(images, labels, torch.eye(3)[labels]).axes
     assert axes.get_title().startswith("0 of 4")
+
+
+def test_the_bar_of_what_an_image_is_is_blue_and_a_likelier_one_red():
+    logits = torch.tensor([[[5.0, 0, 0], [0, 5, 0], [0, 0, 5]]]).expand(2, 3, 3)
+    frames = torch.zeros(2, 3, 1, 16, 4, dtype=torch.uint8)
+    figure = draw_belief(frames, logits, torch.tensor([0, 2]), "some")
+    said = [[text.get_text() for text in axes.texts if "%" in text.get_text()] for axes in figure.axes]
+    assert said == [["0: 99%", "1: 99%", "2: 99%"]] * 2
+    first, second = ([to_hex(bar.get_facecolor()) for bar in axes.patches if bar.get_fill()] for axes in figure.axes)
+    assert first == [RIGHT, GREY, GREY, RIGHT, WRONG, GREY, RIGHT, GREY, WRONG]
+    assert second == [WRONG, GREY, RIGHT, GREY, WRONG, RIGHT, GREY, GREY, RIGHT]
+
+
+def test_calibration_is_the_distance_of_sure_and_right():
+    sure = torch.tensor([0.9] * 10 + [0.6] * 10)
+    logits = torch.stack([sure, 1 - sure], 1).log()
+    labels = torch.tensor([0] * 7 + [1] * 3 + [0] * 6 + [1] * 4)  # 90 % is right in 70, 60 % in 60
+    assert expected_calibration_error(logits, labels) == pytest.approx(0.1, abs=1e-4)
+    above, below = draw_calibration(logits, labels).axes
+    assert [round(bar.get_height(), 3) for bar in above.patches if bar.get_height()] == [0.6, 0.7]
+    assert [bar.get_height() for bar in below.patches if bar.get_height()] == [10, 10]
+
+
+class Corner(nn.Module):
+    """Says 1 where the first pixel of the first ordering's second step is bright."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(1))
+
+    def forward(self, frames):
+        seen = self.weights * frames[:, 1, 0, 0, 0]
+        return torch.stack([1 - seen, seen], 1)
+
+
+def test_what_is_hidden_is_what_it_costs():
+    images = torch.full((6, 1, 4, 4), 255, dtype=torch.uint8)
+    labels = torch.ones(6, dtype=torch.long)
+    orderings = [(1, 3, 2, 4), (4, 3, 2, 1)]
+    quadrants = with_a_quadrant_hidden(Corner(), images, labels, orderings)
+    assert quadrants.float().mean(1).tolist() == [1, 1, 0, 1]
+    without = with_an_ordering_hidden(Corner(), images, labels, orderings)
+    assert without.float().mean(1).tolist() == [0, 1]
+    left, beside = draw_hidden(quadrants, without, ["1324", "4321"], labels, 1.0).axes
+    assert [label.get_text() for label in left.get_yticklabels()][2] == "3: 0.0 %"
+    assert [text.get_text() for text in beside.texts] == ["0.0", "100.0"]
 
 
 def test_writing_events_leaves_tensorflow_alone(tmp_path):

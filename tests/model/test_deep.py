@@ -4,6 +4,7 @@ import torch
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM, EachQuadrant, PaddedEncoder
+from quadrant_lstm.model.time_distributed import in_full
 
 
 @pytest.fixture
@@ -20,6 +21,9 @@ def test_encoding_each_quadrant_once_is_encoding_every_place_of_every_frame(orde
     every = TimeDistributed(encoder, num_axes=3)(places).permute(0, 1, 2, 4, 5, 3).flatten(2)
     once = EachQuadrant(encoder, orderings)
     torch.testing.assert_close(once(frames), every)
+    with in_full(once):
+        torch.testing.assert_close(once(frames), every)
+        once(frames + torch.rand_like(frames))  # which follow nothing
     gradient = torch.randn_like(every)
     (expected,) = torch.autograd.grad(every, encoder.conv1_1.weight, gradient)
     (found,) = torch.autograd.grad(once(frames), encoder.conv1_1.weight, gradient)

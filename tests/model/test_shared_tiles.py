@@ -12,6 +12,7 @@ from torch import nn
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles, plan
+from quadrant_lstm.model.time_distributed import in_full
 from tests.model.test_network import question_network
 
 ALL_ORDERINGS = list(itertools.permutations((1, 2, 3, 4)))
@@ -102,6 +103,12 @@ def test_frames_that_do_not_follow_the_orderings_are_refused():
         network(frames)
     with pytest.raises(ValueError, match="do not follow"):
         network(sequences(torch.rand(2, 1, 28, 28), [ORDERINGS[0]] * 4))
+    full = question_network()
+    full.load_state_dict(network.state_dict())
+    with in_full(network.eval()):
+        torch.testing.assert_close(network(frames), full.eval()(frames))
+    with pytest.raises(ValueError, match="do not follow"):
+        network(frames)
 
 
 @pytest.mark.parametrize(

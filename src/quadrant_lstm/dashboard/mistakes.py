@@ -23,10 +23,8 @@ def draw_mistakes(
     logits: Float[Tensor, "images classes"],
 ) -> Figure:
     """The surest first; of many, the first ten rows."""
-    said = logits.float().softmax(1)
-    sureness, guesses = said.max(1)
-    wrong = (guesses != labels).nonzero().flatten()
-    wrong = wrong[sureness[wrong].argsort(descending=True)]
+    sureness, guesses = logits.float().softmax(1).max(1)
+    wrong = surest_mistakes(logits, labels)
     shown = wrong[:MOST].tolist()
     rows = max(1, -(-len(shown) // COLUMNS))
     channels, height, width = images.shape[1:]
@@ -47,6 +45,15 @@ def draw_mistakes(
         f"{len(wrong):,} of {len(labels):,} test images are taken for another; how surely, in %{most}", fontsize=10
     )
     return figure
+
+
+def surest_mistakes(
+    logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"]
+) -> Int64[Tensor, " mistakes"]:
+    """Which images, the surest first."""
+    sureness, guesses = logits.float().softmax(1).max(1)
+    wrong = (guesses != labels).nonzero().flatten()
+    return wrong[sureness[wrong].argsort(descending=True)]
 
 
 if __name__ == "__main__":

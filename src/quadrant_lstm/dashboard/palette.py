@@ -4,6 +4,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
+RIGHT, WRONG, GREY = "#4477aa", "#ee6677", "#999999"
 ORDERING_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377")
 GROUP_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#994455", "#004488")
 

@@ -20,3 +20,14 @@ def split_quadrants(
     grid = images.reshape(batch, channels, 2, height // 2, 2, width // 2)
     # batch, row of the grid, column of the grid, channels, height, width
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+
+def hide_quadrant(
+    images: Shaped[Tensor, "batch channels height width"], quadrant: int
+) -> Shaped[Tensor, "batch channels height width"]:
+    """A copy in which that one, of 1 to 4, is blank."""
+    hidden = images.clone()
+    height, width = images.shape[2] // 2, images.shape[3] // 2
+    row, column = divmod(quadrant - 1, 2)
+    hidden[:, :, row * height : (row + 1) * height, column * width : (column + 1) * width] = 0
+    return hidden

@@ -68,11 +68,12 @@ class EachQuadrant(TimeDistributed):
     def forward(self, frames: Float[Tensor, "batch 4 channels stack width"]) -> Float[Tensor, "batch 4 features"]:
         # batch, places of all steps, channels, height, width
         places = frames.unflatten(3, (self.num_places, -1)).transpose(2, 3).flatten(1, 2)
-        quadrants = places.index_select(1, self.first)
-        if not (places.is_meta or torch.compiler.is_compiling()):  # no values to compare, or an export
+        quadrants = places.index_select(1, self.first) if self.shares else places
+        if self.shares and not (places.is_meta or torch.compiler.is_compiling()):  # no values to compare, or an export
             self.check(places, quadrants)
         features = super().forward(quadrants).permute(0, 1, 3, 4, 2).flatten(2)
-        return features.index_select(1, self.stacked).unflatten(1, (4, -1)).flatten(2)
+        features = features.index_select(1, self.stacked) if self.shares else features
+        return features.unflatten(1, (4, -1)).flatten(2)
 
     def check(self, places: Tensor, quadrants: Tensor) -> None:
         check_follows(places, quadrants.index_select(1, self.stacked), "this network")

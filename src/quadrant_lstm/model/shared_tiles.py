@@ -136,7 +136,7 @@ class SharedTiles(TimeDistributed):
     def forward(
         self, frames: Float[Tensor, "batch 4 channels stack width"]
     ) -> Float[Tensor, "batch 4 features rows columns"]:
-        if frames.is_meta or torch.compiler.is_compiling():  # no values to compare, or an export
+        if not self.shares or frames.is_meta or torch.compiler.is_compiling():  # no values to compare, or an export
             return super().forward(frames)
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
         quadrants = stacks.index_select(1, self.quadrants_in_frames)

@@ -1,5 +1,8 @@
 """A module for [batch, ...] -> the same module for [batch, steps, ...], or any number of leading axes."""
 
+import contextlib
+from collections.abc import Iterator
+
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
@@ -13,6 +16,8 @@ class TimeDistributed(nn.Module):
     `num_axes` counts the leading axes, batch included. A module that normalises over its batch sees all steps in it.
     """
 
+    shares = True  # of a subclass that encodes what frames have in common once
+
     def __init__(self, module: nn.Module, num_axes: int = 2):
         super().__init__()
         if num_axes < 1:
@@ -25,3 +30,16 @@ class TimeDistributed(nn.Module):
             raise ValueError(f"inputs: {list(inputs.shape)} has fewer than the {self.num_axes} leading axes to fold.")
         leading = inputs.shape[: self.num_axes]
         return self.module(inputs.flatten(0, self.num_axes - 1)).unflatten(0, leading)
+
+
+@contextlib.contextmanager
+def in_full(network: nn.Module) -> Iterator[None]:
+    """Within it every frame is encoded by itself, whether or not it follows the orderings."""
+    encoders = [module for module in network.modules() if isinstance(module, TimeDistributed)]
+    for encoder in encoders:
+        encoder.shares = False
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            del encoder.shares  # the class's
