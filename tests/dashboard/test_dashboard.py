@@ -11,18 +11,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm import ORDERINGS
 from quadrant_lstm.dashboard.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.belief import draw_belief
 from quadrant_lstm.dashboard.calibration import draw_calibration, expected_calibration_error
 from quadrant_lstm.dashboard.confusion import draw_confusion
+from quadrant_lstm.dashboard.dashboard import may_fail
 from quadrant_lstm.dashboard.hidden import draw_hidden, with_a_quadrant_hidden, with_an_ordering_hidden
 from quadrant_lstm.dashboard.mistakes import draw_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
 from quadrant_lstm.dashboard.palette import GREY, RIGHT, WRONG
+from quadrant_lstm.dashboard.tabs import add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import script
@@ -103,6 +107,37 @@ def test_a_frame_is_labelled_with_the_quadrants_it_stacks():
     figure = draw_orderings(torch.zeros(1, 28, 28, dtype=torch.uint8), ORDERINGS)
     steps = [[text.get_text() for text in axes.texts] for axes in figure.axes if axes.get_title().startswith("step")]
     assert steps == [["1", "4", "1", "4"], ["2", "3", "3", "2"], ["3", "2", "2", "3"], ["4", "1", "4", "1"]]
+
+
+def test_the_tabs_of_their_own_have_data(events, finished_run):
+    assert {node.name.split("/")[1] for node in events.Graph().node if node.name.startswith("CNNLSTM/")} >= {
+        "SharedTiles[encoder]", "MapsLSTM[recurrent]", "LastStep[last_step]", "Linear[dense]", "Linear[head]"
+    }  # fmt: skip
+    text = {tag: events.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode()
+            for tag in ("run/network", "run/config")}  # fmt: skip
+    assert "    encoder.conv1  Conv2d" in text["run/network"]
+    assert "    seed: 1\n" in text["run/config"]
+    curves = [tag for tag in events.Tags()["tensors"] if tag.startswith("precision_recall/")]
+    assert curves == [f"precision_recall/{label}" for label in range(3)]
+    layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
+    assert charts["accuracy after each step"] == [f"val/accuracy_step_{step}" for step in range(1, 5)]
+    assert {tag for tags in charts.values() for tag in tags} <= set(events.Tags()["scalars"])
+    (states,) = finished_run.glob("*/last_state")
+    assert len((states / "tensors.tsv").read_text().splitlines()) == 70
+    labels = [int(label) for label in (states / "metadata.tsv").read_text().split()]
+    assert labels == [number % 3 for number in range(70)]
+    assert Image.open(states / "sprite.png").size == (9 * 8, 9 * 8)
+    assert "last_state" in (finished_run / "projector_config.pbtxt").read_text()
+
+
+def test_a_network_that_gives_logits_alone_is_trained_and_shown_as_far_as_it_can(caplog, tmp_path):
+    image, label = torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.tensor([0])
+    with may_fail("the projector"):
+        add_states(SummaryWriter(str(tmp_path)), Corner(), image, label, [(1, 2, 3, 4)], 0)
+    assert "dashboard: the projector is left out: AttributeError: 'Corner' object has no attribute" in caplog.text
+    with pytest.raises(OSError), may_fail("a picture"):
+        raise OSError(28, "No space left on device")
 
 
 def test_a_confusion_matrix_shows_its_counts():

@@ -34,7 +34,10 @@ def test_a_run_folder_holds_what_the_contract_says(smoke_run):
     files = {str(file.relative_to(smoke_run)) for file in smoke_run.rglob("*") if file.is_file()}
     events = {name for name in files if name.startswith("events.out.tfevents")}
     assert events
+    (projector,) = {name.partition("/")[0] for name in files if name.endswith("last_state/tensors.tsv")}
     assert files - events == {
+        *(f"{projector}/last_state/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")),
+        "projector_config.pbtxt",
         ".hydra/config.yaml",
         ".hydra/hydra.yaml",
         ".hydra/overrides.yaml",

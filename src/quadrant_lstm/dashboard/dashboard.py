@@ -2,6 +2,10 @@
 call it here at the moment it belongs to.
 """
 
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,15 +22,22 @@ from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.hidden import draw_hidden, with_a_quadrant_hidden, with_an_ordering_hidden
 from quadrant_lstm.dashboard.mistakes import draw_mistakes, surest_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
+from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import undisturbed
 from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.model.recurrent import STEPS
+from quadrant_lstm.model.shapes import as_text, stages
+from quadrant_lstm.run.folder import CONFIG
 
+log = logging.getLogger(__name__)
 SHOWN = 6  # images
 PROBED = 1000  # images that are shown with parts hidden
 TITLES = {"belief/first": "the first test images", "belief/mistakes": "test images that it is surest to be another"}
-STEPS = [f"val/accuracy_step_{step}" for step in range(1, 5)]
+PROJECTED = 2000  # images whose last hidden state is in the tab Projector
 CHARTS = {  # of the tab Custom Scalars: several curves in one
-    "validation": {"accuracy after each step": ["Multiline", STEPS]},
+    "validation": {
+        "accuracy after each step": ["Multiline", [f"val/accuracy_step_{step}" for step in range(1, STEPS + 1)]]
+    },
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
         "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
@@ -35,46 +46,81 @@ CHARTS = {  # of the tab Custom Scalars: several curves in one
 
 
 class Dashboard(pl.Callback):
-    def on_fit_start(self, trainer: Any, module: pl.LightningModule) -> None:
+    """Also keeps the pictures, for the run's page."""
+
+    def __init__(self) -> None:
+        self.pictures: dict[str, Figure] = {}
+
+    def on_fit_start(self, trainer: Any, module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        data = trainer.datamodule
         for writer in writers(trainer):
             writer.add_custom_scalars(CHARTS)
-        data = trainer.datamodule
+            writer.add_text("run/network", code(as_text(stages(module.network, data.frame_shape))), trainer.global_step)
+            if (config := Path(writer.log_dir) / CONFIG).exists():
+                writer.add_text("run/config", code(config.read_text()), trainer.global_step)
         shown = (data.train_orderings or data.orderings)[: len(data.orderings)]
-        add(trainer, "data/orderings", draw_orderings(data.test[0][0], shown))
+        self.add(trainer, "data/orderings", draw_orderings(data.test[0][0], shown))
         images = data.train[data.train_indices[:6]][0]
         if data.augmentation(images) is not images:
-            add(trainer, "data/augmentation", draw_augmentation(images, data.augmentation))
+            self.add(trainer, "data/augmentation", draw_augmentation(images, data.augmentation))
 
     def on_test_end(self, trainer: Any, module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         data, steps, labels = trainer.datamodule, module.test_logits, module.test_labels
         order = torch.cat([*trainer.test_dataloaders.sampler])[: len(labels)]
         images, logits = data.test[order][0].to(labels.device), steps[:, -1]
-        add(trainer, "test/confusion", draw_confusion(module.test_confusion))
-        add(trainer, "test/classes", draw_classes(module.test_confusion))
-        add(trainer, "test/calibration", draw_calibration(logits, labels))
-        add(trainer, "test/mistakes", draw_mistakes(images, labels, logits))
-        if data.test_orderings:
-            return  # the others show frames, or make some, and each image has its own
-        if steps.shape[1] == 4:
+        self.add(trainer, "test/confusion", draw_confusion(module.test_confusion))
+        self.add(trainer, "test/classes", draw_classes(module.test_confusion))
+        self.add(trainer, "test/calibration", draw_calibration(logits, labels))
+        self.add(trainer, "test/mistakes", draw_mistakes(images, labels, logits))
+        for writer in writers(trainer):
+            add_precision_recall(writer, logits, labels, trainer.global_step)
+        if data.test_orderings:  # each image has its own: there is not one frame of it
+            return
+        orderings, network = data.orderings, module.network.eval()
+        if steps.shape[1] == STEPS:
             surest = surest_mistakes(logits, labels)[:SHOWN]
             for tag, some in (("belief/first", torch.arange(SHOWN)), ("belief/mistakes", surest.cpu())):
-                frames = sequences(images[some], data.orderings)
-                add(trainer, tag, draw_belief(frames, steps[some], labels[some], TITLES[tag]))
-        module.network.eval()
+                frames = sequences(images[some], orderings)
+                self.add(trainer, tag, draw_belief(frames, steps[some], labels[some], TITLES[tag]))
         some, known = images[:PROBED], labels[:PROBED]
-        quadrants = with_a_quadrant_hidden(module.network, some, known, data.orderings)
-        orderings = with_an_ordering_hidden(module.network, some, known, data.orderings)
-        names = ["".join(map(str, ordering)) for ordering in data.orderings]
-        accuracy = (logits[:PROBED].argmax(1) == known).float().mean().item()
-        add(trainer, "test/hidden", draw_hidden(quadrants, orderings, names, known, accuracy))
+        with may_fail("test/hidden"):
+            quadrants = with_a_quadrant_hidden(network, some, known, orderings)
+            without = with_an_ordering_hidden(network, some, known, orderings)
+            names = ["".join(map(str, ordering)) for ordering in orderings]
+            accuracy = (logits[:PROBED].argmax(1) == known).float().mean().item()
+            self.add(trainer, "test/hidden", draw_hidden(quadrants, without, names, known, accuracy))
+        for writer in writers(trainer):
+            with may_fail("the graph"):
+                add_graph(writer, network, sequences(images[:2], orderings))
+            with may_fail("the projector"):
+                add_states(writer, network, images[:PROJECTED], labels[:PROJECTED], orderings, trainer.global_step)
+
+    def add(self, trainer: Any, tag: str, figure: Figure) -> None:
+        self.pictures[tag] = figure
+        for writer in writers(trainer):
+            with undisturbed():
+                writer.add_figure(tag, figure, trainer.global_step, close=False)
 
 
-def add(trainer: pl.Trainer, tag: str, figure: Figure) -> None:
-    for writer in writers(trainer):
-        with undisturbed():
-            writer.add_figure(tag, figure, trainer.global_step)
+@contextlib.contextmanager
+def may_fail(what: str) -> Iterator[None]:
+    """Around what asks a network for more than its logits: any network may be trained, and its results count more."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        log.warning(f"dashboard: {what} is left out: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 def writers(trainer: pl.Trainer) -> list[SummaryWriter]:
-    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    return [logger.experiment for logger in loggers] if trainer.is_global_zero else []
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def code(text: str) -> str:
+    """In Markdown."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

@@ -8,18 +8,16 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.palette import RIGHT, new_figure
+from quadrant_lstm.dashboard.tabs import BATCH, as_pixels
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.quadrants import hide_quadrant
 from quadrant_lstm.model.time_distributed import in_full
 
-BATCH = 250
-
 
 def right(network: nn.Module, frames: Tensor, labels: Int64[Tensor, " images"]) -> Int64[Tensor, " images"]:
     """1 where it is right."""
-    dtype = next(network.parameters()).dtype
     with torch.inference_mode():
-        guesses = [network(batch.to(dtype) / 255).argmax(1) for batch in frames.split(BATCH)]
+        guesses = [network(as_pixels(batch, network)).argmax(1) for batch in frames.split(BATCH)]
     return (torch.cat(guesses) == labels).long()
 
 

@@ -51,7 +51,7 @@ class Classifier(LightningModule):
         self.metrics = nn.ModuleDict()
         for stage in STAGES:
             self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")  # which waits for no device
-            for name in (f"{stage}/accuracy", *(after_step(stage, step) for step in range(1, STEPS + 1))):
+            for name in (f"{stage}/accuracy", *after_steps(stage)):
                 self.metrics[name] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         # losses, logits (of one step or all) and labels of the batches of an epoch
@@ -93,8 +93,8 @@ class Classifier(LightningModule):
         right, images = int(self.test_confusion.diagonal().sum()), int(self.test_confusion.sum())
         metrics = self.trainer.callback_metrics
         results = {"test/accuracy": right / images, "test/loss": metrics["test/loss"].item(), "test/images": images}
-        steps = (after_step("test", step) for step in range(1, STEPS + 1))
-        return results | {name: round(metrics[name].item() * images) / images for name in steps if name in metrics}
+        steps = [name for name in after_steps("test") if name in metrics]
+        return results | {name: round(metrics[name].item() * images) / images for name in steps}
 
     def measure(self, stage: str, batch: Batch) -> Float[Tensor, ""]:
         frames, labels = batch
@@ -113,7 +113,7 @@ class Classifier(LightningModule):
         self.metric(f"{stage}/loss").update(losses)
         logits = {f"{stage}/accuracy": steps[:, -1]}
         if steps.shape[1] == STEPS:
-            logits |= {after_step(stage, step): steps[:, step - 1] for step in range(1, STEPS + 1)}
+            logits |= dict(zip(after_steps(stage), steps.unbind(1), strict=True))
         for name, values in logits.items():
             self.metric(name).update(values, labels)
         for name in (f"{stage}/loss", *logits):
@@ -183,8 +183,8 @@ def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [weights for group in optimizer.param_groups for weights in group["params"]]
 
 
-def after_step(stage: str, step: int) -> str:
-    return f"{stage}/accuracy_step_{step}"
+def after_steps(stage: str) -> tuple[str, ...]:
+    return tuple(f"{stage}/accuracy_step_{step}" for step in range(1, STEPS + 1))
 
 
 def length(scheduler: Any) -> int | None:

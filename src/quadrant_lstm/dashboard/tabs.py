@@ -1,0 +1,43 @@
+"""What TensorBoard shows in tabs of its own: the network's graph, PR Curves, the Projector."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.model.time_distributed import in_full
+
+BATCH = 250
+MOST_CLASSES = 20
+
+
+def add_graph(writer: SummaryWriter, network: Any, frames: UInt8[Tensor, "batch steps channels height width"]) -> None:
+    with in_full(network), torch.no_grad():  # a trace cannot look whether frames follow the orderings
+        writer.add_graph(network, as_pixels(frames, network))
+
+
+def add_precision_recall(
+    writer: SummaryWriter, logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"], step: int
+) -> None:
+    probabilities = logits.float().softmax(1)
+    for label in range(min(logits.shape[1], MOST_CLASSES)):
+        writer.add_pr_curve(f"precision_recall/{label}", labels == label, probabilities[:, label], step)
+
+
+def add_states(
+    writer: SummaryWriter, network: Any, images: UInt8[Tensor, "images channels height width"],
+    labels: Int64[Tensor, " images"], orderings: Sequence[Sequence[int]], step: int,
+) -> None:  # fmt: skip
+    """What the recurrent layer gives to the classifier, with each image as its picture."""
+    with torch.inference_mode():
+        batches = [as_pixels(sequences(some, orderings), network) for some in images.split(BATCH)]
+        states = torch.cat([network.outputs(frames)[:, -1] for frames in batches])
+    writer.add_embedding(states.float(), labels.tolist(), 1 - images / 255, step, tag="last_state")
+
+
+def as_pixels(frames: UInt8[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
+    return frames.to(next(network.parameters()).dtype) / 255
