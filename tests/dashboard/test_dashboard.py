@@ -1,5 +1,7 @@
+import base64
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from quadrant_lstm.dashboard.calibration import draw_calibration, expected_calib
 from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.dashboard import may_fail
 from quadrant_lstm.dashboard.hidden import draw_hidden, with_a_quadrant_hidden, with_an_ordering_hidden
+from quadrant_lstm.dashboard.history import draw_history
 from quadrant_lstm.dashboard.mistakes import draw_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
 from quadrant_lstm.dashboard.palette import GREY, RIGHT, WRONG
@@ -129,6 +132,27 @@ def test_the_tabs_of_their_own_have_data(events, finished_run):
     assert labels == [number % 3 for number in range(70)]
     assert Image.open(states / "sprite.png").size == (9 * 8, 9 * 8)
     assert "last_state" in (finished_run / "projector_config.pbtxt").read_text()
+
+
+def test_the_page_of_a_run_holds_its_figures_and_all_its_pictures(finished_run, events):
+    page = (finished_run / "report.html").read_text()
+    results = json.loads((finished_run / "results.json").read_text())
+    assert all(f"<td>{name}<td>{value}\n" in page for name, value in results.items())
+    shown = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', page)
+    assert [name for name, _ in shown] == ["the training", *events.Tags()["images"]]
+    assert all(Image.open(io.BytesIO(base64.b64decode(data))).size > (300, 200) for _, data in shown)
+    assert "encoder.conv1  Conv2d" in page
+    assert "lstm_units: 5" in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched
+
+
+def test_the_history_has_a_curve_for_each_column():
+    rows = [{"epoch": str(epoch), "train/loss": str(1 / epoch), "val/loss": ""} for epoch in (1, 2, 3)]
+    loss, accuracy, steps = draw_history(rows, 2).axes
+    curve, best = loss.lines
+    assert list(curve.get_ydata()) == [1, 1 / 2, 1 / 3]
+    assert best.get_xdata()[0] == 2
+    assert len(accuracy.lines) == len(steps.lines) == 1
 
 
 def test_a_network_that_gives_logits_alone_is_trained_and_shown_as_far_as_it_can(caplog, tmp_path):

@@ -45,6 +45,7 @@ def test_a_run_folder_holds_what_the_contract_says(smoke_run):
         "checkpoints/last.ckpt",
         "metrics.csv",
         "provenance.json",
+        "report.html",
         "results.json",
         "train.log",
     }

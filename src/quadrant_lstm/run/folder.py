@@ -6,6 +6,7 @@ What is in it:
         .hydra/              the composed config, the overrides
         train.log            what was printed
         metrics.csv          a row an epoch
+        report.html          all of it on a page, with pictures; of a run that has finished
         results.json         the final figures, written last
         provenance.json      where it came from: commit, versions, command, data, seed
         checkpoints/         best.ckpt (by val/accuracy), last.ckpt (the newest finished epoch)
@@ -30,6 +31,7 @@ LAST = Path("checkpoints", "last.ckpt")
 RESULTS = Path("results.json")
 PROVENANCE = Path("provenance.json")
 METRICS = Path("metrics.csv")
+REPORT = Path("report.html")
 LOG = Path("train.log")
 
 

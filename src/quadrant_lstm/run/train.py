@@ -14,7 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.hyperparameters import hyperparameters, write_hyperparameters
+from quadrant_lstm.dashboard.page import write_page
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
@@ -23,7 +25,7 @@ from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.epoch_end import Best, EpochEnd
-from quadrant_lstm.run.folder import BEST, CONFIG, LAST, PROVENANCE, RESULTS, held, last_epoch, write_whole
+from quadrant_lstm.run.folder import BEST, CONFIG, LAST, PROVENANCE, REPORT, RESULTS, held, last_epoch, write_whole
 from quadrant_lstm.run.launch import launch
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.provenance import provenance
@@ -56,7 +58,8 @@ def train(cfg: DictConfig) -> float:
 def fit_and_test(
     cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule
 ) -> float:
-    log.info(as_text(stages(classifier.network, data.frame_shape)))
+    network = as_text(stages(classifier.network, data.frame_shape))
+    log.info(network)
     start = str(folder / LAST) if (folder / LAST).exists() else None
     if trainer.is_global_zero:
         begin(cfg, folder, trainer, data)
@@ -77,7 +80,8 @@ def fit_and_test(
         raise KeyboardInterrupt from None
 
     if trainer.is_global_zero:
-        finish(classifier.test_results() | {"val/accuracy": val_accuracy} | trained, cfg, folder, trainer)
+        results = classifier.test_results() | {"val/accuracy": val_accuracy} | trained
+        finish(results, network, cfg, folder, trainer)
     return val_accuracy
 
 
@@ -94,10 +98,13 @@ def begin(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceDataModule)
         logger.go_on_from(step)
 
 
-def finish(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
+def finish(results: dict[str, Any], network: str, cfg: DictConfig, folder: Path, trainer: Any) -> None:
     values = swept_values(folder) or hyperparameters(cfg)
     for logger in tensorboards(trainer):
         write_hyperparameters(logger.experiment, values, results, trainer.global_step)
+    for callback in trainer.callbacks:
+        if isinstance(callback, Dashboard):
+            write_page(folder, results, callback.pictures, network)
     write_json(folder / RESULTS, results)
     log.info(last_screen(results, folder))
 
@@ -154,6 +161,7 @@ def last_screen(results: dict[str, Any], folder: Path) -> str:
             f"test accuracy  {results['test/accuracy']:.2%}  ({results['test/images']:,} images, best of "
             f"{results['epochs']} epochs: {results['best_epoch']}, {results['seconds']:.0f} s)",
             f"run folder     {shown(folder)}",
+            *([f"report         {shown(folder / REPORT)}"] if (folder / REPORT).exists() else []),
             "dashboard      tensorboard --logdir outputs",
         )
     )
