@@ -261,7 +261,7 @@ def test_a_signal_waits_until_a_point_is_written(signum, tmp_path, monkeypatch):
 
 
 def test_augmentation_is_drawn_where_there_is_some(tmp_path, finished_run):
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}", *TINY, "trainer.max_epochs=1")
+    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}", *TINY[1:], "trainer.max_epochs=1")
     done = script("train.py", *data, "data.augmentation.rotation=20", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for run, expected in ((run_folder(tmp_path), True), (finished_run, False)):

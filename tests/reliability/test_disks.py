@@ -16,10 +16,10 @@ from tests.scripts import script
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1 MB."""
+    """A file system of 8 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     yield folder
@@ -30,7 +30,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(small_disk):
     file = small_disk / "last.ckpt"
     write_checkpoint({"number": 1}, file)
     with pytest.raises(UserError, match=f"{file}: cannot be written .{os.strerror(errno.ENOSPC)}."):
-        write_checkpoint({"number": 2, "weights": torch.ones(300_000)}, file)
+        write_checkpoint({"number": 2, "weights": torch.ones(2_400_000)}, file)
     assert read_checkpoint(file)["number"] == 1
     assert list(small_disk.iterdir()) == [file]
 

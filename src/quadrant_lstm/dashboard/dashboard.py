@@ -3,15 +3,18 @@ call it here at the moment it belongs to.
 """
 
 import contextlib
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm.dashboard.augmentation import draw_augmentation
@@ -22,6 +25,7 @@ from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.hidden import draw_hidden, with_a_quadrant_hidden, with_an_ordering_hidden
 from quadrant_lstm.dashboard.mistakes import draw_mistakes, surest_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
+from quadrant_lstm.dashboard.palette import as_png
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import undisturbed
 from quadrant_lstm.data.orderings import sequences
@@ -46,10 +50,10 @@ CHARTS = {  # of the tab Custom Scalars: several curves in one
 
 
 class Dashboard(pl.Callback):
-    """Also keeps the pictures, for the run's page."""
+    """Also keeps the pictures, as PNGs, for the run's page."""
 
     def __init__(self) -> None:
-        self.pictures: dict[str, Figure] = {}
+        self.pictures: dict[str, bytes] = {}
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
@@ -100,10 +104,11 @@ class Dashboard(pl.Callback):
                 add_states(writer, network, images[:PROJECTED], labels[:PROJECTED], orderings, trainer.global_step)
 
     def add(self, trainer: Any, tag: str, figure: Figure) -> None:
-        self.pictures[tag] = figure
+        self.pictures[tag] = as_png(figure)
+        pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB"))
         for writer in writers(trainer):
             with undisturbed():
-                writer.add_figure(tag, figure, trainer.global_step, close=False)
+                writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
 
 
 @contextlib.contextmanager

@@ -2,15 +2,13 @@
 
 import base64
 import html
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from quadrant_lstm.dashboard.history import draw_history
+from quadrant_lstm.dashboard.palette import as_png
 from quadrant_lstm.run.folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_whole
 
 STYLE = """
@@ -21,10 +19,12 @@ figure { margin: 1.5em 0 } img { background: white; border-radius: 6px; max-widt
 """
 
 
-def write_page(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, Figure], network: str) -> None:
-    """`results` are those of results.json, which is written after it; `network` is the table of its stages."""
+def write_page(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, bytes], network: str) -> None:
+    """`results` are those of results.json, which is written after it; `pictures` are PNGs, `network` is the table of
+    its stages.
+    """
     provenance = json.loads((folder / PROVENANCE).read_text())
-    pictures = {"the training": draw_history(read_rows(folder / METRICS), results["best_epoch"]), **pictures}
+    history = as_png(draw_history(read_rows(folder / METRICS), results["best_epoch"]))
     title = f"{results['test/accuracy']:.2%} of {results['test/images']:,} test images"
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(folder.name)}: {title}</title>",
@@ -32,17 +32,15 @@ def write_page(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, 
         "<table>",
         *(f"<tr><td>{html.escape(name)}<td>{html.escape(str(value))}" for name, value in results.items()),
         "</table>",
-        *as_figures(pictures),
+        *as_figures({"the training": history, **pictures}),
         f"<h2>Network</h2><pre>{html.escape(network)}</pre>",
         f"<h2>Config</h2><pre>{html.escape((folder / CONFIG).read_text())}</pre>",
     ]
     write_whole(folder / REPORT, "\n".join(parts).encode())
 
 
-def as_figures(pictures: Mapping[str, Figure]) -> Iterator[str]:
+def as_figures(pictures: Mapping[str, bytes]) -> Iterator[str]:
     for name, picture in pictures.items():
-        png = io.BytesIO()
-        picture.savefig(png, format="png")
-        source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+        source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
         name = html.escape(name)
         yield f'<figure><img alt="{name}" src="{source}"><figcaption>{name}</figcaption></figure>'

@@ -22,7 +22,7 @@ class Stage(NamedTuple):
 
 
 def stages(network: nn.Module, frame_shape: Shape, steps: int = 4) -> list[Stage]:
-    network = copy.deepcopy(network).to("meta").eval()
+    network = copy.deepcopy(network).to("meta").float().eval()
     rows = [Stage("frames", "", ("N", steps, *frame_shape), 0)]
     folded: list[tuple[int, ...]] = []  # the leading axes of each TimeDistributed we are inside of
 
