@@ -18,12 +18,14 @@ from tensorboard.plugins.hparams import metadata
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from quadrant_lstm import ORDERINGS
+from quadrant_lstm import CNNLSTM, ORDERINGS, sequences
 from quadrant_lstm.dashboard.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.belief import draw_belief
 from quadrant_lstm.dashboard.calibration import draw_calibration, expected_calibration_error
 from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.dashboard import may_fail
+from quadrant_lstm.dashboard.features import draw_features, feature_maps
+from quadrant_lstm.dashboard.gates import draw_gates
 from quadrant_lstm.dashboard.hidden import draw_hidden, with_a_quadrant_hidden, with_an_ordering_hidden
 from quadrant_lstm.dashboard.history import draw_history
 from quadrant_lstm.dashboard.mistakes import draw_mistakes
@@ -35,7 +37,7 @@ from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes", "test/hidden",
-            "belief/first")  # fmt: skip
+            "belief/first", "inside/features", "inside/gates")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +229,42 @@ def test_what_is_hidden_is_what_it_costs():
     left, beside = draw_hidden(quadrants, without, ["1324", "4321"], labels, 1.0).axes
     assert [label.get_text() for label in left.get_yticklabels()][2] == "3: 0.0 %"
     assert [text.get_text() for text in beside.texts] == ["0.0", "100.0"]
+
+
+def small_network():
+    return CNNLSTM((1, 32, 8), 3, ORDERINGS, [2, 3], 3, 2, 0.25, "lstm", 5, 4, shared_tiles=True).eval()
+
+
+def test_feature_maps_are_those_of_the_frame_with_the_most_in_it():
+    torch.manual_seed(0)
+    network, image = small_network(), torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    image[:, :, :8, 8:] = 200  # quadrant 2, of which frame 2 has two
+    frames = sequences(image)
+    maps = feature_maps(network, frames)
+    torch.testing.assert_close(maps["input"] * 255, frames[0, 1].float())
+    torch.testing.assert_close(maps["conv1"], network.encoder.module.conv1(frames[0, 1:2] / 255).relu()[0])
+    assert maps["conv2"].shape == (3, 28, 4)
+    figure = draw_features(network, frames)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "what comes in", "filters of the first conv", "conv1, 2 maps", "conv2, 3 maps"
+    ]  # fmt: skip
+
+
+def test_gates_are_pytorchs():
+    torch.manual_seed(0)
+    network = small_network()
+    frames = sequences(torch.randint(0, 256, (1, 1, 16, 16), dtype=torch.uint8))
+    panels = [axes for axes in draw_gates(network, frames, "some").axes if axes.get_title()]
+    shown = {axes.get_title(): torch.from_numpy(np.asarray(axes.images[0].get_array())) for axes in panels}
+    cell = nn.LSTMCell(network.recurrent.input_size, 5)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in network.recurrent.state_dict().items()})
+    state, maps = None, network.encoder(frames / 255)[0].flatten(1)
+    for step in range(4):
+        state = cell(maps[step : step + 1], state)
+        torch.testing.assert_close(shown["output"][step], state[0][0].detach())
+        torch.testing.assert_close(shown["cell"][step], state[1][0].detach())
+    torch.testing.assert_close(shown["cell"][0], shown["input gate"][0] * shown["candidate"][0])
+    torch.testing.assert_close(shown["output"], shown["output gate"] * shown["cell"].tanh())
 
 
 def test_writing_events_leaves_tensorflow_alone(tmp_path):

@@ -22,6 +22,8 @@ from quadrant_lstm.dashboard.belief import draw_belief
 from quadrant_lstm.dashboard.calibration import draw_calibration
 from quadrant_lstm.dashboard.classes import draw_classes
 from quadrant_lstm.dashboard.confusion import draw_confusion
+from quadrant_lstm.dashboard.features import draw_features
+from quadrant_lstm.dashboard.gates import draw_gates
 from quadrant_lstm.dashboard.hidden import draw_hidden, with_a_quadrant_hidden, with_an_ordering_hidden
 from quadrant_lstm.dashboard.mistakes import draw_mistakes, surest_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
@@ -29,7 +31,7 @@ from quadrant_lstm.dashboard.palette import as_png
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import undisturbed
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.model.recurrent import STEPS
+from quadrant_lstm.model.recurrent import STEPS, MapsLSTM
 from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.run.folder import CONFIG
 
@@ -97,6 +99,12 @@ class Dashboard(pl.Callback):
             names = ["".join(map(str, ordering)) for ordering in orderings]
             accuracy = (logits[:PROBED].argmax(1) == known).float().mean().item()
             self.add(trainer, "test/hidden", draw_hidden(quadrants, without, names, known, accuracy))
+        frames = sequences(images[:1], orderings)
+        with may_fail("inside/features"):
+            self.add(trainer, "inside/features", draw_features(network, frames))
+        if isinstance(getattr(network, "recurrent", None), MapsLSTM):
+            title = f"the first test image, a {labels[0]}"
+            self.add(trainer, "inside/gates", draw_gates(network, frames, title))
         for writer in writers(trainer):
             with may_fail("the graph"):
                 add_graph(writer, network, sequences(images[:2], orderings))

@@ -6,6 +6,7 @@ batch than all its features.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -61,19 +62,23 @@ class MapsLSTM(nn.LSTM):
     def forward(  # type: ignore[override]
         self, maps: Float[Tensor, "batch steps flat"]
     ) -> Float[Tensor, "batch steps units"]:
+        return torch.stack([output for *_, output in self.unrolled(maps)], dim=1)
+
+    def unrolled(self, maps: Float[Tensor, "batch steps flat"]) -> Iterator[tuple[Tensor, ...]]:
+        """Of each step [batch, units]: input gate, forget gate, candidate, output gate, cell, output."""
         weight = in_order_of_maps(self.weight_ih_l0, self.num_features)
         gates = linear(maps, weight, self.bias_ih_l0 + self.bias_hh_l0)
         gates = gates.to(self.weight_hh_l0.dtype)  # autocast leaves them in bf16
         cell: Tensor | None = None  # before the first step, where the hidden state is zero too
-        outputs: list[Tensor] = []
+        output = None
         for step in gates.unbind(1):
-            if outputs:
-                step = step + outputs[-1] @ self.weight_hh_l0.T
+            if output is not None:
+                step = step + output @ self.weight_hh_l0.T
             into, keep, new, out = step.chunk(4, dim=1)  # Keras's and PyTorch's order of the gates
-            added = into.sigmoid() * new.tanh()
-            cell = added if cell is None else keep.sigmoid() * cell + added
-            outputs.append(out.sigmoid() * cell.tanh())
-        return torch.stack(outputs, dim=1)
+            into, keep, new, out = into.sigmoid(), keep.sigmoid(), new.tanh(), out.sigmoid()
+            cell = into * new if cell is None else keep * cell + into * new
+            output = out * cell.tanh()
+            yield into, keep, new, out, cell, output
 
 
 class MapsGRU(nn.GRU):
