@@ -83,7 +83,7 @@ def test_only_training_images_are_augmented(idx_folder):
     batch = next(iter(data.val_dataloader()))
 
     class Trainer:
-        training = False
+        training = testing = False
 
     data.trainer = Trainer()
     plain, _ = data.on_after_batch_transfer(batch, 0)
