@@ -15,7 +15,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-SHOWN = "(train|val)/(loss|accuracy)|data/orderings|test/confusion"
+SHOWN = "(train|val)/(loss|accuracy)$|belief/first|test/hidden"
 PICTURE = Path(__file__).with_name("tensorboard.png")
 
 
