@@ -88,10 +88,12 @@ class Dashboard(pl.Callback):
             return
         orderings, network = data.orderings, module.network.eval()
         if steps.shape[1] == STEPS:
-            surest = surest_mistakes(logits, labels)[:SHOWN]
-            for tag, some in (("belief/first", torch.arange(SHOWN)), ("belief/mistakes", surest.cpu())):
-                frames = sequences(images[some], orderings)
-                self.add(trainer, tag, draw_belief(frames, steps[some], labels[some], TITLES[tag]))
+            surest = surest_mistakes(logits, labels)
+            belief = {"belief/first": torch.arange(len(labels))[:SHOWN], "belief/mistakes": surest.cpu()[:SHOWN]}
+            for tag, some in belief.items():
+                if len(some):
+                    frames = sequences(images[some], orderings)
+                    self.add(trainer, tag, draw_belief(frames, steps[some], labels[some], TITLES[tag]))
         some, known = images[:PROBED], labels[:PROBED]
         with may_fail("test/hidden"):
             quadrants = with_a_quadrant_hidden(network, some, known, orderings)
