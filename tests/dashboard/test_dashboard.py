@@ -89,18 +89,7 @@ def test_curves_have_a_point_an_epoch_and_no_step_goes_back(events):
         assert steps == sorted(steps)
 
 
-@pytest.mark.parametrize(
-    "tag",
-    [
-        "data/orderings",
-        "test/confusion",
-        "test/classes",
-        "test/calibration",
-        "test/mistakes",
-        "test/hidden",
-        "belief/first",
-    ],
-)
+@pytest.mark.parametrize("tag", PICTURES)
 def test_pictures_are_there_and_not_blank(events, tag):
     (event,) = events.Images(tag)
     pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("L"))

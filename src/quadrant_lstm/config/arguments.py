@@ -3,6 +3,7 @@
 from quadrant_lstm.config.check import GROUPS, read_config
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import CONFIG, find_run, quoted
+from quadrant_lstm.run.launch import config_dirs
 from quadrant_lstm.sweep.jobs import command, find_sweep, launching, sweeper, swept
 
 MULTIRUN = {"-m", "--multirun"}
@@ -59,6 +60,11 @@ def go_on_with_sweep(sweep: str, others: list[str]) -> list[str]:
             "sweep without sweep=."
         )
     hydra = [argument for argument in others if argument.startswith("hydra")]
-    sources = command(folder).runtime.config_sources
-    where = [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
-    return [*where, "-m", *before, *launching(folder), *hydra, f"hydra.sweep.dir={quoted(folder)}"]
+    return [
+        *config_dirs(command(folder)),
+        "-m",
+        *before,
+        *launching(folder),
+        *hydra,
+        f"hydra.sweep.dir={quoted(folder)}",
+    ]

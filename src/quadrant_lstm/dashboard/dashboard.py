@@ -31,8 +31,8 @@ from quadrant_lstm.dashboard.palette import as_png
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import undisturbed
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.model.recurrent import STEPS, MapsLSTM
-from quadrant_lstm.model.shapes import as_text, stages
+from quadrant_lstm.model.geometry import STEPS, after_steps
+from quadrant_lstm.model.recurrent import MapsLSTM
 from quadrant_lstm.run.folder import CONFIG
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,7 @@ PROBED = 1000  # images that are shown with parts hidden
 TITLES = {"belief/first": "the first test images", "belief/mistakes": "test images that it is surest to be another"}
 PROJECTED = 2000  # images whose last hidden state is in the tab Projector
 CHARTS = {  # of the tab Custom Scalars: several curves in one
-    "validation": {
-        "accuracy after each step": ["Multiline", [f"val/accuracy_step_{step}" for step in range(1, STEPS + 1)]]
-    },
+    "validation": {"accuracy after each step": ["Multiline", list(after_steps("val"))]},
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
         "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
@@ -56,6 +54,7 @@ class Dashboard(pl.Callback):
 
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
+        self.network = ""  # the table of its stages, which the run prints
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
@@ -63,7 +62,7 @@ class Dashboard(pl.Callback):
         data = trainer.datamodule
         for writer in writers(trainer):
             writer.add_custom_scalars(CHARTS)
-            writer.add_text("run/network", code(as_text(stages(module.network, data.frame_shape))), trainer.global_step)
+            writer.add_text("run/network", code(self.network), trainer.global_step)
             if (config := Path(writer.log_dir) / CONFIG).exists():
                 writer.add_text("run/config", code(config.read_text()), trainer.global_step)
         shown = (data.train_orderings or data.orderings)[: len(data.orderings)]

@@ -7,13 +7,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from quadrant_lstm.dashboard.palette import GREY, ORDERING_COLOURS, RIGHT, WRONG, new_figure
+from quadrant_lstm.model.geometry import after_steps
 
 PANELS = {
     "loss": {"train/loss": GREY, "val/loss": RIGHT},
     "accuracy": {"train/accuracy": GREY, "val/accuracy": RIGHT},
-    "val/accuracy after each step": {
-        f"val/accuracy_step_{step}": colour for step, colour in enumerate((*ORDERING_COLOURS[1:], RIGHT), start=1)
-    },
+    "val/accuracy after each step": dict(zip(after_steps("val"), (*ORDERING_COLOURS[1:], RIGHT), strict=True)),
 }
 
 

@@ -15,8 +15,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import Shape
-from quadrant_lstm.model.recurrent import STEPS
+from quadrant_lstm.model.geometry import STEPS, Shape, after_steps
 
 LENGTHS = ("total_steps", "T_max")  # what torch's schedules call the steps of a training; others go by epochs
 STAGES = ("train", "val", "test")
@@ -181,10 +180,6 @@ class Classifier(LightningModule):
 
 def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [weights for group in optimizer.param_groups for weights in group["params"]]
-
-
-def after_steps(stage: str) -> tuple[str, ...]:
-    return tuple(f"{stage}/accuracy_step_{step}" for step in range(1, STEPS + 1))
 
 
 def length(scheduler: Any) -> int | None:

@@ -7,6 +7,12 @@ from collections.abc import Sequence
 from quadrant_lstm.errors import UserError
 
 Shape = Sequence[int]  # channels, height, width
+STEPS = 4
+
+
+def after_steps(stage: str) -> tuple[str, ...]:
+    """The names of its accuracy after each step."""
+    return tuple(f"{stage}/accuracy_step_{step}" for step in range(1, STEPS + 1))
 
 
 def frame_shape_of(image_shape: Shape, num_orderings: int) -> tuple[int, int, int]:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from quadrant_lstm.config.values import Recurrence
-
-STEPS = 4
+from quadrant_lstm.model.geometry import STEPS
 
 
 class FlattenMaps(nn.Module):
@@ -40,15 +39,8 @@ def equal_units(kind: Recurrence, num_inputs: int, lstm_units: int) -> int:
     return max(1, round(units))
 
 
-def in_order_of_maps(weight: Float[Tensor, "gates flat"], num_features: int) -> Float[Tensor, "gates flat"]:
-    return weight.unflatten(1, (num_features, -1)).transpose(1, 2).flatten(1)
-
-
-class MapsLSTM(nn.LSTM):
-    """An LSTM of one layer over flattened maps; the parameters of nn.LSTM under their names.
-
-    Few steps and few units: an unrolled cell is faster than the library's layer, which splits its work for long ones.
-    """
+class OverMaps(nn.RNNBase):
+    """What LSTM and GRU over flattened maps share."""
 
     weight_ih_l0: Tensor
     weight_hh_l0: Tensor
@@ -56,8 +48,20 @@ class MapsLSTM(nn.LSTM):
     bias_hh_l0: Tensor
 
     def __init__(self, num_features: int, num_positions: int, num_units: int):
-        super().__init__(num_features * num_positions, num_units, batch_first=True)
+        inputs = num_features * num_positions
+        super().__init__(inputs, num_units, batch_first=True)  # type: ignore[call-arg, arg-type]  # LSTM's or GRU's
         self.num_features = num_features
+
+    def input_weight(self) -> Float[Tensor, "gates flat"]:
+        """In the order of the maps."""
+        return self.weight_ih_l0.unflatten(1, (self.num_features, -1)).transpose(1, 2).flatten(1)
+
+
+class MapsLSTM(OverMaps, nn.LSTM):
+    """An LSTM of one layer over flattened maps; the parameters of nn.LSTM under their names.
+
+    Few steps and few units: an unrolled cell is faster than the library's layer, which splits its work for long ones.
+    """
 
     def forward(  # type: ignore[override]
         self, maps: Float[Tensor, "batch steps flat"]
@@ -66,8 +70,7 @@ class MapsLSTM(nn.LSTM):
 
     def unrolled(self, maps: Float[Tensor, "batch steps flat"]) -> Iterator[tuple[Tensor, ...]]:
         """Of each step [batch, units]: input gate, forget gate, candidate, output gate, cell, output."""
-        weight = in_order_of_maps(self.weight_ih_l0, self.num_features)
-        gates = linear(maps, weight, self.bias_ih_l0 + self.bias_hh_l0)
+        gates = linear(maps, self.input_weight(), self.bias_ih_l0 + self.bias_hh_l0)
         gates = gates.to(self.weight_hh_l0.dtype)  # autocast leaves them in bf16
         cell: Tensor | None = None  # before the first step, where the hidden state is zero too
         output = None
@@ -81,23 +84,13 @@ class MapsLSTM(nn.LSTM):
             yield into, keep, new, out, cell, output
 
 
-class MapsGRU(nn.GRU):
+class MapsGRU(OverMaps, nn.GRU):
     """A GRU likewise."""
-
-    weight_ih_l0: Tensor
-    weight_hh_l0: Tensor
-    bias_ih_l0: Tensor
-    bias_hh_l0: Tensor
-
-    def __init__(self, num_features: int, num_positions: int, num_units: int):
-        super().__init__(num_features * num_positions, num_units, batch_first=True)
-        self.num_features = num_features
 
     def forward(  # type: ignore[override]
         self, maps: Float[Tensor, "batch steps flat"]
     ) -> Float[Tensor, "batch steps units"]:
-        weight = in_order_of_maps(self.weight_ih_l0, self.num_features)
-        gates = linear(maps, weight, self.bias_ih_l0).to(self.weight_hh_l0.dtype)
+        gates = linear(maps, self.input_weight(), self.bias_ih_l0).to(self.weight_hh_l0.dtype)
         state = torch.zeros_like(gates[:, 0, : self.hidden_size])
         outputs: list[Tensor] = []
         for step in gates.unbind(1):

@@ -15,6 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from quadrant_lstm.model.geometry import after_steps
 from quadrant_lstm.run.folder import BEST, LAST, METRICS, read_rows, write_whole
 
 log = logging.getLogger(__name__)
@@ -24,10 +25,7 @@ COLUMNS = (
     "train/accuracy",
     "val/loss",
     "val/accuracy",
-    "val/accuracy_step_1",
-    "val/accuracy_step_2",
-    "val/accuracy_step_3",
-    "val/accuracy_step_4",
+    *after_steps("val"),
     "train/learning_rate",
     "train/weight_norm",
     "train/samples_per_second",

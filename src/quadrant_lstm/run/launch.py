@@ -90,11 +90,10 @@ def how(status: int) -> str:
 
 def job_command(folder: Path) -> list[str]:
     hydra = HydraConfig.get()
-    where = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     return [
         sys.executable,
         to_absolute_path(sys.argv[0]),
-        *(f"--config-dir={path}" for path in where),
+        *config_dirs(hydra),
         f"--config-name={hydra.job.config_name}",
         *hydra.overrides.hydra,
         *hydra.overrides.task,
@@ -102,6 +101,12 @@ def job_command(folder: Path) -> list[str]:
         "hydra.output_subdir=null",
         "hydra.mode=RUN",
     ]
+
+
+def config_dirs(hydra: Any) -> list[str]:
+    """The options that name where else this command, whose Hydra part it is, looked for configs."""
+    sources = hydra.runtime.config_sources
+    return [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
 
 
 # What the processes call.

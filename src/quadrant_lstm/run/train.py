@@ -60,6 +60,8 @@ def fit_and_test(
 ) -> float:
     network = as_text(stages(classifier.network, data.frame_shape))
     log.info(network)
+    for dashboard in dashboards(trainer):
+        dashboard.network = network
     start = str(folder / LAST) if (folder / LAST).exists() else None
     if trainer.is_global_zero:
         begin(cfg, folder, trainer, data)
@@ -81,7 +83,7 @@ def fit_and_test(
 
     if trainer.is_global_zero:
         results = classifier.test_results() | {"val/accuracy": val_accuracy} | trained
-        finish(results, network, cfg, folder, trainer)
+        finish(results, cfg, folder, trainer)
     return val_accuracy
 
 
@@ -98,19 +100,22 @@ def begin(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceDataModule)
         logger.go_on_from(step)
 
 
-def finish(results: dict[str, Any], network: str, cfg: DictConfig, folder: Path, trainer: Any) -> None:
+def finish(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
     values = swept_values(folder) or hyperparameters(cfg)
     for logger in tensorboards(trainer):
         write_hyperparameters(logger.experiment, values, results, trainer.global_step)
-    for callback in trainer.callbacks:
-        if isinstance(callback, Dashboard):
-            write_page(folder, results, callback.pictures, network)
+    for dashboard in dashboards(trainer):
+        write_page(folder, results, dashboard.pictures, dashboard.network)
     write_json(folder / RESULTS, results)
     log.info(last_screen(results, folder))
 
 
 def tensorboards(trainer: Any) -> list[TensorBoard]:
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]
+
+
+def dashboards(trainer: Any) -> list[Dashboard]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, Dashboard)]
 
 
 def is_finished(folder: Path, max_epochs: int) -> bool:

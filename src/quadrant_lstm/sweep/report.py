@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.geometry import after_steps
 from quadrant_lstm.run.console import say
 from quadrant_lstm.run.folder import write_whole
 from quadrant_lstm.sweep.groups import Group, grouped
 from quadrant_lstm.sweep.jobs import Job, is_search, read_jobs, rounded, swept, total
 
-STEPS = tuple(f"test/accuracy_step_{step}" for step in range(1, 5))
-RESULTS = ("val/accuracy", "test/accuracy", *STEPS, "test/loss", "best_epoch", "epochs", "pruned", "seconds",
-           "parameters", "samples_per_second")  # fmt: skip
+RESULTS = ("val/accuracy", "test/accuracy", *after_steps("test"), "test/loss", "best_epoch", "epochs", "pruned",
+           "seconds", "parameters", "samples_per_second")  # fmt: skip
 
 
 @contextlib.contextmanager
