@@ -24,10 +24,15 @@ from quadrant_lstm.dashboard.belief import draw_belief
 from quadrant_lstm.dashboard.calibration import draw_calibration, expected_calibration_error
 from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.dashboard import may_fail
-from quadrant_lstm.dashboard.features import draw_features, feature_maps
+from quadrant_lstm.dashboard.features import draw_features, feature_maps, mosaic
 from quadrant_lstm.dashboard.gates import draw_gates
-from quadrant_lstm.dashboard.hidden import draw_hidden, with_a_quadrant_hidden, with_an_ordering_hidden
-from quadrant_lstm.dashboard.history import draw_history
+from quadrant_lstm.dashboard.hidden import (
+    draw_hidden_orderings,
+    draw_hidden_quadrants,
+    with_a_quadrant_hidden,
+    with_an_ordering_hidden,
+)
+from quadrant_lstm.dashboard.history import HISTORIES, draw_history
 from quadrant_lstm.dashboard.mistakes import draw_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
 from quadrant_lstm.dashboard.palette import GREY, RIGHT, WRONG
@@ -36,8 +41,9 @@ from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
-PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes", "test/hidden",
-            "belief/first", "inside/features", "inside/gates")  # fmt: skip
+PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
+            "test/hidden_quadrant", "test/hidden_ordering", "belief/image_1", "belief/image_6", "belief/mistake_1",
+            "inside/filters", "inside/conv1", "inside/gates")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,7 @@ def test_curves_have_a_point_an_epoch_and_no_step_goes_back(events):
 def test_pictures_are_there_and_not_blank(events, tag):
     (event,) = events.Images(tag)
     pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("L"))
-    assert min(pixels.shape) > 300
+    assert pixels.shape == (210, 350)
     assert pixels.std() > 10
 
 
@@ -116,7 +122,12 @@ def test_the_tabs_of_their_own_have_data(events, finished_run):
     layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
     assert charts["accuracy after each step"] == [f"val/accuracy_step_{step}" for step in range(1, 5)]
-    assert {tag for tags in charts.values() for tag in tags} <= set(events.Tags()["scalars"])
+    scalars = events.Tags()["scalars"]
+    matched = {
+        title: [[tag for tag in scalars if re.search(one, tag)] for one in tags] for title, tags in charts.items()
+    }
+    assert matched["accuracy"] == [["train/accuracy"], ["val/accuracy"]]
+    assert all(len(tags) == 1 for curves in matched.values() for tags in curves)
     (states,) = finished_run.glob("*/last_state")
     assert len((states / "tensors.tsv").read_text().splitlines()) == 70
     labels = [int(label) for label in (states / "metadata.tsv").read_text().split()]
@@ -130,7 +141,7 @@ def test_the_page_of_a_run_holds_its_figures_and_all_its_pictures(finished_run, 
     results = json.loads((finished_run / "results.json").read_text())
     assert all(f"<td>{name}<td>{value}\n" in page for name, value in results.items())
     shown = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', page)
-    assert [name for name, _ in shown] == ["the training", *events.Tags()["images"]]
+    assert [name for name, _ in shown] == [*HISTORIES, *events.Tags()["images"]]
     assert all(Image.open(io.BytesIO(base64.b64decode(data))).size > (300, 200) for _, data in shown)
     assert "encoder.conv1  Conv2d" in page
     assert "lstm_units: 5" in page
@@ -139,7 +150,7 @@ def test_the_page_of_a_run_holds_its_figures_and_all_its_pictures(finished_run, 
 
 def test_the_history_has_a_curve_for_each_column():
     rows = [{"epoch": str(epoch), "train/loss": str(1 / epoch), "val/loss": ""} for epoch in (1, 2, 3)]
-    loss, accuracy, steps = draw_history(rows, 2).axes
+    loss, accuracy, steps = (draw_history(title, rows, 2).axes[0] for title in HISTORIES)
     curve, best = loss.lines
     assert list(curve.get_ydata()) == [1, 1 / 2, 1 / 3]
     assert best.get_xdata()[0] == 2
@@ -158,7 +169,7 @@ def test_a_network_that_gives_logits_alone_is_trained_and_shown_as_far_as_it_can
 def test_a_confusion_matrix_shows_its_counts():
     figure = draw_confusion(torch.tensor([[5, 1], [0, 4]]))
     assert {text.get_text() for text in figure.axes[0].texts} == {"5", "1", "4"}
-    assert figure.axes[0].get_title() == "test images: 9 of 10 right"
+    assert figure.axes[0].get_title() == "test images, 9 of 10 right"
 
 
 def test_mistakes_are_drawn_with_what_they_are_and_were_taken_for():
@@ -166,23 +177,28 @@ def test_mistakes_are_drawn_with_what_they_are_and_were_taken_for():
     logits = torch.tensor([[9.0, 0, 0], [0.1, 0, 0], [0, 9, 0], [0, 9, 0]])
     images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 1, 8, 8)
     (axes,) = draw_mistakes(images, labels, logits).axes
-    assert [text.get_text() for text in axes.texts] == ["2 as 1, 100", "1 as 0, 36"]  # the surest first
+    assert [text.get_text() for text in axes.texts] == ["2 as 1\n100 %", "1 as 0\n36 %"]  # the surest first
     page = axes.images[0].get_array()
-    assert (page[0, 5], page[0, 15]) == (255 - 2, 255 - 1)  # a digit is 8 wide, and 2 lie between
-    assert axes.get_title().startswith("2 of 4 test images are taken for another")
+    assert (page[0, 5], page[0, 19]) == (255 - 2, 255 - 1)  # a digit is 8 wide, and 6 lie between
+    assert axes.get_title() == "2 of 4 wrong"
     (axes,) = draw_mistakes(images, labels, torch.eye(3)[labels]).axes
-    assert axes.get_title().startswith("0 of 4")
+    assert axes.get_title() == "0 of 4 wrong"
+    (axes,) = draw_mistakes(images.repeat(30, 1, 1, 1), labels.repeat(30), logits.repeat(30, 1), start=40).axes
+    assert axes.get_title() == "60 of 120 wrong: 41 to 60, the surest first"
+    assert len(axes.texts) == 20
 
 
 def test_the_bar_of_what_an_image_is_is_blue_and_a_likelier_one_red():
-    logits = torch.tensor([[[5.0, 0, 0], [0, 5, 0], [0, 0, 5]]]).expand(2, 3, 3)
-    frames = torch.zeros(2, 3, 1, 16, 4, dtype=torch.uint8)
-    figure = draw_belief(frames, logits, torch.tensor([0, 2]), "some")
-    said = [[text.get_text() for text in axes.texts if "%" in text.get_text()] for axes in figure.axes]
-    assert said == [["0: 99%", "1: 99%", "2: 99%"]] * 2
-    first, second = ([to_hex(bar.get_facecolor()) for bar in axes.patches if bar.get_fill()] for axes in figure.axes)
-    assert first == [RIGHT, GREY, GREY, RIGHT, WRONG, GREY, RIGHT, GREY, WRONG]
-    assert second == [WRONG, GREY, RIGHT, GREY, WRONG, RIGHT, GREY, GREY, RIGHT]
+    frames, logits = torch.zeros(3, 1, 16, 4, dtype=torch.uint8), 5.0 * torch.eye(3)
+    expected = {
+        0: [RIGHT, GREY, GREY, RIGHT, WRONG, GREY, RIGHT, GREY, WRONG],
+        2: [WRONG, GREY, RIGHT, GREY, WRONG, RIGHT, GREY, GREY, RIGHT],
+    }
+    for label, colours in expected.items():
+        (axes,) = draw_belief(frames, logits, label, "some").axes
+        said = [text.get_text() for text in axes.get_xticklabels()]
+        assert said == ["step 1\n0: 99%", "step 2\n1: 99%", "step 3\n2: 99%"]
+        assert [to_hex(bar.get_facecolor()) for bar in axes.patches if bar.get_fill()] == colours
 
 
 def test_calibration_is_the_distance_of_sure_and_right():
@@ -215,9 +231,11 @@ def test_what_is_hidden_is_what_it_costs():
     assert quadrants.float().mean(1).tolist() == [1, 1, 0, 1]
     without = with_an_ordering_hidden(Corner(), images, labels, orderings)
     assert without.float().mean(1).tolist() == [0, 1]
-    left, beside = draw_hidden(quadrants, without, ["1324", "4321"], labels, 1.0).axes
-    assert [label.get_text() for label in left.get_yticklabels()][2] == "3: 0.0 %"
-    assert [text.get_text() for text in beside.texts] == ["0.0", "100.0"]
+    (axes,) = draw_hidden_quadrants(quadrants, labels).axes
+    assert [label.get_text() for label in axes.get_yticklabels()][2] == "3: 0.0 %"
+    (axes,) = draw_hidden_orderings(without, orderings, 0.5).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["nothing", "1324", "4321"]
+    assert [text.get_text() for text in axes.texts] == ["50.0", "0.0", "100.0"]
 
 
 def small_network():
@@ -233,18 +251,32 @@ def test_feature_maps_are_those_of_the_frame_with_the_most_in_it():
     torch.testing.assert_close(maps["input"] * 255, frames[0, 1].float())
     torch.testing.assert_close(maps["conv1"], network.encoder.module.conv1(frames[0, 1:2] / 255).relu()[0])
     assert maps["conv2"].shape == (3, 28, 4)
-    figure = draw_features(network, frames)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        "what comes in", "filters of the first conv", "conv1, 2 maps", "conv2, 3 maps"
-    ]  # fmt: skip
+    pictures = {name: figure.axes for name, figure in draw_features(network, frames).items()}
+    assert {name: maps.get_title() for name, (_, maps) in pictures.items()} == {
+        "filters": "the 2 filters of the first conv", "conv1": "conv1: 2 maps", "conv2": "conv2: 3 maps"
+    }  # fmt: skip
+    for given, _ in pictures.values():
+        np.testing.assert_allclose(255 * given.images[0].get_array()[..., 0], frames[0, 1, 0], rtol=1e-6)
+
+
+def test_maps_are_laid_out_in_rows_twice_as_wide_as_high():
+    page = mosaic(np.arange(1.0, 6)[:, None, None] * np.ones((5, 2, 3)))
+    assert page.shape == (5, 11)  # two rows of three, with a pixel between
+    assert (page[:2, :3] == 1).all()
+    assert np.isnan(page[3:, 8:]).all()  # there is no sixth
+    assert np.isnan(page[2]).all()
+    assert mosaic(np.ones((1, 2, 9))).shape == (2, 9)
+    assert mosaic(np.ones((3, 50, 2))).shape == (50, 8)  # narrower than that, but one row
 
 
 def test_gates_are_pytorchs():
     torch.manual_seed(0)
     network = small_network()
     frames = sequences(torch.randint(0, 256, (1, 1, 16, 16), dtype=torch.uint8))
-    panels = [axes for axes in draw_gates(network, frames, "some").axes if axes.get_title()]
-    shown = {axes.get_title(): torch.from_numpy(np.asarray(axes.images[0].get_array())) for axes in panels}
+    panels = draw_gates(network, frames, "some").axes
+    shown = {
+        axes.get_title().partition(",")[0]: torch.from_numpy(np.asarray(axes.images[0].get_array())) for axes in panels
+    }
     cell = nn.LSTMCell(network.recurrent.input_size, 5)
     cell.load_state_dict({name.removesuffix("_l0"): value for name, value in network.recurrent.state_dict().items()})
     state, maps = None, network.encoder(frames / 255)[0].flatten(1)
@@ -298,6 +330,6 @@ def test_augmentation_is_drawn_where_there_is_some(tmp_path, finished_run):
     picture = draw_augmentation(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), lambda images: images + 255.0)
     canvas = FigureCanvasAgg(picture)
     canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[-60]  # in the last row of images
-    assert pixels[30, 0] == 0  # the first is as it is
-    assert (pixels[150::80, 0] == 255).all()
+    pixels = np.asarray(canvas.buffer_rgba())[-16]  # in the last row of images
+    assert pixels[10, 0] == 0  # the first is as it is
+    assert (pixels[350 // 11 + 16 :: 350 // 11, 0] == 255).all()

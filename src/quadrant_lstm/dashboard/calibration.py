@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from quadrant_lstm.dashboard.palette import GREY, RIGHT, new_figure
+from quadrant_lstm.dashboard.palette import GREY, RIGHT, new_figure, style
 
 BINS = 15
 
@@ -18,6 +18,7 @@ def expected_calibration_error(logits: Float[Tensor, "images classes"], labels: 
     return error.item()
 
 
+@style
 def draw_calibration(logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"]) -> Figure:
     sureness, guesses = logits.float().softmax(1).max(1)
     right = (guesses == labels).float()
@@ -26,13 +27,13 @@ def draw_calibration(logits: Float[Tensor, "images classes"], labels: Int64[Tens
     counts = bins.bincount(minlength=BINS)
     accuracy = bins.bincount(right.cpu(), minlength=BINS) / counts.clamp(min=1)
     centres, width = ((edges[1:] + edges[:-1]) / 2).numpy(), 0.92 / BINS
-    figure = new_figure(6.4, 5.6)
+    figure = new_figure()
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as sure as right")
     above.bar(centres, np.where(counts > 0, accuracy, 0), width, color=RIGHT)
     error = expected_calibration_error(logits, labels)
     above.set(ylabel="right", xlim=(0, 1), ylim=(0, 1), title=f"expected calibration error {error:.2%}")
-    above.legend(frameon=False, loc="upper left")
+    above.legend(loc="upper left")
     below.bar(centres, counts.numpy(), width, color=GREY)
     below.set(xlabel="how surely it was said", ylabel="images", yscale="symlog")
     return figure

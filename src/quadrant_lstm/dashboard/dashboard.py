@@ -24,10 +24,15 @@ from quadrant_lstm.dashboard.classes import draw_classes
 from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.features import draw_features
 from quadrant_lstm.dashboard.gates import draw_gates
-from quadrant_lstm.dashboard.hidden import draw_hidden, with_a_quadrant_hidden, with_an_ordering_hidden
-from quadrant_lstm.dashboard.mistakes import draw_mistakes, surest_mistakes
+from quadrant_lstm.dashboard.hidden import (
+    draw_hidden_orderings,
+    draw_hidden_quadrants,
+    with_a_quadrant_hidden,
+    with_an_ordering_hidden,
+)
+from quadrant_lstm.dashboard.mistakes import COLUMNS, ROWS, draw_mistakes, surest_mistakes
 from quadrant_lstm.dashboard.orderings import draw_orderings
-from quadrant_lstm.dashboard.palette import as_png
+from quadrant_lstm.dashboard.palette import SCALE, as_png
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import undisturbed
 from quadrant_lstm.data.orderings import sequences
@@ -38,13 +43,13 @@ from quadrant_lstm.run.folder import CONFIG
 log = logging.getLogger(__name__)
 SHOWN = 6  # images
 PROBED = 1000  # images that are shown with parts hidden
-TITLES = {"belief/first": "the first test images", "belief/mistakes": "test images that it is surest to be another"}
+PAGES = 3  # of mistakes
 PROJECTED = 2000  # images whose last hidden state is in the tab Projector
-CHARTS = {  # of the tab Custom Scalars: several curves in one
+CHARTS = {  # of the tab Custom Scalars: several curves in one, each a regular expression
     "validation": {"accuracy after each step": ["Multiline", list(after_steps("val"))]},
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
-        "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
+        "accuracy": ["Multiline", ["train/accuracy$", "val/accuracy$"]],
     },
 }
 
@@ -80,29 +85,33 @@ class Dashboard(pl.Callback):
         self.add(trainer, "test/confusion", draw_confusion(module.test_confusion))
         self.add(trainer, "test/classes", draw_classes(module.test_confusion))
         self.add(trainer, "test/calibration", draw_calibration(logits, labels))
-        self.add(trainer, "test/mistakes", draw_mistakes(images, labels, logits))
+        surest = surest_mistakes(logits, labels)
+        for page in range(min(PAGES, max(1, -(-len(surest) // (ROWS * COLUMNS))))):
+            figure = draw_mistakes(images, labels, logits, start=page * ROWS * COLUMNS)
+            self.add(trainer, f"test/mistakes_{page + 1}", figure)
         for writer in writers(trainer):
             add_precision_recall(writer, logits, labels, trainer.global_step)
         if data.test_orderings:  # each image has its own: there is not one frame of it
             return
         orderings, network = data.orderings, module.network.eval()
         if steps.shape[1] == STEPS:
-            surest = surest_mistakes(logits, labels)
-            belief = {"belief/first": torch.arange(len(labels))[:SHOWN], "belief/mistakes": surest.cpu()[:SHOWN]}
-            for tag, some in belief.items():
-                if len(some):
-                    frames = sequences(images[some], orderings)
-                    self.add(trainer, tag, draw_belief(frames, steps[some], labels[some], TITLES[tag]))
+            beliefs = {"image": torch.arange(len(labels))[:SHOWN], "mistake": surest[:SHOWN]}
+            for name, indices in beliefs.items():
+                for number, index in enumerate(indices.tolist(), start=1):
+                    frames, label = sequences(images[index : index + 1], orderings)[0], int(labels[index])
+                    title = f"test image {index}, which is {label}: what it is taken for"
+                    self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[index], label, title))
         some, known = images[:PROBED], labels[:PROBED]
-        with may_fail("test/hidden"):
+        with may_fail("what a hidden part costs"):
             quadrants = with_a_quadrant_hidden(network, some, known, orderings)
             without = with_an_ordering_hidden(network, some, known, orderings)
-            names = ["".join(map(str, ordering)) for ordering in orderings]
             accuracy = (logits[:PROBED].argmax(1) == known).float().mean().item()
-            self.add(trainer, "test/hidden", draw_hidden(quadrants, without, names, known, accuracy))
+            self.add(trainer, "test/hidden_quadrant", draw_hidden_quadrants(quadrants, known))
+            self.add(trainer, "test/hidden_ordering", draw_hidden_orderings(without, orderings, accuracy))
         frames = sequences(images[:1], orderings)
-        with may_fail("inside/features"):
-            self.add(trainer, "inside/features", draw_features(network, frames))
+        with may_fail("the insides"):
+            for name, figure in draw_features(network, frames).items():
+                self.add(trainer, f"inside/{name}", figure)
         if isinstance(getattr(network, "recurrent", None), MapsLSTM):
             title = f"the first test image, a {labels[0]}"
             self.add(trainer, "inside/gates", draw_gates(network, frames, title))
@@ -113,8 +122,8 @@ class Dashboard(pl.Callback):
                 add_states(writer, network, images[:PROJECTED], labels[:PROJECTED], orderings, trainer.global_step)
 
     def add(self, trainer: Any, tag: str, figure: Figure) -> None:
-        self.pictures[tag] = as_png(figure)
-        pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB"))
+        self.pictures[tag] = as_png(figure, SCALE)
+        pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(SCALE))
         for writer in writers(trainer):
             with undisturbed():
                 writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")

@@ -1,13 +1,13 @@
-"""What a network needs -> a picture: how often it is right when a quadrant is hidden, and when an ordering is."""
+"""What a network needs -> pictures: how often it is right when a quadrant is hidden, and when an ordering is."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.palette import RIGHT, new_figure
+from quadrant_lstm.dashboard.palette import GREY, RIGHT, new_figure, style
 from quadrant_lstm.dashboard.tabs import BATCH, as_pixels
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.quadrants import hide_quadrant
@@ -44,34 +44,40 @@ def with_an_ordering_hidden(
     return torch.stack(found)
 
 
-def draw_hidden(
-    quadrants: Int64[Tensor, "4 images"],
-    orderings: Int64[Tensor, "orderings images"],
-    names: Sequence[str],
-    labels: Int64[Tensor, " images"],
-    accuracy: Float[Tensor, ""] | float,
-) -> Figure:
-    """`accuracy` is that with nothing hidden."""
+@style
+def draw_hidden_quadrants(right: Int64[Tensor, "4 images"], labels: Int64[Tensor, " images"]) -> Figure:
+    """A row a quadrant, a column a class."""
     num_classes = int(labels.max()) + 1
     counts = labels.bincount(minlength=num_classes).clamp(min=1)
-    shares = [100 * labels.bincount(one.float(), minlength=num_classes) / counts for one in quadrants]
-    figure = new_figure(9.6, 4.2)
-    left, beside = figure.subplots(1, 2, width_ratios=[2.6, 1])
-    left.imshow(torch.stack(shares).cpu().numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for row, share in enumerate(shares):
-        for column, value in enumerate(share.tolist() if num_classes <= 20 else []):
-            left.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 55 else "black")
-    means = 100 * quadrants.float().mean(1)
-    left.set_yticks(range(4), [f"{number}: {mean:.1f} %" for number, mean in enumerate(means.tolist(), 1)])
-    left.set(xlabel="class", ylabel="hidden quadrant", title="right when a quadrant is hidden, %")
-    if num_classes <= 20:
-        left.set_xticks(range(num_classes))
-    without = (100 * orderings.float().mean(1)).tolist()
-    bars = beside.barh(range(len(names)), without, color=RIGHT)
-    beside.bar_label(bars, [f"{value:.1f}" for value in without], padding=2, fontsize=9)
-    beside.set_yticks(range(len(names)), names)
-    beside.invert_yaxis()
-    beside.set(xlim=(0, 115), xticks=[0, 50, 100], title="... an ordering is hidden")
-    beside.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{len(labels):,} test images; nothing hidden: {100 * accuracy:.1f} %", fontsize=11)
+    shares = torch.stack([100 * labels.bincount(one.float(), minlength=num_classes) / counts for one in right])
+    figure = new_figure()
+    axes = figure.subplots()
+    axes.imshow(shares.cpu().numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    if num_classes <= 10:  # more would not be legible
+        for row, share in enumerate(shares.tolist()):
+            for column, value in enumerate(share):
+                colour = "white" if value > 55 else "black"
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
+        axes.set_xticks(range(num_classes))
+    means = 100 * right.float().mean(1)
+    axes.set_yticks(range(4), [f"{number}: {mean:.1f} %" for number, mean in enumerate(means.tolist(), 1)])
+    axes.set(xlabel="class", ylabel="hidden quadrant", title=f"right when a quadrant is hidden, % of {len(labels):,}")
+    return figure
+
+
+@style
+def draw_hidden_orderings(
+    right: Int64[Tensor, "orderings images"], orderings: Sequence[Sequence[int]], accuracy: float
+) -> Figure:
+    """`accuracy` is that with nothing hidden."""
+    names = ["".join(map(str, ordering)) for ordering in orderings]
+    shares = (100 * right.float().mean(1)).tolist()
+    figure = new_figure()
+    axes = figure.subplots()
+    bars = axes.barh(["nothing", *names], [100 * accuracy, *shares], color=[GREY] + [RIGHT] * len(names))
+    axes.bar_label(bars, [f"{bar.get_width():.1f}" for bar in bars], padding=2)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 112), xticks=range(0, 101, 20), ylabel="hidden ordering")
+    axes.set_title(f"right when an ordering is hidden, % of {right.shape[1]:,}")
+    axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -11,39 +11,39 @@ from jaxtyping import Float, Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from quadrant_lstm.dashboard.palette import new_figure
+from quadrant_lstm.dashboard.palette import HEIGHT, as_png, new_figure, style
 
-COLUMNS = 12
-MOST = 10 * COLUMNS
+COLUMNS, ROWS = 10, 4
+TITLE = 0.2  # inches
+GAP, WORDS = 6, 20  # pixels of an image's kind: between two, and below one
 
 
+@style
 def draw_mistakes(
     images: UInt8[Tensor, "images channels height width"],
     labels: Int64[Tensor, " images"],
     logits: Float[Tensor, "images classes"],
+    start: int = 0,
+    rows: int = ROWS,
 ) -> Figure:
-    """The surest first; of many, the first ten rows."""
+    """The surest first; those from the `start`th on."""
     sureness, guesses = logits.float().softmax(1).max(1)
     wrong = surest_mistakes(logits, labels)
-    shown = wrong[:MOST].tolist()
-    rows = max(1, -(-len(shown) // COLUMNS))
+    shown = wrong[start : start + rows * COLUMNS].tolist()
     channels, height, width = images.shape[1:]
-    room = height // 2  # for the words below a digit
-    page = np.full((rows, height + room, COLUMNS, width + 2, channels), 255, np.uint8)
-    figure = new_figure(0.85 * COLUMNS, 0.85 * 1.4 * rows + 0.4)
-    axes = figure.subplots()
+    page = np.full((rows, height + WORDS, COLUMNS, width + GAP, channels), 255, np.uint8)
+    figure = new_figure(height=(HEIGHT - TITLE) / ROWS * rows + TITLE, layout=None)
+    axes = figure.add_axes((0, 0, 1, 1 - TITLE / figure.get_figheight()))
     for place, index in enumerate(shown):
         row, column = divmod(place, COLUMNS)
-        page[row, :height, column, 1:-1] = 255 - images[index].permute(1, 2, 0).cpu().numpy()
-        words = f"{labels[index]} as {guesses[index]}, {100 * sureness[index]:.0f}"
-        x, y = (column + 0.5) * (width + 2), row * (height + room) + height + room / 3
-        axes.text(x, y, words, ha="center", va="center", fontsize=8)
-    axes.imshow(page.reshape(rows * (height + room), COLUMNS * (width + 2), channels), cmap="gray", aspect="auto")
+        page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - images[index].permute(1, 2, 0).cpu().numpy()
+        words = f"{labels[index]} as {guesses[index]}\n{100 * sureness[index]:.0f} %"
+        x, y = (column + 0.5) * (width + GAP), row * (height + WORDS) + height
+        axes.text(x, y, words, ha="center", va="top", linespacing=1.0)
+    axes.imshow(page.reshape(rows * (height + WORDS), COLUMNS * (width + GAP), channels), cmap="gray", aspect="auto")
     axes.set_axis_off()
-    most = f", the {len(shown)} surest" if len(wrong) > len(shown) else ""
-    axes.set_title(
-        f"{len(wrong):,} of {len(labels):,} test images are taken for another; how surely, in %{most}", fontsize=10
-    )
+    which = f": {start + 1} to {start + len(shown)}, the surest first" if len(wrong) > len(shown) else ""
+    axes.set_title(f"{len(wrong):,} of {len(labels):,} wrong{which}")
     return figure
 
 
@@ -61,4 +61,6 @@ if __name__ == "__main__":
 
     classifier, data = tested(Path(sys.argv[1]), "auto")
     images, labels = data.test[: len(classifier.test_labels)]
-    draw_mistakes(images, labels, classifier.test_logits[:, -1]).savefig(sys.argv[2])
+    logits = classifier.test_logits[:, -1]
+    rows = max(1, -(-len(surest_mistakes(logits, labels)) // COLUMNS))
+    Path(sys.argv[2]).write_bytes(as_png(draw_mistakes(images, labels, logits, rows=rows), scale=2))

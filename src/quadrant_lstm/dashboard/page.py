@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from quadrant_lstm.dashboard.history import draw_history
-from quadrant_lstm.dashboard.palette import as_png
+from quadrant_lstm.dashboard.history import HISTORIES, draw_history
+from quadrant_lstm.dashboard.palette import SCALE, as_png
 from quadrant_lstm.run.folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_whole
 
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 68em; padding: 0 1em }
 table { border-collapse: collapse } td { padding: .15em 1.2em .15em 0 } pre { overflow-x: auto; font-size: 13px }
-figure { margin: 1.5em 0 } img { background: white; border-radius: 6px; max-width: 100% } figcaption { font-size: 13px }
+main { display: flex; flex-wrap: wrap; gap: 1.5em } figure { margin: 0; width: 31em; max-width: 100% }
+img { border-radius: 6px; display: block; width: 100% } figcaption { font-size: 13px }
 """
 
 
@@ -24,7 +25,8 @@ def write_page(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, 
     its stages.
     """
     provenance = json.loads((folder / PROVENANCE).read_text())
-    history = as_png(draw_history(read_rows(folder / METRICS), results["best_epoch"]))
+    rows, best_epoch = read_rows(folder / METRICS), results["best_epoch"]
+    histories = {title: as_png(draw_history(title, rows, best_epoch), SCALE) for title in HISTORIES}
     title = f"{results['test/accuracy']:.2%} of {results['test/images']:,} test images"
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(folder.name)}: {title}</title>",
@@ -32,7 +34,9 @@ def write_page(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, 
         "<table>",
         *(f"<tr><td>{html.escape(name)}<td>{html.escape(str(value))}" for name, value in results.items()),
         "</table>",
-        *as_figures({"the training": history, **pictures}),
+        "<h2>Pictures</h2><main>",
+        *as_figures({**histories, **pictures}),
+        "</main>",
         f"<h2>Network</h2><pre>{html.escape(network)}</pre>",
         f"<h2>Config</h2><pre>{html.escape((folder / CONFIG).read_text())}</pre>",
     ]
