@@ -1,51 +1,140 @@
-"""A folder of runs -> docs/tensorboard.png, what TensorBoard shows of it in headless Chromium.
+"""A folder of runs -> docs/tensorboard_*.png, what TensorBoard shows of it in headless Chromium.
 
-python -m pip install -e ".[docs]" && python docs/tensorboard.py outputs     (needs Debian's chromium-driver)
+python -m pip install -e ".[dev]" && python docs/tensorboard.py outputs     (needs Debian's chromium-driver)
 """
 
+import contextlib
+import io
+import json
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import quote
+from urllib.request import urlopen
 
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-SHOWN = "(train|val)/(loss|accuracy)$|belief/first|test/hidden"
-PICTURE = Path(__file__).with_name("tensorboard.png")
+CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+SIZE = 1500, 1180
+PATIENCE = 100  # seconds
+COLOURS = 128  # of a picture in docs/
+HIGHLIGHTS = "(train|val)/(loss|accuracy)$|belief/image_[14]|test/(hidden_quadrant|confusion)"
 
 
-def browser() -> webdriver.Chrome:
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    profile = tempfile.mkdtemp()
-    for option in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "window-size=1500,1180", f"user-data-dir={profile}",
-    ):  # fmt: skip
-        options.add_argument(f"--{option}")
-    return webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+class Tab(NamedTuple):
+    address: str
+    shown: str  # what is there once its data is: a CSS selector
+    least: int = 1  # how many of them
+    close: str = ""  # what is in the way: the button that closes it
 
 
-def main(logdir: str) -> None:
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, "--host", "127.0.0.1", "--port", "0"]
+POINTS = "path.symbol, path.line[d]"  # of charts
+TABS = {
+    "time_series": Tab(f"?tagFilter={quote(HIGHLIGHTS)}#timeseries", "card-view", 6, "[aria-label='Close side pane']"),
+    "scalars": Tab("#scalars", POINTS, 6),
+    "images": Tab("#images", "img", 12),
+    "custom_scalars": Tab("#custom_scalars", POINTS, 8),
+    "graphs": Tab("#graphs", "text.nodelabel", 5),
+    "pr_curves": Tab("#pr_curves", POINTS, 3),
+    "hparams": Tab("#hparams", "vaadin-grid-cell-content", 8),
+    "projector": Tab("#projector", ".numDataPoints"),
+}
+
+# all elements that match, in what elements hide and in frames as well
+FIND = """
+const [selector, property] = arguments, found = []
+const search = root => {
+    for (const element of root.querySelectorAll(selector)) found.push(element[property])
+    for (const element of root.querySelectorAll("*")) {
+        if (element.shadowRoot) search(element.shadowRoot)
+        if (element.tagName == "IFRAME" && element.contentDocument) search(element.contentDocument)
+    }
+}
+search(document)
+return found
+"""
+
+
+@contextlib.contextmanager
+def tensorboard(logdir: Path) -> Iterator[str]:
+    """Its address, once it has read the folder."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr
         url = next(m[0] for line in server.stderr if (m := re.search(r"http://127\.0\.0\.1:\d+/", line)))
-        page = browser()
-        page.get(f"{url}?darkMode=false&tagFilter={quote(SHOWN)}#timeseries")
-        WebDriverWait(page, 60).until(lambda page: len(page.find_elements(By.TAG_NAME, "card-view")) >= 6)
-        page.find_element(By.CSS_SELECTOR, "[aria-label='Close side pane'], .settings-sidebar button").click()
-        time.sleep(5)  # the curves are drawn after their cards
-        page.save_screenshot(str(PICTURE))
-        page.quit()
+        deadline = time.monotonic() + PATIENCE
+        while not active(url) >= {"projector", "hparams"} and time.monotonic() < deadline:
+            time.sleep(0.5)  # it looks for them when it is asked, and says so when it is asked again
+        yield url
     finally:
         server.terminate()
+        server.communicate()
+
+
+def active(url: str) -> set[str]:
+    with urlopen(f"{url}data/plugins_listing") as listing:
+        return {name for name, plugin in json.load(listing).items() if plugin["enabled"]}
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[webdriver.Chrome]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = str(CHROMIUM)
+        for option in (
+            "headless", "no-sandbox", "use-angle=swiftshader", "enable-unsafe-swiftshader", "no-first-run",
+            "disable-quic", "disable-sync", "disable-background-networking", "disable-component-update",
+            f"user-data-dir={profile}",
+        ):  # fmt: skip
+            options.add_argument(f"--{option}")
+        page = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))
+        try:
+            page.set_window_size(*SIZE)
+            yield page
+        finally:
+            page.quit()
+
+
+def visit(page: webdriver.Chrome, url: str, tab: Tab) -> None:
+    """Returns when its data is there. Raises TimeoutException."""
+    page.get("about:blank")
+    page.get(url + tab.address)
+    WebDriverWait(page, PATIENCE).until(lambda page: len(find(page, tab.shown, "tagName")) >= tab.least)
+    if tab.close:
+        page.find_element(By.CSS_SELECTOR, tab.close).click()
+
+
+def find(page: webdriver.Chrome, selector: str, attribute: str = "innerText") -> list[Any]:
+    return page.execute_script(FIND, selector, attribute)
+
+
+def screenshot(page: webdriver.Chrome) -> Image.Image:
+    """Once nothing moves."""
+    before = b""
+    for _ in range(20):
+        time.sleep(1)
+        after = page.get_screenshot_as_png()
+        if after == before:
+            break
+        before = after
+    return Image.open(io.BytesIO(after)).convert("RGB")
+
+
+def main(logdir: str, *names: str) -> None:
+    with tensorboard(Path(logdir)) as url, chromium() as page:
+        for name in names or TABS:
+            visit(page, url, TABS[name])
+            picture = screenshot(page).quantize(COLOURS)
+            picture.save(Path(__file__).with_name(f"tensorboard_{name}.png"), optimize=True)
 
 
 if __name__ == "__main__":

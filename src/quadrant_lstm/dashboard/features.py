@@ -68,7 +68,7 @@ def tiled(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, given
 
 
 def mosaic(maps: np.ndarray) -> np.ndarray:
-    """[maps, rows, columns] -> [all rows, all columns], twice as wide as high or more, with a gap of nothing between."""
+    """[maps, rows, columns] -> [all rows, all columns], at least twice as wide as high, with gaps of nothing."""
     maps = maps / np.abs(maps).max((1, 2), keepdims=True).clip(min=1e-9)
     maps = np.pad(maps, ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     count, rows, columns = maps.shape

@@ -21,11 +21,19 @@ def write_hyperparameters(
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """What there is to vary: not what is off, and not what follows another value."""
     values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
     values |= {name: cfg[name] for name in ("label_smoothing", "ema_decay") if cfg[name]}
     for group in ("data", "model", "optimizer", "schedule"):
-        node: Any = OmegaConf.to_container(cfg[group], resolve=True)
-        for name, value in node.items():
-            if not name.startswith("_") and value is not None:
-                values[f"{group}.{name}"] = value if isinstance(value, int | float | str) else str(value)
+        values |= leaves(group, OmegaConf.to_container(cfg[group]))
     return values
+
+
+def leaves(key: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        parts = [leaves(f"{key}.{name}", part) for name, part in value.items() if not name.startswith("_")]
+        return {name: leaf for part in parts for name, leaf in part.items()}
+    off = value is None or (key.startswith("data.augmentation.") and not value)
+    if off or (isinstance(value, str) and "${" in value):
+        return {}
+    return {key: value if isinstance(value, int | float | str) else str(value)}

@@ -1,5 +1,6 @@
 """What TensorBoard shows in tabs of its own: the network's graph, PR Curves, the Projector."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard._pytorch_graph import graph
 
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.model.time_distributed import in_full
@@ -17,7 +19,17 @@ MOST_CLASSES = 20
 
 def add_graph(writer: SummaryWriter, network: Any, frames: UInt8[Tensor, "batch steps channels height width"]) -> None:
     with in_full(network), torch.no_grad():  # a trace cannot look whether frames follow the orderings
-        writer.add_graph(network, as_pixels(frames, network))
+        definition, stats = graph(network, as_pixels(frames, network))
+    whole = f"{type(network).__name__}/"
+    for node in definition.node:
+        node.name = short(node.name, whole)
+        node.input[:] = [short(name, whole) for name in node.input]
+    writer._get_file_writer().add_graph((definition, stats))
+
+
+def short(node: str, whole: str) -> str:
+    """CNNLSTM/SharedTiles[encoder]/... -> encoder/...: no box around all, and names that fit into theirs."""
+    return re.sub(r"\w+\[(\w+)\]", r"\1", node.removeprefix(whole))
 
 
 def add_precision_recall(

@@ -1,0 +1,95 @@
+"""TensorBoard in headless Chromium, on a sweep of two jobs."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.conftest import TINY, write_idx_folder
+from tests.scripts import script
+
+pytest.importorskip("selenium", reason="needs selenium")
+from docs.tensorboard import CHROMIUM, DRIVER, TABS, chromium, find, screenshot, tensorboard, visit
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not (CHROMIUM.exists() and DRIVER.exists()), reason="needs Debian's chromium-driver"),
+]
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A function: tab -> the page, once its data is there."""
+    cwd = tmp_path_factory.mktemp("browser")
+    data = ("data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *TINY[1:])
+    done = script("train.py", "-m", *data, "model.lstm_units=3,5", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    with tensorboard(cwd / "outputs") as url, chromium() as page:
+
+        def show(tab):
+            visit(page, url, TABS[tab])
+            pixels = np.asarray(screenshot(page).convert("L"), float)
+            assert pixels[100:, 300:].std() > 5, "nothing is drawn"
+            return page
+
+        yield show
+
+
+def test_scalars_have_a_curve_of_each_job(shown):
+    page = shown("scalars")
+    tags = set(find(page, "tf-scalar-card", "tag"))
+    assert tags >= {"train/loss", "train/gradient_norm", "train/learning_rate", "test/accuracy_step_1"}
+    symbols = find(page, "path.symbol", "outerHTML")
+    assert len({re.search('fill="(.*?)"', symbol)[1] for symbol in symbols}) == 2  # a colour each
+
+
+def test_images_are_shown_pixel_by_pixel(shown):
+    page = shown("images")
+    assert set(find(page, "img", "naturalWidth")) == set(find(page, "img", "width")) == {350}
+    assert {f"belief/image_{number}" for number in range(1, 7)} <= set(find(page, "tf-image-loader", "tag"))
+
+
+def test_custom_scalars_show_the_four_steps_in_one_chart(shown):
+    page = shown("custom_scalars")
+    titles = [text.strip() for text in find(page, "tf-card-heading", "displayName")]
+    assert titles == ["accuracy after each step", "loss", "accuracy"]
+    assert find(page, "tf-custom-scalar-multi-line-chart-card", "tagRegexes")[0] == [
+        f"val/accuracy_step_{step}" for step in range(1, 5)
+    ]
+
+
+def test_the_graph_shows_the_parts_of_the_network(shown):
+    names = find(shown("graphs"), "g.nodeshape title, text.nodelabel title", "textContent")
+    assert {"encoder", "flatten", "recurrent", "dense", "head"} <= set(names)
+
+
+def test_precision_and_recall_have_a_curve_of_each_class(shown):
+    assert set(find(shown("pr_curves"), "tf-pr-curve-card", "tag")) == {
+        f"precision_recall/{label}" for label in range(3)
+    }
+
+
+def test_hyperparameters_are_those_that_vary_beside_their_metrics(shown):
+    cells = [text.strip() for text in find(shown("hparams"), "vaadin-grid-cell-content")]
+    assert cells[:6] == [
+        "Trial ID",
+        "Show Metrics",
+        "model.lstm_units",
+        "test/accuracy",
+        "test/loss",
+        "val/best_accuracy",
+    ]
+    assert {"3.0000", "5.0000"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith("-")]
+
+
+def test_the_projector_holds_the_last_states(shown):
+    assert find(shown("projector"), ".numDataPoints") == ["70"]
+
+
+def test_time_series_show_the_pictures_that_are_asked_for(shown):
+    page = shown("time_series")
+    cards = " ".join(find(page, "card-view", "textContent"))
+    assert re.findall(r"(belief/\w+?)sweeps", cards) == ["belief/image_1"] * 2 + ["belief/image_4"] * 2
+    assert set(find(page, "img", "naturalWidth")) == {350}
