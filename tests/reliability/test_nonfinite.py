@@ -52,12 +52,12 @@ def data(idx_folder):
     return SequenceDataModule("idx", str(idx_folder), [[1, 2, 3, 4]], 40, 0, 16, 1, augmentation)
 
 
-def fit(network, data):
+def fit(network, data, **options):
     optimizer, schedule = partial(torch.optim.SGD, lr=1.0), partial(ConstantLR, factor=1.0, total_iters=0)
     classifier = Classifier(network, optimizer, schedule, data.frame_shape, 3)
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0,
+        enable_model_summary=False, num_sanity_val_steps=0, **options,
     )  # fmt: skip
     trainer.fit(classifier, datamodule=data)
 
@@ -77,6 +77,15 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(data):
 def test_the_line_says_stage_epoch_and_step(batch, where, data):
     with pytest.raises(UserError, match=where):  # 10 batches of training, then 3 of validation
         fit(Explosion(batch), data)
+
+
+@pytest.mark.parametrize(("batch", "seen"), [(2, 5), (7, 9), (9, 9)])
+def test_where_looking_would_cost_a_wait_it_looks_now_and_then_and_names_the_same_step(batch, seen, data, monkeypatch):
+    monkeypatch.setattr(Classifier, "can_look", lambda _: False)  # as on a GPU
+    network = Explosion(batch)
+    with pytest.raises(UserError, match=f"train: the loss is nan in epoch 1, at step {batch + 1};"):
+        fit(network, data, log_every_n_steps=5)
+    assert batch - network.batch - 1 == seen  # batches since: at steps that are logged, and after the epoch's last
 
 
 def test_a_run_that_explodes_costs_one_line_and_keeps_its_finite_checkpoint(tmp_path):

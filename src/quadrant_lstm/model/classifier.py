@@ -55,6 +55,7 @@ class Classifier(LightningModule):
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         # losses, logits (of one step or all) and labels of the batches of an epoch
         self.seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
+        self.unchecked: list[tuple[Tensor, Tensor]] = []  # losses and norm of the gradient, of a few steps
 
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
         return self.network(frames)
@@ -125,21 +126,37 @@ class Classifier(LightningModule):
         return cast(Metric, self.metrics[name])
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """A step whose loss or gradient is not finite ends the run before it changes the weights."""
+        """A step whose loss or gradient is not finite ends the run before it changes the weights; on a GPU, which would
+        have to be waited for, before anything of the epoch is kept.
+        """
         trainer: Any = self.trainer
         norm = get_total_norm([one.grad for one in weights_of(optimizer) if one.grad is not None])
-        # fp16 has an answer of its own: a gradient that is not finite makes its scaler skip the step
-        if trainer.scaler is None and not norm.isfinite():
-            self.check_finite("train", "loss", self.seen["train"][-1][0].mean())
-            self.check_finite("train", "norm of the gradient", norm)
-        if self.global_step % trainer.log_every_n_steps == 0:
+        self.unchecked.append((self.seen["train"][-1][0], norm))
+        logged = self.global_step % trainer.log_every_n_steps == 0
+        if logged or self.can_look() or trainer.is_last_batch:
+            # fp16 has an answer of its own: a gradient that is not finite makes its scaler skip the step
+            if trainer.scaler is None:
+                self.check_steps()
+            self.unchecked.clear()
+        if logged:
             loss = self.seen["train"][-1][0].mean().item()
             for logger in self.loggers:
                 logger.log_metrics({"train/batch_loss": loss, "train/gradient_norm": norm.item()}, self.global_step)
 
-    def check_finite(self, stage: str, name: str, value: Tensor) -> None:
+    def can_look(self) -> bool:
+        """At a value on the device, without waiting for what is in its queue."""
+        return self.device.type == "cpu"
+
+    def check_steps(self) -> None:
+        """The steps since it was called last."""
+        if not torch.stack([norm for _, norm in self.unchecked]).isfinite().all():
+            for ago, (losses, norm) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
+                self.check_finite("train", "loss", losses.mean(), ago)
+                self.check_finite("train", "norm of the gradient", norm, ago)
+
+    def check_finite(self, stage: str, name: str, value: Tensor, steps_ago: int = 0) -> None:
         if not value.isfinite():
-            epoch, step = self.current_epoch + 1, self.global_step + 1
+            epoch, step = self.current_epoch + 1, self.global_step + 1 - steps_ago
             raise UserError(
                 f"{stage}: the {name} is {value.item()} in epoch {epoch}, at step {step}; nothing of it was kept. "
                 "Lower optimizer.lr; run=FOLDER goes on from the last finished epoch."
