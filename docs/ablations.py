@@ -1,0 +1,96 @@
+"""Finished sweeps -> docs/ablations.md and docs/ablations.png: means over seeds, accuracy after each step.
+
+python docs/ablations.py outputs/sweeps/DATE/TIME ...
+"""
+
+import ast
+import json
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from quadrant_lstm.dashboard.palette import GREY, RIGHT, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.model.geometry import after_steps
+from quadrant_lstm.sweep.groups import Group, grouped
+from quadrant_lstm.sweep.jobs import read_jobs, swept
+
+MEASURED = ("test/accuracy", *after_steps("test"))
+HERE = Path(__file__).parent
+
+
+def label(group: Group) -> str:
+    return " ".join(short(key, value) for key, value in group.swept.items())
+
+
+def short(key: str, value: str) -> str:
+    """data.orderings=[[1,2,3,4],[4,3,2,1]] -> 1234 4321; model.recurrent=lstm -> lstm; lists of many: how many."""
+    if key.endswith("orderings"):
+        names = ["".join(map(str, ordering)) for ordering in ast.literal_eval(value)]
+        return " ".join(names) if len(names) <= 4 else f"{len(names)} orderings"
+    return value if key == "model.recurrent" else f"{key.rpartition('.')[2]}={value}"
+
+
+def percent(group: Group, name: str) -> str:
+    """The mean, and the standard deviation over seeds."""
+    values = [100 * results[name] for results in group.results.values() if name in results]
+    if not values:
+        return ""
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def table(sweep: Path, groups: Sequence[Group]) -> str:
+    provenance = json.loads((groups[0].jobs[0].folder / "provenance.json").read_text())
+    seeds = max(len(group.results) for group in groups)
+    lines = [
+        f"## `python train.py -m {' '.join(swept(sweep))}`",
+        "",
+        f"{seeds} seeds each; mean and standard deviation, in %. Commit {provenance['git']['commit'][:7]}.",
+        "",
+        "| | parameters | test accuracy | after step 1 | 2 | 3 | 4 | seconds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for group in groups:
+        results = list(group.results.values())
+        seconds = statistics.mean(one["seconds"] for one in results)
+        cells = [
+            label(group),
+            f"{results[0]['parameters']:,}",
+            *(percent(group, name) for name in MEASURED),
+            f"{seconds:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+@style
+def draw(sweeps: dict[str, Sequence[Group]]) -> bytes:
+    """A panel a sweep: the error of each job, and the mean of each group."""
+    rows = -(-len(sweeps) // 2)
+    figure = new_figure(2 * WIDTH, 2.6 * rows)
+    for axes, (title, groups) in zip(figure.subplots(rows, 2, squeeze=False).flat, sweeps.items(), strict=False):
+        for place, group in enumerate(groups):
+            errors = [100 * (1 - results["test/accuracy"]) for results in group.results.values()]
+            axes.plot(errors, [place] * len(errors), "o", color=GREY, markersize=3)
+            axes.plot(statistics.mean(errors), place, "|", color=RIGHT, markersize=12, markeredgewidth=2)
+        axes.set_yticks(range(len(groups)), [label(group) for group in groups])
+        axes.invert_yaxis()
+        axes.set(title=title, xlabel="test error, %")
+        axes.grid(alpha=0.3, axis="x")
+    return as_png(figure, SCALE)
+
+
+def main(folders: Sequence[Path]) -> None:
+    sweeps = {folder: [group for group in grouped(read_jobs(folder)) if group.results] for folder in folders}
+    names = {folder: re.findall(r"experiment=(\w+)", " ".join(swept(folder)))[0] for folder in folders}
+    tables = "\n".join(table(folder, groups) for folder, groups in sweeps.items())
+    (HERE / "ablations.md").write_text(
+        "# What the recurrent layer and the orderings are worth\n\nMade by `python docs/ablations.py outputs/sweeps/...` "
+        f"from sweeps, whose commands stand below.\n\n![Test errors](ablations.png)\n\n{tables}"
+    )
+    (HERE / "ablations.png").write_bytes(draw({names[folder]: groups for folder, groups in sweeps.items()}))
+
+
+if __name__ == "__main__":
+    main([Path(folder) for folder in sys.argv[1:]])
