@@ -86,8 +86,9 @@ def main(folders: Sequence[Path]) -> None:
     names = {folder: re.findall(r"experiment=(\w+)", " ".join(swept(folder)))[0] for folder in folders}
     tables = "\n".join(table(folder, groups) for folder, groups in sweeps.items())
     (HERE / "ablations.md").write_text(
-        "# What the recurrent layer and the orderings are worth\n\nMade by `python docs/ablations.py outputs/sweeps/...` "
-        f"from sweeps, whose commands stand below.\n\n![Test errors](ablations.png)\n\n{tables}"
+        "# What the recurrent layer and the orderings are worth\n\n"
+        "Made by `python docs/ablations.py outputs/sweeps/...` from sweeps, whose commands stand below.\n\n"
+        f"![Test errors](ablations.png)\n\n{tables}"
     )
     (HERE / "ablations.png").write_bytes(draw({names[folder]: groups for folder, groups in sweeps.items()}))
 
