@@ -48,18 +48,12 @@ def table(sweep: Path, groups: Sequence[Group]) -> str:
         "",
         f"{seeds} seeds each; mean and standard deviation, in %. Commit {provenance['git']['commit'][:7]}.",
         "",
-        "| | parameters | test accuracy | after step 1 | 2 | 3 | 4 | seconds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | parameters | test accuracy | after step 1 | 2 | 3 | 4 |",
+        "|---|---|---|---|---|---|---|",
     ]
     for group in groups:
-        results = list(group.results.values())
-        seconds = statistics.mean(one["seconds"] for one in results)
-        cells = [
-            label(group),
-            f"{results[0]['parameters']:,}",
-            *(percent(group, name) for name in MEASURED),
-            f"{seconds:.0f}",
-        ]
+        parameters = next(iter(group.results.values()))["parameters"]
+        cells = [label(group), f"{parameters:,}", *(percent(group, name) for name in MEASURED)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
