@@ -56,7 +56,7 @@ def test_the_results_are_those_of_the_run(finished_run):
     results = json.loads((finished_run / "results.json").read_text())
     assert set(results) == set(RESULTS)
     epochs = rows(finished_run)
-    best = max(epochs, key=lambda row: float(row["val/accuracy"]))  # the first of the best
+    best = max(reversed(epochs), key=lambda row: float(row["val/accuracy"]))  # the last of the best
     assert results["epochs"] == 3
     assert results["best_epoch"] == int(best["epoch"])
     assert results["val/accuracy"] == float(best["val/accuracy"])
@@ -163,6 +163,14 @@ def test_a_finished_run_does_not_go_on_by_mistake(finished_run):
     assert done.returncode == 2
     assert "has finished its 3 epochs; to train longer, add a higher trainer.max_epochs." in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_of_epochs_that_are_as_good_the_last_is_the_best(tmp_path):
+    data = write_idx_folder(tmp_path / "tiny")
+    options = ("data=idx", f"data.root={data}", *TINY, "optimizer.lr=1e-12")  # nothing changes
+    done = script("train.py", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run_folder(tmp_path) / "results.json").read_text())["best_epoch"] == 3
 
 
 def test_a_schedule_is_not_stretched(tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from quadrant_lstm.model.geometry import after_steps
 from quadrant_lstm.run.folder import BEST, LAST, METRICS, read_rows, write_whole
@@ -48,11 +49,17 @@ class AtEpochEnd(ModelCheckpoint):
 
 
 class Best(AtEpochEnd):
-    """best.ckpt, by val/accuracy, also where the run's folder has been moved since it was interrupted."""
+    """best.ckpt, by val/accuracy, of equals the later: it has been trained for longer, and a schedule has calmed it.
+    Also where the run's folder has been moved since it was interrupted.
+    """
 
     def __init__(self, folder: Path):
         super().__init__(folder / BEST.parent, BEST.stem, monitor="val/accuracy", mode="max", **OVER_THE_ONE_BEFORE)
         self.file = folder / BEST
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return equal or super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         here: dict[str, Any] = {"dirpath": self.dirpath}
