@@ -233,7 +233,7 @@ def test_what_is_hidden_is_what_it_costs():
     assert without.float().mean(1).tolist() == [0, 1]
     (axes,) = draw_hidden_quadrants(quadrants, labels).axes
     assert [label.get_text() for label in axes.get_yticklabels()][2] == "3: 0.0 %"
-    (axes,) = draw_hidden_orderings(without, orderings, 0.5).axes
+    (axes,) = draw_hidden_orderings(without, orderings, torch.tensor([1, 1, 1, 0, 0, 0])).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["nothing", "1324", "4321"]
     assert [text.get_text() for text in axes.texts] == ["50.0", "0.0", "100.0"]
 

@@ -5,7 +5,7 @@ call it here at the moment it belongs to.
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm.dashboard.augmentation import draw_augmentation
@@ -27,6 +28,7 @@ from quadrant_lstm.dashboard.gates import draw_gates
 from quadrant_lstm.dashboard.hidden import (
     draw_hidden_orderings,
     draw_hidden_quadrants,
+    right,
     with_a_quadrant_hidden,
     with_an_ordering_hidden,
 )
@@ -82,10 +84,10 @@ class Dashboard(pl.Callback):
         data, steps, labels = trainer.datamodule, module.test_logits, module.test_labels
         order = torch.cat([*trainer.test_dataloaders.sampler])[: len(labels)]
         images, logits = data.test[order][0].to(labels.device), steps[:, -1]
+        surest = surest_mistakes(logits, labels)
         self.add(trainer, "test/confusion", draw_confusion(module.test_confusion))
         self.add(trainer, "test/classes", draw_classes(module.test_confusion))
         self.add(trainer, "test/calibration", draw_calibration(logits, labels))
-        surest = surest_mistakes(logits, labels)
         for page in range(min(PAGES, max(1, -(-len(surest) // (ROWS * COLUMNS))))):
             figure = draw_mistakes(images, labels, logits, start=page * ROWS * COLUMNS)
             self.add(trainer, f"test/mistakes_{page + 1}", figure)
@@ -93,22 +95,32 @@ class Dashboard(pl.Callback):
             add_precision_recall(writer, logits, labels, trainer.global_step)
         if data.test_orderings:  # each image has its own: there is not one frame of it
             return
-        orderings, network = data.orderings, module.network.eval()
         if steps.shape[1] == STEPS:
-            beliefs = {"image": torch.arange(len(labels))[:SHOWN], "mistake": surest[:SHOWN]}
-            for name, indices in beliefs.items():
-                for number, index in enumerate(indices.tolist(), start=1):
-                    frames, label = sequences(images[index : index + 1], orderings)[0], int(labels[index])
-                    title = f"test image {index}, which is {label}: what it is taken for"
-                    self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[index], label, title))
-        some, known = images[:PROBED], labels[:PROBED]
+            self.show_belief(trainer, images, labels, steps, {"image": range(len(labels)), "mistake": surest.tolist()})
+        self.show_network(trainer, module.network.eval(), images, labels)
+
+    def show_belief(
+        self, trainer: Any, images: Tensor, labels: Tensor, steps: Tensor, some: Mapping[str, Sequence[int]]
+    ) -> None:
+        for name, indices in some.items():
+            for number, index in enumerate(indices[:SHOWN], start=1):
+                frames, label = (
+                    sequences(images[index : index + 1], trainer.datamodule.orderings)[0],
+                    int(labels[index]),
+                )
+                title = f"test image {index}, which is {label}: what it is taken for"
+                self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[index], label, title))
+
+    def show_network(self, trainer: Any, network: Any, images: Tensor, labels: Tensor) -> None:
+        """What it needs of an image, and what it makes of one."""
+        orderings = trainer.datamodule.orderings
+        some, known, frames = images[:PROBED], labels[:PROBED], sequences(images[:1], orderings)
         with may_fail("what a hidden part costs"):
+            whole = right(network, sequences(some, orderings), known)
             quadrants = with_a_quadrant_hidden(network, some, known, orderings)
             without = with_an_ordering_hidden(network, some, known, orderings)
-            accuracy = (logits[:PROBED].argmax(1) == known).float().mean().item()
             self.add(trainer, "test/hidden_quadrant", draw_hidden_quadrants(quadrants, known))
-            self.add(trainer, "test/hidden_ordering", draw_hidden_orderings(without, orderings, accuracy))
-        frames = sequences(images[:1], orderings)
+            self.add(trainer, "test/hidden_ordering", draw_hidden_orderings(without, orderings, whole))
         with may_fail("the insides"):
             for name, figure in draw_features(network, frames).items():
                 self.add(trainer, f"inside/{name}", figure)

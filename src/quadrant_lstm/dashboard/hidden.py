@@ -67,14 +67,14 @@ def draw_hidden_quadrants(right: Int64[Tensor, "4 images"], labels: Int64[Tensor
 
 @style
 def draw_hidden_orderings(
-    right: Int64[Tensor, "orderings images"], orderings: Sequence[Sequence[int]], accuracy: float
+    right: Int64[Tensor, "orderings images"], orderings: Sequence[Sequence[int]], whole: Int64[Tensor, " images"]
 ) -> Figure:
-    """`accuracy` is that with nothing hidden."""
+    """`whole` says where it is right with nothing hidden."""
     names = ["".join(map(str, ordering)) for ordering in orderings]
-    shares = (100 * right.float().mean(1)).tolist()
+    shares = (100 * torch.cat([whole[None], right]).float().mean(1)).tolist()
     figure = new_figure()
     axes = figure.subplots()
-    bars = axes.barh(["nothing", *names], [100 * accuracy, *shares], color=[GREY] + [RIGHT] * len(names))
+    bars = axes.barh(["nothing", *names], shares, color=[GREY] + [RIGHT] * len(names))
     axes.bar_label(bars, [f"{bar.get_width():.1f}" for bar in bars], padding=2)
     axes.invert_yaxis()
     axes.set(xlim=(0, 112), xticks=range(0, 101, 20), ylabel="hidden ordering")

@@ -5,6 +5,7 @@
 23). Elsewhere nothing was measured, and it is 32-true.
 """
 
+import functools
 import logging
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 log = logging.getLogger(__name__)
 
 
+@functools.cache  # it is said once
 def resolve(precision: str, accelerator: str) -> Any:
     if precision != "auto":
         return precision
