@@ -40,11 +40,17 @@ def percent(group: Group, name: str) -> str:
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
+def experiment(sweep: Path) -> str:
+    return re.findall(r"experiment=(\w+)", " ".join(swept(sweep)))[0]
+
+
 def table(sweep: Path, groups: Sequence[Group]) -> str:
-    provenance = json.loads((groups[0].jobs[0].folder / "provenance.json").read_text())
+    provenance = json.loads((sweep / "0" / "provenance.json").read_text())
     seeds = max(len(group.results) for group in groups)
     lines = [
-        f"## `python train.py -m {' '.join(swept(sweep))}`",
+        f"## {experiment(sweep)}",
+        "",
+        f"`{provenance['command']}`",
         "",
         f"{seeds} seeds each; mean and standard deviation, in %. Commit {provenance['git']['commit'][:7]}.",
         "",
@@ -63,7 +69,10 @@ def draw(sweeps: dict[str, Sequence[Group]]) -> bytes:
     """A panel a sweep: the error of each job, and the mean of each group."""
     rows = -(-len(sweeps) // 2)
     figure = new_figure(2 * WIDTH, 2.6 * rows)
-    for axes, (title, groups) in zip(figure.subplots(rows, 2, squeeze=False).flat, sweeps.items(), strict=False):
+    panels = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axes in panels[len(sweeps) :]:
+        axes.remove()
+    for axes, (title, groups) in zip(panels, sweeps.items(), strict=False):
         for place, group in enumerate(groups):
             errors = [100 * (1 - results["test/accuracy"]) for results in group.results.values()]
             axes.plot(errors, [place] * len(errors), "o", color=GREY, markersize=3)
@@ -77,14 +86,13 @@ def draw(sweeps: dict[str, Sequence[Group]]) -> bytes:
 
 def main(folders: Sequence[Path]) -> None:
     sweeps = {folder: [group for group in grouped(read_jobs(folder)) if group.results] for folder in folders}
-    names = {folder: re.findall(r"experiment=(\w+)", " ".join(swept(folder)))[0] for folder in folders}
     tables = "\n".join(table(folder, groups) for folder, groups in sweeps.items())
     (HERE / "ablations.md").write_text(
         "# What the recurrent layer and the orderings are worth\n\n"
         "Made by `python docs/ablations.py outputs/sweeps/...` from sweeps, whose commands stand below.\n\n"
         f"![Test errors](ablations.png)\n\n{tables}"
     )
-    (HERE / "ablations.png").write_bytes(draw({names[folder]: groups for folder, groups in sweeps.items()}))
+    (HERE / "ablations.png").write_bytes(draw({experiment(folder): groups for folder, groups in sweeps.items()}))
 
 
 if __name__ == "__main__":
