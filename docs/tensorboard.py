@@ -72,7 +72,8 @@ def tensorboard(logdir: Path) -> Iterator[str]:
         assert server.stderr
         url = next(m[0] for line in server.stderr if (m := re.search(r"http://127\.0\.0\.1:\d+/", line)))
         deadline = time.monotonic() + PATIENCE
-        while not active(url) >= {"projector", "hparams"} and time.monotonic() < deadline:
+        wanted = {"hparams", *(["projector"] if any(logdir.rglob("projector_config.pbtxt")) else [])}
+        while not active(url) >= wanted and time.monotonic() < deadline:
             time.sleep(0.5)  # it looks for them when it is asked, and says so when it is asked again
         yield url
     finally:
