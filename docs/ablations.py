@@ -89,7 +89,9 @@ def main(folders: Sequence[Path]) -> None:
     tables = "\n".join(table(folder, groups) for folder, groups in sweeps.items())
     (HERE / "ablations.md").write_text(
         "# What the recurrent layer and the orderings are worth\n\n"
-        "Made by `python docs/ablations.py outputs/sweeps/...` from sweeps, whose commands stand below.\n\n"
+        "Made by `python docs/ablations.py outputs/sweeps/...` from sweeps, whose commands stand below; "
+        "ranked by the accuracy on validation. After a step: what the network would say then, though it is trained on "
+        "what it says last.\n\n"
         f"![Test errors](ablations.png)\n\n{tables}"
     )
     (HERE / "ablations.png").write_bytes(draw({experiment(folder): groups for folder, groups in sweeps.items()}))
