@@ -29,8 +29,9 @@ def shown(tmp_path_factory):
 
         def show(tab):
             visit(page, url, TABS[tab])
-            pixels = np.asarray(screenshot(page).convert("L"), float)
-            assert pixels[100:, 300:].std() > 5, "nothing is drawn"
+            picture = screenshot(page)
+            picture.save(cwd / f"{tab}.png")  # to be looked at
+            assert np.asarray(picture.convert("L"), float)[100:, 300:].std() > 5, "nothing is drawn"
             return page
 
         yield show
