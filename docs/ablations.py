@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quadrant_lstm.dashboard.palette import GREY, RIGHT, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.data.orderings import spelled
 from quadrant_lstm.model.geometry import after_steps
+from quadrant_lstm.run.folder import PROVENANCE
 from quadrant_lstm.sweep.groups import Group, grouped
 from quadrant_lstm.sweep.jobs import read_jobs, swept
 
@@ -27,7 +29,7 @@ def label(group: Group) -> str:
 def short(key: str, value: str) -> str:
     """data.orderings=[[1,2,3,4],[4,3,2,1]] -> 1234 4321; model.recurrent=lstm -> lstm; lists of many: how many."""
     if key.endswith("orderings"):
-        names = ["".join(map(str, ordering)) for ordering in ast.literal_eval(value)]
+        names = [spelled(ordering) for ordering in ast.literal_eval(value)]
         return " ".join(names) if len(names) <= 4 else f"{len(names)} orderings"
     return value if key == "model.recurrent" else f"{key.rpartition('.')[2]}={value}"
 
@@ -45,7 +47,7 @@ def experiment(sweep: Path) -> str:
 
 
 def table(sweep: Path, groups: Sequence[Group]) -> str:
-    provenance = json.loads((sweep / "0" / "provenance.json").read_text())
+    provenance = json.loads((sweep / "0" / PROVENANCE).read_text())
     seeds = max(len(group.results) for group in groups)
     lines = [
         f"## {experiment(sweep)}",

@@ -28,7 +28,6 @@ from quadrant_lstm.dashboard.gates import draw_gates
 from quadrant_lstm.dashboard.hidden import (
     draw_hidden_orderings,
     draw_hidden_quadrants,
-    right,
     with_a_quadrant_hidden,
     with_an_ordering_hidden,
 )
@@ -97,30 +96,27 @@ class Dashboard(pl.Callback):
             return
         if steps.shape[1] == STEPS:
             self.show_belief(trainer, images, labels, steps, {"image": range(len(labels)), "mistake": surest.tolist()})
-        self.show_network(trainer, module.network.eval(), images, labels)
+        self.show_network(trainer, module.network.eval(), images, labels, (logits.argmax(1) == labels).long())
 
     def show_belief(
         self, trainer: Any, images: Tensor, labels: Tensor, steps: Tensor, some: Mapping[str, Sequence[int]]
     ) -> None:
         for name, indices in some.items():
             for number, index in enumerate(indices[:SHOWN], start=1):
-                frames, label = (
-                    sequences(images[index : index + 1], trainer.datamodule.orderings)[0],
-                    int(labels[index]),
-                )
+                frames = sequences(images[index : index + 1], trainer.datamodule.orderings)[0]
+                label = int(labels[index])
                 title = f"test image {index}, which is {label}: what it is taken for"
                 self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[index], label, title))
 
-    def show_network(self, trainer: Any, network: Any, images: Tensor, labels: Tensor) -> None:
-        """What it needs of an image, and what it makes of one."""
+    def show_network(self, trainer: Any, network: Any, images: Tensor, labels: Tensor, whole: Tensor) -> None:
+        """What it needs of an image, and what it makes of one; `whole` says where it is right with nothing hidden."""
         orderings = trainer.datamodule.orderings
         some, known, frames = images[:PROBED], labels[:PROBED], sequences(images[:1], orderings)
         with may_fail("what a hidden part costs"):
-            whole = right(network, sequences(some, orderings), known)
             quadrants = with_a_quadrant_hidden(network, some, known, orderings)
             without = with_an_ordering_hidden(network, some, known, orderings)
             self.add(trainer, "test/hidden_quadrant", draw_hidden_quadrants(quadrants, known))
-            self.add(trainer, "test/hidden_ordering", draw_hidden_orderings(without, orderings, whole))
+            self.add(trainer, "test/hidden_ordering", draw_hidden_orderings(without, orderings, whole[:PROBED]))
         with may_fail("the insides"):
             for name, figure in draw_features(network, frames).items():
                 self.add(trainer, f"inside/{name}", figure)

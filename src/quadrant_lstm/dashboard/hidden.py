@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.palette import GREY, RIGHT, new_figure, style
 from quadrant_lstm.dashboard.tabs import BATCH, as_pixels
-from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.orderings import sequences, spelled
 from quadrant_lstm.data.quadrants import hide_quadrant
 from quadrant_lstm.model.time_distributed import in_full
 
@@ -70,11 +70,10 @@ def draw_hidden_orderings(
     right: Int64[Tensor, "orderings images"], orderings: Sequence[Sequence[int]], whole: Int64[Tensor, " images"]
 ) -> Figure:
     """`whole` says where it is right with nothing hidden."""
-    names = ["".join(map(str, ordering)) for ordering in orderings]
     shares = (100 * torch.cat([whole[None], right]).float().mean(1)).tolist()
     figure = new_figure()
     axes = figure.subplots()
-    bars = axes.barh(["nothing", *names], shares, color=[GREY] + [RIGHT] * len(names))
+    bars = axes.barh(["nothing", *map(spelled, orderings)], shares, color=[GREY] + [RIGHT] * len(orderings))
     axes.bar_label(bars, [f"{bar.get_width():.1f}" for bar in bars], padding=2)
     axes.invert_yaxis()
     axes.set(xlim=(0, 112), xticks=range(0, 101, 20), ylabel="hidden ordering")

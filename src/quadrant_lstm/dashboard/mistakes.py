@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from quadrant_lstm.dashboard.palette import HEIGHT, as_png, new_figure, style
+from quadrant_lstm.dashboard.palette import HEIGHT, SCALE, as_png, new_figure, style
 
 COLUMNS, ROWS = 10, 4
 TITLE = 0.2  # inches
@@ -63,4 +63,4 @@ if __name__ == "__main__":
     images, labels = data.test[: len(classifier.test_labels)]
     logits = classifier.test_logits[:, -1]
     rows = max(1, -(-len(surest_mistakes(logits, labels)) // COLUMNS))
-    Path(sys.argv[2]).write_bytes(as_png(draw_mistakes(images, labels, logits, rows=rows), scale=2))
+    Path(sys.argv[2]).write_bytes(as_png(draw_mistakes(images, labels, logits, rows=rows), SCALE))

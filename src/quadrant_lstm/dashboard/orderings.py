@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from quadrant_lstm.dashboard.palette import ORDERING_COLOURS, SMALL, as_png, new_figure, style
-from quadrant_lstm.data.orderings import ORDERINGS, sequences
+from quadrant_lstm.data.orderings import ORDERINGS, sequences, spelled
 from quadrant_lstm.data.quadrants import split_quadrants
 
 MOST = 5  # orderings that are named
@@ -42,7 +42,7 @@ def draw_orderings(
         axes = figure.add_subplot(place)
         show(axes, frame, f"step {step + 1}")
         label(axes, [ordering[step] for ordering in orderings], rows=quadrants.shape[-2], columns=quadrants.shape[-1])
-    names = ", ".join("".join(map(str, ordering)) for ordering in orderings[:MOST])
+    names = ", ".join(map(spelled, orderings[:MOST]))
     more = ", ..." if len(orderings) > MOST else ""
     figure.text(0.99, 0.02, f"top to bottom: orderings {names}{more}", ha="right")
     return figure

@@ -21,6 +21,11 @@ from quadrant_lstm.data.quadrants import split_quadrants
 ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
 
 
+def spelled(ordering: Sequence[int]) -> str:
+    """[1, 3, 2, 4] -> 1324."""
+    return "".join(map(str, ordering))
+
+
 def sequences(
     images: Shaped[Tensor, "batch channels height width"],
     orderings: Sequence[Sequence[int]] = ORDERINGS,
