@@ -4,7 +4,7 @@ import torch
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
 
-NONE = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "shear": 0.0, "erase": 0.0}
+NONE = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "shear": 0.0, "elastic": 0.0, "erase": 0.0}
 
 
 @pytest.fixture
@@ -54,6 +54,25 @@ def test_zoom_and_shear_are_shares_of_the_size():
     assert first - last == pytest.approx(0.5 * 7, abs=0.1)  # seven rows further down, half as far to the left
 
 
+@pytest.mark.usefixtures("highest_draws")
+def test_where_all_points_are_moved_alike_bending_is_a_shift_in_pixels(images):
+    images = images[..., :6]  # not square
+    bent = Augmentation(**NONE | {"elastic": 2.0})(images)
+    torch.testing.assert_close(bent, Augmentation(**NONE | {"shift": 2.0})(images), rtol=0, atol=1e-3)
+
+
+def test_bending_moves_parts_of_an_image_by_themselves_and_neighbours_together():
+    torch.manual_seed(0)
+    bends = Augmentation(**NONE | {"elastic": 2.0}).bends(torch.zeros(500, 1, 29, 29)) * 29 / 2  # in pixels
+    corners, middle = bends[:, ::28, ::28].flatten(1), bends[:, 14, 14]
+    assert corners.abs().max() <= 2.0
+    assert middle.abs().max() <= 2.0
+    drawn = torch.cat([corners, middle], dim=1)
+    assert drawn.std() == pytest.approx(2 / 3**0.5, rel=0.05)  # evenly from -2 to 2
+    assert drawn.T.corrcoef().fill_diagonal_(0).abs().max() < 0.2
+    assert (bends[:, 1:] - bends[:, :-1]).abs().max() < 1  # a pixel is not torn from the next
+
+
 def test_what_is_erased_is_a_rectangle_of_at_most_half_the_size():
     torch.manual_seed(0)
     erased = Augmentation(**NONE | {"erase": 0.5})(torch.ones(400, 1, 28, 28)) == 0
@@ -65,7 +84,7 @@ def test_what_is_erased_is_a_rectangle_of_at_most_half_the_size():
 
 
 def test_each_image_has_draws_of_its_own_and_a_seed_repeats_them():
-    augment = Augmentation(rotation=30.0, shift=2.0, zoom=0.2, shear=0.2, erase=0.5)
+    augment = Augmentation(rotation=30.0, shift=2.0, zoom=0.2, shear=0.2, elastic=1.0, erase=0.5)
     same = torch.randint(0, 256, (1, 1, 28, 28)).expand(6, -1, -1, -1)
     torch.manual_seed(1)
     first = augment(same)

@@ -1,4 +1,4 @@
-"""A batch of images -> the same, each turned, moved, scaled, slanted and partly erased by chance, where they lie.
+"""A batch of images -> the same, each turned, moved, scaled, slanted, bent and partly erased by chance, where they lie.
 
 Done before an image is cut, so that its quadrants still fit together. The random numbers are those of the device, which
 run/reseed.py seeds for each epoch.
@@ -9,30 +9,42 @@ import math
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from quadrant_lstm.config.values import NonNegative, Probability
+
+BENDS = 5  # points in a row, and rows of them, that are moved by themselves when an image is bent
 
 
 class Augmentation:
     """Each value is the most that is drawn, evenly, in both directions; 0 leaves it out.
 
-    `rotation` in degrees, `shift` in pixels, `zoom` and `shear` as shares of the size. `erase` is the probability that
-    a rectangle of up to half the width and height is blank.
+    `rotation` in degrees, `shift` in pixels, `zoom` and `shear` as shares of the size. `elastic`, in pixels, moves
+    points of a coarse grid, and all between them smoothly along (as Ronneberger et al. 2015, arXiv 1505.04597). `erase`
+    is the probability that a rectangle of up to half the width and height is blank.
     """
 
     def __init__(
-        self, rotation: NonNegative, shift: NonNegative, zoom: Probability, shear: NonNegative, erase: Probability
+        self,
+        rotation: NonNegative,
+        shift: NonNegative,
+        zoom: Probability,
+        shear: NonNegative,
+        elastic: NonNegative,
+        erase: Probability,
     ):
-        self.rotation, self.shift, self.zoom, self.shear, self.erase = rotation, shift, zoom, shear, erase
+        self.rotation, self.shift, self.zoom, self.shear = rotation, shift, zoom, shear
+        self.elastic, self.erase = elastic, erase
 
     def __call__(
         self, images: Shaped[Tensor, "batch channels height width"]
     ) -> Shaped[Tensor, "batch channels height width"]:
         """In the type they come in where nothing is drawn, else in float32, of the same range."""
-        if self.rotation or self.shift or self.zoom or self.shear:
+        if self.rotation or self.shift or self.zoom or self.shear or self.elastic:
             images = images.float()
             grid = affine_grid(self.transforms(images), list(images.shape), align_corners=False)
+            if self.elastic:
+                grid = grid + self.bends(images)
             images = grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         if self.erase:
             images = images * ~self.erased(images)
@@ -49,6 +61,13 @@ class Augmentation:
         aspect = height / width
         across, along = (cos * shear - sin) * aspect, sin / aspect
         return torch.stack([cos, across, right, along, sin * shear + cos, down], dim=1).view(-1, 2, 3)
+
+    def bends(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch height width 2"]:
+        """How far the place in the image lies from where it would be, right and down."""
+        batch, _, *size = images.shape
+        points = 2 * torch.rand(batch, 2, BENDS, BENDS, device=images.device) - 1
+        points = points * points.new_tensor([2 * self.elastic / side for side in reversed(size)])[:, None, None]
+        return interpolate(points, size=size, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
     def erased(self, images: Shaped[Tensor, "batch channels height width"]) -> Shaped[Tensor, "batch 1 height width"]:
         batch, _, height, width = images.shape
