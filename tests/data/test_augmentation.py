@@ -4,8 +4,6 @@ import torch
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
 
-NONE = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "shear": 0.0, "elastic": 0.0, "erase": 0.0}
-
 
 @pytest.fixture
 def images():
@@ -18,12 +16,12 @@ def highest_draws(monkeypatch):
 
 
 def test_nothing_to_draw_leaves_images_as_they_are(images):
-    assert Augmentation(**NONE)(images) is images
+    assert Augmentation()(images) is images
 
 
 @pytest.mark.usefixtures("highest_draws")
 def test_a_quarter_turn_is_one(images):
-    turned = Augmentation(**NONE | {"rotation": 90.0})(images)
+    turned = Augmentation(rotation=90.0)(images)
     torch.testing.assert_close(turned, torch.rot90(images, 1, (2, 3)).float(), rtol=0, atol=1e-3)
 
 
@@ -31,13 +29,13 @@ def test_a_quarter_turn_is_one(images):
 def test_what_is_not_square_is_turned_and_not_distorted():
     bar = torch.zeros(1, 1, 20, 40)
     bar[:, :, 9:11, 14:26] = 1.0
-    turned = Augmentation(**NONE | {"rotation": 90.0})(bar)
+    turned = Augmentation(rotation=90.0)(bar)
     assert turned[:, :, 4:16, 19:21].sum() == pytest.approx(24)
 
 
 @pytest.mark.usefixtures("highest_draws")
 def test_a_shift_is_in_pixels(images):
-    moved = Augmentation(**NONE | {"shift": 3.0})(images)
+    moved = Augmentation(shift=3.0)(images)
     torch.testing.assert_close(moved[:, :, :5, :5], images[:, :, 3:, 3:].float())
     assert (moved[:, :, 5:] == 0).all()
 
@@ -46,8 +44,8 @@ def test_a_shift_is_in_pixels(images):
 def test_zoom_and_shear_are_shares_of_the_size():
     square = torch.zeros(1, 1, 40, 40)
     square[:, :, 16:24, 16:24] = 1.0
-    assert Augmentation(**NONE | {"zoom": 0.5})(square).sum() == pytest.approx(64 * 1.5**2, rel=0.01)
-    sheared = Augmentation(**NONE | {"shear": 0.5})(square)
+    assert Augmentation(zoom=0.5)(square).sum() == pytest.approx(64 * 1.5**2, rel=0.01)
+    sheared = Augmentation(shear=0.5)(square)
     assert sheared.sum() == pytest.approx(64, rel=0.01)
     columns = torch.arange(40.0)
     first, last = ((sheared[0, 0, row] * columns).sum() / sheared[0, 0, row].sum() for row in (16, 23))
@@ -57,13 +55,13 @@ def test_zoom_and_shear_are_shares_of_the_size():
 @pytest.mark.usefixtures("highest_draws")
 def test_where_all_points_are_moved_alike_bending_is_a_shift_in_pixels(images):
     images = images[..., :6]  # not square
-    bent = Augmentation(**NONE | {"elastic": 2.0})(images)
-    torch.testing.assert_close(bent, Augmentation(**NONE | {"shift": 2.0})(images), rtol=0, atol=1e-3)
+    bent = Augmentation(elastic=2.0)(images)
+    torch.testing.assert_close(bent, Augmentation(shift=2.0)(images), rtol=0, atol=1e-3)
 
 
 def test_bending_moves_parts_of_an_image_by_themselves_and_neighbours_together():
     torch.manual_seed(0)
-    bends = Augmentation(**NONE | {"elastic": 2.0}).bends(torch.zeros(500, 1, 29, 29)) * 29 / 2  # in pixels
+    bends = Augmentation(elastic=2.0).bends(torch.zeros(500, 1, 29, 29)) * 29 / 2  # in pixels
     corners, middle = bends[:, ::28, ::28].flatten(1), bends[:, 14, 14]
     assert corners.abs().max() <= 2.0
     assert middle.abs().max() <= 2.0
@@ -75,7 +73,7 @@ def test_bending_moves_parts_of_an_image_by_themselves_and_neighbours_together()
 
 def test_what_is_erased_is_a_rectangle_of_at_most_half_the_size():
     torch.manual_seed(0)
-    erased = Augmentation(**NONE | {"erase": 0.5})(torch.ones(400, 1, 28, 28)) == 0
+    erased = Augmentation(erase=0.5)(torch.ones(400, 1, 28, 28)) == 0
     rows, columns = erased.any(3).sum(2), erased.any(2).sum(2)
     assert (erased.sum((2, 3)) == rows * columns).all()
     assert rows.max() <= 14
@@ -94,7 +92,7 @@ def test_each_image_has_draws_of_its_own_and_a_seed_repeats_them():
 
 
 def test_only_training_images_are_augmented(idx_folder):
-    augmentation = Augmentation(**NONE | {"rotation": 90.0})
+    augmentation = Augmentation(rotation=90.0)
     data = SequenceDataModule(
         "idx", str(idx_folder), [[1, 2, 3, 4]], validation_images=40, validation_seed=0, batch_size=16, seed=0,
         augmentation=augmentation,

@@ -12,7 +12,7 @@ from quadrant_lstm.errors import UserError
 
 def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, seed=1):
     orderings = [list(ordering) for ordering in ORDERINGS]
-    augmentation = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0)
+    augmentation = Augmentation()
     return SequenceDataModule(dataset, root, orderings, validation_images, validation_seed, 64, seed, augmentation)
 
 

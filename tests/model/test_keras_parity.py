@@ -65,3 +65,19 @@ def test_logits_of_real_digits_equal_those_of_keras(copy, shared_tiles, frames):
         ours, theirs = network(frames), torch.as_tensor(model(frames))
     torch.testing.assert_close(ours, theirs.cpu(), atol=1e-5, rtol=0)
     assert ours.std(dim=0).min() > 1e-3  # different digits, different logits
+
+
+def test_a_new_network_is_drawn_as_keras_draws_one():
+    keras.utils.set_random_seed(0)
+    torch.manual_seed(0)
+    network, copy = question_network(), question_network()
+    from_keras(keras_network("channels_first"), copy)
+    for (name, ours), theirs in zip(network.state_dict().items(), copy.state_dict().values(), strict=True):
+        if "bias" in name:
+            assert torch.equal(ours, theirs), name
+        elif name == "recurrent.weight_hh_l0":
+            for weights in (ours, theirs):
+                torch.testing.assert_close(weights.T @ weights, torch.eye(5))
+        else:
+            assert ours.abs().max() == pytest.approx(theirs.abs().max().item(), rel=0.03), name
+            assert ours.std() == pytest.approx(theirs.std().item(), rel=0.15), name

@@ -48,7 +48,7 @@ class Explosion(nn.Module):
 
 @pytest.fixture
 def data(idx_folder):
-    augmentation = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0)
+    augmentation = Augmentation()
     return SequenceDataModule("idx", str(idx_folder), [[1, 2, 3, 4]], 40, 0, 16, 1, augmentation)
 
 

@@ -26,12 +26,12 @@ class Augmentation:
 
     def __init__(
         self,
-        rotation: NonNegative,
-        shift: NonNegative,
-        zoom: Probability,
-        shear: NonNegative,
-        elastic: NonNegative,
-        erase: Probability,
+        rotation: NonNegative = 0.0,
+        shift: NonNegative = 0.0,
+        zoom: Probability = 0.0,
+        shear: NonNegative = 0.0,
+        elastic: NonNegative = 0.0,
+        erase: Probability = 0.0,
     ):
         self.rotation, self.shift, self.zoom, self.shear = rotation, shift, zoom, shear
         self.elastic, self.erase = elastic, erase

@@ -19,6 +19,7 @@ from quadrant_lstm.config.values import Blocks, Count, Orderings, Probability, R
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import channels_last
 from quadrant_lstm.model.geometry import Shape, pooled_shape
+from quadrant_lstm.model.initial import draw_as_keras
 from quadrant_lstm.model.recurrent import KINDS, LastStep, equal_units
 from quadrant_lstm.model.shared_tiles import check_follows
 from quadrant_lstm.model.time_distributed import TimeDistributed
@@ -107,6 +108,7 @@ class DeepCNNLSTM(nn.Module):
         self.last_step = LastStep()
         self.dropout2 = Dropout(dropout)
         self.head = nn.Linear(units, num_classes)
+        self.apply(draw_as_keras)
 
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
         return self.head(self.dropout2(self.last_step(self.outputs(frames))))

@@ -15,6 +15,7 @@ from quadrant_lstm.config.values import Count, Counts, Orderings, Probability, R
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.geometry import Shape
+from quadrant_lstm.model.initial import draw_as_keras
 from quadrant_lstm.model.recurrent import KINDS, FlattenMaps, LastStep, equal_units
 from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
 from quadrant_lstm.model.time_distributed import TimeDistributed
@@ -52,6 +53,7 @@ class CNNLSTM(nn.Module):
         self.last_step = LastStep()
         self.dense = nn.Linear(units, dense_units)  # the question has no activation here
         self.head = nn.Linear(dense_units, num_classes)
+        self.apply(draw_as_keras)
 
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
         return self.head(self.dense(self.last_step(self.outputs(frames))))
