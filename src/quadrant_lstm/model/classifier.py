@@ -57,6 +57,15 @@ class Classifier(LightningModule):
         self.seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
         self.unchecked: list[tuple[Tensor, Tensor]] = []  # losses and norm of the gradient, of a few steps
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes forty times a step which of its hooks it calls; as an attribute of a Module, which might be a
+        parameter, that takes a tenth of a millisecond.
+        """
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
         return self.network(frames)
 
