@@ -16,6 +16,7 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.checkpoint import read_checkpoint
+from quadrant_lstm.run.finite import Finite
 from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
@@ -57,7 +58,7 @@ def fit(network, data, **options):
     classifier = Classifier(network, optimizer, schedule, data.frame_shape, 3)
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, **options,
+        enable_model_summary=False, num_sanity_val_steps=0, callbacks=[Finite()], **options,
     )  # fmt: skip
     trainer.fit(classifier, datamodule=data)
 
@@ -81,7 +82,7 @@ def test_the_line_says_stage_epoch_and_step(batch, where, data):
 
 @pytest.mark.parametrize(("batch", "seen"), [(2, 5), (7, 9), (9, 9)])
 def test_where_looking_would_cost_a_wait_it_looks_now_and_then_and_names_the_same_step(batch, seen, data, monkeypatch):
-    monkeypatch.setattr(Classifier, "can_look", lambda _: False)  # as on a GPU
+    monkeypatch.setattr(Finite, "can_look", lambda *_: False)  # as on a GPU
     network = Explosion(batch)
     with pytest.raises(UserError, match=f"train: the loss is nan in epoch 1, at step {batch + 1};"):
         fit(network, data, log_every_n_steps=5)

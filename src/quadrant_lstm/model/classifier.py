@@ -55,7 +55,6 @@ class Classifier(LightningModule):
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         # losses, logits (of one step or all) and labels of the batches of an epoch
         self.seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
-        self.unchecked: list[tuple[Tensor, Tensor]] = []  # losses and norm of the gradient, of a few steps
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Lightning notes forty times a step which of its hooks it calls; as an attribute of a Module, which might be a
@@ -82,7 +81,6 @@ class Classifier(LightningModule):
         self.measure("val", batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.check_finite("val", "loss", torch.cat([losses for losses, *_ in self.seen["val"]]).mean())
         self.log_metrics("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -133,43 +131,6 @@ class Classifier(LightningModule):
 
     def metric(self, name: str) -> Metric:
         return cast(Metric, self.metrics[name])
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """A step whose loss or gradient is not finite ends the run before it changes the weights; on a GPU, which would
-        have to be waited for, before anything of the epoch is kept.
-        """
-        trainer: Any = self.trainer
-        norm = get_total_norm([one.grad for one in weights_of(optimizer) if one.grad is not None])
-        self.unchecked.append((self.seen["train"][-1][0], norm))
-        logged = self.global_step % trainer.log_every_n_steps == 0
-        if logged or self.can_look() or trainer.is_last_batch:
-            # fp16 has an answer of its own: a gradient that is not finite makes its scaler skip the step
-            if trainer.scaler is None:
-                self.check_steps()
-            self.unchecked.clear()
-        if logged:
-            loss = self.seen["train"][-1][0].mean().item()
-            for logger in self.loggers:
-                logger.log_metrics({"train/batch_loss": loss, "train/gradient_norm": norm.item()}, self.global_step)
-
-    def can_look(self) -> bool:
-        """At a value on the device, without waiting for what is in its queue."""
-        return self.device.type == "cpu"
-
-    def check_steps(self) -> None:
-        """The steps since it was called last."""
-        if not torch.stack([norm for _, norm in self.unchecked]).isfinite().all():
-            for ago, (losses, norm) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
-                self.check_finite("train", "loss", losses.mean(), ago)
-                self.check_finite("train", "norm of the gradient", norm, ago)
-
-    def check_finite(self, stage: str, name: str, value: Tensor, steps_ago: int = 0) -> None:
-        if not value.isfinite():
-            epoch, step = self.current_epoch + 1, self.global_step + 1 - steps_ago
-            raise UserError(
-                f"{stage}: the {name} is {value.item()} in epoch {epoch}, at step {step}; nothing of it was kept. "
-                "Lower optimizer.lr; run=FOLDER goes on from the last finished epoch."
-            )
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Frees the gradients as soon as they are used, rather than after the next forward pass."""

@@ -17,6 +17,7 @@ from quadrant_lstm.model.geometry import Shape
 from quadrant_lstm.run.checkpoint import WholeCheckpoints
 from quadrant_lstm.run.ema import EMA
 from quadrant_lstm.run.epoch_end import Best, EpochEnd
+from quadrant_lstm.run.finite import Finite
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.reseed import Reseed
 from quadrant_lstm.run.unprofiled import Unprofiled
@@ -68,6 +69,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         logger=chosen["logger"],
         plugins=[WholeCheckpoints()],
         callbacks=[
+            Finite(),
             *chosen["callbacks"],
             *([Pruning(folder)] if is_trial(folder) else []),
             *([EMA(cfg.ema_decay)] if cfg.ema_decay else []),

@@ -1,0 +1,56 @@
+"""Losses and norm of the gradient of each step -> points in the loggers, now and then; not finite: the end of the run,
+before they change a weight. On a GPU, which would have to be waited for, before anything of the epoch is kept.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.classifier import Classifier, weights_of
+
+
+class Finite(pl.Callback):
+    def __init__(self) -> None:
+        self.unchecked: list[tuple[Tensor, Tensor]] = []  # losses and norm of the gradient, of a few steps
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
+        losses: Tensor = module.seen["train"][-1][0]
+        norm = get_total_norm([one.grad for one in weights_of(optimizer) if one.grad is not None])
+        self.unchecked.append((losses, norm))
+        logged = module.global_step % trainer.log_every_n_steps == 0
+        if logged or self.can_look(module) or trainer.is_last_batch:
+            # fp16 has an answer of its own: a gradient that is not finite makes its scaler skip the step
+            if trainer.scaler is None:
+                self.check_steps(module)
+            self.unchecked.clear()
+        if logged:
+            points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": norm.item()}
+            for logger in trainer.loggers:
+                logger.log_metrics(points, module.global_step)
+
+    def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
+        check_finite(module, "val", "loss", torch.cat([losses for losses, *_ in module.seen["val"]]).mean())
+
+    def can_look(self, module: Classifier) -> bool:
+        """At a value on the device, without waiting for what is in its queue."""
+        return module.device.type == "cpu"
+
+    def check_steps(self, module: Classifier) -> None:
+        """The steps since it was called last."""
+        if not torch.stack([norm for _, norm in self.unchecked]).isfinite().all():
+            for ago, (losses, norm) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
+                check_finite(module, "train", "loss", losses.mean(), ago)
+                check_finite(module, "train", "norm of the gradient", norm, ago)
+
+
+def check_finite(module: Classifier, stage: str, name: str, value: Tensor, steps_ago: int = 0) -> None:
+    if not value.isfinite():
+        epoch, step = module.current_epoch + 1, module.global_step + 1 - steps_ago
+        raise UserError(
+            f"{stage}: the {name} is {value.item()} in epoch {epoch}, at step {step}; nothing of it was kept. "
+            "Lower optimizer.lr; run=FOLDER goes on from the last finished epoch."
+        )
