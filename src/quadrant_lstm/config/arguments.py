@@ -1,6 +1,7 @@
 """train.py's command line -> what Hydra is to compose: an old run or sweep from its own folder, a new one as given."""
 
-from quadrant_lstm.config.check import GROUPS, read_config
+from quadrant_lstm.config.check import read_config
+from quadrant_lstm.config.keys import GROUPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import CONFIG, find_run, quoted
 from quadrant_lstm.run.launch import config_dirs

@@ -1,14 +1,14 @@
 """A composed config -> nothing, or a UserError that names the key. Imports no torch.
 
-A node with a `_target_` may hold what that class takes, in the kinds its signature names (config/signature.py); what
-arguments of other people's classes may be stands below. Images are read too, and laid through the encoder's stages.
+A node with a `_target_` may hold what that class takes, in the kinds that config/keys.py names, or else its signature
+(config/signature.py). Images are read too, and laid through the encoder's stages.
 """
 
 import difflib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,67 +16,13 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from yaml import YAMLError
 
 from quadrant_lstm.config.defaults import default_value
+from quadrant_lstm.config.keys import GIVEN_BY_CODE, GROUPS, KINDS, REQUIRED, ROOT, TARGETS
 from quadrant_lstm.config.signature import signature
-from quadrant_lstm.config.values import (
-    Accelerator,
-    Count,
-    Natural,
-    NonNegative,
-    Positive,
-    Precision,
-    Probability,
-    Share,
-    in_words,
-)
+from quadrant_lstm.config.values import in_words
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of, pooled_shape
 from quadrant_lstm.run.folder import BEST, CONFIG, find_run
-
-ROOT = {"seed": Natural, "run": str | None, "label_smoothing": Probability, "ema_decay": Probability | None}
-GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
-# The classes that a config may build: one that came with somebody's run folder can name nothing else.
-TARGETS = {
-    "data": ("quadrant_lstm.data.",),
-    "model": ("quadrant_lstm.model.",),
-    "optimizer": ("torch.optim.",),
-    "schedule": ("torch.optim.lr_scheduler.",),
-    "trainer": (
-        "quadrant_lstm.run.",
-        "quadrant_lstm.dashboard.",
-        "lightning.pytorch.Trainer",
-        *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "loggers", "strategies", "plugins", "profilers")),
-    ),
-}
-GIVEN_BY_CODE = {"frame_shape", "num_classes", "orderings", "params", "optimizer", "total_steps", "T_max"}
-REQUIRED = {"trainer.max_epochs", "trainer.precision"}  # by us, not by its class
-KINDS = {
-    "optimizer.lr": Positive,
-    "optimizer.eps": Positive,
-    "optimizer.weight_decay": NonNegative,
-    "optimizer.momentum": Probability,
-    "optimizer.betas": list[Probability],
-    "schedule.max_lr": Positive,
-    "schedule.pct_start": Probability,
-    "schedule.div_factor": Positive,
-    "schedule.final_div_factor": Positive,
-    "schedule.eta_min": NonNegative,
-    "schedule.gamma": Positive,
-    "trainer.accelerator": Accelerator,
-    "trainer.devices": Count | Literal["auto", -1] | list[Natural],
-    "trainer.num_nodes": Count,
-    "trainer.max_epochs": Count,
-    "trainer.check_val_every_n_epoch": Literal[1],  # every epoch has its row in metrics.csv
-    "trainer.log_every_n_steps": Count,
-    "trainer.enable_checkpointing": Annotated[Literal[True] | None, "true: a run keeps its checkpoints"],
-    "trainer.barebones": Annotated[Literal[False], "false: a run keeps its records"],
-    "trainer.fast_dev_run": Annotated[Literal[False], "false; trainer=smoke does what it would"],
-    "trainer.overfit_batches": Annotated[Literal[0], "0; trainer.limit_train_batches does what it would"],
-    "trainer.limit_train_batches": Count | Share | None,
-    "trainer.limit_val_batches": Count | Share | None,
-    "trainer.limit_test_batches": Count | Share | None,
-    "trainer.precision": Precision,
-}
 
 
 def check(cfg: DictConfig) -> None:
