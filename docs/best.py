@@ -3,10 +3,11 @@
 python docs/best.py outputs/sweeps/DATE/TIME
 """
 
+import itertools
 import sys
 from pathlib import Path
 
-from quadrant_lstm.dashboard.palette import GREY, ORDERING_COLOURS, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.dashboard.palette import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.run.folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import read_jobs
 from quadrant_lstm.sweep.pictures import error, scale
@@ -18,8 +19,8 @@ HERE = Path(__file__).parent
 def draw(sweep: Path) -> bytes:
     figure = new_figure(2 * WIDTH, 3.2)
     axes = figure.subplots()
-    for job, colour in zip(read_jobs(sweep), ORDERING_COLOURS, strict=False):
-        rows = read_rows(sweep / str(job.number) / METRICS)
+    for job, colour in zip(read_jobs(sweep), itertools.cycle(GROUP_COLOURS), strict=False):
+        rows = read_rows(job.folder / METRICS)
         epochs = [int(row["epoch"]) for row in rows]
         train, val = ([error(float(row[f"{stage}/accuracy"])) for row in rows] for stage in ("train", "val"))
         results = job.results()
