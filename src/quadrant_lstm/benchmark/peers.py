@@ -47,16 +47,26 @@ def ours(num_orderings: int) -> nn.Module:
                    [32, 32], 3, 2, 0.25, "lstm", 5, 50, shared_tiles=True)  # fmt: skip
 
 
+def compiled(num_orderings: int) -> nn.Module:
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = 64  # quadrants and seams, batches of 64 and 512, with gradients and without
+    network: Any = ours(num_orderings)
+    network.encoder.module.compile(dynamic=False)
+    return network
+
+
 class Torch:
     def __init__(self, network: Callable[[int], nn.Module], bf16: bool, num_orderings: int = 4):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.orderings = ORDERINGS if num_orderings == 4 else ALL_ORDERINGS[:num_orderings]
         self.network = network(num_orderings).to(self.device)
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), fused=network is ours)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), fused=network is not Plain)
         data = load_images("mnist", None)
         self.images = torch.from_numpy(data.train_images).to(self.device)
         self.labels = torch.from_numpy(data.train_labels).to(self.device)
+        self.train(64, 1)  # what cannot be compiled here fails now
 
     def batches(self, batch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         for indices in torch.randperm(len(self.images), device=self.device)[: batch * steps].split(batch):
@@ -140,6 +150,8 @@ PEERS: dict[str, Callable[[], Any]] = {
     "plain PyTorch, bf16": lambda: Torch(Plain, bf16=True),
     "ours, fp32": lambda: Torch(ours, bf16=False),
     "ours, bf16": lambda: Torch(ours, bf16=True),
+    "ours, fp32, compiled": lambda: Torch(compiled, bf16=False),
+    "ours, bf16, compiled": lambda: Torch(compiled, bf16=True),
     "ours, fp32, 8 orderings": lambda: Torch(ours, bf16=False, num_orderings=8),
     "ours, fp32, 24 orderings": lambda: Torch(ours, bf16=False, num_orderings=24),
     "ours, bf16, 8 orderings": lambda: Torch(ours, bf16=True, num_orderings=8),
