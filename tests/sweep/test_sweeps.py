@@ -154,6 +154,7 @@ def test_a_hundred_jobs_start_soon_and_leave_memory_as_it_was(tmp_path, record_f
     [
         ("model.lstm_units=5,6", 0, "2 jobs, about "),
         ("model.kernel_size=3,9", 2, "cannot be: model.kernel_size: 9 does"),
+        ("data.orderings=[[1,2,3,4]],[[4,3,2,1]]", 0, "2 jobs, about "),
     ],
 )
 def test_a_plan_starts_nothing(swept, status, says, tmp_path):
@@ -161,6 +162,7 @@ def test_a_plan_starts_nothing(swept, status, says, tmp_path):
     done = script("train.py", "-m", *DATA, swept, "plan=true", cwd=tmp_path)
     assert done.returncode == status, done.stderr
     assert says in done.stdout
+    assert "model.shared_tiles: " not in done.stdout + done.stderr  # what the jobs will say
     assert [file.name for file in tmp_path.iterdir()] == ["tiny"]
 
 

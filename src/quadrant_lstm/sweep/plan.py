@@ -1,5 +1,6 @@
 """A sweep's jobs -> what they would be: checked, built, parameters counted, time estimated. Nothing is started."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ def plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str
     """The plan as text, and the jobs that cannot be."""
     keys = list(jobs[0].swept)
     quiet_lightning()
+    logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)  # what each job will say
     make_ready()
     rows = [["job", *keys, "parameters", "steps an epoch", "epochs", "time"]]
     probed: dict[str, tuple[float, float]] = {}
