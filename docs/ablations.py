@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.ticker import LogLocator, NullLocator
+
 from quadrant_lstm.dashboard.palette import GREY, RIGHT, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.data.orderings import spelled
 from quadrant_lstm.model.geometry import after_steps
@@ -81,6 +83,10 @@ def draw(sweeps: dict[str, Sequence[Group]]) -> bytes:
             axes.plot(statistics.mean(errors), place, "|", color=RIGHT, markersize=12, markeredgewidth=2)
         axes.set_yticks(range(len(groups)), [label(group) for group in groups])
         axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)))
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.set(title=title, xlabel="test error, %")
         axes.grid(alpha=0.3, axis="x")
     return as_png(figure, SCALE)
