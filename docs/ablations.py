@@ -19,6 +19,7 @@ from quadrant_lstm.model.geometry import after_steps
 from quadrant_lstm.run.folder import PROVENANCE
 from quadrant_lstm.sweep.groups import Group, grouped
 from quadrant_lstm.sweep.jobs import read_jobs, swept
+from quadrant_lstm.sweep.pictures import error
 
 MEASURED = ("test/accuracy", *after_steps("test"))
 HERE = Path(__file__).parent
@@ -78,7 +79,7 @@ def draw(sweeps: dict[str, Sequence[Group]]) -> bytes:
         axes.remove()
     for axes, (title, groups) in zip(panels, sweeps.items(), strict=False):
         for place, group in enumerate(groups):
-            errors = [100 * (1 - results["test/accuracy"]) for results in group.results.values()]
+            errors = [error(results["test/accuracy"]) for results in group.results.values()]
             axes.plot(errors, [place] * len(errors), "o", color=GREY, markersize=3)
             axes.plot(statistics.mean(errors), place, "|", color=RIGHT, markersize=12, markeredgewidth=2)
         axes.set_yticks(range(len(groups)), [label(group) for group in groups])
