@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
+from quadrant_lstm import ORDERINGS, sequences, split_quadrants
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.deep import DeepCNNLSTM, EachQuadrant, PaddedEncoder
+from quadrant_lstm.model.deep import DeepCNNLSTM, Joined, PaddedEncoder, QuadrantPool
 from quadrant_lstm.model.time_distributed import in_full
 
 
@@ -13,29 +13,60 @@ def images():
 
 
 @pytest.mark.parametrize("orderings", [ORDERINGS, ((1, 2, 3, 4),), ((2, 1, 4, 3), (2, 3, 1, 4), (4, 3, 2, 1))])
-def test_encoding_each_quadrant_once_is_encoding_every_place_of_every_frame(orderings, images):
+def test_a_step_gets_of_the_encoded_image_the_quadrants_that_its_frame_shows(orderings, images):
     torch.manual_seed(0)
-    encoder = PaddedEncoder((1, 6, 6), [[4], [5, 6]]).eval()
+    encoder = PaddedEncoder(1, [[4], [5, 6]]).eval()
     frames = sequences(images, orderings)
-    places = frames.unflatten(3, (len(orderings), 6)).transpose(2, 3)  # sample, step, place, channels, rows, columns
-    every = TimeDistributed(encoder, num_axes=3)(places).permute(0, 1, 2, 4, 5, 3).flatten(2)
-    once = EachQuadrant(encoder, orderings)
-    torch.testing.assert_close(once(frames), every)
-    with in_full(once):
-        torch.testing.assert_close(once(frames), every)
-        once(frames + torch.rand_like(frames))  # which follow nothing
-    gradient = torch.randn_like(every)
-    (expected,) = torch.autograd.grad(every, encoder.conv1_1.weight, gradient)
-    (found,) = torch.autograd.grad(once(frames), encoder.conv1_1.weight, gradient)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    of_quadrant = split_quadrants(encoder(images)).permute(0, 1, 3, 4, 2).flatten(2).unbind(1)
+    steps = [torch.cat([of_quadrant[ordering[step] - 1] for ordering in orderings], dim=1) for step in range(4)]
+    expected = torch.stack(steps, dim=1)
+    joined = Joined(encoder, orderings)
+    torch.testing.assert_close(joined(frames), expected)
+    with in_full(joined):
+        torch.testing.assert_close(joined(frames), expected)
+    gradient = torch.randn_like(expected)
+    (by_hand,) = torch.autograd.grad(expected, encoder.conv1_1.weight, gradient)
+    (found,) = torch.autograd.grad(joined(frames), encoder.conv1_1.weight, gradient)
+    torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-4)
 
 
-def test_each_of_four_quadrants_is_encoded_once(images):
+def test_in_full_each_ordering_shows_an_image_of_its_own(images):
+    encoder = PaddedEncoder(1, [[4]]).eval()
+    joined = Joined(encoder, ORDERINGS)
+    frames = sequences(images)
+    hidden = frames.clone()
+    hidden[:, :, :, 12:18] = 0  # what the third ordering shows
+    features, blank = sequences_of(joined, hidden), sequences_of(joined, sequences(torch.zeros_like(images)))
+    shown = sequences_of(joined, frames)
+    for place in (0, 1, 3):
+        torch.testing.assert_close(features[:, :, place], shown[:, :, place])
+    torch.testing.assert_close(features[:, :, 2], blank[:, :, 2])
+
+
+def sequences_of(joined, frames):
+    with in_full(joined):
+        return joined(frames).unflatten(2, (4, -1))  # sample, step, place, features
+
+
+def test_the_image_is_encoded_once(images):
     seen = []
-    encoder = PaddedEncoder((1, 6, 6), [[4]])
-    encoder.register_forward_hook(lambda module, inputs, outputs: seen.append(len(inputs[0])))
-    EachQuadrant(encoder, ORDERINGS)(sequences(images))
-    assert seen == [3 * 4]
+    encoder = PaddedEncoder(1, [[4]])
+    encoder.register_forward_hook(lambda module, inputs, outputs: seen.append(inputs[0].shape))
+    Joined(encoder, ORDERINGS)(sequences(images))
+    assert seen == [images.shape]
+
+
+def test_a_pool_keeps_the_last_row_and_column_of_every_quadrant():
+    maps = torch.arange(36).view(1, 1, 6, 6).float().repeat(1, 2, 1, 1)  # two channels alike, quadrants of 3 x 3
+    assert QuadrantPool()(maps)[0, 1].tolist() == [[7, 8, 10, 11], [13, 14, 16, 17], [25, 26, 28, 29], [31, 32, 34, 35]]
+
+
+def test_convs_see_across_the_cut(images):
+    encoder = PaddedEncoder(1, [[4]]).eval()
+    images.requires_grad_()
+    split_quadrants(encoder(images))[:, 0].sum().backward()
+    seen = (images.grad.abs().sum(dim=(0, 1)) > 0).nonzero().max(dim=0).values
+    assert seen.tolist() == [6, 6]  # quadrant 1 ends at row and column 5
 
 
 def test_frames_of_other_orderings_are_refused(images):
@@ -48,9 +79,8 @@ def test_every_step_reaches_the_logits(images):
     network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, "lstm", 5).eval()
     network.encoder.check = lambda *_: None
     frames = sequences(images).requires_grad_()
-    # each quadrant is read where it comes first: 1 and 4 in the first step, 2 and 3 in the second
-    network(frames).sum().backward()
-    assert (frames.grad.abs().sum(dim=(0, 2, 3, 4)) > 0).tolist() == [True, True, False, False]
+    network(frames).sum().backward()  # the image is read where the first ordering shows it
+    assert (frames.grad[:, :, :, :6].abs().sum(dim=(0, 2, 3, 4)) > 0).all()
     features = torch.randn(1, 4, network.recurrent.input_size, requires_grad=True)
     network.last_step(network.recurrent(features)).sum().backward()
     assert (features.grad.abs().sum(dim=(0, 2)) > 0).all()

@@ -1,11 +1,15 @@
 """Sequence of frames -> logits: a network of the question's kind, built for accuracy.
 
-A frame stacks quadrants. Here each is encoded by itself, with padded convs, and what the encoder says of those of a
-frame goes into the LSTM side by side. An image has four quadrants whatever the orderings, so four are encoded. N
-samples of four orderings, with the values of conf/model/deep.yaml:
+Over its four steps each ordering shows all quadrants of the image. Here they are joined, so that convs see the
+strokes that the cut divides, encoded, and cut again; what the encoder says of the quadrants of a frame goes into the
+LSTM side by side. All orderings show the same image, so one is encoded. N samples of four orderings, with the values
+of conf/model/deep.yaml:
 
-    [N, 4, 1, 56, 14] -> quadrants -> [N, 4, 1, 14, 14] -> encoder -> [N, 4, 96, 4, 4] -> side by side, for each step
-                      -> [N, 4, 6144] -> dropout -> LSTM -> [N, 4, 128] -> last step -> [N, 128] -> head -> [N, 10]
+    [N, 4, 1, 56, 14] -> joined -> [N, 1, 1, 28, 28] -> encoder -> [N, 1, 96, 8, 8] -> cut -> [N, 4, 96, 4, 4]
+                      -> side by side, for each step -> [N, 4, 6144] -> dropout -> LSTM -> [N, 4, 128]
+                      -> last step -> [N, 128] -> head -> [N, 10]
+
+So a step knows of the other steps' quadrants what the convs see across the cuts, as if the network read both ways.
 """
 
 from collections import OrderedDict
@@ -16,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.config.values import Blocks, Count, Orderings, Probability, Recurrence
+from quadrant_lstm.data.quadrants import join_quadrants, split_quadrants
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import channels_last
 from quadrant_lstm.model.geometry import Shape, pooled_shape
@@ -25,14 +30,42 @@ from quadrant_lstm.model.shared_tiles import check_follows
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 
-class PaddedEncoder(nn.Sequential):
-    """[batch, channels, height, width] -> [batch, filters, rows, columns]: blocks of 3x3 convs with batch norm and
-    ReLU, each block with a 2x2 max-pool at its end, which keeps an odd last row and column.
+class QuadrantPool(nn.MaxPool2d):
+    """[batch, channels, height, width] -> [batch, channels, rows, columns]: a 2x2 max-pool of each quadrant, whose last
+    row and column, where they are odd, it keeps.
     """
 
-    def __init__(self, quadrant_shape: Shape, blocks: Sequence[Sequence[int]]):
+    def __init__(self) -> None:
+        super().__init__(2, ceil_mode=True)
+
+    def forward(
+        self, maps: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels rows columns"]:
+        if maps.shape[2] % 4 == maps.shape[3] % 4 == 0:
+            return super().forward(maps)
+        quadrants = split_quadrants(pixel_rows(maps)).flatten(0, 1)
+        pooled = super().forward(from_pixel_rows(quadrants, maps.shape[1]))
+        return from_pixel_rows(join_quadrants(pixel_rows(pooled).unflatten(0, (-1, 4))), maps.shape[1])
+
+
+def pixel_rows(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width*channels"]:
+    """As they lie in memory when channels are last, and convs are fast: cut and joined so, they stay in that order."""
+    return maps.permute(0, 2, 3, 1).flatten(2)[:, None]
+
+
+def from_pixel_rows(
+    rows: Float[Tensor, "batch 1 height flat"], channels: int
+) -> Float[Tensor, "batch channels height width"]:
+    return rows.squeeze(1).unflatten(2, (-1, channels)).permute(0, 3, 1, 2)
+
+
+class PaddedEncoder(nn.Sequential):
+    """[batch, channels, height, width] -> [batch, filters, rows, columns]: blocks of 3x3 convs with batch norm and
+    ReLU, each block with a 2x2 max-pool at its end.
+    """
+
+    def __init__(self, channels: int, blocks: Sequence[Sequence[int]]):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        channels = quadrant_shape[0]
         for block, filters in enumerate(blocks, start=1):
             for number, count in enumerate(filters, start=1):
                 name = f"{block}_{number}"
@@ -40,41 +73,51 @@ class PaddedEncoder(nn.Sequential):
                 layers[f"norm{name}"] = nn.BatchNorm2d(count)
                 layers[f"relu{name}"] = nn.ReLU(inplace=True)
                 channels = count
-            layers[f"pool{block}"] = nn.MaxPool2d(2, ceil_mode=True)
+            layers[f"pool{block}"] = QuadrantPool()
         super().__init__(layers)
 
     def forward(
-        self, quadrants: Float[Tensor, "batch channels height width"]
+        self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch filters rows columns"]:
-        return super().forward(channels_last(quadrants))
+        return super().forward(channels_last(images))
 
 
-class EachQuadrant(TimeDistributed):
-    """[batch, 4, channels, stack, width] -> [batch, 4, features]: TimeDistributed over the quadrants of the frames, but
-    each of the image's four is encoded once. Raises ValueError for frames that do not follow the orderings (on a GPU an
+class Joined(TimeDistributed):
+    """[batch, 4, channels, stack, width] -> [batch, 4, features]: the encoder over the images that the orderings show,
+    which are one: it is encoded once. Raises ValueError for frames that do not follow the orderings (on a GPU an
     assertion of the device).
     """
 
     first: Tensor
+    every: Tensor
     stacked: Tensor
+    stacked_of_every: Tensor
 
     def __init__(self, encoder: nn.Module, orderings: Orderings):
         super().__init__(encoder, num_axes=2)
-        stacked = torch.tensor([[ordering[step] - 1 for ordering in orderings] for step in range(4)])
         self.num_places = len(orderings)
-        first = (stacked.flatten() == torch.arange(4)[:, None]).int().argmax(1)  # where each comes first
-        self.register_buffer("first", first, persistent=False)
-        self.register_buffer("stacked", stacked.flatten(), persistent=False)
+        stacked = torch.tensor(orderings).T - 1  # step, place: the quadrant
+        places = torch.arange(4 * self.num_places).view(4, -1)
+        every = places.gather(0, stacked.argsort(0)).T  # image, quadrant: where it is
+        for name, indices in {
+            "first": every[0],
+            "every": every.flatten(),
+            "stacked": stacked.flatten(),
+            "stacked_of_every": (stacked + 4 * torch.arange(self.num_places)).flatten(),
+        }.items():
+            self.register_buffer(name, indices, persistent=False)
 
     def forward(self, frames: Float[Tensor, "batch 4 channels stack width"]) -> Float[Tensor, "batch 4 features"]:
         # batch, places of all steps, channels, height, width
         places = frames.unflatten(3, (self.num_places, -1)).transpose(2, 3).flatten(1, 2)
-        quadrants = places.index_select(1, self.first) if self.shares else places
+        taken, given = (self.first, self.stacked) if self.shares else (self.every, self.stacked_of_every)
+        quadrants = places.index_select(1, taken)
         if self.shares and not (places.is_meta or torch.compiler.is_compiling()):  # no values to compare, or an export
             self.check(places, quadrants)
-        features = super().forward(quadrants).permute(0, 1, 3, 4, 2).flatten(2)
-        features = features.index_select(1, self.stacked) if self.shares else features
-        return features.unflatten(1, (4, -1)).flatten(2)
+        images = join_quadrants(quadrants.unflatten(1, (-1, 4)).flatten(0, 1)).unflatten(0, (len(frames), -1))
+        maps = super().forward(images)
+        features = split_quadrants(pixel_rows(maps.flatten(0, 1))).flatten(2).reshape(len(frames), len(taken), -1)
+        return features.index_select(1, given).unflatten(1, (4, -1)).flatten(2)
 
     def check(self, places: Tensor, quadrants: Tensor) -> None:
         check_follows(places, quadrants.index_select(1, self.stacked), "this network")
@@ -100,7 +143,7 @@ class DeepCNNLSTM(nn.Module):
         channels, stack, width = frame_shape
         quadrant = (channels, stack // len(orderings), width)
         features, rows, columns = pooled_shape(quadrant, blocks)
-        self.encoder = EachQuadrant(PaddedEncoder(quadrant, blocks), orderings)
+        self.encoder = Joined(PaddedEncoder(channels, blocks), orderings)
         self.dropout = Dropout(dropout)
         inputs = len(orderings) * features * rows * columns
         units = equal_units(recurrent, inputs, lstm_units)
