@@ -17,12 +17,15 @@ MISTAKES = {
     "+seeds=5": "seeds: there is no such key; did you mean seed?",
     "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
     "hydra.foo=1": "hydra.foo: Hydra has no such key",
-    "trainer.gradient_clip_val=1": "lightning.pytorch.Trainer takes it; write +trainer.gradient_clip_val=VALUE.",
+    "trainer.max_time=1": "lightning.pytorch.Trainer takes it; write +trainer.max_time=VALUE.",
+    "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known here: model.blocks, ",
     # unknown choices
     "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep.",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
+    "model=null": "model: there is no model=null; choose from cnn_lstm, deep.",
+    "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, exponential, onecycle.",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
-    "zzz=1": "zzz: there is no such key; python ",
+    "zzz=1": "zzz: there is no such key; known here: data, ",
     # wrong types
     "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; write e.g.",
     "model.lstm_units=2.5": "model.lstm_units: 2.5 is not a whole number",
@@ -31,6 +34,11 @@ MISTAKES = {
     "model.filters=32": "model.filters: 32 is not a list of whole numbers of at least 1",
     "seed=one": "seed: 'one' is not a whole number of at least 0; write e.g. seed=1.",
     "data.root=5": "data.root: 5 is not text or null",
+    "data.augmentation=15": "data.augmentation: 15 is not a group of keys; write data.augmentation.KEY=VALUE.",
+    "data.augmentation=null": "data.augmentation: None is not a group of keys",
+    "trainer.callbacks=5": "trainer.callbacks: 5 is not a group of keys or null",
+    "trainer.callbacks.progress=5": "trainer.callbacks.progress: 5 is not a group of keys; write trainer.",
+    "trainer.logger=true": "trainer.logger: True is not a group of keys or null or false",
     # out of range
     "model.dropout=1": "model.dropout: 1 is not a number in [0, 1); write e.g. model.dropout=0.25.",
     "model.filters=[32,0]": "model.filters: [32, 0] is not a list of whole numbers of at least 1",
@@ -42,7 +50,8 @@ MISTAKES = {
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
     "+trainer.fast_dev_run=true": "trainer.fast_dev_run: True is not false; trainer=smoke does what it would",
-    "trainer.precision=bf16-mixed +trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1, but with "
+    "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is not a number of at least 0 or null",
+    "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1, but with "
     "trainer.precision=bf16-mixed a fused optimizer does not clip; add optimizer.fused=false.",
     # what is missing
     "~model.dropout": "model.dropout: is missing; add e.g. model.dropout=0.25.",

@@ -140,7 +140,11 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
 def check_value(key: str, value: Any, kind: Any) -> None:
     if value == "???":
         raise missing(key)
-    if isinstance(value, dict) or str(value).startswith("${"):
+    if isinstance(value, dict):
+        for name in value if f"{key}.*" in KINDS else ():
+            check_value(f"{key}.{name}", value[name], KINDS[f"{key}.*"])
+        return
+    if str(value).startswith("${"):
         return
     try:
         adapter = TypeAdapter(kind)
@@ -158,18 +162,23 @@ def missing(key: str) -> UserError:
 
 def example(key: str) -> str:
     default = default_value(key)
+    if isinstance(default, DictConfig):
+        return f"{key}.KEY=VALUE"
     return f"{key}=VALUE" if default is None else f"e.g. {key}={default}"
 
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:
-    """Names the nearest known key, or the one that ends as it does: lr for optimizer.lr."""
-    known = list(known)
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    near = near or [other for other in known if other.endswith(f".{key}")]
+    """Names the nearest key beside it, or one that ends as it does: optimizer.lr for lr."""
+    known = [other for other in known if "._" not in other]
+    group, _, name = key.rpartition(".")
+    beside = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == group}
+    near = [beside[other] for other in difflib.get_close_matches(name, beside, n=1, cutoff=0.5)]
+    near = near or [other for other in known if other.endswith(f".{name}")]
+    near = near or difflib.get_close_matches(key, [] if beside else known, n=1, cutoff=0.5)
     if near:
         remedy = f"did you mean {near[0]}?"
-    elif len(known) <= 20:
-        remedy = f"known here: {', '.join(known)}."
+    elif 0 < len(beside) <= 20:
+        remedy = f"known here: {', '.join(beside.values())}."
     else:
         remedy = f"python {sys.argv[0]} --cfg job shows those there are."
     return UserError(f"{key}: there is no such key; {remedy}")

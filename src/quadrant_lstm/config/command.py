@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.config.check import check, unknown_key, without_hydra
 from quadrant_lstm.config.defaults import default_config
+from quadrant_lstm.config.keys import GIVEN_BY_CODE
 from quadrant_lstm.config.signature import signature
 from quadrant_lstm.errors import DISK, UserError
 from quadrant_lstm.run.folder import OUTPUTS, new_folder
@@ -53,6 +54,10 @@ def command() -> Iterator[None]:
         fail(explain(error))
     except OSError as error:
         fail(explain_disk(error))
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):
+            raise
+        fail(explain_group())
     except KeyboardInterrupt:
         if not is_launched():
             print("interrupted", file=sys.stderr)
@@ -125,11 +130,25 @@ def explain(error: Exception) -> UserError:
         return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. model.lstm_units=64.")
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return UserError(f"{group}: there is no {group}={choice}; choose from {', '.join(error.options)}.")
+        return no_choice(group, choice, error.options)
     key = getattr(error.__cause__, "full_key", None)
     if isinstance(error, ConfigCompositionException) and key and str(error).startswith("Could not override"):
         return explain_key(key)
     return UserError(error)
+
+
+def no_choice(group: str, choice: str, options: Iterable[str]) -> UserError:
+    return UserError(f"{group}: there is no {group}={choice}; choose from {', '.join(options)}.")
+
+
+def explain_group() -> UserError:
+    """Hydra takes text or a list for a group's choice, and does not say which group was given null or a number."""
+    for argument in sys.argv[1:]:
+        group, _, choice = argument.partition("=")
+        folder = Path(sys.argv[0]).resolve().parent / "conf" / group
+        if folder.is_dir() and not (folder / f"{choice}.yaml").is_file():
+            return no_choice(group, choice, sorted(file.stem for file in folder.glob("*.yaml")))
+    return UserError("a group's choice is the name of a file in its folder of conf/; write e.g. model=cnn_lstm.")
 
 
 def innermost(error: BaseException) -> BaseException:
@@ -144,7 +163,7 @@ def explain_key(key: str) -> UserError:
     node = OmegaConf.select(config, parent) if parent else config
     takes = []
     if isinstance(node, DictConfig) and "_target_" in node:
-        takes = list(signature(node._target_))
+        takes = [name for name in signature(node._target_) if name not in GIVEN_BY_CODE]
     if name in takes:
         return UserError(f"{key}: conf/ has no such key, but {node._target_} takes it; write +{key}=VALUE.")
     return unknown_key(key, [*keys(OmegaConf.to_container(config)), *(f"{parent}.{other}" for other in takes)])

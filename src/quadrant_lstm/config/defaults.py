@@ -16,7 +16,8 @@ def default_config() -> DictConfig:
     script = Path(sys.argv[0]).resolve()
     if not (script.parent / "conf" / f"{script.stem}.yaml").is_file():
         return OmegaConf.create()
-    choices = [argument for argument in sys.argv[1:] if re.fullmatch(r"(data|model|optimizer|trainer)=\w+", argument)]
+    groups = r"(data|model|optimizer|schedule|trainer)=\w+"
+    choices = [argument for argument in sys.argv[1:] if re.fullmatch(groups, argument)]
     running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # there may be only one at a time
     try:
         with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):

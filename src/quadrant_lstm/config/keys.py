@@ -6,6 +6,7 @@ from quadrant_lstm.config.values import (
     Accelerator,
     Count,
     Natural,
+    Node,
     NonNegative,
     Positive,
     Precision,
@@ -31,6 +32,7 @@ TARGETS = {
 GIVEN_BY_CODE = {"frame_shape", "num_classes", "orderings", "params", "optimizer", "total_steps", "T_max"}
 REQUIRED = {"trainer.max_epochs", "trainer.precision"}  # by us, not by its class
 KINDS = {
+    "data.augmentation": Node,
     "optimizer.lr": Positive,
     "optimizer.eps": Positive,
     "optimizer.weight_decay": NonNegative,
@@ -56,4 +58,9 @@ KINDS = {
     "trainer.limit_val_batches": Count | Share | None,
     "trainer.limit_test_batches": Count | Share | None,
     "trainer.precision": Precision,
+    "trainer.gradient_clip_val": NonNegative | None,
+    "trainer.callbacks": Node | None,
+    "trainer.callbacks.*": Node,
+    "trainer.logger": Node | None | Annotated[Literal[False], "false"],
+    "trainer.logger.*": Node,
 }

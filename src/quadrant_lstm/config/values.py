@@ -31,6 +31,7 @@ Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
 Recurrence = Literal["lstm", "gru", "mean", "last", "concat"]
 Orderings = Annotated[Sequence[Ordering], MinLen(1), "a list of permutations of 1234"]
+Node = Annotated[dict[str, Any], "a group of keys"]
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
