@@ -15,7 +15,7 @@ def images():
 @pytest.mark.parametrize("orderings", [ORDERINGS, ((1, 2, 3, 4),), ((2, 1, 4, 3), (2, 3, 1, 4), (4, 3, 2, 1))])
 def test_a_step_gets_of_the_encoded_image_the_quadrants_that_its_frame_shows(orderings, images):
     torch.manual_seed(0)
-    encoder = PaddedEncoder(1, [[4], [5, 6]]).eval()
+    encoder = PaddedEncoder((1, 6, 6), [[4], [5, 6]]).eval()
     frames = sequences(images, orderings)
     of_quadrant = split_quadrants(encoder(images)).permute(0, 1, 3, 4, 2).flatten(2).unbind(1)
     steps = [torch.cat([of_quadrant[ordering[step] - 1] for ordering in orderings], dim=1) for step in range(4)]
@@ -31,7 +31,7 @@ def test_a_step_gets_of_the_encoded_image_the_quadrants_that_its_frame_shows(ord
 
 
 def test_in_full_each_ordering_shows_an_image_of_its_own(images):
-    encoder = PaddedEncoder(1, [[4]]).eval()
+    encoder = PaddedEncoder((1, 6, 6), [[4]]).eval()
     joined = Joined(encoder, ORDERINGS)
     frames = sequences(images)
     hidden = frames.clone()
@@ -50,7 +50,7 @@ def sequences_of(joined, frames):
 
 def test_the_image_is_encoded_once(images):
     seen = []
-    encoder = PaddedEncoder(1, [[4]])
+    encoder = PaddedEncoder((1, 6, 6), [[4]])
     encoder.register_forward_hook(lambda module, inputs, outputs: seen.append(inputs[0].shape))
     Joined(encoder, ORDERINGS)(sequences(images))
     assert seen == [images.shape]
@@ -62,7 +62,7 @@ def test_a_pool_keeps_the_last_row_and_column_of_every_quadrant():
 
 
 def test_convs_see_across_the_cut(images):
-    encoder = PaddedEncoder(1, [[4]]).eval()
+    encoder = PaddedEncoder((1, 6, 6), [[4]]).eval()
     images.requires_grad_()
     split_quadrants(encoder(images))[:, 0].sum().backward()
     seen = (images.grad.abs().sum(dim=(0, 1)) > 0).nonzero().max(dim=0).values

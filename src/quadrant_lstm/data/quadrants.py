@@ -22,15 +22,6 @@ def split_quadrants(
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
 
-def join_quadrants(
-    quadrants: Shaped[Tensor, "batch 4 channels height width"],
-) -> Shaped[Tensor, "batch channels 2*height 2*width"]:
-    """The images they were cut from."""
-    # batch, row of the grid, column of the grid, channels, height, width
-    grid = quadrants.unflatten(1, (2, 2))
-    return grid.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
-
-
 def hide_quadrant(
     images: Shaped[Tensor, "batch channels height width"], quadrant: int
 ) -> Shaped[Tensor, "batch channels height width"]:

@@ -5,7 +5,7 @@ strokes that the cut divides, encoded, and cut again; what the encoder says of t
 LSTM side by side. All orderings show the same image, so one is encoded. N samples of four orderings, with the values
 of conf/model/deep.yaml:
 
-    [N, 4, 1, 56, 14] -> joined -> [N, 1, 1, 28, 28] -> encoder -> [N, 1, 96, 8, 8] -> cut -> [N, 4, 96, 4, 4]
+    [N, 4, 1, 56, 14] -> joined -> [N, 1, 28, 28] -> encoder -> [N, 96, 8, 8] -> cut -> [N, 4, 96, 4, 4]
                       -> side by side, for each step -> [N, 4, 6144] -> dropout -> LSTM -> [N, 4, 128]
                       -> last step -> [N, 128] -> head -> [N, 10]
 
@@ -20,14 +20,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.config.values import Blocks, Count, Orderings, Probability, Recurrence
-from quadrant_lstm.data.quadrants import join_quadrants, split_quadrants
 from quadrant_lstm.model.dropout import Dropout
-from quadrant_lstm.model.encoder import channels_last
 from quadrant_lstm.model.geometry import Shape, pooled_shape
 from quadrant_lstm.model.initial import draw_as_keras
 from quadrant_lstm.model.recurrent import KINDS, LastStep, equal_units
 from quadrant_lstm.model.shared_tiles import check_follows
-from quadrant_lstm.model.time_distributed import TimeDistributed
+
+
+def cut(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 4 rows columns channels"]:
+    """Quadrants, channels last, as the maps lie in memory where convs are fast."""
+    # batch, row of the grid, row, column of the grid, column, channels
+    grid = maps.permute(0, 2, 3, 1).unflatten(1, (2, -1)).unflatten(3, (2, -1))
+    return grid.transpose(2, 3).flatten(1, 2)
+
+
+def join(quadrants: Float[Tensor, "batch 4 rows columns channels"]) -> Float[Tensor, "batch channels height width"]:
+    """What they were cut from, channels last in memory."""
+    grid = quadrants.unflatten(1, (2, 2)).transpose(2, 3)
+    return grid.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class QuadrantPool(nn.MaxPool2d):
@@ -41,22 +51,8 @@ class QuadrantPool(nn.MaxPool2d):
     def forward(
         self, maps: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels rows columns"]:
-        if maps.shape[2] % 4 == maps.shape[3] % 4 == 0:
-            return super().forward(maps)
-        quadrants = split_quadrants(pixel_rows(maps)).flatten(0, 1)
-        pooled = super().forward(from_pixel_rows(quadrants, maps.shape[1]))
-        return from_pixel_rows(join_quadrants(pixel_rows(pooled).unflatten(0, (-1, 4))), maps.shape[1])
-
-
-def pixel_rows(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width*channels"]:
-    """As they lie in memory when channels are last, and convs are fast: cut and joined so, they stay in that order."""
-    return maps.permute(0, 2, 3, 1).flatten(2)[:, None]
-
-
-def from_pixel_rows(
-    rows: Float[Tensor, "batch 1 height flat"], channels: int
-) -> Float[Tensor, "batch channels height width"]:
-    return rows.squeeze(1).unflatten(2, (-1, channels)).permute(0, 3, 1, 2)
+        pooled = super().forward(cut(maps).flatten(0, 1).permute(0, 3, 1, 2))
+        return join(pooled.permute(0, 2, 3, 1).unflatten(0, (-1, 4)))
 
 
 class PaddedEncoder(nn.Sequential):
@@ -64,8 +60,9 @@ class PaddedEncoder(nn.Sequential):
     ReLU, each block with a 2x2 max-pool at its end.
     """
 
-    def __init__(self, channels: int, blocks: Sequence[Sequence[int]]):
+    def __init__(self, quadrant_shape: Shape, blocks: Sequence[Sequence[int]]):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
+        channels, height, width = quadrant_shape
         for block, filters in enumerate(blocks, start=1):
             for number, count in enumerate(filters, start=1):
                 name = f"{block}_{number}"
@@ -73,28 +70,26 @@ class PaddedEncoder(nn.Sequential):
                 layers[f"norm{name}"] = nn.BatchNorm2d(count)
                 layers[f"relu{name}"] = nn.ReLU(inplace=True)
                 channels = count
-            layers[f"pool{block}"] = QuadrantPool()
+            layers[f"pool{block}"] = QuadrantPool() if height % 2 or width % 2 else nn.MaxPool2d(2)
+            height, width = -(-height // 2), -(-width // 2)
         super().__init__(layers)
 
-    def forward(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch filters rows columns"]:
-        return super().forward(channels_last(images))
 
-
-class Joined(TimeDistributed):
+class Joined(nn.Module):
     """[batch, 4, channels, stack, width] -> [batch, 4, features]: the encoder over the images that the orderings show,
     which are one: it is encoded once. Raises ValueError for frames that do not follow the orderings (on a GPU an
     assertion of the device).
     """
 
+    shares = True
     first: Tensor
     every: Tensor
     stacked: Tensor
     stacked_of_every: Tensor
 
     def __init__(self, encoder: nn.Module, orderings: Orderings):
-        super().__init__(encoder, num_axes=2)
+        super().__init__()
+        self.module = encoder
         self.num_places = len(orderings)
         stacked = torch.tensor(orderings).T - 1  # step, place: the quadrant
         places = torch.arange(4 * self.num_places).view(4, -1)
@@ -108,15 +103,14 @@ class Joined(TimeDistributed):
             self.register_buffer(name, indices, persistent=False)
 
     def forward(self, frames: Float[Tensor, "batch 4 channels stack width"]) -> Float[Tensor, "batch 4 features"]:
-        # batch, places of all steps, channels, height, width
+        # batch, places of all steps, channels, rows, columns
         places = frames.unflatten(3, (self.num_places, -1)).transpose(2, 3).flatten(1, 2)
         taken, given = (self.first, self.stacked) if self.shares else (self.every, self.stacked_of_every)
         quadrants = places.index_select(1, taken)
         if self.shares and not (places.is_meta or torch.compiler.is_compiling()):  # no values to compare, or an export
             self.check(places, quadrants)
-        images = join_quadrants(quadrants.unflatten(1, (-1, 4)).flatten(0, 1)).unflatten(0, (len(frames), -1))
-        maps = super().forward(images)
-        features = split_quadrants(pixel_rows(maps.flatten(0, 1))).flatten(2).reshape(len(frames), len(taken), -1)
+        maps = self.module(join(quadrants.unflatten(1, (-1, 4)).flatten(0, 1).permute(0, 1, 3, 4, 2)))
+        features = cut(maps).flatten(2).unflatten(0, (frames.shape[0], -1)).flatten(1, 2)  # batch, quadrants, features
         return features.index_select(1, given).unflatten(1, (4, -1)).flatten(2)
 
     def check(self, places: Tensor, quadrants: Tensor) -> None:
@@ -143,7 +137,7 @@ class DeepCNNLSTM(nn.Module):
         channels, stack, width = frame_shape
         quadrant = (channels, stack // len(orderings), width)
         features, rows, columns = pooled_shape(quadrant, blocks)
-        self.encoder = Joined(PaddedEncoder(channels, blocks), orderings)
+        self.encoder = Joined(PaddedEncoder(quadrant, blocks), orderings)
         self.dropout = Dropout(dropout)
         inputs = len(orderings) * features * rows * columns
         units = equal_units(recurrent, inputs, lstm_units)

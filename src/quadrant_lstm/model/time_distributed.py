@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from jaxtyping import Shaped
 from torch import Tensor, nn
@@ -34,8 +35,8 @@ class TimeDistributed(nn.Module):
 
 @contextlib.contextmanager
 def in_full(network: nn.Module) -> Iterator[None]:
-    """Within it every frame is encoded by itself, whether or not it follows the orderings."""
-    encoders = [module for module in network.modules() if isinstance(module, TimeDistributed)]
+    """Within it nothing that frames have in common is shared, so they need not follow the orderings."""
+    encoders: list[Any] = [module for module in network.modules() if hasattr(module, "shares")]
     for encoder in encoders:
         encoder.shares = False
     try:
