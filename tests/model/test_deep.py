@@ -4,7 +4,7 @@ import torch
 from quadrant_lstm import ORDERINGS, sequences, split_quadrants
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM, Joined, PaddedEncoder, QuadrantPool
-from quadrant_lstm.model.time_distributed import in_full
+from quadrant_lstm.model.shared_tiles import in_full
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def test_in_full_each_ordering_shows_an_image_of_its_own(images):
     frames = sequences(images)
     hidden = frames.clone()
     hidden[:, :, :, 12:18] = 0  # what the third ordering shows
-    features, blank = sequences_of(joined, hidden), sequences_of(joined, sequences(torch.zeros_like(images)))
-    shown = sequences_of(joined, frames)
+    features, blank = places_in_full(joined, hidden), places_in_full(joined, sequences(torch.zeros_like(images)))
+    shown = places_in_full(joined, frames)
     for place in (0, 1, 3):
         torch.testing.assert_close(features[:, :, place], shown[:, :, place])
     torch.testing.assert_close(features[:, :, 2], blank[:, :, 2])
 
 
-def sequences_of(joined, frames):
+def places_in_full(joined, frames):
     with in_full(joined):
         return joined(frames).unflatten(2, (4, -1))  # sample, step, place, features
 

@@ -11,8 +11,7 @@ from torch import nn
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.model.encoder import ConvEncoder
-from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles, plan
-from quadrant_lstm.model.time_distributed import in_full
+from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles, in_full, plan
 from tests.model.test_network import question_network
 
 ALL_ORDERINGS = list(itertools.permutations((1, 2, 3, 4)))

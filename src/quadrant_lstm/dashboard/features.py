@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.palette import HEIGHT, WIDTH, new_figure, style
 from quadrant_lstm.dashboard.tabs import as_pixels
-from quadrant_lstm.model.time_distributed import in_full
+from quadrant_lstm.model.shared_tiles import in_full
 
 MOST = 32  # maps of a conv
 

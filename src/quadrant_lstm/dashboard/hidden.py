@@ -11,7 +11,7 @@ from quadrant_lstm.dashboard.palette import GREY, RIGHT, new_figure, style
 from quadrant_lstm.dashboard.tabs import BATCH, as_pixels
 from quadrant_lstm.data.orderings import sequences, spelled
 from quadrant_lstm.data.quadrants import hide_quadrant
-from quadrant_lstm.model.time_distributed import in_full
+from quadrant_lstm.model.shared_tiles import in_full
 
 
 def right(network: nn.Module, frames: Tensor, labels: Int64[Tensor, " images"]) -> Int64[Tensor, " images"]:

@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
 
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.model.time_distributed import in_full
+from quadrant_lstm.model.shared_tiles import in_full
 
 BATCH = 250
 MOST_CLASSES = 20

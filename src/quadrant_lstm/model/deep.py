@@ -62,7 +62,7 @@ class PaddedEncoder(nn.Sequential):
 
     def __init__(self, quadrant_shape: Shape, blocks: Sequence[Sequence[int]]):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        channels, height, width = quadrant_shape
+        channels = quadrant_shape[0]
         for block, filters in enumerate(blocks, start=1):
             for number, count in enumerate(filters, start=1):
                 name = f"{block}_{number}"
@@ -70,8 +70,8 @@ class PaddedEncoder(nn.Sequential):
                 layers[f"norm{name}"] = nn.BatchNorm2d(count)
                 layers[f"relu{name}"] = nn.ReLU(inplace=True)
                 channels = count
+            _, height, width = pooled_shape(quadrant_shape, blocks[: block - 1])  # of a quadrant, before the pool
             layers[f"pool{block}"] = QuadrantPool() if height % 2 or width % 2 else nn.MaxPool2d(2)
-            height, width = -(-height // 2), -(-width // 2)
         super().__init__(layers)
 
 
@@ -82,7 +82,6 @@ class Joined(nn.Module):
     """
 
     shares = True
-    first: Tensor
     every: Tensor
     stacked: Tensor
     stacked_of_every: Tensor
@@ -95,7 +94,6 @@ class Joined(nn.Module):
         places = torch.arange(4 * self.num_places).view(4, -1)
         every = places.gather(0, stacked.argsort(0)).T  # image, quadrant: where it is
         for name, indices in {
-            "first": every[0],
             "every": every.flatten(),
             "stacked": stacked.flatten(),
             "stacked_of_every": (stacked + 4 * torch.arange(self.num_places)).flatten(),
@@ -105,7 +103,7 @@ class Joined(nn.Module):
     def forward(self, frames: Float[Tensor, "batch 4 channels stack width"]) -> Float[Tensor, "batch 4 features"]:
         # batch, places of all steps, channels, rows, columns
         places = frames.unflatten(3, (self.num_places, -1)).transpose(2, 3).flatten(1, 2)
-        taken, given = (self.first, self.stacked) if self.shares else (self.every, self.stacked_of_every)
+        taken, given = (self.every[:4], self.stacked) if self.shares else (self.every, self.stacked_of_every)
         quadrants = places.index_select(1, taken)
         if self.shares and not (places.is_meta or torch.compiler.is_compiling()):  # no values to compare, or an export
             self.check(places, quadrants)

@@ -14,7 +14,8 @@ TimeDistributed, and so are the gradients. Sharing overlapping windows: Giusti e
 2014 (1412.4526), Thom and Gritschneder 2017 (1508.06904).
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -109,6 +110,7 @@ class SharedTiles(TimeDistributed):
     ValueError for frames that do not follow the orderings (on a GPU an assertion of the device, so as not to wait).
     """
 
+    shares = True
     quadrants_in_frames: Tensor
     frames_in_quadrants: Tensor
     seams_in_quadrants: Tensor
@@ -157,6 +159,19 @@ class SharedTiles(TimeDistributed):
     def check(self, stacks: Tensor, quadrants: Tensor) -> None:
         expected = quadrants.index_select(1, self.frames_in_quadrants)
         check_follows(stacks, expected, "model.shared_tiles", ", or set shared_tiles=False")
+
+
+@contextlib.contextmanager
+def in_full(network: nn.Module) -> Iterator[None]:
+    """Within it nothing that frames have in common is shared, so they need not follow the orderings."""
+    encoders: list[Any] = [module for module in network.modules() if hasattr(module, "shares")]
+    for encoder in encoders:
+        encoder.shares = False
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            del encoder.shares  # the class's
 
 
 def check_follows(frames: Tensor, expected: Tensor, who: str, remedy: str = "") -> None:

@@ -1,9 +1,5 @@
 """A module for [batch, ...] -> the same module for [batch, steps, ...], or any number of leading axes."""
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
-
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
@@ -17,8 +13,6 @@ class TimeDistributed(nn.Module):
     `num_axes` counts the leading axes, batch included. A module that normalises over its batch sees all steps in it.
     """
 
-    shares = True  # of a subclass that encodes what frames have in common once
-
     def __init__(self, module: nn.Module, num_axes: int = 2):
         super().__init__()
         if num_axes < 1:
@@ -31,16 +25,3 @@ class TimeDistributed(nn.Module):
             raise ValueError(f"inputs: {list(inputs.shape)} has fewer than the {self.num_axes} leading axes to fold.")
         leading = inputs.shape[: self.num_axes]
         return self.module(inputs.flatten(0, self.num_axes - 1)).unflatten(0, leading)
-
-
-@contextlib.contextmanager
-def in_full(network: nn.Module) -> Iterator[None]:
-    """Within it nothing that frames have in common is shared, so they need not follow the orderings."""
-    encoders: list[Any] = [module for module in network.modules() if hasattr(module, "shares")]
-    for encoder in encoders:
-        encoder.shares = False
-    try:
-        yield
-    finally:
-        for encoder in encoders:
-            del encoder.shares  # the class's
