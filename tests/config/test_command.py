@@ -42,7 +42,8 @@ MISTAKES = {
     # out of range
     "model.dropout=1": "model.dropout: 1 is not a number in [0, 1); write e.g. model.dropout=0.25.",
     "model.filters=[32,0]": "model.filters: [32, 0] is not a list of whole numbers of at least 1",
-    "model.filters=[]": "model.filters: [] is not a list of whole numbers of at least 1",
+    "model.filters=[]": "model.filters: [] is not a list of whole numbers of at least 1; write e.g. "
+    "model.filters=[32,32].",
     "data.batch_size=0": "data.batch_size: 0 is not a whole number of at least 1; write e.g. data.batch_size=64.",
     "optimizer.lr=-1": "optimizer.lr: -1 is not a number above 0; write e.g. optimizer.lr=0.001.",
     "optimizer.lr=nan": "optimizer.lr: nan is not a number above 0",

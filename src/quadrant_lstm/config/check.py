@@ -164,7 +164,8 @@ def example(key: str) -> str:
     default = default_value(key)
     if isinstance(default, DictConfig):
         return f"{key}.KEY=VALUE"
-    return f"{key}=VALUE" if default is None else f"e.g. {key}={default}"
+    # without the spaces of a list, at which a shell would cut it
+    return f"{key}=VALUE" if default is None else f"e.g. {key}={default}".replace(", ", ",")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:
