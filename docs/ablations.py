@@ -3,22 +3,24 @@
 python docs/ablations.py outputs/sweeps/DATE/TIME ...
 """
 
+import argparse
 import ast
 import json
 import re
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.ticker import LogLocator, NullLocator
 
+from quadrant_lstm.config.command import command
 from quadrant_lstm.dashboard.palette import GREY, RIGHT, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.data.orderings import spelled
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import after_steps
 from quadrant_lstm.run.folder import PROVENANCE
 from quadrant_lstm.sweep.groups import Group, grouped
-from quadrant_lstm.sweep.jobs import read_jobs, swept
+from quadrant_lstm.sweep.jobs import find_sweep, read_jobs, swept
 from quadrant_lstm.sweep.pictures import error
 
 MEASURED = ("test/accuracy", *after_steps("test"))
@@ -95,6 +97,9 @@ def draw(sweeps: dict[str, Sequence[Group]]) -> bytes:
 
 def main(folders: Sequence[Path]) -> None:
     sweeps = {folder: [group for group in grouped(read_jobs(folder)) if group.results] for folder in folders}
+    for folder, groups in sweeps.items():
+        if not groups:
+            raise UserError(f"sweep: {folder}: no job is done; first: python train.py sweep={folder}")
     tables = "\n".join(table(folder, groups) for folder, groups in sweeps.items())
     (HERE / "ablations.md").write_text(
         "# What the recurrent layer and the orderings are worth\n\n"
@@ -107,4 +112,8 @@ def main(folders: Sequence[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(folder) for folder in sys.argv[1:]])
+    parser = argparse.ArgumentParser(description="Finished sweeps -> docs/ablations.md and docs/ablations.png.")
+    parser.add_argument("sweeps", nargs="+", help="their folders")
+    given = parser.parse_args()
+    with command():
+        main([find_sweep(sweep) for sweep in given.sweeps])

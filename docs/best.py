@@ -3,13 +3,15 @@
 python docs/best.py outputs/sweeps/DATE/TIME
 """
 
+import argparse
 import itertools
-import sys
 from pathlib import Path
 
+from quadrant_lstm.config.command import command
 from quadrant_lstm.dashboard.palette import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import METRICS, read_rows
-from quadrant_lstm.sweep.jobs import read_jobs
+from quadrant_lstm.sweep.jobs import find_sweep, read_jobs
 from quadrant_lstm.sweep.pictures import error, scale
 
 HERE = Path(__file__).parent
@@ -24,7 +26,8 @@ def draw(sweep: Path) -> bytes:
         epochs = [int(row["epoch"]) for row in rows]
         train, val = ([error(float(row[f"{stage}/accuracy"])) for row in rows] for stage in ("train", "val"))
         results = job.results()
-        assert results is not None, f"job {job.number} is not done"
+        if results is None:
+            raise UserError(f"sweep: {sweep}: job {job.number} is not done; first: python train.py sweep={sweep}")
         kept, test = results["best_epoch"], results["test/accuracy"]
         axes.plot(epochs, train, color=GREY, linewidth=0.8)
         axes.plot(epochs, val, color=colour, label=f"{job}: test {test:.2%}")
@@ -36,4 +39,8 @@ def draw(sweep: Path) -> bytes:
 
 
 if __name__ == "__main__":
-    (HERE / "best.png").write_bytes(draw(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(description="A finished sweep over seeds -> docs/best.png.")
+    parser.add_argument("sweep", help="its folder, or latest")
+    given = parser.parse_args()
+    with command():
+        (HERE / "best.png").write_bytes(draw(find_sweep(given.sweep)))

@@ -188,6 +188,31 @@ def test_mistakes_are_drawn_with_what_they_are_and_were_taken_for():
     assert len(axes.texts) == 20
 
 
+MISTAKES = "src/quadrant_lstm/dashboard/mistakes.py"
+
+
+def test_the_mistakes_of_a_finished_run_are_drawn_into_a_file(finished_run, tmp_path):
+    done = script(MISTAKES, finished_run, tmp_path / "new" / "wrong.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "new" / "wrong.png").format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((MISTAKES, "nowhere", "wrong.png"), "run: nowhere is no run folder"),
+        (("docs/best.py", "nowhere"), "sweep: nowhere has no multirun.yaml; give a folder"),
+        (("docs/ablations.py", "latest"), "sweep: latest, but "),
+        (("src/quadrant_lstm/benchmark/__main__.py",), "benchmark: there is no conf/train.yaml here"),
+        (("src/quadrant_lstm/benchmark/__main__.py", "--rounds=0"), "--rounds: 0 is less than 1; leave it out for 5"),
+    ],
+)
+def test_pictures_of_what_is_not_there_cost_one_line(arguments, line, tmp_path):
+    done = script(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(line)]) == (2, 1, line)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_bar_of_what_an_image_is_is_blue_and_a_likelier_one_red():
     frames, logits = torch.zeros(3, 1, 16, 4, dtype=torch.uint8), 5.0 * torch.eye(3)
     expected = {

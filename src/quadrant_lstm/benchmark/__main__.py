@@ -23,6 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from quadrant_lstm.benchmark.peers import PEERS, Torch, ours
 from quadrant_lstm.benchmark.report import EPOCH, KERAS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Failed, Worker
+from quadrant_lstm.config.command import command
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.folder import last_epoch
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -36,8 +38,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="training steps of 64 images a round")
     parser.add_argument("--out", type=Path, default=Path("outputs", "benchmark"))
     options = parser.parse_args()
+    for name, least in {"rounds": 1, "epochs": 0, "steps": 1}.items():
+        if (value := getattr(options, name)) < least:
+            default = parser.get_default(name)
+            raise UserError(f"--{name}: {value} is less than {least}; leave it out for {default}, or write more.")
     if not Path("conf/train.yaml").is_file():
-        sys.exit("benchmark: there is no conf/train.yaml here; run it in the project's root.")
+        raise UserError("benchmark: there is no conf/train.yaml here; run it in the project's root.")
     options.out.mkdir(parents=True, exist_ok=True)
     measured: dict[str, Rounds] = {}
     workers, notes = start_workers()
@@ -159,4 +165,5 @@ def write(folder: Path, measured: dict[str, Rounds], notes: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with command():
+        main()

@@ -1,9 +1,9 @@
 """Test images that were taken for something else -> a picture: what each is, what it was taken for, how surely.
 
-python -m quadrant_lstm.dashboard.mistakes RUN FILE    draws those of a finished run
+python -m quadrant_lstm.dashboard.mistakes RUN FILE    draws those of a finished run, a folder or `latest`
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +57,17 @@ def surest_mistakes(
 
 
 if __name__ == "__main__":
+    from quadrant_lstm.config.command import command
     from quadrant_lstm.run.evaluate import tested
+    from quadrant_lstm.run.folder import BEST, find_run, write_whole
 
-    classifier, data = tested(Path(sys.argv[1]), "auto")
-    images, labels = data.test[: len(classifier.test_labels)]
-    logits = classifier.test_logits[:, -1]
-    rows = max(1, -(-len(surest_mistakes(logits, labels)) // COLUMNS))
-    Path(sys.argv[2]).write_bytes(as_png(draw_mistakes(images, labels, logits, rows=rows), SCALE))
+    parser = argparse.ArgumentParser(description="The test images that a run gets wrong -> a PNG.")
+    parser.add_argument("run", help="its folder, or latest")
+    parser.add_argument("file", type=Path)
+    given = parser.parse_args()
+    with command():
+        classifier, data = tested(find_run(given.run, BEST), "auto")
+        images, labels = data.test[: len(classifier.test_labels)]
+        logits = classifier.test_logits[:, -1]
+        rows = max(1, -(-len(surest_mistakes(logits, labels)) // COLUMNS))
+        write_whole(given.file, as_png(draw_mistakes(images, labels, logits, rows=rows), SCALE))

@@ -3,7 +3,7 @@
 To draw a bundled digit in the orderings of the question: python -m quadrant_lstm.dashboard.orderings FILE.png
 """
 
-import sys
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,13 @@ def label(axes: Axes, quadrants: list[int], rows: int, columns: int) -> None:
 
 
 if __name__ == "__main__":
+    from quadrant_lstm.config.command import command
     from quadrant_lstm.data.images import load_images
+    from quadrant_lstm.run.folder import write_whole
 
-    figure = draw_orderings(torch.from_numpy(load_images("mnist", None).test_images[0]))
-    Path(sys.argv[1]).write_bytes(as_png(figure, scale=3))
+    parser = argparse.ArgumentParser(description="A digit in the orderings of the question -> a PNG.")
+    parser.add_argument("file", type=Path)
+    given = parser.parse_args()
+    with command():
+        figure = draw_orderings(torch.from_numpy(load_images("mnist", None).test_images[0]))
+        write_whole(given.file, as_png(figure, scale=3))

@@ -84,8 +84,8 @@ def write_whole(file: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             staged.unlink(missing_ok=True)
         raise UserError(
-            f"{file}: cannot be written ({error.strerror}); what stood there is whole: mend that, and go on with "
-            "run=FOLDER."
+            f"{file}: cannot be written ({error.strerror}); what stood there is whole: mend that, and do it once more "
+            "(run=FOLDER and sweep=FOLDER go on)."
         ) from error
 
 
