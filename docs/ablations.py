@@ -4,7 +4,6 @@ python docs/ablations.py outputs/sweeps/DATE/TIME ...
 """
 
 import argparse
-import ast
 import json
 import re
 import statistics
@@ -15,12 +14,11 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from quadrant_lstm.config.command import command
 from quadrant_lstm.dashboard.palette import GREY, RIGHT, SCALE, WIDTH, as_png, new_figure, style
-from quadrant_lstm.data.orderings import spelled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import after_steps
 from quadrant_lstm.run.folder import PROVENANCE
 from quadrant_lstm.sweep.groups import Group, grouped
-from quadrant_lstm.sweep.jobs import find_sweep, read_jobs, swept
+from quadrant_lstm.sweep.jobs import find_sweep, read_jobs, readable, swept
 from quadrant_lstm.sweep.pictures import error
 
 MEASURED = ("test/accuracy", *after_steps("test"))
@@ -32,11 +30,9 @@ def label(group: Group) -> str:
 
 
 def short(key: str, value: str) -> str:
-    """data.orderings=[[1,2,3,4],[4,3,2,1]] -> 1234 4321; model.recurrent=lstm -> lstm; lists of many: how many."""
-    if key.endswith("orderings"):
-        names = [spelled(ordering) for ordering in ast.literal_eval(value)]
-        return " ".join(names) if len(names) <= 4 else f"{len(names)} orderings"
-    return value if key == "model.recurrent" else f"{key.rpartition('.')[2]}={value}"
+    """data.orderings=[[1,2,3,4],[4,3,2,1]] -> 1234 4321; model.recurrent=lstm -> lstm."""
+    name = key.rpartition(".")[2]
+    return readable(value) if name == "recurrent" or name.endswith("orderings") else f"{name}={value}"
 
 
 def percent(group: Group, name: str) -> str:

@@ -1,9 +1,11 @@
+import itertools
 import json
 
 import pytest
 
 from quadrant_lstm.sweep.groups import grouped, spread
-from quadrant_lstm.sweep.jobs import jobs
+from quadrant_lstm.sweep.jobs import jobs, readable
+from quadrant_lstm.sweep.pictures import as_svg, draw_curves, draw_effects
 from quadrant_lstm.sweep.report import table
 
 RESULTS = {"test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4, "samples_per_second": 5.0}
@@ -38,6 +40,34 @@ def test_groups_are_ranked_by_their_mean_over_seeds(four_jobs):
     groups = grouped(four_jobs)
     assert [group.swept for group in groups] == [{"a": "2"}, {"a": "1"}]
     assert [group.spread("val/accuracy").mean for group in groups] == pytest.approx([0.8, 0.6])
+
+
+def written(orderings):
+    return str([list(ordering) for ordering in orderings]).replace(" ", "")
+
+
+def test_values_are_written_as_people_read_them():
+    assert [readable(value) for value in ("0.0031622776601683794", "0.25", "lstm", "[32,32]", "[[16],[32]]")] == [
+        "0.003162", "0.25", "lstm", "[32,32]", "[[16],[32]]",
+    ]  # fmt: skip
+    assert readable("[[1,2,3,4]]") == "1234"
+    assert readable("[[1,2,3,4],[4,3,2,1],[1,3,2,4],[4,2,3,1]]") == "1234 4321 1324 4231"
+    assert readable(written(itertools.permutations((1, 2, 3, 4)))) == "24 orderings"
+
+
+@pytest.mark.filterwarnings("error")  # matplotlib's, where labels leave no room for what they label
+def test_the_pictures_of_a_sweep_over_many_orderings_have_room_for_their_labels(tmp_path):
+    every = list(itertools.permutations((1, 2, 3, 4)))
+    values = [written(every[:number]) for number in (1, 4, 12, 20)]
+    found = jobs(tmp_path, [[f"data.train_orderings={value}"] for value in values])
+    for job in found:
+        job.folder.mkdir()
+        (job.folder / "results.json").write_text(json.dumps(RESULTS | {"val/accuracy": 0.5, "test/accuracy": 0.5}))
+        (job.folder / "metrics.csv").write_text("epoch,val/accuracy\n1,0.4\n2,0.5\n")
+    effects = draw_effects(found)
+    labels = {label.get_text() for label in effects.axes[0].get_xticklabels()}
+    assert labels == {"1234", "1234 1243 1324 1342", "12 orderings", "20 orderings"}
+    assert as_svg(effects) and as_svg(draw_curves(grouped(found)))
 
 
 def test_the_table_has_a_row_a_job_with_its_error(four_jobs):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quadrant_lstm.run.folder import METRICS, read_rows
-from quadrant_lstm.sweep.jobs import Job, rounded
+from quadrant_lstm.sweep.jobs import Job, readable
 
 # The 0.975 quantile of Student's t, for 1, 2, ... degrees of freedom; 1.96 beyond.
 T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
@@ -43,7 +43,7 @@ class Group:
         self.results = {job.number: results for job in jobs if (results := job.results())}
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={rounded(value)}" for key, value in self.swept.items()) or "all"
+        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or "all"
 
     def spread(self, name: str) -> Spread | None:
         values = [results[name] for results in self.results.values()]

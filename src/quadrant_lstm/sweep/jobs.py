@@ -39,7 +39,7 @@ class Job:
     swept: dict[str, str]
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={rounded(value)}" for key, value in self.swept.items())
+        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items())
 
     def results(self) -> dict[str, Any] | None:
         """None before it is done."""
@@ -57,9 +57,14 @@ class Job:
         return errors[-1] if errors else None
 
 
-def rounded(value: str) -> str:
-    """As people read it: a number that was drawn has 16 digits."""
-    return f"{float(value):.4g}" if re.fullmatch(r"-?\d+\.\d{5,}|-?\d\.?\d*e-?\d+", value) else value
+def readable(value: str) -> str:
+    """As people read it: a number that was drawn has 16 digits, a list of 20 orderings 180."""
+    if re.fullmatch(r"-?\d+\.\d{5,}|-?\d\.?\d*e-?\d+", value):
+        return f"{float(value):.4g}"
+    if re.fullmatch(r"\[\[[1-4](,[1-4]){3}\](,\[[1-4](,[1-4]){3}\])*\]", value):
+        orderings = value.replace(",", "").strip("[]").split("][")
+        return " ".join(orderings) if len(orderings) <= 4 else f"{len(orderings)} orderings"
+    return value
 
 
 def assigned_by(overrides: Iterable[str]) -> dict[str, str]:

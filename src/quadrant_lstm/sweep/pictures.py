@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from quadrant_lstm.dashboard.palette import GROUP_COLOURS, new_figure
 from quadrant_lstm.sweep.groups import Group, spread
-from quadrant_lstm.sweep.jobs import Job, as_number
+from quadrant_lstm.sweep.jobs import Job, as_number, readable
 
 MOST_VALUES = 6  # of a key, that are shown one by one
 PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
@@ -19,7 +20,7 @@ PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
 
 def draw_curves(groups: Sequence[Group]) -> Figure:
     """The validation error of each group by epoch; the best in colour, the others grey."""
-    figure = new_figure(9, 4.5)
+    figure = new_figure(9.0, 4.5)
     axes = figure.subplots()
     for rank, group in reversed(list(enumerate(groups))):
         curve = group.curve()
@@ -83,7 +84,11 @@ def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
         axes.plot(offsets, values[value], "o", color="#999999", markersize=3, alpha=0.7)
         mean = spread(values[value])
         axes.errorbar(at, mean.mean, yerr=mean.half or 0, fmt="o", color=GROUP_COLOURS[0], capsize=3)
-    axes.set_xticks(range(len(ordered)), ordered, rotation=30 if max(map(len, ordered)) > 8 else 0)
+    labels = list(map(readable, ordered))
+    slanted: dict[str, Any] = (
+        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 8 else {}
+    )
+    axes.set_xticks(range(len(ordered)), labels, **slanted)
     axes.set_xlim(-0.5, len(ordered) - 0.3)
 
 
@@ -97,7 +102,7 @@ def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
 
 def draw_search(jobs: Sequence[Job]) -> Figure:
     """The validation error of each trial, and the lowest so far."""
-    figure = new_figure(9, 3.5)
+    figure = new_figure(9.0, 3.5)
     axes = figure.subplots()
     found = [(job.number, error(results["val/accuracy"]), results) for job in jobs if (results := job.results())]
     for pruned, label in ((False, "trial"), (True, "pruned trial")):

@@ -18,7 +18,7 @@ from quadrant_lstm.run.build import build, build_data, build_network
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.quiet import quiet_lightning
-from quadrant_lstm.sweep.jobs import Job, rounded
+from quadrant_lstm.sweep.jobs import Job, readable
 from quadrant_lstm.sweep.table import short
 
 WARM_UP, TIMED = 2, 5  # steps of the probe
@@ -38,12 +38,12 @@ def plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str
             parameters, steps, epochs, seconds = estimate(compose(job), probed)
         except UserError as error:
             wrong.append(job)
-            rows.append([str(job.number), *map(rounded, job.swept.values()), f"cannot be: {error}"])
+            rows.append([str(job.number), *map(readable, job.swept.values()), f"cannot be: {error}"])
             continue
         state = "done" if job.results() else short(seconds)
         total += 0 if job.results() else seconds
         rows.append(
-            [str(job.number), *map(rounded, job.swept.values()), f"{parameters:,}", f"{steps:,}", str(epochs), state]
+            [str(job.number), *map(readable, job.swept.values()), f"{parameters:,}", f"{steps:,}", str(epochs), state]
         )
     last = f"{len(jobs)} jobs, about {short(total)} one after another; nothing was started"
     return "\n".join([*columns(rows), last]), wrong

@@ -15,7 +15,7 @@ from quadrant_lstm.model.geometry import after_steps
 from quadrant_lstm.run.console import say
 from quadrant_lstm.run.folder import write_whole
 from quadrant_lstm.sweep.groups import Group, grouped
-from quadrant_lstm.sweep.jobs import Job, is_search, read_jobs, rounded, swept, total
+from quadrant_lstm.sweep.jobs import Job, is_search, read_jobs, readable, swept, total
 
 RESULTS = ("val/accuracy", "test/accuracy", *after_steps("test"), "test/loss", "best_epoch", "epochs", "pruned",
            "seconds", "parameters", "samples_per_second")  # fmt: skip
@@ -132,7 +132,7 @@ def page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
             continue
         some = list(group.results.values())
         cells = [
-            rank, *map(rounded, group.swept.values()), len(some), epochs(some), group.spread("val/accuracy"),
+            rank, *map(readable, group.swept.values()), len(some), epochs(some), group.spread("val/accuracy"),
             group.spread("test/accuracy"), f"{some[0]['parameters']:,}",
             f"{statistics.mean(one['seconds'] for one in some):.0f}",
         ]  # fmt: skip

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from quadrant_lstm.run.console import say
-from quadrant_lstm.sweep.jobs import Job, rounded
+from quadrant_lstm.sweep.jobs import Job, readable
 
 WAITS, RUNS, DONE, PRUNED, FAILED = "waits", "runs", "done", "pruned", "failed"
 STYLES = {WAITS: "dim", RUNS: "bold", DONE: "green", PRUNED: "yellow", FAILED: "red"}
@@ -104,7 +104,7 @@ class JobTable:
                 left = short((time.monotonic() - start) / (done - before) * (epochs - done))
         elif state in (DONE, PRUNED) and (results := job.results()):
             accuracy = f"{results['val/accuracy']:.4f}"
-        return [str(job.number), *map(rounded, job.swept.values()), state, epoch, accuracy, left]
+        return [str(job.number), *map(readable, job.swept.values()), state, epoch, accuracy, left]
 
     def left(self) -> str:
         states = list(self.states.values())
