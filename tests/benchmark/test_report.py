@@ -10,7 +10,7 @@ def measured() -> dict[str, Rounds]:
         "infer 512": peers,
         "peak 64": peers,
         "peak 512": peers,
-        "epoch": Rounds({KERAS: [120.0], "python train.py": [10.0]}),
+        "epoch": Rounds({f"{KERAS}, fit": [120.0], f"{PLAIN}, a loop": [80.0], "python train.py": [10.0]}),
         "rate": Rounds(fp32=[400.0]),
         "share": Rounds(fp32=[6.0]),
         "growth": Rounds(fp32=[0.0]),
@@ -29,7 +29,8 @@ def test_the_table_holds_each_figure_and_what_was_not_measured():
     assert "| ours, fp32 | 20.0 (20.0 to 20.0) | 10.0 | 20 (20 to 20) | 20 (20 to 20) | 10.0 | 20 / 20 |" in text
     assert "| ours, fp32, against plain PyTorch, fp32, a step of 64 | 3.0 |" in text
     assert "| ours, fp32: a step with 8 orderings, against 4 | 1.5 |" in text
-    assert "| python train.py against Keras, TensorFlow, an epoch | 12.0 |" in text
+    assert "| python train.py against Keras, TensorFlow, fit, an epoch | 12.0 |" in text
+    assert "| python train.py against plain PyTorch, fp32, a loop, an epoch | 8.0 |" in text
     assert "a step of 64 (2.00 GFLOP) | 25 % |" in text  # 2 GFLOP in 20 ms are 100 GFLOP/s of 400
     assert text.endswith("Not measured: a GPU: torch finds none.")
 
@@ -38,6 +39,7 @@ def test_without_keras_its_cells_stay_empty():
     figures = measured()
     for name in figures.values():
         name.pop(KERAS, None)
+        name.pop(f"{KERAS}, fit", None)
     assert "| ours, fp32 | 20.0 (20.0 to 20.0) |  | 20" in table(figures, [], {"step 64": 2.0})
 
 

@@ -21,7 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from quadrant_lstm.benchmark.peers import PEERS, Torch, ours
-from quadrant_lstm.benchmark.report import EPOCH, KERAS, Rounds, picture, table
+from quadrant_lstm.benchmark.report import EPOCH, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Failed, Worker
 from quadrant_lstm.config.command import command
 from quadrant_lstm.errors import UserError
@@ -105,9 +105,9 @@ def measure_round(workers: dict[str, Worker], measured: dict[str, Rounds], steps
 
 def measure_epochs(workers: dict[str, Worker], measured: dict[str, Rounds]) -> None:
     epochs = measured.setdefault("epoch", Rounds())
-    if KERAS in workers:
-        seconds = workers[KERAS].ask("train", 64, -(-EPOCH // 64))["seconds"]
-        epochs.setdefault(KERAS, []).append(seconds)
+    for label, (name, do) in WHOLE_EPOCHS.items():
+        if name in workers:
+            epochs.setdefault(label, []).append(workers[name].ask(do, 64, -(-EPOCH // 64))["seconds"])
     for kind in PRECISION:
         epochs.setdefault(TRAINED[kind], []).append(EPOCH / trained_images_per_second(PRECISION[kind]))
 

@@ -68,7 +68,7 @@ class Batches:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        return (self.data[indices] for indices in self.sampler)
+        return (tuple(tensor.index_select(0, indices) for tensor in self.data.tensors) for indices in self.sampler)
 
 
 def epoch_seed(seed: int, *stream: int) -> int:

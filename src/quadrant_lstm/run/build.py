@@ -18,9 +18,9 @@ from quadrant_lstm.run.checkpoint import WholeCheckpoints
 from quadrant_lstm.run.ema import EMA
 from quadrant_lstm.run.epoch_end import Best, EpochEnd
 from quadrant_lstm.run.finite import Finite
+from quadrant_lstm.run.idle import Unprofiled, skip_empty_hooks
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.reseed import Reseed
-from quadrant_lstm.run.unprofiled import Unprofiled
 from quadrant_lstm.sweep.jobs import is_trial
 from quadrant_lstm.sweep.pruning import Pruning
 
@@ -51,7 +51,9 @@ def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.M
 def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> Classifier:
     network = build_network(cfg, frame_shape, num_classes)
     optimizer, schedule = build("optimizer", cfg.optimizer), build("schedule", cfg.schedule)
-    return Classifier(network, optimizer, schedule, frame_shape, num_classes, cfg.label_smoothing)
+    classifier = Classifier(network, optimizer, schedule, frame_shape, num_classes, cfg.label_smoothing)
+    skip_empty_hooks(classifier)
+    return classifier
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
@@ -61,7 +63,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     """
     chosen = {name: list(build("trainer", cfg.trainer.get(name) or {}).values()) for name in ("logger", "callbacks")}
     others = OmegaConf.masked_copy(cfg.trainer, [str(key) for key in cfg.trainer if key not in ("logger", "callbacks")])
-    return build(
+    trainer: Any = build(
         "trainer",
         others,
         precision=resolve(cfg.trainer.precision, cfg.trainer.get("accelerator", "auto")),
@@ -78,3 +80,6 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
             Reseed(cfg.seed),
         ],
     )
+    for callback in trainer.callbacks:
+        skip_empty_hooks(callback)
+    return trainer

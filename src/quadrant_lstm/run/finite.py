@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
+from torch.linalg import vector_norm
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier, weights_of
@@ -15,12 +15,13 @@ from quadrant_lstm.model.classifier import Classifier, weights_of
 
 class Finite(pl.Callback):
     def __init__(self) -> None:
-        self.unchecked: list[tuple[Tensor, Tensor]] = []  # losses and norm of the gradient, of a few steps
+        self.unchecked: list[tuple[Tensor, Tensor]] = []  # of a few steps: losses, norms of each gradient
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
         losses: Tensor = module.seen["train"][-1][0]
-        norm = get_total_norm([one.grad for one in weights_of(optimizer) if one.grad is not None])
-        self.unchecked.append((losses, norm))
+        gradients = [weights.grad for weights in weights_of(optimizer) if weights.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients))
+        self.unchecked.append((losses, norms))
         logged = module.global_step % trainer.log_every_n_steps == 0
         if logged or self.can_look(module) or trainer.is_last_batch:
             # fp16 has an answer of its own: a gradient that is not finite makes its scaler skip the step
@@ -28,7 +29,7 @@ class Finite(pl.Callback):
                 self.check_steps(module)
             self.unchecked.clear()
         if logged:
-            points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": norm.item()}
+            points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": vector_norm(norms).item()}
             for logger in trainer.loggers:
                 logger.log_metrics(points, module.global_step)
 
@@ -41,10 +42,10 @@ class Finite(pl.Callback):
 
     def check_steps(self, module: Classifier) -> None:
         """The steps since it was called last."""
-        if not torch.stack([norm for _, norm in self.unchecked]).isfinite().all():
-            for ago, (losses, norm) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
+        if not torch.cat([norms for _, norms in self.unchecked]).isfinite().all():
+            for ago, (losses, norms) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
                 check_finite(module, "train", "loss", losses.mean(), ago)
-                check_finite(module, "train", "norm of the gradient", norm, ago)
+                check_finite(module, "train", "norm of the gradient", vector_norm(norms), ago)
 
 
 def check_finite(module: Classifier, stage: str, name: str, value: Tensor, steps_ago: int = 0) -> None:
