@@ -1,6 +1,6 @@
 """This machine -> how long the question's network takes here: ours, plain PyTorch, and Keras; and how near the limit.
 
-python -m pip install -e ".[bench]" && python -m quadrant_lstm.benchmark       in the project's root; half an hour
+python -m pip install -e ".[bench]" && python -m quadrant_lstm.benchmark       in the project's root; an hour
 
 Every peer is a process of its own; only one computes at a time, and in each round each has its turn, so that a noisy
 machine disturbs all alike. The first round warms up and is left out. Writes benchmark.md, .json and .png into --out.
@@ -25,10 +25,14 @@ from quadrant_lstm.benchmark.report import EPOCH, WHOLE_EPOCHS, Rounds, picture,
 from quadrant_lstm.benchmark.worker import Failed, Worker
 from quadrant_lstm.config.command import command
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.folder import last_epoch
+from quadrant_lstm.run.folder import RESULTS, last_epoch
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
-TRAINED = {kind: f"python train.py trainer.precision={precision}" for kind, precision in PRECISION.items()}
+TRAINED = (  # by train.py, a whole epoch
+    ("trainer.precision=32-true",),
+    ("trainer.precision=bf16-mixed",),
+    ("trainer.precision=bf16-mixed", "data.batch_size=512"),
+)
 
 
 def main() -> None:
@@ -53,6 +57,7 @@ def main() -> None:
             print(f"round {number}/{options.rounds}" if number else "warmed up", flush=True)
         for number in range(options.epochs):
             measure_epochs(workers, measured)
+            measure_fast(measured, seed=number + 1)
             print(f"epoch {number + 1}/{options.epochs}", flush=True)
     finally:
         for worker in workers.values():
@@ -61,7 +66,7 @@ def main() -> None:
         for _ in range(options.epochs):
             measure_trainer(kind, measured)
         print(f"the trainer's share, {kind}", flush=True)
-    for name in ("epoch", "share", "growth"):
+    for name in ("epoch", "fast", "share", "growth"):
         measured.setdefault(name, Rounds())
     if not torch.cuda.is_available():
         notes.append("a GPU: torch finds none")
@@ -108,18 +113,28 @@ def measure_epochs(workers: dict[str, Worker], measured: dict[str, Rounds]) -> N
     for label, (name, do) in WHOLE_EPOCHS.items():
         if name in workers:
             epochs.setdefault(label, []).append(workers[name].ask(do, 64, -(-EPOCH // 64))["seconds"])
-    for kind in PRECISION:
-        epochs.setdefault(TRAINED[kind], []).append(EPOCH / trained_images_per_second(PRECISION[kind]))
+    for overrides in TRAINED:
+        last, _ = trained(*overrides, "trainer.max_epochs=2")  # the first warms up
+        name = " ".join(["python train.py", *overrides])
+        epochs.setdefault(name, []).append(EPOCH / float(last["train/samples_per_second"]))
 
 
-def trained_images_per_second(precision: str) -> float:
-    """Of the second epoch of a run of train.py."""
+def measure_fast(measured: dict[str, Rounds], seed: int) -> None:
+    last, results = trained("experiment=fast", f"seed={seed}")
+    fast = measured.setdefault("fast", Rounds(seconds=[], accuracy=[]))
+    fast["seconds"].append(int(last["epoch"]) * float(last["train/epoch_seconds"]))
+    fast["accuracy"].append(100 * results["test/accuracy"])
+
+
+def trained(*overrides: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The last epoch and the results of a run of train.py."""
     with tempfile.TemporaryDirectory() as folder:
-        overrides = (f"trainer.precision={precision}", "trainer.max_epochs=2", f"hydra.run.dir={folder}/run")
-        subprocess.run([sys.executable, "train.py", *overrides], check=True, stdout=subprocess.DEVNULL)
-        row = last_epoch(Path(folder, "run"))
-        assert row
-        return float(row["train/samples_per_second"])
+        run = Path(folder, "run")
+        command = [sys.executable, "train.py", *overrides, f"hydra.run.dir={run}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        last = last_epoch(run)
+        assert last
+        return last, json.loads((run / RESULTS).read_text())
 
 
 def measure_trainer(kind: str, measured: dict[str, Rounds]) -> None:

@@ -51,10 +51,15 @@ def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]
     lines += ["", "| against | measured |", "|---|---|"]
     epochs, rates = measured["epoch"], measured["rate"]
     for name in epochs:
-        lines.append(f"| an epoch of 60,000 images, batch 64: {name} | {spread(epochs[name])} s |")
-    for name in (name for name in epochs if name not in WHOLE_EPOCHS):
+        batch = "" if "batch_size" in name else ", batch 64"
+        lines.append(f"| an epoch of 60,000 images{batch}: {name} | {spread(epochs[name])} s |")
+    for name in (name for name in epochs if name not in WHOLE_EPOCHS and "batch_size" not in name):
         for peer in (peer for peer in WHOLE_EPOCHS if peer in epochs):
             lines.append(f"| {name} against {peer}, an epoch | {times(epochs.ratio(peer, name))} |")
+    if fast := measured["fast"]:
+        name = f"python train.py experiment=fast, seed 1 to {len(fast['seconds'])}"
+        lines.append(f"| {name}: test accuracy | {spread(fast['accuracy'], 2)} % |")
+        lines.append(f"| {name}: its epochs, as long as the last | {spread(fast['seconds'])} s |")
     for name in (OURS, BF16):
         lines.append(f"| {name}, against {PLAIN}, a step of 64 | {times(step.ratio(PLAIN, name))} |")
         for number in (8, 24):
