@@ -68,6 +68,8 @@ def main() -> None:
         print(f"the trainer's share, {kind}", flush=True)
     for name in ("epoch", "fast", "share", "growth"):
         measured.setdefault(name, Rounds())
+    if not options.epochs:
+        notes.append("whole epochs, experiment=fast and the trainer's share: --epochs is 0")
     if not torch.cuda.is_available():
         notes.append("a GPU: torch finds none")
     write(options.out, measured, notes)
