@@ -28,10 +28,10 @@ def batches(frames, labels, size) -> DataLoader:
     return DataLoader(pairs, batch_size=None, collate_fn=tuple)
 
 
-def trainer(**options) -> Trainer:
+def trainer(logger=False, **options) -> Trainer:
     return Trainer(
         accelerator="cpu",
-        logger=False,
+        logger=logger,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
