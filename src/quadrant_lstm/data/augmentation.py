@@ -64,10 +64,10 @@ class Augmentation:
 
     def bends(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch height width 2"]:
         """How far the place in the image lies from where it would be, right and down."""
-        batch, _, *size = images.shape
-        points = 2 * torch.rand(batch, 2, BENDS, BENDS, device=images.device) - 1
-        points = points * points.new_tensor([2 * self.elastic / side for side in reversed(size)])[:, None, None]
-        return interpolate(points, size=size, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        batch, _, height, width = images.shape
+        right, down = (2 * torch.rand(batch, 2, BENDS, BENDS, device=images.device) - 1).unbind(1)
+        points = torch.stack([right * (2 * self.elastic / width), down * (2 * self.elastic / height)], dim=1)
+        return interpolate(points, size=(height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
     def erased(self, images: Shaped[Tensor, "batch channels height width"]) -> Shaped[Tensor, "batch 1 height width"]:
         batch, _, height, width = images.shape

@@ -135,7 +135,8 @@ class Classifier(LightningModule):
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Frees the gradients as soon as they are used, rather than after the next forward pass."""
         super().optimizer_step(*arguments, **options)
-        self.trainer.optimizers[0].zero_grad()
+        for weights in weights_of(self.trainer.optimizers[0]):
+            weights.grad = None
 
     def optimizer_zero_grad(self, *_: Any) -> None:
         """That is done."""

@@ -1,0 +1,62 @@
+"""On a CUDA device: what comes out is what comes out on a CPU, and a step never waits for the device."""
+
+import copy
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch.nn.functional import cross_entropy
+
+from quadrant_lstm.data.orderings import ORDERINGS, sequences
+from quadrant_lstm.model.network import CNNLSTM
+from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
+from tests.scripts import ROOT
+
+DEVICE = "cuda"
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")]
+
+
+@pytest.mark.parametrize("shared_tiles", [True, False])
+def test_losses_and_gradients_are_those_of_a_cpu(shared_tiles, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    network = CNNLSTM((1, 56, 14), 10, ORDERINGS, [32, 32], 3, 2, 0.0, "lstm", 5, 50, shared_tiles)
+    frames, labels = sequences(torch.rand(8, 1, 28, 28)), torch.arange(8)
+    losses, gradients = [], []
+    for device in ("cpu", DEVICE):
+        there = copy.deepcopy(network).to(device)
+        loss = cross_entropy(there(frames.to(device)), labels.to(device))
+        loss.backward()
+        losses.append(loss.detach().cpu())
+        gradients.append({name: weights.grad.cpu() for name, weights in there.named_parameters()})
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+class NeverWaits(pl.Callback):
+    """From the fourth step to the last but one, torch raises an error where the host waits for the device."""
+
+    steps = 0
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        assert batch[0].device.type == DEVICE
+        if 3 <= batch_idx < trainer.num_training_batches - 1:
+            torch.cuda.set_sync_debug_mode("error")
+            self.steps += 1
+
+    def on_train_batch_end(self, trainer, *_):
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("experiment", ["question", "fast"])
+def test_a_step_waits_for_nothing(experiment, tmp_path):
+    overrides = ["trainer.accelerator=gpu", "trainer.precision=bf16-mixed", "trainer.limit_train_batches=9",
+                 "trainer.limit_val_batches=1", "trainer.max_epochs=1", "trainer.logger=false",
+                 "~trainer.callbacks", "data.augmentation.elastic=1.0", "data.augmentation.erase=0.1"]  # fmt: skip
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"experiment={experiment}", *overrides])
+    data, trainer, callback = build_data(cfg), build_trainer(cfg, tmp_path), NeverWaits()
+    trainer.callbacks.append(callback)
+    trainer.fit(build_classifier(cfg, data.frame_shape, data.num_classes), datamodule=data)
+    assert callback.steps == 5
