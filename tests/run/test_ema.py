@@ -1,4 +1,5 @@
-import torch
+import pytest
+from torch import nn
 
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.ema import EMA
@@ -6,20 +7,29 @@ from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
 
+def one_number(value: float) -> nn.Module:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, value)
+    return module
+
+
 def test_the_average_forgets_its_start_soon_and_then_slowly():
-    averages, ema, by_hand = [torch.zeros(3)], EMA(0.99), 0.0
+    average, ema, by_hand = one_number(-1e6), EMA(0.99), 0.0
     for step in range(1, 1200):
-        ema.average(averages, [torch.full((3,), float(step))], step)
-        decay = min(0.99, (1 + step) / (10 + step))
+        ema.update(average, one_number(step), step)
+        decay = min(0.99, step / (9 + step)) if step > 1 else 0.0
         by_hand = decay * by_hand + (1 - decay) * step
-    torch.testing.assert_close(averages[0], torch.full((3,), by_hand))
-    assert 1199 - averages[0][0] < 101  # a memory of 1 / (1 - decay) steps
+    assert average.weight.item() == pytest.approx(by_hand)
+    assert 1199 - average.weight.item() < 101  # a memory of 1 / (1 - decay) steps
 
 
-def test_what_is_no_average_is_copied():
-    indices = [torch.arange(5)]
-    EMA(0.999).average(indices, [torch.arange(5)], 100)
-    assert indices[0].tolist() == [0, 1, 2, 3, 4]
+def test_batch_norm_statistics_are_averaged_and_its_count_is_copied():
+    average, module = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    module.running_mean.fill_(1.0)
+    module.num_batches_tracked.fill_(7)
+    EMA(0.75).update(average, module, 1000)
+    assert average.running_mean.tolist() == [0.25, 0.25, 0.25]
+    assert average.num_batches_tracked.item() == 7
 
 
 def test_the_average_is_what_is_saved_and_tested(tmp_path):
