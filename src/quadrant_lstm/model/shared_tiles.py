@@ -9,12 +9,20 @@ twelve. With two 3x3 convs and a 2x2 pool, of the 26 rows of a frame's feature m
     rows 5-6    from its last 4 rows and the first 4 of the second
     rows 7-11   from the second quadrant alone            and so on
 
-so 32 distinct rows an image are computed and gathered to the 104 of its four frames. The result is that of
-TimeDistributed, and so are the gradients. Sharing overlapping windows: Giusti et al. 2013 (arXiv 1302.1700), Li et al.
-2014 (1412.4526), Thom and Gritschneder 2017 (1508.06904).
+so 32 distinct rows an image are computed and gathered to the 104 of its four frames. Not piece by piece: what a tile
+holds on its edges is computed twice, so a quadrant is encoded together with a seam above and a seam below of its own,
+where there are such, and only what is left over by itself. The question's are
+
+    one tile of quadrant 1, between the last 4 rows of quadrant 4 and its first 4; one likewise of quadrant 2, one of 3
+    quadrant 4                  by itself: the seams that it has are in the tile of quadrant 1
+
+The result is that of TimeDistributed, and so are the gradients. Sharing overlapping windows: Giusti et al. 2013 (arXiv
+1302.1700), Li et al. 2014 (1412.4526), Thom and Gritschneder 2017 (1508.06904).
 """
 
+import collections
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -31,13 +39,12 @@ class CannotShare(Exception):
     """Says why rows of the feature maps are not those of single quadrants and pairs."""
 
 
+Seam = tuple[int, int]  # the quadrant above and the one below, counted from 0
+
+
 class Plan(NamedTuple):
-    quadrant_rows: int  # feature rows that a quadrant alone gives
-    seam_rows: int  # feature rows that a pair gives
-    upper: int  # the pair's image is the upper quadrant's rows from here on,
-    lower: int  # and the lower one's up to here
-    seams: list[tuple[int, int]]  # the distinct pairs, quadrants counted from 0
-    rows: list[list[int]]  # of each step, which distinct row comes where: quadrants first, then pairs
+    tiles: list[list[int]]  # of each, its rows, counted through the four quadrants; those of one height side by side
+    rows: list[list[int]]  # of each step, which row of the tiles' feature maps comes where
 
 
 def plan(orderings: Sequence[Sequence[int]], quadrant_height: int, encoder: nn.Sequential) -> Plan:
@@ -49,23 +56,56 @@ def plan(orderings: Sequence[Sequence[int]], quadrant_height: int, encoder: nn.S
         raise CannotShare(f"a feature sees {window} rows, more than the {quadrant_height} of a quadrant")
     if quadrant_height % jump:
         raise CannotShare(f"the pooling's {jump} rows do not divide the {quadrant_height} of a quadrant")
-    quadrant_rows = (quadrant_height - window) // jump + 1
-    seam_rows = quadrant_height // jump - quadrant_rows
-    seams: list[tuple[int, int]] = []
+    quadrant_rows = (quadrant_height - window) // jump + 1  # feature rows that a quadrant alone gives
+    seam_rows = quadrant_height // jump - quadrant_rows  # and a seam, which sees so many image rows of the two:
+    of_upper, of_lower = jump * seam_rows, window - jump
+
+    stacks = [[ordering[step] - 1 for ordering in orderings] for step in range(4)]
+    seams = list(dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack))) if seam_rows else []
+    between = quadrants_between_seams(seams)
+    own = {seam for both in between.values() for seam in both}
+
+    images = [list(range(start, start + quadrant_height)) for start in range(0, 4 * quadrant_height, quadrant_height)]
+    tiles: list[list[int]] = []
+    features: dict[int | Seam, list[int]] = {}  # of a quadrant or a seam
+    number = itertools.count()
+
+    def add(tile: list[int], *pieces: int | Seam) -> None:
+        tiles.append(tile)
+        for piece in pieces:
+            count = quadrant_rows if isinstance(piece, int) else seam_rows
+            features[piece] = list(itertools.islice(number, count))
+
+    for quadrant, (above, below) in between.items():
+        tile = images[above[0]][-of_upper:] + images[quadrant] + images[below[1]][:of_lower]
+        add(tile, above, quadrant, below)
+    for quadrant in range(4):
+        if quadrant not in between:
+            add(images[quadrant], quadrant)
+    for upper, lower in seams:
+        if (upper, lower) not in own:
+            add(images[upper][-of_upper:] + images[lower][:of_lower], (upper, lower))
+
     rows = []
-    for step in range(4):
-        stack = [ordering[step] - 1 for ordering in orderings]
-        mine: list[int] = []
-        for place, quadrant in enumerate(stack):
-            if place and seam_rows:
-                seam = (stack[place - 1], quadrant)
-                if seam not in seams:
-                    seams.append(seam)
-                first = 4 * quadrant_rows + seams.index(seam) * seam_rows
-                mine += range(first, first + seam_rows)
-            mine += range(quadrant * quadrant_rows, (quadrant + 1) * quadrant_rows)
-        rows.append(mine)
-    return Plan(quadrant_rows, seam_rows, jump * quadrant_rows, window - jump, seams, rows)
+    for stack in stacks:
+        shown = [stack[0], *(piece for seam in itertools.pairwise(stack) for piece in (seam, seam[1]))]
+        rows.append([row for piece in shown for row in features.get(piece, [])])
+    return Plan(tiles, rows)
+
+
+def quadrants_between_seams(seams: list[Seam], quadrant: int = 0) -> dict[int, tuple[Seam, Seam]]:
+    """Of this quadrant and those after it, as many as can have a seam above and a seam below that no other has."""
+    if quadrant == 4:
+        return {}
+    found = []
+    for above in seams:
+        for below in seams:
+            if above[1] == quadrant == below[0] and above != below:
+                others = [seam for seam in seams if seam not in (above, below)]
+                found.append({quadrant: (above, below)} | quadrants_between_seams(others, quadrant + 1))
+                if len(found[-1]) == 4 - quadrant:
+                    return found[-1]
+    return max([*found, quadrants_between_seams(seams, quadrant + 1)], key=len)
 
 
 def receptive_field(encoder: nn.Sequential) -> tuple[int, int]:
@@ -113,23 +153,25 @@ class SharedTiles(TimeDistributed):
     shares = True
     quadrants_in_frames: Tensor
     frames_in_quadrants: Tensor
-    seams_in_quadrants: Tensor
+    tiles_in_quadrants: Tensor
     frames_in_tiles: Tensor
     taken: Tensor
 
     def __init__(self, encoder: nn.Sequential, orderings: Sequence[Sequence[int]], quadrant_height: int):
         super().__init__(encoder)
-        self.plan = plan(orderings, quadrant_height, encoder)
+        tiles, in_steps = plan(orderings, quadrant_height, encoder)
+        heights = collections.Counter(map(len, tiles))
+        self.counts = list(heights.values())  # of the tiles of each height
+        self.sizes = [height * count for height, count in heights.items()]
         # What is made of which rows. Of an image: the quadrants', one below the other, and those of its four frames.
         rows = torch.arange(4 * quadrant_height).view(4, -1)
         frames = torch.cat([rows[ordering[step] - 1] for step in range(4) for ordering in orderings])
-        seams = [torch.cat([rows[a, self.plan.upper :], rows[b, : self.plan.lower]]) for a, b in self.plan.seams]
-        # Of their feature maps: the quadrants', then the seams', and those of the four frames.
-        maps = torch.tensor(self.plan.rows).flatten()
+        # Of their feature maps: the tiles', and those of the four frames.
+        maps = torch.tensor(in_steps).flatten()
         for name, indices in {
             "quadrants_in_frames": (frames == rows.view(-1, 1)).int().argmax(1),  # where each comes first
             "frames_in_quadrants": frames,
-            "seams_in_quadrants": torch.cat(seams) if seams else rows[:0].flatten(),
+            "tiles_in_quadrants": torch.tensor(list(itertools.chain(*tiles))),
             "frames_in_tiles": maps,
             "taken": (torch.arange(int(maps.max()) + 1).view(-1, 1) == maps).float(),
         }.items():
@@ -143,10 +185,9 @@ class SharedTiles(TimeDistributed):
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
         quadrants = stacks.index_select(1, self.quadrants_in_frames)
         self.check(stacks, quadrants)
-        maps = self.encode(quadrants, 4)
-        if self.plan.seams:
-            seams = quadrants.index_select(1, self.seams_in_quadrants)
-            maps = torch.cat([maps, self.encode(seams, len(self.plan.seams))], dim=1)
+        rows = self.tiles_in_quadrants.split(self.sizes)
+        tiles = [quadrants.index_select(1, of_height) for of_height in rows]
+        maps = torch.cat([self.encode(*each) for each in zip(tiles, self.counts, strict=True)], dim=1)
         return Rows.apply(maps, self.frames_in_tiles, self.taken).unflatten(1, (4, -1)).permute(0, 1, 4, 2, 3)
 
     def encode(
