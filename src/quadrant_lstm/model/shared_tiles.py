@@ -9,12 +9,13 @@ twelve. With two 3x3 convs and a 2x2 pool, of the 26 rows of a frame's feature m
     rows 5-6    from its last 4 rows and the first 4 of the second
     rows 7-11   from the second quadrant alone            and so on
 
-so 32 distinct rows an image are computed and gathered to the 104 of its four frames. Not piece by piece: what a tile
-holds on its edges is computed twice, so a quadrant is encoded together with a seam above and a seam below of its own,
-where there are such, and only what is left over by itself. The question's are
+so 32 distinct rows an image are computed and gathered to the 104 of its four frames. A quadrant and its seams see rows
+in common, and what the first convs make of these is computed once where they are encoded as one tile. So as many
+quadrants as can be are encoded between a seam above and a seam below that no other tile has, and what is left over by
+itself. In the question
 
-    one tile of quadrant 1, between the last 4 rows of quadrant 4 and its first 4; one likewise of quadrant 2, one of 3
-    quadrant 4                  by itself: the seams that it has are in the tile of quadrant 1
+    quadrants 1, 2, 3    are tiles of 22 rows: the last 4 of the quadrant above, their own 14, the first 4 of that below
+    quadrant 4           is one of 14: both of its seams are in the tile of quadrant 1
 
 The result is that of TimeDistributed, and so are the gradients. Sharing overlapping windows: Giusti et al. 2013 (arXiv
 1302.1700), Li et al. 2014 (1412.4526), Thom and Gritschneder 2017 (1508.06904).
