@@ -1,6 +1,5 @@
 """SharedTiles against TimeDistributed, which encodes every frame in full."""
 
-import itertools
 from collections import OrderedDict
 
 import hypothesis.strategies as st
@@ -10,60 +9,14 @@ from hypothesis import given, settings
 from torch import nn
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
-from quadrant_lstm.model.encoder import ConvEncoder
-from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles, in_full, plan, quadrants_between_seams
+from quadrant_lstm.model.shared_tiles import SharedTiles, in_full
+from quadrant_lstm.model.tile_plan import CannotShare
 from tests.model.test_network import question_network
-
-ALL_ORDERINGS = list(itertools.permutations((1, 2, 3, 4)))
+from tests.model.test_tile_plan import ALL_ORDERINGS
 
 
 def encoder(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict((f"layer{number}", layer) for number, layer in enumerate(layers)))
-
-
-def test_the_plan_of_the_question():
-    tiles, rows = plan(ORDERINGS, 14, ConvEncoder((1, 56, 14), [32, 32], 3, 2))
-    image = {number: list(range(14 * number - 14, 14 * number)) for number in (1, 2, 3, 4)}
-    # step 1 stacks 1, 4, 1, 4; step 2: 2, 3, 3, 2; step 3: 3, 2, 2, 3; step 4: 4, 1, 4, 1
-    expected = [
-        image[4][10:] + image[1] + image[4][:4],  # seam 41, quadrant 1, seam 14
-        image[3][10:] + image[2] + image[2][:4],
-        image[2][10:] + image[3] + image[3][:4],
-        image[4],  # its seams, 14 and 41, are in the tile of quadrant 1
-    ]
-    assert tiles == expected
-    seam_41, quadrant_1, seam_14, quadrant_4 = [0, 1], [2, 3, 4, 5, 6], [7, 8], [27, 28, 29, 30, 31]
-    assert rows[0] == quadrant_1 + seam_14 + quadrant_4 + seam_41 + quadrant_1 + seam_14 + quadrant_4
-    assert rows[3] == quadrant_4 + seam_41 + quadrant_1 + seam_14 + quadrant_4 + seam_41 + quadrant_1
-    assert {row for step in rows for row in step} == set(range(32))
-    assert sum(map(len, rows)) == 104
-
-
-def test_with_all_orderings_each_quadrant_lies_between_seams_and_four_are_left_over():
-    tiles, rows = plan(ALL_ORDERINGS, 14, ConvEncoder((1, 336, 14), [32, 32], 3, 2))
-    assert [len(tile) for tile in tiles] == 4 * [4 + 14 + 4] + 8 * [4 + 4]  # 16 seams: a step also repeats quadrants
-    assert {row for step in rows for row in step} == set(range(4 * 5 + 16 * 2))
-
-
-PAIRS = st.tuples(st.integers(0, 3), st.integers(0, 3))
-
-
-@settings(deadline=None)
-@given(st.lists(PAIRS, unique=True, max_size=8))
-def test_no_choice_of_seams_has_more_quadrants_between_two_of_their_own(seams):
-    def choices(quadrant):
-        above, below = ([seam for seam in seams if seam[side] == quadrant] for side in (1, 0))
-        return [(), *((one, other) for one in above for other in below if one != other)]
-
-    def used(chosen):
-        return [seam for both in chosen for seam in both]
-
-    every = itertools.product(*map(choices, range(4)))
-    most = max(len(used(chosen)) for chosen in every if len(used(chosen)) == len(set(used(chosen)))) / 2
-    found = quadrants_between_seams(seams)
-    assert len(found) == most
-    assert len(set(used(found.values()))) == 2 * most
-    assert all(above[1] == quadrant == below[0] for quadrant, (above, below) in found.items())
 
 
 @settings(deadline=None, max_examples=60)

@@ -5,12 +5,11 @@ import copy
 import lightning.pytorch as pl
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
 
-from quadrant_lstm.data.orderings import ORDERINGS, sequences
-from quadrant_lstm.model.network import CNNLSTM
-from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
+from quadrant_lstm.benchmark.trainer import config, fit
+from quadrant_lstm.data.orderings import sequences
+from tests.model.test_network import question_network
 from tests.scripts import ROOT
 
 DEVICE = "cuda"
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def test_losses_and_gradients_are_those_of_a_cpu(shared_tiles, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
-    network = CNNLSTM((1, 56, 14), 10, ORDERINGS, [32, 32], 3, 2, 0.0, "lstm", 5, 50, shared_tiles)
+    network = question_network(shared_tiles=shared_tiles, dropout=0.0)
     frames, labels = sequences(torch.rand(8, 1, 28, 28)), torch.arange(8)
     losses, gradients = [], []
     for device in ("cpu", DEVICE):
@@ -50,13 +49,11 @@ class NeverWaits(pl.Callback):
 
 
 @pytest.mark.parametrize("experiment", ["question", "fast"])
-def test_a_step_waits_for_nothing(experiment, tmp_path):
+def test_a_step_waits_for_nothing(experiment, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
     overrides = ["trainer.accelerator=gpu", "trainer.precision=bf16-mixed", "trainer.limit_train_batches=9",
-                 "trainer.limit_val_batches=1", "trainer.max_epochs=1", "trainer.logger=false",
-                 "~trainer.callbacks", "data.augmentation.elastic=1.0", "data.augmentation.erase=0.1"]  # fmt: skip
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [f"experiment={experiment}", *overrides])
-    data, trainer, callback = build_data(cfg), build_trainer(cfg, tmp_path), NeverWaits()
-    trainer.callbacks.append(callback)
-    trainer.fit(build_classifier(cfg, data.frame_shape, data.num_classes), datamodule=data)
+                 "trainer.max_epochs=1", "~trainer.callbacks", "data.augmentation.elastic=1.0",
+                 "data.augmentation.erase=0.1"]  # fmt: skip
+    callback = NeverWaits()
+    fit(config(str(tmp_path), f"experiment={experiment}", *overrides), str(tmp_path), callback)
     assert callback.steps == 5

@@ -133,7 +133,9 @@ class Classifier(LightningModule):
         return cast(Metric, self.metrics[name])
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Frees the gradients as soon as they are used, rather than after the next forward pass."""
+        """Frees the gradients as soon as they are used, rather than after the next forward pass; by hand, as the
+        optimizer's zero_grad takes a tenth of a millisecond more.
+        """
         super().optimizer_step(*arguments, **options)
         for weights in weights_of(self.trainer.optimizers[0]):
             weights.grad = None

@@ -17,7 +17,8 @@ from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.geometry import Shape
 from quadrant_lstm.model.initial import draw_as_keras
 from quadrant_lstm.model.recurrent import KINDS, FlattenMaps, LastStep, equal_units
-from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
+from quadrant_lstm.model.shared_tiles import SharedTiles
+from quadrant_lstm.model.tile_plan import CannotShare
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 log = logging.getLogger(__name__)
