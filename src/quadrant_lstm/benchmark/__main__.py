@@ -21,7 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from quadrant_lstm.benchmark.peers import PEERS, Torch, ours
-from quadrant_lstm.benchmark.report import EPOCH, WHOLE_EPOCHS, Rounds, picture, table
+from quadrant_lstm.benchmark.report import EPOCH, LOOPS, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Failed, Worker
 from quadrant_lstm.config.command import command
 from quadrant_lstm.errors import UserError
@@ -66,7 +66,7 @@ def main() -> None:
         for _ in range(options.epochs):
             measure_trainer(kind, measured)
         print(f"the trainer's share, {kind}", flush=True)
-    for name in ("epoch", "fast", "share", "growth"):
+    for name in ("epoch", "fast", "growth", *(f"share above {loop}" for loop in LOOPS)):
         measured.setdefault(name, Rounds())
     if not options.epochs:
         notes.append("whole epochs, experiment=fast and the trainer's share: --epochs is 0")
@@ -94,7 +94,7 @@ def measure_round(workers: dict[str, Worker], measured: dict[str, Rounds], steps
     for name, worker in workers.items():
         if name.startswith("matrix"):
             seconds = worker.ask("train", 0, 5)["seconds"]
-            note("rate", name.split(", ")[1], 2 * 4096**3 / seconds / 1e9)
+            note("rate", name, 2 * 4096**3 / seconds / 1e9)
             continue
         answer = worker.ask("train", 64, steps)
         note("train 64", name, 1000 * answer["seconds"] / steps)
@@ -143,10 +143,11 @@ def measure_trainer(kind: str, measured: dict[str, Rounds]) -> None:
     command = [sys.executable, "-m", "quadrant_lstm.benchmark.trainer", PRECISION[kind]]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     answer = json.loads(output.splitlines()[-1])
-    turns = Rounds({name: answer[name] for name in ("trainer", "bare loop")})
-    share = turns.ratio("trainer", "bare loop")
-    assert share
-    measured.setdefault("share", Rounds()).setdefault(kind, []).append(100 * (1 - 1 / share))
+    turns = Rounds({name: answer[name] for name in ("trainer", *LOOPS)})
+    for loop in LOOPS:
+        ratio = turns.ratio("trainer", loop)
+        assert ratio
+        measured.setdefault(f"share above {loop}", Rounds()).setdefault(kind, []).append(100 * (1 - 1 / ratio))
     resident = answer["resident"]
     measured.setdefault("growth", Rounds()).setdefault(kind, []).append((resident[-1] - resident[1]) / 1e6)
 
@@ -162,8 +163,10 @@ def flops() -> dict[str, float]:
 def machine() -> str:
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
+        lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+        about = {name.strip(): value.strip() for name, _, value in lines}
+        if about.keys() >= {"model name", "cpu family", "model"}:
+            cpu = "{model name} (family {cpu family}, model {model})".format(**about)
     capability = torch.backends.cpu.get_cpu_capability()
     card = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (

@@ -16,6 +16,10 @@ WHOLE_EPOCHS = {  # who takes one, and by what
     f"{KERAS}, train_on_batch": (KERAS, "train"),
     f"{PLAIN}, a loop": (PLAIN, "train"),
 }
+LOOPS = {  # of benchmark/trainer.py, without Lightning and Hydra
+    "bare": "a bare loop",
+    "checked": "a loop that keeps and checks the same: Lightning and Hydra",
+}
 
 
 class Rounds(dict[str, list[float]]):
@@ -66,16 +70,17 @@ def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]
             more = step.ratio(f"{name}, {number} orderings", name)
             lines.append(f"| {name}: a step with {number} orderings, against 4 | {times(more)} |")
         kind = name.split(", ")[1]
-        if rates.get(kind):
-            reached = gflop["step 64"] / step.median(name) * 1000  # GFLOP/s
+        reached = gflop["step 64"] / step.median(name) * 1000  # GFLOP/s
+        for rate in (rate for rate in rates if rate.endswith(kind)):
+            what = f"{rate.split(', ')[0]} ({spread(rates[rate], 0)} GFLOP/s)"
+            share = f"{100 * reached / rates.median(rate):.0f} %"
             lines.append(
-                f"| {name}: share of the rate of matrix products ({spread(rates[kind], 0)} GFLOP/s), a step of 64 "
-                f"({gflop['step 64']:.2f} GFLOP) | {100 * reached / rates.median(kind):.0f} % |"
+                f"| {name}: share of the rate of {what}, a step of 64 ({gflop['step 64']:.2f} GFLOP) | {share} |"
             )
-        share, growth = measured["share"].get(kind), measured["growth"].get(kind)
-        if share:
-            lines.append(f"| {name}: Lightning's and Hydra's share of an epoch | {spread(share)} % |")
-        if growth:
+        for loop, words in LOOPS.items():
+            if above := measured[f"share above {loop}"].get(kind):
+                lines.append(f"| {name}: share of an epoch's steps above {words} | {spread(above)} % |")
+        if growth := measured["growth"].get(kind):
             lines.append(f"| {name}: growth of memory from epoch 2 to epoch 10 | {max(growth):.0f} MB |")
     return "\n".join([*lines, *(f"\nNot measured: {note}." for note in notes)])
 

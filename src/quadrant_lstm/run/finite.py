@@ -19,10 +19,7 @@ class Finite(pl.Callback):
         self.unchecked: list[tuple[Tensor, Tensor]] = []  # of a few steps: losses, norms of each gradient
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
-        losses: Tensor = module.seen["train"][-1][0]
-        gradients = [weights.grad for weights in weights_of(optimizer) if weights.grad is not None]
-        norms = torch.stack(torch._foreach_norm(gradients))
-        self.unchecked.append((losses, norms))
+        losses, norms = self.note(module, optimizer)
         logged = module.global_step % trainer.log_every_n_steps == 0
         if logged or self.can_look(module) or trainer.is_last_batch:
             # fp16 has an answer of its own: a gradient that is not finite makes its scaler skip the step
@@ -37,12 +34,18 @@ class Finite(pl.Callback):
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         check_finite(module, "val", "loss", torch.cat([losses for losses, *_ in module.seen["val"]]).mean())
 
+    def note(self, module: Classifier, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
+        """Of the step whose gradients are there."""
+        gradients = [weights.grad for weights in weights_of(optimizer) if weights.grad is not None]
+        self.unchecked.append((module.seen["train"][-1][0], torch.stack(torch._foreach_norm(gradients))))
+        return self.unchecked[-1]
+
     def can_look(self, module: Classifier) -> bool:
         """At a value on the device, without waiting for what is in its queue."""
         return module.device.type == "cpu"
 
     def check_steps(self, module: Classifier) -> None:
-        """The steps since it was called last."""
+        """Those that are noted."""
         if not math.isfinite(sum(norms.sum() for _, norms in self.unchecked)):
             for ago, (losses, norms) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
                 check_finite(module, "train", "loss", losses.mean(), ago)
