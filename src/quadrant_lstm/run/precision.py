@@ -1,7 +1,7 @@
 """trainer.precision -> the one to train in.
 
 `auto` is bf16-mixed where that was measured to be faster: on CPUs that multiply bf16, by tiles (AMX on an Intel Xeon:
-11 ms a step of the question's network against 19) or by vectors (AVX-512 on an AMD EPYC: 19 against 28; both in
+11 ms a step of the question's network against 19) or by vectors (AVX-512 on an AMD EPYC: 9 against 14; both in
 docs/benchmark). Elsewhere nothing was measured, and it is 32-true.
 """
 
