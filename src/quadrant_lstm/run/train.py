@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from torch.distributed import destroy_process_group
 
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.hyperparameters import hyperparameters, write_hyperparameters
@@ -52,7 +53,10 @@ def train(cfg: DictConfig) -> float:
         launch(trainer.num_devices, folder)
         return stored(folder)
     with held(folder) if trainer.is_global_zero else contextlib.nullcontext():
-        return fit_and_test(cfg, folder, trainer, classifier, data)
+        accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
+    if trainer.world_size > 1:
+        destroy_process_group()  # left to the end of the process, its threads abort it now and then
+    return accuracy
 
 
 def fit_and_test(
