@@ -70,8 +70,8 @@ def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]
             more = step.ratio(f"{name}, {number} orderings", name)
             lines.append(f"| {name}: a step with {number} orderings, against 4 | {times(more)} |")
         kind = name.split(", ")[1]
-        reached = gflop["step 64"] / step.median(name) * 1000  # GFLOP/s
         for rate in (rate for rate in rates if rate.endswith(kind)):
+            reached = gflop["step 64"] / step.median(name) * 1000  # GFLOP/s
             what = f"{rate.split(', ')[0]} ({spread(rates[rate], 0)} GFLOP/s)"
             share = f"{100 * reached / rates.median(rate):.0f} %"
             lines.append(
