@@ -97,7 +97,7 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(kills, tmp_path, record_figu
 
 
 ALONE, SWEEP = ("trainer=default",), ("-m", "seed=1,2")
-PROCESSES = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+PROCESSES = ("trainer.accelerator=cpu", "trainer.devices=2")
 
 
 @pytest.mark.parametrize(

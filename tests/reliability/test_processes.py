@@ -13,7 +13,7 @@ from quadrant_lstm.run.evaluate import evaluate
 from tests.conftest import TINY, left_behind, run_folder, write_idx_folder
 from tests.scripts import Script, script
 
-CPU = ("trainer=ddp", "trainer.accelerator=cpu")
+CPU = ("trainer.accelerator=cpu",)
 
 
 @pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.reliability), 3])
@@ -46,6 +46,12 @@ def test_two_processes_at_half_the_batch_follow_one(tmp_path, record_figure):
     apart = max((one["state_dict"][name] - two["state_dict"][name]).abs().max().item() for name in one["state_dict"])
     record_figure(f"two processes are within {apart:.0e} of one after 50 steps")
     assert apart < 1e-5
+
+
+def test_two_devices_need_no_other_word(tmp_path):
+    done = script("train.py", "trainer=smoke", *CPU, "trainer.devices=2", "~trainer.callbacks.dashboard", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run_folder(tmp_path) / "results.json").read_text())["test/images"] == 2 * 2 * 64
 
 
 def children(pid: int) -> list[int]:

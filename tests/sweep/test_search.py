@@ -111,7 +111,7 @@ def test_a_trial_that_fails_is_told_as_failed_and_the_search_goes_on(tmp_path):
 
 def test_a_search_on_two_processes_has_a_folder_a_trial_and_prunes_in_both(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=400)
-    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra.sweeper.n_trials=3",
+    two = ("trainer.accelerator=cpu", "trainer.devices=2", "hydra.sweeper.n_trials=3",
            "hydra.sweeper.pruner.n_startup_trials=1", "hydra.sweeper.pruner.n_warmup_steps=1")  # fmt: skip
     done = script("train.py", *SEARCH, *two, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

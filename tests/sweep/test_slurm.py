@@ -114,7 +114,7 @@ def test_jobs_in_the_queue_are_followed_and_not_handed_in_twice(tmp_path):
 
 
 def test_two_tasks_train_one_network(tmp_path):
-    two = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    two = ("trainer.accelerator=cpu", "trainer.devices=2")
     done = script("train.py", *SWEEP, *two, "data.batch_size=8", "seed=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     run = sweep_folder(tmp_path) / "0"
@@ -141,7 +141,7 @@ def test_what_slurm_refuses_is_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("hydra.launcher: sbatch refuses the jobs (")
     assert done.stderr.count("\n") == 1
-    done = script("train.py", *SWEEP, "seed=1,2", "trainer=ddp", cwd=tmp_path)
+    done = script("train.py", *SWEEP, "seed=1,2", "trainer.devices=auto", cwd=tmp_path)
     assert done.stderr.startswith(
         "hydra.launcher.tasks_per_node: 'auto' is not a number; SLURM needs one before the job"
     )

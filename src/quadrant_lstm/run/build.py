@@ -63,6 +63,8 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     """
     chosen = {name: list(build("trainer", cfg.trainer.get(name) or {}).values()) for name in ("logger", "callbacks")}
     others = OmegaConf.masked_copy(cfg.trainer, [str(key) for key in cfg.trainer if key not in ("logger", "callbacks")])
+    if isinstance(others.get("strategy"), DictConfig) and num_processes(cfg) == 1:
+        others.strategy = "auto"
     trainer: Any = build(
         "trainer",
         others,
@@ -83,3 +85,9 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     for callback in trainer.callbacks:
         skip_empty_hooks(callback)
     return trainer
+
+
+def num_processes(cfg: DictConfig) -> int:
+    """One per device, as Lightning counts the devices of trainer.devices and trainer.num_nodes."""
+    where = OmegaConf.masked_copy(cfg.trainer, ["_target_", "accelerator", "devices", "num_nodes"])
+    return build("trainer", where, logger=False, enable_checkpointing=False, enable_progress_bar=False).world_size
