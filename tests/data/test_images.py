@@ -96,6 +96,7 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (IMAGES, rewrite((200, 7, 8)), "images of 7 x 8; quadrants need an even height and width"),
         (LABELS, rewrite((199,)), "199 labels for the 200 images of train-images-idx3-ubyte; there must be one an"),
         ("t10k-images-idx3-ubyte", rewrite((70, 6, 8)), "images of 6 x 8, but those of training are 8 x 8"),
+        (LABELS, rewrite((200,), 1), "every label is 1; a classifier needs images of at least two classes"),
         ("t10k-labels-idx1-ubyte", rewrite((70,), 9), "label 9 is out of range: training's labels end at 2"),
     ],
 )

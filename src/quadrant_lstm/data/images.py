@@ -118,7 +118,11 @@ def load_idx_folder(folder: Path) -> Images:
             f"{files['test_images']}: images of {test_height} x {test_width}, but those of training are "
             f"{height} x {width}; make them equal."
         )
-    highest = int(arrays["train_labels"].max())
+    lowest, highest = int(arrays["train_labels"].min()), int(arrays["train_labels"].max())
+    if lowest == highest:
+        raise UserError(
+            f"{files['train_labels']}: every label is {lowest}; a classifier needs images of at least two classes."
+        )
     if (wrong := int(arrays["test_labels"].max())) > highest:
         raise UserError(
             f"{files['test_labels']}: label {wrong} is out of range: training's labels end at {highest}; "
