@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from quadrant_lstm.sweep.groups import grouped, spread
+from quadrant_lstm.sweep.groups import Mean, grouped
 from quadrant_lstm.sweep.jobs import jobs, readable
 from quadrant_lstm.sweep.pictures import as_svg, draw_curves, draw_effects
 from quadrant_lstm.sweep.report import table
@@ -12,12 +12,21 @@ RESULTS = {"test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "para
 
 
 def test_an_interval_is_students():
-    two = spread([0.9, 1.0])
-    assert two.mean == pytest.approx(0.95)
-    assert two.half == pytest.approx(12.706 * 0.05)  # the standard deviation over the root of 2 is 0.05
-    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]).half == pytest.approx(2.776 * (2.5 / 5) ** 0.5)
-    assert spread([0.5]).half is None
-    assert str(spread([0.5])) == "50.00%"
+    five = Mean((0.1, 0.2, 0.3, 0.4, 0.5))
+    half = 2.776 * (0.025 / 5) ** 0.5  # 0.025 is the variance
+    assert five.interval == pytest.approx((0.3 - half, 0.3 + half))
+    assert str(Mean((0.5, 0.51, 0.52))) == "51.00% (48.52 to 53.48)"
+
+
+def test_fewer_than_three_runs_show_their_values():
+    assert Mean((0.2582, 0.2808)).interval is None
+    assert str(Mean((0.2582, 0.2808))) == "25.82%, 28.08%"
+    assert str(Mean((0.5,))) == "50.00%"
+
+
+def test_an_interval_stays_between_0_and_100_percent():
+    assert Mean((0.999, 0.99, 1.0)).interval[1] == 1.0
+    assert Mean((0.0, 0.01, 0.001)).interval[0] == 0.0
 
 
 @pytest.fixture
@@ -39,7 +48,7 @@ def test_only_what_differs_is_swept(four_jobs):
 def test_groups_are_ranked_by_their_mean_over_seeds(four_jobs):
     groups = grouped(four_jobs)
     assert [group.swept for group in groups] == [{"a": "2"}, {"a": "1"}]
-    assert [group.spread("val/accuracy").mean for group in groups] == pytest.approx([0.8, 0.6])
+    assert [group.over_runs("val/accuracy").mean for group in groups] == pytest.approx([0.8, 0.6])
 
 
 def written(orderings):

@@ -1,7 +1,4 @@
-"""A sweep's jobs -> groups that differ in the seed only, with means and intervals, ranked by val/accuracy.
-
-An interval is 95 % of the mean, by Student's t. Imports no torch.
-"""
+"""A sweep's jobs -> groups that differ in the seed only, with means and intervals, ranked. Imports no torch."""
 
 import math
 import statistics
@@ -17,21 +14,31 @@ T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.20
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Of the mean: `half` is half of its 95 % interval, None for a single value."""
+class Mean:
+    """The mean of an accuracy over the runs of a group."""
 
-    mean: float
-    half: float | None
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.mean(self.values)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its 95 % confidence interval by Student's t, within 0 to 1; None for fewer than three runs."""
+        count = len(self.values)
+        if count < 3:
+            return None
+        quantile = T[count - 2] if count - 2 < len(T) else 1.96
+        half = quantile * statistics.stdev(self.values) / math.sqrt(count)
+        return max(0.0, self.mean - half), min(1.0, self.mean + half)
 
     def __str__(self) -> str:
-        return f"{self.mean:.2%}" + ("" if self.half is None else f" ± {100 * self.half:.2f}")
-
-
-def spread(values: Sequence[float]) -> Spread:
-    if len(values) < 2:
-        return Spread(values[0], None)
-    quantile = T[len(values) - 2] if len(values) - 2 < len(T) else 1.96
-    return Spread(statistics.mean(values), quantile * statistics.stdev(values) / math.sqrt(len(values)))
+        """The mean and its interval; the single values of fewer than three runs."""
+        if self.interval is None:
+            return ", ".join(f"{value:.2%}" for value in self.values)
+        low, high = self.interval
+        return f"{self.mean:.2%} ({100 * low:.2f} to {100 * high:.2f})"
 
 
 class Group:
@@ -45,9 +52,9 @@ class Group:
     def __str__(self) -> str:
         return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or "all"
 
-    def spread(self, name: str) -> Spread | None:
-        values = [results[name] for results in self.results.values()]
-        return spread(values) if values else None
+    def over_runs(self, name: str) -> Mean | None:
+        values = tuple(results[name] for results in self.results.values())
+        return Mean(values) if values else None
 
     def curve(self) -> dict[int, float]:
         """Epoch -> mean val/accuracy of the jobs that have done it."""
@@ -65,4 +72,4 @@ def grouped(jobs: Sequence[Job]) -> list[Group]:
     for job in jobs:
         found.setdefault(tuple((key, value) for key, value in job.swept.items() if key != "seed"), []).append(job)
     groups = [Group(some) for some in found.values()]
-    return sorted(groups, key=lambda group: -mean.mean if (mean := group.spread("val/accuracy")) else math.inf)
+    return sorted(groups, key=lambda group: -mean.mean if (mean := group.over_runs("val/accuracy")) else math.inf)

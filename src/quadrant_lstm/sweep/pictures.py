@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from quadrant_lstm.dashboard.palette import GROUP_COLOURS, new_figure
-from quadrant_lstm.sweep.groups import Group, spread
+from quadrant_lstm.sweep.groups import Group, Mean
 from quadrant_lstm.sweep.jobs import Job, as_number, readable
 
 MOST_VALUES = 6  # of a key, that are shown one by one
@@ -61,7 +61,7 @@ def draw_effects(jobs: Sequence[Job]) -> Figure:
         values: dict[str, list[float]] = {}
         for job in jobs:
             if job.number in results:
-                values.setdefault(job.swept.get(key, ""), []).append(100 * results[job.number])
+                values.setdefault(job.swept.get(key, ""), []).append(results[job.number])
         if len(values) > MOST_VALUES and all(place(value)[0] < math.inf for value in values):
             draw_scatter(axes, values)
         else:
@@ -81,9 +81,13 @@ def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
     ordered = sorted(values, key=place)
     for at, value in enumerate(ordered):
         offsets = [at + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
-        axes.plot(offsets, values[value], "o", color="#999999", markersize=3, alpha=0.7)
-        mean = spread(values[value])
-        axes.errorbar(at, mean.mean, yerr=mean.half or 0, fmt="o", color=GROUP_COLOURS[0], capsize=3)
+        axes.plot(
+            offsets, [100 * accuracy for accuracy in values[value]], "o", color="#999999", markersize=3, alpha=0.7
+        )
+        mean = Mean(tuple(values[value]))
+        low, high = mean.interval or (mean.mean, mean.mean)
+        whiskers = [[100 * (mean.mean - low)], [100 * (high - mean.mean)]]
+        axes.errorbar(at, 100 * mean.mean, yerr=whiskers, fmt="o", color=GROUP_COLOURS[0], capsize=3)
     labels = list(map(readable, ordered))
     slanted: dict[str, Any] = (
         {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 8 else {}
@@ -93,7 +97,7 @@ def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
 
 
 def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
-    points = [(float(value), accuracy) for value, some in values.items() for accuracy in some]
+    points = [(float(value), 100 * accuracy) for value, some in values.items() for accuracy in some]
     axes.plot(*zip(*points, strict=True), "o", color=GROUP_COLOURS[0], markersize=4, alpha=0.8)
     lowest, highest = min(points)[0], max(points)[0]
     if lowest > 0 and highest > 10 * lowest:

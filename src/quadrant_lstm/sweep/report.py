@@ -62,8 +62,8 @@ def last_screen(sweep: Path, jobs: Sequence[Job]) -> str:
     done, wanted = sum(job.results() is not None for job in jobs), total(sweep, jobs)
     best = grouped(jobs)[0] if jobs else None
     lines = []
-    if best and (val := best.spread("val/accuracy")):
-        lines.append(f"best           {best}  val/accuracy {val}  test/accuracy {best.spread('test/accuracy')}")
+    if best and (val := best.over_runs("val/accuracy")):
+        lines.append(f"best           {best}  val/accuracy {val}  test/accuracy {best.over_runs('test/accuracy')}")
     lines.append(f"sweep folder   {sweep}  ({done} of {wanted} jobs done)")
     lines.append(f"report         {sweep / 'sweep.html'}")
     if goes_on(sweep, jobs):
@@ -82,12 +82,16 @@ def table(groups: Sequence[Group]) -> str:
     """A row a job, the best group first."""
     text = io.StringIO(newline="")
     keys = list(groups[0].jobs[0].swept) if groups else []
-    over_seeds = ("val/accuracy mean", "val/accuracy 95 %", "test/accuracy mean", "test/accuracy 95 %")
+    over_seeds = [f"{name} {what}" for name in RESULTS[:2] for what in ("mean", "95 % low", "95 % high")]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["rank", "job", *keys, *RESULTS, *over_seeds, "error"])
     for rank, group in enumerate(groups, 1):
-        means = [group.spread(name) for name in RESULTS[:2]]
-        over = [shown(value) for mean in means for value in ((mean.mean, mean.half) if mean else (None, None))]
+        means = [group.over_runs(name) for name in RESULTS[:2]]
+        over = [
+            shown(value)
+            for mean in means
+            for value in ((mean.mean, *(mean.interval or (None, None))) if mean else (None, None, None))
+        ]
         for job in group.jobs:
             results: dict[str, Any] = group.results.get(job.number, {})
             error = "" if results else job.error() or ""
@@ -121,8 +125,9 @@ def page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(sweep.name)}</title>",
         f"<style>{STYLE}</style><h1>Sweep {html.escape(str(sweep))}</h1>",
         f"<p><code>python train.py -m {html.escape(shlex.join(swept(sweep)))}</code></p>",
-        f"<p>{done} of {wanted} jobs done. Ranked by <code>val/accuracy</code> of the best epoch, mean over seeds "
-        "± half of its 95 % interval; the test images are not used to rank.</p><table><tr>",
+        f"<p>{done} of {wanted} jobs done. Ranked by <code>val/accuracy</code> of the best epoch: mean over "
+        "seeds and its 95 % confidence interval, or the single values of fewer than three runs. The test images are "
+        "not used to rank.</p><table><tr>",
         *(f"<th>{html.escape(name)}</th>" for name in ("rank", *keys, "runs", "epochs", "val/accuracy", "test/accuracy",
                                                        "parameters", "seconds")),
         "</tr>",
@@ -132,8 +137,8 @@ def page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
             continue
         some = list(group.results.values())
         cells = [
-            rank, *map(readable, group.swept.values()), len(some), epochs(some), group.spread("val/accuracy"),
-            group.spread("test/accuracy"), f"{some[0]['parameters']:,}",
+            rank, *map(readable, group.swept.values()), len(some), epochs(some), group.over_runs("val/accuracy"),
+            group.over_runs("test/accuracy"), f"{some[0]['parameters']:,}",
             f"{statistics.mean(one['seconds'] for one in some):.0f}",
         ]  # fmt: skip
         row = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
