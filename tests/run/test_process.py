@@ -1,4 +1,5 @@
 import gc
+import platform
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from quadrant_lstm.run.process import cores_allowed, make_ready
+from tests.scripts import ROOT
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("200000 100000", 2), ("150000 100000", 2), ("5000 100000", 1)])
@@ -41,3 +43,21 @@ def test_nothing_stays_frozen_as_the_process_ends():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.split() == ["True", "0"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is set")
+def test_a_loaded_network_keeps_the_memory_it_needs(smoke_run):
+    """Left alone, the allocator maps the same pages anew for each batch."""
+    program = (
+        "import resource, sys, torch\n"
+        "from quadrant_lstm import load_run, sequences\n"
+        "network, cfg = load_run(sys.argv[1])\n"
+        "frames = sequences(torch.rand(512, 1, 28, 28), cfg.data.orderings)\n"
+        "with torch.inference_mode():\n"
+        "    for batch in range(8):\n"
+        "        if batch == 3: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "        network(frames)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, smoke_run], cwd=ROOT, capture_output=True, text=True)
+    assert int(done.stdout) < 1000, done.stderr

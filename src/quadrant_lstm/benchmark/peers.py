@@ -40,9 +40,9 @@ class Plain(nn.Module):
 
 def ours(num_orderings: int) -> nn.Module:
     from quadrant_lstm.model.network import CNNLSTM
-    from quadrant_lstm.run.process import make_ready
+    from quadrant_lstm.run.process import set_up_cpu
 
-    make_ready()  # as train.py does
+    set_up_cpu()  # as load_run does
     return CNNLSTM((1, 14 * num_orderings, 14), 10, ALL_ORDERINGS[:num_orderings] if num_orderings != 4 else ORDERINGS,
                    [32, 32], 3, 2, 0.25, "lstm", 5, 50, shared_tiles=True)  # fmt: skip
 

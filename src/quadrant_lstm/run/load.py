@@ -11,6 +11,7 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_classifier
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.folder import BEST, CONFIG, find_run
+from quadrant_lstm.run.process import set_up_cpu
 
 
 def load_run(path: str | Path) -> tuple[nn.Module, DictConfig]:
@@ -19,6 +20,7 @@ def load_run(path: str | Path) -> tuple[nn.Module, DictConfig]:
         network, cfg = load_run("outputs/2026-11-24/23-59-05")
         logits = network(sequences(images, cfg.data.orderings))    # images: float in [0, 1]
 
+    Sets glibc's allocator and torch's threads so that the process computes as fast as the benchmark (run/process.py).
     Raises UserError if the folder holds no run, or no epoch has finished.
     """
     classifier, cfg = load_classifier(find_run(str(path)))
@@ -26,6 +28,7 @@ def load_run(path: str | Path) -> tuple[nn.Module, DictConfig]:
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, DictConfig]:
+    set_up_cpu()
     cfg = read_config(folder / CONFIG)
     checkpoint = read_checkpoint(folder / BEST)
     try:

@@ -1,12 +1,4 @@
-"""A process -> one made ready for many small steps; call it when all is built, before the first step.
-
-- glibc's allocator keeps what a step frees. Left alone it gives large blocks back to the system, which clears and maps
-  them anew at each step. The values are those of `man 3 mallopt`; where the C library is another one, nothing happens.
-- Python's garbage collector passes over what exists by now, the objects of all libraries: a walk through them takes
-  longer than a step.
-- torch uses no more threads than a container may use cores: it counts those of the machine.
-- Numbers too small for the normal float format are zero: processors are slow with them.
-"""
+"""Prepares a process for many steps of one size: its memory, threads, garbage collector and small numbers."""
 
 import atexit
 import contextlib
@@ -24,20 +16,34 @@ NEVER = 2**31 - 1  # bytes
 
 
 def make_ready() -> None:
+    """For training. Call it when everything is built, before the first step."""
+    set_up_cpu()
+    if multiprocessing.parent_process() is None:
+        gc.unfreeze()  # objects of an earlier job, where the jobs of a sweep share a process
+    gc.collect()
+    freeze()
+    torch.set_flush_denormal(True)  # processors are slow with numbers below the normal float format
+
+
+def set_up_cpu() -> None:
+    """For anything that computes with a network, also in a user's notebook.
+
+    glibc's allocator keeps the memory that a step frees (`man 3 mallopt`): by default it returns large blocks to the
+    system, which clears and maps them again at the next step. Other C libraries are left alone. torch uses no more
+    threads than a container may use cores; by default it counts those of the machine.
+    """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, NEVER)
         mallopt(M_MMAP_THRESHOLD, NEVER)
-    if multiprocessing.parent_process() is None:
-        gc.unfreeze()  # what an earlier job left, where a sweep's jobs share a process
-    gc.collect()
-    freeze()
     torch.set_num_threads(min(torch.get_num_threads(), cores_allowed()))
-    torch.set_flush_denormal(True)
 
 
 def freeze() -> None:
-    """What exists by now is passed over, until the process ends: extensions would report it as leaked (triton does)."""
+    """Exclude the objects of all libraries from garbage collection: a walk through them takes longer than a step.
+
+    They are included again when the process ends, because extensions (triton) report what is left as leaked.
+    """
     gc.freeze()
     atexit.register(gc.unfreeze)
 
