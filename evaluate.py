@@ -5,13 +5,14 @@ from omegaconf import DictConfig
 
 from quadrant_lstm.config.check import check_keys, trained_run
 from quadrant_lstm.config.command import command, job
+from quadrant_lstm.config.interpolations import resolved
 from quadrant_lstm.config.values import Accelerator
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     with job():
-        check_keys(cfg, {"run": str | None, "accelerator": Accelerator})
+        check_keys(resolved(cfg, trusted=True), {"run": str | None, "accelerator": Accelerator})
         folder = trained_run(cfg.run)
         from quadrant_lstm.run.evaluate import evaluate  # imports torch
 

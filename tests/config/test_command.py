@@ -19,6 +19,10 @@ MISTAKES = {
     "hydra.foo=1": "hydra.foo: Hydra has no such key",
     "trainer.max_time=1": "lightning.pytorch.Trainer takes it; write +trainer.max_time=VALUE.",
     "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known here: model.blocks, ",
+    "optimizer._target_=torch.optim.RMSprop": "optimizer.betas: torch.optim.RMSprop takes no betas and no fused; "
+    "remove with ~optimizer.betas ~optimizer.fused.",
+    "optimizer._target_=torch.optim.RMSprop +optimizer.alfa=0.9": "optimizer.alfa: there is no such key; did you mean "
+    "optimizer.alpha?",
     # unknown choices
     "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep.",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
@@ -75,6 +79,12 @@ MISTAKES = {
     # what is no override
     "lstm_units": "lstm_units: is not an override; write KEY=VALUE",
     "model.filters=[5": "model.filters=[5: is not an override",
+    # interpolations
+    "seed=${oc.env:NOWHERE,many}": "seed: 'many' is not a whole number of at least 0; write e.g. seed=1.",
+    "data.batch_size=${oc.env:NOWHERE}": "data.batch_size: ${oc.env:NOWHERE} cannot be resolved (KeyError ",
+    "seed=${data.seed}": "data.seed: ${seed} cannot be resolved (Recursive interpolation detected); name another key",
+    "model.dropout=${nothing}": "model.dropout: ${nothing} cannot be resolved (Interpolation key 'nothing' not found)",
+    "model=deep model.lstm_units=${data.orderings}": "model.lstm_units: [[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4], ",
     # classes
     "model._target_=os.system": "model._target_: os.system is not among quadrant_lstm.model.*; name a class",
     "model._target_=quadrant_lstm.model.Nothing": "there is no class quadrant_lstm.model.Nothing; correct the name.",

@@ -117,6 +117,23 @@ def replace(old: str, new: str) -> Callable[[Path], object]:
     return change
 
 
+def alias_bomb() -> str:
+    """Nine levels of nine aliases: 387 million values."""
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
+    return "\n".join(["l0: &l0 [1]", *levels, "model: *l9"])
+
+
+def plant_interpolation_bomb(config: Path) -> None:
+    """The same, of interpolations."""
+    levels = ["bomb:", "  l0: [1]"]
+    for n in range(1, 10):
+        level = f'"${{bomb.l{n - 1}}}"'
+        levels.append(f"  l{n}: [{', '.join([level] * 9)}]")
+    assert "label_smoothing: 0.0" in config.read_text()
+    text = config.read_text().replace("label_smoothing: 0.0", "label_smoothing: ${bomb.l9}")
+    config.write_text("\n".join([text, *levels]))
+
+
 NETWORK = "_target_: quadrant_lstm.model.network.CNNLSTM"
 CONFIGS: dict[str, Callable[[Path], object]] = {
     "missing": lambda config: config.unlink(),
@@ -139,6 +156,11 @@ CONFIGS: dict[str, Callable[[Path], object]] = {
     "another network": replace("lstm_units: 5", "lstm_units: 6"),
     "a value out of range": replace("dropout: 0.25", "dropout: 2"),
     "an unknown key": replace("dropout: 0.25", "dropuot: 0.25"),
+    "an alias bomb": lambda config: config.write_text(alias_bomb()),
+    "deeply nested": lambda config: config.write_text("model: " + "[" * 5000),
+    "an interpolation to the environment": replace("seed: 1", "seed: ${oc.env:HOME}"),
+    "an interpolation to itself": replace("seed: 1", "seed: ${seed}"),
+    "an interpolation bomb": plant_interpolation_bomb,
     "an interpolation to nothing": replace("dropout: 0.25", "dropout: ${nothing}"),
 }
 

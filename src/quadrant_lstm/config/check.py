@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
-from yaml import YAMLError
 
 from quadrant_lstm.config.defaults import default_value
+from quadrant_lstm.config.interpolations import resolved
 from quadrant_lstm.config.keys import GIVEN_BY_CODE, GROUPS, KINDS, REQUIRED, ROOT, TARGETS
 from quadrant_lstm.config.signature import signature
 from quadrant_lstm.config.values import in_words
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of, pooled_shape
-from quadrant_lstm.run.folder import BEST, CONFIG, find_run
+from quadrant_lstm.run.folder import BEST, CONFIG, find_run, read_yaml
 
 
 def check(cfg: DictConfig) -> None:
@@ -38,14 +37,11 @@ def without_hydra(composed: DictConfig) -> DictConfig:
 
 def read_config(file: Path) -> DictConfig:
     """The config of a run, which may be anybody's, checked."""
-    try:
-        cfg = OmegaConf.load(file)
-    except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); restore it.") from error
+    cfg = read_yaml(file)
     if not isinstance(cfg, DictConfig) or "model" not in cfg:
         raise UserError(f"{file}: is not the config of a run; give a folder that train.py made.")
     try:
-        check_values(cfg)
+        check_values(cfg, trusted=False)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return cfg
@@ -58,8 +54,7 @@ def trained_run(run: str | None) -> Path:
     return folder
 
 
-def check_keys(cfg: DictConfig, kinds: Mapping[str, Any], groups: Iterable[str] = ()) -> None:
-    config: Any = OmegaConf.to_container(cfg)
+def check_keys(config: Mapping[str, Any], kinds: Mapping[str, Any], groups: Iterable[str] = ()) -> None:
     for key, value in config.items():
         if key in kinds:
             check_value(key, value, kinds[key])
@@ -67,16 +62,18 @@ def check_keys(cfg: DictConfig, kinds: Mapping[str, Any], groups: Iterable[str] 
             raise unknown_key(key, [*kinds, *groups])
 
 
-def check_values(cfg: DictConfig) -> None:
-    check_keys(cfg, ROOT, GROUPS)
-    # interpolations stay as they are: what they point to is checked
+def check_values(cfg: DictConfig, trusted: bool = True) -> None:
+    """`trusted` is what the user typed or keeps in conf/, rather than what came with a run folder."""
+    config = resolved(cfg, trusted)
+    check_keys(config, ROOT, GROUPS)
     for group in GROUPS:
-        if OmegaConf.select(cfg, f"{group}._target_") is None:
+        if not isinstance(config.get(group), dict) or "_target_" not in config[group]:
             raise UserError(f"{group}: is missing; choose one of conf/{group}/, e.g. with {group}=NAME.")
-    for path, node in nodes_with_target(OmegaConf.to_container(cfg)):
+    for path, node in nodes_with_target(config):
         check_node(path, node)
-    clip, precision = cfg.trainer.get("gradient_clip_val"), str(cfg.trainer.get("precision"))
-    if clip and cfg.optimizer.get("fused") and (precision == "auto" or precision.endswith("-mixed")):
+    trainer = config["trainer"]
+    clip, precision = trainer.get("gradient_clip_val"), str(trainer.get("precision"))
+    if clip and config["optimizer"].get("fused") and (precision == "auto" or precision.endswith("-mixed")):
         raise UserError(
             f"trainer.gradient_clip_val: {clip}, but with trainer.precision={precision} "
             "a fused optimizer does not clip; add optimizer.fused=false."
@@ -128,13 +125,26 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
     for name in known:
         if name not in node and (parameters[name].required or f"{path}.{name}" in REQUIRED):
             raise missing(f"{path}.{name}")
+    unknown = [name for name in node if name not in known and "**" not in known and not name.startswith("_")]
+    if unknown:
+        raise not_taken(path, target, unknown, known)
     for name, value in node.items():
         key = f"{path}.{name}"
         if name.startswith("_"):
             continue
-        if name not in known and "**" not in known:
-            raise unknown_key(key, [f"{path}.{other}" for other in known])
         check_value(key, value, KINDS.get(key, parameters[name].kind if name in parameters else Any))
+
+
+def not_taken(path: str, target: str, unknown: list[str], known: Iterable[str]) -> UserError:
+    """Keys that conf/ gives are to be removed, those that the user typed to be corrected."""
+    given = [name for name in unknown if default_value(f"{path}.{name}") is not None]
+    if given != unknown:
+        wrong = next(name for name in unknown if name not in given)
+        return unknown_key(f"{path}.{wrong}", [f"{path}.{other}" for other in known])
+    return UserError(
+        f"{path}.{given[0]}: {target} takes no {' and no '.join(given)}; "
+        f"remove with {' '.join(f'~{path}.{name}' for name in given)}."
+    )
 
 
 def check_value(key: str, value: Any, kind: Any) -> None:
@@ -143,8 +153,6 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     if isinstance(value, dict):
         for name in value if f"{key}.*" in KINDS else ():
             check_value(f"{key}.{name}", value[name], KINDS[f"{key}.*"])
-        return
-    if str(value).startswith("${"):
         return
     try:
         adapter = TypeAdapter(kind)

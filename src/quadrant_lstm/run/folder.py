@@ -16,10 +16,16 @@ What is in it:
 import contextlib
 import csv
 import fcntl
+import io
 import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.errors import UserError
 
@@ -87,6 +93,20 @@ def write_whole(file: Path, content: bytes) -> None:
             f"{file}: cannot be written ({error.strerror}); what stood there is whole: mend that, and do it once more "
             "(run=FOLDER and sweep=FOLDER go on)."
         ) from error
+
+
+def read_yaml(file: Path) -> Any:
+    """A config or a list of overrides, from anybody's folder. Raises UserError for a file that cannot be read.
+
+    Aliases are refused: nine levels of nine aliases stand for 387 million values. No file of a run has any.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it uses YAML aliases")
+        return OmegaConf.load(io.StringIO(text))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: cannot be read ({error}); restore it.") from error
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:

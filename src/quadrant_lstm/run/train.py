@@ -26,7 +26,18 @@ from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.checkpoint import read_checkpoint
 from quadrant_lstm.run.epoch_end import Best, EpochEnd
-from quadrant_lstm.run.folder import BEST, CONFIG, LAST, PROVENANCE, REPORT, RESULTS, held, last_epoch, write_whole
+from quadrant_lstm.run.folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    PROVENANCE,
+    REPORT,
+    RESULTS,
+    held,
+    last_epoch,
+    read_yaml,
+    write_whole,
+)
 from quadrant_lstm.run.launch import launch
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.provenance import provenance
@@ -142,7 +153,7 @@ def stored(folder: Path) -> float:
 
 def keep_changes(cfg: DictConfig, folder: Path) -> str:
     """The run's config.yaml is the one that it last went on with. Returns what was changed."""
-    if OmegaConf.to_container(cfg) == OmegaConf.to_container(OmegaConf.load(folder / CONFIG)):
+    if OmegaConf.to_container(cfg) == OmegaConf.to_container(read_yaml(folder / CONFIG)):
         return ""
     write_whole(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())
     return f", with {' '.join(HydraConfig.get().overrides.task)}"

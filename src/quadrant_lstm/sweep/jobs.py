@@ -19,10 +19,10 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.folder import LOG, OUTPUTS, OVERRIDES, RESULTS, last_epoch
+from quadrant_lstm.run.folder import LOG, OUTPUTS, OVERRIDES, RESULTS, last_epoch, read_yaml
 
 SWEEPS = OUTPUTS / "sweeps"
 COMMAND = "multirun.yaml"
@@ -88,7 +88,7 @@ def read_jobs(sweep: Path) -> list[Job]:
         given = OverridesParser.create().parse_overrides(swept(sweep))
         return jobs(sweep, BasicSweeper.split_arguments(given, None)[0])
     begun = sorted(int(folder.parents[1].name) for folder in sweep.glob(f"[0-9]*/{OVERRIDES}"))
-    found = jobs(sweep, [list(OmegaConf.load(sweep / str(number) / OVERRIDES)) for number in begun])
+    found = jobs(sweep, [list(read_yaml(sweep / str(number) / OVERRIDES)) for number in begun])
     return [
         Job(number, sweep / str(number), job.overrides, job.swept) for number, job in zip(begun, found, strict=True)
     ]
@@ -103,7 +103,7 @@ def command(sweep: Path) -> DictConfig:
 @functools.lru_cache(maxsize=1)
 def parsed(file: Path, written: int) -> DictConfig:
     """Of what was written at that time: it takes longer to read than a job's results."""
-    return OmegaConf.load(file)  # type: ignore[return-value]
+    return read_yaml(file)
 
 
 def sweeper(sweep: Path) -> DictConfig:
@@ -137,7 +137,7 @@ def swept_values(folder: Path) -> dict[str, Any]:
     given = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(swept(sweep))}
     searched = [key for key in sweeper(sweep).get("params") or {} if key not in given]
     keys = [*searched, *(key for key, override in given.items() if override.is_sweep_override())]
-    assigned = assigned_by(OmegaConf.load(folder / OVERRIDES))
+    assigned = assigned_by(read_yaml(folder / OVERRIDES))
     return {key: as_number(assigned[key]) for key in keys if key in assigned}
 
 

@@ -1,0 +1,49 @@
+"""Replaces the interpolations of a config by the values they resolve to, so that these can be checked."""
+
+import re
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from quadrant_lstm.errors import UserError
+
+OWN_KEY = re.compile(r"\$\{[\w.]+\}")
+# Interpolations of conf/ itself that name no key: Hydra resolves the first when the run starts, the others are those of
+# version 0.1.
+OURS = (
+    "${hydra:runtime.output_dir}",
+    "${oc.env:HOME,.}/.cache/quadrant_lstm/fashion_mnist",
+    "${oc.env:HOME,.}/.cache/quadrant_lstm/kmnist",
+)
+
+
+def resolved(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
+    """The config as plain dicts, lists and values. Raises UserError for an interpolation that does not resolve.
+
+    In a config that is not `trusted`, an interpolation may only name keys of the same config, and what these hold may
+    contain no interpolation: nested ones could stand for any number of values.
+    """
+    raw: Any = OmegaConf.to_container(cfg)
+    return {key: resolve(cfg, key, raw[key], key, trusted) for key in raw}
+
+
+def resolve(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> Any:
+    """The value of `parent[name]`, which is `raw` before its interpolations are resolved."""
+    if isinstance(raw, dict) and not OmegaConf.is_interpolation(parent, name):
+        return {child: resolve(parent[name], child, raw[child], f"{key}.{child}", trusted) for child in raw}
+    if isinstance(raw, list) and not OmegaConf.is_interpolation(parent, name):
+        return [resolve(parent[name], at, child, f"{key}.{at}", trusted) for at, child in enumerate(raw)]
+    if raw in OURS or not OmegaConf.is_interpolation(parent, name):
+        return raw
+    if not trusted and "${" in OWN_KEY.sub("", raw):
+        raise UserError(f"{key}: {raw} names more than keys of this config; write the value itself.")
+    try:
+        value = parent[name]
+        plain = OmegaConf.to_container(value, resolve=trusted) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{key}: {raw} cannot be resolved ({reason}); name another key or write a value.") from None
+    if not trusted and "${" in str(plain):
+        raise UserError(f"{key}: {raw} leads to another interpolation; write the value itself.")
+    return plain
