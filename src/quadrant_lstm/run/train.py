@@ -39,6 +39,7 @@ from quadrant_lstm.run.folder import (
     write_whole,
 )
 from quadrant_lstm.run.launch import launch
+from quadrant_lstm.run.memory import check_memory
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run.quiet import quiet_lightning
@@ -59,6 +60,14 @@ def train(cfg: DictConfig) -> float:
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
     trainer = build_trainer(cfg, folder)
+    check_memory(
+        classifier.network,
+        data.frame_shape,
+        min(cfg.data.batch_size, len(data.train_indices)),
+        trainer.strategy.root_device,
+        trainer.precision_plugin.forward_context,
+        trainer.num_devices,
+    )
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
     if trainer.world_size > 1 and not environment.creates_processes_externally:
         launch(trainer.num_devices, folder)

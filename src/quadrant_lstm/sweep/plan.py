@@ -15,6 +15,7 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.shapes import stages
 from quadrant_lstm.run.build import build, build_data, build_network
+from quadrant_lstm.run.memory import check_memory
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.quiet import quiet_lightning
@@ -86,6 +87,8 @@ def probe(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, float]:
     accelerator = cfg.trainer.get("accelerator", "auto")
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve(cfg.trainer.precision, accelerator))
     network: Any = build_network(cfg, data.frame_shape, data.num_classes)
+    batch_size = min(cfg.data.batch_size, len(data.train_indices))
+    check_memory(network, data.frame_shape, batch_size, fabric.device, fabric.autocast)
     network, optimizer = fabric.setup(network, build("optimizer", cfg.optimizer)(network.parameters()))
     batch = fabric.to_device(next(iter(data.train_dataloader())))
     frames, labels = data.on_after_batch_transfer(batch, 0)
