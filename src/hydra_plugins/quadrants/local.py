@@ -35,6 +35,11 @@ class LocalLauncher(JobLauncher):
 
     def setup(self, **options: Any) -> None:
         check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
+        if not hasattr(os, "fork"):
+            raise UserError(
+                "hydra/launcher: local forks a process per job, which needs Linux or macOS; add hydra/launcher=basic "
+                "to run the jobs one after another in this process."
+            )
         super().setup(**options)
 
     def at_once(self, jobs: int | None) -> int:

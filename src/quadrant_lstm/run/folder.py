@@ -10,12 +10,12 @@ What is in it:
         results.json         the final figures, written last
         provenance.json      where it came from: commit, versions, command, data, seed
         checkpoints/         best.ckpt (by val/accuracy), last.ckpt (the newest finished epoch)
+        .lock                held while a process works in the folder
         events.out.tfevents  for TensorBoard
 """
 
 import contextlib
 import csv
-import fcntl
 import io
 import itertools
 import os
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -39,6 +40,7 @@ PROVENANCE = Path("provenance.json")
 METRICS = Path("metrics.csv")
 REPORT = Path("report.html")
 LOG = Path("train.log")
+LOCK = Path(".lock")
 
 
 def new_folder(wanted: str) -> str:
@@ -83,9 +85,10 @@ def write_whole(file: Path, content: bytes) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         os.replace(staged, file)
-        folder = os.open(file.parent, os.O_RDONLY)
-        os.fsync(folder)  # the new name too
-        os.close(folder)
+        with contextlib.suppress(PermissionError):  # Windows opens no folders
+            folder = os.open(file.parent, os.O_RDONLY)
+            os.fsync(folder)  # the new name too
+            os.close(folder)
     except OSError as error:
         with contextlib.suppress(OSError):
             staged.unlink(missing_ok=True)
@@ -122,24 +125,14 @@ def last_epoch(folder: Path) -> dict[str, str] | None:
     return rows[-1] if rows else None
 
 
-def lock(opened: int, folder: Path) -> None:
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{folder}: another process is at work in it; wait for it, or end it.") from None
-    except OSError:
-        pass  # a file system without locks
-
-
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """By this process alone; raises UserError where another one holds it. Not on file systems without locks."""
-    opened = os.open(folder, os.O_RDONLY)
+    """Keeps other processes out of the folder; raises UserError if one is at work in it."""
     try:
-        lock(opened, folder)
-        yield
-    finally:
-        os.close(opened)
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{folder}: another process is at work in it; wait for it, or end it.") from None
 
 
 def quoted(folder: Path) -> str:

@@ -32,6 +32,8 @@ Process = subprocess.Popen[bytes]
 
 def launch(count: int, folder: Path) -> None:
     """Comes back when all have done their work. Raises UserError where one fails."""
+    if not hasattr(os, "fork"):
+        raise UserError(f"trainer.devices: {count} processes need Linux or macOS; write trainer.devices=1.")
     mistakes, theirs = os.pipe()
     listener = socket.create_server(("127.0.0.1", 0))
     fds = (theirs, listener.fileno())

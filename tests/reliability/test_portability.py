@@ -1,0 +1,68 @@
+"""Python without what Windows lacks: one device needs none of it; several processes say so in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import TINY, write_idx_folder
+from tests.scripts import ROOT
+
+# Runs a script. The libraries, which know Windows, are imported before anything is taken away.
+PROGRAM = """
+import os, runpy, sys
+import torch, lightning.pytorch, matplotlib.pyplot, rich, filelock, torch.utils.tensorboard
+
+for module in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[module] = None
+for name in ("fork", "forkpty", "getpgid", "getuid", "killpg", "sched_getaffinity", "setsid", "O_DIRECTORY"):
+    delattr(os, name)
+opened = os.open
+
+def open_files_only(path, *arguments, **options):
+    if os.path.isdir(path):
+        raise PermissionError(13, "Permission denied", path)
+    return opened(path, *arguments, **options)
+
+os.open = open_files_only
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    write_idx_folder(tmp_path / "tiny")
+
+    def run(script, *arguments):
+        command = [sys.executable, "-c", PROGRAM, str(ROOT / script), *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    return run
+
+
+def test_a_run_needs_nothing_that_windows_lacks(run):
+    done = run("train.py", "data=idx", "data.root=tiny", *TINY)
+    assert done.returncode == 0, done.stderr
+    done = run("evaluate.py", "run=latest")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("trainer.devices=2", "trainer.accelerator=cpu"), "trainer.devices: 2 processes need Linux or macOS; write"),
+        (("-m", "seed=1,2"), "hydra/launcher: local forks a process per job, which needs Linux or macOS; add hydra/"),
+    ],
+)
+def test_several_processes_say_what_they_need(arguments, line, run):
+    done = run("train.py", "data=idx", "data.root=tiny", *TINY, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_sweep_can_run_in_one_process(run, tmp_path):
+    done = run("train.py", "data=idx", "data.root=tiny", *TINY, "-m", "seed=1,2", "hydra/launcher=basic")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*/*/results.json"))) == 2
