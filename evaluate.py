@@ -3,10 +3,10 @@
 import hydra
 from omegaconf import DictConfig
 
+from quadrant_lstm.cli.command import command, job
 from quadrant_lstm.config.check import check_keys, trained_run
-from quadrant_lstm.config.command import command, job
 from quadrant_lstm.config.interpolations import resolved
-from quadrant_lstm.config.values import Accelerator
+from quadrant_lstm.kinds import Accelerator
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")

@@ -5,8 +5,8 @@ from typing import Literal
 import hydra
 from omegaconf import DictConfig
 
+from quadrant_lstm.cli.command import command, job
 from quadrant_lstm.config.check import check_keys, trained_run
-from quadrant_lstm.config.command import command, job
 from quadrant_lstm.config.interpolations import resolved
 
 

@@ -3,8 +3,8 @@
 import hydra
 from omegaconf import DictConfig
 
+from quadrant_lstm.cli.command import command, job
 from quadrant_lstm.config.check import check_keys, trained_run
-from quadrant_lstm.config.command import command, job
 from quadrant_lstm.config.interpolations import resolved
 from quadrant_lstm.data.pictures import find_pictures
 

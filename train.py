@@ -5,13 +5,13 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from quadrant_lstm.config.arguments import go_on
+from quadrant_lstm.cli.arguments import go_on
+from quadrant_lstm.cli.command import command, job
 from quadrant_lstm.config.check import check
-from quadrant_lstm.config.command import command, job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> float:
+def main(cfg: DictConfig) -> float | None:
     with job():
         check(cfg)
         from quadrant_lstm.run.train import train  # imports torch

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from matplotlib.ticker import LogLocator, NullLocator
 
-from quadrant_lstm.config.command import command
-from quadrant_lstm.dashboard.palette import GREY, RIGHT, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.cli.command import command
+from quadrant_lstm.data.frames import after_steps
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import after_steps
-from quadrant_lstm.run.folder import PROVENANCE
+from quadrant_lstm.plotting import GREY, RIGHT, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.run_folder import PROVENANCE
 from quadrant_lstm.sweep.groups import Group, grouped
 from quadrant_lstm.sweep.jobs import find_sweep, read_jobs, readable, swept
-from quadrant_lstm.sweep.pictures import error
+from quadrant_lstm.sweep.plots import error
 
 MEASURED = ("test/accuracy", *after_steps("test"))
 HERE = Path(__file__).parent

@@ -7,12 +7,12 @@ import argparse
 import itertools
 from pathlib import Path
 
-from quadrant_lstm.config.command import command
-from quadrant_lstm.dashboard.palette import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.cli.command import command
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.folder import METRICS, read_rows
+from quadrant_lstm.plotting import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import find_sweep, read_jobs
-from quadrant_lstm.sweep.pictures import error, scale
+from quadrant_lstm.sweep.plots import error, scale
 
 HERE = Path(__file__).parent
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from quadrant_lstm.config.signature import signature
-from quadrant_lstm.config.values import Count, Counts
+from quadrant_lstm.kinds import Count, Counts
 
 
 @pytest.mark.parametrize(

@@ -19,25 +19,25 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm import CNNLSTM, ORDERINGS, sequences
-from quadrant_lstm.dashboard.augmentation import draw_augmentation
-from quadrant_lstm.dashboard.belief import draw_belief
-from quadrant_lstm.dashboard.calibration import draw_calibration, expected_calibration_error
-from quadrant_lstm.dashboard.confusion import draw_confusion
 from quadrant_lstm.dashboard.dashboard import may_fail
-from quadrant_lstm.dashboard.features import draw_features, feature_maps, mosaic
-from quadrant_lstm.dashboard.gates import draw_gates
-from quadrant_lstm.dashboard.hidden import (
+from quadrant_lstm.dashboard.pictures.augmentation import draw_augmentation
+from quadrant_lstm.dashboard.pictures.belief import draw_belief
+from quadrant_lstm.dashboard.pictures.calibration import draw_calibration, expected_calibration_error
+from quadrant_lstm.dashboard.pictures.confusion import draw_confusion
+from quadrant_lstm.dashboard.pictures.features import draw_features, feature_maps, mosaic
+from quadrant_lstm.dashboard.pictures.gates import draw_gates
+from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
+from quadrant_lstm.dashboard.pictures.mistakes import draw_mistakes
+from quadrant_lstm.dashboard.pictures.occlusion import (
     draw_hidden_orderings,
     draw_hidden_quadrants,
     with_a_quadrant_hidden,
     with_an_ordering_hidden,
 )
-from quadrant_lstm.dashboard.history import HISTORIES, draw_history
-from quadrant_lstm.dashboard.mistakes import draw_mistakes
-from quadrant_lstm.dashboard.orderings import draw_orderings
-from quadrant_lstm.dashboard.palette import GREY, RIGHT, WRONG
+from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
 from quadrant_lstm.dashboard.tabs import add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.plotting import GREY, RIGHT, WRONG
 from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
@@ -186,31 +186,6 @@ def test_mistakes_are_drawn_with_what_they_are_and_were_taken_for():
     (axes,) = draw_mistakes(images.repeat(30, 1, 1, 1), labels.repeat(30), logits.repeat(30, 1), start=40).axes
     assert axes.get_title() == "60 of 120 wrong: 41 to 60, the surest first"
     assert len(axes.texts) == 20
-
-
-MISTAKES = "src/quadrant_lstm/dashboard/mistakes.py"
-
-
-def test_the_mistakes_of_a_finished_run_are_drawn_into_a_file(finished_run, tmp_path):
-    done = script(MISTAKES, finished_run, tmp_path / "new" / "wrong.png", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "new" / "wrong.png").format == "PNG"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        ((MISTAKES, "nowhere", "wrong.png"), "run: nowhere is no run folder"),
-        (("docs/best.py", "nowhere"), "sweep: nowhere has no multirun.yaml; give a folder"),
-        (("docs/ablations.py", "latest"), "sweep: latest, but "),
-        (("src/quadrant_lstm/benchmark/__main__.py",), "benchmark: there is no conf/train.yaml here"),
-        (("src/quadrant_lstm/benchmark/__main__.py", "--rounds=0"), "--rounds: 0 is less than 1; leave it out for 5"),
-    ],
-)
-def test_pictures_of_what_is_not_there_cost_one_line(arguments, line, tmp_path):
-    done = script(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(line)]) == (2, 1, line)
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_bar_of_what_an_image_is_is_blue_and_a_likelier_one_red():

@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule, in_turn
-from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 
 

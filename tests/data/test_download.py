@@ -17,7 +17,8 @@ import torchvision.datasets
 from tqdm import tqdm
 
 from quadrant_lstm.data.download import download
-from quadrant_lstm.data.images import IDX_FILES, load_images
+from quadrant_lstm.data.idx import IDX_FILES
+from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from tests.conftest import write_idx_folder
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.pictures import find_pictures, read_picture
+from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 
 SHAPE = (1, 28, 28)

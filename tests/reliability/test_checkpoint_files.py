@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint, write_checkpoint
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.checkpoint import read_checkpoint, write_checkpoint
 
 KILLS, FLIPS, CUTS = 50, 200, 100
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint, write_checkpoint
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.checkpoint import read_checkpoint, write_checkpoint
 from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 

@@ -11,11 +11,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from quadrant_lstm.run.checkpoint import read_checkpoint
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from tests.conftest import TINY, left_behind, run_folder, write_idx_folder
 from tests.scripts import Script, script
 
-DRAWN = ("data.augmentation.rotation=15", "data.augmentation.erase=0.5", "schedule=onecycle", "ema_decay=0.99")
+DRAWN = (
+    "data.augmentation.rotation=15",
+    "data.augmentation.erase=0.5",
+    "schedule=onecycle",
+    "trainer.callbacks.ema.decay=0.99",
+)
 OPTIONS = ("data=idx", "data.root=tiny", *TINY, *DRAWN)
 EPOCHS = 8
 IMAGES = 1000

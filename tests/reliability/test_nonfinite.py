@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR
 
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.finite import Finite
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.run.checkpoint import read_checkpoint
-from quadrant_lstm.run.finite import Finite
 from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 

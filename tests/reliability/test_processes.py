@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quadrant_lstm.run.checkpoint import read_checkpoint
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run.evaluate import evaluate
 from tests.conftest import TINY, left_behind, run_folder, write_idx_folder
 from tests.scripts import Script, script
@@ -83,7 +83,14 @@ def test_a_process_that_fails_ends_its_job_and_not_the_sweep(tmp_path, record_fi
     assert process.returncode == 2
     assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=100000): process 1 of 2 was killed")
     (sweep,) = tmp_path.glob("outputs/sweeps/*/*")
-    assert sorted(path.name for path in sweep.iterdir()) == [".lock", "0", "1", "multirun.yaml", "sweep.csv", "sweep.html"]
+    assert sorted(path.name for path in sweep.iterdir()) == [
+        ".lock",
+        "0",
+        "1",
+        "multirun.yaml",
+        "sweep.csv",
+        "sweep.html",
+    ]
     assert not list(tmp_path.glob("outputs/2*"))  # where a process would be a run of its own
     results = json.loads((sweep / "1/results.json").read_text())
     assert (results["epochs"], results["test/images"]) == (2, 70)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.config.test_command import COMMANDS
+from tests.cli.test_command import COMMANDS
 from tests.conftest import write_idx, write_idx_folder
 from tests.scripts import ROOT
 
@@ -147,8 +147,8 @@ CONFIGS: dict[str, Callable[[Path], object]] = {
     "numpy.load": replace(NETWORK, "_target_: numpy.load"),
     "torch.hub.load": replace(NETWORK, "_target_: torch.hub.load"),
     "write_text": replace(NETWORK, "_target_: pathlib.Path.write_text"),
-    "subprocess behind ours": replace(NETWORK, "_target_: quadrant_lstm.run.launch.subprocess.run"),
-    "a function of ours": replace(NETWORK, "_target_: quadrant_lstm.run.folder.write_whole"),
+    "subprocess behind ours": replace(NETWORK, "_target_: quadrant_lstm.processes.launch.subprocess.run"),
+    "a function of ours": replace(NETWORK, "_target_: quadrant_lstm.run_folder.write_whole"),
     "hydra's": lambda config: config.write_text(
         config.read_text() + "hydra: {callbacks: {a: {_target_: os.system, command: touch executed}}}"
     ),

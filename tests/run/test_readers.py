@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from quadrant_lstm import load_run, sequences
-from quadrant_lstm.data.images import load_idx_folder
+from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.export import export
 from tests.scripts import script

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.sources import load_images
 from tests.conftest import TINY, run_folder, write_idx_folder
 from tests.scripts import ROOT, Script, script
 
@@ -37,6 +37,7 @@ def test_a_run_folder_holds_what_the_contract_says(smoke_run):
     (projector,) = {name.partition("/")[0] for name in files if name.endswith("last_state/tensors.tsv")}
     assert files - events == {
         *(f"{projector}/last_state/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")),
+        ".lock",
         "projector_config.pbtxt",
         ".hydra/config.yaml",
         ".hydra/hydra.yaml",

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from filelock import FileLock
 
-from quadrant_lstm.run.checkpoint import read_checkpoint
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.sweep.search import storage
 from tests.conftest import TINY, write_idx_folder
 from tests.scripts import Script, script

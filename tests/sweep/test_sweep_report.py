@@ -5,7 +5,7 @@ import pytest
 
 from quadrant_lstm.sweep.groups import Mean, grouped
 from quadrant_lstm.sweep.jobs import jobs, readable
-from quadrant_lstm.sweep.pictures import as_svg, draw_curves, draw_effects
+from quadrant_lstm.sweep.plots import as_svg, draw_curves, draw_effects
 from quadrant_lstm.sweep.report import table
 
 RESULTS = {"test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4, "samples_per_second": 5.0}

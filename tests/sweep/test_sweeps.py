@@ -13,8 +13,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from quadrant_lstm.run.checkpoint import read_checkpoint
-from quadrant_lstm.run.folder import last_epoch
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.jobs import read_jobs
 from tests.conftest import TINY, left_behind, write_idx_folder
 from tests.scripts import Script, script

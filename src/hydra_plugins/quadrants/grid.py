@@ -16,17 +16,19 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hydra_plugins.quadrants.launcher import compose
+from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.console import say
-from quadrant_lstm.run.folder import held, quoted, write_whole
+from quadrant_lstm.run_folder import held, quoted, write_whole
 from quadrant_lstm.sweep.jobs import COMMAND, Job, jobs
 from quadrant_lstm.sweep.report import reported
 
 
 class GridSweeper(Sweeper):
+    KIND = "grid"
+
     def __init__(self, params: DictConfig, plan: bool):
         self.params, self.plan = params, plan
 
@@ -44,7 +46,8 @@ class GridSweeper(Sweeper):
                     f"{override.input_line}: a grid needs single values; write {override.key_or_group}=A,B, or add "
                     "hydra/sweeper=optuna to search the interval."
                 )
-        (grid,) = BasicSweeper.split_arguments(wanted, None)
+        (combinations,) = BasicSweeper.split_arguments(wanted, None)
+        grid = [[*combination, told(wanted)] for combination in combinations]
         self.validate_batch_is_legal(grid)
         if self.plan:
             return self.show(jobs(self.folder(), grid))
@@ -81,6 +84,8 @@ class GridSweeper(Sweeper):
         folder.mkdir(parents=True, exist_ok=True)
         with held(folder):
             self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
+            with open_dict(self.config):
+                self.config.hydra.sweeper.kind = self.KIND  # for those who read the folder
             write_whole(folder / COMMAND, OmegaConf.to_yaml(self.config).encode())
             with reported(folder):
                 yield folder
@@ -95,3 +100,9 @@ class GridSweeper(Sweeper):
         if wrong:
             numbers = ", ".join(str(job.number) for job in wrong)
             raise UserError(f"plan: {len(wrong)} of {len(planned)} jobs cannot be: {numbers}; change their values.")
+
+
+def told(wanted: Sequence[Override]) -> str:
+    """The override that tells a job which keys its sweep varies."""
+    keys = [override.get_key_element().lstrip("+") for override in wanted if override.is_sweep_override()]
+    return f"swept=[{','.join(keys)}]"

@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 
 from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check, check_value, without_hydra
-from quadrant_lstm.config.values import Count
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.folder import LOG
-from quadrant_lstm.run.launch import how
+from quadrant_lstm.kinds import Count
+from quadrant_lstm.processes.launch import how
+from quadrant_lstm.run_folder import LOG
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import RUNS
 
@@ -48,8 +48,8 @@ class LocalLauncher(JobLauncher):
     def begin(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
         import torch
 
+        from quadrant_lstm.processes.forked import start
         from quadrant_lstm.run import train  # noqa: F401  once for all jobs
-        from quadrant_lstm.sweep.processes import start
 
         if self.free is None:
             self.free = devices() if self.n_jobs > 1 else []
@@ -80,7 +80,7 @@ class LocalLauncher(JobLauncher):
         return error
 
     def stop(self, jobs: Sequence[Job]) -> None:
-        from quadrant_lstm.sweep.processes import stop
+        from quadrant_lstm.processes.forked import stop
 
         stop(self.processes.values())
 

@@ -5,14 +5,18 @@ Hydra's own plugin for Optuna counts its trials for each launch, begins its fold
 
 from omegaconf import DictConfig
 
-from hydra_plugins.quadrants.grid import GridSweeper
+from hydra_plugins.quadrants.grid import GridSweeper, told
 from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check_value
-from quadrant_lstm.config.values import Count
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.kinds import Count
+
+PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruning"
 
 
 class SearchSweeper(GridSweeper):
+    KIND = "search"
+
     def __init__(self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, plan: bool):
         super().__init__(params, plan)
         self.n_trials, self.sampler, self.pruner = n_trials, sampler, pruner
@@ -31,6 +35,7 @@ class SearchSweeper(GridSweeper):
         wanted = self.wanted(arguments)
         space = {one.get_key_element(): distribution(one) for one in wanted if one.is_sweep_override()}
         fixed = [str(override.input_line) for override in wanted if not override.is_sweep_override()]
+        fixed += [told(wanted), PRUNING]
         if not space:
             raise UserError(
                 "hydra.sweeper.params: is empty, there is nothing to search; add e.g. "

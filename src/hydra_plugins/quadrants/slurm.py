@@ -19,9 +19,9 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.launcher import JobLauncher, compose
+from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.console import say
-from quadrant_lstm.run.folder import write_whole
+from quadrant_lstm.run_folder import write_whole
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import RUNS, WAITS
 

@@ -23,9 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from quadrant_lstm.benchmark.peers import PEERS, Torch, ours
 from quadrant_lstm.benchmark.report import EPOCH, LOOPS, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Failed, Worker
-from quadrant_lstm.config.command import command
+from quadrant_lstm.cli.command import command
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.folder import RESULTS, last_epoch
+from quadrant_lstm.run_folder import RESULTS, last_epoch
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 TRAINED = (  # by train.py, a whole epoch

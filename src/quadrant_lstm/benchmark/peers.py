@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import ORDERINGS, sequences
+from quadrant_lstm.data.sources import load_images
 
 ALL_ORDERINGS = tuple(itertools.permutations((1, 2, 3, 4)))
 
@@ -40,7 +40,7 @@ class Plain(nn.Module):
 
 def ours(num_orderings: int) -> nn.Module:
     from quadrant_lstm.model.network import CNNLSTM
-    from quadrant_lstm.run.process import set_up_cpu
+    from quadrant_lstm.processes.prepare import set_up_cpu
 
     set_up_cpu()  # as load_run does
     return CNNLSTM((1, 14 * num_orderings, 14), 10, ALL_ORDERINGS[:num_orderings] if num_orderings != 4 else ORDERINGS,

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from quadrant_lstm.dashboard.palette import ORDERING_COLOURS, new_figure
+from quadrant_lstm.plotting import ORDERING_COLOURS, new_figure
 
 KERAS, PLAIN, OURS = "Keras, TensorFlow", "plain PyTorch, fp32", "ours, fp32"
 BF16 = "ours, bf16"

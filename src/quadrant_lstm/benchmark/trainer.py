@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from quadrant_lstm.callbacks.finite import Finite
 from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.processes.prepare import make_ready
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
-from quadrant_lstm.run.finite import Finite
-from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.quiet import quiet_lightning
 
 BLOCK, BLOCKS = 20, 40

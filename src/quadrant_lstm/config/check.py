@@ -15,13 +15,15 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from quadrant_lstm.config.defaults import default_value
 from quadrant_lstm.config.interpolations import resolved
-from quadrant_lstm.config.keys import GIVEN_BY_CODE, GROUPS, KINDS, REQUIRED, ROOT, TARGETS
+from quadrant_lstm.config.keys import GIVEN_BY_CODE, GROUPS, KEEP_THE_RUN_FOLDER, KINDS, REQUIRED, ROOT, TARGETS
+from quadrant_lstm.config.old_runs import upgraded
 from quadrant_lstm.config.signature import signature
-from quadrant_lstm.config.values import in_words
-from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.frames import frame_shape_of
+from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import encoder_stages, frame_shape_of, pooled_shape
-from quadrant_lstm.run.folder import BEST, CONFIG, find_run, read_yaml
+from quadrant_lstm.kinds import in_words
+from quadrant_lstm.model.geometry import encoder_stages, pooled_shape
+from quadrant_lstm.run_folder import BEST, CONFIG, find_run, read_yaml
 
 
 def check(cfg: DictConfig) -> None:
@@ -40,6 +42,7 @@ def read_config(file: Path) -> DictConfig:
     cfg = read_yaml(file)
     if not isinstance(cfg, DictConfig) or "model" not in cfg:
         raise UserError(f"{file}: is not the config of a run; give a folder that train.py made.")
+    cfg = upgraded(cfg)
     try:
         check_values(cfg, trusted=False)
     except UserError as error:
@@ -72,6 +75,9 @@ def check_values(cfg: DictConfig, trusted: bool = True) -> None:
     for path, node in nodes_with_target(config):
         check_node(path, node)
     trainer = config["trainer"]
+    for name in KEEP_THE_RUN_FOLDER:
+        if name not in trainer["callbacks"]:
+            raise UserError(f"trainer.callbacks.{name}: is missing, and it keeps the run folder; do not remove it.")
     clip, precision = trainer.get("gradient_clip_val"), str(trainer.get("precision"))
     if clip and config["optimizer"].get("fused") and (precision == "auto" or precision.endswith("-mixed")):
         raise UserError(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from quadrant_lstm.config.values import (
+from quadrant_lstm.kinds import (
     Accelerator,
     Count,
     Natural,
@@ -14,7 +14,7 @@ from quadrant_lstm.config.values import (
     Share,
 )
 
-ROOT = {"seed": Natural, "run": str | None, "label_smoothing": Probability, "ema_decay": Probability | None}
+ROOT = {"seed": Natural, "run": str | None, "label_smoothing": Probability, "swept": list[str] | None}
 GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
 # The classes that a config may build: one that came with somebody's run folder can name nothing else.
 TARGETS = {
@@ -23,14 +23,17 @@ TARGETS = {
     "optimizer": ("torch.optim.",),
     "schedule": ("torch.optim.lr_scheduler.",),
     "trainer": (
-        "quadrant_lstm.run.",
+        "quadrant_lstm.callbacks.",
+        "quadrant_lstm.processes.strategy.",
         "quadrant_lstm.dashboard.",
+        "quadrant_lstm.sweep.pruning.",
         "lightning.pytorch.Trainer",
         *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "loggers", "strategies", "plugins", "profilers")),
     ),
 }
 GIVEN_BY_CODE = {"frame_shape", "num_classes", "orderings", "params", "optimizer", "total_steps", "T_max"}
-REQUIRED = {"trainer.max_epochs", "trainer.precision"}  # by us, not by its class
+REQUIRED = {"trainer.max_epochs", "trainer.precision", "trainer.callbacks"}  # by us, not by its class
+KEEP_THE_RUN_FOLDER = ("best", "epoch_end")  # of trainer.callbacks
 KINDS = {
     "data.augmentation": Node,
     "optimizer.lr": Positive,
@@ -59,7 +62,7 @@ KINDS = {
     "trainer.limit_test_batches": Count | Share | None,
     "trainer.precision": Precision,
     "trainer.gradient_clip_val": NonNegative | None,
-    "trainer.callbacks": Node | None,
+    "trainer.callbacks": Node,
     "trainer.callbacks.*": Node,
     "trainer.logger": Node | None | Annotated[Literal[False], "false"],
     "trainer.logger.*": Node,

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from quadrant_lstm.config import values
+from quadrant_lstm import kinds as values
 
 NAMESPACE = {**vars(typing), **vars(values)}
 

@@ -18,28 +18,28 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from quadrant_lstm.dashboard.augmentation import draw_augmentation
-from quadrant_lstm.dashboard.belief import draw_belief
-from quadrant_lstm.dashboard.calibration import draw_calibration
-from quadrant_lstm.dashboard.classes import draw_classes
-from quadrant_lstm.dashboard.confusion import draw_confusion
-from quadrant_lstm.dashboard.features import draw_features
-from quadrant_lstm.dashboard.gates import draw_gates
-from quadrant_lstm.dashboard.hidden import (
+from quadrant_lstm.dashboard.pictures.augmentation import draw_augmentation
+from quadrant_lstm.dashboard.pictures.belief import draw_belief
+from quadrant_lstm.dashboard.pictures.calibration import draw_calibration
+from quadrant_lstm.dashboard.pictures.classes import draw_classes
+from quadrant_lstm.dashboard.pictures.confusion import draw_confusion
+from quadrant_lstm.dashboard.pictures.features import draw_features
+from quadrant_lstm.dashboard.pictures.gates import draw_gates
+from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistakes, surest_mistakes
+from quadrant_lstm.dashboard.pictures.occlusion import (
     draw_hidden_orderings,
     draw_hidden_quadrants,
     with_a_quadrant_hidden,
     with_an_ordering_hidden,
 )
-from quadrant_lstm.dashboard.mistakes import COLUMNS, ROWS, draw_mistakes, surest_mistakes
-from quadrant_lstm.dashboard.orderings import draw_orderings
-from quadrant_lstm.dashboard.palette import SCALE, as_png
+from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import undisturbed
+from quadrant_lstm.data.frames import STEPS, after_steps
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.model.geometry import STEPS, after_steps
 from quadrant_lstm.model.recurrent import MapsLSTM
-from quadrant_lstm.run.folder import CONFIG
+from quadrant_lstm.plotting import SCALE, as_png
+from quadrant_lstm.run_folder import CONFIG
 
 log = logging.getLogger(__name__)
 SHOWN = 6  # images

@@ -1,4 +1,4 @@
-"""A run's config, or what a sweep gave it of its own, and final metrics -> a row in TensorBoard's HParams tab."""
+"""Writes a run's hyperparameters and final metrics as a row of TensorBoard's HParams tab."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,10 +20,15 @@ def write_hyperparameters(
     writer.flush()
 
 
-def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """What there is to vary: not what is off, and not what follows another value."""
+def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """The keys that the run's sweep varies; of a run by itself all that can be varied, without what is off and what
+    follows another value. `choices` are the files chosen for the config's groups.
+    """
+    if cfg.swept:
+        return {key: plain(choices[key] if key in choices else OmegaConf.select(cfg, key)) for key in cfg.swept}
     values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
-    values |= {name: cfg[name] for name in ("label_smoothing", "ema_decay") if cfg[name]}
+    values |= {"label_smoothing": cfg.label_smoothing} if cfg.label_smoothing else {}
+    values |= leaves("trainer.callbacks.ema.decay", OmegaConf.select(cfg, "trainer.callbacks.ema.decay"))
     for group in ("data", "model", "optimizer", "schedule"):
         values |= leaves(group, OmegaConf.to_container(cfg[group]))
     return values
@@ -36,4 +41,8 @@ def leaves(key: str, value: Any) -> dict[str, Any]:
     off = value is None or (key.startswith("data.augmentation.") and not value)
     if off or (isinstance(value, str) and "${" in value):
         return {}
-    return {key: value if isinstance(value, int | float | str) else str(value)}
+    return {key: plain(value)}
+
+
+def plain(value: Any) -> int | float | str:
+    return value if isinstance(value, int | float | str) else str(value)

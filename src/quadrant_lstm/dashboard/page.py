@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from quadrant_lstm.dashboard.history import HISTORIES, draw_history
-from quadrant_lstm.dashboard.palette import SCALE, as_png
-from quadrant_lstm.run.folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_whole
+from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
+from quadrant_lstm.plotting import SCALE, as_png
+from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_whole
 
 STYLE = """
 :root { color-scheme: light dark }

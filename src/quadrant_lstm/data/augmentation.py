@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from quadrant_lstm.config.values import NonNegative, Probability
+from quadrant_lstm.kinds import NonNegative, Probability
 
 BENDS = 5  # points in a row, and rows of them, that are moved by themselves when an image is bent
 

@@ -13,12 +13,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from quadrant_lstm.config.values import Count, Natural, Orderings
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.images import load_images
-from quadrant_lstm.data.order import Batches, EpochOrder
+from quadrant_lstm.data.frames import frame_shape_of
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.model.geometry import frame_shape_of
+from quadrant_lstm.data.sampler import Batches, EpochOrder
+from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.kinds import Count, Natural, Orderings
 
 
 class SequenceDataModule(LightningDataModule):

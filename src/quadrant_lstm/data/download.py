@@ -14,7 +14,7 @@ from pathlib import Path
 import torchvision.datasets
 from filelock import FileLock
 
-from quadrant_lstm.data.images import IDX_FILES
+from quadrant_lstm.data.idx import IDX_FILES
 from quadrant_lstm.errors import UserError
 
 

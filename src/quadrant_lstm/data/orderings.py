@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from quadrant_lstm.config.values import check_ordering
 from quadrant_lstm.data.quadrants import split_quadrants
+from quadrant_lstm.kinds import check_ordering
 
 ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
 

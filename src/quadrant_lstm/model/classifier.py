@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from quadrant_lstm.data.frames import STEPS, Shape, after_steps
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import STEPS, Shape, after_steps
 
 LENGTHS = ("total_steps", "T_max")  # what torch's schedules call the steps of a training; others go by epochs
 STAGES = ("train", "val", "test")

@@ -19,9 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.config.values import Blocks, Count, Orderings, Probability, Recurrence
+from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.kinds import Blocks, Count, Orderings, Probability, Recurrence
 from quadrant_lstm.model.dropout import Dropout
-from quadrant_lstm.model.geometry import Shape, pooled_shape
+from quadrant_lstm.model.geometry import pooled_shape
 from quadrant_lstm.model.initial import draw_as_keras
 from quadrant_lstm.model.recurrent import KINDS, LastStep, equal_units
 from quadrant_lstm.model.shared_tiles import check_follows

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.model.geometry import Shape, encoder_stages
+from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.model.geometry import encoder_stages
 
 
 class ConvEncoder(nn.Sequential):

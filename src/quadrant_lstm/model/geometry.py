@@ -4,26 +4,8 @@ fit is refused before torch is imported.
 
 from collections.abc import Sequence
 
+from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.errors import UserError
-
-Shape = Sequence[int]  # channels, height, width
-STEPS = 4
-
-
-def after_steps(stage: str) -> tuple[str, ...]:
-    """The names of its accuracy after each step."""
-    return tuple(f"{stage}/accuracy_step_{step}" for step in range(1, STEPS + 1))
-
-
-def frame_shape_of(image_shape: Shape, num_orderings: int) -> tuple[int, int, int]:
-    """A frame stacks one quadrant of the image for each ordering."""
-    channels, height, width = image_shape
-    return channels, num_orderings * height // 2, width // 2
-
-
-def image_shape_of(frame_shape: Shape, num_orderings: int) -> tuple[int, int, int]:
-    channels, height, width = frame_shape
-    return channels, 2 * height // num_orderings, 2 * width
 
 
 def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int) -> dict[str, Shape]:

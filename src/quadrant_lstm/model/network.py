@@ -11,10 +11,10 @@ import logging
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.config.values import Count, Counts, Orderings, Probability, Recurrence
+from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.kinds import Count, Counts, Orderings, Probability, Recurrence
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
-from quadrant_lstm.model.geometry import Shape
 from quadrant_lstm.model.initial import draw_as_keras
 from quadrant_lstm.model.recurrent import KINDS, FlattenMaps, LastStep, equal_units
 from quadrant_lstm.model.shared_tiles import SharedTiles

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from quadrant_lstm.config.values import Recurrence
-from quadrant_lstm.model.geometry import STEPS
+from quadrant_lstm.data.frames import STEPS
+from quadrant_lstm.kinds import Recurrence
 
 
 class FlattenMaps(nn.Module):

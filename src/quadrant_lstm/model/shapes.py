@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from quadrant_lstm.model.geometry import Shape
+from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 

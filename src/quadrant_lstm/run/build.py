@@ -10,19 +10,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from quadrant_lstm.callbacks.checkpoint_io import WholeCheckpoints
+from quadrant_lstm.callbacks.idle import Unprofiled, skip_empty_hooks
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.model.geometry import Shape
-from quadrant_lstm.run.checkpoint import WholeCheckpoints
-from quadrant_lstm.run.ema import EMA
-from quadrant_lstm.run.epoch_end import Best, EpochEnd
-from quadrant_lstm.run.finite import Finite
-from quadrant_lstm.run.idle import Unprofiled, skip_empty_hooks
 from quadrant_lstm.run.precision import resolve
-from quadrant_lstm.run.reseed import Reseed
-from quadrant_lstm.sweep.jobs import is_trial
-from quadrant_lstm.sweep.pruning import Pruning
 
 
 def build(group: str, node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
@@ -57,12 +51,12 @@ def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> C
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
-    """conf/trainer names its loggers and callbacks, so that an override can reach each; Lightning takes lists.
+    """conf/trainer names loggers and callbacks, so that an override can reach each; Lightning takes lists of them.
 
-    What keeps the run folder is not an option and stands here.
+    The callbacks find the run folder as the trainer's `default_root_dir`.
     """
-    chosen = {name: list(build("trainer", cfg.trainer.get(name) or {}).values()) for name in ("logger", "callbacks")}
-    others = OmegaConf.masked_copy(cfg.trainer, [str(key) for key in cfg.trainer if key not in ("logger", "callbacks")])
+    named = {name: list(build("trainer", cfg.trainer.get(name) or {}).values()) for name in ("logger", "callbacks")}
+    others = OmegaConf.masked_copy(cfg.trainer, [str(key) for key in cfg.trainer if key not in named])
     if isinstance(others.get("strategy"), DictConfig) and num_processes(cfg) == 1:
         others.strategy = "auto"
     trainer: Any = build(
@@ -70,17 +64,9 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         others,
         precision=resolve(cfg.trainer.precision, cfg.trainer.get("accelerator", "auto")),
         profiler=cfg.trainer.get("profiler") or Unprofiled(),
-        logger=chosen["logger"],
         plugins=[WholeCheckpoints()],
-        callbacks=[
-            Finite(),
-            *chosen["callbacks"],
-            *([Pruning(folder)] if is_trial(folder) else []),
-            *([EMA(cfg.ema_decay)] if cfg.ema_decay else []),
-            Best(folder),
-            EpochEnd(folder),
-            Reseed(cfg.seed),
-        ],
+        default_root_dir=folder,
+        **named,
     )
     for callback in trainer.callbacks:
         skip_empty_hooks(callback)

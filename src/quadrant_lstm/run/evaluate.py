@@ -6,13 +6,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from quadrant_lstm.callbacks.progress import Progress
 from quadrant_lstm.config.check import check_sizes
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.precision import resolve
-from quadrant_lstm.run.progress import Progress
 from quadrant_lstm.run.quiet import quiet_lightning
 
 log = logging.getLogger(__name__)

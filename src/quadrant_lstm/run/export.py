@@ -16,9 +16,9 @@ from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from quadrant_lstm.data.frames import image_shape_of
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import image_shape_of
 from quadrant_lstm.run.load import load_classifier
 
 log = logging.getLogger(__name__)

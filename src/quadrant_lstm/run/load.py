@@ -5,13 +5,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 from torch import nn
 
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.config.check import read_config
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.processes.prepare import set_up_cpu
 from quadrant_lstm.run.build import build_classifier
-from quadrant_lstm.run.checkpoint import read_checkpoint
-from quadrant_lstm.run.folder import BEST, CONFIG, find_run
-from quadrant_lstm.run.process import set_up_cpu
+from quadrant_lstm.run_folder import BEST, CONFIG, find_run
 
 
 def load_run(path: str | Path) -> tuple[nn.Module, DictConfig]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from quadrant_lstm.data.frames import STEPS
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import STEPS
 
 FEW, MORE = 8, 16  # samples
 

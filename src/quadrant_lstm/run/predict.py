@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from quadrant_lstm.data.frames import image_shape_of
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pictures import read_picture
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import image_shape_of
 from quadrant_lstm.run.load import load_classifier
 
 log = logging.getLogger(__name__)

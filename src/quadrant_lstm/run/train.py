@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +15,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import destroy_process_group
 
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.results import HasResults
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.hyperparameters import hyperparameters, write_hyperparameters
 from quadrant_lstm.dashboard.page import write_page
@@ -23,10 +25,13 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.shapes import as_text, stages
+from quadrant_lstm.processes.launch import launch
+from quadrant_lstm.processes.prepare import make_ready
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
-from quadrant_lstm.run.checkpoint import read_checkpoint
-from quadrant_lstm.run.epoch_end import Best, EpochEnd
-from quadrant_lstm.run.folder import (
+from quadrant_lstm.run.memory import check_memory
+from quadrant_lstm.run.provenance import provenance
+from quadrant_lstm.run.quiet import quiet_lightning
+from quadrant_lstm.run_folder import (
     BEST,
     CONFIG,
     LAST,
@@ -38,20 +43,12 @@ from quadrant_lstm.run.folder import (
     read_yaml,
     write_whole,
 )
-from quadrant_lstm.run.launch import launch
-from quadrant_lstm.run.memory import check_memory
-from quadrant_lstm.run.process import make_ready
-from quadrant_lstm.run.provenance import provenance
-from quadrant_lstm.run.quiet import quiet_lightning
-from quadrant_lstm.sweep.jobs import swept_values
-from quadrant_lstm.sweep.pruning import Pruning
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
-def train(cfg: DictConfig) -> float:
-    """Returns val/accuracy of the best epoch, for sweepers that search."""
+def train(cfg: DictConfig) -> float | None:
+    """Returns val/accuracy of the best epoch, in the first process."""
     quiet_lightning()
     folder = Path(HydraConfig.get().runtime.output_dir)
     if is_finished(folder, cfg.trainer.max_epochs):
@@ -81,7 +78,7 @@ def train(cfg: DictConfig) -> float:
 
 def fit_and_test(
     cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule
-) -> float:
+) -> float | None:
     network = as_text(stages(classifier.network, data.frame_shape))
     log.info(network)
     for dashboard in dashboards(trainer):
@@ -89,15 +86,11 @@ def fit_and_test(
     start = str(folder / LAST) if (folder / LAST).exists() else None
     if trainer.is_global_zero:
         begin(cfg, folder, trainer, data)
-    best = find(trainer, Best)
     make_ready()
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
-        if best.best_model_score is None:
-            raise UserError("trainer: it stopped before an epoch was done and validated; let it train for longer.")
         # before the test, which loads the state of the best epoch into all callbacks
-        trained = training_results(trainer, classifier, folder) if trainer.is_global_zero else {}
-        val_accuracy = round(best.best_model_score.item(), 6)
+        trained = training_results(trainer) if trainer.is_global_zero else {}
         trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
     except SystemExit as end:  # Lightning's answer to Ctrl-C is 1; others are ours, or SLURM's, to a signal
         log.info(f"interrupted; go on with: python train.py run={shown(folder)}")
@@ -106,9 +99,9 @@ def fit_and_test(
         raise KeyboardInterrupt from None
 
     if trainer.is_global_zero:
-        results = classifier.test_results() | {"val/accuracy": val_accuracy} | trained
-        finish(results, cfg, folder, trainer)
-    return val_accuracy
+        parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
+        finish(classifier.test_results() | trained | {"parameters": parameters}, cfg, folder, trainer)
+    return trained.get("val/accuracy")
 
 
 def begin(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceDataModule) -> None:
@@ -125,7 +118,7 @@ def begin(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceDataModule)
 
 
 def finish(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
-    values = swept_values(folder) or hyperparameters(cfg)
+    values = hyperparameters(cfg, HydraConfig.get().runtime.choices)
     for logger in tensorboards(trainer):
         write_hyperparameters(logger.experiment, values, results, trainer.global_step)
     for dashboard in dashboards(trainer):
@@ -168,20 +161,9 @@ def keep_changes(cfg: DictConfig, folder: Path) -> str:
     return f", with {' '.join(HydraConfig.get().overrides.task)}"
 
 
-def training_results(trainer: Any, classifier: Classifier, folder: Path) -> dict[str, Any]:
-    last = last_epoch(folder) or {}
-    pruned = [callback.pruned for callback in trainer.callbacks if isinstance(callback, Pruning)]
-    return ({"pruned": True} if any(pruned) else {}) | {
-        "best_epoch": read_checkpoint(folder / BEST)["epoch"] + 1,
-        "epochs": int(last["epoch"]),
-        "seconds": round(find(trainer, EpochEnd).seconds, 1),
-        "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
-        "samples_per_second": float(last["train/samples_per_second"]),
-    }
-
-
-def find(trainer: Any, kind: type[T]) -> T:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
+def training_results(trainer: Any) -> dict[str, Any]:
+    found = [callback.results() for callback in trainer.callbacks if isinstance(callback, HasResults)]
+    return {name: value for results in found for name, value in results.items()}
 
 
 def last_screen(results: dict[str, Any], folder: Path) -> str:

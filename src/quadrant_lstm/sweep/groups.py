@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quadrant_lstm.run.folder import METRICS, read_rows
+from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Job, readable
 
 # The 0.975 quantile of Student's t, for 1, 2, ... degrees of freedom; 1.96 beyond.

@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.folder import LOG, OUTPUTS, OVERRIDES, RESULTS, last_epoch, read_yaml
+from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, last_epoch, read_yaml
 
 SWEEPS = OUTPUTS / "sweeps"
 COMMAND = "multirun.yaml"
@@ -84,7 +84,7 @@ def jobs(sweep: Path, overrides: Iterable[Sequence[str]], first: int = 0) -> lis
 
 def read_jobs(sweep: Path) -> list[Job]:
     """All jobs of a grid, also those not begun; of a search, those that it has begun."""
-    if sweeper(sweep)._target_.endswith(".GridSweeper"):
+    if not is_search(sweep):
         given = OverridesParser.create().parse_overrides(swept(sweep))
         return jobs(sweep, BasicSweeper.split_arguments(given, None)[0])
     begun = sorted(int(folder.parents[1].name) for folder in sweep.glob(f"[0-9]*/{OVERRIDES}"))
@@ -111,12 +111,7 @@ def sweeper(sweep: Path) -> DictConfig:
 
 
 def is_search(sweep: Path) -> bool:
-    return "n_trials" in sweeper(sweep)
-
-
-def is_trial(folder: Path) -> bool:
-    """Whether a run is one of a search."""
-    return (folder.parent / STUDY).exists()
+    return sweeper(sweep).get("kind") == "search"
 
 
 def total(sweep: Path, jobs: Sequence[Job]) -> int:
@@ -127,18 +122,6 @@ def total(sweep: Path, jobs: Sequence[Job]) -> int:
 def swept(sweep: Path) -> list[str]:
     """The overrides of the sweep's command."""
     return [str(override) for override in command(sweep).overrides.task]
-
-
-def swept_values(folder: Path) -> dict[str, Any]:
-    """Of a job: what its sweep gives several values, and which of them it has; nothing of a run by itself."""
-    sweep = folder.parent
-    if not (sweep / COMMAND).exists():
-        return {}
-    given = {one.get_key_element(): one for one in OverridesParser.create().parse_overrides(swept(sweep))}
-    searched = [key for key in sweeper(sweep).get("params") or {} if key not in given]
-    keys = [*searched, *(key for key, override in given.items() if override.is_sweep_override())]
-    assigned = assigned_by(read_yaml(folder / OVERRIDES))
-    return {key: as_number(assigned[key]) for key in keys if key in assigned}
 
 
 def as_number(text: str) -> int | float | str:

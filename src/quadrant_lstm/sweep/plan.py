@@ -14,10 +14,10 @@ from quadrant_lstm.config.check import check, without_hydra
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.shapes import stages
+from quadrant_lstm.processes.prepare import make_ready
 from quadrant_lstm.run.build import build, build_data, build_network
 from quadrant_lstm.run.memory import check_memory
 from quadrant_lstm.run.precision import resolve
-from quadrant_lstm.run.process import make_ready
 from quadrant_lstm.run.quiet import quiet_lightning
 from quadrant_lstm.sweep.jobs import Job, readable
 from quadrant_lstm.sweep.table import short

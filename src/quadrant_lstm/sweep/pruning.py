@@ -12,19 +12,19 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(pl.Callback):
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self) -> None:
         self.trial: Any = None
         self.pruned = False
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        folder = Path(trainer.default_root_dir)
         if trainer.is_global_zero:  # the only one to ask
             try:
                 from quadrant_lstm.sweep.search import running_trial
             except ModuleNotFoundError as error:
-                raise UserError(f'{self.folder}: is a trial of a search; python -m pip install -e ".[tune]"') from error
+                raise UserError(f'{folder}: is a trial of a search; python -m pip install -e ".[tune]"') from error
 
-            self.trial = running_trial(self.folder)
+            self.trial = running_trial(folder)
         self.decide(trainer, trainer.current_epoch)  # as before an interruption
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
@@ -38,6 +38,9 @@ class Pruning(pl.Callback):
         hopeless = bool(self.trial) and last_reported(self.trial) == epochs and self.trial.should_prune()
         self.pruned = trainer.strategy.broadcast(hopeless)
         trainer.should_stop |= self.pruned
+
+    def results(self) -> dict[str, Any]:
+        return {"pruned": True} if self.pruned else {}
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         if self.pruned:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from quadrant_lstm.console import say
+from quadrant_lstm.data.frames import after_steps
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import after_steps
-from quadrant_lstm.run.console import say
-from quadrant_lstm.run.folder import write_whole
+from quadrant_lstm.run_folder import write_whole
 from quadrant_lstm.sweep.groups import Group, grouped
 from quadrant_lstm.sweep.jobs import Job, is_search, read_jobs, readable, swept, total
 
@@ -116,7 +116,7 @@ svg { max-width: 100%; height: auto }
 
 def page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
     """Self-contained."""
-    from quadrant_lstm.sweep.pictures import as_svg, draw_curves, draw_effects, draw_search
+    from quadrant_lstm.sweep.plots import as_svg, draw_curves, draw_effects, draw_search
 
     done, wanted = sum(job.results() is not None for job in jobs), total(sweep, jobs)
     keys = list(groups[0].swept) if groups else []

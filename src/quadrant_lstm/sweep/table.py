@@ -9,7 +9,7 @@ import rich
 from rich.live import Live
 from rich.table import Table
 
-from quadrant_lstm.run.console import say
+from quadrant_lstm.console import say
 from quadrant_lstm.sweep.jobs import Job, readable
 
 WAITS, RUNS, DONE, PRUNED, FAILED = "waits", "runs", "done", "pruned", "failed"

@@ -1,0 +1,70 @@
+"""Averages the weights and batch-norm statistics over the steps; the average is validated, tested and saved.
+
+This is Lightning's WeightAveraging with two differences. The decay starts low: after n steps the average has a memory
+of about n / 10 steps, up to 1 / (1 - decay), so that it soon forgets the first weights. And the average lies on the
+module's device and is counted on the host: Lightning's stays where the module was made, on the CPU, and each step
+waits for the device.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from quadrant_lstm.kinds import Probability
+
+
+class EMA(WeightAveraging):
+    """`decay=None` turns it off."""
+
+    def __init__(self, decay: Probability | None):
+        super().__init__()
+        self.decay = decay or 0.0
+        self.is_on = decay is not None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.is_on:
+            super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._average_model is not None:
+            self._average_model.to(module.device)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if self._average_model is None:
+            return
+        if (steps := trainer.global_step) > self._latest_update_step:  # gradients may add up over several batches
+            self.update(self._average_model.module, module, steps)
+            self._average_model.n_averaged.fill_(steps)
+            self._latest_update_step = steps
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.is_on:
+            super().on_train_end(trainer, pl_module)
+
+    @torch.no_grad()
+    def update(self, average: nn.Module, module: nn.Module, steps: int) -> None:
+        """The first step's weights are copied, and so are values that are no floating-point numbers, like indices."""
+        decay = min(self.decay, steps / (9 + steps)) if steps > 1 else 0.0
+        (averages, others), (numbers, indices) = numbers_and_others(average), numbers_and_others(module)
+        torch._foreach_lerp_(averages, numbers, 1 - decay)
+        for other, index in zip(others, indices, strict=True):
+            other.copy_(index)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.is_on:
+            super().on_save_checkpoint(trainer, module, checkpoint)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """For a test, the loaded average stays; Lightning would put the weights of the last step in its place."""
+        if self.is_on and trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, module, checkpoint)
+
+
+def numbers_and_others(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    values = [*module.parameters(), *module.buffers()]
+    numbers = [value for value in values if value.is_floating_point()]
+    return numbers, [value for value in values if not value.is_floating_point()]

@@ -1,0 +1,28 @@
+"""A confusion matrix -> a picture: rows are what an image is, columns what was said of it."""
+
+from jaxtyping import Int64
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from quadrant_lstm.plotting import new_figure, style
+
+
+@style
+def draw_confusion(matrix: Int64[Tensor, "classes classes"]) -> Figure:
+    num_classes = len(matrix)
+    figure = new_figure()
+    axes = figure.subplots()
+    shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
+    axes.imshow(shares.cpu().numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")  # a hundredth is seen
+    if num_classes <= 10:  # more would not be legible
+        for row in range(num_classes):
+            for column in range(num_classes):
+                if count := int(matrix[row, column]):
+                    colour = "white" if shares[row, column] > 0.3 else "black"
+                    axes.text(column, row, str(count), ha="center", va="center", color=colour)
+        axes.set_xticks(range(num_classes))
+        axes.set_yticks(range(num_classes))
+    correct, total = int(matrix.diagonal().sum()), int(matrix.sum())
+    axes.set(xlabel="predicted", ylabel="true", title=f"test images, {correct:,} of {total:,} right")
+    return figure

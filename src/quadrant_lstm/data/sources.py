@@ -1,0 +1,51 @@
+"""Loads a data set by its name.
+
+mnist                       the bundled mnist.npz, all 70,000 images
+FashionMNIST, KMNIST, ...   any of torchvision's data sets in MNIST's format, downloaded once to `root`
+idx                         a folder with MNIST's four file names, gzipped or not
+"""
+
+import functools
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from quadrant_lstm.data.idx import load_idx_folder
+from quadrant_lstm.data.images import Images
+from quadrant_lstm.errors import UserError
+
+BUNDLED = Path(__file__).with_name("mnist.npz")
+BUNDLED_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
+
+
+@functools.lru_cache(maxsize=1)
+def load_images(dataset: str, root: str | None) -> Images:
+    """Raises UserError for a folder or file that is missing or broken. A sweep's jobs share one copy: do not write."""
+    if dataset == "mnist":
+        return load_bundled()
+    if root is None:
+        raise UserError(f"data.root: null, but data.dataset={dataset} is read from a folder; add data.root=FOLDER.")
+    folder = Path(root).expanduser()
+    if dataset != "idx":
+        from quadrant_lstm.data.download import download  # imports torch
+
+        folder = download(dataset, folder)
+    return load_idx_folder(folder)
+
+
+def load_bundled(file: Path = BUNDLED, sha256: str = BUNDLED_SHA256) -> Images:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}; install the package again.") from error
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise UserError(f"{file}: its SHA-256 is {found[:12]}..., not {sha256[:12]}...; install the package again.")
+    with np.load(io.BytesIO(content)) as arrays:
+        return Images(
+            arrays["x_train"][:, None],
+            arrays["y_train"].astype(np.int64),
+            arrays["x_test"][:, None],
+            arrays["y_test"].astype(np.int64),
+        )

@@ -1,0 +1,134 @@
+"""A sweep's results -> pictures for its report."""
+
+import io
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from quadrant_lstm.plotting import GROUP_COLOURS, new_figure
+from quadrant_lstm.sweep.groups import Group, Mean
+from quadrant_lstm.sweep.jobs import Job, as_number, readable
+
+MOST_VALUES = 6  # of a key, that are shown one by one
+PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
+
+
+def draw_curves(groups: Sequence[Group]) -> Figure:
+    """The validation error of each group by epoch; the best in colour, the others grey."""
+    figure = new_figure(9.0, 4.5)
+    axes = figure.subplots()
+    for rank, group in reversed(list(enumerate(groups))):
+        curve = group.curve()
+        errors = [error(accuracy) for accuracy in curve.values()]
+        if rank < len(GROUP_COLOURS):
+            axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=str(group))
+        else:
+            axes.plot(list(curve), errors, color="#cccccc", linewidth=1, zorder=1)
+    scale(axes, "epoch", "validation error, mean over seeds")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    return figure
+
+
+def error(accuracy: float) -> float:
+    """In %, as a logarithmic axis can show it."""
+    return max(100 * (1 - accuracy), 0.01)
+
+
+def scale(axes: Axes, x: str, y: str) -> None:
+    """Whole numbers by errors in %."""
+    axes.set(xlabel=x, ylabel=y, yscale="log")
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.yaxis.set_minor_formatter(PERCENT if axes.get_ylim()[1] < 10 * axes.get_ylim()[0] else "")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3, which="both")
+
+
+def draw_effects(jobs: Sequence[Job]) -> Figure:
+    """For each swept key: the val/accuracy of each job by its value, and their mean with its 95 % interval."""
+    results = {job.number: found["val/accuracy"] for job in jobs if (found := job.results())}
+    keys = [key for key in jobs[0].swept if key != "seed"] or list(jobs[0].swept) or ["all"]
+    columns = min(len(keys), 3)
+    rows = -(-len(keys) // columns)
+    figure = new_figure(3.2 * columns + 0.6, 3.0 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, key in zip(panels, keys, strict=False):
+        values: dict[str, list[float]] = {}
+        for job in jobs:
+            if job.number in results:
+                values.setdefault(job.swept.get(key, ""), []).append(results[job.number])
+        if len(values) > MOST_VALUES and all(place(value)[0] < math.inf for value in values):
+            draw_scatter(axes, values)
+        else:
+            draw_means(axes, values)
+        axes.set_title(key, fontsize=10)
+        axes.grid(alpha=0.3, axis="y")
+    for axes in panels[len(keys) :]:
+        axes.set_visible(False)
+    lowest, highest = (100 * limit(results.values()) for limit in (min, max))
+    margin = 0.1 * (highest - lowest) or 1
+    panels[0].set_ylim(lowest - margin, highest + margin)  # an interval of two jobs can be ten times as wide
+    figure.supylabel("val/accuracy, %", fontsize=10)
+    return figure
+
+
+def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
+    ordered = sorted(values, key=place)
+    for at, value in enumerate(ordered):
+        offsets = [at + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
+        axes.plot(
+            offsets, [100 * accuracy for accuracy in values[value]], "o", color="#999999", markersize=3, alpha=0.7
+        )
+        mean = Mean(tuple(values[value]))
+        low, high = mean.interval or (mean.mean, mean.mean)
+        whiskers = [[100 * (mean.mean - low)], [100 * (high - mean.mean)]]
+        axes.errorbar(at, 100 * mean.mean, yerr=whiskers, fmt="o", color=GROUP_COLOURS[0], capsize=3)
+    labels = list(map(readable, ordered))
+    slanted: dict[str, Any] = (
+        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 8 else {}
+    )
+    axes.set_xticks(range(len(ordered)), labels, **slanted)
+    axes.set_xlim(-0.5, len(ordered) - 0.3)
+
+
+def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
+    points = [(float(value), 100 * accuracy) for value, some in values.items() for accuracy in some]
+    axes.plot(*zip(*points, strict=True), "o", color=GROUP_COLOURS[0], markersize=4, alpha=0.8)
+    lowest, highest = min(points)[0], max(points)[0]
+    if lowest > 0 and highest > 10 * lowest:
+        axes.set_xscale("log")
+
+
+def draw_search(jobs: Sequence[Job]) -> Figure:
+    """The validation error of each trial, and the lowest so far."""
+    figure = new_figure(9.0, 3.5)
+    axes = figure.subplots()
+    found = [(job.number, error(results["val/accuracy"]), results) for job in jobs if (results := job.results())]
+    for pruned, label in ((False, "trial"), (True, "pruned trial")):
+        some = [(number, y) for number, y, results in found if bool(results.get("pruned")) == pruned]
+        if some:
+            fill = "none" if pruned else GROUP_COLOURS[0]
+            axes.plot(*zip(*some, strict=True), "o", color=GROUP_COLOURS[0], markerfacecolor=fill, label=label)
+    lowest = list(itertools.accumulate((y for _, y, _ in found), min))
+    axes.step([number for number, _, _ in found], lowest, where="post", color=GROUP_COLOURS[1], label="lowest so far")
+    scale(axes, "trial", "validation error")
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def place(value: str) -> tuple[float, str]:
+    """Among others: numbers by their size, texts after them."""
+    number = as_number(value)
+    return (math.inf if isinstance(number, str) else number, value)
+
+
+def as_svg(figure: Figure) -> str:
+    """Without the XML header, to stand in a page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg")
+    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]

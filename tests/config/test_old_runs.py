@@ -1,0 +1,35 @@
+"""The run folders of version 0.1 can be read and resumed. version_0_1.yaml is the config of one."""
+
+import json
+import shutil
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.config.check import read_config
+from tests.scripts import script
+
+OLD = Path(__file__).with_name("version_0_1.yaml")
+
+
+def test_an_old_config_gets_todays_keys():
+    cfg = read_config(OLD)
+    assert "ema_decay" not in cfg
+    assert OmegaConf.select(cfg, "trainer.callbacks.ema.decay") == 0.9
+    assert OmegaConf.select(cfg, "trainer.callbacks.progress._target_") == "quadrant_lstm.callbacks.progress.Progress"
+
+
+def test_todays_config_stays_as_it_is(finished_run):
+    file = finished_run / ".hydra/config.yaml"
+    assert read_config(file) == OmegaConf.load(file)
+
+
+def test_an_old_run_is_resumed_in_its_folder(tmp_path):
+    config = tmp_path / "run/.hydra/config.yaml"
+    config.parent.mkdir(parents=True)
+    shutil.copy(OLD, config)
+    done = script("train.py", "run=run", "~trainer.callbacks.dashboard", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/results.json").read_text())["epochs"] == 2
+    assert "current_model_state" in read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")  # beside the average

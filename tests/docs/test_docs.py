@@ -1,0 +1,33 @@
+"""The scripts that make the pictures and tables of docs/."""
+
+import pytest
+from PIL import Image
+
+from tests.scripts import script
+
+
+def test_the_mistakes_of_a_run_are_drawn_into_a_file(finished_run, tmp_path):
+    done = script("docs/mistakes.py", finished_run, tmp_path / "new" / "wrong.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "new" / "wrong.png").format == "PNG"
+
+
+def test_the_orderings_are_drawn_into_a_file(tmp_path):
+    assert script("docs/orderings.py", "orderings.png", cwd=tmp_path).returncode == 0
+    assert Image.open(tmp_path / "orderings.png").format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("docs/mistakes.py", "nowhere", "wrong.png"), "run: nowhere is no run folder"),
+        (("docs/best.py", "nowhere"), "sweep: nowhere has no multirun.yaml; give a folder"),
+        (("docs/ablations.py", "latest"), "sweep: latest, but "),
+        (("src/quadrant_lstm/benchmark/__main__.py",), "benchmark: there is no conf/train.yaml here"),
+        (("src/quadrant_lstm/benchmark/__main__.py", "--rounds=0"), "--rounds: 0 is less than 1; leave it out for 5"),
+    ],
+)
+def test_what_is_not_there_costs_one_line(arguments, line, tmp_path):
+    done = script(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(line)]) == (2, 1, line)
+    assert not list(tmp_path.iterdir())
