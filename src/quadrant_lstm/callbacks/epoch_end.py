@@ -38,9 +38,7 @@ OVER_THE_ONE_BEFORE: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_
 
 
 class AtEpochEnd(ModelCheckpoint):
-    """Lightning's, but for what it does at each step: to look whether it is time to save, to describe itself for each
-    of its hooks.
-    """
+    """A checkpoint in the run folder, wherever that has been moved since an interruption."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir)
@@ -49,9 +47,8 @@ class AtEpochEnd(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
+        """The same for any arguments, so that a run resumes after a change of them."""
         return type(self).__name__
-
-    on_train_batch_end = pl.Callback.on_train_batch_end  # empty: skip_empty_hooks finds it
 
 
 class Best(AtEpochEnd):

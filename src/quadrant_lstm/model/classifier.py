@@ -56,15 +56,6 @@ class Classifier(LightningModule):
         # losses, logits (of one step or all) and labels of the batches of an epoch
         self.seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Lightning notes forty times a step which of its hooks it calls; as an attribute of a Module, which might be a
-        parameter, that takes a tenth of a millisecond.
-        """
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
         return self.network(frames)
 
@@ -131,17 +122,6 @@ class Classifier(LightningModule):
 
     def metric(self, name: str) -> Metric:
         return cast(Metric, self.metrics[name])
-
-    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Frees the gradients as soon as they are used, rather than after the next forward pass; by hand, as the
-        optimizer's zero_grad takes a tenth of a millisecond more.
-        """
-        super().optimizer_step(*arguments, **options)
-        for weights in weights_of(self.trainer.optimizers[0]):
-            weights.grad = None
-
-    def optimizer_zero_grad(self, *_: Any) -> None:
-        """That is done."""
 
     def on_train_start(self) -> None:
         """A run that goes on restores its optimizer's state; its values are those of the config, where one may have

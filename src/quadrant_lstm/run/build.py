@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import WholeCheckpoints
-from quadrant_lstm.callbacks.idle import Unprofiled, skip_empty_hooks
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.errors import UserError
@@ -45,9 +44,7 @@ def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.M
 def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> Classifier:
     network = build_network(cfg, frame_shape, num_classes)
     optimizer, schedule = build("optimizer", cfg.optimizer), build("schedule", cfg.schedule)
-    classifier = Classifier(network, optimizer, schedule, frame_shape, num_classes, cfg.label_smoothing)
-    skip_empty_hooks(classifier)
-    return classifier
+    return Classifier(network, optimizer, schedule, frame_shape, num_classes, cfg.label_smoothing)
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
@@ -59,18 +56,14 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     others = OmegaConf.masked_copy(cfg.trainer, [str(key) for key in cfg.trainer if key not in named])
     if isinstance(others.get("strategy"), DictConfig) and num_processes(cfg) == 1:
         others.strategy = "auto"
-    trainer: Any = build(
+    return build(
         "trainer",
         others,
         precision=resolve(cfg.trainer.precision, cfg.trainer.get("accelerator", "auto")),
-        profiler=cfg.trainer.get("profiler") or Unprofiled(),
         plugins=[WholeCheckpoints()],
         default_root_dir=folder,
         **named,
     )
-    for callback in trainer.callbacks:
-        skip_empty_hooks(callback)
-    return trainer
 
 
 def num_processes(cfg: DictConfig) -> int:
