@@ -3,7 +3,7 @@ from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.callbacks.ema import EMA
-from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
 

@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from tests.conftest import TINY, write_idx_folder
 from tests.scripts import script
 
 pytest.importorskip("selenium", reason="needs selenium")
 from docs.tensorboard import CHROMIUM, DRIVER, TABS, chromium, find, screenshot, tensorboard, visit
+from tests.folders import TINY, write_idx_folder
 
 pytestmark = [
     pytest.mark.browser,

@@ -38,7 +38,7 @@ from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
 from quadrant_lstm.dashboard.tabs import add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.plotting import GREY, RIGHT, WRONG
-from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",

@@ -20,7 +20,7 @@ from quadrant_lstm.data.download import download
 from quadrant_lstm.data.idx import IDX_FILES
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
-from tests.conftest import write_idx_folder
+from tests.folders import write_idx_folder
 
 KILLS = 20
 

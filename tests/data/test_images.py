@@ -8,7 +8,7 @@ import pytest
 from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.data.sources import load_bundled, load_images
 from quadrant_lstm.errors import UserError
-from tests.conftest import write_idx, write_idx_folder
+from tests.folders import write_idx, write_idx_folder
 
 # of the uncompressed IDX files as their authors published them
 PUBLISHED_MD5 = {

@@ -3,40 +3,13 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, OneCycleLR
-from torch.utils.data import DataLoader
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR
 
 from quadrant_lstm.model.classifier import Classifier
-
-CONSTANT = partial(ConstantLR, factor=1.0, total_iters=0)
-
-
-class Flat(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(4 * 4, 3)
-
-    def forward(self, frames):
-        return self.linear(frames.flatten(1))
-
-
-def batches(frames, labels, size) -> DataLoader:
-    pairs = list(zip(frames.split(size), labels.split(size), strict=True))
-    return DataLoader(pairs, batch_size=None, collate_fn=tuple)
-
-
-def trainer(logger=False, **options) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+from tests.networks import CONSTANT, Flat, batches, trainer
 
 
 def test_metrics_are_means_over_images_not_over_batches():

@@ -7,7 +7,7 @@ import torch
 from quadrant_lstm import sequences
 from quadrant_lstm.benchmark.keras_network import keras_network
 from quadrant_lstm.data.sources import load_images
-from tests.model.test_network import question_network
+from tests.networks import question_network
 
 
 def to_keras(network, model: keras.Model) -> None:

@@ -1,26 +1,9 @@
 import pytest
 import torch
 
-from quadrant_lstm import CNNLSTM, ORDERINGS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.geometry import encoder_stages
-
-
-def question_network(**changes) -> CNNLSTM:
-    values = {
-        "frame_shape": (1, 56, 14),
-        "num_classes": 10,
-        "orderings": ORDERINGS,
-        "filters": [32, 32],
-        "kernel_size": 3,
-        "pool_size": 2,
-        "dropout": 0.25,
-        "recurrent": "lstm",
-        "lstm_units": 5,
-        "dense_units": 50,
-        "shared_tiles": False,
-    }
-    return CNNLSTM(**(values | changes))
+from tests.networks import question_network
 
 
 def test_the_network_of_the_question_has_its_parameters():

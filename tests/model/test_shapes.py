@@ -4,7 +4,7 @@ from torch import nn
 
 from quadrant_lstm import TimeDistributed
 from quadrant_lstm.model.shapes import as_text, stages
-from tests.model.test_network import question_network
+from tests.networks import question_network
 
 
 @pytest.mark.parametrize("shared_tiles", [True, False])

@@ -11,8 +11,7 @@ from torch import nn
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.model.shared_tiles import SharedTiles, in_full
 from quadrant_lstm.model.tile_plan import CannotShare
-from tests.model.test_network import question_network
-from tests.model.test_tile_plan import ALL_ORDERINGS
+from tests.networks import ALL_ORDERINGS, question_network
 
 
 def encoder(*layers: nn.Module) -> nn.Sequential:

@@ -10,7 +10,7 @@ import torch
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint, write_checkpoint
 from quadrant_lstm.errors import UserError
-from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import run_folder
+from tests.folders import run_folder
 from tests.scripts import script
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")

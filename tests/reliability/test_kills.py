@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from tests.conftest import TINY, left_behind, run_folder, write_idx_folder
+from tests.folders import TINY, left_behind, run_folder, write_idx_folder
 from tests.scripts import Script, script
 
 DRAWN = (

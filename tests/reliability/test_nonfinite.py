@@ -17,7 +17,7 @@ from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
-from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
 RUNS = 20

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import TINY, write_idx_folder
+from tests.folders import TINY, write_idx_folder
 from tests.scripts import ROOT
 
 # Runs a script. The libraries, which know Windows, are imported before anything is taken away.

@@ -10,7 +10,7 @@ import pytest
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run.evaluate import evaluate
-from tests.conftest import TINY, left_behind, run_folder, write_idx_folder
+from tests.folders import TINY, left_behind, run_folder, write_idx_folder
 from tests.scripts import Script, script
 
 CPU = ("trainer.accelerator=cpu",)

@@ -21,8 +21,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.cli.test_command import COMMANDS
-from tests.conftest import write_idx, write_idx_folder
+from tests.folders import write_idx, write_idx_folder
+from tests.mistakes import COMMANDS
 from tests.scripts import ROOT
 
 SECONDS, MEGABYTES = 5, 500

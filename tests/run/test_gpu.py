@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.benchmark.trainer import config, fit
 from quadrant_lstm.data.orderings import sequences
-from tests.model.test_network import question_network
+from tests.networks import question_network
 from tests.scripts import ROOT
 
 DEVICE = "cuda"

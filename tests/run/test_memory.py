@@ -6,7 +6,7 @@ from torch import nn
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import memory
-from tests.conftest import run_folder
+from tests.folders import run_folder
 from tests.scripts import script
 
 CPU = torch.device("cpu")

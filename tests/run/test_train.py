@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from quadrant_lstm.data.sources import load_images
-from tests.conftest import TINY, run_folder, write_idx_folder
+from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import ROOT, Script, script
 
 RESULTS = (

@@ -11,9 +11,8 @@ from optuna.trial import TrialState
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.search import distribution, storage
-from tests.conftest import TINY, left_behind, write_idx_folder
+from tests.folders import TINY, left_behind, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
-from tests.sweep.test_sweeps import sweep_folder
 
 SEARCH = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/sweeper=optuna",
           "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.lstm_units=2,4")  # fmt: skip

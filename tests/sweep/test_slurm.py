@@ -14,9 +14,8 @@ from filelock import FileLock
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.sweep.search import storage
-from tests.conftest import TINY, write_idx_folder
+from tests.folders import TINY, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
-from tests.sweep.test_sweeps import sweep_folder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 SWEEP = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10")

@@ -16,15 +16,10 @@ from tensorboard.plugins.hparams import metadata
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.jobs import read_jobs
-from tests.conftest import TINY, left_behind, write_idx_folder
+from tests.folders import TINY, left_behind, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
 
 DATA = ("data=idx", "data.root=tiny", *TINY)
-
-
-def sweep_folder(cwd: Path) -> Path:
-    (folder,) = (cwd / "outputs/sweeps").glob("*/*")
-    return folder
 
 
 def children(pid: int) -> list[int]:

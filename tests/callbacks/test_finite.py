@@ -1,0 +1,39 @@
+from functools import partial
+
+import lightning.pytorch as pl
+import torch
+from torch.nn.utils import get_total_norm
+
+from quadrant_lstm.callbacks.finite import Finite
+from quadrant_lstm.model.classifier import Classifier
+from tests.networks import CONSTANT, Flat, batches, trainer
+
+
+class Norms(pl.Callback):
+    def __init__(self):
+        self.norms = []
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.norms.append(get_total_norm([weights.grad for weights in module.parameters()]).item())
+
+
+class Points(pl.loggers.logger.DummyLogger):
+    def __init__(self):
+        super().__init__()
+        self.norms = []
+
+    def log_metrics(self, metrics, step):
+        self.norms += [value for name, value in metrics.items() if name == "train/gradient_norm"]
+
+
+def test_the_logged_norm_is_that_of_all_gradients_together():
+    frames, labels = torch.randn(80, 4, 1, 2, 2), torch.randint(0, 3, (80,))
+    classifier, norms, logger = (
+        Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3),
+        Norms(),
+        Points(),
+    )
+    training = trainer(logger, max_epochs=1, log_every_n_steps=1, callbacks=[Finite(), norms])
+    training.fit(classifier, batches(frames, labels, 8))
+    assert logger.norms == norms.norms
+    assert len(set(norms.norms)) == 10

@@ -1,0 +1,92 @@
+"""Commands with a mistake in them, and the line that each costs."""
+
+MISTAKES = {
+    # unknown keys, with the nearest known one
+    "model.lstm_unit=5": "model.lstm_unit: there is no such key; did you mean model.lstm_units?",
+    "+model.lstm_unitz=5": "model.lstm_unitz: there is no such key; did you mean model.lstm_units?",
+    "+trainer.max_epoch=5": "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?",
+    "+seeds=5": "seeds: there is no such key; did you mean seed?",
+    "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
+    "hydra.foo=1": "hydra.foo: Hydra has no such key",
+    "trainer.max_time=1": "lightning.pytorch.Trainer takes it; write +trainer.max_time=VALUE.",
+    "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known here: model.blocks, ",
+    "optimizer._target_=torch.optim.RMSprop": "optimizer.betas: torch.optim.RMSprop takes no betas and no fused; "
+    "remove with ~optimizer.betas ~optimizer.fused.",
+    "optimizer._target_=torch.optim.RMSprop +optimizer.alfa=0.9": "optimizer.alfa: there is no such key; did you mean "
+    "optimizer.alpha?",
+    # unknown choices
+    "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep.",
+    "experiment=nope": "experiment: there is no experiment=nope; choose from ",
+    "model=null": "model: there is no model=null; choose from cnn_lstm, deep.",
+    "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, exponential, onecycle.",
+    "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
+    "zzz=1": "zzz: there is no such key; known here: data, ",
+    # wrong types
+    "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; write e.g.",
+    "model.lstm_units=2.5": "model.lstm_units: 2.5 is not a whole number",
+    "model.lstm_units=true": "model.lstm_units: True is not a whole number",
+    "model.lstm_units=null": "model.lstm_units: None is not a whole number",
+    "model.filters=32": "model.filters: 32 is not a list of whole numbers of at least 1",
+    "seed=one": "seed: 'one' is not a whole number of at least 0; write e.g. seed=1.",
+    "data.root=5": "data.root: 5 is not text or null",
+    "data.augmentation=15": "data.augmentation: 15 is not a group of keys; write data.augmentation.KEY=VALUE.",
+    "data.augmentation=null": "data.augmentation: None is not a group of keys",
+    "trainer.callbacks=5": "trainer.callbacks: 5 is not a group of keys; write",
+    "trainer.callbacks.progress=5": "trainer.callbacks.progress: 5 is not a group of keys; write trainer.",
+    "trainer.logger=true": "trainer.logger: True is not a group of keys or null or false",
+    # out of range
+    "model.dropout=1": "model.dropout: 1 is not a number in [0, 1); write e.g. model.dropout=0.25.",
+    "model.filters=[32,0]": "model.filters: [32, 0] is not a list of whole numbers of at least 1",
+    "model.filters=[]": "model.filters: [] is not a list of whole numbers of at least 1; write e.g. "
+    "model.filters=[32,32].",
+    "data.batch_size=0": "data.batch_size: 0 is not a whole number of at least 1; write e.g. data.batch_size=64.",
+    "optimizer.lr=-1": "optimizer.lr: -1 is not a number above 0; write e.g. optimizer.lr=0.001.",
+    "optimizer.lr=nan": "optimizer.lr: nan is not a number above 0",
+    "trainer.max_epochs=0": "trainer.max_epochs: 0 is not a whole number of at least 1",
+    "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
+    "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
+    "+trainer.fast_dev_run=true": "trainer.fast_dev_run: True is not false; trainer=smoke does what it would",
+    "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is not a number of at least 0 or null",
+    "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1, but with "
+    "trainer.precision=bf16-mixed a fused optimizer does not clip; add optimizer.fused=false.",
+    # what is missing
+    "~model.dropout": "model.dropout: is missing; add e.g. model.dropout=0.25.",
+    "~trainer.max_epochs": "trainer.max_epochs: is missing; add e.g. trainer.max_epochs=5.",
+    "~trainer.callbacks.best": "trainer.callbacks.best: is missing, and it keeps the run folder; do not remove it.",
+    "~optimizer": "optimizer: is missing; choose one of conf/optimizer/",
+    # orderings
+    "data.orderings=[[1,2,3,3]]": "data.orderings: [[1, 2, 3, 3]] is not a list of permutations of 1234; write",
+    "data.orderings=[]": "data.orderings: [] is not a list of permutations of 1234",
+    "data.train_orderings=[[1,2,3,4],[4,3,2,1]]": "data.train_orderings: 2, but a frame stacks 4 of them; write a",
+    "data.orderings=[[1,2,3,4],[4,3,2,1]] data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: a frame "
+    "stacks 2, and this network is made for those of data.orderings; write one there",
+    # sizes that do not fit
+    "model.kernel_size=9": "model.kernel_size: 9 does not fit stage conv2: what comes in is 32 x 48 x 6",
+    "model.pool_size=30": "model.pool_size: 30 leaves nothing at stage pool: what comes in is 32 x 52 x 10",
+    # data folders and run folders that are none
+    "data=idx": "data.root: null, but data.dataset=idx is read from a folder; add data.root=FOLDER.",
+    "data.dataset=idx data.root=nowhere": "data.root: nowhere is not a folder; give one that holds",
+    "run=nowhere": "run: nowhere is no run folder: it has no .hydra/config.yaml; give one like",
+    "run=latest": "has a .hydra/config.yaml; first: python train.py",
+    # what is no override
+    "lstm_units": "lstm_units: is not an override; write KEY=VALUE",
+    "model.filters=[5": "model.filters=[5: is not an override",
+    # interpolations
+    "seed=${oc.env:NOWHERE,many}": "seed: 'many' is not a whole number of at least 0; write e.g. seed=1.",
+    "data.batch_size=${oc.env:NOWHERE}": "data.batch_size: ${oc.env:NOWHERE} cannot be resolved (KeyError ",
+    "seed=${data.seed}": "data.seed: ${seed} cannot be resolved (Recursive interpolation detected); name another key",
+    "model.dropout=${nothing}": "model.dropout: ${nothing} cannot be resolved (Interpolation key 'nothing' not found)",
+    "model=deep model.lstm_units=${data.orderings}": "model.lstm_units: [[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4], ",
+    # classes
+    "model._target_=os.system": "model._target_: os.system is not among quadrant_lstm.model.*; name a class",
+    "model._target_=quadrant_lstm.model.Nothing": "there is no class quadrant_lstm.model.Nothing; correct the name.",
+    "model._target_=quadrant_lstm.model.shapes.stages": "there is no class quadrant_lstm.model.shapes.stages",
+}
+OTHERS = {
+    ("evaluate.py",): "run: is missing; add run=FOLDER or run=latest.",
+    ("evaluate.py", "run=nowhere"): "run: nowhere is no run folder",
+    ("evaluate.py", "runn=latest"): "runn: there is no such key; did you mean run?",
+    ("predict.py", "run=nowhere"): "run: nowhere is no run folder",
+    ("export.py", "format=pdf"): "format: 'pdf' is not one of onnx, safetensors; write e.g. format=onnx.",
+}
+COMMANDS = {("train.py", *words.split()): line for words, line in MISTAKES.items()} | OTHERS

@@ -1,0 +1,57 @@
+"""Small networks and a trainer for tests."""
+
+import itertools
+from functools import partial
+
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.optim.lr_scheduler import ConstantLR
+from torch.utils.data import DataLoader
+
+from quadrant_lstm.data.orderings import ORDERINGS
+from quadrant_lstm.model.network import CNNLSTM
+
+ALL_ORDERINGS = tuple(itertools.permutations((1, 2, 3, 4)))
+CONSTANT = partial(ConstantLR, factor=1.0, total_iters=0)
+
+
+class Flat(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4 * 4, 3)
+
+    def forward(self, frames):
+        return self.linear(frames.flatten(1))
+
+
+def batches(frames, labels, size) -> DataLoader:
+    pairs = list(zip(frames.split(size), labels.split(size), strict=True))
+    return DataLoader(pairs, batch_size=None, collate_fn=tuple)
+
+
+def trainer(logger=False, **options) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        logger=logger,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def question_network(**changes) -> CNNLSTM:
+    values = {
+        "frame_shape": (1, 56, 14),
+        "num_classes": 10,
+        "orderings": ORDERINGS,
+        "filters": [32, 32],
+        "kernel_size": 3,
+        "pool_size": 2,
+        "dropout": 0.25,
+        "recurrent": "lstm",
+        "lstm_units": 5,
+        "dense_units": 50,
+        "shared_tiles": False,
+    }
+    return CNNLSTM(**(values | changes))
