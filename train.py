@@ -14,8 +14,10 @@ from quadrant_lstm.config.check import check
 def main(cfg: DictConfig) -> float | None:
     with job():
         check(cfg)
-        from quadrant_lstm.run.train import train  # imports torch
+        from quadrant_lstm.config.signatures import check_signatures  # imports torch
+        from quadrant_lstm.run.train import train
 
+        check_signatures(cfg)
         return train(cfg)
 
 

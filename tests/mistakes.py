@@ -4,16 +4,11 @@ MISTAKES = {
     # unknown keys, with the nearest known one
     "model.lstm_unit=5": "model.lstm_unit: there is no such key; did you mean model.lstm_units?",
     "+model.lstm_unitz=5": "model.lstm_unitz: there is no such key; did you mean model.lstm_units?",
-    "+trainer.max_epoch=5": "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?",
     "+seeds=5": "seeds: there is no such key; did you mean seed?",
     "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
     "hydra.foo=1": "hydra.foo: Hydra has no such key",
-    "trainer.max_time=1": "lightning.pytorch.Trainer takes it; write +trainer.max_time=VALUE.",
+    "trainer.max_time=1": "Any other argument of lightning.pytorch.Trainer is added by +trainer.max_time=VALUE.",
     "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known here: model.blocks, ",
-    "optimizer._target_=torch.optim.RMSprop": "optimizer.betas: torch.optim.RMSprop takes no betas and no fused; "
-    "remove with ~optimizer.betas ~optimizer.fused.",
-    "optimizer._target_=torch.optim.RMSprop +optimizer.alfa=0.9": "optimizer.alfa: there is no such key; did you mean "
-    "optimizer.alpha?",
     # unknown choices
     "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep.",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
@@ -52,7 +47,7 @@ MISTAKES = {
     # what is missing
     "~model.dropout": "model.dropout: is missing; add e.g. model.dropout=0.25.",
     "~trainer.max_epochs": "trainer.max_epochs: is missing; add e.g. trainer.max_epochs=5.",
-    "~trainer.callbacks.best": "trainer.callbacks.best: is missing, and it keeps the run folder; do not remove it.",
+    "~trainer.callbacks.best": "trainer.callbacks.best: is missing, and a run needs it; leave out ~trainer.",
     "~optimizer": "optimizer: is missing; choose one of conf/optimizer/",
     # orderings
     "data.orderings=[[1,2,3,3]]": "data.orderings: [[1, 2, 3, 3]] is not a list of permutations of 1234; write",
@@ -82,6 +77,16 @@ MISTAKES = {
     "model._target_=quadrant_lstm.model.Nothing": "there is no class quadrant_lstm.model.Nothing; correct the name.",
     "model._target_=quadrant_lstm.model.shapes.stages": "there is no class quadrant_lstm.model.shapes.stages",
 }
+# mistakes in arguments of torch's and Lightning's classes, which have to be imported
+OF_LIBRARIES = {
+    "+trainer.max_epoch=5": "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?",
+    "optimizer._target_=torch.optim.RMSprop": "optimizer.betas: torch.optim.RMSprop takes no betas and no fused; "
+    "remove with ~optimizer.betas ~optimizer.fused.",
+    "optimizer._target_=torch.optim.RMSprop +optimizer.alfa=0.9": "optimizer.alfa: there is no such key; did you mean "
+    "optimizer.alpha?",
+    "optimizer._target_=torch.optim.Adamm": "optimizer._target_: there is no class torch.optim.Adamm; correct the",
+    "~schedule.gamma schedule=exponential": "schedule.gamma: is missing; add e.g. schedule.gamma=0.98.",
+}
 OTHERS = {
     ("evaluate.py",): "run: is missing; add run=FOLDER or run=latest.",
     ("evaluate.py", "run=nowhere"): "run: nowhere is no run folder",
@@ -89,4 +94,5 @@ OTHERS = {
     ("predict.py", "run=nowhere"): "run: nowhere is no run folder",
     ("export.py", "format=pdf"): "format: 'pdf' is not one of onnx, safetensors; write e.g. format=onnx.",
 }
-COMMANDS = {("train.py", *words.split()): line for words, line in MISTAKES.items()} | OTHERS
+BEFORE_TORCH = {("train.py", *words.split()): line for words, line in MISTAKES.items()} | OTHERS
+AFTER_TORCH = {("train.py", *words.split()): line for words, line in OF_LIBRARIES.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.folders import write_idx_folder
-from tests.mistakes import COMMANDS
+from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
 from tests.scripts import ROOT
 
 
@@ -23,20 +23,29 @@ def no_torch(tmp_path_factory, monkeypatch):
     (folder / "sitecustomize.py").write_text(
         "import os, sys\n"
         "def hook(event, arguments):\n"
-        "    if event == 'import' and arguments[0] in ('torch', 'lightning'): os._exit(99)\n"
+        "    if event == 'import' and arguments[0].partition('.')[0] in ('torch', 'lightning'): os._exit(99)\n"
         "sys.addaudithook(hook)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_mistake_is_one_line_before_torch_is_imported(command, tmp_path, no_torch):
-    done = script(*command, cwd=tmp_path)
+def check_mistake(command, line, cwd):
+    done = script(*command, cwd=cwd)
     assert done.returncode == 2, done.stderr
-    assert COMMANDS[command] in done.stderr
+    assert line in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
-    assert not list(tmp_path.iterdir()), "something was left behind"
+    assert not list(cwd.iterdir()), "something was left behind"
+
+
+@pytest.mark.parametrize("command", BEFORE_TORCH, ids=" ".join)
+def test_a_mistake_is_one_line_before_torch_is_imported(command, tmp_path, no_torch):
+    check_mistake(command, BEFORE_TORCH[command], tmp_path)
+
+
+@pytest.mark.parametrize("command", AFTER_TORCH, ids=" ".join)
+def test_a_mistake_in_an_argument_of_a_library_is_one_line(command, tmp_path):
+    check_mistake(command, AFTER_TORCH[command], tmp_path)
 
 
 def test_importing_torch_would_be_noticed(tmp_path, no_torch):

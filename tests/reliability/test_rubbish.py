@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from tests.folders import write_idx, write_idx_folder
-from tests.mistakes import COMMANDS
+from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
 from tests.scripts import ROOT
 
 SECONDS, MEGABYTES = 5, 500
@@ -230,7 +230,7 @@ def prepare(finished_run: Path, folder: Path) -> dict[str, tuple[tuple[str, ...]
         cwd = place("picture", name)
         break_it(cwd / "picture.png")
         cases[f"picture: {name}"] = (("predict.py", f"run={finished_run}", "images=picture.png"), "picture.png", cwd)
-    for command, line in COMMANDS.items():
+    for command, line in (BEFORE_TORCH | AFTER_TORCH).items():
         cwd = place("command", " ".join(command))
         cases[f"command: {' '.join(command)}"] = (command, line, cwd)
     return cases

@@ -14,13 +14,11 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from quadrant_lstm.kinds import Probability
-
 
 class EMA(WeightAveraging):
     """`decay=None` turns it off."""
 
-    def __init__(self, decay: Probability | None):
+    def __init__(self, decay: float | None):
         super().__init__()
         self.decay = decay or 0.0
         self.is_on = decay is not None

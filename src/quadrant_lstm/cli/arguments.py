@@ -3,7 +3,7 @@
 from omegaconf import OmegaConf
 
 from quadrant_lstm.config.check import read_config
-from quadrant_lstm.config.keys import GROUPS
+from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.launch import config_dirs
 from quadrant_lstm.run_folder import CONFIG, find_run, quoted, read_yaml, write_whole

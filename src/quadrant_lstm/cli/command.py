@@ -22,10 +22,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.config.check import check, unknown_key, without_hydra
+from quadrant_lstm.config.check import check, without_hydra
 from quadrant_lstm.config.defaults import default_config
-from quadrant_lstm.config.keys import GIVEN_BY_CODE
-from quadrant_lstm.config.signature import signature
+from quadrant_lstm.config.messages import unknown_key
+from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.errors import DISK, UserError
 from quadrant_lstm.processes.launch import end_with_parent, is_launched, tell_parent
 from quadrant_lstm.run_folder import OUTPUTS, new_folder
@@ -111,6 +111,7 @@ class BeforeRun(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             check(without_hydra(config))
+            check_libraries(without_hydra(config))
             folder, subdir = config.hydra.run.dir, config.hydra.output_subdir
             if subdir and Path(folder, subdir).exists():
                 raise UserError(f"hydra.run.dir: {folder} holds a run; go on with it by run={folder}, or name another.")
@@ -159,14 +160,11 @@ def explain_key(key: str) -> UserError:
     if key.startswith("hydra."):
         return UserError(f"{key}: Hydra has no such key; python {sys.argv[0]} --cfg hydra shows those it has.")
     config = default_config()
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    takes = []
-    if isinstance(node, DictConfig) and "_target_" in node:
-        takes = [name for name in signature(node._target_) if name not in GIVEN_BY_CODE]
-    if name in takes:
-        return UserError(f"{key}: conf/ has no such key, but {node._target_} takes it; write +{key}=VALUE.")
-    return unknown_key(key, [*keys(OmegaConf.to_container(config)), *(f"{parent}.{other}" for other in takes)])
+    error = unknown_key(key, keys(OmegaConf.to_container(config)))
+    target = OmegaConf.select(config, f"{key.rpartition('.')[0]}._target_") if "." in key else None
+    if target is None or target in CLASSES:
+        return error
+    return UserError(f"{error} Any other argument of {target} is added by +{key}=VALUE.")
 
 
 def keys(config: Any, path: str = "") -> Iterator[str]:
@@ -174,3 +172,10 @@ def keys(config: Any, path: str = "") -> Iterator[str]:
         yield f"{path}{key}"
         if isinstance(value, dict):
             yield from keys(value, f"{path}{key}.")
+
+
+def check_libraries(cfg: DictConfig) -> None:
+    """What needs torch to be imported."""
+    from quadrant_lstm.config.signatures import check_signatures
+
+    check_signatures(cfg)

@@ -11,8 +11,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from quadrant_lstm.kinds import NonNegative, Probability
-
 BENDS = 5  # points in a row, and rows of them, that are moved by themselves when an image is bent
 
 
@@ -26,12 +24,12 @@ class Augmentation:
 
     def __init__(
         self,
-        rotation: NonNegative = 0.0,
-        shift: NonNegative = 0.0,
-        zoom: Probability = 0.0,
-        shear: NonNegative = 0.0,
-        elastic: NonNegative = 0.0,
-        erase: Probability = 0.0,
+        rotation: float = 0.0,
+        shift: float = 0.0,
+        zoom: float = 0.0,
+        shear: float = 0.0,
+        elastic: float = 0.0,
+        erase: float = 0.0,
     ):
         self.rotation, self.shift, self.zoom, self.shear = rotation, shift, zoom, shear
         self.elastic, self.erase = elastic, erase

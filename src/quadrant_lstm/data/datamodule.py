@@ -4,6 +4,7 @@ The uint8 images lie on the device; a batch is gathered and becomes sequences th
 is ever stored.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from quadrant_lstm.data.frames import frame_shape_of
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.sampler import Batches, EpochOrder
 from quadrant_lstm.data.sources import load_images
-from quadrant_lstm.kinds import Count, Natural, Orderings
 
 
 class SequenceDataModule(LightningDataModule):
@@ -32,14 +32,14 @@ class SequenceDataModule(LightningDataModule):
         self,
         dataset: str,
         root: str | None,
-        orderings: Orderings,
-        validation_images: Count,
-        validation_seed: Natural,
-        batch_size: Count,
-        seed: Natural,
+        orderings: Sequence[Sequence[int]],
+        validation_images: int,
+        validation_seed: int,
+        batch_size: int,
+        seed: int,
         augmentation: Augmentation,
-        train_orderings: Orderings | None = None,
-        test_orderings: Orderings | None = None,
+        train_orderings: Sequence[Sequence[int]] | None = None,
+        test_orderings: Sequence[Sequence[int]] | None = None,
     ):
         super().__init__()
         self.augmentation = augmentation
@@ -98,7 +98,7 @@ class SequenceDataModule(LightningDataModule):
 
 
 def in_turn(
-    images: Shaped[Tensor, "batch channels height width"], pool: Orderings, num_stacked: int
+    images: Shaped[Tensor, "batch channels height width"], pool: Sequence[Sequence[int]], num_stacked: int
 ) -> Shaped[Tensor, "batch 4 channels stack width//2"]:
     """The first image in the first `num_stacked` orderings of the pool, the second in the next, and so on, in turn."""
     groups = [pool[start : start + num_stacked] for start in range(0, len(pool), num_stacked)][: len(images)]

@@ -20,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
-from quadrant_lstm.kinds import Blocks, Count, Orderings, Probability, Recurrence
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.geometry import pooled_shape
 from quadrant_lstm.model.initial import draw_as_keras
@@ -87,7 +86,7 @@ class Joined(nn.Module):
     stacked: Tensor
     stacked_of_every: Tensor
 
-    def __init__(self, encoder: nn.Module, orderings: Orderings):
+    def __init__(self, encoder: nn.Module, orderings: Sequence[Sequence[int]]):
         super().__init__()
         self.module = encoder
         self.num_places = len(orderings)
@@ -126,11 +125,11 @@ class DeepCNNLSTM(nn.Module):
         self,
         frame_shape: Shape,
         num_classes: int,
-        orderings: Orderings,
-        blocks: Blocks,
-        dropout: Probability,
-        recurrent: Recurrence,
-        lstm_units: Count,
+        orderings: Sequence[Sequence[int]],
+        blocks: Sequence[Sequence[int]],
+        dropout: float,
+        recurrent: str,
+        lstm_units: int,
     ):
         super().__init__()
         channels, stack, width = frame_shape

@@ -7,12 +7,12 @@ N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
 """
 
 import logging
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
-from quadrant_lstm.kinds import Count, Counts, Orderings, Probability, Recurrence
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.initial import draw_as_keras
@@ -34,14 +34,14 @@ class CNNLSTM(nn.Module):
         self,
         frame_shape: Shape,
         num_classes: int,
-        orderings: Orderings,
-        filters: Counts,
-        kernel_size: Count,
-        pool_size: Count,
-        dropout: Probability,
-        recurrent: Recurrence,
-        lstm_units: Count,
-        dense_units: Count,
+        orderings: Sequence[Sequence[int]],
+        filters: Sequence[int],
+        kernel_size: int,
+        pool_size: int,
+        dropout: float,
+        recurrent: str,
+        lstm_units: int,
+        dense_units: int,
         shared_tiles: bool,
     ):
         super().__init__()
@@ -69,7 +69,9 @@ class CNNLSTM(nn.Module):
         return self.recurrent(self.dropout(self.flatten(self.encoder(frames))))
 
 
-def every_step(encoder: nn.Sequential, orderings: Orderings, quadrant_height: int, shared: bool) -> TimeDistributed:
+def every_step(
+    encoder: nn.Sequential, orderings: Sequence[Sequence[int]], quadrant_height: int, shared: bool
+) -> TimeDistributed:
     if shared:
         try:
             return SharedTiles(encoder, orderings, quadrant_height)

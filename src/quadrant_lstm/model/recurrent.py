@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from quadrant_lstm.data.frames import STEPS
-from quadrant_lstm.kinds import Recurrence
 
 
 class FlattenMaps(nn.Module):
@@ -26,7 +25,7 @@ class FlattenMaps(nn.Module):
         return maps.permute(0, 1, 3, 4, 2).flatten(2)
 
 
-def equal_units(kind: Recurrence, num_inputs: int, lstm_units: int) -> int:
+def equal_units(kind: str, num_inputs: int, lstm_units: int) -> int:
     """The units that give this kind as many parameters as an LSTM of `lstm_units` has, or nearly."""
     num_parameters = 4 * lstm_units * (num_inputs + lstm_units + 2)
     units: float = lstm_units

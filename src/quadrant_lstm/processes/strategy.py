@@ -6,14 +6,13 @@ from typing import Any
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import TCPStore, init_process_group, is_initialized
 
-from quadrant_lstm.kinds import Positive
 from quadrant_lstm.processes.launch import is_launched, meeting_place
 
 
 class DDP(DDPStrategy):
     """`options` are those of DDPStrategy, and of torch's DistributedDataParallel."""
 
-    def __init__(self, timeout: Positive, **options: Any):
+    def __init__(self, timeout: float, **options: Any):
         self.timeout = timedelta(seconds=timeout)
         super().__init__(timeout=self.timeout, **options)
 

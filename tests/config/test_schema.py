@@ -1,0 +1,34 @@
+"""The schema against conf/ and the constructors: what one names, the others know."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from quadrant_lstm.config.schema import CLASSES, LIBRARIES
+from tests.scripts import ROOT
+
+GIVEN_BY_CODE = {"frame_shape", "num_classes"}
+
+
+@pytest.mark.parametrize("target", CLASSES)
+def test_a_class_takes_what_the_schema_names(target):
+    takes = set(inspect.signature(get_class(target).__init__).parameters) - {"self", "options"} - GIVEN_BY_CODE
+    if target.startswith("quadrant_lstm.model."):
+        takes.remove("orderings")
+    assert takes == set(CLASSES[target]) - {"**"}
+
+
+def nodes(file: Path):
+    config = OmegaConf.to_container(OmegaConf.load(file))
+    config.pop("defaults", None)
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+@pytest.mark.parametrize("group", LIBRARIES)
+def test_each_key_of_conf_has_a_kind(group):
+    files = list((ROOT / "conf" / group).glob("*.yaml"))
+    assert files
+    assert {key for file in files for key in nodes(file)} <= set(LIBRARIES[group])
