@@ -53,8 +53,10 @@ MISTAKES = {
     "data.orderings=[[1,2,3,3]]": "data.orderings: [[1, 2, 3, 3]] is not a list of permutations of 1234; write",
     "data.orderings=[]": "data.orderings: [] is not a list of permutations of 1234",
     "data.train_orderings=[[1,2,3,4],[4,3,2,1]]": "data.train_orderings: 2, but a frame stacks 4 of them; write a",
-    "data.orderings=[[1,2,3,4],[4,3,2,1]] data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: a frame "
-    "stacks 2, and this network is made for those of data.orderings; write one there",
+    "data.orderings=[[1,2,3,4],[4,3,2,1]] data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: this "
+    "network reads frames of data.orderings only; write one ordering into data.orderings, or add model.shared_tiles=",
+    "model=deep data.orderings=[[1,2,3,4]] data.test_orderings=[[4,3,2,1]]": "data.test_orderings: this network reads "
+    "frames of data.orderings only; leave it out, or write model=cnn_lstm model.shared_tiles=false.",
     # sizes that do not fit
     "model.kernel_size=9": "model.kernel_size: 9 does not fit stage conv2: what comes in is 32 x 48 x 6",
     "model.pool_size=30": "model.pool_size: 30 leaves nothing at stage pool: what comes in is 32 x 52 x 10",

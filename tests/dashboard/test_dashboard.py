@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,10 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm import CNNLSTM, ORDERINGS, sequences
-from quadrant_lstm.dashboard.dashboard import may_fail
+from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.pictures.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.pictures.belief import draw_belief
 from quadrant_lstm.dashboard.pictures.calibration import draw_calibration, expected_calibration_error
@@ -35,10 +35,13 @@ from quadrant_lstm.dashboard.pictures.occlusion import (
     with_an_ordering_hidden,
 )
 from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
-from quadrant_lstm.dashboard.tabs import add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.data.augmentation import Augmentation
+from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.plotting import GREY, RIGHT, WRONG
 from tests.folders import TINY, run_folder, write_idx_folder
+from tests.networks import CONSTANT, trainer
 from tests.scripts import script
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
@@ -157,13 +160,24 @@ def test_the_history_has_a_curve_for_each_column():
     assert len(accuracy.lines) == len(steps.lines) == 1
 
 
-def test_a_network_that_gives_logits_alone_is_trained_and_shown_as_far_as_it_can(caplog, tmp_path):
-    image, label = torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.tensor([0])
-    with may_fail("the projector"):
-        add_states(SummaryWriter(str(tmp_path)), Corner(), image, label, [(1, 2, 3, 4)], 0)
-    assert "dashboard: the projector is left out: AttributeError: 'Corner' object has no attribute" in caplog.text
-    with pytest.raises(OSError), may_fail("a picture"):
-        raise OSError(28, "No space left on device")
+class LogitsOnly(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4 * 4 * 4 * 4, 3)
+
+    def forward(self, frames):
+        return self.linear(frames.flatten(1))
+
+
+def test_a_network_that_gives_logits_alone_is_shown_without_its_inside(idx_folder, tmp_path):
+    data = SequenceDataModule("idx", str(idx_folder), ORDERINGS, 40, 0, 16, 1, Augmentation())
+    dashboard, logger = Dashboard(), TensorBoard(str(tmp_path))
+    classifier = Classifier(LogitsOnly(), partial(torch.optim.SGD, lr=0.1), CONSTANT, data.frame_shape, 3)
+    training = trainer(logger, max_epochs=1, log_every_n_steps=5, callbacks=[dashboard])
+    training.fit(classifier, datamodule=data)
+    training.test(classifier, datamodule=data, verbose=False)
+    assert {"test/confusion", "test/hidden_quadrant", "test/hidden_ordering"} <= set(dashboard.pictures)
+    assert not [name for name in dashboard.pictures if name.startswith(("inside/", "belief/"))]
 
 
 def test_a_confusion_matrix_shows_its_counts():
@@ -283,9 +297,9 @@ def test_gates_are_pytorchs():
     for step in range(4):
         state = cell(maps[step : step + 1], state)
         torch.testing.assert_close(shown["output"][step], state[0][0].detach())
-        torch.testing.assert_close(shown["cell"][step], state[1][0].detach())
-    torch.testing.assert_close(shown["cell"][0], shown["input gate"][0] * shown["candidate"][0])
-    torch.testing.assert_close(shown["output"], shown["output gate"] * shown["cell"].tanh())
+        torch.testing.assert_close(shown["cell state"][step], state[1][0].detach())
+    torch.testing.assert_close(shown["cell state"][0], shown["input gate"][0] * shown["cell candidate"][0])
+    torch.testing.assert_close(shown["output"], shown["output gate"] * shown["cell state"].tanh())
 
 
 def test_writing_events_leaves_tensorflow_alone(tmp_path):

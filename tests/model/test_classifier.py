@@ -31,11 +31,11 @@ def test_metrics_are_means_over_images_not_over_batches():
 class Guess(nn.Module):
     """After a step it says the label, or 0, as the frame of that step holds."""
 
-    def each_step(self, frames):
+    def logits_per_step(self, frames):
         return nn.functional.one_hot(frames[:, :, 0, 0, 0].long(), 3).float()
 
     def forward(self, frames):
-        return self.each_step(frames)[:, -1]
+        return self.logits_per_step(frames)[:, -1]
 
 
 def test_accuracy_after_each_step_is_of_what_was_said_after_it():

@@ -4,7 +4,6 @@ import torch
 from quadrant_lstm import ORDERINGS, sequences, split_quadrants
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM, Joined, PaddedEncoder, QuadrantPool
-from quadrant_lstm.model.shared_tiles import in_full
 
 
 @pytest.fixture
@@ -22,8 +21,7 @@ def test_a_step_gets_of_the_encoded_image_the_quadrants_that_its_frame_shows(ord
     expected = torch.stack(steps, dim=1)
     joined = Joined(encoder, orderings)
     torch.testing.assert_close(joined(frames), expected)
-    with in_full(joined):
-        torch.testing.assert_close(joined(frames), expected)
+    torch.testing.assert_close(Joined(encoder, orderings, once=False)(frames), expected)
     gradient = torch.randn_like(expected)
     (by_hand,) = torch.autograd.grad(expected, encoder.conv1_1.weight, gradient)
     (found,) = torch.autograd.grad(joined(frames), encoder.conv1_1.weight, gradient)
@@ -31,21 +29,16 @@ def test_a_step_gets_of_the_encoded_image_the_quadrants_that_its_frame_shows(ord
 
 
 def test_in_full_each_ordering_shows_an_image_of_its_own(images):
-    encoder = PaddedEncoder((1, 6, 6), [[4]]).eval()
-    joined = Joined(encoder, ORDERINGS)
+    joined = Joined(PaddedEncoder((1, 6, 6), [[4]]).eval(), ORDERINGS, once=False)
+
+    def of_each_ordering(frames):
+        return joined(frames).unflatten(2, (4, -1)).unbind(2)
+
     frames = sequences(images)
     hidden = frames.clone()
     hidden[:, :, :, 12:18] = 0  # what the third ordering shows
-    features, blank = places_in_full(joined, hidden), places_in_full(joined, sequences(torch.zeros_like(images)))
-    shown = places_in_full(joined, frames)
-    for place in (0, 1, 3):
-        torch.testing.assert_close(features[:, :, place], shown[:, :, place])
-    torch.testing.assert_close(features[:, :, 2], blank[:, :, 2])
-
-
-def places_in_full(joined, frames):
-    with in_full(joined):
-        return joined(frames).unflatten(2, (4, -1))  # sample, step, place, features
+    shown, found, blank = map(of_each_ordering, (frames, hidden, torch.zeros_like(frames)))
+    torch.testing.assert_close(found, (shown[0], shown[1], blank[2], shown[3]))
 
 
 def test_the_image_is_encoded_once(images):
@@ -69,15 +62,13 @@ def test_convs_see_across_the_cut(images):
     assert seen.tolist() == [6, 6]  # quadrant 1 ends at row and column 5
 
 
-def test_frames_of_other_orderings_are_refused(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, "lstm", 5)
-    with pytest.raises(ValueError, match=r"frames: they do not follow data.orderings"):
-        network(sequences(images, [(1, 2, 3, 4), (2, 1, 4, 3), (3, 4, 1, 2), (4, 3, 2, 1)]))
+def test_in_full_the_network_is_the_same(images):
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, "lstm", 5).eval()
+    torch.testing.assert_close(network.in_full()(sequences(images)), network(sequences(images)))
 
 
 def test_every_step_reaches_the_logits(images):
     network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, "lstm", 5).eval()
-    network.encoder.check = lambda *_: None
     frames = sequences(images).requires_grad_()
     network(frames).sum().backward()  # the image is read where the first ordering shows it
     assert (frames.grad[:, :, :, :6].abs().sum(dim=(0, 2, 3, 4)) > 0).all()

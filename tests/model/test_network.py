@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.geometry import encoder_stages
+from quadrant_lstm.model.sizes import encoder_stages
 from tests.networks import question_network
 
 
@@ -38,12 +38,12 @@ def test_what_it_says_after_the_last_step_is_what_it_says(kind):
     torch.manual_seed(0)
     network = question_network(recurrent=kind).eval()
     frames = torch.randn(3, 4, 1, 56, 14)
-    steps = network.each_step(frames)
+    steps = network.logits_per_step(frames)
     assert steps.shape == (3, 1 if kind == "concat" else 4, 10)
     torch.testing.assert_close(steps[:, -1], network(frames))
     later = frames.clone()
     later[:, 2:] = 0  # what comes after a step changes nothing of it
-    torch.testing.assert_close(network.each_step(later)[:, :2], steps[:, :2]) if kind != "concat" else None
+    torch.testing.assert_close(network.logits_per_step(later)[:, :2], steps[:, :2]) if kind != "concat" else None
 
 
 def test_dropout_acts_in_training_only():

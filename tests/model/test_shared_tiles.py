@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
-from quadrant_lstm.model.shared_tiles import SharedTiles, in_full
+from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.tile_plan import CannotShare
 from tests.networks import ALL_ORDERINGS, question_network
 
@@ -77,22 +77,12 @@ def test_the_network_is_the_same_with_and_without():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_frames_that_do_not_follow_the_orderings_are_refused():
-    network = question_network(shared_tiles=True)
-    frames = sequences(torch.rand(2, 1, 28, 28))
-    frames[1, 2, 0, 55, 13] += 0.1
-    with pytest.raises(
-        ValueError, match="frames: they do not follow data.orderings, which model.shared_tiles relies on"
-    ):
-        network(frames)
-    with pytest.raises(ValueError, match="do not follow"):
-        network(sequences(torch.rand(2, 1, 28, 28), [ORDERINGS[0]] * 4))
-    full = question_network()
+def test_frames_that_do_not_follow_the_orderings_are_encoded_in_full():
+    network, full = question_network(shared_tiles=True).eval(), question_network().eval()
     full.load_state_dict(network.state_dict())
-    with in_full(network.eval()):
-        torch.testing.assert_close(network(frames), full.eval()(frames))
-    with pytest.raises(ValueError, match="do not follow"):
-        network(frames)
+    frames = sequences(torch.rand(2, 1, 28, 28), [ORDERINGS[0]] * 4)
+    frames[1, 2, 0, 55, 13] += 0.1
+    torch.testing.assert_close(network.in_full()(frames), full(frames))
 
 
 @pytest.mark.parametrize(

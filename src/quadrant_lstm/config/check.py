@@ -14,11 +14,10 @@ from quadrant_lstm.config.interpolations import resolved
 from quadrant_lstm.config.messages import example, missing, not_taken, unknown_key
 from quadrant_lstm.config.old_runs import upgraded
 from quadrant_lstm.config.schema import CLASSES, GROUPS, LIBRARIES, REQUIRED, ROOT, TARGETS
-from quadrant_lstm.data.frames import frame_shape_of
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import in_words
-from quadrant_lstm.model.geometry import encoder_stages, pooled_shape
+from quadrant_lstm.model.sizes import CHECKS
 from quadrant_lstm.run_folder import BEST, CONFIG, find_run, read_yaml
 
 
@@ -123,24 +122,17 @@ def check_value(key: str, value: Any, kind: Any) -> None:
 
 
 def check_sizes(cfg: DictConfig) -> None:
+    """Whether data and network fit together; images that have to be downloaded first are left to the run."""
+    config: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["data", "model", "seed"]), resolve=True)
+    data, model = config["data"], config["model"]
+    num_stacked = len(data["orderings"])
     for key in ("train_orderings", "test_orderings"):
-        check_pool(key, cfg.data.get(key), len(cfg.data.orderings), bool(cfg.model.get("shared_tiles", True)))
-    if cfg.data.dataset not in ("mnist", "idx"):
-        return  # it may have to be downloaded first
-    images = load_images(cfg.data.dataset, cfg.data.root)
-    images.check_split(cfg.data.validation_images)
-    frame_shape = frame_shape_of(images.image_shape, len(cfg.data.orderings))
-    if "blocks" in cfg.model:
-        pooled_shape(frame_shape_of(images.image_shape, 1), cfg.model.blocks)
-    if {"filters", "kernel_size", "pool_size"} <= cfg.model.keys():
-        encoder_stages(frame_shape, cfg.model.filters, cfg.model.kernel_size, cfg.model.pool_size)
-
-
-def check_pool(key: str, pool: list[Any] | None, num_stacked: int, shared: bool) -> None:
-    if pool and len(pool) % num_stacked:
-        raise UserError(f"data.{key}: {len(pool)}, but a frame stacks {num_stacked} of them; write a multiple of that.")
-    if pool and num_stacked > 1 and shared:
-        raise UserError(
-            f"data.{key}: a frame stacks {num_stacked}, and this network is made for those of data.orderings; write "
-            "one there, e.g. data.orderings=[[1,2,3,4]], or model=cnn_lstm model.shared_tiles=false."
-        )
+        if data.get(key) and len(data[key]) % num_stacked:
+            raise UserError(
+                f"data.{key}: {len(data[key])}, but a frame stacks {num_stacked} of them; write a multiple of that."
+            )
+    images = load_images(data["dataset"], data["root"]) if data["dataset"] in ("mnist", "idx") else None
+    if images:
+        images.check_split(data["validation_images"])
+    if model["_target_"] in CHECKS:
+        CHECKS[model["_target_"]](model, data, images and images.image_shape)

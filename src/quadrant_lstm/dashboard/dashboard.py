@@ -2,10 +2,9 @@
 call it here at the moment it belongs to.
 """
 
-import contextlib
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm.dashboard.pictures.augmentation import draw_augmentation
@@ -37,6 +36,7 @@ from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_st
 from quadrant_lstm.dashboard.tensorboard import undisturbed
 from quadrant_lstm.data.frames import STEPS, after_steps
 from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.recurrent import MapsLSTM
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.run_folder import CONFIG
@@ -108,26 +108,33 @@ class Dashboard(pl.Callback):
                 title = f"test image {index}, which is {label}: what it is taken for"
                 self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[index], label, title))
 
-    def show_network(self, trainer: Any, network: Any, images: Tensor, labels: Tensor, whole: Tensor) -> None:
+    def show_network(self, trainer: Any, network: nn.Module, images: Tensor, labels: Tensor, whole: Tensor) -> None:
         """What it needs of an image, and what it makes of one; `whole` says where it is right with nothing hidden."""
         orderings = trainer.datamodule.orderings
-        some, known, frames = images[:PROBED], labels[:PROBED], sequences(images[:1], orderings)
-        with may_fail("what a hidden part costs"):
-            quadrants = with_a_quadrant_hidden(network, some, known, orderings)
-            without = with_an_ordering_hidden(network, some, known, orderings)
-            self.add(trainer, "test/hidden_quadrant", draw_hidden_quadrants(quadrants, known))
-            self.add(trainer, "test/hidden_ordering", draw_hidden_orderings(without, orderings, whole[:PROBED]))
-        with may_fail("the insides"):
-            for name, figure in draw_features(network, frames).items():
-                self.add(trainer, f"inside/{name}", figure)
-        if isinstance(getattr(network, "recurrent", None), MapsLSTM):
+        some, known = images[:PROBED], labels[:PROBED]
+        quadrants = with_a_quadrant_hidden(network, some, known, orderings)
+        without = with_an_ordering_hidden(in_full(network), some, known, orderings)
+        self.add(trainer, "test/hidden_quadrant", draw_hidden_quadrants(quadrants, known))
+        self.add(trainer, "test/hidden_ordering", draw_hidden_orderings(without, orderings, whole[:PROBED]))
+        for writer in writers(trainer):
+            try:
+                add_graph(writer, in_full(network), sequences(images[:2], orderings))
+            except RuntimeError as error:
+                reason = str(error).partition("\n")[0]
+                log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
+        if isinstance(network, Inspectable):
+            self.show_inside(trainer, network, images[:PROJECTED], labels[:PROJECTED])
+
+    def show_inside(self, trainer: Any, network: Inspectable, images: Tensor, labels: Tensor) -> None:
+        orderings = trainer.datamodule.orderings
+        frames = sequences(images[:1], orderings)
+        for name, figure in draw_features(network, frames).items():
+            self.add(trainer, f"inside/{name}", figure)
+        if isinstance(network.recurrent, MapsLSTM):
             title = f"the first test image, a {labels[0]}"
             self.add(trainer, "inside/gates", draw_gates(network, frames, title))
         for writer in writers(trainer):
-            with may_fail("the graph"):
-                add_graph(writer, network, sequences(images[:2], orderings))
-            with may_fail("the projector"):
-                add_states(writer, network, images[:PROJECTED], labels[:PROJECTED], orderings, trainer.global_step)
+            add_states(writer, network, images, labels, orderings, trainer.global_step)
 
     def add(self, trainer: Any, tag: str, figure: Figure) -> None:
         self.pictures[tag] = as_png(figure, SCALE)
@@ -135,17 +142,6 @@ class Dashboard(pl.Callback):
         for writer in writers(trainer):
             with undisturbed():
                 writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
-
-
-@contextlib.contextmanager
-def may_fail(what: str) -> Iterator[None]:
-    """Around what asks a network for more than its logits: any network may be trained, and its results count more."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        log.warning(f"dashboard: {what} is left out: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 def writers(trainer: pl.Trainer) -> list[SummaryWriter]:

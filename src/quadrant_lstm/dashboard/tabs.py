@@ -2,23 +2,24 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
 
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.model.shared_tiles import in_full
+from quadrant_lstm.model.protocols import Inspectable
 
 BATCH = 250
 MOST_CLASSES = 20
 
 
-def add_graph(writer: SummaryWriter, network: Any, frames: UInt8[Tensor, "batch steps channels height width"]) -> None:
-    with in_full(network), torch.no_grad():  # a trace cannot look whether frames follow the orderings
+def add_graph(
+    writer: SummaryWriter, network: nn.Module, frames: UInt8[Tensor, "batch steps channels height width"]
+) -> None:
+    with torch.no_grad():
         definition, stats = graph(network, as_pixels(frames, network))
     whole = f"{type(network).__name__}/"
     for node in definition.node:
@@ -41,15 +42,15 @@ def add_precision_recall(
 
 
 def add_states(
-    writer: SummaryWriter, network: Any, images: UInt8[Tensor, "images channels height width"],
+    writer: SummaryWriter, network: Inspectable, images: UInt8[Tensor, "images channels height width"],
     labels: Int64[Tensor, " images"], orderings: Sequence[Sequence[int]], step: int,
 ) -> None:  # fmt: skip
     """What the recurrent layer gives to the classifier, with each image as its picture."""
     with torch.inference_mode():
-        batches = [as_pixels(sequences(some, orderings), network) for some in images.split(BATCH)]
-        states = torch.cat([network.outputs(frames)[:, -1] for frames in batches])
+        batches = [as_pixels(sequences(some, orderings), network.encoder) for some in images.split(BATCH)]
+        states = torch.cat([network.outputs_per_step(frames)[:, -1] for frames in batches])
     writer.add_embedding(states.float(), labels.tolist(), 1 - images / 255, step, tag="last_state")
 
 
-def as_pixels(frames: UInt8[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
+def as_pixels(frames: UInt8[Tensor, "..."], network: nn.Module) -> Float[Tensor, "..."]:
     return frames.to(next(network.parameters()).dtype) / 255

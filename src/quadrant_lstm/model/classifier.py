@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from quadrant_lstm.data.frames import STEPS, Shape, after_steps
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.protocols import LogitsPerStep
 
 LENGTHS = ("total_steps", "T_max")  # what torch's schedules call the steps of a training; others go by epochs
 STAGES = ("train", "val", "test")
@@ -27,9 +28,9 @@ class Classifier(LightningModule):
     checkpoints, for load_run.
 
     Logs {train,val,test}/loss, means over images, and {train,val,test}/accuracy; also {val,test}/accuracy_step_1 to
-    accuracy_step_4, after each step, of a network that has `each_step`. The metrics add up over processes before they
-    divide, so that each image counts once however unevenly they share them. They see an epoch at once, at its end: what
-    they and Lightning's log do for each batch takes longer than a step of some networks.
+    accuracy_step_4, if the network has LogitsPerStep. The metrics add up over processes before they divide, so that
+    each image counts once however unevenly they share them. They see an epoch at once, at its end: their own work and
+    that of Lightning's log for each batch takes longer than a step of some networks.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class Classifier(LightningModule):
     def measure(self, stage: str, batch: Batch) -> Float[Tensor, ""]:
         frames, labels = batch
         frames = frames.to(self.dtype)  # other than float32 with trainer.precision=64-true and its like
-        each_step = getattr(self.network, "each_step", None) if stage != "train" else None
-        logits = each_step(frames) if each_step else self(frames)[:, None]
+        if stage != "train" and isinstance(self.network, LogitsPerStep):
+            logits = self.network.logits_per_step(frames)
+        else:
+            logits = self(frames)[:, None]
         smoothing = self.label_smoothing if stage == "train" else 0.0
         losses = cross_entropy(logits[:, -1], labels, reduction="none", label_smoothing=smoothing)
         self.seen[stage].append((losses.detach(), logits.detach(), labels))

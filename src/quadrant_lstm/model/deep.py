@@ -12,6 +12,7 @@ of conf/model/deep.yaml:
 So a step knows of the other steps' quadrants what the convs see across the cuts, as if the network read both ways.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -21,10 +22,10 @@ from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.model.dropout import Dropout
-from quadrant_lstm.model.geometry import pooled_shape
 from quadrant_lstm.model.initial import draw_as_keras
+from quadrant_lstm.model.protocols import Frames
 from quadrant_lstm.model.recurrent import KINDS, LastStep, equal_units
-from quadrant_lstm.model.shared_tiles import check_follows
+from quadrant_lstm.model.sizes import pooled_shape
 
 
 def cut(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 4 rows columns channels"]:
@@ -76,43 +77,36 @@ class PaddedEncoder(nn.Sequential):
 
 
 class Joined(nn.Module):
-    """[batch, 4, channels, stack, width] -> [batch, 4, features]: the encoder over the images that the orderings show,
-    which are one: it is encoded once. Raises ValueError for frames that do not follow the orderings (on a GPU an
-    assertion of the device).
+    """[batch, 4, channels, stack, width] -> [batch, 4, features]: the encoder over the image that the orderings show.
+
+    It is read where the first ordering shows it, and encoded `once`; otherwise the image of each ordering is encoded,
+    for frames in which they differ.
     """
 
-    shares = True
-    every: Tensor
-    stacked: Tensor
-    stacked_of_every: Tensor
+    taken: Tensor
+    given: Tensor
 
-    def __init__(self, encoder: nn.Module, orderings: Sequence[Sequence[int]]):
+    def __init__(self, encoder: nn.Module, orderings: Sequence[Sequence[int]], once: bool = True):
         super().__init__()
-        self.module = encoder
+        self.module, self.orderings = encoder, orderings
         self.num_places = len(orderings)
         stacked = torch.tensor(orderings).T - 1  # step, place: the quadrant
         places = torch.arange(4 * self.num_places).view(4, -1)
         every = places.gather(0, stacked.argsort(0)).T  # image, quadrant: where it is
-        for name, indices in {
-            "every": every.flatten(),
-            "stacked": stacked.flatten(),
-            "stacked_of_every": (stacked + 4 * torch.arange(self.num_places)).flatten(),
-        }.items():
-            self.register_buffer(name, indices, persistent=False)
+        if once:
+            taken, given = every[0], stacked.flatten()
+        else:
+            taken, given = every.flatten(), (stacked + 4 * torch.arange(self.num_places)).flatten()
+        self.register_buffer("taken", taken, persistent=False)
+        self.register_buffer("given", given, persistent=False)
 
     def forward(self, frames: Float[Tensor, "batch 4 channels stack width"]) -> Float[Tensor, "batch 4 features"]:
         # batch, places of all steps, channels, rows, columns
         places = frames.unflatten(3, (self.num_places, -1)).transpose(2, 3).flatten(1, 2)
-        taken, given = (self.every[:4], self.stacked) if self.shares else (self.every, self.stacked_of_every)
-        quadrants = places.index_select(1, taken)
-        if self.shares and not (places.is_meta or torch.compiler.is_compiling()):  # no values to compare, or an export
-            self.check(places, quadrants)
+        quadrants = places.index_select(1, self.taken)
         maps = self.module(join(quadrants.unflatten(1, (-1, 4)).flatten(0, 1).permute(0, 1, 3, 4, 2)))
         features = cut(maps).flatten(2).unflatten(0, (frames.shape[0], -1)).flatten(1, 2)  # batch, quadrants, features
-        return features.index_select(1, given).unflatten(1, (4, -1)).flatten(2)
-
-    def check(self, places: Tensor, quadrants: Tensor) -> None:
-        check_follows(places, quadrants.index_select(1, self.stacked), "this network")
+        return features.index_select(1, self.given).unflatten(1, (4, -1)).flatten(2)
 
 
 class DeepCNNLSTM(nn.Module):
@@ -145,14 +139,19 @@ class DeepCNNLSTM(nn.Module):
         self.head = nn.Linear(units, num_classes)
         self.apply(draw_as_keras)
 
-    def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
-        return self.head(self.dropout2(self.last_step(self.outputs(frames))))
+    def forward(self, frames: Frames) -> Float[Tensor, "batch classes"]:
+        return self.head(self.dropout2(self.last_step(self.outputs_per_step(frames))))
 
-    def each_step(
-        self, frames: Float[Tensor, "batch steps channels height width"]
-    ) -> Float[Tensor, "batch said classes"]:
-        """What it would say after each step; model.recurrent=concat says something after the last only."""
-        return self.head(self.dropout2(self.outputs(frames)))
+    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch known classes"]:
+        return self.head(self.dropout2(self.outputs_per_step(frames)))
 
-    def outputs(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch said units"]:
-        return self.recurrent(self.dropout(self.encoder(frames)))
+    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch known units"]:
+        return self.recurrent(self.features(frames))
+
+    def features(self, frames: Frames) -> Float[Tensor, "batch steps features"]:
+        return self.dropout(self.encoder(frames))
+
+    def in_full(self) -> "DeepCNNLSTM":
+        network = copy.deepcopy(self)
+        network.encoder = Joined(network.encoder.module, self.encoder.orderings, once=False)
+        return network

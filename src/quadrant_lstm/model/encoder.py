@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
-from quadrant_lstm.model.geometry import encoder_stages
+from quadrant_lstm.model.sizes import encoder_stages
 
 
 class ConvEncoder(nn.Sequential):

@@ -6,6 +6,7 @@ N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
                       -> LSTM -> [N, 4, 5] -> last step -> [N, 5] -> dense -> [N, 50] -> head -> [N, 10]
 """
 
+import copy
 import logging
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.initial import draw_as_keras
+from quadrant_lstm.model.protocols import Frames
 from quadrant_lstm.model.recurrent import KINDS, FlattenMaps, LastStep, equal_units
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.tile_plan import CannotShare
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 class CNNLSTM(nn.Module):
     """`frame_shape` (channels, height, width), `num_classes` and `orderings` are the data's, the rest is conf/model.
 
+    With `shared_tiles`, frames must be those of `sequences(images, orderings)`; others need `in_full()`.
     Raises UserError where a kernel or the pool is larger than what reaches it.
     """
 
@@ -56,17 +59,22 @@ class CNNLSTM(nn.Module):
         self.head = nn.Linear(dense_units, num_classes)
         self.apply(draw_as_keras)
 
-    def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
-        return self.head(self.dense(self.last_step(self.outputs(frames))))
+    def forward(self, frames: Frames) -> Float[Tensor, "batch classes"]:
+        return self.head(self.dense(self.last_step(self.outputs_per_step(frames))))
 
-    def each_step(
-        self, frames: Float[Tensor, "batch steps channels height width"]
-    ) -> Float[Tensor, "batch said classes"]:
-        """What it would say after each step; model.recurrent=concat says something after the last only."""
-        return self.head(self.dense(self.outputs(frames)))
+    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch known classes"]:
+        return self.head(self.dense(self.outputs_per_step(frames)))
 
-    def outputs(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch said units"]:
-        return self.recurrent(self.dropout(self.flatten(self.encoder(frames))))
+    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch known units"]:
+        return self.recurrent(self.features(frames))
+
+    def features(self, frames: Frames) -> Float[Tensor, "batch steps features"]:
+        return self.dropout(self.flatten(self.encoder(frames)))
+
+    def in_full(self) -> "CNNLSTM":
+        network = copy.deepcopy(self)
+        network.encoder = TimeDistributed(network.encoder.module)
+        return network
 
 
 def every_step(

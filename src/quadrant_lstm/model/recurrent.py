@@ -7,6 +7,7 @@ batch than all its features.
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -56,6 +57,17 @@ class OverMaps(nn.RNNBase):
         return self.weight_ih_l0.unflatten(1, (self.num_features, -1)).transpose(1, 2).flatten(1)
 
 
+class LSTMStep(NamedTuple):
+    """A step of an LSTM, by PyTorch's names; each [batch, units]."""
+
+    i: Tensor  # input gate
+    f: Tensor  # forget gate
+    g: Tensor  # cell candidate
+    o: Tensor  # output gate
+    cell: Tensor
+    output: Tensor
+
+
 class MapsLSTM(OverMaps, nn.LSTM):
     """An LSTM of one layer over flattened maps; the parameters of nn.LSTM under their names.
 
@@ -65,10 +77,9 @@ class MapsLSTM(OverMaps, nn.LSTM):
     def forward(  # type: ignore[override]
         self, maps: Float[Tensor, "batch steps flat"]
     ) -> Float[Tensor, "batch steps units"]:
-        return torch.stack([output for *_, output in self.unrolled(maps)], dim=1)
+        return torch.stack([step.output for step in self.unrolled(maps)], dim=1)
 
-    def unrolled(self, maps: Float[Tensor, "batch steps flat"]) -> Iterator[tuple[Tensor, ...]]:
-        """Of each step [batch, units]: input gate, forget gate, candidate, output gate, cell, output."""
+    def unrolled(self, maps: Float[Tensor, "batch steps flat"]) -> Iterator[LSTMStep]:
         gates = linear(maps, self.input_weight(), self.bias_ih_l0 + self.bias_hh_l0)
         gates = gates.to(self.weight_hh_l0.dtype)  # autocast leaves them in bf16
         cell: Tensor | None = None  # before the first step, where the hidden state is zero too
@@ -76,11 +87,11 @@ class MapsLSTM(OverMaps, nn.LSTM):
         for step in gates.unbind(1):
             if output is not None:
                 step = step + output @ self.weight_hh_l0.T
-            into, keep, new, out = step.chunk(4, dim=1)  # Keras's and PyTorch's order of the gates
-            into, keep, new, out = into.sigmoid(), keep.sigmoid(), new.tanh(), out.sigmoid()
-            cell = into * new if cell is None else keep * cell + into * new
-            output = out * cell.tanh()
-            yield into, keep, new, out, cell, output
+            i, f, g, o = step.chunk(4, dim=1)  # Keras has the same order
+            i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+            cell = i * g if cell is None else f * cell + i * g
+            output = o * cell.tanh()
+            yield LSTMStep(i, f, g, o, cell, output)
 
 
 class MapsGRU(OverMaps, nn.GRU):
@@ -93,11 +104,11 @@ class MapsGRU(OverMaps, nn.GRU):
         state = torch.zeros_like(gates[:, 0, : self.hidden_size])
         outputs: list[Tensor] = []
         for step in gates.unbind(1):
-            reset, keep, new = step.chunk(3, dim=1)
-            reset_before, keep_before, new_before = linear(state, self.weight_hh_l0, self.bias_hh_l0).chunk(3, dim=1)
-            kept = (keep + keep_before).sigmoid()
-            added = (new + (reset + reset_before).sigmoid() * new_before).tanh()
-            state = kept * state + (1 - kept) * added
+            r, z, n = step.chunk(3, dim=1)  # reset gate, update gate, new state
+            r_state, z_state, n_state = linear(state, self.weight_hh_l0, self.bias_hh_l0).chunk(3, dim=1)
+            z = (z + z_state).sigmoid()
+            n = (n + (r + r_state).sigmoid() * n_state).tanh()
+            state = z * state + (1 - z) * n
             outputs.append(state)
         return torch.stack(outputs, dim=1)
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 
@@ -22,7 +23,7 @@ class Stage(NamedTuple):
 
 
 def stages(network: nn.Module, frame_shape: Shape, steps: int = 4) -> list[Stage]:
-    network = copy.deepcopy(network).to("meta").float().eval()
+    network = copy.deepcopy(in_full(network)).to("meta").float().eval()
     rows = [Stage("frames", "", ("N", steps, *frame_shape), 0)]
     folded: list[tuple[int, ...]] = []  # the leading axes of each TimeDistributed we are inside of
 

@@ -15,9 +15,8 @@ al. 2013 (arXiv 1302.1700), Li et al. 2014 (1412.4526), Thom and Gritschneder 20
 """
 
 import collections
-import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -47,13 +46,12 @@ class Rows(torch.autograd.Function):
 class SharedTiles(TimeDistributed):
     """[batch, 4, channels, stack, width] -> [batch, 4, features, rows, columns], like TimeDistributed(encoder).
 
-    Parameters have the names they have there. Raises CannotShare for an encoder or orderings it does not fit, and
-    ValueError for frames that do not follow the orderings (on a GPU an assertion of the device, so as not to wait).
+    Parameters have the names they have there. A quadrant is read from the first place where the orderings show it: the
+    frames must be those of `sequences(images, orderings)`. Raises CannotShare for an encoder or orderings that it does
+    not fit.
     """
 
-    shares = True
     quadrants_in_frames: Tensor
-    frames_in_quadrants: Tensor
     tiles_in_quadrants: Tensor
     frames_in_tiles: Tensor
     taken: Tensor
@@ -71,7 +69,6 @@ class SharedTiles(TimeDistributed):
         maps = torch.tensor(in_steps).flatten()
         for name, indices in {
             "quadrants_in_frames": (frames == rows.view(-1, 1)).int().argmax(1),  # where each comes first
-            "frames_in_quadrants": frames,
             "tiles_in_quadrants": torch.tensor(list(itertools.chain(*tiles))),
             "frames_in_tiles": maps,
             "taken": (torch.arange(int(maps.max()) + 1).view(-1, 1) == maps).float(),
@@ -81,11 +78,8 @@ class SharedTiles(TimeDistributed):
     def forward(
         self, frames: Float[Tensor, "batch 4 channels stack width"]
     ) -> Float[Tensor, "batch 4 features rows columns"]:
-        if not self.shares or frames.is_meta or torch.compiler.is_compiling():  # no values to compare, or an export
-            return super().forward(frames)
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
         quadrants = stacks.index_select(1, self.quadrants_in_frames)
-        self.check(stacks, quadrants)
         rows = self.tiles_in_quadrants.split(self.sizes)
         tiles = [quadrants.index_select(1, of_height) for of_height in rows]
         maps = torch.cat([self.encode(*each) for each in zip(tiles, self.counts, strict=True)], dim=1)
@@ -97,31 +91,3 @@ class SharedTiles(TimeDistributed):
         tiles = rows.unflatten(1, (num_tiles, -1)).flatten(0, 1).permute(0, 3, 1, 2)
         maps = self.module(tiles).permute(0, 2, 3, 1)  # tile, row, column, feature
         return maps.unflatten(0, (-1, num_tiles)).flatten(1, 2)
-
-    def check(self, stacks: Tensor, quadrants: Tensor) -> None:
-        expected = quadrants.index_select(1, self.frames_in_quadrants)
-        check_follows(stacks, expected, "model.shared_tiles", ", or set shared_tiles=False")
-
-
-@contextlib.contextmanager
-def in_full(network: nn.Module) -> Iterator[None]:
-    """Within it nothing that frames have in common is shared, so they need not follow the orderings."""
-    encoders: list[Any] = [module for module in network.modules() if hasattr(module, "shares")]
-    for encoder in encoders:
-        encoder.shares = False
-    try:
-        yield
-    finally:
-        for encoder in encoders:
-            del encoder.shares  # the class's
-
-
-def check_follows(frames: Tensor, expected: Tensor, who: str, remedy: str = "") -> None:
-    """Raises ValueError where they differ; on a GPU, which it does not wait for, an assertion of the device does."""
-    if frames.is_cuda:
-        torch._assert_async((expected == frames).all())
-    elif not torch.equal(expected, frames):
-        raise ValueError(
-            f"frames: they do not follow data.orderings, which {who} relies on; build them with "
-            f"sequences(images, orderings){remedy}."
-        )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from quadrant_lstm.data.frames import image_shape_of
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.run.load import load_classifier
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def write_onnx(network: nn.Module, frame_shape: list[int], cfg: DictConfig, file
     import onnxruntime
 
     orderings = [list(ordering) for ordering in cfg.data.orderings]
-    module = ImagesToProbabilities(network, orderings).eval()
+    module = ImagesToProbabilities(in_full(network), orderings).eval()  # ONNX has no shared tiles
     images = torch.rand(7, *image_shape_of(frame_shape, len(orderings)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own making

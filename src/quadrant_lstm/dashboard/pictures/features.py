@@ -2,8 +2,6 @@
 the most in it.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -11,34 +9,29 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.tabs import as_pixels
-from quadrant_lstm.model.shared_tiles import in_full
+from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.plotting import HEIGHT, WIDTH, new_figure, style
 
 MOST = 32  # maps of a conv
 
 
-def feature_maps(network: Any, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Tensor]:
+def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Tensor]:
     """Stage -> [maps, rows, columns]: "input", which is a frame or as much of it as the encoder takes at once, and what
     each conv makes of it, with what is below 0 cut off.
     """
+    network = network.in_full()
     seen: list[tuple[str, Tensor, Tensor]] = []
     convs = [(name, layer) for name, layer in network.encoder.module.named_modules() if isinstance(layer, nn.Conv2d)]
-    hooks = [
+    for name, layer in convs:
         layer.register_forward_hook(lambda _, inputs, outputs, name=name: seen.append((name, inputs[0], outputs)))
-        for name, layer in convs
-    ]
-    try:
-        with in_full(network), torch.inference_mode():
-            network(as_pixels(frames, network))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.inference_mode():
+        network.encoder(as_pixels(frames, network.encoder))
     fullest = int(seen[0][1].flatten(1).sum(1).argmax())
     return {"input": seen[0][1][fullest]} | {name: outputs[fullest].relu() for name, _, outputs in seen}
 
 
 @style
-def draw_features(network: Any, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Figure]:
+def draw_features(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Figure]:
     """Each map is as dark as its own highest value makes it: they differ too much to be seen together."""
     maps = feature_maps(network, frames)
     given = maps.pop("input").permute(1, 2, 0).float().cpu().numpy()

@@ -1,6 +1,4 @@
-"""An LSTM and the frames of one image -> a picture: what its gates let through at each step, and what it keeps."""
-
-from typing import Any
+"""Draws the gates of an LSTM at each step of an image, the cell state and the output."""
 
 import torch
 from jaxtyping import UInt8
@@ -8,25 +6,24 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from quadrant_lstm.dashboard.tabs import as_pixels
+from quadrant_lstm.model.protocols import Inspectable
+from quadrant_lstm.model.recurrent import MapsLSTM
 from quadrant_lstm.plotting import SMALL, new_figure, style
 
-PANELS = ("input gate", "forget gate", "candidate", "output gate", "cell", "output")
-GATES = PANELS[:2] + PANELS[3:4]  # which are between 0 and 1
+TITLES = ("input gate", "forget gate", "cell candidate", "output gate", "cell state", "output")  # of LSTMStep's values
+GATES = ("input gate", "forget gate", "output gate")  # between 0 and 1
 
 
 @style
-def draw_gates(network: Any, frames: UInt8[Tensor, "1 steps channels height width"], title: str) -> Figure:
-    """A panel each, a row a step, a column a unit. The forget gate of the first step has nothing to forget."""
-    maps: list[Tensor] = []
-    hook = network.recurrent.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
+def draw_gates(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"], title: str) -> Figure:
+    """A panel each, a row per step, a column per unit. The forget gate of the first step has nothing to forget."""
+    assert isinstance(network.recurrent, MapsLSTM)
     with torch.inference_mode():
-        network.outputs(as_pixels(frames, network))
-        hook.remove()
-        steps = list(network.recurrent.unrolled(maps[0]))
+        steps = list(network.recurrent.unrolled(network.features(as_pixels(frames, network.encoder))))
     figure = new_figure()
     figure.suptitle(title)
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
-    for axes, name, values in zip(panels.flat, PANELS, zip(*steps, strict=True), strict=True):
+    for axes, name, values in zip(panels.flat, TITLES, zip(*steps, strict=True), strict=True):
         shown = torch.cat(values).float().cpu().numpy()
         gate = name in GATES
         limit = 1.0 if gate else max(1.0, abs(shown).max())

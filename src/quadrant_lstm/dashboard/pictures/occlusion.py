@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from quadrant_lstm.dashboard.tabs import BATCH, as_pixels
 from quadrant_lstm.data.orderings import sequences, spelled
 from quadrant_lstm.data.quadrants import hide_quadrant
-from quadrant_lstm.model.shared_tiles import in_full
 from quadrant_lstm.plotting import GREY, RIGHT, new_figure, style
 
 
@@ -33,14 +32,13 @@ def with_an_ordering_hidden(
     network: nn.Module, images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
     orderings: Sequence[Sequence[int]],
 ) -> Int64[Tensor, "orderings images"]:  # fmt: skip
-    """Its quadrants are blank in every frame; such frames share nothing, so each is encoded in full."""
+    """Its quadrants are blank in every frame, so `network` must encode each frame in full."""
     rows = images.shape[2] // 2
     found = []
-    with in_full(network):
-        for place in range(len(orderings)):
-            frames = sequences(images, orderings)
-            frames[..., place * rows : (place + 1) * rows, :] = 0
-            found.append(right(network, frames, labels))
+    for place in range(len(orderings)):
+        frames = sequences(images, orderings)
+        frames[..., place * rows : (place + 1) * rows, :] = 0
+        found.append(right(network, frames, labels))
     return torch.stack(found)
 
 

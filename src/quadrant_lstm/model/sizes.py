@@ -1,10 +1,12 @@
-"""The shape of a frame -> the shape after each stage of the conv encoder. Plain Python: a config whose sizes do not
-fit is refused before torch is imported.
+"""What each network asks of the data: the shapes after its stages, and orderings that it can take.
+
+Plain Python, so that a config whose sizes do not fit is refused before torch is imported.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.frames import Shape, frame_shape_of
 from quadrant_lstm.errors import UserError
 
 
@@ -41,3 +43,32 @@ def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, in
             )
         channels, height, width = filters[-1], -(-height // 2), -(-width // 2)
     return channels, height, width
+
+
+def check_cnn_lstm(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None) -> None:
+    """`image_shape` is None as long as the images are not downloaded."""
+    num_stacked = len(data["orderings"])
+    if num_stacked > 1 and model["shared_tiles"]:
+        check_reads_orderings(data, "write one ordering into data.orderings, or add model.shared_tiles=false")
+    if image_shape:
+        frame_shape = frame_shape_of(image_shape, num_stacked)
+        encoder_stages(frame_shape, model["filters"], model["kernel_size"], model["pool_size"])
+
+
+def check_deep(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None) -> None:
+    check_reads_orderings(data, "leave it out, or write model=cnn_lstm model.shared_tiles=false")
+    if image_shape:
+        pooled_shape(frame_shape_of(image_shape, 1), model["blocks"])
+
+
+def check_reads_orderings(data: Mapping[str, Any], remedy: str) -> None:
+    """For networks that read the quadrants where data.orderings puts them."""
+    for key in ("train_orderings", "test_orderings"):
+        if data.get(key):
+            raise UserError(f"data.{key}: this network reads frames of data.orderings only; {remedy}.")
+
+
+CHECKS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], Shape | None], None]] = {
+    "quadrant_lstm.model.network.CNNLSTM": check_cnn_lstm,
+    "quadrant_lstm.model.deep.DeepCNNLSTM": check_deep,
+}
