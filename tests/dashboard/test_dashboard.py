@@ -29,12 +29,13 @@ from quadrant_lstm.dashboard.pictures.gates import draw_gates
 from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
 from quadrant_lstm.dashboard.pictures.mistakes import draw_mistakes
 from quadrant_lstm.dashboard.pictures.occlusion import (
-    draw_hidden_orderings,
-    draw_hidden_quadrants,
-    with_a_quadrant_hidden,
-    with_an_ordering_hidden,
+    draw_occluded_orderings,
+    draw_occluded_quadrants,
+    with_occluded_orderings,
+    with_occluded_quadrants,
 )
 from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
+from quadrant_lstm.dashboard.report import SECTIONS
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
@@ -45,7 +46,7 @@ from tests.networks import CONSTANT, trainer
 from tests.scripts import script
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
-            "test/hidden_quadrant", "test/hidden_ordering", "belief/image_1", "belief/image_6", "belief/mistake_1",
+            "test/occluded_quadrant", "test/occluded_ordering", "belief/image_1", "belief/image_6", "belief/mistake_1",
             "inside/filters", "inside/conv1", "inside/gates")  # fmt: skip
 
 
@@ -139,12 +140,18 @@ def test_the_tabs_of_their_own_have_data(events, finished_run):
     assert "last_state" in (finished_run / "projector_config.pbtxt").read_text()
 
 
-def test_the_page_of_a_run_holds_its_figures_and_all_its_pictures(finished_run, events):
+def test_the_report_holds_the_result_and_all_pictures_with_captions(finished_run, events):
     page = (finished_run / "report.html").read_text()
     results = json.loads((finished_run / "results.json").read_text())
-    assert all(f"<td>{name}<td>{value}\n" in page for name, value in results.items())
+    assert f"<td>Test accuracy<td>{100 * results['test/accuracy']:.2f} %" in page
+    assert f"<td>Best epoch<td>{results['best_epoch']} of 3" in page
+    headings = re.findall("<h2>(.*)</h2>", page)
+    assert headings == ["Result", "Curves", *(title for title in SECTIONS), "Network", "Config"]
     shown = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', page)
-    assert [name for name, _ in shown] == [*HISTORIES, *events.Tags()["images"]]
+    captions = [caption for caption, _ in shown]
+    assert len(captions) == len(set(captions)) == len(HISTORIES) + len(events.Tags()["images"])
+    assert "Mistake 1: the probability of each class after each step" in captions
+    assert not [caption for caption in captions if "/" in caption]  # words, not tags
     assert all(Image.open(io.BytesIO(base64.b64decode(data))).size > (300, 200) for _, data in shown)
     assert "encoder.conv1  Conv2d" in page
     assert "lstm_units: 5" in page
@@ -176,7 +183,7 @@ def test_a_network_that_gives_logits_alone_is_shown_without_its_inside(idx_folde
     training = trainer(logger, max_epochs=1, log_every_n_steps=5, callbacks=[dashboard])
     training.fit(classifier, datamodule=data)
     training.test(classifier, datamodule=data, verbose=False)
-    assert {"test/confusion", "test/hidden_quadrant", "test/hidden_ordering"} <= set(dashboard.pictures)
+    assert {"test/confusion", "test/occluded_quadrant", "test/occluded_ordering"} <= set(dashboard.pictures)
     assert not [name for name in dashboard.pictures if name.startswith(("inside/", "belief/"))]
 
 
@@ -241,13 +248,13 @@ def test_what_is_hidden_is_what_it_costs():
     images = torch.full((6, 1, 4, 4), 255, dtype=torch.uint8)
     labels = torch.ones(6, dtype=torch.long)
     orderings = [(1, 3, 2, 4), (4, 3, 2, 1)]
-    quadrants = with_a_quadrant_hidden(Corner(), images, labels, orderings)
+    quadrants = with_occluded_quadrants(Corner(), images, labels, orderings)
     assert quadrants.float().mean(1).tolist() == [1, 1, 0, 1]
-    without = with_an_ordering_hidden(Corner(), images, labels, orderings)
+    without = with_occluded_orderings(Corner(), images, labels, orderings)
     assert without.float().mean(1).tolist() == [0, 1]
-    (axes,) = draw_hidden_quadrants(quadrants, labels).axes
+    (axes,) = draw_occluded_quadrants(quadrants, labels).axes
     assert [label.get_text() for label in axes.get_yticklabels()][2] == "3: 0.0 %"
-    (axes,) = draw_hidden_orderings(without, orderings, torch.tensor([1, 1, 1, 0, 0, 0])).axes
+    (axes,) = draw_occluded_orderings(without, orderings, torch.tensor([1, 1, 1, 0, 0, 0])).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["nothing", "1324", "4321"]
     assert [text.get_text() for text in axes.texts] == ["50.0", "0.0", "100.0"]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from quadrant_lstm import split_quadrants
-from quadrant_lstm.data.quadrants import hide_quadrant
+from quadrant_lstm.data.quadrants import occlude_quadrant
 
 
 def test_quadrants_are_numbered_in_reading_order():
@@ -20,7 +20,7 @@ def test_quadrants_of_images_that_are_not_square_keep_their_pixels_in_place():
 @pytest.mark.parametrize("quadrant", [1, 2, 3, 4])
 def test_a_hidden_quadrant_is_blank_and_the_others_are_as_they_were(quadrant):
     images = torch.rand(2, 3, 4, 6) + 1
-    pieces = split_quadrants(hide_quadrant(images, quadrant))
+    pieces = split_quadrants(occlude_quadrant(images, quadrant))
     expected = split_quadrants(images).clone()
     expected[:, quadrant - 1] = 0
     assert torch.equal(pieces, expected)

@@ -26,10 +26,10 @@ from quadrant_lstm.dashboard.pictures.features import draw_features
 from quadrant_lstm.dashboard.pictures.gates import draw_gates
 from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistakes, surest_mistakes
 from quadrant_lstm.dashboard.pictures.occlusion import (
-    draw_hidden_orderings,
-    draw_hidden_quadrants,
-    with_a_quadrant_hidden,
-    with_an_ordering_hidden,
+    draw_occluded_orderings,
+    draw_occluded_quadrants,
+    with_occluded_orderings,
+    with_occluded_quadrants,
 )
 from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
@@ -112,10 +112,10 @@ class Dashboard(pl.Callback):
         """What it needs of an image, and what it makes of one; `whole` says where it is right with nothing hidden."""
         orderings = trainer.datamodule.orderings
         some, known = images[:PROBED], labels[:PROBED]
-        quadrants = with_a_quadrant_hidden(network, some, known, orderings)
-        without = with_an_ordering_hidden(in_full(network), some, known, orderings)
-        self.add(trainer, "test/hidden_quadrant", draw_hidden_quadrants(quadrants, known))
-        self.add(trainer, "test/hidden_ordering", draw_hidden_orderings(without, orderings, whole[:PROBED]))
+        quadrants = with_occluded_quadrants(network, some, known, orderings)
+        without = with_occluded_orderings(in_full(network), some, known, orderings)
+        self.add(trainer, "test/occluded_quadrant", draw_occluded_quadrants(quadrants, known))
+        self.add(trainer, "test/occluded_ordering", draw_occluded_orderings(without, orderings, whole[:PROBED]))
         for writer in writers(trainer):
             try:
                 add_graph(writer, in_full(network), sequences(images[:2], orderings))

@@ -22,7 +22,7 @@ def split_quadrants(
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
 
-def hide_quadrant(
+def occlude_quadrant(
     images: Shaped[Tensor, "batch channels height width"], quadrant: int
 ) -> Shaped[Tensor, "batch channels height width"]:
     """A copy in which that one, of 1 to 4, is blank."""

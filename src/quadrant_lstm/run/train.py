@@ -19,7 +19,7 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.callbacks.results import HasResults
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.hyperparameters import hyperparameters, write_hyperparameters
-from quadrant_lstm.dashboard.page import write_page
+from quadrant_lstm.dashboard.report import write_report
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
@@ -122,7 +122,7 @@ def finish(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any)
     for logger in tensorboards(trainer):
         write_hyperparameters(logger.experiment, values, results, trainer.global_step)
     for dashboard in dashboards(trainer):
-        write_page(folder, results, dashboard.pictures, dashboard.network)
+        write_report(folder, results, dashboard.pictures, dashboard.network)
     write_json(folder / RESULTS, results)
     log.info(last_screen(results, folder))
 

@@ -14,13 +14,13 @@ from quadrant_lstm.config.check import check, without_hydra
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.shapes import stages
+from quadrant_lstm.pages import duration
 from quadrant_lstm.processes.prepare import make_ready
 from quadrant_lstm.run.build import build, build_data, build_network
 from quadrant_lstm.run.memory import check_memory
 from quadrant_lstm.run.precision import resolve
 from quadrant_lstm.run.quiet import quiet_lightning
 from quadrant_lstm.sweep.jobs import Job, readable
-from quadrant_lstm.sweep.table import short
 
 WARM_UP, TIMED = 2, 5  # steps of the probe
 
@@ -41,12 +41,12 @@ def plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str
             wrong.append(job)
             rows.append([str(job.number), *map(readable, job.swept.values()), f"cannot be: {error}"])
             continue
-        state = "done" if job.results() else short(seconds)
+        state = "done" if job.results() else duration(seconds)
         total += 0 if job.results() else seconds
         rows.append(
             [str(job.number), *map(readable, job.swept.values()), f"{parameters:,}", f"{steps:,}", str(epochs), state]
         )
-    last = f"{len(jobs)} jobs, about {short(total)} one after another; nothing was started"
+    last = f"{len(jobs)} jobs, about {duration(total)} one after another; nothing was started"
     return "\n".join([*columns(rows), last]), wrong
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import html
 import io
 import shlex
 import statistics
@@ -13,6 +12,7 @@ from typing import Any
 from quadrant_lstm.console import say
 from quadrant_lstm.data.frames import after_steps
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.pages import duration, render
 from quadrant_lstm.run_folder import write_whole
 from quadrant_lstm.sweep.groups import Group, grouped
 from quadrant_lstm.sweep.jobs import Job, is_search, read_jobs, readable, swept, total
@@ -105,58 +105,39 @@ def shown(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}"
 
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .9em .25em 0; text-align: right }
-th { border-bottom: 1px solid #999; font-weight: 600 } td:first-child, th:first-child { text-align: left }
-tr.best td { font-weight: 600 } code, pre { background: #f4f4f4; padding: .1em .3em } .failed { color: #a00 }
-svg { max-width: 100%; height: auto }
-"""
-
-
 def page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
-    """Self-contained."""
     from quadrant_lstm.sweep.plots import as_svg, draw_curves, draw_effects, draw_search
 
-    done, wanted = sum(job.results() is not None for job in jobs), total(sweep, jobs)
     keys = list(groups[0].swept) if groups else []
-    missing = [job for job in jobs if job.results() is None]
-    parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(sweep.name)}</title>",
-        f"<style>{STYLE}</style><h1>Sweep {html.escape(str(sweep))}</h1>",
-        f"<p><code>python train.py -m {html.escape(shlex.join(swept(sweep)))}</code></p>",
-        f"<p>{done} of {wanted} jobs done. Ranked by <code>val/accuracy</code> of the best epoch: mean over "
-        "seeds and its 95 % confidence interval, or the single values of fewer than three runs. The test images are "
-        "not used to rank.</p><table><tr>",
-        *(f"<th>{html.escape(name)}</th>" for name in ("rank", *keys, "runs", "epochs", "val/accuracy", "test/accuracy",
-                                                       "parameters", "seconds")),
-        "</tr>",
-    ]  # fmt: skip
-    for rank, group in enumerate(groups, 1):
-        if not group.results:
-            continue
-        some = list(group.results.values())
-        cells = [
-            rank, *map(readable, group.swept.values()), len(some), epochs(some), group.over_runs("val/accuracy"),
-            group.over_runs("test/accuracy"), f"{some[0]['parameters']:,}",
-            f"{statistics.mean(one['seconds'] for one in some):.0f}",
-        ]  # fmt: skip
-        row = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-        parts.append(f"<tr{' class=best' if rank == 1 else ''}>{row}</tr>")
-    parts.append("</table>")
-    if missing:
-        parts.append("<h2>Not done</h2><ul>")
-        for job in missing:
-            last = job.last_epoch()
-            stands = job.error() or (f"ended after epoch {last['epoch']}" if last else "not begun")
-            parts.append(f"<li class=failed>job {job.number} {html.escape(str(job))}: {html.escape(stands)}")
-        parts.append("</ul>")
-    if goes_on(sweep, jobs):
-        parts.append(f"<p>Go on with <code>python train.py sweep={html.escape(str(sweep))}</code></p>")
+    plots = {}
     if any(group.curve() for group in groups):
-        parts += ["<h2>Curves</h2>", as_svg(draw_curves(groups))]
-    if done:
-        parts += ["<h2>What each value does</h2>", as_svg(draw_effects(jobs))]
-    if done and is_search(sweep):
-        parts += ["<h2>The search</h2>", as_svg(draw_search(jobs))]
-    return "\n".join([*parts, "</html>\n"])
+        plots["Curves"] = as_svg(draw_curves(groups))
+    if done := sum(job.results() is not None for job in jobs):
+        plots["What each value does"] = as_svg(draw_effects(jobs))
+        if is_search(sweep):
+            plots["The search"] = as_svg(draw_search(jobs))
+    return render(
+        "sweep.html",
+        sweep=sweep,
+        command=f"python train.py -m {shlex.join(swept(sweep))}",
+        done=done,
+        wanted=total(sweep, jobs),
+        header=("rank", *keys, "runs", "epochs", "validation accuracy", "test accuracy", "parameters", "training time"),
+        rows=[row(rank, group) for rank, group in enumerate(groups, 1) if group.results],
+        missing=[(job, state(job)) for job in jobs if job.results() is None],
+        resumable=goes_on(sweep, jobs),
+        plots=plots,
+    )
+
+
+def row(rank: int, group: Group) -> list[Any]:
+    results = list(group.results.values())
+    accuracies = (group.over_runs("val/accuracy"), group.over_runs("test/accuracy"))
+    time = duration(statistics.mean(one["seconds"] for one in results))
+    values = map(readable, group.swept.values())
+    return [rank, *values, len(results), epochs(results), *accuracies, f"{results[0]['parameters']:,}", time]
+
+
+def state(job: Job) -> str:
+    last = job.last_epoch()
+    return job.error() or (f"ended after epoch {last['epoch']}" if last else "not begun")

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from types import TracebackType
 
 import rich
@@ -10,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from quadrant_lstm.console import say
+from quadrant_lstm.pages import duration
 from quadrant_lstm.sweep.jobs import Job, readable
 
 WAITS, RUNS, DONE, PRUNED, FAILED = "waits", "runs", "done", "pruned", "failed"
@@ -101,7 +101,7 @@ class JobTable:
             done = int(epoch or 0)
             epoch = f"{done}/{epochs}"
             if done > before:
-                left = short((time.monotonic() - start) / (done - before) * (epochs - done))
+                left = duration((time.monotonic() - start) / (done - before) * (epochs - done))
         elif state in (DONE, PRUNED) and (results := job.results()):
             accuracy = f"{results['val/accuracy']:.4f}"
         return [str(job.number), *map(readable, job.swept.values()), state, epoch, accuracy, left]
@@ -111,8 +111,4 @@ class JobTable:
         waiting = self.total - sum(state not in (WAITS, RUNS) for state in states)
         if not self.took or not waiting:
             return ""
-        return f"about {short(waiting * sum(self.took) / len(self.took) / max(1, states.count(RUNS)))} left"
-
-
-def short(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+        return f"about {duration(waiting * sum(self.took) / len(self.took) / max(1, states.count(RUNS)))} left"

@@ -9,9 +9,11 @@ from quadrant_lstm.data.frames import after_steps
 from quadrant_lstm.plotting import GREY, ORDERING_COLOURS, RIGHT, WRONG, new_figure, style
 
 HISTORIES = {
-    "loss": {"train/loss": GREY, "val/loss": RIGHT},
-    "accuracy": {"train/accuracy": GREY, "val/accuracy": RIGHT},
-    "val/accuracy after each step": dict(zip(after_steps("val"), (*ORDERING_COLOURS[1:], RIGHT), strict=True)),
+    "Loss by epoch": {"train/loss": GREY, "val/loss": RIGHT},
+    "Accuracy by epoch": {"train/accuracy": GREY, "val/accuracy": RIGHT},
+    "Validation accuracy after each step, by epoch": dict(
+        zip(after_steps("val"), (*ORDERING_COLOURS[1:], RIGHT), strict=True)
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.tabs import BATCH, as_pixels
 from quadrant_lstm.data.orderings import sequences, spelled
-from quadrant_lstm.data.quadrants import hide_quadrant
+from quadrant_lstm.data.quadrants import occlude_quadrant
 from quadrant_lstm.plotting import GREY, RIGHT, new_figure, style
 
 
@@ -20,15 +20,15 @@ def right(network: nn.Module, frames: Tensor, labels: Int64[Tensor, " images"]) 
     return (torch.cat(guesses) == labels).long()
 
 
-def with_a_quadrant_hidden(
+def with_occluded_quadrants(
     network: nn.Module, images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
     orderings: Sequence[Sequence[int]],
 ) -> Int64[Tensor, "4 images"]:  # fmt: skip
-    hidden = [sequences(hide_quadrant(images, quadrant), orderings) for quadrant in range(1, 5)]
+    hidden = [sequences(occlude_quadrant(images, quadrant), orderings) for quadrant in range(1, 5)]
     return torch.stack([right(network, frames, labels) for frames in hidden])
 
 
-def with_an_ordering_hidden(
+def with_occluded_orderings(
     network: nn.Module, images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
     orderings: Sequence[Sequence[int]],
 ) -> Int64[Tensor, "orderings images"]:  # fmt: skip
@@ -43,7 +43,7 @@ def with_an_ordering_hidden(
 
 
 @style
-def draw_hidden_quadrants(right: Int64[Tensor, "4 images"], labels: Int64[Tensor, " images"]) -> Figure:
+def draw_occluded_quadrants(right: Int64[Tensor, "4 images"], labels: Int64[Tensor, " images"]) -> Figure:
     """A row a quadrant, a column a class."""
     num_classes = int(labels.max()) + 1
     counts = labels.bincount(minlength=num_classes).clamp(min=1)
@@ -64,7 +64,7 @@ def draw_hidden_quadrants(right: Int64[Tensor, "4 images"], labels: Int64[Tensor
 
 
 @style
-def draw_hidden_orderings(
+def draw_occluded_orderings(
     right: Int64[Tensor, "orderings images"], orderings: Sequence[Sequence[int]], whole: Int64[Tensor, " images"]
 ) -> Figure:
     """`whole` says where it is right with nothing hidden."""

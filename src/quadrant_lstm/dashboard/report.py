@@ -1,0 +1,79 @@
+"""Writes report.html: the result of a run, its pictures with a caption each, its network and its config."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
+from quadrant_lstm.data.frames import after_steps
+from quadrant_lstm.pages import duration, percent, render
+from quadrant_lstm.plotting import SCALE, as_png
+from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_whole
+
+# Section -> pattern of a picture's tag -> its caption.
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "Data": {
+        "data/orderings": "The first test image, its quadrants, and the frame of each step",
+        "data/augmentation": "Training images, and what augmentation makes of them",
+    },
+    "Test images": {
+        "test/confusion": "Confusion matrix",
+        "test/classes": "Error of each class",
+        "test/calibration": "Accuracy at each level of confidence",
+        "test/occluded_quadrant": "Accuracy with a quadrant occluded",
+        "test/occluded_ordering": "Accuracy with an ordering occluded",
+    },
+    "Mistakes": {r"test/mistakes_(\d+)": r"Misclassified test images, the most confident first (page \1)"},
+    "Beliefs": {
+        r"belief/image_(\d+)": r"Test image \1: the probability of each class after each step",
+        r"belief/mistake_(\d+)": r"Mistake \1: the probability of each class after each step",
+    },
+    "Inside the network": {
+        "inside/filters": "Filters of the first convolution",
+        "inside/gates": "Gates, cell state and output of the LSTM at each step",
+        "inside/(.+)": r"Feature maps of \1",
+    },
+}
+
+
+def write_report(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, bytes], network: str) -> None:
+    """`results` are those of results.json, `pictures` PNGs by their tags, `network` is the table of stages."""
+    rows, best_epoch = read_rows(folder / METRICS), results["best_epoch"]
+    curves = [(title, as_png(draw_history(title, rows, best_epoch), SCALE)) for title in HISTORIES]
+    page = render(
+        "run.html",
+        name=folder.name,
+        command=json.loads((folder / PROVENANCE).read_text())["command"],
+        results=results,
+        figures=figures(results),
+        sections={"Curves": curves} | in_sections(pictures),
+        network=network,
+        config=(folder / CONFIG).read_text(),
+    )
+    write_whole(folder / REPORT, page.encode())
+
+
+def figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    steps = [percent(results[name]) for name in after_steps("test") if name in results]
+    return [
+        ("Test accuracy", percent(results["test/accuracy"])),
+        *([("Test accuracy after each step", ", ".join(steps))] if steps else []),
+        ("Test loss", f"{results['test/loss']:.4f}"),
+        ("Validation accuracy", percent(results["val/accuracy"])),
+        ("Best epoch", f"{results['best_epoch']} of {results['epochs']}"),
+        ("Training time", duration(results["seconds"])),
+        ("Training images per second", f"{results['samples_per_second']:,.0f}"),
+        ("Parameters", f"{results['parameters']:,}"),
+    ]
+
+
+def in_sections(pictures: Mapping[str, bytes]) -> dict[str, list[tuple[str, bytes]]]:
+    """Each picture with its caption, in the first section that has a pattern for its tag."""
+    found: dict[str, list[tuple[str, bytes]]] = {}
+    for tag, png in pictures.items():
+        patterns = ((title, *pair) for title, captions in SECTIONS.items() for pair in captions.items())
+        title, pattern, caption = next(entry for entry in patterns if re.fullmatch(entry[1], tag))
+        found.setdefault(title, []).append((re.sub(pattern, caption, tag), png))
+    return {title: found[title] for title in SECTIONS if title in found}

@@ -1,0 +1,34 @@
+"""Renders the HTML pages of templates/: self-contained files that need neither a server nor a network."""
+
+import base64
+from datetime import timedelta
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def render(template: str, **values: Any) -> str:
+    return ENVIRONMENT.get_template(template).render(values)
+
+
+def duration(seconds: float) -> str:
+    """5025 -> 1:23:45."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def percent(share: float) -> str:
+    return f"{share:.2%}".replace("%", " %")
+
+
+def png_source(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+ENVIRONMENT = Environment(
+    loader=PackageLoader("quadrant_lstm"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+ENVIRONMENT.filters |= {"duration": duration, "percent": percent, "png_source": png_source}
