@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from quadrant_lstm.benchmark.peers import PEERS, Torch, ours
-from quadrant_lstm.benchmark.report import EPOCH, LOOPS, WHOLE_EPOCHS, Rounds, picture, table
+from quadrant_lstm.benchmark.report import EPOCH, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Failed, Worker
 from quadrant_lstm.cli.command import command
 from quadrant_lstm.errors import UserError
@@ -38,7 +39,7 @@ TRAINED = (  # by train.py, a whole epoch
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="of steps, after one that warms up")
-    parser.add_argument("--epochs", type=int, default=3, help="rounds of whole epochs; 0 for none")
+    parser.add_argument("--epochs", type=int, default=5, help="rounds of whole epochs; 0 for none")
     parser.add_argument("--steps", type=int, default=30, help="training steps of 64 images a round")
     parser.add_argument("--out", type=Path, default=Path("outputs", "benchmark"))
     options = parser.parse_args()
@@ -66,7 +67,7 @@ def main() -> None:
         for _ in range(options.epochs):
             measure_trainer(kind, measured)
         print(f"the trainer's share, {kind}", flush=True)
-    for name in ("epoch", "fast", "growth", *(f"share above {loop}" for loop in LOOPS)):
+    for name in ("epoch", "fast", "growth", "share above a bare loop"):
         measured.setdefault(name, Rounds())
     if not options.epochs:
         notes.append("whole epochs, experiment=fast and the trainer's share: --epochs is 0")
@@ -143,11 +144,8 @@ def measure_trainer(kind: str, measured: dict[str, Rounds]) -> None:
     command = [sys.executable, "-m", "quadrant_lstm.benchmark.trainer", PRECISION[kind]]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     answer = json.loads(output.splitlines()[-1])
-    turns = Rounds({name: answer[name] for name in ("trainer", *LOOPS)})
-    for loop in LOOPS:
-        ratio = turns.ratio("trainer", loop)
-        assert ratio
-        measured.setdefault(f"share above {loop}", Rounds()).setdefault(kind, []).append(100 * (1 - 1 / ratio))
+    ratio = statistics.median(Rounds(answer).ratios("trainer", "bare"))
+    measured.setdefault("share above a bare loop", Rounds()).setdefault(kind, []).append(100 * (1 - 1 / ratio))
     resident = answer["resident"]
     measured.setdefault("growth", Rounds()).setdefault(kind, []).append((resident[-1] - resident[1]) / 1e6)
 

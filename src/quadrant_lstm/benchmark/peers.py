@@ -4,17 +4,18 @@ A peer trains and infers on MNIST's training images, `steps` batches of `batch` 
 the seconds that took. What it does before its first step does not count: the benchmark warms each up.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.data.orderings import ORDERINGS, sequences
+from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.data.sources import load_images
 
 ALL_ORDERINGS = tuple(itertools.permutations((1, 2, 3, 4)))
@@ -56,6 +57,21 @@ def compiled(num_orderings: int) -> nn.Module:
     return network
 
 
+def bare_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    frames: Tensor,
+    labels: Tensor,
+    autocast: contextlib.AbstractContextManager[object],
+) -> None:
+    """A training step without Lightning."""
+    optimizer.zero_grad()
+    with autocast:
+        loss = cross_entropy(network(frames), labels)
+    loss.backward()
+    optimizer.step()
+
+
 class Torch:
     def __init__(self, network: Callable[[int], nn.Module], bf16: bool, num_orderings: int = 4):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,17 +85,13 @@ class Torch:
 
     def batches(self, batch: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         for indices in torch.randperm(len(self.images), device=self.device)[: batch * steps].split(batch):
-            yield sequences(self.images[indices], self.orderings).float() / 255, self.labels[indices]
+            yield scaled(sequences(self.images[indices], self.orderings)), self.labels[indices]
 
     def train(self, batch: int, steps: int) -> float:
         self.network.train()
         start = time.perf_counter()
         for frames, labels in self.batches(batch, steps):
-            self.optimizer.zero_grad()
-            with self.autocast:
-                loss = cross_entropy(self.network(frames), labels)
-            loss.backward()
-            self.optimizer.step()
+            bare_step(self.network, self.optimizer, frames, labels, self.autocast)
         return self.wait() - start
 
     def infer(self, batch: int, steps: int) -> float:
@@ -112,8 +124,7 @@ class Keras:
         from quadrant_lstm.benchmark.keras_network import keras_network
 
         data = load_images("mnist", None)
-        frames = sequences(torch.from_numpy(data.train_images)).permute(0, 1, 3, 4, 2).numpy()
-        self.frames = frames.astype(np.float32) / 255
+        self.frames = scaled(sequences(torch.from_numpy(data.train_images)).permute(0, 1, 3, 4, 2)).numpy()
         self.labels = data.train_labels
         self.model = keras_network(activation="softmax")
         self.model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -16,10 +16,6 @@ WHOLE_EPOCHS = {  # who takes one, and by what
     f"{KERAS}, train_on_batch": (KERAS, "train"),
     f"{PLAIN}, a loop": (PLAIN, "train"),
 }
-LOOPS = {  # of benchmark/trainer.py, without Lightning and Hydra
-    "bare": "a bare loop",
-    "checked": "a loop that keeps and checks the same: Lightning and Hydra",
-}
 
 
 class Rounds(dict[str, list[float]]):
@@ -28,11 +24,9 @@ class Rounds(dict[str, list[float]]):
     def median(self, name: str) -> float:
         return statistics.median(self[name])
 
-    def ratio(self, slow: str, fast: str) -> float | None:
-        """Median over the rounds: what disturbs a round disturbs both."""
-        if not self.get(slow) or not self.get(fast):
-            return None
-        return statistics.median(one / other for one, other in zip(self[slow], self[fast], strict=True))
+    def ratios(self, slow: str, fast: str) -> list[float]:
+        """Of each round, as what disturbs a round disturbs both; empty if one was not measured."""
+        return [one / other for one, other in zip(self.get(slow, []), self.get(fast, []), strict=False)]
 
 
 def spread(values: Iterable[float], digits: int = 1) -> str:
@@ -49,8 +43,8 @@ def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]
         "|---|---|---|---|---|---|---|",
     ]
     for name in (name for name in step if "orderings" not in name):
-        cells = [spread(step[name]), times(step.ratio(KERAS, name)), spread(step512[name], 0), spread(infer[name], 0)]
-        cells += [times(infer.ratio(KERAS, name)), f"{peak64.median(name):,.0f} / {peak512.median(name):,.0f}"]
+        cells = [spread(step[name]), times(step.ratios(KERAS, name)), spread(step512[name], 0), spread(infer[name], 0)]
+        cells += [times(infer.ratios(KERAS, name)), f"{peak64.median(name):,.0f} / {peak512.median(name):,.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "| against | measured |", "|---|---|"]
     epochs, rates = measured["epoch"], measured["rate"]
@@ -59,15 +53,15 @@ def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]
         lines.append(f"| an epoch of 60,000 images{batch}: {name} | {spread(epochs[name])} s |")
     for name in (name for name in epochs if name not in WHOLE_EPOCHS and "batch_size" not in name):
         for peer in (peer for peer in WHOLE_EPOCHS if peer in epochs):
-            lines.append(f"| {name} against {peer}, an epoch | {times(epochs.ratio(peer, name))} |")
+            lines.append(f"| {name} against {peer}, an epoch | {times(epochs.ratios(peer, name))} |")
     if fast := measured["fast"]:
         name = f"python train.py experiment=fast, seed 1 to {len(fast['seconds'])}"
         lines.append(f"| {name}: test accuracy | {spread(fast['accuracy'], 2)} % |")
         lines.append(f"| {name}: its epochs, as long as the last | {spread(fast['seconds'])} s |")
     for name in (OURS, BF16):
-        lines.append(f"| {name}, against {PLAIN}, a step of 64 | {times(step.ratio(PLAIN, name))} |")
+        lines.append(f"| {name}, against {PLAIN}, a step of 64 | {times(step.ratios(PLAIN, name))} |")
         for number in (8, 24):
-            more = step.ratio(f"{name}, {number} orderings", name)
+            more = step.ratios(f"{name}, {number} orderings", name)
             lines.append(f"| {name}: a step with {number} orderings, against 4 | {times(more)} |")
         kind = name.split(", ")[1]
         for rate in (rate for rate in rates if rate.endswith(kind)):
@@ -77,16 +71,15 @@ def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]
             lines.append(
                 f"| {name}: share of the rate of {what}, a step of 64 ({gflop['step 64']:.2f} GFLOP) | {share} |"
             )
-        for loop, words in LOOPS.items():
-            if above := measured[f"share above {loop}"].get(kind):
-                lines.append(f"| {name}: share of an epoch's steps above {words} | {spread(above)} % |")
+        if above := measured["share above a bare loop"].get(kind):
+            lines.append(f"| {name}: share of a step of train.py above a bare loop | {spread(above)} % |")
         if growth := measured["growth"].get(kind):
             lines.append(f"| {name}: growth of memory from epoch 2 to epoch 10 | {max(growth):.0f} MB |")
     return "\n".join([*lines, *(f"\nNot measured: {note}." for note in notes)])
 
 
-def times(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.1f}"
+def times(ratios: list[float]) -> str:
+    return spread(ratios) if ratios else ""
 
 
 def picture(measured: dict[str, Rounds], machine: str) -> Figure:

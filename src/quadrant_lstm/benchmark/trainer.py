@@ -1,8 +1,6 @@
-"""What the trainer that train.py builds costs above loops without Lightning and Hydra, and whether its memory grows.
+"""Measures what the trainer of train.py costs above a bare loop, and whether its memory grows from epoch to epoch.
 
-All in one process, in turns of 20 steps: same network, optimizer, batches. One loop is bare; one also keeps each step's
-losses and answers for the metrics and checks that loss and gradients are finite, as train.py does. A process of its
-own: python -m quadrant_lstm.benchmark.trainer PRECISION, which prints JSON.
+Both take turns of 20 steps in one process. python -m quadrant_lstm.benchmark.trainer PRECISION prints JSON.
 """
 
 import json
@@ -17,11 +15,10 @@ import lightning.pytorch as pl
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from quadrant_lstm.callbacks.finite import Finite
+from quadrant_lstm.benchmark.peers import bare_step
 from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.processes.prepare import make_ready
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.quiet import quiet_lightning
@@ -37,11 +34,13 @@ def config(folder: str, *overrides: str) -> DictConfig:
 
 
 class BareLoop:
+    """The same network, optimizer and batches without Lightning and Hydra."""
+
     def __init__(self, cfg: DictConfig):
         self.data = build_data(cfg)
         self.classifier = build_classifier(cfg, self.data.frame_shape, self.data.num_classes)
         self.optimizer = self.classifier.optimizer(self.classifier.parameters())
-        self.bf16 = cfg.trainer.precision == "bf16-mixed"
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed")
         self.size = cfg.data.batch_size
 
     def steps(self, number: int) -> float:
@@ -50,40 +49,17 @@ class BareLoop:
         indices = self.data.train_indices[torch.randperm(len(self.data.train_indices))][: number * self.size]
         start = time.perf_counter()
         for batch in indices.split(self.size):
-            frames = sequences(images[batch], self.data.orderings).float() / 255
-            self.optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                loss = self.loss(frames, labels[batch])
-            loss.backward()
-            self.check()
-            self.optimizer.step()
+            frames = scaled(sequences(images[batch], self.data.orderings))
+            bare_step(self.classifier.network, self.optimizer, frames, labels[batch], self.autocast)
         return (time.perf_counter() - start) / number
-
-    def loss(self, frames: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(self.classifier.network(frames), labels)
-
-    def check(self) -> None:
-        """Nothing."""
-
-
-class CheckedLoop(BareLoop):
-    def __init__(self, cfg: DictConfig):
-        super().__init__(cfg)
-        self.finite = Finite()
-
-    def loss(self, frames: Tensor, labels: Tensor) -> Tensor:
-        return self.classifier.measure("train", (frames, labels))
-
-    def check(self) -> None:
-        self.finite.note(self.classifier, self.optimizer)
-        self.finite.check_steps(self.classifier)
-        self.finite.unchecked.clear()
 
 
 class InTurns(pl.Callback):
-    def __init__(self, **loops: BareLoop):
-        self.loops = loops
-        self.times: dict[str, list[float]] = {name: [] for name in ("trainer", *loops)}
+    """Times the trainer and the bare loop in turns of BLOCK steps."""
+
+    def __init__(self, loop: BareLoop):
+        self.loop = loop
+        self.times: dict[str, list[float]] = {"trainer": [], "bare": []}
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self.start = time.perf_counter()
@@ -91,8 +67,7 @@ class InTurns(pl.Callback):
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % BLOCK == 0:
             self.times["trainer"].append((time.perf_counter() - self.start) / BLOCK)
-            for name, loop in self.loops.items():
-                self.times[name].append(loop.steps(BLOCK))
+            self.times["bare"].append(self.loop.steps(BLOCK))
             self.start = time.perf_counter()
 
 
@@ -121,7 +96,7 @@ def main(precision: str) -> None:
     always = f"trainer.precision={precision}"
     with tempfile.TemporaryDirectory() as folder:
         cfg = config(folder, always, "trainer.max_epochs=1", f"trainer.limit_train_batches={BLOCK * (BLOCKS + 1)}")
-        turns = InTurns(bare=BareLoop(cfg), checked=CheckedLoop(cfg))
+        turns = InTurns(BareLoop(cfg))
         fit(cfg, folder, turns)
     with tempfile.TemporaryDirectory() as folder:
         epochs = f"trainer.max_epochs={GROWTH_EPOCHS}"

@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
 
 from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.model.protocols import Inspectable
 
 BATCH = 250
@@ -20,7 +21,7 @@ def add_graph(
     writer: SummaryWriter, network: nn.Module, frames: UInt8[Tensor, "batch steps channels height width"]
 ) -> None:
     with torch.no_grad():
-        definition, stats = graph(network, as_pixels(frames, network))
+        definition, stats = graph(network, scaled(frames))
     whole = f"{type(network).__name__}/"
     for node in definition.node:
         node.name = short(node.name, whole)
@@ -47,10 +48,6 @@ def add_states(
 ) -> None:  # fmt: skip
     """What the recurrent layer gives to the classifier, with each image as its picture."""
     with torch.inference_mode():
-        batches = [as_pixels(sequences(some, orderings), network.encoder) for some in images.split(BATCH)]
+        batches = [scaled(sequences(some, orderings)) for some in images.split(BATCH)]
         states = torch.cat([network.outputs_per_step(frames)[:, -1] for frames in batches])
-    writer.add_embedding(states.float(), labels.tolist(), 1 - images / 255, step, tag="last_state")
-
-
-def as_pixels(frames: UInt8[Tensor, "..."], network: nn.Module) -> Float[Tensor, "..."]:
-    return frames.to(next(network.parameters()).dtype) / 255
+    writer.add_embedding(states.float(), labels.tolist(), 1 - scaled(images), step, tag="last_state")

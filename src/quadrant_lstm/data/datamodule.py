@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.frames import frame_shape_of
 from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.data.sampler import Batches, EpochOrder
 from quadrant_lstm.data.sources import load_images
 
@@ -94,7 +95,7 @@ class SequenceDataModule(LightningDataModule):
             images = self.augmentation(images)
             pool = pool and [pool[index] for index in torch.randperm(len(pool)).tolist()]
         frames = in_turn(images, pool, len(self.orderings)) if pool else sequences(images, self.orderings)
-        return frames.float() / 255, labels
+        return scaled(frames), labels
 
 
 def in_turn(

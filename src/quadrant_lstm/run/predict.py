@@ -10,6 +10,7 @@ import torch
 from quadrant_lstm.data.frames import image_shape_of
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pictures import read_picture
+from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.load import load_classifier
 
@@ -28,7 +29,7 @@ def predict(folder: Path, files: list[Path], invert: bool | None, output: str | 
         batch = files[start : start + BATCH]
         pixels = torch.from_numpy(np.stack([read_picture(file, image_shape, invert) for file in batch]))
         with torch.inference_mode():
-            probabilities = network(sequences(pixels, cfg.data.orderings).float() / 255).softmax(dim=1)
+            probabilities = network(scaled(sequences(pixels, cfg.data.orderings))).softmax(dim=1)
         for file, row in zip(batch, probabilities.tolist(), strict=True):
             rows.append((file, row))
             first, second = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:2]

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.tabs import as_pixels
+from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.plotting import HEIGHT, WIDTH, new_figure, style
 
@@ -25,7 +25,7 @@ def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels h
     for name, layer in convs:
         layer.register_forward_hook(lambda _, inputs, outputs, name=name: seen.append((name, inputs[0], outputs)))
     with torch.inference_mode():
-        network.encoder(as_pixels(frames, network.encoder))
+        network.encoder(scaled(frames))
     fullest = int(seen[0][1].flatten(1).sum(1).argmax())
     return {"input": seen[0][1][fullest]} | {name: outputs[fullest].relu() for name, _, outputs in seen}
 

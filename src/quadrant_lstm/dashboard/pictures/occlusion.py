@@ -7,8 +7,9 @@ from jaxtyping import Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.tabs import BATCH, as_pixels
+from quadrant_lstm.dashboard.tabs import BATCH
 from quadrant_lstm.data.orderings import sequences, spelled
+from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.data.quadrants import occlude_quadrant
 from quadrant_lstm.plotting import GREY, RIGHT, new_figure, style
 
@@ -16,7 +17,7 @@ from quadrant_lstm.plotting import GREY, RIGHT, new_figure, style
 def right(network: nn.Module, frames: Tensor, labels: Int64[Tensor, " images"]) -> Int64[Tensor, " images"]:
     """1 where it is right."""
     with torch.inference_mode():
-        guesses = [network(as_pixels(batch, network)).argmax(1) for batch in frames.split(BATCH)]
+        guesses = [network(scaled(batch)).argmax(1) for batch in frames.split(BATCH)]
     return (torch.cat(guesses) == labels).long()
 
 
