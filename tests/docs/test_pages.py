@@ -1,0 +1,82 @@
+"""README and docs: links lead somewhere, and commands are accepted."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from quadrant_lstm.config.check import check, without_hydra
+from quadrant_lstm.errors import UserError
+from tests.scripts import ROOT
+
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+RESUMES = ("run=", "sweep=", "plan=")  # read before Hydra composes the config
+EXTRAS = ("export", "bench", "tune", "slurm", "dev")
+
+
+def commands(page: Path) -> list[str]:
+    """In indented code, and between backticks; && joins two."""
+    code = re.findall(r"^ {4}(.+)$|`([^`]+)`", page.read_text(), re.MULTILINE)
+    parts = [part.strip() for pair in code for part in "".join(pair).split("&&")]
+    return [part for part in parts if part.startswith(("python ", "tensorboard "))]
+
+
+ALL = sorted({command for page in PAGES for command in commands(page)})
+OF_TRAIN = [command for command in ALL if command.startswith("python train.py")]
+OF_OTHERS = [command for command in ALL if command not in OF_TRAIN]
+
+
+@pytest.mark.parametrize("command", OF_TRAIN)
+def test_a_command_of_train_is_accepted(command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py")])
+    words = shlex.split(command)[2:]
+    words = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith(RESUMES))]
+    overrides = OverridesParser.create().parse_overrides(words)
+    singles = [one.input_line for one in overrides if not one.is_sweep_override()]
+    swept = [one for one in overrides if one.is_sweep_override()]
+    (combinations,) = BasicSweeper.split_arguments(swept, None)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for combination in combinations[:: max(1, len(combinations) - 1)]:  # the first and the last
+            cfg = compose("train", [*singles, *combination], return_hydra_config=True)
+            OmegaConf.set_struct(cfg, False)
+            check(without_hydra(cfg))
+
+
+def test_a_wrong_command_would_be_noticed(monkeypatch):
+    with pytest.raises(UserError, match="model.lstm_units"):
+        test_a_command_of_train_is_accepted("python train.py model.lstm_units=many", monkeypatch)
+
+
+@pytest.mark.parametrize("command", OF_OTHERS)
+def test_another_command_names_what_is_there(command):
+    program, *words = shlex.split(command)
+    if program == "tensorboard":
+        assert words == ["--logdir", "outputs"]
+    elif words[:3] == ["-m", "pip", "install"]:
+        assert set(re.findall(r"\[(\w+)\]", words[-1])) <= set(EXTRAS)
+    elif words[0] == "-m":
+        assert words[1].partition(".")[0] in ("pytest", "quadrant_lstm")
+    else:
+        assert (ROOT / words[0]).is_file()
+        config = OmegaConf.load(ROOT / "conf" / f"{Path(words[0]).stem}.yaml") if "/" not in words[0] else {}
+        keys = [word.partition("=")[0] for word in words[1:] if "=" in word]
+        assert all(key in (*config, "run") for key in keys)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_readme_takes_five_minutes():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 180
+    packages = {file.parent.name for file in ROOT.glob("src/quadrant_lstm/*/__init__.py")}
+    assert packages <= {word.rstrip("/").rpartition("/")[2] for line in lines for word in line.split()[:1]}
