@@ -1,25 +1,26 @@
-"""A run -> a file for other programs. `python export.py --help` tells how."""
+"""Exports a run's best checkpoint to ONNX or safetensors. See `python export.py --help`."""
 
 from typing import Literal
 
 import hydra
 from omegaconf import DictConfig
 
-from quadrant_lstm.cli.command import command, job
-from quadrant_lstm.config.check import check_keys, trained_run
-from quadrant_lstm.config.interpolations import resolved
+from quadrant_lstm.cli.command import handle_errors, handle_job_errors
+from quadrant_lstm.config.check import check_keys, find_trained_run
+from quadrant_lstm.config.interpolations import resolve_interpolations
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
 def main(cfg: DictConfig) -> None:
-    with job():
-        check_keys(resolved(cfg, trusted=True), {"run": str | None, "format": Literal["onnx", "safetensors"]})
-        folder = trained_run(cfg.run)
+    with handle_job_errors():
+        kinds = {"run": str | None, "format": Literal["onnx", "safetensors"]}
+        check_keys(resolve_interpolations(cfg, trusted=True), kinds)
+        folder = find_trained_run(cfg.run)
         from quadrant_lstm.run.export import export  # imports torch
 
         export(folder, cfg.format)
 
 
 if __name__ == "__main__":
-    with command():
+    with handle_errors():
         main()

@@ -1,18 +1,18 @@
-"""Overrides -> a trained network, tested, in outputs/<date>/<time>. `python train.py --help` tells how."""
+"""Trains a network, tests its best epoch, and writes a run folder in outputs/. See `python train.py --help`."""
 
 import sys
 
 import hydra
 from omegaconf import DictConfig
 
-from quadrant_lstm.cli.arguments import go_on
-from quadrant_lstm.cli.command import command, job
+from quadrant_lstm.cli.arguments import hydra_arguments
+from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.check import check
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    with job():
+    with handle_job_errors():
         check(cfg)
         from quadrant_lstm.config.signatures import check_signatures  # imports torch
         from quadrant_lstm.run.train import train
@@ -22,6 +22,6 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with command():
-        sys.argv[1:] = go_on(sys.argv[1:])
+    with handle_errors():
+        sys.argv[1:] = hydra_arguments(sys.argv[1:])
         main()

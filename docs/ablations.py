@@ -1,4 +1,4 @@
-"""Finished sweeps -> docs/ablations.md and docs/ablations.png: means over seeds, accuracy after each step.
+"""Writes docs/ablations.md and docs/ablations.png from finished sweeps: mean accuracies over seeds, after each step.
 
 python docs/ablations.py outputs/sweeps/DATE/TIME ...
 """
@@ -12,16 +12,16 @@ from pathlib import Path
 
 from matplotlib.ticker import LogLocator, NullLocator
 
-from quadrant_lstm.cli.command import command
-from quadrant_lstm.data.frames import after_steps
+from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.plotting import GREY, RIGHT, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.run_folder import PROVENANCE
-from quadrant_lstm.sweep.groups import Group, grouped
-from quadrant_lstm.sweep.jobs import find_sweep, read_jobs, readable, swept
-from quadrant_lstm.sweep.plots import error
+from quadrant_lstm.sweep.groups import Group, ranked_groups
+from quadrant_lstm.sweep.jobs import find_sweep, read_jobs, readable, task_overrides
+from quadrant_lstm.sweep.plots import error_percent
 
-MEASURED = ("test/accuracy", *after_steps("test"))
+MEASURED = ("test/accuracy", *step_accuracy_names("test"))
 HERE = Path(__file__).parent
 
 
@@ -30,13 +30,13 @@ def label(group: Group) -> str:
 
 
 def short(key: str, value: str) -> str:
-    """data.orderings=[[1,2,3,4],[4,3,2,1]] -> 1234 4321; model.recurrent=lstm -> lstm."""
+    """Shortens e.g. data.orderings=[[1,2,3,4],[4,3,2,1]] to 1234 4321, and model.recurrent=lstm to lstm."""
     name = key.rpartition(".")[2]
     return readable(value) if name == "recurrent" or name.endswith("orderings") else f"{name}={value}"
 
 
 def percent(group: Group, name: str) -> str:
-    """The mean, and the standard deviation over seeds."""
+    """Returns the mean and the standard deviation over seeds, in %."""
     values = [100 * results[name] for results in group.results.values() if name in results]
     if not values:
         return ""
@@ -44,7 +44,7 @@ def percent(group: Group, name: str) -> str:
 
 
 def experiment(sweep: Path) -> str:
-    return re.findall(r"experiment=(\w+)", " ".join(swept(sweep)))[0]
+    return re.findall(r"experiment=(\w+)", " ".join(task_overrides(sweep)))[0]
 
 
 def table(sweep: Path, groups: Sequence[Group]) -> str:
@@ -69,17 +69,17 @@ def table(sweep: Path, groups: Sequence[Group]) -> str:
 
 @style
 def draw(sweeps: dict[str, Sequence[Group]]) -> bytes:
-    """A panel a sweep: the error of each job, and the mean of each group."""
+    """Draws one panel per sweep: the test error of each job, and the mean of each group."""
     rows = -(-len(sweeps) // 2)
     figure = new_figure(2 * WIDTH, 2.6 * rows)
     panels = figure.subplots(rows, 2, squeeze=False).ravel()
     for axes in panels[len(sweeps) :]:
         axes.remove()
     for axes, (title, groups) in zip(panels, sweeps.items(), strict=False):
-        for place, group in enumerate(groups):
-            errors = [error(results["test/accuracy"]) for results in group.results.values()]
-            axes.plot(errors, [place] * len(errors), "o", color=GREY, markersize=3)
-            axes.plot(statistics.mean(errors), place, "|", color=RIGHT, markersize=12, markeredgewidth=2)
+        for position, group in enumerate(groups):
+            errors = [error_percent(results["test/accuracy"]) for results in group.results.values()]
+            axes.plot(errors, [position] * len(errors), "o", color=GREY, markersize=3)
+            axes.plot(statistics.mean(errors), position, "|", color=CORRECT, markersize=12, markeredgewidth=2)
         axes.set_yticks(range(len(groups)), [label(group) for group in groups])
         axes.invert_yaxis()
         axes.set_xscale("log")
@@ -92,24 +92,24 @@ def draw(sweeps: dict[str, Sequence[Group]]) -> bytes:
 
 
 def main(folders: Sequence[Path]) -> None:
-    sweeps = {folder: [group for group in grouped(read_jobs(folder)) if group.results] for folder in folders}
+    sweeps = {folder: [group for group in ranked_groups(read_jobs(folder)) if group.results] for folder in folders}
     for folder, groups in sweeps.items():
         if not groups:
-            raise UserError(f"sweep: {folder}: no job is done; first: python train.py sweep={folder}")
+            raise UserError(f"sweep: {folder}: no job has finished; first: python train.py sweep={folder}")
     tables = "\n".join(table(folder, groups) for folder, groups in sweeps.items())
     (HERE / "ablations.md").write_text(
-        "# What the recurrent layer and the orderings are worth\n\n"
-        "Made by `python docs/ablations.py outputs/sweeps/...` from sweeps, whose commands stand below; "
-        "ranked by the accuracy on validation. After a step: what the network would say then, though it is trained on "
-        "what it says last.\n\n"
+        "# Effect of the recurrent layer and the orderings\n\n"
+        "Made by `python docs/ablations.py outputs/sweeps/...` from the sweeps whose commands are given below; "
+        "ranked by the validation accuracy. The accuracy after a step is that of the prediction from the state at that "
+        "step; the network is trained on the prediction after the last step only.\n\n"
         f"![Test errors](ablations.png)\n\n{tables}"
     )
     (HERE / "ablations.png").write_bytes(draw({experiment(folder): groups for folder, groups in sweeps.items()}))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Finished sweeps -> docs/ablations.md and docs/ablations.png.")
-    parser.add_argument("sweeps", nargs="+", help="their folders")
+    parser = argparse.ArgumentParser(description="Writes docs/ablations.md and its picture from finished sweeps.")
+    parser.add_argument("sweeps", nargs="+", help="the folders of the sweeps")
     given = parser.parse_args()
-    with command():
+    with handle_errors():
         main([find_sweep(sweep) for sweep in given.sweeps])

@@ -6,20 +6,20 @@ python docs/mistakes.py RUN [FILE]
 import argparse
 from pathlib import Path
 
-from quadrant_lstm.cli.command import command
-from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, draw_mistakes, surest_mistakes
+from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, draw_mistakes, most_confident_mistakes
 from quadrant_lstm.plotting import SCALE, as_png
-from quadrant_lstm.run.evaluate import tested
-from quadrant_lstm.run_folder import BEST, find_run, write_whole
+from quadrant_lstm.run.evaluate import run_test
+from quadrant_lstm.run_folder import BEST, find_run, write_atomically
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draws the test images that a run gets wrong.")
     parser.add_argument("run", help="its folder, or latest")
     parser.add_argument("file", type=Path, nargs="?", default=Path(__file__).with_name("mistakes.png"))
     given = parser.parse_args()
-    with command():
-        classifier, data = tested(find_run(given.run, BEST), "auto")
+    with handle_errors():
+        classifier, data = run_test(find_run(given.run, BEST), "auto")
         images, labels = data.test[: len(classifier.test_labels)]
         logits = classifier.test_logits[:, -1]
-        rows = max(1, -(-len(surest_mistakes(logits, labels)) // COLUMNS))
-        write_whole(given.file, as_png(draw_mistakes(images, labels, logits, rows=rows), SCALE))
+        rows = max(1, -(-len(most_confident_mistakes(logits, labels)) // COLUMNS))
+        write_atomically(given.file, as_png(draw_mistakes(images, labels, logits, rows=rows), SCALE))

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-from quadrant_lstm.cli.command import command
+from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.plotting import as_png
-from quadrant_lstm.run_folder import write_whole
+from quadrant_lstm.run_folder import write_atomically
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draws a digit in the orderings of the question.")
     parser.add_argument("file", type=Path, nargs="?", default=Path(__file__).with_name("orderings.png"))
     given = parser.parse_args()
-    with command():
+    with handle_errors():
         figure = draw_orderings(torch.from_numpy(load_images("mnist", None).test_images[0]))
-        write_whole(given.file, as_png(figure, scale=3))
+        write_atomically(given.file, as_png(figure, scale=3))

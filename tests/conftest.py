@@ -1,4 +1,4 @@
-"""What several tests need: a data set small enough to train on in a second, and runs on it."""
+"""Provides fixtures for several tests: a data set small enough to train on in a second, and runs on it."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.scripts import script
 
 @pytest.fixture
 def record_figure(record_property):
-    """A test's figure: pytest ends with a list of them."""
+    """Returns a function that records a measured figure; pytest prints them at the end."""
 
     def record(figure: str) -> None:
         record_property("figure", figure)
@@ -23,15 +23,10 @@ def record_figure(record_property):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The figures that tests recorded with record_figure."""
-    figures = [
-        text
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "when", None) == "call"
-        for name, text in report.user_properties
-        if name == "figure"
-    ]
+    """Prints the figures that tests recorded with record_figure."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    figures = [text for report in calls for name, text in report.user_properties if name == "figure"]
     if figures:
         terminalreporter.section("figures")
         terminalreporter.line("\n".join(figures))
@@ -44,7 +39,7 @@ def idx_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the tiny data set, made by train.py; tests read it and change nothing."""
+    """Trains on the tiny data set and returns the run folder, which tests must not change."""
     cwd = tmp_path_factory.mktemp("finished")
     data = write_idx_folder(cwd / "tiny")
     done = script("train.py", "data=idx", f"data.root={data}", *TINY[1:], cwd=cwd)
@@ -55,7 +50,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on a few batches of MNIST."""
+    """Trains on a few batches of MNIST and returns the run folder, which tests must not change."""
     cwd = tmp_path_factory.mktemp("smoke")
     done = script("train.py", "trainer=smoke", cwd=cwd)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Data sets small enough to train on in a second, and the run folders that a script leaves."""
+"""Writes data sets small enough to train on in a second, and finds the folders and processes that a script leaves."""
 
 import struct
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 TINY = (
-    "~trainer.callbacks.dashboard",  # whose pictures take longer than the training
+    "~trainer.callbacks.dashboard",  # its pictures take longer than the training
     "data.validation_images=40",
     "data.batch_size=16",
     "model.filters=[4]",
@@ -21,7 +21,7 @@ def write_idx(file: Path, array: np.ndarray) -> None:
 
 
 def write_idx_folder(folder: Path, train: int = 200, test: int = 70, size: int = 8, classes: int = 3) -> Path:
-    """Noise whose brightness tells its class, in MNIST's four files."""
+    """Writes noise images whose brightness depends on their class, in MNIST's four files."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     for name, count in (("train", train), ("t10k", test)):
@@ -37,16 +37,16 @@ def run_folder(cwd: Path) -> Path:
     return folder
 
 
-def left_behind(cwd: Path) -> list[str]:
-    """Processes that still work in that folder."""
-    found = []
+def remaining_processes(cwd: Path) -> list[str]:
+    """Returns the command lines of the processes whose working directory is that folder."""
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").resolve() == cwd:
-                found.append((process / "cmdline").read_text())
+                commands.append((process / "cmdline").read_text())
         except OSError:
             continue
-    return found
+    return commands
 
 
 def sweep_folder(cwd: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Commands with a mistake in them, and the line that each costs."""
+"""Lists commands with a mistake and, for each, a part of the line that it must print."""
 
 MISTAKES = {
     # unknown keys, with the nearest known one
@@ -6,16 +6,16 @@ MISTAKES = {
     "+model.lstm_unitz=5": "model.lstm_unitz: there is no such key; did you mean model.lstm_units?",
     "+seeds=5": "seeds: there is no such key; did you mean seed?",
     "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
-    "hydra.foo=1": "hydra.foo: Hydra has no such key",
-    "trainer.max_time=1": "Any other argument of lightning.pytorch.Trainer is added by +trainer.max_time=VALUE.",
-    "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known here: model.blocks, ",
+    "hydra.foo=1": "hydra.foo: there is no such key; python",
+    "trainer.max_time=1": "Add any other argument of lightning.pytorch.Trainer with +trainer.max_time=VALUE.",
+    "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known keys: model.blocks, ",
     # unknown choices
     "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep.",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
     "model=null": "model: there is no model=null; choose from cnn_lstm, deep.",
     "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, exponential, onecycle.",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
-    "zzz=1": "zzz: there is no such key; known here: data, ",
+    "zzz=1": "zzz: there is no such key; known keys: data, ",
     # wrong types
     "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; write e.g.",
     "model.lstm_units=2.5": "model.lstm_units: 2.5 is not a whole number",
@@ -40,32 +40,32 @@ MISTAKES = {
     "trainer.max_epochs=0": "trainer.max_epochs: 0 is not a whole number of at least 1",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
-    "+trainer.fast_dev_run=true": "trainer.fast_dev_run: True is not false; trainer=smoke does what it would",
+    "+trainer.fast_dev_run=true": "trainer.fast_dev_run: True is not false; use trainer=smoke instead",
     "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is not a number of at least 0 or null",
-    "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1, but with "
-    "trainer.precision=bf16-mixed a fused optimizer does not clip; add optimizer.fused=false.",
-    # what is missing
+    "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1 cannot be combined "
+    "with a fused optimizer at trainer.precision=bf16-mixed; add optimizer.fused=false.",
+    # missing keys
     "~model.dropout": "model.dropout: is missing; add e.g. model.dropout=0.25.",
     "~trainer.max_epochs": "trainer.max_epochs: is missing; add e.g. trainer.max_epochs=5.",
-    "~trainer.callbacks.best": "trainer.callbacks.best: is missing, and a run needs it; leave out ~trainer.",
-    "~optimizer": "optimizer: is missing; choose one of conf/optimizer/",
+    "~trainer.callbacks.best": "trainer.callbacks.best: is missing, but a run needs it; remove ~trainer.",
+    "~optimizer": "optimizer: is missing; choose a file of conf/optimizer/",
     # orderings
     "data.orderings=[[1,2,3,3]]": "data.orderings: [[1, 2, 3, 3]] is not a list of permutations of 1234; write",
     "data.orderings=[]": "data.orderings: [] is not a list of permutations of 1234",
-    "data.train_orderings=[[1,2,3,4],[4,3,2,1]]": "data.train_orderings: 2, but a frame stacks 4 of them; write a",
+    "data.train_orderings=[[1,2,3,4],[4,3,2,1]]": "data.train_orderings: 2 orderings cannot fill frames that stack",
     "data.orderings=[[1,2,3,4],[4,3,2,1]] data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: this "
     "network reads frames of data.orderings only; write one ordering into data.orderings, or add model.shared_tiles=",
     "model=deep data.orderings=[[1,2,3,4]] data.test_orderings=[[4,3,2,1]]": "data.test_orderings: this network reads "
     "frames of data.orderings only; leave it out, or write model=cnn_lstm model.shared_tiles=false.",
     # sizes that do not fit
-    "model.kernel_size=9": "model.kernel_size: 9 does not fit stage conv2: what comes in is 32 x 48 x 6",
-    "model.pool_size=30": "model.pool_size: 30 leaves nothing at stage pool: what comes in is 32 x 52 x 10",
-    # data folders and run folders that are none
+    "model.kernel_size=9": "model.kernel_size: 9 does not fit stage conv2, whose input is 32 x 48 x 6",
+    "model.pool_size=30": "model.pool_size: 30 does not fit stage pool, whose input is 32 x 52 x 10",
+    # missing data folders and run folders
     "data=idx": "data.root: null, but data.dataset=idx is read from a folder; add data.root=FOLDER.",
     "data.dataset=idx data.root=nowhere": "data.root: nowhere is not a folder; give one that holds",
-    "run=nowhere": "run: nowhere is no run folder: it has no .hydra/config.yaml; give one like",
-    "run=latest": "has a .hydra/config.yaml; first: python train.py",
-    # what is no override
+    "run=nowhere": "run: nowhere is not a run folder: it has no .hydra/config.yaml; give one like",
+    "run=latest": "has a .hydra/config.yaml; start one with python train.py.",
+    # malformed overrides
     "lstm_units": "lstm_units: is not an override; write KEY=VALUE",
     "model.filters=[5": "model.filters=[5: is not an override",
     # interpolations
@@ -75,26 +75,26 @@ MISTAKES = {
     "model.dropout=${nothing}": "model.dropout: ${nothing} cannot be resolved (Interpolation key 'nothing' not found)",
     "model=deep model.lstm_units=${data.orderings}": "model.lstm_units: [[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4], ",
     # classes
-    "model._target_=os.system": "model._target_: os.system is not among quadrant_lstm.model.*; name a class",
+    "model._target_=os.system": "model._target_: os.system is not allowed; name a class of quadrant_lstm.model.*.",
     "model._target_=quadrant_lstm.model.Nothing": "there is no class quadrant_lstm.model.Nothing; correct the name.",
     "model._target_=quadrant_lstm.model.shapes.stages": "there is no class quadrant_lstm.model.shapes.stages",
 }
-# mistakes in arguments of torch's and Lightning's classes, which have to be imported
-OF_LIBRARIES = {
+# mistakes in arguments of classes of torch and Lightning, which have to be imported
+LIBRARY_MISTAKES = {
     "+trainer.max_epoch=5": "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?",
-    "optimizer._target_=torch.optim.RMSprop": "optimizer.betas: torch.optim.RMSprop takes no betas and no fused; "
+    "optimizer._target_=torch.optim.RMSprop": "optimizer.betas: torch.optim.RMSprop does not take betas or fused; "
     "remove with ~optimizer.betas ~optimizer.fused.",
     "optimizer._target_=torch.optim.RMSprop +optimizer.alfa=0.9": "optimizer.alfa: there is no such key; did you mean "
     "optimizer.alpha?",
     "optimizer._target_=torch.optim.Adamm": "optimizer._target_: there is no class torch.optim.Adamm; correct the",
     "~schedule.gamma schedule=exponential": "schedule.gamma: is missing; add e.g. schedule.gamma=0.98.",
 }
-OTHERS = {
+SCRIPT_MISTAKES = {
     ("evaluate.py",): "run: is missing; add run=FOLDER or run=latest.",
-    ("evaluate.py", "run=nowhere"): "run: nowhere is no run folder",
+    ("evaluate.py", "run=nowhere"): "run: nowhere is not a run folder",
     ("evaluate.py", "runn=latest"): "runn: there is no such key; did you mean run?",
-    ("predict.py", "run=nowhere"): "run: nowhere is no run folder",
+    ("predict.py", "run=nowhere"): "run: nowhere is not a run folder",
     ("export.py", "format=pdf"): "format: 'pdf' is not one of onnx, safetensors; write e.g. format=onnx.",
 }
-BEFORE_TORCH = {("train.py", *words.split()): line for words, line in MISTAKES.items()} | OTHERS
-AFTER_TORCH = {("train.py", *words.split()): line for words, line in OF_LIBRARIES.items()}
+BEFORE_TORCH = {("train.py", *words.split()): line for words, line in MISTAKES.items()} | SCRIPT_MISTAKES
+AFTER_TORCH = {("train.py", *words.split()): line for words, line in LIBRARY_MISTAKES.items()}

@@ -1,4 +1,4 @@
-"""Small networks and a trainer for tests."""
+"""Builds small networks, their data and a trainer for tests."""
 
 import itertools
 from functools import partial
@@ -30,28 +30,17 @@ def batches(frames, labels, size) -> DataLoader:
 
 
 def trainer(logger=False, **options) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+    options |= {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(accelerator="cpu", logger=logger, **options)
 
 
 def question_network(**changes) -> CNNLSTM:
-    values = {
-        "frame_shape": (1, 56, 14),
-        "num_classes": 10,
-        "orderings": ORDERINGS,
-        "filters": [32, 32],
-        "kernel_size": 3,
-        "pool_size": 2,
-        "dropout": 0.25,
-        "recurrent": "lstm",
-        "lstm_units": 5,
-        "dense_units": 50,
-        "shared_tiles": False,
-    }
-    return CNNLSTM(**(values | changes))
+    data = {"frame_shape": (1, 56, 14), "num_classes": 10, "orderings": ORDERINGS}
+    encoder = {"filters": [32, 32], "kernel_size": 3, "pool_size": 2, "dropout": 0.25, "shared_tiles": False}
+    return CNNLSTM(**(data | encoder | {"recurrent": "lstm", "lstm_units": 5, "dense_units": 50} | changes))
+
+
+def small_network() -> CNNLSTM:
+    return question_network(
+        frame_shape=(1, 32, 8), num_classes=3, filters=[2, 3], dense_units=4, shared_tiles=True
+    ).eval()

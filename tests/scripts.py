@@ -1,7 +1,7 @@
-"""A root script's command line -> a process that runs it, as `python train.py ...` would, within a tenth of a second.
+"""Runs a root script like `python train.py ...`, in a process that starts within a tenth of a second.
 
-A fresh process spends three to four seconds on importing torch and Lightning, more than most tests take. These are
-forked from one that has imported them and done nothing else. What needs a fresh one: tests/config/test_command.py.
+A fresh process needs three to four seconds to import torch and Lightning, more than most tests take. These processes
+are forked from one that has only imported them. tests/cli/test_command.py uses fresh processes.
 """
 
 import multiprocessing
@@ -27,7 +27,7 @@ FORKSERVER.set_forkserver_preload(IMPORTED)
 
 
 class Script:
-    """Has returncode, stdout and stderr once it is over."""
+    """A running script. `returncode` is None until it has ended."""
 
     def __init__(self, *arguments: object, cwd: Path, environment: dict[str, str] | None = None):
         self.outputs = [tempfile.NamedTemporaryFile("r") for _ in range(2)]  # noqa: SIM115
@@ -35,7 +35,7 @@ class Script:
         files = [output.name for output in self.outputs]
         self.process = FORKSERVER.Process(target=run, args=(list(map(str, arguments)), str(cwd), environment, files))
         self.process.start()
-        weakref.finalize(self, self.process.kill)  # none outlives a test that fails
+        weakref.finalize(self, self.process.kill)  # a failed test leaves no process
 
     @property
     def pid(self) -> int:
@@ -54,7 +54,7 @@ class Script:
         return self.process.exitcode
 
     def lines(self) -> Iterator[str]:
-        """Of stdout, as they come."""
+        """Yields the lines of stdout as they are printed."""
         line = ""
         while self.returncode is None or line:
             line += self.outputs[0].readline()
@@ -68,7 +68,7 @@ class Script:
         os.kill(self.pid, signum)
 
     def wait(self, timeout: float = 100) -> "Script":
-        """Kills it where it takes longer."""
+        """Waits for the end. Kills the process and raises TimeoutError after `timeout` seconds."""
         self.process.join(timeout)
         if self.returncode is None:
             self.process.kill()
@@ -90,7 +90,7 @@ def run(arguments: list[str], cwd: str, environment: dict[str, str], files: list
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell's background had turned it off
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     name, *rest = arguments
     sys.argv = [str(ROOT / name), *rest]
     sys.orig_argv = [sys.executable, *sys.argv]

@@ -2,18 +2,18 @@ from typing import Literal
 
 import pytest
 
-from quadrant_lstm import kinds as values
+from quadrant_lstm.kinds import Count, in_words
 
 
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (values.Count, "a whole number of at least 1"),
+        (Count, "a whole number of at least 1"),
         (int | None, "a whole number or null"),
         (list[float], "a list"),
         (Literal["a", "b"], "one of a, b"),
-        (values.Count | Literal["auto"], "a whole number of at least 1 or one of auto"),
+        (Count | Literal["auto"], "a whole number of at least 1 or one of auto"),
     ],
 )
-def test_a_kind_is_said_in_words(kind, words):
-    assert values.in_words(kind) == words
+def test_each_kind_has_words_for_errors(kind, words):
+    assert in_words(kind) == words

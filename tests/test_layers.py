@@ -1,4 +1,4 @@
-"""The layers of docs/architecture.md, which stand in pyproject.toml."""
+"""Tests the layers of docs/architecture.md, which are configured in pyproject.toml."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def test_imports_run_one_way():
     assert "3 kept, 0 broken" in done.stdout
 
 
-def test_an_import_the_other_way_would_be_noticed(tmp_path):
+def test_an_import_in_the_wrong_direction_is_detected(tmp_path):
     config = (ROOT / "pyproject.toml").read_text()
     upside_down = config.replace('    "model",\n    "data",\n', '    "data",\n    "model",\n')
     assert upside_down != config

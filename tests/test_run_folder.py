@@ -12,7 +12,7 @@ def test_ten_starts_in_the_same_second_get_ten_folders(tmp_path):
     assert folders[:2] == [str(tmp_path / "2026-11-24" / "12-00-00"), str(tmp_path / "2026-11-24" / "12-00-00-2")]
 
 
-def test_latest_is_the_newest_run_also_of_a_sweep(tmp_path, monkeypatch):
+def test_latest_is_the_newest_run_also_in_a_sweep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for age, run in enumerate(("outputs/2026-11-24/12-00-00", "outputs/sweeps/2026-11-24/11-00-00/3")):
         config = tmp_path / run / CONFIG
@@ -25,7 +25,7 @@ def test_latest_is_the_newest_run_also_of_a_sweep(tmp_path, monkeypatch):
     assert str(find_run("latest", BEST)) == "outputs/2026-11-24/12-00-00"
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="outputs: .* cannot be made .* run in another folder"):
         new_folder(str(tmp_path / "file" / "outputs"))

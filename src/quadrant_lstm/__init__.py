@@ -1,8 +1,8 @@
-"""A conv net at every time step, joined to an LSTM.
+"""Exports the public names: a convolutional network at every time step, joined to an LSTM.
 
     image -> quadrants -> four orderings -> sequence -> conv encoder at every step -> LSTM -> classifier -> digit
 
-The public names are imported on first use, so that a command line that only reads a config never waits for torch.
+Each name is imported on first use, so that a command that only reads a config does not wait for torch.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from quadrant_lstm.model.time_distributed import TimeDistributed as TimeDistributed
     from quadrant_lstm.run.load import load_run as load_run
 
-_HOMES = {
+_MODULES = {
     "split_quadrants": "data.quadrants",
     "sequences": "data.orderings",
     "ORDERINGS": "data.orderings",
@@ -24,13 +24,13 @@ _HOMES = {
     "CNNLSTM": "model.network",
     "load_run": "run.load",
 }
-__all__ = list(_HOMES)
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

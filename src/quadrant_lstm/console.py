@@ -1,4 +1,4 @@
-"""Log records -> lines on the terminal, above a progress bar if there is one. Imports no torch."""
+"""Prints log records as lines on the terminal, above the progress bar if there is one. Imports no torch."""
 
 import logging
 
@@ -6,7 +6,7 @@ import rich
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints through the console that draws the progress bar, so that neither tears the other."""
+    """Prints through the console that draws the progress bar, so that lines and bar do not overwrite each other."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(self.format(record))

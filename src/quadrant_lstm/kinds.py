@@ -1,7 +1,6 @@
-"""The kinds of values a config may hold, for the signatures of whatever a config builds.
+"""Defines the kinds of values a config may hold. A kind is a type, its range, and its wording in error messages.
 
-A kind is a type, its range, and the words an error says it with. The command line is checked against the signatures
-before torch is imported (config/check.py).
+The command line is checked against the kinds of config/schema.py before torch is imported (config/check.py).
 """
 
 import types
@@ -23,7 +22,7 @@ Natural = Annotated[int, Ge(0), Lt(2**32), "a whole number of at least 0"]
 Positive = Annotated[float, Gt(0), Lt(float("inf")), "a number above 0"]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf")), "a number of at least 0"]
 Probability = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]
-Share = Annotated[float, Gt(0), Le(1), "a share above 0.0, up to 1.0"]
+Fraction = Annotated[float, Gt(0), Le(1), "a fraction above 0.0, up to 1.0"]
 Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1"]
 Blocks = Annotated[Sequence[Counts], MinLen(1), "a list of lists of whole numbers of at least 1"]
 Ordering = Annotated[Sequence[int], AfterValidator(check_ordering), "a permutation of 1234"]
@@ -37,7 +36,7 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def in_words(kind: Any) -> str:
-    """What an error calls a kind: its own words, or what its type says."""
+    """Returns the wording of a kind in error messages: its own words, or words for its type."""
     if get_origin(kind) is Annotated:
         words = [metadata for metadata in kind.__metadata__ if isinstance(metadata, str)]
         return words[0] if words else in_words(get_args(kind)[0])

@@ -1,4 +1,4 @@
-"""Renders the HTML pages of templates/: self-contained files that need neither a server nor a network."""
+"""Renders the templates in templates/ as self-contained HTML pages, which need no server and no internet access."""
 
 import base64
 from datetime import timedelta
@@ -12,7 +12,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """5025 -> 1:23:45."""
+    """Returns e.g. "1:23:45" for 5025."""
     return str(timedelta(seconds=round(seconds)))
 
 

@@ -1,5 +1,7 @@
-"""One look for all pictures: colours, sizes, letters. They have white paper of their own, on light pages and on dark
-ones: ink that is to stand out from white and from TensorBoard's dark grey alike is faint on both.
+"""Defines the colours, sizes and fonts of all pictures, and renders a figure as a PNG.
+
+Pictures have a white background on light and on dark pages alike: no colour has a good contrast with both white and
+TensorBoard's dark grey.
 """
 
 import io
@@ -8,42 +10,31 @@ from typing import Literal
 import matplotlib
 from matplotlib.figure import Figure
 
-RIGHT, WRONG, GREY = "#4477aa", "#ee6677", "#999999"
+CORRECT, WRONG, GREY = "#4477aa", "#ee6677", "#999999"
 ORDERING_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377")
 GROUP_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#994455", "#004488")
-# inches, at 100 pixels each. TensorBoard shows a picture 350 pixels wide (Images) or 215 high (Time Series), and makes
-# a larger one smaller by leaving out pixels
+# inches, at 100 pixels per inch. TensorBoard shows a picture 350 pixels wide (Images) or 215 pixels high (Time Series),
+# and shrinks a larger one by dropping pixels
 WIDTH, HEIGHT = 3.5, 2.1
-SCALE = 2  # how much finer pictures are in pages than in TensorBoard
+SCALE = 2  # resolution of a picture in an HTML page, relative to TensorBoard
 SMALL, LARGE = 6.5, 7.5  # points: 9 and 10 pixels
 style = matplotlib.rc_context(
     {
-        "font.size": SMALL,
-        "axes.titlesize": LARGE,
-        "axes.labelsize": SMALL,
-        "xtick.labelsize": SMALL,
-        "ytick.labelsize": SMALL,
-        "legend.fontsize": SMALL,
-        "figure.titlesize": LARGE,
-        "axes.linewidth": 0.6,
-        "axes.titlepad": 3.0,
-        "axes.labelpad": 2.0,
-        "xtick.major.size": 2.0,
-        "ytick.major.size": 2.0,
-        "xtick.major.pad": 2.0,
-        "ytick.major.pad": 2.0,
-        "lines.linewidth": 1.2,
-        "legend.frameon": False,
-        "figure.constrained_layout.w_pad": 0.02,
-        "figure.constrained_layout.h_pad": 0.02,
+        **dict.fromkeys(("font.size", "axes.labelsize", "legend.fontsize"), SMALL),
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), SMALL),
+        **dict.fromkeys(("axes.titlesize", "figure.titlesize"), LARGE),
+        **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.0),
+        **dict.fromkeys(("xtick.major.pad", "ytick.major.pad", "axes.labelpad"), 2.0),
+        **dict.fromkeys(("figure.constrained_layout.w_pad", "figure.constrained_layout.h_pad"), 0.02),
+        **{"axes.linewidth": 0.6, "axes.titlepad": 3.0, "lines.linewidth": 1.2, "legend.frameon": False},
     }
-)  # @style: around what draws a picture of the size above
+)  # the decorator of functions that draw a picture of this size
 
 
 def new_figure(
     width: float = WIDTH, height: float = HEIGHT, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
-    """A Figure of its own leaves pyplot's global state alone."""
+    """Returns a figure that is not registered with pyplot, whose global state would keep it alive."""
     return Figure(figsize=(width, height), dpi=100, facecolor="white", layout=layout)
 
 

@@ -1,17 +1,15 @@
-"""Where a run lives: a new folder for each, and the way back into an old one. Imports no torch.
+"""Makes, finds, locks and reads the folders of runs, and names the files in them. Imports no torch.
 
-What is in it:
-
-    outputs/<date>/<time>/
-        .hydra/              the composed config, the overrides
-        train.log            what was printed
-        metrics.csv          a row an epoch
-        report.html          all of it on a page, with pictures; of a run that has finished
-        results.json         the final figures, written last
-        provenance.json      where it came from: commit, versions, command, data, seed
-        checkpoints/         best.ckpt (by val/accuracy), last.ckpt (the newest finished epoch)
-        .lock                held while a process works in the folder
-        events.out.tfevents  for TensorBoard
+outputs/<date>/<time>/
+    .hydra/              the composed config, the overrides
+    train.log            what was printed
+    metrics.csv          one row per epoch
+    report.html          figures and pictures on one page, written when the run has finished
+    results.json         the final figures, written last
+    provenance.json      the run's origin: commit, versions, command, data, seed
+    checkpoints/         best.ckpt (by val/accuracy), last.ckpt (the newest finished epoch)
+    .lock                locked while a process works in the folder
+    events.out.tfevents  for TensorBoard
 """
 
 import contextlib
@@ -44,7 +42,7 @@ LOCK = Path(".lock")
 
 
 def new_folder(wanted: str) -> str:
-    """Make that folder, or the first free one of `wanted-2`, `wanted-3`, ...: two starts in a second get two."""
+    """Makes that folder, or `wanted-2`, `wanted-3`, ... if it exists, so that two runs never share a folder."""
     for number in itertools.count(1):
         folder = Path(wanted if number == 1 else f"{wanted}-{number}")
         try:
@@ -54,28 +52,30 @@ def new_folder(wanted: str) -> str:
             continue
         except OSError as error:
             raise UserError(f"outputs: {folder} cannot be made ({error.strerror}); run in another folder.") from error
-    raise AssertionError
+    raise AssertionError("unreachable")
 
 
-def find_run(run: str | None, holding: Path = CONFIG) -> Path:
-    """The folder that `run=PATH` or `run=latest` means; the latest is the newest that holds that file."""
+def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
+    """Returns the run folder that `run=PATH` names; `run=latest` means the newest run that has the required file."""
     if run is None:
         raise UserError("run: is missing; add run=FOLDER or run=latest.")
     if run == "latest":
         runs = [config.parents[1] for config in OUTPUTS.glob(f"**/{CONFIG}")]
-        runs = [run for run in runs if (run / holding).is_file()]
+        runs = [run for run in runs if (run / required_file).is_file()]
         if not runs:
-            raise UserError(f"run: latest, but no run in {OUTPUTS.absolute()} has a {holding}; first: python train.py")
+            where = f"no run in {OUTPUTS.absolute()} has a {required_file}"
+            raise UserError(f"run: latest, but {where}; start one with python train.py.")
         return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime_ns)
     folder = Path(run).expanduser()
     if not (folder / CONFIG).is_file():
-        raise UserError(f"run: {run} is no run folder: it has no {CONFIG}; give one like outputs/<date>/<time>.")
+        raise UserError(f"run: {run} is not a run folder: it has no {CONFIG}; give one like outputs/<date>/<time>.")
     return folder
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """The file there is the one before or the one after, whatever ends the process: it is written beside its place,
-    made safe on the disk, and renamed. Raises UserError where it cannot be written; nothing is lost.
+def write_atomically(file: Path, content: bytes) -> None:
+    """Writes a file so that a reader finds either the previous version or the new one, even if the process is killed.
+
+    It writes a temporary file in the same folder, syncs it to the disk, and renames it. Raises UserError on failure.
     """
     staged = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -85,23 +85,23 @@ def write_whole(file: Path, content: bytes) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         os.replace(staged, file)
-        with contextlib.suppress(PermissionError):  # Windows opens no folders
+        with contextlib.suppress(PermissionError):  # Windows cannot open a folder
             folder = os.open(file.parent, os.O_RDONLY)
-            os.fsync(folder)  # the new name too
+            os.fsync(folder)  # makes the renaming durable
             os.close(folder)
     except OSError as error:
         with contextlib.suppress(OSError):
             staged.unlink(missing_ok=True)
         raise UserError(
-            f"{file}: cannot be written ({error.strerror}); what stood there is whole: mend that, and do it once more "
-            "(run=FOLDER and sweep=FOLDER go on)."
+            f"{file}: cannot be written ({error.strerror}); its previous version is intact. Fix it and rerun; "
+            "run=FOLDER and sweep=FOLDER resume."
         ) from error
 
 
 def read_yaml(file: Path) -> Any:
-    """A config or a list of overrides, from anybody's folder. Raises UserError for a file that cannot be read.
+    """Reads a config or a list of overrides, possibly from an untrusted folder. Raises UserError if it cannot be read.
 
-    Aliases are refused: nine levels of nine aliases stand for 387 million values. No file of a run has any.
+    YAML aliases are refused, because nine levels of nine aliases stand for 387 million values; runs write none.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -120,21 +120,21 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 
 
 def last_epoch(folder: Path) -> dict[str, str] | None:
-    """The last row of a run's metrics.csv."""
+    """Returns the last row of a run's metrics.csv, or None before the end of the first epoch."""
     rows = read_rows(folder / METRICS)
     return rows[-1] if rows else None
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of the folder; raises UserError if one is at work in it."""
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of the folder; raises UserError if one already works in it."""
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield
     except Timeout:
-        raise UserError(f"{folder}: another process is at work in it; wait for it, or end it.") from None
+        raise UserError(f"{folder}: another process works in it; wait for that process or stop it.") from None
 
 
 def quoted(folder: Path) -> str:
-    """As Hydra's grammar reads it."""
+    """Returns the path as a quoted string of Hydra's override grammar."""
     return "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -7,23 +7,23 @@ from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
 
-def one_number(value: float) -> nn.Module:
+def module_with_weight(value: float) -> nn.Module:
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, value)
     return module
 
 
-def test_the_average_forgets_its_start_soon_and_then_slowly():
-    average, ema, by_hand = one_number(-1e6), EMA(0.99), 0.0
+def test_the_average_follows_the_decay_that_starts_low():
+    average, ema, by_hand = module_with_weight(-1e6), EMA(0.99), 0.0
     for step in range(1, 1200):
-        ema.update(average, one_number(step), step)
+        ema.update(average, module_with_weight(step), step)
         decay = min(0.99, step / (9 + step)) if step > 1 else 0.0
         by_hand = decay * by_hand + (1 - decay) * step
     assert average.weight.item() == pytest.approx(by_hand)
     assert 1199 - average.weight.item() < 101  # a memory of 1 / (1 - decay) steps
 
 
-def test_batch_norm_statistics_are_averaged_and_its_count_is_copied():
+def test_batch_norm_statistics_are_averaged_and_their_count_is_copied():
     average, module = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     module.running_mean.fill_(1.0)
     module.num_batches_tracked.fill_(7)
@@ -32,7 +32,7 @@ def test_batch_norm_statistics_are_averaged_and_its_count_is_copied():
     assert average.num_batches_tracked.item() == 7
 
 
-def test_the_average_is_what_is_saved_and_tested(tmp_path):
+def test_the_average_is_saved_and_tested(tmp_path):
     data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
     done = script("train.py", *data, *TINY, "trainer.callbacks.ema.decay=0.9", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

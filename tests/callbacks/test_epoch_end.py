@@ -9,13 +9,13 @@ def rows(folder):
         return [(row["epoch"], row["train/loss"]) for row in csv.DictReader(file)]
 
 
-def test_a_row_is_an_epoch(tmp_path):
+def test_each_epoch_appends_a_row(tmp_path):
     write_row(tmp_path / "metrics.csv", {"epoch": 1, "train/loss": 0.25})
     write_row(tmp_path / "metrics.csv", {"epoch": 2, "train/loss": 0.125})
     assert rows(tmp_path) == [("1", "0.25"), ("2", "0.125")]
 
 
-def test_an_epoch_done_again_replaces_its_row_and_those_after_it(tmp_path):
+def test_a_repeated_epoch_replaces_its_row_and_the_later_ones(tmp_path):
     for epoch in (1, 2, 3):
         write_row(tmp_path / "metrics.csv", {"epoch": epoch, "train/loss": 0.5})
     write_row(tmp_path / "metrics.csv", {"epoch": 2, "train/loss": 0.25})
@@ -23,5 +23,5 @@ def test_an_epoch_done_again_replaces_its_row_and_those_after_it(tmp_path):
     assert last_epoch(tmp_path)["train/loss"] == "0.25"
 
 
-def test_a_run_without_an_epoch_has_no_last_one(tmp_path):
+def test_a_run_without_a_finished_epoch_has_no_last_epoch(tmp_path):
     assert last_epoch(tmp_path) is None

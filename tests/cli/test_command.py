@@ -1,4 +1,4 @@
-"""The root scripts with wrong input, as processes: one line, exit status 2, nothing left behind, no wait for torch."""
+"""Tests the root scripts with wrong input: one line, exit status 2, no files left, and no import of torch."""
 
 import subprocess
 import sys
@@ -11,14 +11,14 @@ from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
 from tests.scripts import ROOT
 
 
-def script(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def fresh_script(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / name), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100)
 
 
 @pytest.fixture
 def no_torch(tmp_path_factory, monkeypatch):
-    """Ends a process that imports torch or lightning with status 99."""
+    """Makes a process that imports torch or lightning exit with status 99."""
     folder = tmp_path_factory.mktemp("no_torch")
     (folder / "sitecustomize.py").write_text(
         "import os, sys\n"
@@ -30,59 +30,59 @@ def no_torch(tmp_path_factory, monkeypatch):
 
 
 def check_mistake(command, line, cwd):
-    done = script(*command, cwd=cwd)
+    done = fresh_script(*command, cwd=cwd)
     assert done.returncode == 2, done.stderr
     assert line in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
-    assert not list(cwd.iterdir()), "something was left behind"
+    assert not list(cwd.iterdir()), "files were left"
 
 
 @pytest.mark.parametrize("command", BEFORE_TORCH, ids=" ".join)
-def test_a_mistake_is_one_line_before_torch_is_imported(command, tmp_path, no_torch):
+def test_a_mistake_is_reported_in_one_line_without_torch(command, tmp_path, no_torch):
     check_mistake(command, BEFORE_TORCH[command], tmp_path)
 
 
 @pytest.mark.parametrize("command", AFTER_TORCH, ids=" ".join)
-def test_a_mistake_in_an_argument_of_a_library_is_one_line(command, tmp_path):
+def test_a_mistake_in_a_library_argument_is_reported_in_one_line(command, tmp_path):
     check_mistake(command, AFTER_TORCH[command], tmp_path)
 
 
-def test_importing_torch_would_be_noticed(tmp_path, no_torch):
-    assert script("train.py", "trainer=smoke", cwd=tmp_path).returncode == 99
+def test_the_fixture_detects_an_import_of_torch(tmp_path, no_torch):
+    assert fresh_script("train.py", "trainer=smoke", cwd=tmp_path).returncode == 99
 
 
-def test_a_broken_data_folder_is_one_line(tmp_path, no_torch):
+def test_a_broken_data_folder_is_reported_in_one_line(tmp_path, no_torch):
     data = write_idx_folder(tmp_path / "tiny")
     (data / "train-labels-idx1-ubyte").unlink()
-    done = script("train.py", "data=idx", f"data.root={data}", cwd=tmp_path)
+    done = fresh_script("train.py", "data=idx", f"data.root={data}", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "has no train-labels-idx1-ubyte or train-labels-idx1-ubyte.gz" in done.stderr
 
 
-def test_help_is_a_page_for_a_person(tmp_path):
-    done = script("train.py", "--help", cwd=tmp_path)
+def test_help_lists_groups_and_examples(tmp_path):
+    done = fresh_script("train.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
     for words in ("model: cnn_lstm", "trainer: default, smoke", "python train.py trainer=smoke", "run=latest"):
         assert words in done.stdout
 
 
 @pytest.mark.parametrize("name", ["evaluate.py", "predict.py", "export.py"])
-def test_the_other_scripts_explain_themselves(name, tmp_path):
-    done = script(name, "--help", cwd=tmp_path)
+def test_the_help_of_the_other_scripts_has_an_example(name, tmp_path):
+    done = fresh_script(name, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert f"python {name} run=latest" in done.stdout
 
 
 @pytest.mark.parametrize("option", ["--help", ("--cfg", "job"), ("--cfg", "hydra")], ids=str)
-def test_looking_makes_no_folder_and_imports_no_torch(option, tmp_path, no_torch):
+def test_help_and_cfg_make_no_folder_and_import_no_torch(option, tmp_path, no_torch):
     options = [option] if isinstance(option, str) else option
-    assert script("train.py", *options, cwd=tmp_path).returncode == 0
+    assert fresh_script("train.py", *options, cwd=tmp_path).returncode == 0
     assert not list(tmp_path.iterdir())
 
 
 def test_tab_completion_works(monkeypatch):
-    """As bash asks for it in the project's folder: Hydra's pattern takes no hyphen in the path of a script."""
+    """Runs in the project's folder, because Hydra's completion accepts no hyphen in the path of a script."""
     monkeypatch.setenv("COMP_LINE", "python train.py model.lstm")
     monkeypatch.setenv("COMP_POINT", "500")
     monkeypatch.setenv("_COMP_WORD", "")

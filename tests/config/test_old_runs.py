@@ -1,4 +1,4 @@
-"""The run folders of version 0.1 can be read and resumed. version_0_1.yaml is the config of one."""
+"""Tests that run folders of version 0.1 can be read and resumed; version_0_1.yaml is the config of one."""
 
 import json
 import shutil
@@ -13,14 +13,14 @@ from tests.scripts import script
 OLD = Path(__file__).with_name("version_0_1.yaml")
 
 
-def test_an_old_config_gets_todays_keys():
+def test_an_old_config_gets_the_current_keys():
     cfg = read_config(OLD)
     assert "ema_decay" not in cfg
     assert OmegaConf.select(cfg, "trainer.callbacks.ema.decay") == 0.9
     assert OmegaConf.select(cfg, "trainer.callbacks.progress._target_") == "quadrant_lstm.callbacks.progress.Progress"
 
 
-def test_todays_config_stays_as_it_is(finished_run):
+def test_a_current_config_stays_unchanged(finished_run):
     file = finished_run / ".hydra/config.yaml"
     assert read_config(file) == OmegaConf.load(file)
 
@@ -32,4 +32,4 @@ def test_an_old_run_is_resumed_in_its_folder(tmp_path):
     done = script("train.py", "run=run", "~trainer.callbacks.dashboard", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run/results.json").read_text())["epochs"] == 2
-    assert "current_model_state" in read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")  # beside the average
+    assert "current_model_state" in read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")  # besides the average

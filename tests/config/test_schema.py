@@ -1,4 +1,4 @@
-"""The schema against conf/ and the constructors: what one names, the others know."""
+"""Tests that the schema has the same keys as conf/ and the constructors."""
 
 import inspect
 from pathlib import Path
@@ -14,7 +14,7 @@ GIVEN_BY_CODE = {"frame_shape", "num_classes"}
 
 
 @pytest.mark.parametrize("target", CLASSES)
-def test_a_class_takes_what_the_schema_names(target):
+def test_each_class_takes_the_arguments_of_the_schema(target):
     takes = set(inspect.signature(get_class(target).__init__).parameters) - {"self", "options"} - GIVEN_BY_CODE
     if target.startswith("quadrant_lstm.model."):
         takes.remove("orderings")
@@ -28,7 +28,7 @@ def nodes(file: Path):
 
 
 @pytest.mark.parametrize("group", LIBRARIES)
-def test_each_key_of_conf_has_a_kind(group):
+def test_each_key_of_conf_is_in_the_schema(group):
     files = list((ROOT / "conf" / group).glob("*.yaml"))
     assert files
     assert {key for file in files for key in nodes(file)} <= set(LIBRARIES[group])

@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """A function: tab -> the page, once its data is there."""
+    """A function that returns the page with a tab of TensorBoard, once the tab shows its data."""
     cwd = tmp_path_factory.mktemp("browser")
     data = ("data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *TINY[1:])
     done = script("train.py", "-m", *data, "model.lstm_units=3,5", cwd=cwd)
@@ -30,22 +30,22 @@ def shown(tmp_path_factory):
         def show(tab):
             visit(page, url, TABS[tab])
             picture = screenshot(page)
-            picture.save(cwd / f"{tab}.png")  # to be looked at
+            picture.save(cwd / f"{tab}.png")  # for inspection after a failure
             assert np.asarray(picture.convert("L"), float)[100:, 300:].std() > 5, "nothing is drawn"
             return page
 
         yield show
 
 
-def test_scalars_have_a_curve_of_each_job(shown):
+def test_scalars_have_one_curve_per_job(shown):
     page = shown("scalars")
     tags = set(find(page, "tf-scalar-card", "tag"))
     assert tags >= {"train/loss", "train/gradient_norm", "train/learning_rate", "test/accuracy_step_1"}
     symbols = find(page, "path.symbol", "outerHTML")
-    assert len({re.search('fill="(.*?)"', symbol)[1] for symbol in symbols}) == 2  # a colour each
+    assert len({re.search('fill="(.*?)"', symbol)[1] for symbol in symbols}) == 2  # one colour per job
 
 
-def test_images_are_shown_pixel_by_pixel(shown):
+def test_images_are_not_resized(shown):
     page = shown("images")
     assert set(find(page, "img", "naturalWidth")) == set(find(page, "img", "width")) == {350}
     assert {f"belief/image_{number}" for number in range(1, 7)} <= set(find(page, "tf-image-loader", "tag"))
@@ -65,22 +65,15 @@ def test_the_graph_shows_the_parts_of_the_network(shown):
     assert {"encoder", "flatten", "recurrent", "dense", "head"} <= set(names)
 
 
-def test_precision_and_recall_have_a_curve_of_each_class(shown):
-    assert set(find(shown("pr_curves"), "tf-pr-curve-card", "tag")) == {
-        f"precision_recall/{label}" for label in range(3)
-    }
+def test_precision_and_recall_have_one_curve_per_class(shown):
+    tags = set(find(shown("pr_curves"), "tf-pr-curve-card", "tag"))
+    assert tags == {f"precision_recall/{label}" for label in range(3)}
 
 
-def test_hyperparameters_are_those_that_vary_beside_their_metrics(shown):
+def test_hparams_shows_the_varied_key_and_the_metrics(shown):
     cells = [text.strip() for text in find(shown("hparams"), "vaadin-grid-cell-content")]
-    assert cells[:6] == [
-        "Trial ID",
-        "Show Metrics",
-        "model.lstm_units",
-        "test/accuracy",
-        "test/loss",
-        "val/best_accuracy",
-    ]
+    header = ["Trial ID", "Show Metrics", "model.lstm_units", "test/accuracy", "test/loss", "val/best_accuracy"]
+    assert cells[:6] == header
     assert {"3.0000", "5.0000"} <= set(cells)
     assert not [cell for cell in cells if cell.startswith("-")]
 
@@ -89,7 +82,7 @@ def test_the_projector_holds_the_last_states(shown):
     assert find(shown("projector"), ".numDataPoints") == ["70"]
 
 
-def test_time_series_show_the_pictures_that_are_asked_for(shown):
+def test_time_series_shows_the_selected_pictures(shown):
     page = shown("time_series")
     cards = " ".join(find(page, "card-view", "textContent"))
     assert re.findall(r"(belief/\w+?)sweeps", cards) == ["belief/image_1"] * 2 + ["belief/image_4"] * 2

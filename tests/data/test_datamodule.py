@@ -1,19 +1,21 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
 
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import SequenceDataModule, in_turn
+from quadrant_lstm.data.datamodule import SequenceDataModule, pooled_sequences
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
+from tests.networks import trainer
 
 
 def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, seed=1):
     orderings = [list(ordering) for ordering in ORDERINGS]
-    augmentation = Augmentation()
-    return SequenceDataModule(dataset, root, orderings, validation_images, validation_seed, 64, seed, augmentation)
+    return SequenceDataModule(dataset, root, orderings, validation_images, validation_seed, 64, seed, Augmentation())
 
 
 def test_validation_is_the_same_for_every_seed_and_disjoint_from_training():
@@ -35,7 +37,7 @@ def test_test_images_never_enter_training_or_validation():
     assert np.array_equal(torch.cat([labels for _, labels in batches]).numpy(), images.test_labels)
 
 
-def test_a_batch_is_uint8_until_it_is_on_the_device_and_frames_in_0_1_then():
+def test_uint8_images_become_frames_in_0_1_on_the_device():
     data = data_module()
     images, labels = next(iter(data.train_dataloader()))
     assert images.dtype == torch.uint8
@@ -51,21 +53,17 @@ def test_a_batch_is_uint8_until_it_is_on_the_device_and_frames_in_0_1_then():
 POOL = [[2, 1, 3, 4], [4, 3, 1, 2], [3, 4, 2, 1]]
 
 
-def test_images_take_turns_through_a_pool_of_orderings():
+def test_images_use_the_orderings_of_a_pool_in_turn():
     images = torch.arange(7)[:, None, None, None] * 10 + torch.tensor([[[[1, 2], [3, 4]]]])  # quadrants of one pixel
-    frames = in_turn(images, POOL, 1)
+    frames = pooled_sequences(images, POOL, 1)
     assert frames.shape == (7, 4, 1, 1, 1)
     assert frames.flatten(1).tolist() == [[10 * n + quadrant for quadrant in POOL[n % 3]] for n in range(7)]
-    two = in_turn(images, [*POOL, [1, 2, 3, 4]], 2)
+    two = pooled_sequences(images, [*POOL, [1, 2, 3, 4]], 2)
     assert two[0, :, 0, :, 0].tolist() == [[2, 4], [1, 3], [3, 1], [4, 2]]
     assert two[1, :, 0, :, 0].tolist() == [[13, 11], [14, 12], [12, 13], [11, 14]]
     assert torch.equal(two[2] - 20, two[0])
-    assert in_turn(images[:2], POOL, 1).flatten(1).tolist() == [POOL[0], [10 + quadrant for quadrant in POOL[1]]]
-
-
-class Stage:
-    def __init__(self, name):
-        self.training, self.testing = name == "train", name == "test"
+    few = pooled_sequences(images[:2], POOL, 1)
+    assert few.flatten(1).tolist() == [POOL[0], [10 + quadrant for quadrant in POOL[1]]]
 
 
 def test_training_draws_its_orderings_and_the_test_has_its_own():
@@ -73,17 +71,17 @@ def test_training_draws_its_orderings_and_the_test_has_its_own():
     data.orderings, data.train_orderings, data.test_orderings = [(1, 2, 3, 4)], POOL, [[1, 4, 2, 3]]
     images = torch.tensor([[[[1, 2], [3, 4]]]]).expand(9, 1, 2, 2)
 
-    def shown(stage):
-        data.trainer = Stage(stage)
+    def orderings_in(split):
+        data.trainer = SimpleNamespace(training=split == "train", testing=split == "test")
         frames, _ = data.on_after_batch_transfer((images, torch.zeros(9, dtype=torch.long)), 0)
         return [[round(pixel * 255) for pixel in steps] for steps in frames.flatten(1).tolist()]
 
     torch.manual_seed(0)
-    drawn = [shown("train") for _ in range(5)]
-    assert all(sorted(one) == sorted(3 * POOL) for one in drawn)
-    assert len({str(one) for one in drawn}) > 1
-    assert shown("val") == 3 * POOL
-    assert shown("test") == 9 * [[1, 4, 2, 3]]
+    batches = [orderings_in("train") for _ in range(5)]
+    assert all(sorted(batch) == sorted(3 * POOL) for batch in batches)
+    assert len({str(batch) for batch in batches}) > 1
+    assert orderings_in("val") == 3 * POOL
+    assert orderings_in("test") == 9 * [[1, 4, 2, 3]]
 
 
 def test_labels_stay_with_their_images():
@@ -97,9 +95,7 @@ def test_labels_stay_with_their_images():
     assert np.array_equal(labels.numpy(), images.train_labels[indices.numpy()])
 
 
-def test_lightning_tells_the_sampler_the_epoch(idx_folder):
-    from lightning.pytorch.demos.boring_classes import BoringModel
-
+def test_lightning_sets_the_epoch_of_the_sampler(idx_folder):
     class Recorder(BoringModel):
         def __init__(self):
             super().__init__()
@@ -112,14 +108,11 @@ def test_lightning_tells_the_sampler_the_epoch(idx_folder):
         def val_dataloader(self):
             return []
 
-    model = Recorder()
-    trainer = Trainer(
-        max_epochs=3, limit_train_batches=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
-    trainer.fit(model, train_dataloaders=data_module("idx", str(idx_folder), 40).train_dataloader())
+    model, loader = Recorder(), data_module("idx", str(idx_folder), 40).train_dataloader()
+    trainer(max_epochs=3, limit_train_batches=1).fit(model, train_dataloaders=loader)
     assert model.epochs == [0, 1, 2]
 
 
-def test_a_split_that_leaves_nothing_is_refused(idx_folder):
+def test_a_split_without_training_images_is_refused(idx_folder):
     with pytest.raises(UserError, match="data.validation_images: 200 of 200 training images leave none to train on"):
         data_module("idx", str(idx_folder), validation_images=200)

@@ -1,4 +1,4 @@
-"""torchvision's own download, from a server on this machine that holds a small data set under FashionMNIST's names."""
+"""Downloads a small data set under FashionMNIST's names, with torchvision, from a server on this machine."""
 
 import contextlib
 import functools
@@ -22,7 +22,7 @@ from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from tests.folders import write_idx_folder
 
-KILLS = 20
+NUM_KILLS = 20
 
 
 @pytest.fixture
@@ -59,48 +59,48 @@ def mirror(tmp_path, monkeypatch):
     server.server_close()
 
 
-def fetching(folder: Path) -> multiprocessing.Process:
-    """A process that does it; forked, so that it knows the mirror."""
+def start_download(folder: Path) -> multiprocessing.Process:
+    """Downloads in a forked process, which inherits the mirror."""
 
-    def fetch() -> None:
-        tqdm.set_lock(threading.RLock())  # forked processes share tqdm's own: one killed with it would block all
+    def run() -> None:
+        tqdm.set_lock(threading.RLock())  # forked processes share tqdm's lock: a killed one would block the others
         download("FashionMNIST", folder)
 
-    process = multiprocessing.get_context("fork").Process(target=fetch)
+    process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     return process
 
 
-def test_a_data_set_is_fetched_once_by_eight_that_start_together(mirror, tmp_path, record_figure):
+def test_eight_processes_that_start_together_download_once(mirror, tmp_path, record_figure):
     folder = tmp_path / "cache" / "fashion_mnist"
-    processes = [fetching(folder) for _ in range(8)]
+    processes = [start_download(folder) for _ in range(8)]
     for process in processes:
         process.join(30)
-    well = sum(process.exitcode == 0 for process in processes)
-    record_figure(f"{well} of 8 processes that start together on an empty data folder are well")
-    assert well == 8
+    succeeded = sum(process.exitcode == 0 for process in processes)
+    record_figure(f"{succeeded} of 8 processes that start together on an empty data folder succeed")
+    assert succeeded == 8
     requests = Counter(mirror[1])
     assert set(requests) == {f"/{name}.gz" for name in IDX_FILES.values()}
-    assert max(requests.values()) <= 2  # torchvision looks for redirects first
+    assert max(requests.values()) <= 2  # torchvision checks for redirects first
     assert set(IDX_FILES.values()) <= {file.name for file in folder.iterdir()}
     assert load_images("FashionMNIST", str(folder)).image_shape == (1, 8, 8)
 
 
-def test_a_download_that_is_killed_heals(mirror, tmp_path, record_figure):
-    draw, healed, cut = random.Random(0), 0, 0
-    for number in range(KILLS):
+def test_a_killed_download_is_repeated(mirror, tmp_path, record_figure):
+    random_delays, repeated, interrupted = random.Random(0), 0, 0
+    for number in range(NUM_KILLS):
         folder = tmp_path / str(number) / "fashion_mnist"
-        process = fetching(folder)
-        time.sleep(draw.uniform(0.01, 0.2))
+        process = start_download(folder)
+        time.sleep(random_delays.uniform(0.01, 0.2))
         process.kill()
         process.join()
-        cut += not folder.exists()
+        interrupted += not folder.exists()
         download("FashionMNIST", folder)
         load_images("FashionMNIST", str(folder))
         assert {file.name for file in folder.parent.iterdir()} == {"fashion_mnist", ".fashion_mnist.lock"}
-        healed += 1
-    record_figure(f"{healed} of {KILLS} downloads heal after a kill, {cut} of them cut short by it")
-    assert cut > KILLS / 4
+        repeated += 1
+    record_figure(f"{repeated} of {NUM_KILLS} downloads succeed after a kill, which interrupted {interrupted} of them")
+    assert interrupted > NUM_KILLS / 4
 
 
 def test_a_file_with_a_wrong_checksum_is_not_kept(mirror, tmp_path):
@@ -110,18 +110,18 @@ def test_a_file_with_a_wrong_checksum_is_not_kept(mirror, tmp_path):
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [".fashion_mnist.lock"]
 
 
-def test_without_a_network_it_says_what_was_tried_and_what_to_do(tmp_path, monkeypatch):
+def test_without_a_network_the_error_names_the_server_and_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.KMNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(UserError, match=r"KMNIST could not be downloaded from http://127.0.0.1:9/ .* connect to the"):
         download("KMNIST", tmp_path / "kmnist")
 
 
-def test_a_set_of_another_format_is_refused(tmp_path):
+def test_a_data_set_in_another_format_is_refused(tmp_path):
     with pytest.raises(UserError, match="data.dataset: 'CIFAR10' is not in torchvision's MNIST format"):
         download("CIFAR10", tmp_path / "cifar")
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="data.root: .* cannot be written"):
         download("KMNIST", tmp_path / "file" / "kmnist")

@@ -10,7 +10,7 @@ from quadrant_lstm.data.sources import load_bundled, load_images
 from quadrant_lstm.errors import UserError
 from tests.folders import write_idx, write_idx_folder
 
-# of the uncompressed IDX files as their authors published them
+# of the uncompressed IDX files that the authors published
 PUBLISHED_MD5 = {
     "train_images": "6bbc9ace898e44ae57da46a324031adb",
     "train_labels": "a25bea736e30d166cdddb491f175f624",
@@ -19,7 +19,7 @@ PUBLISHED_MD5 = {
 }
 
 
-def test_the_bundled_mnist_is_the_published_one_to_the_byte():
+def test_the_bundled_mnist_equals_the_published_files():
     images = load_bundled()
     for part, md5 in PUBLISHED_MD5.items():
         array = getattr(images, part)
@@ -48,16 +48,16 @@ def test_idx_files_are_read_plain_and_gzipped_alike(tmp_path):
     assert plain.train_images[1].mean() > plain.train_images[0].mean()
 
 
-def test_the_checksum_tells_two_data_sets_apart(tmp_path):
+def test_different_data_sets_have_different_checksums(tmp_path):
     small, large = (load_idx_folder(write_idx_folder(tmp_path / str(n), train=n)) for n in (40, 50))
     assert small.sha256() != large.sha256()
 
 
-def cut(file):
+def truncate(file):
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def damage_magic(file):
+def damage_magic_number(file):
     file.write_bytes(b"\x00\x00\x0d" + file.read_bytes()[3:])
 
 
@@ -65,11 +65,11 @@ def lengthen(file):
     file.write_bytes(file.read_bytes() + b"\x00")
 
 
-def not_gzip(file):
+def rename_to_gz(file):
     file.rename(file.with_name(f"{file.name}.gz"))
 
 
-def half_gzip(file):
+def truncate_gzip(file):
     file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes())[:-20])
     file.unlink()
 
@@ -82,27 +82,27 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 
 @pytest.mark.parametrize(
-    ("name", "break_it", "message"),
+    ("name", "damage", "message"),
     [
         (IMAGES, lambda file: file.unlink(), "has no train-images-idx3-ubyte or train-images-idx3-ubyte.gz; put it"),
-        (IMAGES, cut, r"holds 12,799 bytes where 200 x 8 x 8 needs 12,800; it was cut short or damaged"),
+        (IMAGES, truncate, r"holds 12,799 bytes where 200 x 8 x 8 needs 12,800; it is truncated or damaged"),
         (IMAGES, lengthen, "holds more than 12,800 bytes where 200 x 8 x 8 needs 12,800"),
-        (IMAGES, damage_magic, "starts with 0x00000d03, not 0x00000803 as IDX files of bytes with 3 axes do"),
-        (LABELS, damage_magic, "starts with 0x00000d01, not 0x00000801 as IDX files of bytes with 1 axis do"),
+        (IMAGES, damage_magic_number, "starts with 0x00000d03, not 0x00000803 as IDX files of bytes with 3 axes do"),
+        (LABELS, damage_magic_number, "starts with 0x00000d01, not 0x00000801 as IDX files of bytes with 1 axis do"),
         (IMAGES, lambda file: file.write_bytes(b""), "starts with 0x, not 0x00000803"),
-        (IMAGES, lambda file: file.write_bytes(b"\x00\x00\x08\x03\x00"), "cannot be read .it ends in its header"),
-        (IMAGES, not_gzip, r"gz: cannot be read \(Not a gzipped file"),
-        (IMAGES, half_gzip, r"gz: cannot be read \(Compressed file ended"),
-        (IMAGES, rewrite((0, 8, 8)), "holds nothing"),
+        (IMAGES, lambda file: file.write_bytes(b"\x00\x00\x08\x03\x00"), "cannot be read .it ends within its header"),
+        (IMAGES, rename_to_gz, r"gz: cannot be read \(Not a gzipped file"),
+        (IMAGES, truncate_gzip, r"gz: cannot be read \(Compressed file ended"),
+        (IMAGES, rewrite((0, 8, 8)), "is empty"),
         (IMAGES, rewrite((200, 7, 8)), "images of 7 x 8; quadrants need an even height and width"),
-        (LABELS, rewrite((199,)), "199 labels for the 200 images of train-images-idx3-ubyte; there must be one an"),
-        ("t10k-images-idx3-ubyte", rewrite((70, 6, 8)), "images of 6 x 8, but those of training are 8 x 8"),
-        (LABELS, rewrite((200,), 1), "every label is 1; a classifier needs images of at least two classes"),
-        ("t10k-labels-idx1-ubyte", rewrite((70,), 9), "label 9 is out of range: training's labels end at 2"),
+        (LABELS, rewrite((199,)), "199 labels for the 200 images of train-images-idx3-ubyte; there must be one per"),
+        ("t10k-images-idx3-ubyte", rewrite((70, 6, 8)), "images of 6 x 8, but training images have 8 x 8"),
+        (LABELS, rewrite((200,), 1), "every label is 1; at least two classes are needed"),
+        ("t10k-labels-idx1-ubyte", rewrite((70,), 9), "label 9 is out of range: the largest training label is 2"),
     ],
 )
-def test_a_broken_folder_is_refused_with_the_file_and_the_rule(idx_folder, name, break_it, message):
-    break_it(idx_folder / name)
+def test_a_damaged_folder_is_refused_with_the_file_and_the_rule(idx_folder, name, damage, message):
+    damage(idx_folder / name)
     with pytest.raises(UserError, match=message) as error:
         load_idx_folder(idx_folder)
     assert str(idx_folder) in str(error.value)
@@ -114,6 +114,6 @@ def test_a_missing_folder_is_refused(tmp_path):
         load_images("idx", str(tmp_path / "nowhere"))
 
 
-def test_a_folder_is_asked_for():
+def test_a_data_set_that_needs_a_folder_asks_for_it():
     with pytest.raises(UserError, match="data.root: null, but data.dataset=idx is read from a folder; add data.root="):
         load_images("idx", None)

@@ -14,34 +14,34 @@ def digit():
     return load_images("mnist", None).test_images[0, 0]
 
 
-def test_a_picture_of_the_training_size_is_taken_as_it_is(tmp_path, digit):
+def test_a_picture_of_the_training_size_is_not_changed(tmp_path, digit):
     Image.fromarray(digit).save(tmp_path / "digit.png")
     assert np.array_equal(read_picture(tmp_path / "digit.png", SHAPE, None)[0], digit)
 
 
-def test_black_on_white_is_inverted_unless_told_not_to(tmp_path, digit):
+def test_black_on_white_is_inverted_by_default(tmp_path, digit):
     Image.fromarray(255 - digit).save(tmp_path / "paper.png")
     assert np.array_equal(read_picture(tmp_path / "paper.png", SHAPE, None)[0], digit)
     assert np.array_equal(read_picture(tmp_path / "paper.png", SHAPE, False)[0], 255 - digit)
     assert np.array_equal(read_picture(tmp_path / "paper.png", SHAPE, True)[0], digit)
 
 
-def test_a_large_photo_is_brought_to_mnists_form(tmp_path, digit):
+def test_a_large_photo_is_prepared_like_mnist(tmp_path, digit):
     page = np.full((300, 200), 255, np.uint8)
     page[20:160, 40:180] = 255 - np.kron(digit, np.ones((5, 5), np.uint8))
     Image.fromarray(page).convert("RGB").save(tmp_path / "photo.jpg", quality=95)
-    found = read_picture(tmp_path / "photo.jpg", SHAPE, None)[0].astype(float)
-    assert np.corrcoef(found.ravel(), digit.ravel().astype(float))[0, 1] > 0.98
+    prepared = read_picture(tmp_path / "photo.jpg", SHAPE, None)[0].astype(float)
+    assert np.corrcoef(prepared.ravel(), digit.ravel().astype(float))[0, 1] > 0.98
 
 
-def test_transparent_counts_as_paper(tmp_path, digit):
+def test_transparent_pixels_are_white_paper(tmp_path, digit):
     ink = np.zeros((28, 28, 4), np.uint8)
     ink[..., 3] = digit
     Image.fromarray(ink).save(tmp_path / "ink.png")
     assert np.abs(read_picture(tmp_path / "ink.png", SHAPE, None)[0].astype(int) - digit).max() <= 1
 
 
-def test_an_empty_page_stays_empty(tmp_path):
+def test_an_empty_page_gives_an_empty_image(tmp_path):
     Image.new("L", (90, 50), "white").save(tmp_path / "empty.png")
     assert read_picture(tmp_path / "empty.png", SHAPE, None).max() == 0
 
@@ -57,7 +57,7 @@ def test_files_are_found_by_name_folder_and_glob(tmp_path):
         find_pictures(f"{tmp_path}/*.gif")
 
 
-def test_what_is_no_picture_is_refused_by_name(tmp_path):
+def test_a_file_that_is_no_picture_is_refused(tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     with pytest.raises(UserError, match=r"notes\.png: cannot be read as a picture .* give a PNG or JPEG file"):
         find_pictures(str(tmp_path))

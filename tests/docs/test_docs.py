@@ -20,11 +20,11 @@ def test_the_orderings_are_drawn_into_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("docs/mistakes.py", "nowhere", "wrong.png"), "run: nowhere is no run folder"),
+        (("docs/mistakes.py", "nowhere", "wrong.png"), "run: nowhere is not a run folder"),
         (("docs/best.py", "nowhere"), "sweep: nowhere has no multirun.yaml; give a folder"),
         (("docs/ablations.py", "latest"), "sweep: latest, but "),
         (("src/quadrant_lstm/benchmark/__main__.py",), "benchmark: there is no conf/train.yaml here"),
-        (("src/quadrant_lstm/benchmark/__main__.py", "--rounds=0"), "--rounds: 0 is less than 1; leave it out for 5"),
+        (("src/quadrant_lstm/benchmark/__main__.py", "--rounds=0"), "--rounds: 0 is less than 1; write more"),
     ],
 )
 def test_what_is_not_there_costs_one_line(arguments, line, tmp_path):

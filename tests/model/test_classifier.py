@@ -1,3 +1,4 @@
+import itertools
 import math
 from functools import partial
 
@@ -23,13 +24,13 @@ def test_metrics_are_means_over_images_not_over_batches():
     assert results["test/images"] == 10
     assert results["test/accuracy"] == (logits.argmax(1) == labels).sum().item() / 10
     assert abs(results["test/loss"] - cross_entropy(logits, labels).item()) < 1e-6
-    for true in range(3):
-        for said in range(3):
-            assert classifier.test_confusion[true, said] == ((labels == true) & (logits.argmax(1) == said)).sum()
+    for true, predicted in itertools.product(range(3), repeat=2):
+        count = ((labels == true) & (logits.argmax(1) == predicted)).sum()
+        assert classifier.test_confusion[true, predicted] == count
 
 
-class Guess(nn.Module):
-    """After a step it says the label, or 0, as the frame of that step holds."""
+class FirstPixelClassifier(nn.Module):
+    """Predicts, after every step, the class whose number is the first pixel of that step's frame."""
 
     def logits_per_step(self, frames):
         return nn.functional.one_hot(frames[:, :, 0, 0, 0].long(), 3).float()
@@ -38,70 +39,64 @@ class Guess(nn.Module):
         return self.logits_per_step(frames)[:, -1]
 
 
-def test_accuracy_after_each_step_is_of_what_was_said_after_it():
+def test_the_accuracy_of_a_step_counts_the_predictions_after_it():
     labels = torch.tensor([0, 1, 2, 1, 2, 2])
     frames = torch.zeros(6, 4, 1, 2, 2)
     for step in range(4):
-        frames[: step + 2, step] = labels[: step + 2, None, None, None]  # one more is known after each
-    classifier = Classifier(Guess(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3)
+        frames[: step + 2, step] = labels[: step + 2, None, None, None]  # every step adds a correct prediction
+    classifier = Classifier(FirstPixelClassifier(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3)
     trainer().test(classifier, batches(frames, labels, 4), verbose=False)
     results = classifier.test_results()
     assert [results[f"test/accuracy_step_{step}"] for step in range(1, 5)] == [2 / 6, 3 / 6, 4 / 6, 5 / 6]
     assert results["test/accuracy"] == 5 / 6
 
 
-def test_a_training_step_is_that_of_a_bare_loop():
+def test_training_equals_a_plain_loop():
     torch.manual_seed(0)
     frames, labels = torch.randn(30, 4, 1, 2, 2), torch.randint(0, 3, (30,))
     classifier = Classifier(Flat(), partial(torch.optim.Adam, lr=0.1), CONSTANT, (1, 2, 2), 3)
-    bare = Flat()
-    bare.load_state_dict(classifier.network.state_dict())
-    optimizer = torch.optim.Adam(bare.parameters(), lr=0.1)
+    plain = Flat()
+    plain.load_state_dict(classifier.network.state_dict())
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.1)
     for batch, target in zip(frames.split(8), labels.split(8), strict=True):
         optimizer.zero_grad()
-        cross_entropy(bare(batch), target).backward()
+        cross_entropy(plain(batch), target).backward()
         optimizer.step()
     trainer(max_epochs=1, log_every_n_steps=1).fit(classifier, batches(frames, labels, 8))
-    torch.testing.assert_close(classifier.network.linear.weight, bare.linear.weight)
+    torch.testing.assert_close(classifier.network.linear.weight, plain.linear.weight)
 
 
-class Rates(Callback):
-    def __init__(self):
-        self.of_steps = []
-
-    def on_train_batch_start(self, trainer, *_):
-        self.of_steps.append(trainer.optimizers[0].param_groups[0]["lr"])
-
-
-def rates(schedule, epochs: int) -> list[float]:
-    """Of each step of a training of four steps an epoch."""
+def learning_rates(schedule, epochs: int) -> list[float]:
+    """Trains with four steps per epoch and returns the learning rate of each step."""
     torch.manual_seed(0)
     frames, labels = torch.randn(32, 4, 1, 2, 2), torch.randint(0, 3, (32,))
     classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), schedule, (1, 2, 2), 3)
-    seen = Rates()
-    trainer(max_epochs=epochs, callbacks=[seen], log_every_n_steps=1).fit(classifier, batches(frames, labels, 8))
-    return seen.of_steps
+    rates, callback = [], Callback()
+    callback.on_train_batch_start = lambda trainer, *_: rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    trainer(max_epochs=epochs, callbacks=[callback], log_every_n_steps=1).fit(classifier, batches(frames, labels, 8))
+    return rates
 
 
-def test_a_schedule_that_takes_the_number_of_steps_goes_by_steps():
-    cosine = rates(partial(CosineAnnealingLR, eta_min=0.0), epochs=2)
+def test_a_schedule_that_takes_the_number_of_steps_advances_every_step():
+    cosine = learning_rates(partial(CosineAnnealingLR, eta_min=0.0), epochs=2)
     assert cosine == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 8)) for step in range(8)])
-    onecycle = rates(partial(OneCycleLR, max_lr=0.4, pct_start=0.5, cycle_momentum=False), epochs=2)
+    onecycle = learning_rates(partial(OneCycleLR, max_lr=0.4, pct_start=0.5, cycle_momentum=False), epochs=2)
     assert onecycle[0] == pytest.approx(0.4 / 25)
     assert max(onecycle) == pytest.approx(0.4)
     assert onecycle[-1] == pytest.approx(0.4 / 25 / 1e4)
 
 
-def test_another_schedule_goes_by_epochs():
-    assert rates(partial(ExponentialLR, gamma=0.5), epochs=3) == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 4)
-    assert rates(CONSTANT, epochs=2) == [0.1] * 8
+def test_any_other_schedule_advances_every_epoch():
+    exponential = learning_rates(partial(ExponentialLR, gamma=0.5), epochs=3)
+    assert exponential == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 4)
+    assert learning_rates(CONSTANT, epochs=2) == [0.1] * 8
 
 
-def test_labels_are_smoothed_in_training_alone():
+def test_labels_are_smoothed_in_training_only():
     frames, labels = torch.randn(10, 4, 1, 2, 2), torch.randint(0, 3, (10,))
     classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3, label_smoothing=0.3)
     logits = classifier(frames)
-    right = -logits.log_softmax(1).gather(1, labels[:, None]).mean()
-    others = -logits.log_softmax(1).mean()
-    torch.testing.assert_close(classifier.measure("train", (frames, labels)), 0.7 * right + 0.3 * others)
-    torch.testing.assert_close(classifier.measure("val", (frames, labels)), right)
+    loss = -logits.log_softmax(1).gather(1, labels[:, None]).mean()
+    uniform_loss = -logits.log_softmax(1).mean()
+    torch.testing.assert_close(classifier.compute_loss("train", (frames, labels)), 0.7 * loss + 0.3 * uniform_loss)
+    torch.testing.assert_close(classifier.compute_loss("val", (frames, labels)), loss)

@@ -3,7 +3,7 @@ import torch
 
 from quadrant_lstm import ORDERINGS, sequences, split_quadrants
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.deep import DeepCNNLSTM, Joined, PaddedEncoder, QuadrantPool
+from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedQuadrants, PaddedEncoder, QuadrantPool
 
 
 @pytest.fixture
@@ -12,45 +12,42 @@ def images():
 
 
 @pytest.mark.parametrize("orderings", [ORDERINGS, ((1, 2, 3, 4),), ((2, 1, 4, 3), (2, 3, 1, 4), (4, 3, 2, 1))])
-def test_a_step_gets_of_the_encoded_image_the_quadrants_that_its_frame_shows(orderings, images):
+def test_the_features_of_a_step_are_those_of_the_quadrants_in_its_frame(orderings, images):
     torch.manual_seed(0)
     encoder = PaddedEncoder((1, 6, 6), [[4], [5, 6]]).eval()
     frames = sequences(images, orderings)
-    of_quadrant = split_quadrants(encoder(images)).permute(0, 1, 3, 4, 2).flatten(2).unbind(1)
-    steps = [torch.cat([of_quadrant[ordering[step] - 1] for ordering in orderings], dim=1) for step in range(4)]
+    features = split_quadrants(encoder(images)).permute(0, 1, 3, 4, 2).flatten(2).unbind(1)
+    steps = [torch.cat([features[ordering[step] - 1] for ordering in orderings], dim=1) for step in range(4)]
     expected = torch.stack(steps, dim=1)
-    joined = Joined(encoder, orderings)
+    joined = JoinedQuadrants(encoder, orderings)
     torch.testing.assert_close(joined(frames), expected)
-    torch.testing.assert_close(Joined(encoder, orderings, once=False)(frames), expected)
+    torch.testing.assert_close(JoinedQuadrants(encoder, orderings, once=False)(frames), expected)
     gradient = torch.randn_like(expected)
-    (by_hand,) = torch.autograd.grad(expected, encoder.conv1_1.weight, gradient)
-    (found,) = torch.autograd.grad(joined(frames), encoder.conv1_1.weight, gradient)
-    torch.testing.assert_close(found, by_hand, rtol=1e-4, atol=1e-4)
+    (expected_gradient,) = torch.autograd.grad(expected, encoder.conv1_1.weight, gradient)
+    (actual_gradient,) = torch.autograd.grad(joined(frames), encoder.conv1_1.weight, gradient)
+    torch.testing.assert_close(actual_gradient, expected_gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_in_full_each_ordering_shows_an_image_of_its_own(images):
-    joined = Joined(PaddedEncoder((1, 6, 6), [[4]]).eval(), ORDERINGS, once=False)
-
-    def of_each_ordering(frames):
-        return joined(frames).unflatten(2, (4, -1)).unbind(2)
-
+def test_in_full_the_orderings_may_show_different_images(images):
+    joined = JoinedQuadrants(PaddedEncoder((1, 6, 6), [[4]]).eval(), ORDERINGS, once=False)
     frames = sequences(images)
-    hidden = frames.clone()
-    hidden[:, :, :, 12:18] = 0  # what the third ordering shows
-    shown, found, blank = map(of_each_ordering, (frames, hidden, torch.zeros_like(frames)))
-    torch.testing.assert_close(found, (shown[0], shown[1], blank[2], shown[3]))
+    occluded = frames.clone()
+    occluded[:, :, :, 12:18] = 0  # the rows of the third ordering
+    inputs = (frames, occluded, torch.zeros_like(frames))
+    expected, actual, blank = (joined(one).unflatten(2, (4, -1)).unbind(2) for one in inputs)
+    torch.testing.assert_close(actual, (expected[0], expected[1], blank[2], expected[3]))
 
 
 def test_the_image_is_encoded_once(images):
-    seen = []
+    shapes = []
     encoder = PaddedEncoder((1, 6, 6), [[4]])
-    encoder.register_forward_hook(lambda module, inputs, outputs: seen.append(inputs[0].shape))
-    Joined(encoder, ORDERINGS)(sequences(images))
-    assert seen == [images.shape]
+    encoder.register_forward_hook(lambda module, inputs, outputs: shapes.append(inputs[0].shape))
+    JoinedQuadrants(encoder, ORDERINGS)(sequences(images))
+    assert shapes == [images.shape]
 
 
 def test_a_pool_keeps_the_last_row_and_column_of_every_quadrant():
-    maps = torch.arange(36).view(1, 1, 6, 6).float().repeat(1, 2, 1, 1)  # two channels alike, quadrants of 3 x 3
+    maps = torch.arange(36).view(1, 1, 6, 6).float().repeat(1, 2, 1, 1)  # two equal channels, quadrants of 3 x 3
     assert QuadrantPool()(maps)[0, 1].tolist() == [[7, 8, 10, 11], [13, 14, 16, 17], [25, 26, 28, 29], [31, 32, 34, 35]]
 
 
@@ -58,8 +55,8 @@ def test_convs_see_across_the_cut(images):
     encoder = PaddedEncoder((1, 6, 6), [[4]]).eval()
     images.requires_grad_()
     split_quadrants(encoder(images))[:, 0].sum().backward()
-    seen = (images.grad.abs().sum(dim=(0, 1)) > 0).nonzero().max(dim=0).values
-    assert seen.tolist() == [6, 6]  # quadrant 1 ends at row and column 5
+    last = (images.grad.abs().sum(dim=(0, 1)) > 0).nonzero().max(dim=0).values
+    assert last.tolist() == [6, 6]  # quadrant 1 ends at row and column 5
 
 
 def test_in_full_the_network_is_the_same(images):
@@ -70,7 +67,7 @@ def test_in_full_the_network_is_the_same(images):
 def test_every_step_reaches_the_logits(images):
     network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, "lstm", 5).eval()
     frames = sequences(images).requires_grad_()
-    network(frames).sum().backward()  # the image is read where the first ordering shows it
+    network(frames).sum().backward()  # the image is read from the first ordering
     assert (frames.grad[:, :, :, :6].abs().sum(dim=(0, 2, 3, 4)) > 0).all()
     features = torch.randn(1, 4, network.recurrent.input_size, requires_grad=True)
     network.last_step(network.recurrent(features)).sum().backward()
@@ -83,6 +80,6 @@ def test_samples_do_not_mix(images):
     torch.testing.assert_close(network(frames)[1:2], network(frames[1:2]))
 
 
-def test_a_block_too_many_is_refused():
-    with pytest.raises(UserError, match=r"model.blocks: 4 leave nothing at the pool of block 4: .* write at most 3"):
+def test_too_many_blocks_are_refused():
+    with pytest.raises(UserError, match=r"model.blocks: 4 blocks do not fit: .* pool of block 4 .* write at most 3"):
         DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[2]] * 4, 0.0, "lstm", 5)

@@ -5,7 +5,7 @@ from quadrant_lstm.model.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.002, 0.25, 0.5, 0.9, 0.999])
-def test_the_share_that_is_dropped_is_p_and_the_mean_stays(p):
+def test_a_share_of_p_is_dropped_and_the_mean_is_kept(p):
     torch.manual_seed(0)
     inputs = torch.ones(1000, 1001)
     outputs = Dropout(p)(inputs)
@@ -15,7 +15,7 @@ def test_the_share_that_is_dropped_is_p_and_the_mean_stays(p):
     assert len(outputs[kept].unique()) == 1
 
 
-def test_each_number_is_drawn_for_itself():
+def test_elements_are_dropped_independently():
     torch.manual_seed(0)
     kept = (Dropout(0.5)(torch.ones(4000, 64)) != 0).float()
     correlations = torch.corrcoef(kept.T) - torch.eye(64)
@@ -23,7 +23,7 @@ def test_each_number_is_drawn_for_itself():
     assert (kept.mean(0) - 0.5).abs().max() < 0.05
 
 
-def test_gradients_go_where_numbers_were_kept():
+def test_kept_elements_have_gradients():
     torch.manual_seed(0)
     inputs = torch.ones(50, 3, requires_grad=True)
     outputs = Dropout(0.25)(inputs)
@@ -32,7 +32,7 @@ def test_gradients_go_where_numbers_were_kept():
     assert outputs.unique().tolist() == pytest.approx([0, 4 / 3])
 
 
-def test_it_follows_the_seed_and_does_nothing_in_eval_or_at_zero():
+def test_dropout_is_reproducible_and_does_nothing_in_eval_or_at_zero():
     inputs = torch.ones(100)
     torch.manual_seed(3)
     first = Dropout(0.5)(inputs)

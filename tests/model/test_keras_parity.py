@@ -1,4 +1,4 @@
-"""The network of the question in Keras 3, as the question wrote it, against ours: same weights, same logits."""
+"""Compares our network with the question's in Keras 3: with the same weights they return the same logits."""
 
 import keras
 import pytest
@@ -10,8 +10,8 @@ from quadrant_lstm.data.sources import load_images
 from tests.networks import question_network
 
 
-def to_keras(network, model: keras.Model) -> None:
-    """Keras: convs [rows, columns, in, out], matrices [in, out], one LSTM bias where PyTorch adds two."""
+def copy_to_keras(network, model: keras.Model) -> None:
+    """Keras has convs [rows, columns, in, out], matrices [in, out], and one LSTM bias where PyTorch adds two."""
     state = {name: value.numpy() for name, value in network.state_dict().items()}
     weights = []
     for conv in ("conv1", "conv2"):
@@ -23,7 +23,7 @@ def to_keras(network, model: keras.Model) -> None:
     model.set_weights(weights)
 
 
-def from_keras(model: keras.Model, network) -> None:
+def copy_from_keras(model: keras.Model, network) -> None:
     w = [torch.from_numpy(weight) for weight in model.get_weights()]
     state = {
         "encoder.module.conv1.weight": w[0].permute(3, 2, 0, 1),
@@ -53,25 +53,22 @@ def test_keras_counts_one_lstm_bias_less():
 
 
 @pytest.mark.parametrize("shared_tiles", [True, False])
-@pytest.mark.parametrize("copy", ["to Keras", "from Keras"])
-def test_logits_of_real_digits_equal_those_of_keras(copy, shared_tiles, frames):
+@pytest.mark.parametrize("to_keras", [True, False])
+def test_logits_of_real_digits_equal_those_of_keras(to_keras, shared_tiles, frames):
     keras.utils.set_random_seed(0)
     network, model = question_network(shared_tiles=shared_tiles).eval(), keras_network("channels_first")
-    if copy == "to Keras":
-        to_keras(network, model)
-    else:
-        from_keras(model, network)
+    copy_to_keras(network, model) if to_keras else copy_from_keras(model, network)
     with torch.no_grad():
         ours, theirs = network(frames), torch.as_tensor(model(frames))
     torch.testing.assert_close(ours, theirs.cpu(), atol=1e-5, rtol=0)
     assert ours.std(dim=0).min() > 1e-3  # different digits, different logits
 
 
-def test_a_new_network_is_drawn_as_keras_draws_one():
+def test_a_new_network_is_initialized_like_keras():
     keras.utils.set_random_seed(0)
     torch.manual_seed(0)
     network, copy = question_network(), question_network()
-    from_keras(keras_network("channels_first"), copy)
+    copy_from_keras(keras_network("channels_first"), copy)
     for (name, ours), theirs in zip(network.state_dict().items(), copy.state_dict().values(), strict=True):
         if "bias" in name:
             assert torch.equal(ours, theirs), name

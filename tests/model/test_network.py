@@ -6,7 +6,7 @@ from quadrant_lstm.model.sizes import encoder_stages
 from tests.networks import question_network
 
 
-def test_the_network_of_the_question_has_its_parameters():
+def test_the_network_of_the_question_has_93718_parameters():
     # conv 3*3*1*32+32, conv 3*3*32*32+32, LSTM 4*5*(4160+5+2), dense 5*50+50, head 50*10+10
     assert sum(p.numel() for p in question_network().parameters()) == 320 + 9248 + 83340 + 300 + 510 == 93718
 
@@ -34,16 +34,17 @@ def test_the_order_of_the_steps_matters():
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "mean", "last", "concat"])
-def test_what_it_says_after_the_last_step_is_what_it_says(kind):
+def test_logits_per_step_end_with_those_of_forward_and_do_not_see_later_steps(kind):
     torch.manual_seed(0)
     network = question_network(recurrent=kind).eval()
     frames = torch.randn(3, 4, 1, 56, 14)
     steps = network.logits_per_step(frames)
     assert steps.shape == (3, 1 if kind == "concat" else 4, 10)
     torch.testing.assert_close(steps[:, -1], network(frames))
-    later = frames.clone()
-    later[:, 2:] = 0  # what comes after a step changes nothing of it
-    torch.testing.assert_close(network.logits_per_step(later)[:, :2], steps[:, :2]) if kind != "concat" else None
+    changed = frames.clone()
+    changed[:, 2:] = 0
+    if kind != "concat":
+        torch.testing.assert_close(network.logits_per_step(changed)[:, :2], steps[:, :2])
 
 
 def test_dropout_acts_in_training_only():
@@ -63,23 +64,16 @@ def test_other_sizes_fit_together():
 
 
 def test_the_stages_of_the_question():
-    assert encoder_stages((1, 56, 14), [32, 32], 3, 2) == {
-        "conv1": (32, 54, 12),
-        "conv2": (32, 52, 10),
-        "pool": (32, 26, 5),
-    }
+    stages = encoder_stages((1, 56, 14), [32, 32], 3, 2)
+    assert stages == {"conv1": (32, 54, 12), "conv2": (32, 52, 10), "pool": (32, 26, 5)}
 
 
-def test_a_kernel_larger_than_what_is_left_names_the_stage_and_what_comes_in():
-    with pytest.raises(
-        UserError, match=r"model.kernel_size: 9 does not fit stage conv2: what comes in is 32 x 48 x 6 "
-    ):
+def test_a_kernel_larger_than_its_input_is_refused_with_the_stage_and_the_input():
+    with pytest.raises(UserError, match=r"model.kernel_size: 9 does not fit stage conv2, whose input is 32 x 48 x 6 "):
         question_network(kernel_size=9)
 
 
-def test_a_pool_to_nothing_names_the_stage_and_the_most_it_can_be():
-    with pytest.raises(
-        UserError, match=r"model.pool_size: 11 leaves nothing at stage pool: .* 32 x 52 x 10 .* at most 10"
-    ):
+def test_a_pool_larger_than_its_input_is_refused_with_the_largest_size():
+    with pytest.raises(UserError, match=r"model.pool_size: 11 does not fit stage pool, .* 32 x 52 x 10 .* at most 10"):
         question_network(pool_size=11)
     assert question_network(pool_size=10)(torch.zeros(1, 4, 1, 56, 14)).shape == (1, 10)

@@ -8,7 +8,7 @@ from tests.networks import question_network
 
 
 @pytest.mark.parametrize("shared_tiles", [True, False])
-def test_the_table_is_the_networks_of_the_question(shared_tiles):
+def test_the_stages_of_the_question(shared_tiles):
     network = question_network(shared_tiles=shared_tiles)
     rows = {row.name: (row.shape, row.num_parameters) for row in stages(network, (1, 56, 14))}
     assert rows == {
@@ -34,7 +34,7 @@ def test_the_text_shows_shapes_and_the_total():
 
 
 def test_nested_time_axes_all_stay_visible():
-    network = TimeDistributed(TimeDistributed(nn.Linear(6, 2)))  # steps, then rows of a step
+    network = TimeDistributed(TimeDistributed(nn.Linear(6, 2)))  # over steps, then over rows
     (frames, linear) = stages(network, (3, 5, 6))
     assert frames.shape == ("N", 4, 3, 5, 6)
     assert linear.shape == ("N", 4, 3, 5, 2)
@@ -53,7 +53,7 @@ def test_parameters_outside_layers_are_counted():
     assert sum(row.num_parameters for row in stages(Scaled(), (1, 2, 2))) == 3
 
 
-def test_the_network_itself_is_left_alone():
+def test_the_network_itself_is_not_changed():
     network = question_network()
     stages(network, (1, 56, 14))
     assert network.head.weight.device.type == "cpu"

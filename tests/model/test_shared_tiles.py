@@ -1,4 +1,4 @@
-"""SharedTiles against TimeDistributed, which encodes every frame in full."""
+"""Compares SharedTiles with TimeDistributed, which encodes every frame in full."""
 
 from collections import OrderedDict
 
@@ -50,18 +50,17 @@ def test_features_and_all_gradients_equal_those_of_full_frames(
         weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view(output.shape)
         gradients.append(torch.autograd.grad((output * weights).sum(), [images, *full.parameters()]))
     torch.testing.assert_close(outputs[0], outputs[1])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(*gradients)
 
 
-def test_pooling_between_convs_is_shared_too():
+def test_tiles_are_shared_with_a_pool_between_convs():
     torch.manual_seed(0)
     full = TimeDistributed(encoder(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 2), nn.ReLU()))
     frames = sequences(torch.rand(3, 1, 28, 28))
     torch.testing.assert_close(SharedTiles(full.module, ORDERINGS, 14)(frames), full(frames))
 
 
-def test_the_network_is_the_same_with_and_without():
+def test_the_network_is_the_same_with_and_without_shared_tiles():
     torch.manual_seed(0)
     shared, full = question_network(shared_tiles=True, dropout=0.0), question_network(dropout=0.0)
     assert isinstance(shared.encoder, SharedTiles)
@@ -73,8 +72,7 @@ def test_the_network_is_the_same_with_and_without():
         network(frames).square().sum().backward()
         gradients.append([parameter.grad for parameter in network.parameters()])
     torch.testing.assert_close(shared(frames), full(frames))
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_frames_that_do_not_follow_the_orderings_are_encoded_in_full():
@@ -88,8 +86,8 @@ def test_frames_that_do_not_follow_the_orderings_are_encoded_in_full():
 @pytest.mark.parametrize(
     ("layers", "orderings", "reason"),
     [
-        ((nn.Conv2d(1, 2, 3, padding=1),), ORDERINGS, "layer0 strides or pads"),
-        ((nn.Conv2d(1, 2, 3, stride=2),), ORDERINGS, "layer0 strides or pads"),
+        ((nn.Conv2d(1, 2, 3, padding=1),), ORDERINGS, "layer0 has a stride or padding"),
+        ((nn.Conv2d(1, 2, 3, stride=2),), ORDERINGS, "layer0 has a stride or padding"),
         ((nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), ORDERINGS, "layer1 is a BatchNorm2d"),
         ((nn.MaxPool2d(3, 2),), ORDERINGS, "layer0 pools with overlap"),
         ((nn.MaxPool2d(3),), ORDERINGS, "the pooling's 3 rows do not divide the 14 of a quadrant"),
@@ -97,12 +95,12 @@ def test_frames_that_do_not_follow_the_orderings_are_encoded_in_full():
         ((nn.Conv2d(1, 2, 3),), ORDERINGS[:1], "with one ordering each quadrant is shown once"),
     ],
 )
-def test_what_cannot_be_shared_exactly_says_why(layers, orderings, reason):
+def test_tiles_that_cannot_be_shared_are_refused_with_the_reason(layers, orderings, reason):
     with pytest.raises(CannotShare, match=reason):
         SharedTiles(encoder(*layers), orderings, 14)
 
 
-def test_where_it_cannot_be_shared_the_network_encodes_in_full_and_logs_the_reason(caplog):
+def test_a_network_that_cannot_share_tiles_encodes_in_full_and_logs_the_reason(caplog):
     with caplog.at_level("INFO"):
         network = question_network(shared_tiles=True, pool_size=3)
     assert type(network.encoder) is TimeDistributed

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 
 from quadrant_lstm import ORDERINGS
 from quadrant_lstm.model.encoder import ConvEncoder
-from quadrant_lstm.model.tile_plan import plan, quadrants_between_seams
+from quadrant_lstm.model.tile_plan import plan_tiles, quadrants_between_seams
 from tests.networks import ALL_ORDERINGS
 
 
 def test_the_plan_of_the_question():
-    tiles, rows = plan(ORDERINGS, 14, ConvEncoder((1, 56, 14), [32, 32], 3, 2))
+    tiles, rows = plan_tiles(ORDERINGS, 14, ConvEncoder((1, 56, 14), [32, 32], 3, 2))
     image = {number: list(range(14 * number - 14, 14 * number)) for number in (1, 2, 3, 4)}
     # step 1 stacks 1, 4, 1, 4; step 2: 2, 3, 3, 2; step 3: 3, 2, 2, 3; step 4: 4, 1, 4, 1
     expected = [
@@ -27,8 +27,8 @@ def test_the_plan_of_the_question():
     assert sum(map(len, rows)) == 104
 
 
-def test_with_all_orderings_each_quadrant_lies_between_seams_and_four_are_left_over():
-    tiles, rows = plan(ALL_ORDERINGS, 14, ConvEncoder((1, 336, 14), [32, 32], 3, 2))
+def test_with_all_orderings_each_quadrant_is_between_seams_and_eight_seams_remain():
+    tiles, rows = plan_tiles(ALL_ORDERINGS, 14, ConvEncoder((1, 336, 14), [32, 32], 3, 2))
     assert [len(tile) for tile in tiles] == 4 * [4 + 14 + 4] + 8 * [4 + 4]  # 16 seams: a step also repeats quadrants
     assert {row for step in rows for row in step} == set(range(4 * 5 + 16 * 2))
 
@@ -38,7 +38,7 @@ PAIRS = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 @settings(deadline=None)
 @given(st.lists(PAIRS, unique=True, max_size=8))
-def test_no_choice_of_seams_has_more_quadrants_between_two_of_their_own(seams):
+def test_no_choice_of_seams_puts_more_quadrants_between_two_of_their_own(seams):
     def choices(quadrant):
         above, below = ([seam for seam in seams if seam[side] == quadrant] for side in (1, 0))
         return [(), *((one, other) for one in above for other in below if one != other)]
@@ -46,9 +46,8 @@ def test_no_choice_of_seams_has_more_quadrants_between_two_of_their_own(seams):
     def used(chosen):
         return [seam for both in chosen for seam in both]
 
-    every = itertools.product(*map(choices, range(4)))
-    most = max(len(used(chosen)) for chosen in every if len(used(chosen)) == len(set(used(chosen)))) / 2
-    found = quadrants_between_seams(seams)
-    assert len(found) == most
-    assert len(set(used(found.values()))) == 2 * most
-    assert all(above[1] == quadrant == below[0] for quadrant, (above, below) in found.items())
+    combinations = map(used, itertools.product(*map(choices, range(4))))
+    max_seams = max(len(chosen) for chosen in combinations if len(chosen) == len(set(chosen)))
+    between = quadrants_between_seams(seams)
+    assert 2 * len(between) == len(set(used(between.values()))) == max_seams
+    assert all(above[1] == quadrant == below[0] for quadrant, (above, below) in between.items())

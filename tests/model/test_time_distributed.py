@@ -24,7 +24,7 @@ def test_any_number_of_leading_axes_is_folded():
         torch.testing.assert_close(outputs.flatten(0, 1), expected)
 
 
-def test_one_inside_another_joins_a_step_axis_each():
+def test_nested_modules_fold_one_step_axis_each():
     inner = TimeDistributed(nn.Flatten())
     assert TimeDistributed(inner)(torch.zeros(2, 3, 4, 5, 6)).shape == (2, 3, 4, 30)
 

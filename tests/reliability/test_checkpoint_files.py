@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent; what was damaged since is refused by name."""
+"""Tests that a checkpoint is written completely or not at all and that a damaged one is refused."""
 
 import multiprocessing
 import os
@@ -26,35 +26,35 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "last.ckpt"
 
 
-def test_what_was_written_is_read(file):
+def test_a_written_checkpoint_can_be_read(file):
     assert read_checkpoint(file)["number"] == 1
-    assert torch.load(file, weights_only=True)["weights"].sum() == 20_000  # anybody's torch can
+    assert torch.load(file, weights_only=True)["weights"].sum() == 20_000  # also without this project
 
 
-def write_on(file: Path) -> None:
+def write_repeatedly(file: Path) -> None:
     for number in range(2, 1_000_000):
         write_checkpoint(checkpoint(number), file)
 
 
-def test_a_kill_while_it_is_written_leaves_the_one_before_or_after(file, record_figure, monkeypatch):
-    monkeypatch.setenv("TMPDIR", "/dev/shm")  # another file system, where there is one
+def test_a_kill_while_writing_leaves_the_previous_or_the_new_file(file, record_figure, monkeypatch):
+    monkeypatch.setenv("TMPDIR", "/dev/shm")  # usually another file system
     draw = random.Random(0)
     newest, unreadable = 1, 0
     for _ in range(KILLS):
-        writer = multiprocessing.get_context("fork").Process(target=write_on, args=(file,))
+        writer = multiprocessing.get_context("fork").Process(target=write_repeatedly, args=(file,))
         writer.start()
         time.sleep(draw.uniform(0.005, 0.05))
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         try:
-            found = read_checkpoint(file)
-            assert (found["weights"] == found["number"]).all()
-            newest = max(newest, found["number"])
+            read = read_checkpoint(file)
+            assert (read["weights"] == read["number"]).all()
+            newest = max(newest, read["number"])
         except UserError:
             unreadable += 1
-    record_figure(f"{unreadable} of {KILLS} unreadable after a kill while they were written")
+    record_figure(f"{unreadable} of {KILLS} checkpoints unreadable after a kill while writing")
     assert unreadable == 0
-    assert newest > 1, "none was written"
+    assert newest > 1, "no checkpoint was written"
 
 
 def test_a_flipped_byte_is_refused(file, record_figure):
@@ -79,7 +79,7 @@ def test_a_truncated_file_is_refused(file, record_figure):
     record_figure(f"{refused} of {CUTS} truncations refused")
 
 
-def test_one_without_a_checksum_is_refused(file):
+def test_a_file_without_a_checksum_is_refused(file):
     torch.save({"weights": torch.ones(1)}, file)
     with pytest.raises(UserError, match="last.ckpt: cannot be read"):
         read_checkpoint(file)

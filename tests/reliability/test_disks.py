@@ -1,4 +1,4 @@
-"""A disk that is full or read-only costs one line, and what was there stays."""
+"""Tests that a full or read-only disk costs one line and no file."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from tests.scripts import script
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 8 MB."""
+    """Mounts a file system of 8 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
@@ -26,7 +26,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_checkpoint_that_finds_no_room_leaves_the_one_before(small_disk):
+def test_a_checkpoint_that_does_not_fit_leaves_the_previous_one(small_disk):
     file = small_disk / "last.ckpt"
     write_checkpoint({"number": 1}, file)
     with pytest.raises(UserError, match=f"{file}: cannot be written .{os.strerror(errno.ENOSPC)}."):
@@ -44,7 +44,7 @@ def fill(file: Path) -> None:
             assert error.errno == errno.ENOSPC
 
 
-def test_a_run_costs_one_line_and_goes_on_when_there_is_room(small_disk, tmp_path):
+def test_a_run_stops_with_one_line_and_resumes_when_there_is_space(small_disk, tmp_path):
     data = write_idx_folder(tmp_path / "tiny")
     options = ("data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1")
     done = script("train.py", *options, cwd=small_disk)
@@ -65,8 +65,8 @@ def test_a_run_costs_one_line_and_goes_on_when_there_is_room(small_disk, tmp_pat
 
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for command in ((f"run={run}", "trainer.max_epochs=3"), options, ("-m", *options)):
-        shut = script("train.py", *command, cwd=small_disk)
-        assert shut.returncode == 2
-        assert shut.stderr.count("\n") == 1 and "(Read-only file system)" in shut.stderr, shut.stderr
-        assert "epoch " not in shut.stdout.replace("finished epoch", "")
-    assert script("evaluate.py", f"run={run}", cwd=small_disk).returncode == 0  # which writes nothing
+        done = script("train.py", *command, cwd=small_disk)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1 and "(Read-only file system)" in done.stderr, done.stderr
+        assert "epoch " not in done.stdout.replace("finished epoch", "")
+    assert script("evaluate.py", f"run={run}", cwd=small_disk).returncode == 0  # it writes nothing

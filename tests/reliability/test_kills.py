@@ -1,6 +1,5 @@
-"""A run that is killed anywhere and goes on ends as the one that was not."""
+"""Tests that a run that is killed anywhere and resumed ends like an uninterrupted run."""
 
-import csv
 import json
 import random
 import signal
@@ -12,47 +11,47 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from tests.folders import TINY, left_behind, run_folder, write_idx_folder
+from quadrant_lstm.run_folder import read_rows
+from tests.folders import TINY, remaining_processes, run_folder, write_idx_folder
 from tests.scripts import Script, script
 
-DRAWN = (
+RANDOM = (
     "data.augmentation.rotation=15",
     "data.augmentation.erase=0.5",
     "schedule=onecycle",
     "trainer.callbacks.ema.decay=0.99",
 )
-OPTIONS = ("data=idx", "data.root=tiny", *TINY, *DRAWN)
+OPTIONS = ("data=idx", "data.root=tiny", *TINY, *RANDOM)
 EPOCHS = 8
 IMAGES = 1000
 SPEED = ("train/samples_per_second", "train/epoch_seconds")
 
 
-def until_done(cwd: Path, after: float) -> int:
-    """Kill it after so many seconds, then let it go on; the number of epochs that it had finished."""
-    whole = ("train.py", *OPTIONS, f"trainer.max_epochs={EPOCHS}")
-    process = Script(*whole, cwd=cwd)
-    time.sleep(after)
+def kill_and_resume(cwd: Path, seconds: float) -> int:
+    """Kills a run after so many seconds and resumes it; returns the number of epochs it had finished when killed."""
+    command = ("train.py", *OPTIONS, f"trainer.max_epochs={EPOCHS}")
+    process = Script(*command, cwd=cwd)
+    time.sleep(seconds)
     process.kill()
-    done = 0
+    finished = 0
     if list(cwd.glob("outputs/*/*/checkpoints/last.ckpt")):
         run = run_folder(cwd)
-        done = read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1
+        finished = read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1
         if (run / "results.json").exists():
-            return done
+            return finished
         process = Script("train.py", f"run={run}", cwd=cwd)
     else:
         for started in cwd.glob("outputs/*/*"):
-            started.rename(cwd / "nothing")
-        process = Script(*whole, cwd=cwd)
+            started.rename(cwd / "empty")
+        process = Script(*command, cwd=cwd)
     assert process.wait().returncode == 0, process.stderr
-    return done
+    return finished
 
 
 def records(run: Path) -> dict[str, object]:
-    """What must be equal: weights and all they come from, metrics, results, TensorBoard's points; speed is not."""
+    """Returns what must be equal: the state of training, metrics, results and TensorBoard's points, except speed."""
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
-    with (run / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if k not in SPEED} for row in csv.DictReader(file)]
+    rows = [{k: v for k, v in row.items() if k not in SPEED} for row in read_rows(run / "metrics.csv")]
     results = json.loads((run / "results.json").read_text())
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
@@ -60,7 +59,7 @@ def records(run: Path) -> dict[str, object]:
     return {
         "weights": {
             (state, name): weights.numpy().tobytes()
-            for state in ("state_dict", "current_model_state")  # their average, and they
+            for state in ("state_dict", "current_model_state")  # the average, and the weights themselves
             for name, weights in checkpoint[state].items()
         },
         "schedule": checkpoint["lr_schedulers"],
@@ -76,10 +75,10 @@ def records(run: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.reliability)])
 @pytest.mark.timeout(3600)
-def test_a_killed_run_ends_as_the_uninterrupted_one(kills, tmp_path, record_figure):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(kills, tmp_path, record_figure):
     whole = tmp_path / "whole"
     write_idx_folder(whole / "tiny", train=IMAGES)
-    script("train.py", "--help", cwd=whole)  # the first takes longer
+    script("train.py", "--help", cwd=whole)  # the first script takes longer
     before = time.monotonic()
     done = script("train.py", *OPTIONS, f"trainer.max_epochs={EPOCHS}", cwd=whole)
     assert done.returncode == 0, done.stderr
@@ -91,28 +90,28 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(kills, tmp_path, record_figu
     for number in range(kills):
         cwd = tmp_path / str(number)
         write_idx_folder(cwd / "tiny", train=IMAGES)
-        epochs.append(until_done(cwd, seconds * (0.8 if kills == 1 else draw.random())))
+        epochs.append(kill_and_resume(cwd, seconds * (0.8 if kills == 1 else draw.random())))
         found = records(run_folder(cwd))
         for name in expected:
-            assert found[name] == expected[name], f"kill {number}, after {epochs[-1]} epochs: another {name}"
+            assert found[name] == expected[name], f"kill {number}, after {epochs[-1]} epochs: {name} differ"
         equal += 1
     record_figure(
         f"{equal} of {kills} killed runs equal to the uninterrupted one (epochs done when killed: {sorted(epochs)})"
     )
 
 
-ALONE, SWEEP = ("trainer=default",), ("-m", "seed=1,2")
+SINGLE, SWEEP = ("trainer=default",), ("-m", "seed=1,2")
 PROCESSES = ("trainer.accelerator=cpu", "trainer.devices=2")
 
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [("SIGTERM", ALONE), ("SIGINT", SWEEP),
+    [("SIGTERM", SINGLE), ("SIGINT", SWEEP),
      *(pytest.param(*case, marks=pytest.mark.reliability)
-       for case in (("SIGINT", ALONE), ("SIGTERM", SWEEP), ("SIGINT", PROCESSES), ("SIGTERM", PROCESSES)))],
+       for case in (("SIGINT", SINGLE), ("SIGTERM", SWEEP), ("SIGINT", PROCESSES), ("SIGTERM", PROCESSES)))],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )  # fmt: skip
-def test_a_signal_ends_a_run_at_once_and_it_can_go_on(name, how, tmp_path):
+def test_a_signal_ends_a_run_at_once_and_it_can_be_resumed(name, how, tmp_path):
     write_idx_folder(tmp_path / "tiny", train=IMAGES)
     process = Script("train.py", *how, *OPTIONS, "trainer.max_epochs=1000", cwd=tmp_path)
     while not any(read_checkpoint(last)["epoch"] for last in tmp_path.glob("outputs/**/last.ckpt")):
@@ -128,7 +127,7 @@ def test_a_signal_ends_a_run_at_once_and_it_can_go_on(name, how, tmp_path):
     (last,) = tmp_path.glob("outputs/**/last.ckpt")
     run = last.parent.parent.relative_to(tmp_path)
     assert (
-        f"python train.py sweep={run.parent}" if how == SWEEP else f"go on with: python train.py run={run}"
+        f"python train.py sweep={run.parent}" if how == SWEEP else f"resume with: python train.py run={run}"
     ) in output
     assert read_checkpoint(last)["epoch"] >= 1
-    assert not left_behind(tmp_path)
+    assert not remaining_processes(tmp_path)

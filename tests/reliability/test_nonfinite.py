@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite ends a run before it changes the weights; no NaN is ever a result."""
+"""Tests that a non-finite loss or gradient ends a run before it changes the weights and that no result is NaN."""
 
 import json
 import math
@@ -24,7 +24,7 @@ RUNS = 20
 
 
 class Root(nn.Module):
-    """Its loss is finite, its gradient at 0 is not."""
+    """Has a finite loss and an infinite gradient at 0."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Root(nn.Module):
 
 
 class Explosion(nn.Module):
-    """Its logits are not finite from a batch on."""
+    """Has non-finite logits from batch number `batch` on."""
 
     def __init__(self, batch: int):
         super().__init__()
@@ -63,7 +63,7 @@ def fit(network, data, **options):
     trainer.fit(classifier, datamodule=data)
 
 
-def test_a_gradient_that_is_not_finite_changes_no_weight(data):
+def test_a_nonfinite_gradient_changes_no_weight(data):
     network = Root()
     with pytest.raises(UserError, match="train: the norm of the gradient is (inf|nan) in epoch 1, at step 1"):
         fit(network, data)
@@ -75,41 +75,41 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(data):
     [(0, "train: the loss is nan in epoch 1, at step 1;"), (7, "train: the loss is nan in epoch 1, at step 8;"),
      (11, "val: the loss is nan in epoch 1, at step 11;"), (13, "train: the loss is nan in epoch 2, at step 11;")],
 )  # fmt: skip
-def test_the_line_says_stage_epoch_and_step(batch, where, data):
+def test_the_message_names_stage_epoch_and_step(batch, where, data):
     with pytest.raises(UserError, match=where):  # 10 batches of training, then 3 of validation
         fit(Explosion(batch), data)
 
 
 @pytest.mark.parametrize(("batch", "seen"), [(2, 5), (7, 9), (9, 9)])
-def test_where_looking_would_cost_a_wait_it_looks_now_and_then_and_names_the_same_step(batch, seen, data, monkeypatch):
-    monkeypatch.setattr(Finite, "can_look", lambda *_: False)  # as on a GPU
+def test_a_gpu_run_is_checked_at_logged_steps_and_names_the_first_step(batch, seen, data, monkeypatch):
+    monkeypatch.setattr(Finite, "can_check_for_free", lambda *_: False)  # as on a GPU
     network = Explosion(batch)
     with pytest.raises(UserError, match=f"train: the loss is nan in epoch 1, at step {batch + 1};"):
         fit(network, data, log_every_n_steps=5)
-    assert batch - network.batch - 1 == seen  # batches since: at steps that are logged, and after the epoch's last
+    assert batch - network.batch - 1 == seen  # checked at logged steps and after the last of the epoch
 
 
-def test_a_run_that_explodes_costs_one_line_and_keeps_its_finite_checkpoint(tmp_path):
+def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
     data = write_idx_folder(tmp_path / "tiny")
     options = ("data=idx", f"data.root={data}", *TINY, "optimizer=sgd", "trainer.max_epochs=1")
     done = script("train.py", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = run_folder(tmp_path)
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
-    blown = script("train.py", f"run={run}", "trainer.max_epochs=2", "optimizer.lr=1e30", cwd=tmp_path)
-    assert blown.returncode == 2
-    assert re.match("train: the (loss|norm of the gradient) is (nan|inf) in epoch 2, at step ", blown.stderr)
-    assert blown.stderr.count("\n") == 1
+    diverged = script("train.py", f"run={run}", "trainer.max_epochs=2", "optimizer.lr=1e30", cwd=tmp_path)
+    assert diverged.returncode == 2
+    assert re.match("train: the (loss|norm of the gradient) is (nan|inf) in epoch 2, at step ", diverged.stderr)
+    assert diverged.stderr.count("\n") == 1
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
     again = script("train.py", f"run={run}", "optimizer.lr=0.001", cwd=tmp_path)  # max_epochs=2 is kept
     assert again.returncode == 0, again.stderr
-    assert "going on with" in again.stdout and "with optimizer.lr=0.001" in again.stdout
+    assert "resuming" in again.stdout and "with optimizer.lr=0.001" in again.stdout
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1 == 2
 
 
 @pytest.mark.reliability
 @pytest.mark.timeout(1200)
-def test_at_a_hundred_times_the_learning_rate_no_nan_is_a_result(tmp_path, record_figure):
+def test_no_result_is_nan_at_a_hundred_times_the_learning_rate(tmp_path, record_figure):
     stopped = finished = 0
     for seed in range(RUNS):
         cwd = tmp_path / str(seed)

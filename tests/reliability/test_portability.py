@@ -1,4 +1,4 @@
-"""Python without what Windows lacks: one device needs none of it; several processes say so in one line."""
+"""Tests that one device works without the modules that Windows lacks and that several processes report them."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 from tests.folders import TINY, write_idx_folder
 from tests.scripts import ROOT
 
-# Runs a script. The libraries, which know Windows, are imported before anything is taken away.
+# Runs a script. Libraries are imported before anything is removed, because they support Windows.
 PROGRAM = """
 import os, runpy, sys
 import torch, lightning.pytorch, matplotlib.pyplot, rich, filelock, torch.utils.tensorboard
@@ -41,7 +41,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-def test_a_run_needs_nothing_that_windows_lacks(run):
+def test_one_device_works_without_what_windows_lacks(run):
     done = run("train.py", "data=idx", "data.root=tiny", *TINY)
     assert done.returncode == 0, done.stderr
     done = run("evaluate.py", "run=latest")
@@ -55,14 +55,14 @@ def test_a_run_needs_nothing_that_windows_lacks(run):
         (("-m", "seed=1,2"), "hydra/launcher: local forks a process per job, which needs Linux or macOS; add hydra/"),
     ],
 )
-def test_several_processes_say_what_they_need(arguments, line, run):
+def test_several_processes_report_what_they_need(arguments, line, run):
     done = run("train.py", "data=idx", "data.root=tiny", *TINY, *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
 
 
-def test_a_sweep_can_run_in_one_process(run, tmp_path):
+def test_a_sweep_runs_in_one_process(run, tmp_path):
     done = run("train.py", "data=idx", "data.root=tiny", *TINY, "-m", "seed=1,2", "hydra/launcher=basic")
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/*/results.json"))) == 2

@@ -1,4 +1,4 @@
-"""Several processes are one run: the same figures, and where one fails all end."""
+"""Runs on several processes have the same results as on one, and end when one process fails."""
 
 import json
 import os
@@ -10,14 +10,14 @@ import pytest
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run.evaluate import evaluate
-from tests.folders import TINY, left_behind, run_folder, write_idx_folder
+from tests.folders import TINY, remaining_processes, run_folder, write_idx_folder
 from tests.scripts import Script, script
 
 CPU = ("trainer.accelerator=cpu",)
 
 
 @pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.reliability), 3])
-def test_processes_count_each_of_the_10000_test_images_once(processes, tmp_path):
+def test_each_of_the_10000_test_images_is_counted_once(processes, tmp_path):
     done = script(
         "train.py", *CPU, f"trainer.devices={processes}", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
         "trainer.limit_val_batches=2", "data.batch_size=32", "~trainer.callbacks.dashboard", cwd=tmp_path,
@@ -29,26 +29,31 @@ def test_processes_count_each_of_the_10000_test_images_once(processes, tmp_path)
     alone = evaluate(run, "cpu")
     assert alone["test/accuracy"] == results["test/accuracy"]
     assert alone["test/loss"] == pytest.approx(results["test/loss"], abs=1e-6)
-    assert done.stdout.count("epoch 1/1") == 1, "each process speaks"
+    assert done.stdout.count("epoch 1/1") == 1, "each process logs"
 
 
-def test_two_processes_at_half_the_batch_follow_one(tmp_path, record_figure):
+def test_two_processes_at_half_the_batch_size_train_like_one(tmp_path, record_figure):
     data = write_idx_folder(tmp_path / "tiny", train=840)
     options = ("data=idx", f"data.root={data}", *TINY, "model.dropout=0", "trainer.max_epochs=1")  # 50 steps
     weights = []
-    for name, how in {"one": ("data.batch_size=16",), "two": ("data.batch_size=8", *CPU, "trainer.devices=2")}.items():
+    for name, overrides in {
+        "one": ("data.batch_size=16",),
+        "two": ("data.batch_size=8", *CPU, "trainer.devices=2"),
+    }.items():
         (tmp_path / name).mkdir()
-        done = script("train.py", *options, *how, cwd=tmp_path / name)
+        done = script("train.py", *options, *overrides, cwd=tmp_path / name)
         assert done.returncode == 0, done.stderr
         weights.append(read_checkpoint(run_folder(tmp_path / name) / "checkpoints" / "last.ckpt"))
     one, two = weights
     assert one["global_step"] == two["global_step"] == 50
-    apart = max((one["state_dict"][name] - two["state_dict"][name]).abs().max().item() for name in one["state_dict"])
-    record_figure(f"two processes are within {apart:.0e} of one after 50 steps")
-    assert apart < 1e-5
+    difference = max(
+        (one["state_dict"][name] - two["state_dict"][name]).abs().max().item() for name in one["state_dict"]
+    )
+    record_figure(f"two processes are within {difference:.0e} of one after 50 steps")
+    assert difference < 1e-5
 
 
-def test_two_devices_need_no_other_word(tmp_path):
+def test_two_devices_need_no_other_override(tmp_path):
     done = script("train.py", "trainer=smoke", *CPU, "trainer.devices=2", "~trainer.callbacks.dashboard", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((run_folder(tmp_path) / "results.json").read_text())["test/images"] == 2 * 2 * 64
@@ -58,16 +63,10 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_a_process_that_fails_ends_its_job_and_not_the_sweep(tmp_path, record_figure):
+def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure):
     data = write_idx_folder(tmp_path / "tiny")
-    options = (
-        "data=idx",
-        f"data.root={data}",
-        *(one for one in TINY if "max_epochs" not in one),
-        *CPU,
-        "trainer.devices=2",
-        "trainer.max_epochs=100000,2",
-    )
+    tiny = (override for override in TINY if "max_epochs" not in override)
+    options = ("data=idx", f"data.root={data}", *tiny, *CPU, "trainer.devices=2", "trainer.max_epochs=100000,2")
     process = Script("train.py", "-m", *options, cwd=tmp_path)
     while process.returncode is None and not list(tmp_path.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
         time.sleep(0.05)
@@ -78,23 +77,17 @@ def test_a_process_that_fails_ends_its_job_and_not_the_sweep(tmp_path, record_fi
     took = time.monotonic() - start
     assert line.startswith("job 0  trainer.max_epochs=100000  process 1 of 2 was killed by SIGKILL")
     errors = process.wait().stderr
-    record_figure(f"a process of a sweep's job is killed: the job ends after {took:.1f} s, the sweep goes on")
+    record_figure(f"a process of a sweep's job is killed: the job ends after {took:.1f} s, the sweep continues")
     assert took < 30
     assert process.returncode == 2
     assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=100000): process 1 of 2 was killed")
     (sweep,) = tmp_path.glob("outputs/sweeps/*/*")
-    assert sorted(path.name for path in sweep.iterdir()) == [
-        ".lock",
-        "0",
-        "1",
-        "multirun.yaml",
-        "sweep.csv",
-        "sweep.html",
-    ]
-    assert not list(tmp_path.glob("outputs/2*"))  # where a process would be a run of its own
+    names = [path.name for path in sweep.iterdir()]
+    assert sorted(names) == [".lock", "0", "1", "multirun.yaml", "sweep.csv", "sweep.html"]
+    assert not list(tmp_path.glob("outputs/2*"))  # the folder of a process that starts a run of its own
     results = json.loads((sweep / "1/results.json").read_text())
     assert (results["epochs"], results["test/images"]) == (2, 70)
-    assert not left_behind(tmp_path)
+    assert not remaining_processes(tmp_path)
 
 
 PLANT = """
@@ -108,7 +101,7 @@ if os.environ.get("LOCAL_RANK"): signal.signal(signal.SIGUSR1, plant)
 
 @pytest.fixture
 def two_processes(tmp_path, monkeypatch):
-    """A run on two processes that has done an epoch, and the two; SIGUSR1 makes the next step raise TypeError."""
+    """A run that has finished its first epoch, and the ids of its two processes; SIGUSR1 makes the next step raise."""
     (tmp_path / "plant").mkdir()
     (tmp_path / "plant" / "sitecustomize.py").write_text(PLANT)
     data = write_idx_folder(tmp_path / "tiny")
@@ -133,7 +126,7 @@ HANGS = (signal.SIGSTOP, 5 + 15, "ended with status 1")
        for case in ((0, RAISES), (0, IS_KILLED), (1, IS_KILLED), (0, HANGS)))],
     ids=lambda value: str(value) if isinstance(value, int) else value[0].name,
 )  # fmt: skip
-def test_where_a_process_fails_all_end(rank, fault, two_processes, tmp_path, record_figure):
+def test_all_processes_end_when_one_fails(rank, fault, two_processes, tmp_path, record_figure):
     (signum, seconds, says), (process, ranks) = fault, two_processes
     os.kill(ranks[rank], signum)
     start = time.monotonic()
@@ -144,22 +137,22 @@ def test_where_a_process_fails_all_end(rank, fault, two_processes, tmp_path, rec
     last = errors.splitlines()[-1]
     assert says in last, errors
     assert last.endswith("from the last finished epoch.")
-    assert not left_behind(tmp_path)
+    assert not remaining_processes(tmp_path)
     assert read_checkpoint(run_folder(tmp_path) / "checkpoints" / "last.ckpt")["epoch"] >= 0
 
 
 def listening(pid: int) -> set[str]:
-    """Addresses, as /proc/net/tcp writes them."""
+    """Returns the addresses on which the process listens, as /proc/net/tcp writes them."""
     inodes = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
     tables = [Path(f"/proc/{pid}/net/{kind}").read_text().splitlines() for kind in ("tcp", "tcp6")]
     rows = [line.split() for table in tables for line in table]
     return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
 
 
-def test_the_processes_listen_to_this_machine_only_and_end_with_the_one_that_started_them(two_processes, tmp_path):
+def test_processes_listen_to_this_machine_only_and_end_with_their_parent(two_processes, tmp_path):
     process, ranks = two_processes
     for pid in ranks:
         assert listening(pid) == {"0100007F"}  # 127.0.0.1
     process.kill()
     time.sleep(0.5)
-    assert not left_behind(tmp_path)
+    assert not remaining_processes(tmp_path)

@@ -1,6 +1,6 @@
-"""Malformed input of every kind: one line that names file and reason, exit status 2, at once, in little memory.
+"""Tests that malformed input of every kind costs one line that names it, exit status 2, little time and little memory.
 
-Each is a process of its own. The mistakes of a command line are in tests/config/test_command.py; here they count too.
+Each case is a process of its own. The mistakes of tests/mistakes.py are included.
 """
 
 import gzip
@@ -29,7 +29,7 @@ SECONDS, MEGABYTES = 5, 500
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 
-# A small process between pytest and the one that is measured: a child's memory starts as its parent's.
+# A small process between pytest and the measured process, because a child's peak memory starts at its parent's.
 MEASURE = """
 import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
@@ -38,7 +38,7 @@ print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 class Touch:
-    """A pickle that makes a file, where it is executed."""
+    """Makes a file if its pickle is executed."""
 
     def __reduce__(self):
         return (open, ("executed", "w"))
@@ -49,7 +49,7 @@ def idx_header(*sizes: int) -> bytes:
 
 
 def zeros_gz(header: bytes, megabytes: int) -> bytes:
-    """A few kilobytes that unpack to that much."""
+    """Returns a few kilobytes that unpack to so many megabytes."""
     file = io.BytesIO()
     with gzip.open(file, "wb") as packed:
         packed.write(header)
@@ -118,13 +118,13 @@ def replace(old: str, new: str) -> Callable[[Path], object]:
 
 
 def alias_bomb() -> str:
-    """Nine levels of nine aliases: 387 million values."""
+    """Returns nine levels of nine aliases, which stand for 387 million values."""
     levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
     return "\n".join(["l0: &l0 [1]", *levels, "model: *l9"])
 
 
 def plant_interpolation_bomb(config: Path) -> None:
-    """The same, of interpolations."""
+    """Adds nine levels of nine interpolations, which stand for 387 million values."""
     levels = ["bomb:", "  l0: [1]"]
     for n in range(1, 10):
         level = f'"${{bomb.l{n - 1}}}"'
@@ -147,8 +147,8 @@ CONFIGS: dict[str, Callable[[Path], object]] = {
     "numpy.load": replace(NETWORK, "_target_: numpy.load"),
     "torch.hub.load": replace(NETWORK, "_target_: torch.hub.load"),
     "write_text": replace(NETWORK, "_target_: pathlib.Path.write_text"),
-    "subprocess behind ours": replace(NETWORK, "_target_: quadrant_lstm.processes.launch.subprocess.run"),
-    "a function of ours": replace(NETWORK, "_target_: quadrant_lstm.run_folder.write_whole"),
+    "subprocess behind this project": replace(NETWORK, "_target_: quadrant_lstm.processes.launch.subprocess.run"),
+    "a function of this project": replace(NETWORK, "_target_: quadrant_lstm.run_folder.write_atomically"),
     "hydra's": lambda config: config.write_text(
         config.read_text() + "hydra: {callbacks: {a: {_target_: os.system, command: touch executed}}}"
     ),
@@ -165,8 +165,8 @@ CONFIGS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def bomb(file: Path, width: int, height: int) -> None:
-    """A PNG that says it is that large, and holds a row."""
+def write_png_bomb(file: Path, width: int, height: int) -> None:
+    """Writes a PNG whose header states that size but which contains only one row."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -187,67 +187,67 @@ PICTURES: dict[str, Callable[[Path], object]] = {
     "text": lambda file: file.write_text("a seven"),
     "cut": lambda file: file.write_bytes(png()[:45]),
     "a broken chunk": lambda file: file.write_bytes(png().replace(b"IDAT", b"IDXX")),
-    "a bomb": lambda file: bomb(file, 60_000, 60_000),
-    "a smaller bomb": lambda file: bomb(file, 10_000, 9_000),
+    "a bomb": lambda file: write_png_bomb(file, 60_000, 60_000),
+    "a smaller bomb": lambda file: write_png_bomb(file, 10_000, 9_000),
     "a page": lambda file: file.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>"),
     "an array": lambda file: np.save(file.open("wb"), np.zeros(3)),
     "a folder without pictures": lambda file: file.mkdir(),
 }
 
 
-def measured(command: tuple[str, ...], cwd: Path) -> tuple[int, str, float, float]:
-    """Exit status, stderr, seconds and megabytes of a process."""
-    measure = [sys.executable, "-S", "-c", MEASURE, sys.executable, ROOT / command[0], *command[1:]]
+def measure(command: tuple[str, ...], cwd: Path) -> tuple[int, str, float, float]:
+    """Runs a command and returns its exit status, stderr, seconds and peak megabytes."""
+    measuring = [sys.executable, "-S", "-c", MEASURE, sys.executable, ROOT / command[0], *command[1:]]
     start = time.monotonic()
-    done = subprocess.run(measure, cwd=cwd, capture_output=True, text=True)
+    done = subprocess.run(measuring, cwd=cwd, capture_output=True, text=True)
     seconds = time.monotonic() - start
     status, kilobytes = map(int, done.stdout.splitlines()[-1].split())
     return status, done.stderr, seconds, kilobytes / 1024
 
 
 def prepare(finished_run: Path, folder: Path) -> dict[str, tuple[tuple[str, ...], str, Path]]:
-    """Name -> the command, a word that its line must hold, and where it is run."""
+    """Returns by name the command of each case, a part of the line it must print, and its working directory."""
     cases = {}
 
-    def place(kind: str, name: str) -> Path:
-        made = folder / f"{kind}-{len(cases)}"
-        made.mkdir()
-        return made
+    def new_cwd(kind: str) -> Path:
+        cwd = folder / f"{kind}-{len(cases)}"
+        cwd.mkdir()
+        return cwd
 
     for name, break_it in DATA.items():
-        cwd = place("data", name)
+        cwd = new_cwd("data")
         break_it(write_idx_folder(cwd / "tiny"))
         cases[f"data: {name}"] = (("train.py", "data=idx", "data.root=tiny"), name.partition(":")[0], cwd)
     for kind, file, broken in (
         ("checkpoint", "checkpoints/best.ckpt", CHECKPOINTS), ("config", ".hydra/config.yaml", CONFIGS),
     ):  # fmt: skip
         for name, break_it in broken.items():
-            cwd = place(kind, name)
+            cwd = new_cwd(kind)
             shutil.copytree(finished_run, cwd / "run")
             break_it(cwd / "run" / file)
             cases[f"{kind}: {name}"] = (("evaluate.py", "run=run"), "" if kind == "config" else "best.ckpt", cwd)
     for name, break_it in PICTURES.items():
-        cwd = place("picture", name)
+        cwd = new_cwd("picture")
         break_it(cwd / "picture.png")
         cases[f"picture: {name}"] = (("predict.py", f"run={finished_run}", "images=picture.png"), "picture.png", cwd)
     for command, line in (BEFORE_TORCH | AFTER_TORCH).items():
-        cwd = place("command", " ".join(command))
+        cwd = new_cwd("command")
         cases[f"command: {' '.join(command)}"] = (command, line, cwd)
     return cases
 
 
 @pytest.mark.reliability
 @pytest.mark.timeout(1800)
-def test_rubbish_costs_one_line(finished_run, tmp_path, record_figure):
+def test_malformed_input_costs_one_line(finished_run, tmp_path, record_figure):
     cases, longest, largest, wrong = prepare(finished_run, tmp_path), 0.0, 0.0, []
     assert len(cases) >= 60
     for name, (command, word, cwd) in cases.items():
         before = sorted(cwd.rglob("*"))
-        status, errors, seconds, megabytes = measured(command, cwd)
+        status, errors, seconds, megabytes = measure(command, cwd)
         longest, largest = max(longest, seconds), max(largest, megabytes)
         if status != 2 or errors.count("\n") != 1 or word not in errors or seconds > SECONDS or megabytes > MEGABYTES:
             wrong.append(f"{name}: status {status}, {seconds:.1f} s, {megabytes:.0f} MB: {errors}")
         if sorted(cwd.rglob("*")) != before:
-            wrong.append(f"{name}: left something behind")
+            wrong.append(f"{name}: left files")
     record_figure(f"{len(cases)} malformed inputs: {len(wrong)} wrong; at most {longest:.1f} s and {largest:.0f} MB")
     assert not wrong, "\n".join(wrong)

@@ -1,4 +1,4 @@
-"""On a CUDA device: what comes out is what comes out on a CPU, and a step never waits for the device."""
+"""Tests on a CUDA device that results equal those of a CPU and that the host never waits during a step."""
 
 import copy
 
@@ -17,24 +17,24 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 @pytest.mark.parametrize("shared_tiles", [True, False])
-def test_losses_and_gradients_are_those_of_a_cpu(shared_tiles, monkeypatch):
+def test_losses_and_gradients_equal_those_of_a_cpu(shared_tiles, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
     network = question_network(shared_tiles=shared_tiles, dropout=0.0)
     frames, labels = sequences(torch.rand(8, 1, 28, 28)), torch.arange(8)
     losses, gradients = [], []
     for device in ("cpu", DEVICE):
-        there = copy.deepcopy(network).to(device)
-        loss = cross_entropy(there(frames.to(device)), labels.to(device))
+        copied = copy.deepcopy(network).to(device)
+        loss = cross_entropy(copied(frames.to(device)), labels.to(device))
         loss.backward()
         losses.append(loss.detach().cpu())
-        gradients.append({name: weights.grad.cpu() for name, weights in there.named_parameters()})
+        gradients.append({name: weights.grad.cpu() for name, weights in copied.named_parameters()})
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 class NeverWaits(pl.Callback):
-    """From the fourth step to the last but one, torch raises an error where the host waits for the device."""
+    """Makes torch raise an error if the host waits for the device, from the fourth step to the last but one."""
 
     steps = 0
 
@@ -49,7 +49,7 @@ class NeverWaits(pl.Callback):
 
 
 @pytest.mark.parametrize("experiment", ["question", "fast"])
-def test_a_step_waits_for_nothing(experiment, tmp_path, monkeypatch):
+def test_the_host_never_waits_during_a_step(experiment, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     overrides = ["trainer.accelerator=gpu", "trainer.precision=bf16-mixed", "trainer.limit_train_batches=9",
                  "trainer.max_epochs=1", "~trainer.callbacks", "data.augmentation.elastic=1.0",

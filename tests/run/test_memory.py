@@ -16,10 +16,10 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(4 * 100, 50), nn.Tanh(), nn.Dropout(0.5), nn.Linear(50, 3))
 
 
-def test_a_sample_needs_what_its_backward_pass_reads():
-    frames, tanh, mask, dropped = 4 * 4 * 100, 4 * 50, 4 * 50, 4 * 50  # bytes
+def test_a_sample_needs_its_saved_tensors_and_the_largest_gradient():
+    frames, tanh, mask, dropout = 4 * 4 * 100, 4 * 50, 4 * 50, 4 * 50  # bytes
     found = memory.bytes_per_sample(network(), (1, 10, 10), CPU, contextlib.nullcontext)
-    assert found == frames + tanh + mask + dropped + frames  # and the gradient of the largest
+    assert found == frames + tanh + mask + dropout + frames  # the second time as a gradient
 
 
 def test_the_largest_power_of_two_that_fits_is_named(monkeypatch):
@@ -32,12 +32,12 @@ def test_the_largest_power_of_two_that_fits_is_named(monkeypatch):
 
 
 def test_no_random_number_is_drawn():
-    drawn, before = network(), torch.get_rng_state()
-    memory.check_memory(drawn, (1, 10, 10), 1, CPU, contextlib.nullcontext)
+    initialized, before = network(), torch.get_rng_state()
+    memory.check_memory(initialized, (1, 10, 10), 1, CPU, contextlib.nullcontext)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_batch_that_cannot_fit_is_one_line(tmp_path):
+def test_a_batch_that_is_too_large_is_reported_in_one_line(tmp_path):
     done = script("train.py", "model.filters=[9999]", "data.batch_size=100000", "trainer.accelerator=cpu", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("data.batch_size: a training step of 55,000 images needs about ")
@@ -45,19 +45,19 @@ def test_a_batch_that_cannot_fit_is_one_line(tmp_path):
     assert not (run_folder(tmp_path) / "checkpoints").exists()
 
 
-def write(folder, **files):
+def write_files(folder, **files):
     for name, text in files.items():
         file = folder / name.replace("__", "/").replace("_max", ".max").replace("_current", ".current")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
 
-def test_a_container_has_what_its_limit_leaves(tmp_path):
+def test_the_limit_of_a_container_counts(tmp_path):
     assert memory.available_to_cpu(tmp_path) is None
-    write(tmp_path, proc__meminfo="MemTotal: 9 kB\nMemAvailable:    8 kB\n", proc__self__cgroup="0::/job/step\n")
+    write_files(tmp_path, proc__meminfo="MemTotal: 9 kB\nMemAvailable:    8 kB\n", proc__self__cgroup="0::/job/step\n")
     assert memory.available_to_cpu(tmp_path) == 8 * 1024
     job = "sys__fs__cgroup__job"
-    write(
+    write_files(
         tmp_path,
         **{f"{job}__step__memory_max": "max\n", f"{job}__memory_max": "5000\n", f"{job}__memory_current": "1000\n"},
     )

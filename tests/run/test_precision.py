@@ -2,24 +2,24 @@ from pathlib import Path
 
 import pytest
 
-from quadrant_lstm.run.precision import resolve
+from quadrant_lstm.run.precision import resolve_precision
 
-CPU = Path("/proc/cpuinfo")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "64-true"])
-def test_what_is_not_auto_stays(precision):
-    assert resolve(precision, "cpu") == precision
+def test_other_precisions_are_kept(precision):
+    assert resolve_precision(precision, "cpu") == precision
 
 
-def test_auto_is_32_true_where_nothing_was_measured(caplog):
+def test_auto_is_32_true_on_a_gpu(caplog):
     with caplog.at_level("INFO"):
-        assert resolve("auto", "gpu") == "32-true"
+        assert resolve_precision("auto", "gpu") == "32-true"
     assert "trainer.precision: auto is 32-true here" in caplog.text
 
 
-def test_auto_is_bf16_on_a_cpu_that_multiplies_it():
-    if not CPU.exists():
+def test_auto_is_bf16_on_a_cpu_that_multiplies_bf16():
+    if not CPU_INFO.exists():
         pytest.skip("no /proc/cpuinfo to compare with")
-    multiplies = any(name in CPU.read_text() for name in ("amx_bf16", "avx512_bf16"))
-    assert resolve("auto", "cpu") == ("bf16-mixed" if multiplies else "32-true")
+    has_bf16 = any(name in CPU_INFO.read_text() for name in ("amx_bf16", "avx512_bf16"))
+    assert resolve_precision("auto", "cpu") == ("bf16-mixed" if has_bf16 else "32-true")

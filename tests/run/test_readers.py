@@ -1,4 +1,4 @@
-"""evaluate.py, predict.py, export.py and load_run, on a finished run."""
+"""Tests evaluate.py, predict.py, export.py and load_run on a finished run."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def logits(run, images):
         return network(sequences(torch.from_numpy(images), cfg.data.orderings).float() / 255)
 
 
-def test_evaluate_repeats_the_test_to_the_last_digit(finished_run):
+def test_evaluate_reproduces_the_results_exactly(finished_run):
     done = script("evaluate.py", "run=latest", cwd=finished_run.parents[2])
     assert done.returncode == 0, done.stderr
     results = json.loads((finished_run / "results.json").read_text())
@@ -35,37 +35,37 @@ def test_evaluate_repeats_the_test_to_the_last_digit(finished_run):
         assert f"{name:20}  {results[name]}\n" in done.stdout
 
 
-def test_load_run_gives_the_network_that_was_tested(finished_run, tiny):
+def test_load_run_returns_the_network_that_was_tested(finished_run, tiny):
     predicted = logits(finished_run, tiny.test_images).argmax(1).numpy()
     results = json.loads((finished_run / "results.json").read_text())
     assert (predicted == tiny.test_labels).mean() == results["test/accuracy"]
 
 
-def test_predict_says_what_the_network_says(finished_run, tiny, tmp_path):
+def test_predict_writes_the_probabilities_of_the_network(finished_run, tiny, tmp_path):
     for index in range(5):
         Image.fromarray(tiny.test_images[index, 0]).save(tmp_path / f"{index}.png")
     done = script(
-        "predict.py", f"run={finished_run}", f"images={tmp_path}", "invert=false", "output=said.csv", cwd=tmp_path
+        "predict.py", f"run={finished_run}", f"images={tmp_path}", "invert=false", "output=table.csv", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    with (tmp_path / "said.csv").open(newline="") as file:
-        said = list(csv.DictReader(file))
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     probabilities = logits(finished_run, tiny.test_images[:5]).softmax(1).numpy()
-    assert np.allclose([[float(row[str(label)]) for label in range(3)] for row in said], probabilities, atol=1e-6)
-    assert [int(row["prediction"]) for row in said] == probabilities.argmax(1).tolist()
+    assert np.allclose([[float(row[str(label)]) for label in range(3)] for row in rows], probabilities, atol=1e-6)
+    assert [int(row["prediction"]) for row in rows] == probabilities.argmax(1).tolist()
     assert done.stdout.count(".png") == 5
 
 
-def test_an_onnx_file_gives_the_networks_probabilities(finished_run, tiny, tmp_path):
+def test_an_onnx_file_returns_the_probabilities_of_the_network(finished_run, tiny, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     run = shutil.copytree(finished_run, tmp_path / "run")
     file = export(run, "onnx")
-    images = tiny.test_images[:33].astype(np.float32) / 255  # not the batch size it was exported with
-    (found,) = onnxruntime.InferenceSession(str(file)).run(None, {"images": images})
-    assert np.allclose(found, logits(finished_run, tiny.test_images[:33]).softmax(1).numpy(), atol=1e-5)
+    images = tiny.test_images[:33].astype(np.float32) / 255  # another batch size than in the export
+    (probabilities,) = onnxruntime.InferenceSession(str(file)).run(None, {"images": images})
+    assert np.allclose(probabilities, logits(finished_run, tiny.test_images[:33]).softmax(1).numpy(), atol=1e-5)
 
 
-def test_a_safetensors_file_holds_the_best_weights(finished_run, tmp_path):
+def test_a_safetensors_file_contains_the_best_weights(finished_run, tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     run = shutil.copytree(finished_run, tmp_path / "run")
     weights = safetensors.load_file(export(run, "safetensors"))
@@ -87,18 +87,15 @@ def change_network(run):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (
-            lambda run: (run / "checkpoints/best.ckpt").unlink(),
-            "best.ckpt: is missing: no epoch of this run has finished",
-        ),
+        (lambda run: (run / "checkpoints/best.ckpt").unlink(), "best.ckpt: is missing: no epoch of this run has"),
         (damage_checkpoint, "best.ckpt: cannot be read .* it is damaged"),
         (change_network, "best.ckpt: does not fit .*config.yaml"),
         (lambda run: (run / ".hydra/config.yaml").write_text("]"), "config.yaml: cannot be read"),
         (lambda run: (run / ".hydra/config.yaml").write_text("a: 1"), "config.yaml: is not the config of a run"),
-        (lambda run: (run / ".hydra/config.yaml").unlink(), "is no run folder"),
+        (lambda run: (run / ".hydra/config.yaml").unlink(), "is not a run folder"),
     ],
 )
-def test_a_broken_run_folder_is_refused_in_one_line(break_it, message, finished_run, tmp_path):
+def test_a_broken_run_folder_is_reported_in_one_line(break_it, message, finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     break_it(run)
     with pytest.raises(UserError, match=message) as error:

@@ -1,6 +1,5 @@
-"""train.py as a process, on a data set small enough for a second an epoch."""
+"""Tests train.py as a process, on a data set small enough for epochs of less than a second."""
 
-import csv
 import json
 import re
 import shutil
@@ -12,7 +11,8 @@ import pytest
 import torch
 
 from quadrant_lstm.data.sources import load_images
-from tests.folders import TINY, run_folder, write_idx_folder
+from quadrant_lstm.run_folder import read_rows
+from tests.folders import TINY, run_folder, sweep_folder, write_idx_folder
 from tests.scripts import ROOT, Script, script
 
 RESULTS = (
@@ -21,43 +21,38 @@ RESULTS = (
 )  # fmt: skip
 
 
+def train_tiny(cwd, *options):
+    done = script("train.py", "data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *TINY, *options, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+
+
 def rows(run):
-    with (run / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_rows(run / "metrics.csv")
 
 
 def checkpoint(run, name="last"):
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
-def test_a_run_folder_holds_what_the_contract_says(smoke_run):
+def test_a_run_folder_contains_the_documented_files(smoke_run):
     files = {str(file.relative_to(smoke_run)) for file in smoke_run.rglob("*") if file.is_file()}
     events = {name for name in files if name.startswith("events.out.tfevents")}
     assert events
     (projector,) = {name.partition("/")[0] for name in files if name.endswith("last_state/tensors.tsv")}
     assert files - events == {
         *(f"{projector}/last_state/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")),
-        ".lock",
-        "projector_config.pbtxt",
-        ".hydra/config.yaml",
-        ".hydra/hydra.yaml",
-        ".hydra/overrides.yaml",
-        "checkpoints/best.ckpt",
-        "checkpoints/last.ckpt",
-        "metrics.csv",
-        "provenance.json",
-        "report.html",
-        "results.json",
-        "train.log",
+        *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
+        *(".lock", "projector_config.pbtxt", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"),
+        *("provenance.json", "report.html", "results.json", "train.log"),
     }
     assert re.fullmatch(r"outputs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", "/".join(smoke_run.parts[-3:]))
 
 
-def test_the_results_are_those_of_the_run(finished_run):
+def test_the_results_agree_with_metrics_and_checkpoint(finished_run):
     results = json.loads((finished_run / "results.json").read_text())
     assert set(results) == set(RESULTS)
     epochs = rows(finished_run)
-    best = max(reversed(epochs), key=lambda row: float(row["val/accuracy"]))  # the last of the best
+    best = max(reversed(epochs), key=lambda row: float(row["val/accuracy"]))  # ties go to the later epoch
     assert results["epochs"] == 3
     assert results["best_epoch"] == int(best["epoch"])
     assert results["val/accuracy"] == float(best["val/accuracy"])
@@ -71,14 +66,14 @@ def test_the_default_network_has_the_parameters_of_the_question(smoke_run):
     assert json.loads((smoke_run / "results.json").read_text())["parameters"] == 93718
 
 
-def test_metrics_hold_a_row_an_epoch(finished_run):
+def test_metrics_contain_one_row_per_epoch(finished_run):
     epochs = rows(finished_run)
     assert [row["epoch"] for row in epochs] == ["1", "2", "3"]
     assert all(float(value) > 0 for row in epochs for value in row.values())
     assert float(epochs[2]["train/loss"]) < float(epochs[0]["train/loss"])
 
 
-def test_provenance_says_where_a_run_came_from(smoke_run):
+def test_provenance_contains_command_data_versions_and_commit(smoke_run):
     found = json.loads((smoke_run / "provenance.json").read_text())
     assert found["command"].endswith("train.py trainer=smoke")
     assert found["data"]["sha256"] == load_images("mnist", None).sha256()
@@ -89,7 +84,7 @@ def test_provenance_says_where_a_run_came_from(smoke_run):
         assert found["git"]["commit"] == head.stdout.strip()
 
 
-def test_the_screen_and_the_log_show_shapes_epochs_and_the_end(finished_run):
+def test_screen_and_log_show_shapes_epochs_and_results(finished_run):
     log = (finished_run / "train.log").read_text()
     screen = (finished_run.parents[2] / "stdout").read_text()
     for text in (log, screen):
@@ -100,14 +95,12 @@ def test_the_screen_and_the_log_show_shapes_epochs_and_the_end(finished_run):
         assert "tensorboard --logdir outputs" in text
 
 
-def test_a_run_that_goes_on_elsewhere_is_the_uninterrupted_one_to_the_bit(finished_run, tmp_path):
-    data = finished_run.parents[2] / "tiny"
-    first = script("train.py", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1", cwd=tmp_path)
-    assert first.returncode == 0, first.stderr
+def test_a_moved_and_resumed_run_equals_an_uninterrupted_run_exactly(finished_run, tmp_path):
+    train_tiny(tmp_path, "trainer.max_epochs=1")
     run = run_folder(tmp_path).rename(tmp_path / "moved")
     again = script("train.py", "run=moved", "trainer.max_epochs=3", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "going on with moved after its last finished epoch, with trainer.max_epochs=3" in again.stdout
+    assert "resuming moved after its last finished epoch, with trainer.max_epochs=3" in again.stdout
     assert not list(tmp_path.glob("outputs/*/*"))
     one, two = checkpoint(finished_run), checkpoint(run)
     assert one["epoch"] == two["epoch"] == 2
@@ -120,7 +113,7 @@ def test_a_run_that_goes_on_elsewhere_is_the_uninterrupted_one_to_the_bit(finish
     assert results[0]["test/loss"] == results[1]["test/loss"]
 
 
-def test_a_run_cut_off_between_its_last_epoch_and_its_test_is_tested(finished_run, tmp_path):
+def test_a_run_interrupted_before_its_test_is_tested_when_resumed(finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     (run / "results.json").unlink()
     done = script("train.py", "run=run", cwd=tmp_path)
@@ -131,17 +124,15 @@ def test_a_run_cut_off_between_its_last_epoch_and_its_test_is_tested(finished_ru
     assert (run / "metrics.csv").read_bytes() == (finished_run / "metrics.csv").read_bytes()
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_gives_others(finished_run, tmp_path):
-    data = finished_run.parents[2] / "tiny"
-    done = script("train.py", "-m", "data=idx", f"data.root={data}", *TINY, "seed=1,2", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (sweep,) = (tmp_path / "outputs/sweeps").glob("*/*")
+def test_only_the_same_seed_gives_the_same_weights(finished_run, tmp_path):
+    train_tiny(tmp_path, "-m", "seed=1,2")
+    sweep = sweep_folder(tmp_path)
     heads = [checkpoint(run)["state_dict"]["network.head.weight"] for run in (finished_run, sweep / "0", sweep / "1")]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 
 
-def test_ctrl_c_keeps_the_last_finished_epoch_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_keeps_the_last_finished_epoch_and_prints_how_to_resume(tmp_path):
     data = write_idx_folder(tmp_path / "tiny")
     process = Script("train.py", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=10000", cwd=tmp_path)
     deadline = time.monotonic() + 60
@@ -150,7 +141,7 @@ def test_ctrl_c_keeps_the_last_finished_epoch_and_says_how_to_go_on(tmp_path):
     process.send(signal.SIGINT)
     assert process.wait(30).returncode == 130, process.stderr
     run = run_folder(tmp_path)
-    assert f"interrupted; go on with: python train.py run={run.relative_to(tmp_path)}" in process.stdout
+    assert f"interrupted; resume with: python train.py run={run.relative_to(tmp_path)}" in process.stdout
     assert "Traceback" not in process.stderr
     assert not (run / "results.json").exists()
     done = checkpoint(run)["epoch"] + 1
@@ -159,59 +150,51 @@ def test_ctrl_c_keeps_the_last_finished_epoch_and_says_how_to_go_on(tmp_path):
     assert [int(row["epoch"]) for row in rows(run)] == list(range(1, done + 2))
 
 
-def test_a_finished_run_does_not_go_on_by_mistake(finished_run):
+def test_a_finished_run_is_not_resumed(finished_run):
     done = script("train.py", f"run={finished_run}", cwd=finished_run.parents[2])
     assert done.returncode == 2
     assert "has finished its 3 epochs; to train longer, add a higher trainer.max_epochs." in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_of_epochs_that_are_as_good_the_last_is_the_best(tmp_path):
-    data = write_idx_folder(tmp_path / "tiny")
-    options = ("data=idx", f"data.root={data}", *TINY, "optimizer.lr=1e-12")  # nothing changes
-    done = script("train.py", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_ties_go_to_the_later_epoch(tmp_path):
+    train_tiny(tmp_path, "optimizer.lr=1e-12")  # the metrics stay constant
     assert json.loads((run_folder(tmp_path) / "results.json").read_text())["best_epoch"] == 3
 
 
-def test_a_schedule_is_not_stretched(tmp_path):
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}", *TINY)
-    assert script("train.py", *data, "schedule=onecycle", cwd=tmp_path).returncode == 0
+def test_the_schedule_of_a_resumed_run_is_not_stretched(tmp_path):
+    train_tiny(tmp_path, "schedule=onecycle")
     assert float(rows(run_folder(tmp_path))[-1]["train/learning_rate"]) < 1e-5
     longer = script("train.py", "run=latest", "trainer.max_epochs=4", cwd=tmp_path)
     assert longer.returncode == 2
     assert longer.stderr.startswith("trainer.max_epochs: 40 steps, but this run's schedule was made for 30 and cannot")
 
 
-def test_a_folder_that_holds_a_run_is_not_written_to(finished_run):
+def test_a_new_run_does_not_overwrite_another(finished_run):
     before = {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")}
     done = script("train.py", "trainer=smoke", f"hydra.run.dir={finished_run}", cwd=finished_run.parents[2])
     assert done.returncode == 2
-    assert "holds a run; go on with it by run=" in done.stderr
+    assert "contains a run; resume it with run=" in done.stderr
     assert {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")} == before
 
 
 @pytest.mark.parametrize("words", [("model=cnn_lstm",), ("model.lstm_units=7",), ("-m",)])
-def test_a_run_goes_on_with_its_own_config(finished_run, words):
+def test_a_run_cannot_be_resumed_with_another_network(finished_run, words):
     done = script("train.py", f"run={finished_run}", *words, cwd=finished_run.parents[2])
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
 
 
 def test_each_precision_of_the_trainer_trains(tmp_path):
-    data = write_idx_folder(tmp_path / "tiny")
-    done = script(
-        "train.py", "-m", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1",
-        "trainer.precision=bf16-mixed,bf16-true,64-true,auto", cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (sweep,) = (tmp_path / "outputs/sweeps").glob("*/*")
-    types = [checkpoint(sweep / str(job))["state_dict"]["network.head.weight"].dtype for job in range(4)]
+    train_tiny(tmp_path, "-m", "trainer.max_epochs=1", "trainer.precision=bf16-mixed,bf16-true,64-true,auto")
+    types = [
+        checkpoint(sweep_folder(tmp_path) / str(job))["state_dict"]["network.head.weight"].dtype for job in range(4)
+    ]
     assert types == [torch.float32, torch.bfloat16, torch.float64, torch.float32]
 
 
-@pytest.mark.parametrize("name", ["question", "quick", "fast", "best"])  # the others sweep
-def test_an_experiment_goes_its_whole_way(name, tmp_path):
+@pytest.mark.parametrize("name", ["question", "quick", "fast", "best"])
+def test_each_experiment_without_a_sweep_runs(name, tmp_path):
     data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny', train=100, size=28)}")
     options = ("data.validation_images=20", "trainer.max_epochs=1")
     done = script("train.py", f"experiment={name}", *data, *options, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Searches by train.py -m hydra/sweeper=optuna, as processes."""
+"""Runs searches (train.py -m hydra/sweeper=optuna) as processes."""
 
 import time
 from pathlib import Path
@@ -11,14 +11,14 @@ from optuna.trial import TrialState
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.search import distribution, storage
-from tests.folders import TINY, left_behind, sweep_folder, write_idx_folder
+from tests.folders import TINY, remaining_processes, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
 
 SEARCH = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/sweeper=optuna",
           "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.lstm_units=2,4")  # fmt: skip
 
 
-def study_of(sweep: Path) -> optuna.Study:
+def load_study(sweep: Path) -> optuna.Study:
     return optuna.load_study(study_name="sweep", storage=storage(sweep))
 
 
@@ -34,7 +34,7 @@ def study_of(sweep: Path) -> optuna.Study:
         ("optimizer=choice(adam,sgd)", CategoricalDistribution(["adam", "sgd"])),
     ],
 )
-def test_a_range_is_what_hydra_says(text, expected):
+def test_a_hydra_range_becomes_an_optuna_distribution(text, expected):
     (override,) = OverridesParser.create().parse_overrides([text])
     assert distribution(override) == expected
 
@@ -47,34 +47,35 @@ def test_an_empty_range_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("at", "of"), [(2, 5), pytest.param(7, 20, marks=[pytest.mark.reliability, pytest.mark.timeout(600)])]
+    ("killed_at", "num_trials"),
+    [(2, 5), pytest.param(7, 20, marks=[pytest.mark.reliability, pytest.mark.timeout(600)])],
 )
-def test_a_search_that_is_killed_ends_as_one_that_is_not(at, of, tmp_path):
-    """As many trials in the end, the same ones, no folder twice."""
-    search = (*SEARCH, f"hydra.sweeper.n_trials={of}", "hydra.sweeper.pruner.n_startup_trials=1")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
+def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_at, num_trials, tmp_path):
+    """At the end it has as many trials, with the same values, and one folder for each."""
+    search = (*SEARCH, f"hydra.sweeper.n_trials={num_trials}", "hydra.sweeper.pruner.n_startup_trials=1")
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    for folder in (uninterrupted, killed):
         write_idx_folder(folder / "tiny")
-    done = script("train.py", *search, cwd=whole)
-    assert done.returncode == 0, done.stderr
+    result = script("train.py", *search, cwd=uninterrupted)
+    assert result.returncode == 0, result.stderr
 
     process = Script("train.py", *search, cwd=killed)
-    while process.returncode is None and not list(killed.glob(f"outputs/sweeps/*/*/{at}/metrics.csv")):
+    while process.returncode is None and not list(killed.glob(f"outputs/sweeps/*/*/{killed_at}/metrics.csv")):
         time.sleep(0.02)
     process.kill()
     sweep = sweep_folder(killed)
-    trials = study_of(sweep).trials
-    assert len(trials) == at + 1
-    assert trials[at].state == TrialState.RUNNING
-    before = {file: file.stat().st_mtime_ns for n in range(at) for file in (sweep / str(n)).rglob("*")}
+    trials = load_study(sweep).trials
+    assert len(trials) == killed_at + 1
+    assert trials[killed_at].state == TrialState.RUNNING
+    before = {file: file.stat().st_mtime_ns for n in range(killed_at) for file in (sweep / str(n)).rglob("*")}
 
     again = script("train.py", "sweep=latest", cwd=killed)
     assert again.returncode == 0, again.stderr
-    assert f"job {at}  optimizer.lr=" in again.stdout
-    assert f"job {at - 1}  " not in again.stdout
+    assert f"job {killed_at}  optimizer.lr=" in again.stdout
+    assert f"job {killed_at - 1}  " not in again.stdout
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
-    assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.is_dir()) == list(range(of))
-    expected, found = study_of(sweep_folder(whole)).trials, study_of(sweep).trials
+    assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.is_dir()) == list(range(num_trials))
+    expected, found = load_study(sweep_folder(uninterrupted)).trials, load_study(sweep).trials
     assert [trial.params for trial in found] == [trial.params for trial in expected]
     assert [trial.state for trial in found] == [trial.state for trial in expected]
     assert [trial.value for trial in found] == [trial.value for trial in expected]
@@ -83,23 +84,25 @@ def test_a_search_that_is_killed_ends_as_one_that_is_not(at, of, tmp_path):
     assert (sweep / str(pruned.number) / "metrics.csv").read_text().count("\n") - 1 == max(pruned.intermediate_values)
     assert (sweep / "sweep.html").read_text().count("<svg") == 3
 
-    more = script("train.py", "sweep=latest", f"hydra.sweeper.n_trials={of + 1}", cwd=killed)
+    more = script("train.py", "sweep=latest", f"hydra.sweeper.n_trials={num_trials + 1}", cwd=killed)
     assert more.returncode == 0, more.stderr
-    assert len(study_of(sweep).trials) == of + 1
-    assert f"({of + 1} of {of + 1} jobs done)" in script("train.py", "sweep=latest", cwd=killed).stdout
+    assert len(load_study(sweep).trials) == num_trials + 1
+    assert (
+        f"({num_trials + 1} of {num_trials + 1} jobs finished)" in script("train.py", "sweep=latest", cwd=killed).stdout
+    )
     search = [argument for argument in search if not argument.startswith("model.lstm_units")]
     other = script("train.py", *search, "model.lstm_units=2,8", f"hydra.sweep.dir={sweep}", cwd=killed)
     assert other.returncode == 2
     assert "study.db searches optimizer.lr, model.lstm_units in other ranges" in other.stderr
 
 
-def test_a_trial_that_fails_is_told_as_failed_and_the_search_goes_on(tmp_path):
+def test_a_failed_trial_is_recorded_and_the_search_continues(tmp_path):
     """A learning rate of 1e30 makes the loss infinite."""
     write_idx_folder(tmp_path / "tiny")
     few = ("hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.n_startup_trials=1", "optimizer=sgd")
     done = script("train.py", *SEARCH[:-2], *few, "optimizer.lr=0.1,1e30", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    trials = study_of(sweep_folder(tmp_path)).trials
+    trials = load_study(sweep_folder(tmp_path)).trials
     assert {trial.params["optimizer.lr"]: trial.state for trial in trials} == {
         "0.1": TrialState.COMPLETE,
         "1e+30": TrialState.FAIL,
@@ -108,21 +111,21 @@ def test_a_trial_that_fails_is_told_as_failed_and_the_search_goes_on(tmp_path):
     assert "(optimizer.lr=1e+30): train: the loss is nan in epoch 1, at step 2" in done.stdout
 
 
-def test_a_search_on_two_processes_has_a_folder_a_trial_and_prunes_in_both(tmp_path):
+def test_a_search_on_two_processes_has_one_folder_per_trial_and_prunes_in_both(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=400)
     two = ("trainer.accelerator=cpu", "trainer.devices=2", "hydra.sweeper.n_trials=3",
            "hydra.sweeper.pruner.n_startup_trials=1", "hydra.sweeper.pruner.n_warmup_steps=1")  # fmt: skip
     done = script("train.py", *SEARCH, *two, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     sweep = sweep_folder(tmp_path)
-    trials = study_of(sweep).trials
+    trials = load_study(sweep).trials
     assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.is_dir()) == list(range(3))
     assert TrialState.PRUNED in {trial.state for trial in trials}
     for trial in trials:
         config = (sweep / str(trial.number) / ".hydra/config.yaml").read_text()
         assert f"lr: {trial.params['optimizer.lr']}" in config
         assert "devices: 2" in config
-    assert not left_behind(tmp_path)
+    assert not remaining_processes(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_a_search_on_two_processes_has_a_folder_a_trial_and_prunes_in_both(tmp_p
      (("model.lstm_unit=interval(1,2)",), "model.lstm_unit: there is no such key; did you mean model.lstm_units?"),
      (("hydra.launcher.n_jobs=0",), "hydra.launcher.n_jobs: 0 is not a whole number of at least 1")],
 )  # fmt: skip
-def test_a_mistake_in_a_search_leaves_nothing_behind(words, line, tmp_path):
+def test_an_invalid_search_leaves_no_files(words, line, tmp_path):
     done = script("train.py", "-m", "hydra/sweeper=optuna", "seed=1,2", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(line), done.stderr
@@ -141,13 +144,13 @@ def test_a_mistake_in_a_search_leaves_nothing_behind(words, line, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_search_of_nothing_is_refused(tmp_path):
+def test_a_search_without_a_range_is_refused(tmp_path):
     done = script("train.py", "-m", "hydra/sweeper=optuna", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("hydra.sweeper.params: is empty, there is nothing to search; add e.g. ")
+    assert done.stderr.startswith("hydra.sweeper.params: no key has a range to search; add e.g. ")
 
 
-def test_the_search_that_comes_with_it_can_be(tmp_path):
+def test_the_search_experiment_is_valid(tmp_path):
     words = ("experiment=search", "hydra.sweeper.n_trials=3", "trainer=smoke", "model.dropout=0.1")
     done = script("train.py", "-m", *words, "plan=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Sweeps on a real SLURM: `.ci/slurm start FOLDER` starts one of one node."""
+"""Runs sweeps on a real SLURM cluster: `.ci/slurm start FOLDER` starts one with one node."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ SWEEP = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/launcher=submitit_slu
 
 @pytest.fixture(autouse=True)
 def _cluster(tmp_path, tmp_path_factory):
-    """For one test at a time: each ends with an empty queue."""
+    """Runs one test at a time, and empties the queue after each."""
     if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
         pytest.skip("no SLURM answers; .ci/slurm start FOLDER starts one")
     write_idx_folder(tmp_path / "tiny")
@@ -33,7 +33,7 @@ def _cluster(tmp_path, tmp_path_factory):
 
 
 def long_sweep(folder: Path, *swept: str) -> tuple[Script, Path]:
-    """A sweep whose first job has finished an epoch and has hundreds before it."""
+    """Starts a sweep and returns when its first job has finished the first of 300 epochs."""
     write_idx_folder(folder / "tiny", train=2000)
     process = Script("train.py", *SWEEP, "trainer.max_epochs=300", *swept, cwd=folder)
     while process.returncode is None and not list(folder.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
@@ -51,13 +51,11 @@ def slurm_id(run: Path) -> str:
     return json.loads((run.parent / ".submitit/jobs.json").read_text())[run.name]
 
 
-def test_a_sweep_is_an_array_and_a_job_that_fails_fails_alone(tmp_path):
+def test_a_sweep_is_one_array_and_a_failed_job_ends_no_other(tmp_path):
     done = script("train.py", *SWEEP, "model.kernel_size=3,9", "seed=1,2", cwd=tmp_path)
     sweep = sweep_folder(tmp_path)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(
-        "sweep: 2 of 4 jobs failed: 2 (model.kernel_size=9 seed=1): model.kernel_size: 9 does"
-    )
+    assert done.stderr.startswith("sweep: 2 of 4 jobs failed: 2 (model.kernel_size=9 seed=1): model.kernel_size: 9")
     ids = json.loads((sweep / ".submitit/jobs.json").read_text())
     assert len({one.partition("_")[0] for one in ids.values()}) == 1  # one array
     assert [(sweep / str(number) / "results.json").exists() for number in range(4)] == [True, True, False, False]
@@ -65,49 +63,49 @@ def test_a_sweep_is_an_array_and_a_job_that_fails_fails_alone(tmp_path):
 
     before = {file: file.stat().st_mtime_ns for file in (sweep / "0").rglob("*")}
     again = script("train.py", "sweep=latest", cwd=tmp_path)
-    assert again.stdout.count("was done before") == 2
-    assert "in the queue   2 jobs" in again.stdout
+    assert again.stdout.count("finished before") == 2
+    assert "submitted      2 jobs" in again.stdout
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
 
 
-@pytest.mark.parametrize("how", ["pre-empted", "signalled"])
-def test_a_job_that_is_requeued_goes_on_in_its_folder(how, tmp_path):
+@pytest.mark.parametrize("how", ["preempted", "signalled"])
+def test_a_requeued_job_resumes_in_its_folder(how, tmp_path):
     process, run = long_sweep(tmp_path, "seed=1")
-    if how == "pre-empted":
+    if how == "preempted":
         urgent = ["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"]
         subprocess.run(urgent, check=True, capture_output=True)
-    else:  # as at the end of its time
+    else:  # as at the time limit
         subprocess.run(["scancel", "--signal=USR2", slurm_id(run)], check=True)
     log, deadline = run / "train.log", time.monotonic() + 150
-    while "going on with" not in log.read_text() and time.monotonic() < deadline:
+    while "resuming" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert "going on with" in log.read_text()
+    assert "resuming" in log.read_text()
     epoch = int(rows(run)[-1]["epoch"])
     while int(rows(run)[-1]["epoch"]) < epoch + 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert [int(row["epoch"]) for row in rows(run)] == list(range(1, len(rows(run)) + 1))
     assert len(list(run.parent.glob("[0-9]*"))) == 1
-    assert process.returncode is None  # which waits for it
+    assert process.returncode is None  # it waits for the requeued job
     subprocess.run(["scancel", slurm_id(run)], check=True)
     assert process.wait().returncode == 2
     assert process.stderr.startswith("sweep: 1 of 1 jobs failed: 0: ")
 
 
-def test_jobs_in_the_queue_are_followed_and_not_handed_in_twice(tmp_path):
+def test_submitted_jobs_are_followed_and_not_submitted_again(tmp_path):
     process, run = long_sweep(tmp_path, "seed=1,2")
     process.send(signal.SIGINT)
     assert process.wait(30).returncode == 130
     first = slurm_id(run).partition("_")[0]
-    assert f"its jobs go on in SLURM: scancel {first} ends them" in process.stdout
+    assert f"the jobs continue in SLURM: scancel {first} cancels them" in process.stdout
     before = json.loads((run.parent / ".submitit/jobs.json").read_text())
     again = Script("train.py", "sweep=latest", cwd=tmp_path)
     line = next(line for line in again.lines() if line.startswith("job 0"))
-    assert "goes on after epoch" in line
-    assert "in the queue" not in again.stdout
+    assert "resumes after epoch" in line
+    assert "submitted" not in again.stdout
     assert json.loads((run.parent / ".submitit/jobs.json").read_text()) == before
     second = script("train.py", "sweep=latest", cwd=tmp_path)
     assert second.returncode == 2
-    assert second.stderr.strip().endswith("another process is at work in it; wait for it, or end it.")
+    assert second.stderr.strip().endswith("another process works in it; wait for that process or stop it.")
     subprocess.run(["scancel", first], check=True)
     assert again.wait().stderr.startswith("sweep: 2 of 2 jobs failed: 0 (seed=1): ")
 
@@ -125,7 +123,7 @@ def test_two_tasks_train_one_network(tmp_path):
     assert (run / "train.log").read_text().count("epoch 3/3") == 1
 
 
-def test_a_search_asks_for_as_many_as_may_run(tmp_path):
+def test_a_search_submits_as_many_trials_as_may_run(tmp_path):
     search = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "hydra.launcher.array_parallelism=2")
     done = script("train.py", *SWEEP, *search, "optimizer.lr=tag(log,interval(1e-3,1e-1))", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -135,12 +133,10 @@ def test_a_search_asks_for_as_many_as_may_run(tmp_path):
     assert sorted(folder.name for folder in sweep.glob("[0-9]*")) == list("0123")
 
 
-def test_what_slurm_refuses_is_one_line(tmp_path):
+def test_jobs_that_slurm_refuses_are_one_line(tmp_path):
     done = script("train.py", *SWEEP, "seed=1,2", "hydra.launcher.partition=nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("hydra.launcher: sbatch refuses the jobs (")
     assert done.stderr.count("\n") == 1
     done = script("train.py", *SWEEP, "seed=1,2", "trainer.devices=auto", cwd=tmp_path)
-    assert done.stderr.startswith(
-        "hydra.launcher.tasks_per_node: 'auto' is not a number; SLURM needs one before the job"
-    )
+    assert done.stderr.startswith("hydra.launcher.tasks_per_node: 'auto' is not a number; SLURM needs one before")

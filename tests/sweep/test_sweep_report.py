@@ -3,15 +3,15 @@ import json
 
 import pytest
 
-from quadrant_lstm.sweep.groups import Mean, grouped
-from quadrant_lstm.sweep.jobs import jobs, readable
+from quadrant_lstm.sweep.groups import Mean, ranked_groups
+from quadrant_lstm.sweep.jobs import make_jobs, readable
 from quadrant_lstm.sweep.plots import as_svg, draw_curves, draw_effects
-from quadrant_lstm.sweep.report import table
+from quadrant_lstm.sweep.report import csv_table
 
 RESULTS = {"test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4, "samples_per_second": 5.0}
 
 
-def test_an_interval_is_students():
+def test_an_interval_follows_students_t():
     five = Mean((0.1, 0.2, 0.3, 0.4, 0.5))
     half = 2.776 * (0.025 / 5) ** 0.5  # 0.025 is the variance
     assert five.interval == pytest.approx((0.3 - half, 0.3 + half))
@@ -31,7 +31,8 @@ def test_an_interval_stays_between_0_and_100_percent():
 
 @pytest.fixture
 def four_jobs(tmp_path):
-    found = jobs(tmp_path, [[f"a={a}", "b=same", f"seed={seed}"] for a in (1, 2) for seed in (1, 2)])
+    overrides = [[f"a={a}", "b=same", f"seed={seed}"] for a in (1, 2) for seed in (1, 2)]
+    found = make_jobs(tmp_path, overrides, range(4))
     for job, accuracy in zip(found, (0.5, 0.7, 0.8, None), strict=True):
         job.folder.mkdir()
         if accuracy:
@@ -41,34 +42,34 @@ def four_jobs(tmp_path):
     return found
 
 
-def test_only_what_differs_is_swept(four_jobs):
+def test_swept_values_are_those_that_differ(four_jobs):
     assert [job.swept for job in four_jobs] == [{"a": str(a), "seed": str(seed)} for a in (1, 2) for seed in (1, 2)]
 
 
 def test_groups_are_ranked_by_their_mean_over_seeds(four_jobs):
-    groups = grouped(four_jobs)
+    groups = ranked_groups(four_jobs)
     assert [group.swept for group in groups] == [{"a": "2"}, {"a": "1"}]
-    assert [group.over_runs("val/accuracy").mean for group in groups] == pytest.approx([0.8, 0.6])
+    assert [group.mean("val/accuracy").mean for group in groups] == pytest.approx([0.8, 0.6])
 
 
-def written(orderings):
+def as_override(orderings):
     return str([list(ordering) for ordering in orderings]).replace(" ", "")
 
 
-def test_values_are_written_as_people_read_them():
+def test_long_values_are_shortened():
     assert [readable(value) for value in ("0.0031622776601683794", "0.25", "lstm", "[32,32]", "[[16],[32]]")] == [
         "0.003162", "0.25", "lstm", "[32,32]", "[[16],[32]]",
     ]  # fmt: skip
     assert readable("[[1,2,3,4]]") == "1234"
     assert readable("[[1,2,3,4],[4,3,2,1],[1,3,2,4],[4,2,3,1]]") == "1234 4321 1324 4231"
-    assert readable(written(itertools.permutations((1, 2, 3, 4)))) == "24 orderings"
+    assert readable(as_override(itertools.permutations((1, 2, 3, 4)))) == "24 orderings"
 
 
-@pytest.mark.filterwarnings("error")  # matplotlib's, where labels leave no room for what they label
-def test_the_pictures_of_a_sweep_over_many_orderings_have_room_for_their_labels(tmp_path):
+@pytest.mark.filterwarnings("error")  # matplotlib warns if labels leave no room for the axes
+def test_the_labels_of_many_orderings_fit_into_the_pictures(tmp_path):
     every = list(itertools.permutations((1, 2, 3, 4)))
-    values = [written(every[:number]) for number in (1, 4, 12, 20)]
-    found = jobs(tmp_path, [[f"data.train_orderings={value}"] for value in values])
+    values = [as_override(every[:number]) for number in (1, 4, 12, 20)]
+    found = make_jobs(tmp_path, [[f"data.train_orderings={value}"] for value in values], range(4))
     for job in found:
         job.folder.mkdir()
         (job.folder / "results.json").write_text(json.dumps(RESULTS | {"val/accuracy": 0.5, "test/accuracy": 0.5}))
@@ -76,16 +77,11 @@ def test_the_pictures_of_a_sweep_over_many_orderings_have_room_for_their_labels(
     effects = draw_effects(found)
     labels = {label.get_text() for label in effects.axes[0].get_xticklabels()}
     assert labels == {"1234", "1234 1243 1324 1342", "12 orderings", "20 orderings"}
-    assert as_svg(effects) and as_svg(draw_curves(grouped(found)))
+    assert as_svg(effects) and as_svg(draw_curves(ranked_groups(found)))
 
 
-def test_the_table_has_a_row_a_job_with_its_error(four_jobs):
-    header, *rows = [line.split(",") for line in table(grouped(four_jobs)).splitlines()]
+def test_the_table_has_one_row_per_job_with_its_error(four_jobs):
+    header, *rows = [line.split(",") for line in csv_table(ranked_groups(four_jobs)).splitlines()]
     assert header[:4] == ["rank", "job", "a", "seed"]
-    assert [row[:4] for row in rows] == [
-        ["1", "2", "2", "1"],
-        ["1", "3", "2", "2"],
-        ["2", "0", "1", "1"],
-        ["2", "1", "1", "2"],
-    ]
+    assert [" ".join(row[:4]) for row in rows] == ["1 2 2 1", "1 3 2 2", "2 0 1 1", "2 1 1 2"]
     assert rows[1][-1] == "no memory"

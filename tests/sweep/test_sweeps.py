@@ -1,4 +1,4 @@
-"""Sweeps by train.py -m, as processes."""
+"""Runs sweeps (train.py -m) as processes."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import metadata
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.jobs import read_jobs
-from tests.folders import TINY, left_behind, sweep_folder, write_idx_folder
+from tests.folders import TINY, remaining_processes, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
 
 DATA = ("data=idx", "data.root=tiny", *TINY)
@@ -26,15 +26,13 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_a_job_that_cannot_be_fails_alone_and_is_named(tmp_path):
+def test_an_invalid_job_fails_alone_and_is_named(tmp_path):
     write_idx_folder(tmp_path / "tiny")
     done = script("train.py", "-m", *DATA, "model.kernel_size=3,9", "seed=1,2", cwd=tmp_path)
     sweep = sweep_folder(tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(
-        "sweep: 2 of 4 jobs failed: 2 (model.kernel_size=9 seed=1): model.kernel_size: 9 does"
-    )
+    assert done.stderr.startswith("sweep: 2 of 4 jobs failed: 2 (model.kernel_size=9 seed=1): model.kernel_size: 9")
     assert f"python train.py sweep={sweep.relative_to(tmp_path)}" in done.stderr
     with (sweep / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -53,7 +51,7 @@ def test_a_job_that_cannot_be_fails_alone_and_is_named(tmp_path):
     assert not [word for word in ("http://", "https://") if f'src="{word}' in page or f'href="{word}' in page]
 
 
-def test_a_killed_job_fails_alone_and_goes_on_from_its_last_epoch_with_the_sweep(tmp_path):
+def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=1000)
     process = Script("train.py", "-m", *DATA, "trainer.max_epochs=12,1", cwd=tmp_path)
     last = []
@@ -62,10 +60,9 @@ def test_a_killed_job_fails_alone_and_goes_on_from_its_last_epoch_with_the_sweep
         time.sleep(0.02)
     (job,) = children(process.pid)
     os.kill(job, signal.SIGKILL)
-    assert process.wait().returncode == 2, process.stdout
-    assert process.stderr.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=12): was killed by SIGKILL"), (
-        process.stderr
-    )
+    errors = process.wait().stderr
+    assert process.returncode == 2, process.stdout
+    assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=12): was killed by SIGKILL"), errors
     sweep = sweep_folder(tmp_path)
     assert "ERROR was killed by SIGKILL" in (sweep / "0/train.log").read_text()
     assert (sweep / "1/results.json").exists()
@@ -73,8 +70,8 @@ def test_a_killed_job_fails_alone_and_goes_on_from_its_last_epoch_with_the_sweep
 
     again = script("train.py", "sweep=latest", "hydra.launcher.n_jobs=2", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "job 0  trainer.max_epochs=12  goes on after epoch " in again.stdout
-    assert "job 1  trainer.max_epochs=1  was done before" in again.stdout
+    assert "job 0  trainer.max_epochs=12  resumes after epoch " in again.stdout
+    assert "job 1  trainer.max_epochs=1  finished before" in again.stdout
     assert {file: file.stat().st_mtime_ns for file in (sweep / "1").rglob("*") if file.is_file()} == before
     assert read_checkpoint(sweep / "0/checkpoints/last.ckpt")["epoch"] + 1 == 12
     with (sweep / "0/metrics.csv").open(newline="") as file:
@@ -95,7 +92,7 @@ def test_no_job_outlives_its_sweep(tmp_path):
     assert len(children(process.pid)) == 2
     process.kill()
     time.sleep(0.5)
-    assert not left_behind(tmp_path)
+    assert not remaining_processes(tmp_path)
 
 
 @pytest.mark.reliability
@@ -113,7 +110,7 @@ def test_a_killed_sweep_of_twenty_loses_at_most_the_epoch_in_flight(tmp_path, re
     assert again.returncode == 0, again.stderr
     logs = [(sweep / str(number) / "train.log").read_text() for number in range(20)]
     trained = sum(log.count("  train/loss ") for log in logs)
-    record_figure(f"a killed sweep of 20, epochs done {' '.join(before)}: {trained} epochs trained for the 100 in it")
+    record_figure(f"a killed sweep of 20, finished epochs {' '.join(before)}: {trained} epochs trained for 100")
     assert before[:10] == ["5"] * 10
     assert before[11:] == ["0"] * 9
     assert trained in (99, 100)  # an epoch's line comes after its checkpoint
@@ -121,18 +118,18 @@ def test_a_killed_sweep_of_twenty_loses_at_most_the_epoch_in_flight(tmp_path, re
 
 @pytest.mark.reliability
 @pytest.mark.timeout(600)
-def test_a_hundred_jobs_start_soon_and_leave_memory_as_it_was(tmp_path, record_figure):
+def test_a_hundred_jobs_start_fast_and_do_not_increase_the_memory(tmp_path, record_figure):
     seeds = f"seed={','.join(map(str, range(100)))}"
     process = Script("train.py", "-m", "trainer=smoke", seeds, cwd=tmp_path)
-    began, megabytes = [], []
+    starts, megabytes = [], []
     for line in process.lines():
-        if line.endswith("begins\n"):
-            began.append(time.time())
+        if line.endswith("starts\n"):
+            starts.append(time.time())
             resident = Path(f"/proc/{process.pid}/statm").read_text().split()[1]
             megabytes.append(int(resident) * os.sysconf("SC_PAGE_SIZE") / 2**20)
     assert process.returncode == 0
     seconds = []
-    for number, start in enumerate(began):
+    for number, start in enumerate(starts):
         lines = (sweep_folder(tmp_path) / str(number) / "train.log").read_text().splitlines()
         first, second = [
             datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp() for line in lines if "train/loss" in line
@@ -148,7 +145,7 @@ def test_a_hundred_jobs_start_soon_and_leave_memory_as_it_was(tmp_path, record_f
     ("swept", "status", "says"),
     [
         ("model.lstm_units=5,6", 0, "2 jobs, about "),
-        ("model.kernel_size=3,9", 2, "cannot be: model.kernel_size: 9 does"),
+        ("model.kernel_size=3,9", 2, "invalid: model.kernel_size: 9 does"),
         ("data.orderings=[[1,2,3,4]],[[4,3,2,1]]", 0, "2 jobs, about "),
     ],
 )
@@ -157,12 +154,12 @@ def test_a_plan_starts_nothing(swept, status, says, tmp_path):
     done = script("train.py", "-m", *DATA, swept, "plan=true", cwd=tmp_path)
     assert done.returncode == status, done.stderr
     assert says in done.stdout
-    assert "model.shared_tiles: " not in done.stdout + done.stderr  # what the jobs will say
+    assert "model.shared_tiles: " not in done.stdout + done.stderr  # only the jobs log it
     assert [file.name for file in tmp_path.iterdir()] == ["tiny"]
 
 
-def test_what_an_experiment_sweeps_the_command_may_replace(tmp_path):
-    """The sweep's folder keeps the command as if all of it had been typed, so that sweep= finds the same jobs."""
+def test_the_command_overrides_the_swept_values_of_an_experiment(tmp_path):
+    """The sweep's folder records all overrides as if they had been typed, so that sweep= finds the same jobs."""
     write_idx_folder(tmp_path / "tiny")
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/two.yaml").write_text(
@@ -177,26 +174,26 @@ def test_what_an_experiment_sweeps_the_command_may_replace(tmp_path):
     assert [one["seed"] for one in provenance] == [7, 7]
     for more in ((), ("-m", *words[2:])):
         again = script("train.py", "sweep=latest", *more, cwd=tmp_path)
-        assert again.stdout.count("was done before") == 2, again.stderr
+        assert again.stdout.count("finished before") == 2, again.stderr
 
 
-def test_a_plan_counts_parameters_and_steps(tmp_path):
+def test_a_plan_shows_parameters_and_steps(tmp_path):
     done = script("train.py", "-m", "model.lstm_units=5,16", "trainer=smoke", "plan=true", cwd=tmp_path)
     rows = [line.split() for line in done.stdout.splitlines()]
     assert rows[0][:3] == ["job", "model.lstm_units", "parameters"]
-    assert rows[1][:5] == ["0", "5", "93,718", "5", "2"]  # parameters, steps an epoch, epochs
+    assert rows[1][:5] == ["0", "5", "93,718", "5", "2"]  # parameters, steps per epoch, epochs
     assert rows[2][:3] == ["1", "16", f"{93718 - 83340 + 4 * 16 * (4160 + 16 + 2) + 11 * 50:,}"]
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [(("sweep=nowhere",), "sweep: nowhere has no multirun.yaml; give a folder like"),
-     (("sweep=latest",), "sweep: latest, but "), (("sweep=latest", "run=latest"), "run: goes on with one run"),
+     (("sweep=latest",), "sweep: latest, but "), (("sweep=latest", "run=latest"), "run: cannot be combined"),
      (("plan=maybe",), "plan: 'maybe' is not true; write plan=true"),
      (("-m", "optimizer.lr=interval(1,2)"), "optimizer.lr=interval(1,2): a grid needs single values; write optimizer."),
      (("-m", "model.lstm_unit=5,6"), "model.lstm_unit: there is no such key; did you mean model.lstm_units?")],
 )  # fmt: skip
-def test_a_mistake_leaves_nothing_behind(words, line, tmp_path):
+def test_an_invalid_command_leaves_no_files(words, line, tmp_path):
     done = script("train.py", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(line)

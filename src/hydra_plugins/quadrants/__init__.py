@@ -1,1 +1,1 @@
-"""Hydra takes launchers and sweepers from this package only; what they do is in quadrant_lstm.sweep."""
+"""The launchers and sweepers of this project: Hydra finds plugins only in the package hydra_plugins."""

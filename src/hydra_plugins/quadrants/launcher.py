@@ -1,6 +1,6 @@
-"""Jobs -> each begun when there is room, followed to its end, whatever that is; what local.py and slurm.py share.
+"""The launcher that local.py and slurm.py share: starts the jobs of a sweep and follows each to its end.
 
-Hydra's own launchers end with the first job that fails, or hand out jobs that are done already.
+Hydra's own launchers end at the first job that fails, or run finished jobs again.
 """
 
 import itertools
@@ -15,88 +15,89 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.jobs import Job, jobs
-from quadrant_lstm.sweep.table import RUNS, JobTable
+from quadrant_lstm.sweep.jobs import Job, make_jobs
+from quadrant_lstm.sweep.table import RUNNING, JobTable
 
 
 class JobLauncher(Launcher):
-    EVERY: float  # seconds between two looks at the jobs
+    POLL_SECONDS: float  # between two checks of the jobs' states
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        known = jobs(Path(self.config.hydra.sweep.dir), job_overrides, initial_job_idx)
+        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        known = make_jobs(Path(self.config.hydra.sweep.dir), job_overrides, numbers)
         with JobTable(known, len(known)) as table:
             for job in known:
                 if job.results() is not None:
-                    table.was_done(job)
-            missing = [job for job in known if job.results() is None]
-            errors = self.run(iter(missing), table, lambda job: None, self.at_once(len(missing)))
-        return [returned(job, errors.get(job.number)) for job in known]
+                    table.mark_finished_before(job)
+            pending = [job for job in known if job.results() is None]
+            errors = self.run_jobs(iter(pending), table, lambda job: None, self.num_parallel(len(pending)))
+        return [job_return(job, errors.get(job.number)) for job in known]
 
-    def follow(self, chosen: Iterator[Job], total: int, ended: Callable[[Job], None]) -> None:
-        """Jobs that are chosen one by one, each when there is room for it, by how those before have `ended`."""
+    def follow(self, chosen: Iterator[Job], total: int, on_end: Callable[[Job], None]) -> None:
+        """Runs the jobs of a search, whose iterator chooses each by the results that `on_end` has recorded."""
         with JobTable([], total) as table:
-            self.run(chosen, table, ended, self.at_once(None))
+            self.run_jobs(chosen, table, on_end, self.num_parallel(None))
 
-    def run(
-        self, waiting: Iterator[Job], table: JobTable, ended: Callable[[Job], None], at_once: int
+    def run_jobs(
+        self, pending: Iterator[Job], table: JobTable, on_end: Callable[[Job], None], num_parallel: int
     ) -> dict[int, str | None]:
-        """What each job failed by, or None."""
+        """Runs the jobs and returns the error message of each, or None, by its number."""
         errors: dict[int, str | None] = {}
-        running: dict[int, Job] = {}
-        epochs: dict[int, int] = {}
+        active: dict[int, tuple[Job, int]] = {}  # the submitted or running jobs and their max_epochs
         try:
             while True:
-                begun = []
-                for job in itertools.islice(waiting, at_once - len(running)):
-                    begun.append((job, compose(self.hydra_context, self.config, job)))
-                    running[job.number], epochs[job.number] = job, begun[-1][1].trainer.max_epochs
+                new = []
+                for job in itertools.islice(pending, num_parallel - len(active)):
+                    config = compose(self.hydra_context, self.config, job)
+                    new.append((job, config))
+                    active[job.number] = job, config.trainer.max_epochs
                     table.add(job)
-                self.begin(begun)
-                if not running:
+                self.start(new)
+                if not active:
                     return errors
                 states = self.states()
-                for number in [number for number in running if number not in states]:
-                    job = running.pop(number)
+                for number in [number for number in active if number not in states]:
+                    job, _ = active.pop(number)
                     errors[number] = self.error(job)
-                    table.ends(job, errors[number])
-                    ended(job)
-                for number, job in running.items():
-                    if states[number] == RUNS:
-                        table.runs(job, epochs[number])
+                    table.mark_ended(job, errors[number])
+                    on_end(job)
+                for number, (job, max_epochs) in active.items():
+                    if states[number] == RUNNING:
+                        table.mark_running(job, max_epochs)
                 table.refresh()
-                time.sleep(self.EVERY)
+                time.sleep(self.POLL_SECONDS)
         finally:
-            self.stop(list(running.values()))
+            self.on_exit([job for job, _ in active.values()])
 
-    def work(self, config: DictConfig) -> bool:
-        """In a process of the job's."""
-        done = run_job(
+    def run_here(self, config: DictConfig) -> bool:
+        """Runs a job in the current process, which belongs to it. Returns whether it has completed."""
+        result = run_job(
             hydra_context=self.hydra_context, task_function=self.task_function, config=config,
             job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
         )  # fmt: skip
-        return done.status == JobStatus.COMPLETED
+        return result.status == JobStatus.COMPLETED
 
     @abstractmethod
-    def at_once(self, jobs: int | None) -> int:
-        """How many may be begun before one has ended; of a search, None are known."""
+    def num_parallel(self, num_jobs: int | None) -> int:
+        """Returns how many jobs may be submitted or running at a time; in a search, `num_jobs` is None."""
 
     @abstractmethod
-    def begin(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None: ...
+    def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None: ...
 
     @abstractmethod
     def states(self) -> Mapping[int, str]:
-        """WAITS or RUNS, by their numbers, of those that have not ended."""
+        """Returns PENDING or RUNNING for the number of each job that has not ended."""
 
     @abstractmethod
     def error(self, job: Job) -> str | None:
-        """Of one that has ended."""
+        """Returns the error message of a failed job, or None for a job that has finished."""
 
     @abstractmethod
-    def stop(self, jobs: Sequence[Job]) -> None:
-        """The sweep ends before these have."""
+    def on_exit(self, jobs: Sequence[Job]) -> None:
+        """Called when the sweep's command ends, with the jobs that have not ended."""
 
 
 def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
@@ -106,7 +107,7 @@ def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
     return composed
 
 
-def returned(job: Job, error: str | None) -> JobReturn:
+def job_return(job: Job, error: str | None) -> JobReturn:
     if error:
         return JobReturn(overrides=job.overrides, status=JobStatus.FAILED, _return_value=UserError(error))
     value = (job.results() or {}).get("val/accuracy")

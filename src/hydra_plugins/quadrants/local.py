@@ -1,8 +1,8 @@
-"""A sweep's jobs -> a process each, `n_jobs` at once, each on a GPU of its own where there are several.
+"""Runs each job of a sweep in a process of this machine, `n_jobs` at a time (conf/hydra/launcher/local.yaml).
 
-Chosen by conf/hydra/launcher/local.yaml. Hydra's basic launcher runs all jobs in its own process: one that is killed
-ends the sweep. Joblib's shares a pool, which a killed job breaks, and gives out no GPUs; submitit's local one imports
-torch for each job and starts all at once.
+With `n_jobs` > 1, each gets its own GPU as long as there are any. Hydra's basic launcher runs all jobs in its own
+process, where a killed job ends the sweep. Joblib's uses a process pool, which a killed job breaks, and assigns no
+GPUs; submitit's local launcher imports torch for each job and starts all jobs at once.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check, check_value, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.processes.launch import how
+from quadrant_lstm.processes.launch import how_it_ended
 from quadrant_lstm.run_folder import LOG
 from quadrant_lstm.sweep.jobs import Job
-from quadrant_lstm.sweep.table import RUNS
+from quadrant_lstm.sweep.table import RUNNING
 
 
 class LocalLauncher(JobLauncher):
-    EVERY = 0.2
+    POLL_SECONDS = 0.2
 
     def __init__(self, n_jobs: Count):
         self.n_jobs = n_jobs
         self.processes: dict[int, Any] = {}
-        self.gpus: dict[int, str] = {}  # by the numbers of the jobs that have them
-        self.free: list[str] | None = None
+        self.gpus: dict[int, str] = {}  # of the running jobs, by their numbers
+        self.free_gpus: list[str] | None = None
 
     def setup(self, **options: Any) -> None:
         check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
@@ -42,51 +42,51 @@ class LocalLauncher(JobLauncher):
             )
         super().setup(**options)
 
-    def at_once(self, jobs: int | None) -> int:
+    def num_parallel(self, num_jobs: int | None) -> int:
         return self.n_jobs
 
-    def begin(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
+    def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
         import torch
 
         from quadrant_lstm.processes.forked import start
-        from quadrant_lstm.run import train  # noqa: F401  once for all jobs
+        from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
 
-        if self.free is None:
-            self.free = devices() if self.n_jobs > 1 else []
+        if self.free_gpus is None:
+            self.free_gpus = visible_gpus() if self.n_jobs > 1 else []
         threads = max(1, torch.get_num_threads() // self.n_jobs)
         for job, config in jobs:
-            with contextlib.suppress(UserError):  # the job itself says so
-                check(without_hydra(config))  # reads the images
+            with contextlib.suppress(UserError):  # the job itself reports it
+                check(without_hydra(config))  # reads the images once, before the forks
             environment = {}
-            if self.free:
-                environment["CUDA_VISIBLE_DEVICES"] = self.gpus[job.number] = self.free.pop(0)
-            work = functools.partial(self.work, config)
-            self.processes[job.number] = start(work, job.folder / LOG, environment, threads)
+            if self.free_gpus:
+                environment["CUDA_VISIBLE_DEVICES"] = self.gpus[job.number] = self.free_gpus.pop(0)
+            function = functools.partial(self.run_here, config)
+            self.processes[job.number] = start(function, job.folder / LOG, environment, threads)
 
     def states(self) -> Mapping[int, str]:
-        return {number: RUNS for number, process in self.processes.items() if process.is_alive()}
+        return {number: RUNNING for number, process in self.processes.items() if process.is_alive()}
 
     def error(self, job: Job) -> str | None:
-        if job.number in self.gpus and self.free is not None:
-            self.free.append(self.gpus.pop(job.number))
+        if job.number in self.gpus and self.free_gpus is not None:
+            self.free_gpus.append(self.gpus.pop(job.number))
         status = self.processes.pop(job.number).exitcode
         if status == 0:
             return None
         if status > 0:
             return job.error() or f"ended with status {status}"
-        error = f"{how(status)}{'; perhaps there was no memory left' if status == -9 else ''}"
+        error = f"{how_it_ended(status)}{'; the machine may have run out of memory' if status == -9 else ''}"
         with (job.folder / LOG).open("a") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {error}\n")
         return error
 
-    def stop(self, jobs: Sequence[Job]) -> None:
-        from quadrant_lstm.processes.forked import stop
+    def on_exit(self, jobs: Sequence[Job]) -> None:
+        from quadrant_lstm.processes.forked import terminate
 
-        stop(self.processes.values())
+        terminate(self.processes.values())
 
 
-def devices() -> list[str]:
-    """The GPUs, as CUDA_VISIBLE_DEVICES names them."""
+def visible_gpus() -> list[str]:
+    """Returns the names of the GPUs as CUDA_VISIBLE_DEVICES takes them."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")

@@ -1,11 +1,11 @@
-"""A sweep's command and `params` -> trials that Optuna chooses, a job each (conf/hydra/sweeper/optuna.yaml).
+"""Runs one job for each trial that Optuna chooses from the ranges of a sweep (conf/hydra/sweeper/optuna.yaml).
 
-Hydra's own plugin for Optuna counts its trials for each launch, begins its folders at 0 again, and cannot prune.
+Hydra's own Optuna plugin starts both `n_trials` and the folders' numbers again in each launch, and cannot prune.
 """
 
 from omegaconf import DictConfig
 
-from hydra_plugins.quadrants.grid import GridSweeper, told
+from hydra_plugins.quadrants.grid import GridSweeper, swept_override
 from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import UserError
@@ -24,29 +24,28 @@ class SearchSweeper(GridSweeper):
     def sweep(self, arguments: list[str]) -> None:
         check_value("hydra.sweeper.n_trials", self.n_trials, Count)
         if not isinstance(self.launcher, JobLauncher):
-            raise UserError("hydra/launcher: cannot wait for the jobs of a search; choose local or submitit_slurm.")
+            raise UserError("hydra/launcher: this launcher cannot run a search; choose local or submitit_slurm.")
         try:
-            from quadrant_lstm.sweep.search import Search, build, distribution
+            from quadrant_lstm.sweep.search import Search, distribution, instantiate_within
         except ModuleNotFoundError as error:
             raise UserError(
                 f'hydra/sweeper: optuna needs {error.name}, which is not installed; python -m pip install -e ".[tune]"'
             ) from error
 
-        wanted = self.wanted(arguments)
-        space = {one.get_key_element(): distribution(one) for one in wanted if one.is_sweep_override()}
-        fixed = [str(override.input_line) for override in wanted if not override.is_sweep_override()]
-        fixed += [told(wanted), PRUNING]
+        overrides = self.all_overrides(arguments)
+        space = {one.get_key_element(): distribution(one) for one in overrides if one.is_sweep_override()}
+        fixed = [str(one.input_line) for one in overrides if not one.is_sweep_override()]
+        fixed += [swept_override(overrides), PRUNING]
         if not space:
             raise UserError(
-                "hydra.sweeper.params: is empty, there is nothing to search; add e.g. "
+                "hydra.sweeper.params: no key has a range to search; add e.g. "
                 "'optimizer.lr=tag(log,interval(0.0003,0.01))', or experiment=search."
             )
-        build("hydra.sweeper.pruner", self.pruner, "optuna.pruners.")
-        look_ahead = Search(self.folder(), space, fixed, self.n_trials, self.sampler, look_ahead=True)
-        planned = list(look_ahead.jobs())
+        instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.pruner)
+        planned = list(Search(self.folder(), space, fixed, self.n_trials, self.sampler, dry_run=True).jobs())
         self.validate_batch_is_legal([list(job.overrides) for job in planned[:1]])
         if self.plan:
-            return self.show(planned)
-        with self.at_work() as folder:
+            return self.show_plan(planned)
+        with self.locked_folder() as folder:
             search = Search(folder, space, fixed, self.n_trials, self.sampler)
-            self.launcher.follow(search.jobs(), search.n_trials, search.ended)
+            self.launcher.follow(search.jobs(), search.n_trials, search.record)

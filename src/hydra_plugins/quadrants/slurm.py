@@ -1,8 +1,8 @@
-"""A sweep's jobs -> a SLURM array, by submitit (conf/hydra/launcher/submitit_slurm.yaml).
+"""Submits the jobs of a sweep as a SLURM array, using submitit (conf/hydra/launcher/submitit_slurm.yaml).
 
-A job that SLURM pre-empts or that runs out of its time is queued anew and goes on in its own folder. One that is in
-the queue already, from a command that has ended since, is followed and not handed in twice. Hydra's own plugin hands in
-finished jobs too, and ends with the first that fails.
+A job that SLURM preempts or that reaches its time limit is requeued and resumes in its own folder. A job that an
+earlier command has submitted is followed and not submitted again. Hydra's own plugin submits finished jobs too, and
+ends at the first job that fails.
 """
 
 import contextlib
@@ -21,26 +21,26 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.quadrants.launcher import JobLauncher, compose
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import write_whole
+from quadrant_lstm.run_folder import write_atomically
 from quadrant_lstm.sweep.jobs import Job
-from quadrant_lstm.sweep.table import RUNS, WAITS
+from quadrant_lstm.sweep.table import PENDING, RUNNING
 
-SUBMITTED = Path(".submitit", "jobs.json")  # in the sweep's folder: the number of a job -> its id in SLURM
-# What submitit names alike for all that it knows; of SLURM's own, the names begin with slurm_.
+SUBMITTED = Path(".submitit", "jobs.json")  # in the sweep's folder: maps the number of a job to its SLURM id
+# Parameters that submitit has for every cluster; it prefixes the names of the others with slurm_.
 COMMON = {"name", "timeout_min", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb"}
 ENDED = {"CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
 
 
 class SlurmLauncher(JobLauncher):
-    EVERY = 2.0
+    POLL_SECONDS = 2.0
 
     def __init__(self, max_num_timeout: int, array_parallelism: int, **sbatch: Any):
         self.max_num_timeout, self.array_parallelism = max_num_timeout, array_parallelism
         given: Any = OmegaConf.to_object(OmegaConf.create(sbatch | {"array_parallelism": array_parallelism}))
         named = {key if key in COMMON else f"slurm_{key}": value for key, value in given.items()}
         self.sbatch = {key: value for key, value in named.items() if value is not None}
-        self.ids: dict[int, str] = {}
-        self.known: dict[int, str] = {}
+        self.ids: dict[int, str] = {}  # in SLURM, by the numbers of the jobs
+        self.last_states: dict[int, str] = {}
 
     def setup(self, **options: Any) -> None:
         super().setup(**options)
@@ -52,30 +52,31 @@ class SlurmLauncher(JobLauncher):
                 'python -m pip install -e ".[slurm]"'
             ) from error
         if submitit.SlurmExecutor.affinity() < 0:
-            raise UserError("hydra/launcher: submitit_slurm finds no srun; run it on a machine of the cluster.")
+            raise UserError("hydra/launcher: submitit_slurm finds no srun; run it on a login node of the cluster.")
         for key in ("nodes", "tasks_per_node"):
             if not isinstance(self.sbatch.get(key), int):
                 raise UserError(
                     f"hydra.launcher.{key}: {self.sbatch.get(key)!r} is not a number; SLURM needs one before the job "
-                    f"begins: give it, or trainer.{'num_nodes' if key == 'nodes' else 'devices'}=NUMBER."
+                    f"starts: set it, or trainer.{'num_nodes' if key == 'nodes' else 'devices'}=NUMBER."
                 )
 
-    def at_once(self, jobs: int | None) -> int:
-        return jobs or self.array_parallelism  # SLURM itself keeps an array to that many
+    def num_parallel(self, num_jobs: int | None) -> int:
+        return num_jobs or self.array_parallelism  # SLURM itself limits how many tasks of an array run at a time
 
     @property
     def folder(self) -> Path:
         return Path(self.config.hydra.sweep.dir).absolute()
 
-    def begin(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
+    def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
         import submitit
 
         if not jobs:
             return
         file = self.folder / SUBMITTED
-        before = {int(number): one for number, one in json.loads(file.read_text()).items()} if file.exists() else {}
-        queued = queue() if before else {}
-        self.ids |= {job.number: before[job.number] for job, _ in jobs if before.get(job.number) in queued}
+        earlier = {int(number): id for number, id in json.loads(file.read_text()).items()} if file.exists() else {}
+        queued = queue() if earlier else {}
+        self.ids |= {job.number: earlier[job.number] for job, _ in jobs if earlier.get(job.number) in queued}
+        self.last_states |= dict.fromkeys(self.ids, PENDING)
         new = [job for job, _ in jobs if job.number not in self.ids]
         if not new:
             return
@@ -84,59 +85,59 @@ class SlurmLauncher(JobLauncher):
         )
         executor.update_parameters(**self.sbatch, slurm_srun_args=["--kill-on-bad-exit=1"])
         try:
-            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # sbatch's words are in the error too
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # the error has it too
                 handles = [executor.submit(self, job, Singleton.get_state()) for job in new]
         except submitit.core.utils.FailedJobError as error:
-            said = str(error).strip().splitlines()[-1]
-            raise UserError(f"hydra.launcher: sbatch refuses the jobs ({said}); change what it names.") from error
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"hydra.launcher: sbatch refuses the jobs ({reason}); change that value.") from error
         self.ids |= {job.number: handle.job_id for job, handle in zip(new, handles, strict=True)}
-        self.known = dict.fromkeys(self.ids, WAITS)
-        write_whole(file, json.dumps(before | self.ids).encode())
-        say(f"in the queue   {len(new)} jobs: squeue --job {handles[0].job_id.partition('_')[0]}")
+        self.last_states |= {job.number: PENDING for job in new}
+        write_atomically(file, json.dumps(earlier | self.ids).encode())
+        say(f"submitted      {len(new)} jobs: squeue --job {handles[0].job_id.partition('_')[0]}")
 
     def __call__(self, job: Job, state: Any) -> None:
-        """In each of the job's processes."""
+        """Runs the job. SLURM calls this in each of the job's processes."""
         import submitit
 
         Singleton.set_state(state)
         setup_globals()
         config = compose(self.hydra_context, self.config, job)
         if submitit.JobEnvironment().global_rank > 0:
-            config.hydra.output_subdir = None  # the first writes it
-        if not self.work(config):
-            sys.exit(1)  # its log says why
+            config.hydra.output_subdir = None  # the first process writes it
+        if not self.run_here(config):
+            sys.exit(1)  # the job's log has the error
 
     def checkpoint(self, *arguments: Any) -> Any:
-        """What submitit queues anew when a job's time is over, or another's has come: the same."""
+        """Returns what submitit requeues when a job is preempted or reaches its time limit: the same call."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self, *arguments)
 
     def states(self) -> Mapping[int, str]:
-        with contextlib.suppress(subprocess.CalledProcessError):  # it was busy: nothing is known to have ended
+        with contextlib.suppress(subprocess.CalledProcessError):  # squeue was busy: keep the last known states
             states = queue()
-            self.known = {number: states[one] for number, one in self.ids.items() if one in states}
-        return self.known
+            self.last_states = {number: states[id] for number, id in self.ids.items() if id in states}
+        return self.last_states
 
     def error(self, job: Job) -> str | None:
         if job.results() is not None:
             return None
-        one = self.ids[job.number]
-        return job.error() or f"ended in SLURM without a result; {self.folder / SUBMITTED.parent / one} may tell why"
+        logs = self.folder / SUBMITTED.parent / self.ids[job.number]
+        return job.error() or f"ended in SLURM without a result; see the logs in {logs}"
 
-    def stop(self, jobs: Sequence[Job]) -> None:
-        left = sorted({self.ids[job.number].partition("_")[0] for job in jobs if job.number in self.ids})
-        if left:
+    def on_exit(self, jobs: Sequence[Job]) -> None:
+        arrays = sorted({self.ids[job.number].partition("_")[0] for job in jobs if job.number in self.ids})
+        if arrays:
             say(
-                f"its jobs go on in SLURM: scancel {' '.join(left)} ends them, python train.py "
+                f"the jobs continue in SLURM: scancel {' '.join(arrays)} cancels them, python train.py "
                 f"sweep={self.config.hydra.sweep.dir} follows them"
             )
 
 
 def queue() -> dict[str, str]:
-    """The ids of this user's jobs that have not ended -> RUNS or WAITS."""
+    """Returns PENDING or RUNNING for the SLURM id of each of this user's jobs that has not ended."""
     listed = subprocess.run(
         ["squeue", "--me", "--array", "--noheader", "--format=%i %T"], capture_output=True, text=True, check=True
     )
     jobs = dict(line.split() for line in listed.stdout.splitlines())
-    return {one: RUNS if state == "RUNNING" else WAITS for one, state in jobs.items() if state not in ENDED}
+    return {id: RUNNING if state == "RUNNING" else PENDING for id, state in jobs.items() if state not in ENDED}

@@ -1,4 +1,4 @@
-"""The network of the question as its author wrote it, in Keras 3: frames -> logits, or probabilities."""
+"""Builds the network of the question in Keras 3, as its author wrote it; for frames, it returns logits."""
 
 import keras
 from keras import layers

@@ -1,10 +1,9 @@
-"""Who is measured: each is built from nothing but its name, in a process of its own (worker.py).
+"""Defines the peers that the benchmark compares, by name; each is built in a process of its own (worker.py).
 
-A peer trains and infers on MNIST's training images, `steps` batches of `batch` images from the first on, and returns
-the seconds that took. What it does before its first step does not count: the benchmark warms each up.
+The methods of a peer train or infer on `steps` batches of `batch` training images of MNIST, and return the seconds
+that this took. The first step may take longer: the benchmark warms up each peer.
 """
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 
 from quadrant_lstm.data.orderings import ORDERINGS, sequences
 from quadrant_lstm.data.pixels import scaled
@@ -22,7 +22,7 @@ ALL_ORDERINGS = tuple(itertools.permutations((1, 2, 3, 4)))
 
 
 class Plain(nn.Module):
-    """PyTorch as one would write it: the steps folded into the batch, every frame encoded in full."""
+    """The usual PyTorch code: it folds the steps into the batch and encodes each frame in full."""
 
     def __init__(self, num_orderings: int):
         super().__init__()
@@ -41,9 +41,9 @@ class Plain(nn.Module):
 
 def ours(num_orderings: int) -> nn.Module:
     from quadrant_lstm.model.network import CNNLSTM
-    from quadrant_lstm.processes.prepare import set_up_cpu
+    from quadrant_lstm.processes.prepare import configure_cpu
 
-    set_up_cpu()  # as load_run does
+    configure_cpu()  # as load_run does
     return CNNLSTM((1, 14 * num_orderings, 14), 10, ALL_ORDERINGS[:num_orderings] if num_orderings != 4 else ORDERINGS,
                    [32, 32], 3, 2, 0.25, "lstm", 5, 50, shared_tiles=True)  # fmt: skip
 
@@ -51,20 +51,16 @@ def ours(num_orderings: int) -> nn.Module:
 def compiled(num_orderings: int) -> nn.Module:
     import torch._dynamo
 
-    torch._dynamo.config.recompile_limit = 64  # quadrants and seams, batches of 64 and 512, with gradients and without
+    torch._dynamo.config.recompile_limit = 64  # quadrants and seams, two batch sizes, with gradients and without
     network: Any = ours(num_orderings)
     network.encoder.module.compile(dynamic=False)
     return network
 
 
 def bare_step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    frames: Tensor,
-    labels: Tensor,
-    autocast: contextlib.AbstractContextManager[object],
+    network: nn.Module, optimizer: Optimizer, frames: Tensor, labels: Tensor, autocast: torch.autocast
 ) -> None:
-    """A training step without Lightning."""
+    """Takes a training step without Lightning."""
     optimizer.zero_grad()
     with autocast:
         loss = cross_entropy(network(frames), labels)
@@ -72,7 +68,7 @@ def bare_step(
     optimizer.step()
 
 
-class Torch:
+class TorchPeer:
     def __init__(self, network: Callable[[int], nn.Module], bf16: bool, num_orderings: int = 4):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.orderings = ORDERINGS if num_orderings == 4 else ALL_ORDERINGS[:num_orderings]
@@ -108,14 +104,14 @@ class Torch:
         return time.perf_counter()
 
 
-class Compiled(Torch):
+class CompiledPeer(TorchPeer):
     def __init__(self, bf16: bool):
         super().__init__(compiled, bf16)
-        self.train(64, 1)  # where nothing can be compiled, it fails now
+        self.train(64, 1)  # fails here if the machine cannot compile
 
 
-class Keras:
-    """Trains and predicts on the stacked frames of all images, [60000, 4, 56, 14, 1], as the question had them."""
+class KerasPeer:
+    """Trains and predicts on the stacked frames of all images, [60000, 4, 56, 14, 1], as in the question."""
 
     def __init__(self, backend: str):
         import os
@@ -130,7 +126,7 @@ class Keras:
         self.model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
     def train(self, batch: int, steps: int) -> float:
-        """By train_on_batch, which on two cores takes three quarters of the time of fit."""
+        """Uses train_on_batch, which on two cores takes three quarters of the time of fit."""
         start = time.perf_counter()
         for first in range(0, batch * steps, batch):
             self.model.train_on_batch(self.frames[first : first + batch], self.labels[first : first + batch])
@@ -148,40 +144,42 @@ class Keras:
 
 
 class MatrixProducts:
-    """The machine's own rate: products of two square matrices of 4096 rows. Also as 1x1 convs of 64 x 64 pixels, the
-    same product by another library: torch.mm, in fp32 by MKL, has half its rate on some AMD processors.
+    """Measures the rate of the machine: products of two square matrices of 4096 rows.
+
+    As 1x1 convolutions of 64 x 64 pixels, another library computes the same product: MKL, which torch.mm uses in fp32,
+    reaches half that rate on some AMD processors.
     """
 
     def __init__(self, dtype: torch.dtype, as_conv: bool):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         shapes = ((1, 4096, 64, 64), (4096, 4096, 1, 1)) if as_conv else ((4096, 4096), (4096, 4096))
         layout = torch.channels_last if as_conv else torch.contiguous_format
-        self.one, self.other = (torch.randn(shape, device=device).to(dtype, memory_format=layout) for shape in shapes)
+        self.left, self.right = (torch.randn(shape, device=device).to(dtype, memory_format=layout) for shape in shapes)
         self.product = torch.conv2d if as_conv else torch.mm
 
     def train(self, batch: int, steps: int) -> float:
-        """Seconds of the fastest of `steps` products."""
+        """Returns the seconds of the fastest of `steps` products."""
         times = []
         for _ in range(steps):
             start = time.perf_counter()
-            self.product(self.one, self.other)[0, 0].flatten()[0].item()
+            self.product(self.left, self.right)[0, 0].flatten()[0].item()
             times.append(time.perf_counter() - start)
         return min(times)
 
 
 PEERS: dict[str, Callable[[], Any]] = {
-    "Keras, TensorFlow": lambda: Keras("tensorflow"),
-    "Keras, PyTorch": lambda: Keras("torch"),
-    "plain PyTorch, fp32": lambda: Torch(Plain, bf16=False),
-    "plain PyTorch, bf16": lambda: Torch(Plain, bf16=True),
-    "ours, fp32": lambda: Torch(ours, bf16=False),
-    "ours, bf16": lambda: Torch(ours, bf16=True),
-    "ours, fp32, compiled": lambda: Compiled(bf16=False),
-    "ours, bf16, compiled": lambda: Compiled(bf16=True),
-    "ours, fp32, 8 orderings": lambda: Torch(ours, bf16=False, num_orderings=8),
-    "ours, fp32, 24 orderings": lambda: Torch(ours, bf16=False, num_orderings=24),
-    "ours, bf16, 8 orderings": lambda: Torch(ours, bf16=True, num_orderings=8),
-    "ours, bf16, 24 orderings": lambda: Torch(ours, bf16=True, num_orderings=24),
+    "Keras, TensorFlow": lambda: KerasPeer("tensorflow"),
+    "Keras, PyTorch": lambda: KerasPeer("torch"),
+    "plain PyTorch, fp32": lambda: TorchPeer(Plain, bf16=False),
+    "plain PyTorch, bf16": lambda: TorchPeer(Plain, bf16=True),
+    "ours, fp32": lambda: TorchPeer(ours, bf16=False),
+    "ours, bf16": lambda: TorchPeer(ours, bf16=True),
+    "ours, fp32, compiled": lambda: CompiledPeer(bf16=False),
+    "ours, bf16, compiled": lambda: CompiledPeer(bf16=True),
+    "ours, fp32, 8 orderings": lambda: TorchPeer(ours, bf16=False, num_orderings=8),
+    "ours, fp32, 24 orderings": lambda: TorchPeer(ours, bf16=False, num_orderings=24),
+    "ours, bf16, 8 orderings": lambda: TorchPeer(ours, bf16=True, num_orderings=8),
+    "ours, bf16, 24 orderings": lambda: TorchPeer(ours, bf16=True, num_orderings=24),
     "matrix products, fp32": lambda: MatrixProducts(torch.float32, as_conv=False),
     "matrix products, bf16": lambda: MatrixProducts(torch.bfloat16, as_conv=False),
     "matrix products as convs, fp32": lambda: MatrixProducts(torch.float32, as_conv=True),

@@ -1,6 +1,6 @@
-"""Measures what the trainer of train.py costs above a bare loop, and whether its memory grows from epoch to epoch.
+"""Measures how much slower train.py's trainer is than a bare loop, and whether its memory grows over the epochs.
 
-Both take turns of 20 steps in one process. python -m quadrant_lstm.benchmark.trainer PRECISION prints JSON.
+Both take turns of 20 steps in one process. `python -m quadrant_lstm.benchmark.trainer PRECISION` prints JSON.
 """
 
 import json
@@ -19,43 +19,43 @@ from omegaconf import DictConfig
 from quadrant_lstm.benchmark.peers import bare_step
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pixels import scaled
-from quadrant_lstm.processes.prepare import make_ready
+from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.quiet import quiet_lightning
 
-BLOCK, BLOCKS = 20, 40
+STEPS_PER_TURN, TURNS = 20, 40
 GROWTH_EPOCHS, GROWTH_STEPS = 10, 100
 
 
 def config(folder: str, *overrides: str) -> DictConfig:
-    always = ("trainer.limit_val_batches=2", f"trainer.logger.tensorboard.save_dir={folder}")
+    common = ("trainer.limit_val_batches=2", f"trainer.logger.tensorboard.save_dir={folder}")
     with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
-        return compose("train", [*always, *overrides])
+        return compose("train", [*common, *overrides])
 
 
 class BareLoop:
-    """The same network, optimizer and batches without Lightning and Hydra."""
+    """Trains the same network with the same optimizer and batch size, without Lightning and Hydra."""
 
     def __init__(self, cfg: DictConfig):
         self.data = build_data(cfg)
         self.classifier = build_classifier(cfg, self.data.frame_shape, self.data.num_classes)
         self.optimizer = self.classifier.optimizer(self.classifier.parameters())
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed")
-        self.size = cfg.data.batch_size
+        self.batch_size = cfg.data.batch_size
 
-    def steps(self, number: int) -> float:
-        """Seconds a step."""
+    def train(self, steps: int) -> float:
+        """Returns the seconds per step."""
         images, labels = self.data.train.tensors
-        indices = self.data.train_indices[torch.randperm(len(self.data.train_indices))][: number * self.size]
+        indices = self.data.train_indices[torch.randperm(len(self.data.train_indices))][: steps * self.batch_size]
         start = time.perf_counter()
-        for batch in indices.split(self.size):
+        for batch in indices.split(self.batch_size):
             frames = scaled(sequences(images[batch], self.data.orderings))
             bare_step(self.classifier.network, self.optimizer, frames, labels[batch], self.autocast)
-        return (time.perf_counter() - start) / number
+        return (time.perf_counter() - start) / steps
 
 
-class InTurns(pl.Callback):
-    """Times the trainer and the bare loop in turns of BLOCK steps."""
+class AlternateTiming(pl.Callback):
+    """Times the trainer and the bare loop alternately, STEPS_PER_TURN steps each."""
 
     def __init__(self, loop: BareLoop):
         self.loop = loop
@@ -65,14 +65,14 @@ class InTurns(pl.Callback):
         self.start = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if (batch_idx + 1) % BLOCK == 0:
-            self.times["trainer"].append((time.perf_counter() - self.start) / BLOCK)
-            self.times["bare"].append(self.loop.steps(BLOCK))
+        if (batch_idx + 1) % STEPS_PER_TURN == 0:
+            self.times["trainer"].append((time.perf_counter() - self.start) / STEPS_PER_TURN)
+            self.times["bare"].append(self.loop.train(STEPS_PER_TURN))
             self.start = time.perf_counter()
 
 
-class Resident(pl.Callback):
-    """Bytes that the process holds at the end of each epoch."""
+class ResidentMemory(pl.Callback):
+    """Records the resident memory of the process in bytes at the end of each epoch."""
 
     def __init__(self) -> None:
         self.bytes: list[int] = []
@@ -87,24 +87,25 @@ def fit(cfg: DictConfig, folder: str, callback: pl.Callback) -> None:
     trainer: Any = build_trainer(cfg, Path(folder))
     trainer.callbacks.append(callback)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
-    make_ready()
+    prepare_for_training()
     trainer.fit(classifier, datamodule=data)
 
 
 def main(precision: str) -> None:
     quiet_lightning()
-    always = f"trainer.precision={precision}"
+    override = f"trainer.precision={precision}"
     with tempfile.TemporaryDirectory() as folder:
-        cfg = config(folder, always, "trainer.max_epochs=1", f"trainer.limit_train_batches={BLOCK * (BLOCKS + 1)}")
-        turns = InTurns(BareLoop(cfg))
-        fit(cfg, folder, turns)
+        steps = STEPS_PER_TURN * (TURNS + 1)
+        cfg = config(folder, override, "trainer.max_epochs=1", f"trainer.limit_train_batches={steps}")
+        timing = AlternateTiming(BareLoop(cfg))
+        fit(cfg, folder, timing)
     with tempfile.TemporaryDirectory() as folder:
         epochs = f"trainer.max_epochs={GROWTH_EPOCHS}"
-        cfg = config(folder, always, epochs, f"trainer.limit_train_batches={GROWTH_STEPS}")
-        resident = Resident()
-        fit(cfg, folder, resident)
-    times = {name: values[1:] for name, values in turns.times.items()}  # the first turn warms up
-    print(json.dumps(times | {"resident": resident.bytes}))
+        cfg = config(folder, override, epochs, f"trainer.limit_train_batches={GROWTH_STEPS}")
+        memory = ResidentMemory()
+        fit(cfg, folder, memory)
+    times = {name: values[1:] for name, values in timing.times.items()}  # the first turn warms up
+    print(json.dumps(times | {"resident": memory.bytes}))
 
 
 if __name__ == "__main__":

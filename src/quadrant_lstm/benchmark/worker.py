@@ -1,6 +1,7 @@
-"""A peer in a process of its own. Commands come on stdin and answers go to stdout, a line of JSON each:
+"""Runs a peer in a process of its own, which reads commands from stdin and answers on stdout, in lines of JSON.
 
-{"do": "train", "batch": 64, "steps": 40}  ->  {"seconds": 0.84, "peak": 512000000}     (bytes, of the process so far)
+The command {"do": "train", "batch": 64, "steps": 40} gets the answer {"seconds": 0.84, "peak": 512000000}; the peak is
+the process's largest memory so far, in bytes.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 
 class Worker:
-    """The benchmark's end. Raises Failed with the reason, where a peer cannot be built."""
+    """Starts the process and sends it commands. Raises WorkerError with the reason if the peer cannot be built."""
 
     def __init__(self, peer: str):
         command = [sys.executable, "-m", __name__, peer]
@@ -33,7 +34,7 @@ class Worker:
         line = self.process.stdout.readline()
         answer = json.loads(line) if line else {"failed": f"its process ended with {self.process.wait()}"}
         if "failed" in answer:
-            raise Failed(answer["failed"])
+            raise WorkerError(answer["failed"])
         return answer
 
     def stop(self) -> None:
@@ -41,13 +42,13 @@ class Worker:
         self.process.wait()
 
 
-class Failed(Exception):
+class WorkerError(Exception):
     pass
 
 
 def main(name: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print
+    os.dup2(2, 1)  # what libraries print goes to stderr
     try:
         from quadrant_lstm.benchmark.peers import PEERS
 

@@ -1,9 +1,9 @@
-"""Averages the weights and batch-norm statistics over the steps; the average is validated, tested and saved.
+"""Averages weights and batch-norm statistics over the training steps, and validates, tests and saves the average.
 
-This is Lightning's WeightAveraging with two differences. The decay starts low: after n steps the average has a memory
-of about n / 10 steps, up to 1 / (1 - decay), so that it soon forgets the first weights. And the average lies on the
-module's device and is counted on the host: Lightning's stays where the module was made, on the CPU, and each step
-waits for the device.
+EMA is Lightning's WeightAveraging with two differences. The decay starts low: after n steps the average has a memory of
+about n / 10 steps, up to 1 / (1 - decay), so that it soon forgets the initial weights. And the average is kept on the
+module's device and its steps are counted on the host; Lightning keeps the average on the CPU, where the module was
+created, so that each step waits for the device.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class EMA(WeightAveraging):
-    """`decay=None` turns it off."""
+    """`decay` is the limit of the decay per step; None turns averaging off."""
 
     def __init__(self, decay: float | None):
         super().__init__()
@@ -34,7 +34,7 @@ class EMA(WeightAveraging):
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if self._average_model is None:
             return
-        if (steps := trainer.global_step) > self._latest_update_step:  # gradients may add up over several batches
+        if (steps := trainer.global_step) > self._latest_update_step:  # a step may accumulate several batches
             self.update(self._average_model.module, module, steps)
             self._average_model.n_averaged.fill_(steps)
             self._latest_update_step = steps
@@ -45,24 +45,24 @@ class EMA(WeightAveraging):
 
     @torch.no_grad()
     def update(self, average: nn.Module, module: nn.Module, steps: int) -> None:
-        """The first step's weights are copied, and so are values that are no floating-point numbers, like indices."""
+        """Moves the average towards the module's values; the first step, and integers such as counts, are copied."""
         decay = min(self.decay, steps / (9 + steps)) if steps > 1 else 0.0
-        (averages, others), (numbers, indices) = numbers_and_others(average), numbers_and_others(module)
-        torch._foreach_lerp_(averages, numbers, 1 - decay)
-        for other, index in zip(others, indices, strict=True):
-            other.copy_(index)
+        (averages, copies), (floats, integers) = floats_and_integers(average), floats_and_integers(module)
+        torch._foreach_lerp_(averages, floats, 1 - decay)
+        for copy, integer in zip(copies, integers, strict=True):
+            copy.copy_(integer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.is_on:
             super().on_save_checkpoint(trainer, module, checkpoint)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """For a test, the loaded average stays; Lightning would put the weights of the last step in its place."""
+        """Keeps the loaded average for a test, where Lightning would replace it by the weights of the last step."""
         if self.is_on and trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, module, checkpoint)
 
 
-def numbers_and_others(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+def floats_and_integers(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     values = [*module.parameters(), *module.buffers()]
-    numbers = [value for value in values if value.is_floating_point()]
-    return numbers, [value for value in values if not value.is_floating_point()]
+    floats = [value for value in values if value.is_floating_point()]
+    return floats, [value for value in values if not value.is_floating_point()]

@@ -1,8 +1,7 @@
-"""The end of an epoch -> a row of metrics.csv, points in the loggers, last.ckpt, and a line on the terminal and in
-train.log; in this order.
+"""Records each finished epoch: a row of metrics.csv, points in the loggers, a checkpoint and a log line, in this order.
 
-So an epoch of which there is a line is safe, and one that was cut off before its checkpoint is done once more and its
-row and points replaced: a run that was interrupted has a row for each epoch, and one only. Epochs count from 1.
+So an epoch whose line was logged is saved, and an epoch that was interrupted before its checkpoint is trained again and
+its row and points are replaced: a resumed run has exactly one row per epoch. Epochs count from 1.
 """
 
 import csv
@@ -17,28 +16,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.data.frames import after_steps
+from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import BEST, LAST, METRICS, last_epoch, read_rows, write_whole
+from quadrant_lstm.run_folder import BEST, LAST, METRICS, last_epoch, read_rows, write_atomically
 
 log = logging.getLogger(__name__)
-COLUMNS = (
-    "epoch",
-    "train/loss",
-    "train/accuracy",
-    "val/loss",
-    "val/accuracy",
-    *after_steps("val"),
-    "train/learning_rate",
-    "train/weight_norm",
-    "train/samples_per_second",
-    "train/epoch_seconds",
+CSV_COLUMNS = (
+    *("epoch", "train/loss", "train/accuracy", "val/loss", "val/accuracy", *step_accuracy_names("val")),
+    *("train/learning_rate", "train/weight_norm", "train/samples_per_second", "train/epoch_seconds"),
 )
-OVER_THE_ONE_BEFORE: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+REPLACE_PREVIOUS: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
 
 
-class AtEpochEnd(ModelCheckpoint):
-    """A checkpoint in the run folder, wherever that has been moved since an interruption."""
+class EpochCheckpoint(ModelCheckpoint):
+    """Saves into the run folder, also after the folder was moved."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir)
@@ -47,46 +38,46 @@ class AtEpochEnd(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """The same for any arguments, so that a run resumes after a change of them."""
+        """Contains no arguments, unlike Lightning's, so that a run can be resumed after they have changed."""
         return type(self).__name__
 
 
-class Best(AtEpochEnd):
-    """best.ckpt, by val/accuracy, of equals the later: it has been trained for longer, and a schedule has calmed it.
-    Also where the run's folder has been moved since it was interrupted.
-    """
+class Best(EpochCheckpoint):
+    """Saves best.ckpt, by val/accuracy. Ties go to the later epoch, which has been trained for longer."""
 
     def __init__(self) -> None:
-        super().__init__(filename=BEST.stem, monitor="val/accuracy", mode="max", **OVER_THE_ONE_BEFORE)
+        super().__init__(filename=BEST.stem, monitor="val/accuracy", mode="max", **REPLACE_PREVIOUS)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
-        equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
-        return equal or super().check_monitor_top_k(trainer, current)
+        is_tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return is_tie or super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        here: dict[str, Any] = {"dirpath": self.dirpath}
+        moved: dict[str, Any] = {"dirpath": self.dirpath}  # the state holds the paths from before a move
         if state["best_model_path"]:
             file = str(Path(self.dirpath or "", BEST.name))
-            here |= {"best_model_path": file, "kth_best_model_path": file}
-            here["best_k_models"] = {file: state["best_model_score"]}
-        super().load_state_dict(state | here)
+            moved |= {"best_model_path": file, "kth_best_model_path": file}
+            moved["best_k_models"] = {file: state["best_model_score"]}
+        super().load_state_dict(state | moved)
 
     def results(self) -> dict[str, Any]:
         if self.best_model_score is None:
-            raise UserError("trainer: it stopped before an epoch was done and validated; let it train for longer.")
+            raise UserError("trainer: training stopped before an epoch was finished and validated; train for longer.")
         best_epoch = read_checkpoint(Path(self.best_model_path))["epoch"] + 1
         return {"val/accuracy": round(self.best_model_score.item(), 6), "best_epoch": best_epoch}
 
 
-class EpochEnd(AtEpochEnd):
-    """Also measures train/samples_per_second, of all processes, validation left out, and the seconds that the run has
-    trained for, before an interruption and after it.
+class EpochEnd(EpochCheckpoint):
+    """Saves last.ckpt and records the metrics of each epoch.
+
+    Also measures train/samples_per_second, over all processes and without validation, and the training time in seconds,
+    including that before an interruption.
     """
 
     def __init__(self) -> None:
-        super().__init__(filename=LAST.stem, **OVER_THE_ONE_BEFORE)
+        super().__init__(filename=LAST.stem, **REPLACE_PREVIOUS)
         self.seconds_before = 0.0
-        self.began: float | None = None  # not at all, where all epochs were done before
+        self.train_start: float | None = None  # stays None where no epoch was left to train
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds}
@@ -96,7 +87,7 @@ class EpochEnd(AtEpochEnd):
 
     @property
     def seconds(self) -> float:
-        return self.seconds_before + (0.0 if self.began is None else time.perf_counter() - self.began)
+        return self.seconds_before + (0.0 if self.train_start is None else time.perf_counter() - self.train_start)
 
     def results(self) -> dict[str, Any]:
         last = last_epoch(self.folder) or {}
@@ -107,7 +98,7 @@ class EpochEnd(AtEpochEnd):
         }
 
     def on_train_start(self, *_: Any) -> None:
-        self.began = time.perf_counter()
+        self.train_start = time.perf_counter()
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self.images = 0
@@ -119,8 +110,8 @@ class EpochEnd(AtEpochEnd):
 
     def on_train_epoch_end(self, trainer: Any, module: pl.LightningModule) -> None:
         samples_per_second = self.images * trainer.world_size / (self.end - self.start)
-        metrics = trainer.callback_metrics  # in all processes: they add up here
-        points = {name: metrics[name].item() for name in COLUMNS if name in metrics}
+        metrics = trainer.callback_metrics  # read in every process, because reading reduces them over all
+        points = {name: metrics[name].item() for name in CSV_COLUMNS if name in metrics}
         points["train/samples_per_second"] = samples_per_second
         points["train/epoch_seconds"] = time.perf_counter() - self.start
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
@@ -133,16 +124,16 @@ class EpochEnd(AtEpochEnd):
         super().on_train_epoch_end(trainer, module)
         log.info(
             f"epoch {row['epoch']}/{trainer.max_epochs}  "
-            + "  ".join(f"{name} {row[name]:.4f}" for name in COLUMNS[1:5] if name in row)
+            + "  ".join(f"{name} {row[name]:.4f}" for name in CSV_COLUMNS[1:5] if name in row)
             + f"  {samples_per_second:,.0f} images/s  {points['train/epoch_seconds']:.0f} s"
         )
 
 
 def write_row(file: Path, row: dict[str, Any]) -> None:
-    """In place of that epoch's and all after it."""
-    before = [old for old in read_rows(file) if int(old["epoch"]) < row["epoch"]]
+    """Appends the row, after removing the rows of that epoch and of later ones."""
+    earlier = [old for old in read_rows(file) if int(old["epoch"]) < row["epoch"]]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows([*before, row])
-    write_whole(file, text.getvalue().encode())
+    writer.writerows([*earlier, row])
+    write_atomically(file, text.getvalue().encode())

@@ -1,5 +1,7 @@
-"""Losses and norm of the gradient of each step -> points in the loggers, now and then; not finite: the end of the run,
-before they change a weight. On a GPU, which would have to be waited for, before anything of the epoch is kept.
+"""Ends a run when a loss or gradient is non-finite, and logs the loss and the gradient norm every few steps.
+
+On the CPU each step is checked before it changes a weight. On a GPU, where a check waits for the device, steps are
+checked when they are logged and at the end of the epoch, before anything of the epoch is saved.
 """
 
 import math
@@ -16,13 +18,13 @@ from quadrant_lstm.model.classifier import Classifier, weights_of
 
 class Finite(pl.Callback):
     def __init__(self) -> None:
-        self.unchecked: list[tuple[Tensor, Tensor]] = []  # of a few steps: losses, norms of each gradient
+        self.unchecked: list[tuple[Tensor, Tensor]] = []  # losses and gradient norms of the steps since the last check
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
-        losses, norms = self.note(module, optimizer)
+        losses, norms = self.record(module, optimizer)
         logged = module.global_step % trainer.log_every_n_steps == 0
-        if logged or self.can_look(module) or trainer.is_last_batch:
-            # fp16 has an answer of its own: a gradient that is not finite makes its scaler skip the step
+        if logged or self.can_check_for_free(module) or trainer.is_last_batch:
+            # with fp16, the gradient scaler skips steps with a non-finite gradient
             if trainer.scaler is None:
                 self.check_steps(module)
             self.unchecked.clear()
@@ -32,30 +34,30 @@ class Finite(pl.Callback):
                 logger.log_metrics(points, module.global_step)
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        check_finite(module, "val", "loss", torch.cat([losses for losses, *_ in module.seen["val"]]).mean())
+        check_finite(module, "val", "loss", torch.cat([losses for losses, *_ in module.epoch_outputs["val"]]).mean())
 
-    def note(self, module: Classifier, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
-        """Of the step whose gradients are there."""
+    def record(self, module: Classifier, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
+        """Records and returns the losses and the norm of each gradient of the current step."""
         gradients = [weights.grad for weights in weights_of(optimizer) if weights.grad is not None]
-        self.unchecked.append((module.seen["train"][-1][0], torch.stack(torch._foreach_norm(gradients))))
+        self.unchecked.append((module.epoch_outputs["train"][-1][0], torch.stack(torch._foreach_norm(gradients))))
         return self.unchecked[-1]
 
-    def can_look(self, module: Classifier) -> bool:
-        """At a value on the device, without waiting for what is in its queue."""
+    def can_check_for_free(self, module: Classifier) -> bool:
+        """Returns whether a tensor of the module can be read without waiting for queued kernels."""
         return module.device.type == "cpu"
 
     def check_steps(self, module: Classifier) -> None:
-        """Those that are noted."""
+        """Raises UserError for the first recorded step that is non-finite."""
         if not math.isfinite(sum(norms.sum() for _, norms in self.unchecked)):
-            for ago, (losses, norms) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
-                check_finite(module, "train", "loss", losses.mean(), ago)
-                check_finite(module, "train", "norm of the gradient", vector_norm(norms), ago)
+            for steps_ago, (losses, norms) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
+                check_finite(module, "train", "loss", losses.mean(), steps_ago)
+                check_finite(module, "train", "norm of the gradient", vector_norm(norms), steps_ago)
 
 
-def check_finite(module: Classifier, stage: str, name: str, value: Tensor, steps_ago: int = 0) -> None:
+def check_finite(module: Classifier, split: str, name: str, value: Tensor, steps_ago: int = 0) -> None:
     if not value.isfinite():
         epoch, step = module.current_epoch + 1, module.global_step + 1 - steps_ago
         raise UserError(
-            f"{stage}: the {name} is {value.item()} in epoch {epoch}, at step {step}; nothing of it was kept. "
-            "Lower optimizer.lr; run=FOLDER goes on from the last finished epoch."
+            f"{split}: the {name} is {value.item()} in epoch {epoch}, at step {step}; this epoch was not saved. "
+            "Lower optimizer.lr; run=FOLDER resumes after the last finished epoch."
         )

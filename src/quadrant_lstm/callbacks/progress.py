@@ -1,6 +1,6 @@
-"""A progress bar while an epoch trains: loss, accuracy, images per second, time left of the run.
+"""Shows a progress bar with the loss, the accuracy, the images per second and the time left for the whole run.
 
-Drawn on a terminal only; the line an epoch (run/epoch_end.py) is for files.
+It is drawn on a terminal only; epoch_end.py logs one line per epoch, which files get too.
 """
 
 import time
@@ -12,14 +12,13 @@ import rich
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import ProgressColumn
 
-EVERY = 20  # batches between two readings: each waits for the device
+UPDATE_INTERVAL = 20  # batches; each update of the values waits for the device
 
 
 class Progress(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=10)
         self.shown: dict[str, str] = {}
-
         self.on_terminal = rich.get_console().is_terminal
 
     @property
@@ -27,7 +26,7 @@ class Progress(RichProgressBar):
         return self.on_terminal and super().is_enabled
 
     def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
-        return super().configure_columns(trainer)[:-2]  # an epoch's time and batches a second
+        return super().configure_columns(trainer)[:-2]  # without the epoch's time and batches per second
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
@@ -39,9 +38,9 @@ class Progress(RichProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.is_disabled:
             return
-        losses, logits, labels = module.seen["train"][-1]
+        losses, logits, labels = module.epoch_outputs["train"][-1]
         self.images += len(labels) * trainer.world_size
-        if batch_idx % EVERY == 0:
+        if batch_idx % UPDATE_INTERVAL == 0:
             correct = (logits[:, -1].argmax(1) == labels).float().mean()
             seconds = time.perf_counter() - self.start
             epochs = (trainer.max_epochs or 0) - trainer.current_epoch

@@ -1,4 +1,4 @@
-"""(seed, epoch, process) -> the random numbers of an epoch: a run that goes on draws those it would have drawn."""
+"""Seeds torch at the start of each epoch, so that a resumed run draws the random numbers of an uninterrupted one."""
 
 from typing import Any
 

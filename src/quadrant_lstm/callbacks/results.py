@@ -1,4 +1,4 @@
-"""What a callback may add to results.json."""
+"""Defines the interface of callbacks that add values to results.json."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -6,4 +6,4 @@ from typing import Any, Protocol, runtime_checkable
 @runtime_checkable
 class HasResults(Protocol):
     def results(self) -> dict[str, Any]:
-        """The figures of the training, asked for when it has ended, before the test."""
+        """Returns values of the training; called once after it, before the test."""

@@ -1,4 +1,4 @@
-"""train.py's command line -> what Hydra is to compose: an old run or sweep from its own folder, a new one as given."""
+"""Turns train.py's arguments into Hydra's: `run=` and `sweep=` become the config and the folder they resume."""
 
 from omegaconf import OmegaConf
 
@@ -6,27 +6,27 @@ from quadrant_lstm.config.check import read_config
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.launch import config_dirs
-from quadrant_lstm.run_folder import CONFIG, find_run, quoted, read_yaml, write_whole
-from quadrant_lstm.sweep.jobs import command, find_sweep, launching, sweeper, swept
+from quadrant_lstm.run_folder import CONFIG, find_run, quoted, read_yaml, write_atomically
+from quadrant_lstm.sweep.jobs import find_sweep, hydra_config, launch_overrides, sweeper_config, task_overrides
 
 MULTIRUN = {"-m", "--multirun"}
 
 
-def go_on(arguments: list[str]) -> list[str]:
-    """`run=PATH` goes on with a run, `sweep=PATH` with a sweep; `plan=true` shows what a sweep would do."""
+def hydra_arguments(arguments: list[str]) -> list[str]:
+    """Replaces `run=PATH` (resume a run), `sweep=PATH` (resume a sweep) and `plan=true` (only show a sweep's jobs)."""
     if plan := value_of("plan", arguments):
         if plan != "true":
             raise UserError(f"plan: {plan!r} is not true; write plan=true, or leave it out.")
-        others = [argument for argument in arguments if not argument.startswith("plan=")]
-        return ["-m", *(one for one in go_on(others) if one not in MULTIRUN), "hydra.sweeper.plan=true"]
+        others = hydra_arguments(without("plan", arguments))
+        return ["-m", *(argument for argument in others if argument not in MULTIRUN), "hydra.sweeper.plan=true"]
     run, sweep = value_of("run", arguments), value_of("sweep", arguments)
     if run and sweep:
-        raise UserError("run: goes on with one run, sweep= with a sweep; leave out one of them.")
+        raise UserError("run: cannot be combined with sweep=; run= resumes one run, sweep= a sweep: leave one out.")
     if run:
-        return go_on_with_run(run, [argument for argument in arguments if not argument.startswith("run=")])
+        return resume_run(run, without("run", arguments))
     if sweep:
-        return go_on_with_sweep(sweep, [argument for argument in arguments if not argument.startswith("sweep=")])
-    return sorted(arguments, key=lambda one: one not in MULTIRUN)  # argparse wants it before the overrides
+        return resume_sweep(sweep, without("sweep", arguments))
+    return sorted(arguments, key=lambda argument: argument not in MULTIRUN)  # argparse wants -m before the overrides
 
 
 def value_of(key: str, arguments: list[str]) -> str | None:
@@ -34,42 +34,41 @@ def value_of(key: str, arguments: list[str]) -> str | None:
     return values[-1] if values and values[-1] not in ("", "null") else None
 
 
-def go_on_with_run(run: str, others: list[str]) -> list[str]:
-    """The arguments that make Hydra compose that run's own config, in its own folder."""
+def without(key: str, arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if not argument.startswith(f"{key}=")]
+
+
+def resume_run(run: str, others: list[str]) -> list[str]:
+    """Returns the arguments that make Hydra compose the run's own config, in the run's own folder."""
     if MULTIRUN & set(others):
-        raise UserError("run: a sweep makes new runs; leave out -m, or run=.")
+        raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
     folder = find_run(run).absolute()
-    cfg = read_config(folder / CONFIG)  # before Hydra does: it builds what it finds under `hydra`
+    cfg = read_config(folder / CONFIG)  # checked first, because Hydra instantiates what it finds under `hydra`
     if OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / CONFIG)):
-        write_whole(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
+        write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
     for argument in others:
         key = argument.partition("=")[0].lstrip("+~")
         if key in (*GROUPS, "experiment") or key.startswith("model."):
-            raise UserError(f"{argument}: a run goes on with its own config; change single values, or start a new run.")
-    where = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
-    return [*where, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *others]
+            raise UserError(f"{argument}: a run resumes with its own config; change single values, or start a new run.")
+    config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
+    return [*config, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *others]
 
 
-def go_on_with_sweep(sweep: str, others: list[str]) -> list[str]:
-    """The arguments of that sweep's own command, in its own folder. They may be given once more; how its jobs are
-    launched may be changed.
+def resume_sweep(sweep: str, others: list[str]) -> list[str]:
+    """Returns the arguments of the sweep's own command, in the sweep's own folder.
+
+    `others` may repeat the sweep's overrides but not change them; Hydra's (how jobs are launched) may be changed.
     """
     folder = find_sweep(sweep).absolute()
-    values = [argument for argument in others if argument not in MULTIRUN and not argument.startswith("hydra")]
-    before = swept(folder)
-    of_experiment = [f"{key}={value}" for key, value in (sweeper(folder).get("params") or {}).items()]
-    typed = sorted(one for one in before if one not in of_experiment)
-    if values and sorted(values) not in (sorted(before), typed):
+    repeated = [argument for argument in others if argument not in MULTIRUN and not argument.startswith("hydra")]
+    overrides = task_overrides(folder)
+    of_experiment = [f"{key}={value}" for key, value in (sweeper_config(folder).get("params") or {}).items()]
+    typed = sorted(override for override in overrides if override not in of_experiment)
+    if repeated and sorted(repeated) not in (sorted(overrides), typed):
         raise UserError(
-            f"sweep: {folder} is that of {' '.join(typed)}, not of {' '.join(values)}; leave them out, or start a new "
-            "sweep without sweep=."
+            f"sweep: {folder} was started with {' '.join(typed)}, not {' '.join(repeated)}; leave them out, or start "
+            "a new sweep without sweep=."
         )
     hydra = [argument for argument in others if argument.startswith("hydra")]
-    return [
-        *config_dirs(command(folder)),
-        "-m",
-        *before,
-        *launching(folder),
-        *hydra,
-        f"hydra.sweep.dir={quoted(folder)}",
-    ]
+    launch, place = [*launch_overrides(folder), *hydra], f"hydra.sweep.dir={quoted(folder)}"
+    return [*config_dirs(hydra_config(folder)), "-m", *overrides, *launch, place]

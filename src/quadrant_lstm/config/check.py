@@ -1,6 +1,6 @@
-"""Checks a composed config, and the images and sizes it names; raises UserError with the key. Imports no torch.
+"""Checks a config: its keys and values, the images it names, and whether the sizes fit. Imports no torch.
 
-What only the classes of torch and Lightning can tell is checked in config/signatures.py.
+Raises UserError that names the key. config/signatures.py checks what needs the classes of torch and Lightning.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,9 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from quadrant_lstm.config.interpolations import resolved
-from quadrant_lstm.config.messages import example, missing, not_taken, unknown_key
-from quadrant_lstm.config.old_runs import upgraded
+from quadrant_lstm.config.interpolations import resolve_interpolations
+from quadrant_lstm.config.messages import example, missing_key, unknown_arguments, unknown_key
+from quadrant_lstm.config.old_runs import upgrade
 from quadrant_lstm.config.schema import CLASSES, GROUPS, LIBRARIES, REQUIRED, ROOT, TARGETS
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
@@ -22,22 +22,22 @@ from quadrant_lstm.run_folder import BEST, CONFIG, find_run, read_yaml
 
 
 def check(cfg: DictConfig) -> None:
-    """What train.py composed: keys, values, data, and whether the sizes fit."""
+    """Checks a config that train.py composed."""
     check_values(cfg)
     check_sizes(cfg)
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
-    """What the task gets of it."""
+    """Returns the composed config without Hydra's own part, as Hydra passes it to a task."""
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
 def read_config(file: Path) -> DictConfig:
-    """The config of a run, which may be anybody's, checked."""
+    """Reads the config of a run folder and checks it as untrusted."""
     cfg = read_yaml(file)
     if not isinstance(cfg, DictConfig) or "model" not in cfg:
         raise UserError(f"{file}: is not the config of a run; give a folder that train.py made.")
-    cfg = upgraded(cfg)
+    cfg = upgrade(cfg)
     try:
         check_values(cfg, trusted=False)
     except UserError as error:
@@ -45,8 +45,8 @@ def read_config(file: Path) -> DictConfig:
     return cfg
 
 
-def trained_run(run: str | None) -> Path:
-    """The folder that `run=` means, with a network in it and a config that can be read."""
+def find_trained_run(run: str | None) -> Path:
+    """Returns the folder that `run=` names. Raises UserError if its config is invalid."""
     folder = find_run(run, BEST)
     read_config(folder / CONFIG)
     return folder
@@ -61,27 +61,27 @@ def check_keys(config: Mapping[str, Any], kinds: Mapping[str, Any], groups: Iter
 
 
 def check_values(cfg: DictConfig, trusted: bool = True) -> None:
-    """`trusted` is what the user typed or keeps in conf/, rather than what came with a run folder."""
-    config = resolved(cfg, trusted)
+    """Checks keys and values. A config is `trusted` if it was typed or is in conf/, rather than in a run folder."""
+    config = resolve_interpolations(cfg, trusted)
     check_keys(config, ROOT, GROUPS)
     for group in GROUPS:
         if not isinstance(config.get(group), dict) or "_target_" not in config[group]:
-            raise UserError(f"{group}: is missing; choose one of conf/{group}/, e.g. with {group}=NAME.")
+            raise UserError(f"{group}: is missing; choose a file of conf/{group}/ with {group}=NAME.")
     for path, node in nodes_with_target(config):
         check_node(path, node)
     for key in REQUIRED:
         if OmegaConf.select(cfg, key) is None:
-            raise missing(key)
+            raise missing_key(key)
     clip, precision = config["trainer"].get("gradient_clip_val"), config["trainer"]["precision"]
     if clip and config["optimizer"].get("fused") and (precision == "auto" or precision.endswith("-mixed")):
         raise UserError(
-            f"trainer.gradient_clip_val: {clip}, but with trainer.precision={precision} "
-            "a fused optimizer does not clip; add optimizer.fused=false."
+            f"trainer.gradient_clip_val: {clip} cannot be combined with a fused optimizer "
+            f"at trainer.precision={precision}; add optimizer.fused=false."
         )
 
 
 def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The dotted path and the content of each node that names a class."""
+    """Yields the dotted path and the content of each node that names a class."""
     if isinstance(node, dict):
         if "_target_" in node:
             yield path, node
@@ -93,17 +93,17 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
     target, group = str(node["_target_"]), path.partition(".")[0]
     allowed = TARGETS[group]
     if not target.startswith(allowed):
-        raise UserError(f"{path}._target_: {target} is not among {'*, '.join(allowed)}*; name a class of these.")
+        raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
     ours = target.startswith("quadrant_lstm.")
     if ours and target not in CLASSES:
         raise UserError(f"{path}._target_: there is no class {target}; correct the name.")
     kinds = CLASSES[target] if ours else LIBRARIES[group] if path == group else {}
     unknown = [name for name in node if name not in kinds and not name.startswith("_")]
     if ours and unknown and "**" not in kinds:
-        raise not_taken(path, target, unknown, kinds)
+        raise unknown_arguments(path, target, unknown, kinds)
     for name in kinds if ours else ():
         if name not in node and name != "**":
-            raise missing(f"{path}.{name}")
+            raise missing_key(f"{path}.{name}")
     for name, value in node.items():
         if name in kinds:
             check_value(f"{path}.{name}", value, kinds[name])
@@ -114,7 +114,7 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
 
 def check_value(key: str, value: Any, kind: Any) -> None:
     if value == "???":
-        raise missing(key)
+        raise missing_key(key)
     try:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:
@@ -122,14 +122,15 @@ def check_value(key: str, value: Any, kind: Any) -> None:
 
 
 def check_sizes(cfg: DictConfig) -> None:
-    """Whether data and network fit together; images that have to be downloaded first are left to the run."""
+    """Checks that data and network fit together. Data sets that are downloaded are checked when training starts."""
     config: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["data", "model", "seed"]), resolve=True)
     data, model = config["data"], config["model"]
     num_stacked = len(data["orderings"])
     for key in ("train_orderings", "test_orderings"):
         if data.get(key) and len(data[key]) % num_stacked:
             raise UserError(
-                f"data.{key}: {len(data[key])}, but a frame stacks {num_stacked} of them; write a multiple of that."
+                f"data.{key}: {len(data[key])} orderings cannot fill frames that stack {num_stacked}; "
+                f"write a multiple of {num_stacked}."
             )
     images = load_images(data["dataset"], data["root"]) if data["dataset"] in ("mnist", "idx") else None
     if images:

@@ -1,4 +1,4 @@
-"""A key -> the value conf/ gives it, for error messages."""
+"""Looks up the default that conf/ gives a key, for error messages."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def default_config() -> DictConfig:
-    """What the running script composes without its overrides, but for the choices of groups."""
+    """Composes the config of the running script with its choices of groups but without its other overrides."""
     script = Path(sys.argv[0]).resolve()
     if not (script.parent / "conf" / f"{script.stem}.yaml").is_file():
         return OmegaConf.create()

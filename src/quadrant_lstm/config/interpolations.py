@@ -1,4 +1,4 @@
-"""Replaces the interpolations of a config by the values they resolve to, so that these can be checked."""
+"""Replaces the interpolations of a config by their values, so that these can be checked."""
 
 import re
 from typing import Any
@@ -9,35 +9,34 @@ from omegaconf.errors import OmegaConfBaseException
 from quadrant_lstm.errors import UserError
 
 OWN_KEY = re.compile(r"\$\{[\w.]+\}")
-# Interpolations of conf/ itself that name no key: Hydra resolves the first when the run starts, the others are those of
-# version 0.1.
-OURS = (
+# Interpolations of conf/ that name no key. Hydra resolves the first when a run starts; version 0.1 wrote the others.
+ALLOWED = (
     "${hydra:runtime.output_dir}",
     "${oc.env:HOME,.}/.cache/quadrant_lstm/fashion_mnist",
     "${oc.env:HOME,.}/.cache/quadrant_lstm/kmnist",
 )
 
 
-def resolved(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
-    """The config as plain dicts, lists and values. Raises UserError for an interpolation that does not resolve.
+def resolve_interpolations(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
+    """Returns the config as plain dicts, lists and values. Raises UserError for an interpolation that does not resolve.
 
-    In a config that is not `trusted`, an interpolation may only name keys of the same config, and what these hold may
-    contain no interpolation: nested ones could stand for any number of values.
+    In a config that is not `trusted`, an interpolation may only name keys of the same config, and their values may
+    contain no interpolation, because nested ones could expand to any number of values.
     """
     raw: Any = OmegaConf.to_container(cfg)
-    return {key: resolve(cfg, key, raw[key], key, trusted) for key in raw}
+    return {key: resolve_value(cfg, key, raw[key], key, trusted) for key in raw}
 
 
-def resolve(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> Any:
-    """The value of `parent[name]`, which is `raw` before its interpolations are resolved."""
+def resolve_value(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> Any:
+    """Returns the value of `parent[name]`, which is `raw` before its interpolations are resolved."""
     if isinstance(raw, dict) and not OmegaConf.is_interpolation(parent, name):
-        return {child: resolve(parent[name], child, raw[child], f"{key}.{child}", trusted) for child in raw}
+        return {child: resolve_value(parent[name], child, raw[child], f"{key}.{child}", trusted) for child in raw}
     if isinstance(raw, list) and not OmegaConf.is_interpolation(parent, name):
-        return [resolve(parent[name], at, child, f"{key}.{at}", trusted) for at, child in enumerate(raw)]
-    if raw in OURS or not OmegaConf.is_interpolation(parent, name):
+        return [resolve_value(parent[name], i, child, f"{key}.{i}", trusted) for i, child in enumerate(raw)]
+    if raw in ALLOWED or not OmegaConf.is_interpolation(parent, name):
         return raw
     if not trusted and "${" in OWN_KEY.sub("", raw):
-        raise UserError(f"{key}: {raw} names more than keys of this config; write the value itself.")
+        raise UserError(f"{key}: {raw} does not only name keys of this config; write the value itself.")
     try:
         value = parent[name]
         plain = OmegaConf.to_container(value, resolve=trusted) if OmegaConf.is_config(value) else value

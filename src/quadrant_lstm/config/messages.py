@@ -1,4 +1,4 @@
-"""Words the errors about keys: what is missing, what is unknown, and what is meant. Imports no torch."""
+"""Writes the errors about missing and unknown keys, with the key that was probably meant. Imports no torch."""
 
 import difflib
 import sys
@@ -10,45 +10,45 @@ from quadrant_lstm.config.defaults import default_value
 from quadrant_lstm.errors import UserError
 
 
-def missing(key: str) -> UserError:
+def missing_key(key: str) -> UserError:
     if isinstance(default_value(key), DictConfig):
-        return UserError(f"{key}: is missing, and a run needs it; leave out ~{key}.")
+        return UserError(f"{key}: is missing, but a run needs it; remove ~{key} from the command.")
     return UserError(f"{key}: is missing; add {example(key)}.")
 
 
 def example(key: str) -> str:
-    """The key with the value that conf/ gives it."""
+    """Returns an override that assigns the key its default from conf/."""
     default = default_value(key)
     if isinstance(default, DictConfig):
         return f"{key}.KEY=VALUE"
-    # without the spaces of a list, at which a shell would cut it
+    # a shell would split a list at its spaces
     return f"{key}=VALUE" if default is None else f"e.g. {key}={default}".replace(", ", ",")
 
 
-def not_taken(path: str, target: str, unknown: list[str], known: Iterable[str]) -> UserError:
-    """Keys that conf/ gives are to be removed, those that the user typed to be corrected."""
-    given = [name for name in unknown if default_value(f"{path}.{name}") is not None]
-    if given != unknown:
-        wrong = next(name for name in unknown if name not in given)
-        return unknown_key(f"{path}.{wrong}", [f"{path}.{other}" for other in known])
+def unknown_arguments(path: str, target: str, unknown: list[str], known: Iterable[str]) -> UserError:
+    """Returns the error about arguments that a class does not take: defaults are to be removed, others corrected."""
+    defaults = [name for name in unknown if default_value(f"{path}.{name}") is not None]
+    if defaults != unknown:
+        typed = next(name for name in unknown if name not in defaults)
+        return unknown_key(f"{path}.{typed}", [f"{path}.{other}" for other in known])
     return UserError(
-        f"{path}.{given[0]}: {target} takes no {' and no '.join(given)}; "
-        f"remove with {' '.join(f'~{path}.{name}' for name in given)}."
+        f"{path}.{defaults[0]}: {target} does not take {' or '.join(defaults)}; "
+        f"remove with {' '.join(f'~{path}.{name}' for name in defaults)}."
     )
 
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:
-    """Names the nearest key beside it, or one that ends as it does: optimizer.lr for lr."""
+    """Suggests the most similar key of the group, else a key with the same last part (optimizer.lr for lr)."""
     known = [other for other in known if "._" not in other]
     group, _, name = key.rpartition(".")
-    beside = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == group}
-    near = [beside[other] for other in difflib.get_close_matches(name, beside, n=1, cutoff=0.5)]
-    near = near or [other for other in known if other.endswith(f".{name}")]
-    near = near or difflib.get_close_matches(key, [] if beside else known, n=1, cutoff=0.5)
-    if near:
-        remedy = f"did you mean {near[0]}?"
-    elif 0 < len(beside) <= 20:
-        remedy = f"known here: {', '.join(beside.values())}."
+    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == group}
+    similar = [siblings[other] for other in difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)]
+    similar = similar or [other for other in known if other.endswith(f".{name}")]
+    similar = similar or difflib.get_close_matches(key, [] if siblings else known, n=1, cutoff=0.5)
+    if similar:
+        remedy = f"did you mean {similar[0]}?"
+    elif 0 < len(siblings) <= 20:
+        remedy = f"known keys: {', '.join(siblings.values())}."
     else:
-        remedy = f"python {sys.argv[0]} --cfg job shows those there are."
+        remedy = f"python {sys.argv[0]} --cfg job shows all keys."
     return UserError(f"{key}: there is no such key; {remedy}")

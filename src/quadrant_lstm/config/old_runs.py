@@ -1,20 +1,20 @@
-"""Brings the config of a run made by version 0.1 to today's keys, so that old runs can be read and resumed."""
+"""Converts the config of a run made by version 0.1 to the current keys, so that it can be read and resumed."""
 
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-MOVED = {
+RENAMED_CLASSES = {
     "quadrant_lstm.run.progress.Progress": "quadrant_lstm.callbacks.progress.Progress",
     "quadrant_lstm.run.ddp.DDP": "quadrant_lstm.processes.strategy.DDP",
 }
 
 
-def upgraded(cfg: DictConfig) -> DictConfig:
-    """Version 0.1 had the root key `ema_decay`, and callbacks that were not listed."""
+def upgrade(cfg: DictConfig) -> DictConfig:
+    """Replaces the root key `ema_decay` of version 0.1, and lists the callbacks that its config did not list."""
     if "ema_decay" not in cfg or not isinstance(cfg.get("trainer"), DictConfig):
         return cfg
-    config: Any = moved(OmegaConf.to_container(cfg))
+    config: Any = rename_classes(OmegaConf.to_container(cfg))
     config["trainer"]["callbacks"] = {
         "finite": {"_target_": "quadrant_lstm.callbacks.finite.Finite"},
         "reseed": {"_target_": "quadrant_lstm.callbacks.reseed.Reseed", "seed": "${seed}"},
@@ -26,8 +26,7 @@ def upgraded(cfg: DictConfig) -> DictConfig:
     return OmegaConf.create(config | {"swept": None})
 
 
-def moved(value: Any) -> Any:
-    """The same with the new names of classes that have moved."""
+def rename_classes(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: moved(child) for key, child in value.items()}
-    return MOVED.get(value, value) if isinstance(value, str) else value
+        return {key: rename_classes(child) for key, child in value.items()}
+    return RENAMED_CLASSES.get(value, value) if isinstance(value, str) else value

@@ -1,7 +1,6 @@
-"""What each key of a config may hold, and which classes a config may name. Imports no torch.
+"""Lists what each key of a config may hold and which classes a config may name. Imports no torch.
 
-Defaults stand in conf/; this table says what is allowed instead of them. tests/config/test_schema.py compares it with
-conf/ and with the constructors of the classes.
+The defaults are in conf/. tests/config/test_schema.py compares these tables with conf/ and with the constructors.
 """
 
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from quadrant_lstm.kinds import (
     Blocks,
     Count,
     Counts,
+    Fraction,
     Natural,
     Node,
     NonNegative,
@@ -20,19 +20,14 @@ from quadrant_lstm.kinds import (
     Precision,
     Probability,
     Recurrence,
-    Share,
 )
 
 Kinds = Mapping[str, Any]
 GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
-ROOT: Kinds = {
-    "seed": Natural,
-    "label_smoothing": Probability,
-    "run": str | None,
-    "swept": list[str] | None,
-}
+ROOT: Kinds = {"seed": Natural, "label_smoothing": Probability, "run": str | None, "swept": list[str] | None}
 
-# Our classes: all that a config may pass to them. The code itself passes frame_shape, num_classes and orderings.
+# All arguments that a config passes to the classes of this project; each is required. The code passes frame_shape,
+# num_classes and orderings.
 CLASSES: Mapping[str, Kinds] = {
     "quadrant_lstm.data.datamodule.SequenceDataModule": {
         "dataset": str,
@@ -70,7 +65,7 @@ CLASSES: Mapping[str, Kinds] = {
         "recurrent": Recurrence,
         "lstm_units": Count,
     },
-    "quadrant_lstm.processes.strategy.DDP": {"timeout": Positive, "**": Any},  # and what Lightning's DDPStrategy takes
+    "quadrant_lstm.processes.strategy.DDP": {"timeout": Positive, "**": Any},  # and any argument of DDPStrategy
     "quadrant_lstm.callbacks.finite.Finite": {},
     "quadrant_lstm.callbacks.reseed.Reseed": {"seed": Natural},
     "quadrant_lstm.callbacks.ema.EMA": {"decay": Probability | None},
@@ -82,8 +77,8 @@ CLASSES: Mapping[str, Kinds] = {
     "quadrant_lstm.sweep.pruning.Pruning": {},
 }
 
-# Classes of torch and Lightning: what conf/ passes to them, and what a run does not allow. Their other arguments are
-# compared with their signatures once torch is imported (config/signatures.py).
+# The arguments of torch's and Lightning's classes that conf/ sets or a run restricts. Other arguments are compared with
+# the signatures of the classes once torch is imported (config/signatures.py).
 LIBRARIES: Mapping[str, Kinds] = {
     "optimizer": {
         "lr": Positive,
@@ -113,9 +108,9 @@ LIBRARIES: Mapping[str, Kinds] = {
         "precision": Precision,
         "max_epochs": Count,
         "gradient_clip_val": NonNegative | None,
-        "limit_train_batches": Count | Share | None,
-        "limit_val_batches": Count | Share | None,
-        "limit_test_batches": Count | Share | None,
+        "limit_train_batches": Count | Fraction | None,
+        "limit_val_batches": Count | Fraction | None,
+        "limit_test_batches": Count | Fraction | None,
         "num_sanity_val_steps": Natural,
         "log_every_n_steps": Count,
         "enable_model_summary": bool,
@@ -125,16 +120,16 @@ LIBRARIES: Mapping[str, Kinds] = {
         "logger.*": Node,
         "callbacks": Node,
         "callbacks.*": Node,
-        "check_val_every_n_epoch": Literal[1],  # every epoch has its row in metrics.csv
-        "enable_checkpointing": Annotated[Literal[True] | None, "true: a run keeps its checkpoints"],
-        "barebones": Annotated[Literal[False], "false: a run keeps its records"],
-        "fast_dev_run": Annotated[Literal[False], "false; trainer=smoke does what it would"],
-        "overfit_batches": Annotated[Literal[0], "0; trainer.limit_train_batches does what it would"],
+        "check_val_every_n_epoch": Literal[1],  # each row of metrics.csv has validation metrics
+        "enable_checkpointing": Annotated[Literal[True] | None, "true, because a run needs its checkpoints"],
+        "barebones": Annotated[Literal[False], "false, because a run needs its loggers and checkpoints"],
+        "fast_dev_run": Annotated[Literal[False], "false; use trainer=smoke instead"],
+        "overfit_batches": Annotated[Literal[0], "0; use trainer.limit_train_batches instead"],
     },
 }
 REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.best", "trainer.callbacks.epoch_end")
 
-# What a config may build: one that came with somebody's run folder can name nothing else.
+# The prefixes of the classes that each group may name; nothing else is instantiated.
 TARGETS = {
     "data": ("quadrant_lstm.data.",),
     "model": ("quadrant_lstm.model.",),

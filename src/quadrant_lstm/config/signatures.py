@@ -1,4 +1,4 @@
-"""Compares what a config passes to the classes of torch and Lightning with their signatures. Imports those classes."""
+"""Compares a config's arguments for classes of torch and Lightning with their signatures. Imports torch."""
 
 import inspect
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from quadrant_lstm.config.check import nodes_with_target
-from quadrant_lstm.config.interpolations import resolved
-from quadrant_lstm.config.messages import missing, not_taken
+from quadrant_lstm.config.interpolations import resolve_interpolations
+from quadrant_lstm.config.messages import missing_key, unknown_arguments
 from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.errors import UserError
 
@@ -17,23 +17,23 @@ GIVEN_BY_CODE = {"params", "optimizer", "total_steps", "T_max"}
 
 
 def check_signatures(cfg: DictConfig) -> None:
-    """Raises UserError for a class that does not exist, an argument that it does not take, or one that is missing."""
-    for path, node in nodes_with_target(resolved(cfg, trusted=True)):
+    """Raises UserError for a class that does not exist, an unknown argument, or a missing one."""
+    for path, node in nodes_with_target(resolve_interpolations(cfg, trusted=True)):
         if node["_target_"] not in CLASSES:
             check_signature(path, node)
 
 
 def check_signature(path: str, node: Mapping[str, Any]) -> None:
     target = node["_target_"]
-    kind = locate(target)
-    if not inspect.isclass(kind):
+    found = locate(target)
+    if not inspect.isclass(found):
         raise UserError(f"{path}._target_: there is no class {target}; correct the name.")
-    parameters = inspect.signature(kind).parameters
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    takes = [name for name in parameters if name not in GIVEN_BY_CODE]
-    unknown = [name for name in node if not name.startswith("_") and name not in takes]
-    if unknown and not open_ended:
-        raise not_taken(path, target, unknown, takes)
-    for name in takes:
-        if parameters[name].default is inspect.Parameter.empty and name not in node and not open_ended:
-            raise missing(f"{path}.{name}")
+    parameters = inspect.signature(found).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = [name for name in parameters if name not in GIVEN_BY_CODE]
+    unknown = [name for name in node if not name.startswith("_") and name not in known]
+    if unknown and not takes_any:
+        raise unknown_arguments(path, target, unknown, known)
+    for name in known:
+        if parameters[name].default is inspect.Parameter.empty and name not in node and not takes_any:
+            raise missing_key(f"{path}.{name}")

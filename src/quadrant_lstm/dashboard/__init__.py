@@ -1,5 +1,5 @@
 import sys
 from types import ModuleType
 
-# tensorboard looks for this one: without it, where TensorFlow is installed, writing events imports all of that
+# TensorBoard looks for this module: where it is missing and TensorFlow is installed, writing events imports TensorFlow
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))

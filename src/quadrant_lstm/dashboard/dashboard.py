@@ -1,10 +1,9 @@
-"""What a run shows in TensorBoard besides its scalars. A picture is one function in a module of its own; to add one,
-call it here at the moment it belongs to.
+"""Draws the pictures of a run and writes them to TensorBoard, beside the scalars. Each picture is drawn by a function
+in a module of its own; to add one, call its function here.
 """
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,17 @@ from quadrant_lstm.dashboard.pictures.classes import draw_classes
 from quadrant_lstm.dashboard.pictures.confusion import draw_confusion
 from quadrant_lstm.dashboard.pictures.features import draw_features
 from quadrant_lstm.dashboard.pictures.gates import draw_gates
-from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistakes, surest_mistakes
+from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistakes, most_confident_mistakes
 from quadrant_lstm.dashboard.pictures.occlusion import (
+    correct_by_occluded_ordering,
+    correct_by_occluded_quadrant,
     draw_occluded_orderings,
     draw_occluded_quadrants,
-    with_occluded_orderings,
-    with_occluded_quadrants,
 )
 from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
-from quadrant_lstm.dashboard.tensorboard import undisturbed
-from quadrant_lstm.data.frames import STEPS, after_steps
+from quadrant_lstm.dashboard.tensorboard import signals_deferred
+from quadrant_lstm.data.frames import STEPS, step_accuracy_names
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.recurrent import MapsLSTM
@@ -42,12 +41,12 @@ from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.run_folder import CONFIG
 
 log = logging.getLogger(__name__)
-SHOWN = 6  # images
-PROBED = 1000  # images that are shown with parts hidden
-PAGES = 3  # of mistakes
-PROJECTED = 2000  # images whose last hidden state is in the tab Projector
-CHARTS = {  # of the tab Custom Scalars: several curves in one, each a regular expression
-    "validation": {"accuracy after each step": ["Multiline", list(after_steps("val"))]},
+NUM_BELIEFS = 6  # images, and as many mistakes, whose class probabilities are drawn after each step
+NUM_OCCLUDED = 1000  # images on which occlusion is measured
+MAX_MISTAKE_PAGES = 3
+NUM_PROJECTED = 2000  # images whose last hidden state is shown in the Projector tab
+CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expression
+    "validation": {"accuracy after each step": ["Multiline", list(step_accuracy_names("val"))]},
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
         "accuracy": ["Multiline", ["train/accuracy$", "val/accuracy$"]],
@@ -56,11 +55,11 @@ CHARTS = {  # of the tab Custom Scalars: several curves in one, each a regular e
 
 
 class Dashboard(pl.Callback):
-    """Also keeps the pictures, as PNGs, for the run's page."""
+    """Also keeps the pictures as PNGs, by their tags, for report.html."""
 
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
-        self.network = ""  # the table of its stages, which the run prints
+        self.network = ""  # the table of the network's stages; the run sets it
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
@@ -68,9 +67,9 @@ class Dashboard(pl.Callback):
         data = trainer.datamodule
         for writer in writers(trainer):
             writer.add_custom_scalars(CHARTS)
-            writer.add_text("run/network", code(self.network), trainer.global_step)
+            writer.add_text("run/network", as_markdown(self.network), trainer.global_step)
             if (config := Path(writer.log_dir) / CONFIG).exists():
-                writer.add_text("run/config", code(config.read_text()), trainer.global_step)
+                writer.add_text("run/config", as_markdown(config.read_text()), trainer.global_step)
         shown = (data.train_orderings or data.orderings)[: len(data.orderings)]
         self.add(trainer, "data/orderings", draw_orderings(data.test[0][0], shown))
         images = data.train[data.train_indices[:6]][0]
@@ -83,39 +82,38 @@ class Dashboard(pl.Callback):
         data, steps, labels = trainer.datamodule, module.test_logits, module.test_labels
         order = torch.cat([*trainer.test_dataloaders.sampler])[: len(labels)]
         images, logits = data.test[order][0].to(labels.device), steps[:, -1]
-        surest = surest_mistakes(logits, labels)
+        mistakes = most_confident_mistakes(logits, labels)
         self.add(trainer, "test/confusion", draw_confusion(module.test_confusion))
         self.add(trainer, "test/classes", draw_classes(module.test_confusion))
         self.add(trainer, "test/calibration", draw_calibration(logits, labels))
-        for page in range(min(PAGES, max(1, -(-len(surest) // (ROWS * COLUMNS))))):
+        for page in range(min(MAX_MISTAKE_PAGES, max(1, -(-len(mistakes) // (ROWS * COLUMNS))))):
             figure = draw_mistakes(images, labels, logits, start=page * ROWS * COLUMNS)
             self.add(trainer, f"test/mistakes_{page + 1}", figure)
         for writer in writers(trainer):
             add_precision_recall(writer, logits, labels, trainer.global_step)
-        if data.test_orderings:  # each image has its own: there is not one frame of it
+        if data.test_orderings:  # each image has its own ordering, and the pictures below show frames of data.orderings
             return
         if steps.shape[1] == STEPS:
-            self.show_belief(trainer, images, labels, steps, {"image": range(len(labels)), "mistake": surest.tolist()})
+            self.show_beliefs(trainer, images, labels, steps, mistakes.tolist())
         self.show_network(trainer, module.network.eval(), images, labels, (logits.argmax(1) == labels).long())
 
-    def show_belief(
-        self, trainer: Any, images: Tensor, labels: Tensor, steps: Tensor, some: Mapping[str, Sequence[int]]
-    ) -> None:
-        for name, indices in some.items():
-            for number, index in enumerate(indices[:SHOWN], start=1):
+    def show_beliefs(self, trainer: Any, images: Tensor, labels: Tensor, steps: Tensor, mistakes: list[int]) -> None:
+        """`steps` are the logits after each step, `mistakes` the indices of the misclassified images."""
+        for name, indices in (("image", list(range(len(labels)))), ("mistake", mistakes)):
+            for number, index in enumerate(indices[:NUM_BELIEFS], start=1):
                 frames = sequences(images[index : index + 1], trainer.datamodule.orderings)[0]
                 label = int(labels[index])
-                title = f"test image {index}, which is {label}: what it is taken for"
+                title = f"test image {index} of class {label}: predictions after each step"
                 self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[index], label, title))
 
-    def show_network(self, trainer: Any, network: nn.Module, images: Tensor, labels: Tensor, whole: Tensor) -> None:
-        """What it needs of an image, and what it makes of one; `whole` says where it is right with nothing hidden."""
+    def show_network(self, trainer: Any, network: nn.Module, images: Tensor, labels: Tensor, correct: Tensor) -> None:
+        """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
         orderings = trainer.datamodule.orderings
-        some, known = images[:PROBED], labels[:PROBED]
-        quadrants = with_occluded_quadrants(network, some, known, orderings)
-        without = with_occluded_orderings(in_full(network), some, known, orderings)
-        self.add(trainer, "test/occluded_quadrant", draw_occluded_quadrants(quadrants, known))
-        self.add(trainer, "test/occluded_ordering", draw_occluded_orderings(without, orderings, whole[:PROBED]))
+        occluded, true, unoccluded = (values[:NUM_OCCLUDED] for values in (images, labels, correct))
+        by_quadrant = correct_by_occluded_quadrant(network, occluded, true, orderings)
+        by_ordering = correct_by_occluded_ordering(in_full(network), occluded, true, orderings)
+        self.add(trainer, "test/occluded_quadrant", draw_occluded_quadrants(by_quadrant, true))
+        self.add(trainer, "test/occluded_ordering", draw_occluded_orderings(by_ordering, orderings, unoccluded))
         for writer in writers(trainer):
             try:
                 add_graph(writer, in_full(network), sequences(images[:2], orderings))
@@ -123,7 +121,7 @@ class Dashboard(pl.Callback):
                 reason = str(error).partition("\n")[0]
                 log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
         if isinstance(network, Inspectable):
-            self.show_inside(trainer, network, images[:PROJECTED], labels[:PROJECTED])
+            self.show_inside(trainer, network, images[:NUM_PROJECTED], labels[:NUM_PROJECTED])
 
     def show_inside(self, trainer: Any, network: Inspectable, images: Tensor, labels: Tensor) -> None:
         orderings = trainer.datamodule.orderings
@@ -131,7 +129,7 @@ class Dashboard(pl.Callback):
         for name, figure in draw_features(network, frames).items():
             self.add(trainer, f"inside/{name}", figure)
         if isinstance(network.recurrent, MapsLSTM):
-            title = f"the first test image, a {labels[0]}"
+            title = f"LSTM on the first test image, of class {labels[0]}"
             self.add(trainer, "inside/gates", draw_gates(network, frames, title))
         for writer in writers(trainer):
             add_states(writer, network, images, labels, orderings, trainer.global_step)
@@ -140,7 +138,7 @@ class Dashboard(pl.Callback):
         self.pictures[tag] = as_png(figure, SCALE)
         pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(SCALE))
         for writer in writers(trainer):
-            with undisturbed():
+            with signals_deferred():
                 writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
 
 
@@ -148,6 +146,5 @@ def writers(trainer: pl.Trainer) -> list[SummaryWriter]:
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
-def code(text: str) -> str:
-    """In Markdown."""
-    return "\n".join(f"    {line}" for line in text.splitlines())
+def as_markdown(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())  # a code block

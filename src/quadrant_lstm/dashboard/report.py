@@ -1,4 +1,4 @@
-"""Writes report.html: the result of a run, its pictures with a caption each, its network and its config."""
+"""Writes report.html: the results of a run, its pictures with captions, its network and its config."""
 
 import json
 import re
@@ -7,26 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
-from quadrant_lstm.data.frames import after_steps
+from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.pages import duration, percent, render
 from quadrant_lstm.plotting import SCALE, as_png
-from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_whole
+from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_atomically
 
-# Section -> pattern of a picture's tag -> its caption.
+# By section, the pattern of a picture's tag and the caption of the picture; its groups may be used.
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Data": {
         "data/orderings": "The first test image, its quadrants, and the frame of each step",
-        "data/augmentation": "Training images, and what augmentation makes of them",
+        "data/augmentation": "Training images, and augmented versions of them",
     },
     "Test images": {
         "test/confusion": "Confusion matrix",
-        "test/classes": "Error of each class",
+        "test/classes": "Share and number of misclassified images of each class",
         "test/calibration": "Accuracy at each level of confidence",
         "test/occluded_quadrant": "Accuracy with a quadrant occluded",
         "test/occluded_ordering": "Accuracy with an ordering occluded",
     },
     "Mistakes": {r"test/mistakes_(\d+)": r"Misclassified test images, the most confident first (page \1)"},
-    "Beliefs": {
+    "Predictions after each step": {
         r"belief/image_(\d+)": r"Test image \1: the probability of each class after each step",
         r"belief/mistake_(\d+)": r"Mistake \1: the probability of each class after each step",
     },
@@ -39,7 +39,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 
 
 def write_report(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, bytes], network: str) -> None:
-    """`results` are those of results.json, `pictures` PNGs by their tags, `network` is the table of stages."""
+    """`results` are those of results.json; `pictures` are PNGs by their tags; `network` is the table of its stages."""
     rows, best_epoch = read_rows(folder / METRICS), results["best_epoch"]
     curves = [(title, as_png(draw_history(title, rows, best_epoch), SCALE)) for title in HISTORIES]
     page = render(
@@ -47,16 +47,16 @@ def write_report(folder: Path, results: Mapping[str, Any], pictures: Mapping[str
         name=folder.name,
         command=json.loads((folder / PROVENANCE).read_text())["command"],
         results=results,
-        figures=figures(results),
-        sections={"Curves": curves} | in_sections(pictures),
+        result_rows=result_rows(results),
+        sections={"Curves": curves} | by_section(pictures),
         network=network,
         config=(folder / CONFIG).read_text(),
     )
-    write_whole(folder / REPORT, page.encode())
+    write_atomically(folder / REPORT, page.encode())
 
 
-def figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    steps = [percent(results[name]) for name in after_steps("test") if name in results]
+def result_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    steps = [percent(results[name]) for name in step_accuracy_names("test") if name in results]
     return [
         ("Test accuracy", percent(results["test/accuracy"])),
         *([("Test accuracy after each step", ", ".join(steps))] if steps else []),
@@ -69,8 +69,8 @@ def figures(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def in_sections(pictures: Mapping[str, bytes]) -> dict[str, list[tuple[str, bytes]]]:
-    """Each picture with its caption, in the first section that has a pattern for its tag."""
+def by_section(pictures: Mapping[str, bytes]) -> dict[str, list[tuple[str, bytes]]]:
+    """Returns each picture with its caption, in the first section with a pattern for its tag."""
     found: dict[str, list[tuple[str, bytes]]] = {}
     for tag, png in pictures.items():
         patterns = ((title, *pair) for title, captions in SECTIONS.items() for pair in captions.items())

@@ -1,4 +1,4 @@
-"""What TensorBoard shows in tabs of its own: the network's graph, PR Curves, the Projector."""
+"""Writes the events of TensorBoard's tabs Graphs, PR Curves and Projector."""
 
 import re
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.model.protocols import Inspectable
 
-BATCH = 250
-MOST_CLASSES = 20
+BATCH_SIZE = 250
+MAX_CLASSES = 20  # that have a precision-recall curve
 
 
 def add_graph(
@@ -22,23 +22,23 @@ def add_graph(
 ) -> None:
     with torch.no_grad():
         definition, stats = graph(network, scaled(frames))
-    whole = f"{type(network).__name__}/"
+    prefix = f"{type(network).__name__}/"
     for node in definition.node:
-        node.name = short(node.name, whole)
-        node.input[:] = [short(name, whole) for name in node.input]
+        node.name = short_name(node.name, prefix)
+        node.input[:] = [short_name(name, prefix) for name in node.input]
     writer._get_file_writer().add_graph((definition, stats))
 
 
-def short(node: str, whole: str) -> str:
-    """CNNLSTM/SharedTiles[encoder]/... -> encoder/...: no box around all, and names that fit into theirs."""
-    return re.sub(r"\w+\[(\w+)\]", r"\1", node.removeprefix(whole))
+def short_name(node: str, prefix: str) -> str:
+    """Shortens CNNLSTM/SharedTiles[encoder]/... to encoder/..., so that the names fit into the graph's boxes."""
+    return re.sub(r"\w+\[(\w+)\]", r"\1", node.removeprefix(prefix))
 
 
 def add_precision_recall(
     writer: SummaryWriter, logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"], step: int
 ) -> None:
     probabilities = logits.float().softmax(1)
-    for label in range(min(logits.shape[1], MOST_CLASSES)):
+    for label in range(min(logits.shape[1], MAX_CLASSES)):
         writer.add_pr_curve(f"precision_recall/{label}", labels == label, probabilities[:, label], step)
 
 
@@ -46,8 +46,8 @@ def add_states(
     writer: SummaryWriter, network: Inspectable, images: UInt8[Tensor, "images channels height width"],
     labels: Int64[Tensor, " images"], orderings: Sequence[Sequence[int]], step: int,
 ) -> None:  # fmt: skip
-    """What the recurrent layer gives to the classifier, with each image as its picture."""
+    """Writes the recurrent layer's last output for each image, with the image's label and a thumbnail of it."""
     with torch.inference_mode():
-        batches = [scaled(sequences(some, orderings)) for some in images.split(BATCH)]
+        batches = [scaled(sequences(batch, orderings)) for batch in images.split(BATCH_SIZE)]
         states = torch.cat([network.outputs_per_step(frames)[:, -1] for frames in batches])
     writer.add_embedding(states.float(), labels.tolist(), 1 - scaled(images), step, tag="last_state")

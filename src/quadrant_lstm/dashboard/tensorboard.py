@@ -1,4 +1,4 @@
-"""The run's TensorBoard events, in the run's folder."""
+"""Writes a run's TensorBoard events into the run folder."""
 
 import contextlib
 import signal
@@ -10,47 +10,48 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for the end of it: raised inside the queue of TensorBoard's writer, they can leave its
-    thread asleep for the two minutes between two flushes, and the run waiting for it.
+def signals_deferred() -> Iterator[None]:
+    """Defers SIGINT (Ctrl-C) and SIGTERM to the end of the block, in the main thread.
+
+    An exception raised inside the queue of TensorBoard's writer can leave the writer's thread asleep until its next
+    flush, which is up to two minutes later, and the run would wait for it.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # no signal is raised here
+        yield  # Python runs signal handlers in the main thread only
         return
-    came: list[int] = []
+    received: list[int] = []
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     for signum in handlers:
-        signal.signal(signum, lambda number, _: came.append(number))
+        signal.signal(signum, lambda number, _: received.append(number))
     try:
         yield
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-    for number in came[:1]:
+    for number in received[:1]:
         signal.raise_signal(number)
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger without its version folders, its hp_metric, its curve of the epoch number and its copy of the
-    hyperparameters."""
+    """Lightning's logger, without version folders, `hp_metric`, the curve "epoch" and the file hparams.yaml."""
 
     def __init__(self, save_dir: str):
         super().__init__(save_dir, name="", version="", default_hp_metric=False)
 
-    @undisturbed()
+    @signals_deferred()
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 
-    @undisturbed()
+    @signals_deferred()
     def save(self) -> None:
-        """What was logged is safe then. The config is in .hydra."""
+        """Flushes the events; unlike Lightning's, it writes no hparams.yaml, because the config is in .hydra/."""
         self.experiment.flush()
 
-    @undisturbed()
+    @signals_deferred()
     def finalize(self, status: str) -> None:
         super().finalize(status)
 
-    def go_on_from(self, step: int) -> None:
-        """Points at that step and after are of an epoch that was cut off: TensorBoard is to forget them."""
+    def resume_from(self, step: int) -> None:
+        """Tells TensorBoard to drop the points at this step and later: they belong to an epoch that was interrupted."""
         start = SessionLog(status=SessionLog.START)
         self.experiment.file_writer.add_event(Event(step=step, session_log=start))

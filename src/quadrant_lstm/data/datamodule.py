@@ -1,7 +1,7 @@
-"""Checked images -> batches of frames and labels, for Lightning.
+"""Loads a data set and gives Lightning batches of frames and labels.
 
-The uint8 images lie on the device; a batch is gathered and becomes sequences there: nothing of [60000, 4, 1, 56, 14]
-is ever stored.
+The uint8 images are kept on the device, where each batch is gathered and turned into sequences. So the sequences of a
+whole data set, [60000, 4, 1, 56, 14], are never stored.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.frames import frame_shape_of
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pixels import scaled
-from quadrant_lstm.data.sampler import Batches, EpochOrder
+from quadrant_lstm.data.sampler import BatchLoader, EpochSampler
 from quadrant_lstm.data.sources import load_images
 
 
 class SequenceDataModule(LightningDataModule):
-    """The arguments are those of conf/data. Raises UserError for images that are missing or broken.
+    """conf/data/mnist.yaml explains the arguments. Raises UserError for images that are missing or damaged.
 
-    With `train_orderings`, each image in training and validation is shown in one of them, drawn anew each time; with
-    `test_orderings`, in the test in one of these. `orderings` says then how many a frame stacks.
+    The images of a training or validation batch take `train_orderings` in turn if there are any, in training shuffled
+    for each batch; those of a test batch `test_orderings`. `orderings` then only sets how many of them a frame stacks.
     """
 
     def __init__(
@@ -46,11 +46,10 @@ class SequenceDataModule(LightningDataModule):
         self.augmentation = augmentation
         self.orderings = [tuple(ordering) for ordering in orderings]
         self.train_orderings, self.test_orderings = train_orderings, test_orderings
-        self.batch_size = batch_size
-        self.seed = seed
+        self.batch_size, self.seed = batch_size, seed
         self.images = load_images(dataset, root)
-        self.train = as_tensors(self.images.train_images, self.images.train_labels)
-        self.test = as_tensors(self.images.test_images, self.images.test_labels)
+        self.train = tensor_dataset(self.images.train_images, self.images.train_labels)
+        self.test = tensor_dataset(self.images.test_images, self.images.test_labels)
         self.images.check_split(validation_images)
         shuffled = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(validation_seed))
         self.validation_indices = shuffled[:validation_images].sort().values
@@ -62,27 +61,26 @@ class SequenceDataModule(LightningDataModule):
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of a frame."""
         return frame_shape_of(self.images.image_shape, len(self.orderings))
 
-    def train_dataloader(self) -> Batches:
-        return self.batches(self.train, self.train_indices, self.seed)
+    def train_dataloader(self) -> BatchLoader:
+        return self.loader(self.train, self.train_indices, self.seed)
 
-    def val_dataloader(self) -> Batches:
-        return self.batches(self.train, self.validation_indices)
+    def val_dataloader(self) -> BatchLoader:
+        return self.loader(self.train, self.validation_indices)
 
-    def test_dataloader(self) -> Batches:
-        return self.batches(self.test, torch.arange(len(self.test)))
+    def test_dataloader(self) -> BatchLoader:
+        return self.loader(self.test, torch.arange(len(self.test)))
 
-    def batches(self, data: TensorDataset, indices: Int64[Tensor, " images"], seed: int | None = None) -> Batches:
+    def loader(self, data: TensorDataset, indices: Int64[Tensor, " images"], seed: int | None = None) -> BatchLoader:
         if self.trainer is None:
-            return Batches(data, EpochOrder(indices, self.batch_size, seed))
-        device = self.trainer.strategy.root_device
-        order = EpochOrder(indices.to(device), self.batch_size, seed, self.trainer.global_rank, self.trainer.world_size)
-        return Batches(TensorDataset(*(tensor.to(device) for tensor in data.tensors)), order)
+            return BatchLoader(data, EpochSampler(indices, self.batch_size, seed))
+        device, rank, num_ranks = self.trainer.strategy.root_device, self.trainer.global_rank, self.trainer.world_size
+        sampler = EpochSampler(indices.to(device), self.batch_size, seed, rank, num_ranks)
+        return BatchLoader(TensorDataset(*(tensor.to(device) for tensor in data.tensors)), sampler)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # it lies there
+        return batch  # it is already there
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
@@ -94,14 +92,16 @@ class SequenceDataModule(LightningDataModule):
         elif self.trainer and self.trainer.training:
             images = self.augmentation(images)
             pool = pool and [pool[index] for index in torch.randperm(len(pool)).tolist()]
-        frames = in_turn(images, pool, len(self.orderings)) if pool else sequences(images, self.orderings)
+        frames = pooled_sequences(images, pool, len(self.orderings)) if pool else sequences(images, self.orderings)
         return scaled(frames), labels
 
 
-def in_turn(
+def pooled_sequences(
     images: Shaped[Tensor, "batch channels height width"], pool: Sequence[Sequence[int]], num_stacked: int
 ) -> Shaped[Tensor, "batch 4 channels stack width//2"]:
-    """The first image in the first `num_stacked` orderings of the pool, the second in the next, and so on, in turn."""
+    """Builds the first image's sequence with the first `num_stacked` orderings of the pool, the second's with the next
+    ones, and so on. After the last orderings of the pool, the first are used again.
+    """
     groups = [pool[start : start + num_stacked] for start in range(0, len(pool), num_stacked)][: len(images)]
     parts = [sequences(images[first :: len(groups)], group) for first, group in enumerate(groups)]
     frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
@@ -110,5 +110,5 @@ def in_turn(
     return frames
 
 
-def as_tensors(images: np.ndarray, labels: np.ndarray) -> TensorDataset:
+def tensor_dataset(images: np.ndarray, labels: np.ndarray) -> TensorDataset:
     return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))

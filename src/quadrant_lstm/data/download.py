@@ -1,8 +1,8 @@
-"""The name of a torchvision data set in MNIST's format -> a folder with its four IDX files, fetched once.
+"""Downloads a torchvision data set in MNIST's format to a folder with its four IDX files, unless the folder exists.
 
-torchvision checks each file against its MD5. The files are fetched into a folder beside their place and moved there
-when all are whole; processes that start together wait for the first of them, and what a killed one left is fetched
-anew.
+torchvision checks the MD5 of each file. Files are downloaded to a temporary folder next to the final one, which is
+renamed when all are complete. A lock makes processes that start together wait for the first, and what a killed process
+left behind is downloaded again.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from quadrant_lstm.errors import UserError
 
 
 def download(dataset: str, folder: Path) -> Path:
-    kind = getattr(torchvision.datasets, dataset, None)
-    if not (isinstance(kind, type) and issubclass(kind, torchvision.datasets.MNIST)):
+    dataset_class = getattr(torchvision.datasets, dataset, None)
+    if not (isinstance(dataset_class, type) and issubclass(dataset_class, torchvision.datasets.MNIST)):
         raise UserError(
             f"data.dataset: {dataset!r} is not in torchvision's MNIST format; "
             "write mnist, idx, or one like FashionMNIST or KMNIST."
@@ -31,20 +31,21 @@ def download(dataset: str, folder: Path) -> Path:
             staging = folder.with_name(f".{folder.name}.part")
             shutil.rmtree(staging, ignore_errors=True)
             if not folder.is_dir():
-                fetch(kind, staging, folder)
+                fetch(dataset_class, staging, folder)
     except OSError as error:
         raise UserError(f"data.root: {folder} cannot be written ({error.strerror}); give another folder.") from error
     return folder
 
 
-def fetch(kind: type[torchvision.datasets.MNIST], staging: Path, folder: Path) -> None:
+def fetch(dataset_class: type[torchvision.datasets.MNIST], staging: Path, folder: Path) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            files = Path(kind(staging, download=True).raw_folder)
+            files = Path(dataset_class(staging, download=True).raw_folder)
         os.replace(files, folder)
     except (RuntimeError, OSError) as error:
         raise UserError(
-            f"data.dataset: {kind.__name__} could not be downloaded from {' or '.join(kind.mirrors)} ({error}); "
+            f"data.dataset: {dataset_class.__name__} could not be downloaded from "
+            f"{' or '.join(dataset_class.mirrors)} ({error}); "
             f"connect to the internet, or put {', '.join(IDX_FILES.values())} into {folder}."
         ) from error
     finally:

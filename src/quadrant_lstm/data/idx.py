@@ -1,6 +1,6 @@
-"""Reads a folder of MNIST's four IDX files, gzipped or not.
+"""Reads and checks a folder with MNIST's four IDX files, gzipped or not.
 
-numpy only, so that a broken folder is refused before torch is imported.
+It uses numpy only, so that a damaged folder is refused before torch is imported.
 """
 
 import gzip
@@ -32,28 +32,26 @@ def load_idx_folder(folder: Path) -> Images:
         if len(images) != len(labels):
             raise UserError(
                 f"{files[f'{half}_labels']}: {len(labels)} labels for the {len(images)} images of "
-                f"{files[f'{half}_images'].name}; there must be one an image."
+                f"{files[f'{half}_images'].name}; there must be one per image."
             )
     height, width = arrays["train_images"].shape[1:]
+    test_height, test_width = arrays["test_images"].shape[1:]
     if height % 2 or width % 2:
         raise UserError(
             f"{files['train_images']}: images of {height} x {width}; quadrants need an even height and width: "
             "pad or crop the images."
         )
-    if arrays["test_images"].shape[1:] != (height, width):
-        test_height, test_width = arrays["test_images"].shape[1:]
+    if (test_height, test_width) != (height, width):
         raise UserError(
-            f"{files['test_images']}: images of {test_height} x {test_width}, but those of training are "
+            f"{files['test_images']}: images of {test_height} x {test_width}, but training images have "
             f"{height} x {width}; make them equal."
         )
     lowest, highest = int(arrays["train_labels"].min()), int(arrays["train_labels"].max())
     if lowest == highest:
+        raise UserError(f"{files['train_labels']}: every label is {lowest}; at least two classes are needed.")
+    if (test_highest := int(arrays["test_labels"].max())) > highest:
         raise UserError(
-            f"{files['train_labels']}: every label is {lowest}; a classifier needs images of at least two classes."
-        )
-    if (wrong := int(arrays["test_labels"].max())) > highest:
-        raise UserError(
-            f"{files['test_labels']}: label {wrong} is out of range: training's labels end at {highest}; "
+            f"{files['test_labels']}: label {test_highest} is out of range: the largest training label is {highest}; "
             "correct one of the two files."
         )
     return Images(
@@ -72,11 +70,11 @@ def find_idx_file(folder: Path, name: str) -> Path:
 
 
 def read_idx(file: Path, axes: int) -> np.ndarray:
-    """An IDX file of bytes: the magic number 0x08 and the number of axes, the size of each axis (big-endian), data."""
+    """Reads an IDX file of bytes: 0x000008, the number of axes, the size of each axis (big-endian), then the data."""
     opener = gzip.open if file.suffix == ".gz" else open
     try:
-        with opener(file, "rb") as opened:
-            header = opened.read(4 + 4 * axes)
+        with opener(file, "rb") as stream:
+            header = stream.read(4 + 4 * axes)
             magic, expected = header[:4], bytes([0, 0, 8, axes])
             if magic != expected:
                 raise UserError(
@@ -84,26 +82,26 @@ def read_idx(file: Path, axes: int) -> np.ndarray:
                     f"{axes} {'axis' if axes == 1 else 'axes'} do; give an IDX file."
                 )
             if len(header) < 4 + 4 * axes:
-                raise EOFError("it ends in its header")
+                raise EOFError("it ends within its header")
             sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4)]
-            content = read_up_to(opened, math.prod(sizes) + 1)  # no more, whatever it unpacks to
+            num_bytes, shape = math.prod(sizes), " x ".join(map(str, sizes))
+            content = read_up_to(stream, num_bytes + 1)  # a gzip file may unpack to much more
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{file}: cannot be read ({error}); fetch it again.") from error
-    if len(content) != math.prod(sizes):
-        shape = " x ".join(map(str, sizes))
-        more = "more than " if len(content) > math.prod(sizes) else ""
+        raise UserError(f"{file}: cannot be read ({error}); download it again.") from error
+    if len(content) != num_bytes:
+        more = "more than " if len(content) > num_bytes else ""
         raise UserError(
-            f"{file}: holds {more}{min(len(content), math.prod(sizes)):,} bytes where {shape} needs "
-            f"{math.prod(sizes):,}; it was cut short or damaged: fetch it again."
+            f"{file}: holds {more}{min(len(content), num_bytes):,} bytes where {shape} needs {num_bytes:,}; it is "
+            "truncated or damaged: download it again."
         )
-    if math.prod(sizes) == 0:
-        raise UserError(f"{file}: holds nothing ({' x '.join(map(str, sizes))}); give one with images and labels.")
+    if num_bytes == 0:
+        raise UserError(f"{file}: is empty ({shape}); give one with images and labels.")
     return np.frombuffer(content, np.uint8).reshape(sizes)
 
 
-def read_up_to(opened: Any, limit: int) -> bytearray:
-    """A piece at a time: a header may promise more than there is memory."""
+def read_up_to(stream: Any, limit: int) -> bytearray:
+    """Reads in pieces, as a damaged header may ask for more bytes than there is memory."""
     content = bytearray()
-    while len(content) < limit and (piece := opened.read(min(2**24, limit - len(content)))):
+    while len(content) < limit and (piece := stream.read(min(2**24, limit - len(content)))):
         content += piece
     return content

@@ -1,4 +1,4 @@
-"""The images and labels of a data set, and what they say about it."""
+"""Holds the images and labels of a data set, with its image shape, number of classes and checksum."""
 
 import hashlib
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from quadrant_lstm.errors import UserError
 
 
 class Images(NamedTuple):
-    """Images are uint8 [number, channels, height, width], labels int64 [number]."""
+    """Images are uint8 [images, channels, height, width], labels int64 [images]."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -18,7 +18,6 @@ class Images(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)"""
         channels, height, width = self.train_images.shape[1:]
         return channels, height, width
 
@@ -30,11 +29,11 @@ class Images(NamedTuple):
         if validation_images >= len(self.train_images):
             raise UserError(
                 f"data.validation_images: {validation_images} of {len(self.train_images)} training images leave none "
-                "to train on; write less."
+                "to train on; write fewer."
             )
 
     def sha256(self) -> str:
-        """One checksum over all pixels and labels, whatever files they came from."""
+        """Returns the checksum of all pixels and labels, which does not depend on the file format."""
         digest = hashlib.sha256()
         for array in self:
             digest.update(repr(array.shape).encode())

@@ -1,6 +1,6 @@
-"""Images -> sequences: at step t, the t-th quadrant of every ordering, stacked top to bottom.
+"""Turns images into sequences of frames. The frame at step t stacks the t-th quadrant of every ordering.
 
-With the four orderings of the question, a frame is a column of this table:
+The quadrants are stacked top to bottom. With the four orderings of the question, a frame is a column of this table:
 
     ordering   step 1   2   3   4
     1234            1   2   3   4
@@ -21,8 +21,8 @@ from quadrant_lstm.kinds import check_ordering
 ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
 
 
-def spelled(ordering: Sequence[int]) -> str:
-    """[1, 3, 2, 4] -> 1324."""
+def ordering_name(ordering: Sequence[int]) -> str:
+    """Returns e.g. "1324" for [1, 3, 2, 4]."""
     return "".join(map(str, ordering))
 
 
@@ -30,13 +30,13 @@ def sequences(
     images: Shaped[Tensor, "batch channels height width"],
     orderings: Sequence[Sequence[int]] = ORDERINGS,
 ) -> Shaped[Tensor, "batch 4 channels stack width//2"]:
-    """Frames of `len(orderings) * height / 2` rows, in the type and on the device of the images.
+    """Returns frames of `len(orderings) * height / 2` rows, with the type and device of the images.
 
     Raises ValueError for an ordering that is not a permutation of 1, 2, 3, 4.
     """
     for ordering in orderings:
         check_ordering(ordering)
     quadrants = split_quadrants(images).unbind(1)
-    # a tensor of indices would have to reach the device, and a GPU wait for it, at each batch
+    # Indexing with a tensor would copy it to the device, and make a GPU wait, for each batch.
     stacks = torch.cat([quadrants[ordering[step] - 1] for step in range(4) for ordering in orderings], dim=2)
     return stacks.unflatten(2, (4, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Scales pixels to the range in which networks see them."""
+"""Scales pixels to the range that networks take."""
 
 import torch
 from jaxtyping import Float, Shaped
@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def scaled(pixels: Shaped[Tensor, "..."], dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:
-    """Pixels from 0 to 255 as floats from 0 to 1."""
+    """Returns pixels from 0 to 255 as floats from 0 to 1."""
     return pixels.to(dtype) / 255

@@ -1,4 +1,4 @@
-"""Image -> four quadrants, numbered in reading order.
+"""Splits images into their four quadrants, in reading order.
 
 A 28 x 28 image becomes four pieces of 14 x 14:
 
@@ -13,7 +13,7 @@ from torch import Tensor
 def split_quadrants(
     images: Shaped[Tensor, "batch channels height width"],
 ) -> Shaped[Tensor, "batch 4 channels height//2 width//2"]:
-    """Cut images of any even height and width; raises ValueError for an odd one."""
+    """Splits images of any even height and width. Raises ValueError for an odd one."""
     batch, channels, height, width = images.shape
     if height % 2 or width % 2:
         raise ValueError(f"images are {height} x {width}: quadrants need an even height and width; pad or crop them.")
@@ -25,9 +25,9 @@ def split_quadrants(
 def occlude_quadrant(
     images: Shaped[Tensor, "batch channels height width"], quadrant: int
 ) -> Shaped[Tensor, "batch channels height width"]:
-    """A copy in which that one, of 1 to 4, is blank."""
-    hidden = images.clone()
+    """Returns a copy of the images in which the quadrant, from 1 to 4, is blank."""
+    occluded = images.clone()
     height, width = images.shape[2] // 2, images.shape[3] // 2
     row, column = divmod(quadrant - 1, 2)
-    hidden[:, :, row * height : (row + 1) * height, column * width : (column + 1) * width] = 0
-    return hidden
+    occluded[:, :, row * height : (row + 1) * height, column * width : (column + 1) * width] = 0
+    return occluded

@@ -1,4 +1,4 @@
-"""Loads a data set by its name.
+"""Loads the images of a data set by its name.
 
 mnist                       the bundled mnist.npz, all 70,000 images
 FashionMNIST, KMNIST, ...   any of torchvision's data sets in MNIST's format, downloaded once to `root`
@@ -22,7 +22,7 @@ BUNDLED_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b
 
 @functools.lru_cache(maxsize=1)
 def load_images(dataset: str, root: str | None) -> Images:
-    """Raises UserError for a folder or file that is missing or broken. A sweep's jobs share one copy: do not write."""
+    """Raises UserError for a missing or damaged folder or file. Jobs of a sweep share the arrays: do not write them."""
     if dataset == "mnist":
         return load_bundled()
     if root is None:

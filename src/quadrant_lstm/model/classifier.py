@@ -1,8 +1,8 @@
-"""Any network that maps frames to logits -> something Lightning can train: loss, metrics, optimizer."""
+"""Turns any network that maps frames to logits into a LightningModule with a loss, metrics, optimizer and schedule."""
 
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,23 +14,29 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from quadrant_lstm.data.frames import STEPS, Shape, after_steps
+from quadrant_lstm.data.frames import STEPS, Shape, step_accuracy_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.protocols import LogitsPerStep
 
-LENGTHS = ("total_steps", "T_max")  # what torch's schedules call the steps of a training; others go by epochs
-STAGES = ("train", "val", "test")
+NUM_STEPS_ARGUMENTS = ("total_steps", "T_max")  # torch's schedules without one of these are advanced once per epoch
+SPLITS = ("train", "val", "test")
 Batch = tuple[Float[Tensor, "batch steps channels height width"], Int64[Tensor, " batch"]]
 
 
-class Classifier(LightningModule):
-    """`optimizer` is called with the parameters, `schedule` with the optimizer; `frame_shape` and `num_classes` go into
-    checkpoints, for load_run.
+class BatchOutputs(NamedTuple):
+    losses: Float[Tensor, " batch"]
+    logits: Float[Tensor, "batch steps classes"]  # of every step, or of the last step only
+    labels: Int64[Tensor, " batch"]
 
-    Logs {train,val,test}/loss, means over images, and {train,val,test}/accuracy; also {val,test}/accuracy_step_1 to
-    accuracy_step_4, if the network has LogitsPerStep. The metrics add up over processes before they divide, so that
-    each image counts once however unevenly they share them. They see an epoch at once, at its end: their own work and
-    that of Lightning's log for each batch takes longer than a step of some networks.
+
+class Classifier(LightningModule):
+    """Trains and tests `network`. `optimizer` is called with the parameters, `schedule` with the optimizer. Checkpoints
+    store `frame_shape` and `num_classes`, for `load_run`.
+
+    Logs {train,val,test}/loss (means over images) and {train,val,test}/accuracy, and {val,test}/accuracy_step_1 to
+    accuracy_step_4 for networks with LogitsPerStep. Sums are reduced over processes before they are divided, so images
+    count once even if processes have different numbers of them. Metrics are updated once per epoch: updating and
+    logging them for every batch takes longer than a training step of a small network.
     """
 
     def __init__(
@@ -43,25 +49,22 @@ class Classifier(LightningModule):
         label_smoothing: float = 0.0,
     ):
         super().__init__()
-        self.schedule = schedule
-        self.label_smoothing = label_smoothing
+        self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
         self.save_hyperparameters({"frame_shape": list(frame_shape), "num_classes": num_classes}, logger=False)
         self.network = network
-        self.optimizer = optimizer
         self.metrics = nn.ModuleDict()
-        for stage in STAGES:
-            self.metrics[f"{stage}/loss"] = MeanMetric(nan_strategy="disable")  # which waits for no device
-            for name in (f"{stage}/accuracy", *after_steps(stage)):
+        for split in SPLITS:
+            self.metrics[f"{split}/loss"] = MeanMetric(nan_strategy="disable")  # others wait for the device
+            for name in (f"{split}/accuracy", *step_accuracy_names(split)):
                 self.metrics[name] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        # losses, logits (of one step or all) and labels of the batches of an epoch
-        self.seen: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {stage: [] for stage in STAGES}
+        self.epoch_outputs: dict[str, list[BatchOutputs]] = {split: [] for split in SPLITS}
 
     def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
         return self.network(frames)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        return self.measure("train", batch)
+        return self.compute_loss("train", batch)
 
     def on_train_epoch_end(self) -> None:
         self.log_metrics("train")
@@ -70,91 +73,78 @@ class Classifier(LightningModule):
         self.log("train/weight_norm", get_total_norm(weights_of(optimizer)), logger=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.measure("val", batch)
+        self.compute_loss("val", batch)
 
     def on_validation_epoch_end(self) -> None:
         self.log_metrics("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.measure("test", batch)
+        self.compute_loss("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        # of this process: what it said after each step, or after the last
-        self.test_logits: Float[Tensor, "images said classes"]
-        self.test_labels: Int64[Tensor, " images"]
-        self.test_logits, self.test_labels = self.log_metrics("test")
+        self.test_logits, self.test_labels = self.log_metrics("test")  # of this process only
         self.confusion.update(self.test_logits[:, -1], self.test_labels)
         self.test_confusion: Int64[Tensor, "classes classes"] = self.confusion.compute()
         self.confusion.reset()
 
     def test_results(self) -> dict[str, Any]:
-        """The metrics of the test just done, of all processes together."""
-        right, images = int(self.test_confusion.diagonal().sum()), int(self.test_confusion.sum())
+        """Returns the metrics of the last test, over the images of all processes."""
+        correct, images = int(self.test_confusion.diagonal().sum()), int(self.test_confusion.sum())
         metrics = self.trainer.callback_metrics
-        results = {"test/accuracy": right / images, "test/loss": metrics["test/loss"].item(), "test/images": images}
-        steps = [name for name in after_steps("test") if name in metrics]
+        results = {"test/accuracy": correct / images, "test/loss": metrics["test/loss"].item(), "test/images": images}
+        steps = [name for name in step_accuracy_names("test") if name in metrics]
         return results | {name: round(metrics[name].item() * images) / images for name in steps}
 
-    def measure(self, stage: str, batch: Batch) -> Float[Tensor, ""]:
-        frames, labels = batch
-        frames = frames.to(self.dtype)  # other than float32 with trainer.precision=64-true and its like
-        if stage != "train" and isinstance(self.network, LogitsPerStep):
+    def compute_loss(self, split: str, batch: Batch) -> Float[Tensor, ""]:
+        frames, labels = batch[0].to(self.dtype), batch[1]  # not float32 with e.g. trainer.precision=64-true
+        if split != "train" and isinstance(self.network, LogitsPerStep):
             logits = self.network.logits_per_step(frames)
         else:
             logits = self(frames)[:, None]
-        smoothing = self.label_smoothing if stage == "train" else 0.0
+        smoothing = self.label_smoothing if split == "train" else 0.0
         losses = cross_entropy(logits[:, -1], labels, reduction="none", label_smoothing=smoothing)
-        self.seen[stage].append((losses.detach(), logits.detach(), labels))
+        self.epoch_outputs[split].append(BatchOutputs(losses.detach(), logits.detach(), labels))
         return losses.mean()
 
-    def log_metrics(self, stage: str) -> tuple[Float[Tensor, "images said classes"], Int64[Tensor, " images"]]:
-        """Returns the logits and labels that they were taken of."""
-        losses, steps, labels = (torch.cat(batches) for batches in zip(*self.seen[stage], strict=True))
-        self.seen[stage].clear()
-        self.metric(f"{stage}/loss").update(losses)
-        logits = {f"{stage}/accuracy": steps[:, -1]}
+    def log_metrics(self, split: str) -> tuple[Float[Tensor, "images steps classes"], Int64[Tensor, " images"]]:
+        """Logs the metrics of the epoch's outputs, clears these, and returns their logits and labels."""
+        losses, steps, labels = (torch.cat(batches) for batches in zip(*self.epoch_outputs[split], strict=True))
+        self.epoch_outputs[split].clear()
+        metrics = cast(Mapping[str, Metric], self.metrics)
+        metrics[f"{split}/loss"].update(losses)
+        logits = {f"{split}/accuracy": steps[:, -1]}
         if steps.shape[1] == STEPS:
-            logits |= dict(zip(after_steps(stage), steps.unbind(1), strict=True))
+            logits |= dict(zip(step_accuracy_names(split), steps.unbind(1), strict=True))
         for name, values in logits.items():
-            self.metric(name).update(values, labels)
-        for name in (f"{stage}/loss", *logits):
-            self.log(
-                name, self.metric(name), logger=None if stage == "test" else False
-            )  # run/epoch_end.py hands on the others
+            metrics[name].update(values, labels)
+        logger = None if split == "test" else False  # callbacks/epoch_end.py logs those of the other splits
+        for name in (f"{split}/loss", *logits):
+            self.log(name, metrics[name], logger=logger)
         return steps, labels
 
-    def metric(self, name: str) -> Metric:
-        return cast(Metric, self.metrics[name])
-
     def on_train_start(self) -> None:
-        """A run that goes on restores its optimizer's state; its values are those of the config, where one may have
-        been changed, but for a learning rate that follows a schedule.
-        """
+        # Resuming restores the optimizer's settings, but those of the config apply, except a scheduled learning rate.
         (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
         values = dict(optimizer.defaults)
         if not isinstance(config.scheduler, ConstantLR):
             del values["lr"]
         for group in optimizer.param_groups:
             group.update(values)
-        planned, steps = length(config.scheduler), self.trainer.estimated_stepping_batches
+        steps, state = self.trainer.estimated_stepping_batches, vars(config.scheduler)
+        planned = next((state[name] for name in NUM_STEPS_ARGUMENTS if name in state), None)
         if planned not in (None, steps):
             raise UserError(
                 f"trainer.max_epochs: {steps:,} steps, but this run's schedule was made for {planned:,} and cannot be "
-                "stretched; start a new run."
+                "changed; start a new run."
             )
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
-        takes = inspect.signature(self.schedule).parameters
-        steps = {name: self.trainer.estimated_stepping_batches for name in LENGTHS if name in takes}
+        parameters = inspect.signature(self.schedule).parameters
+        steps = {name: self.trainer.estimated_stepping_batches for name in NUM_STEPS_ARGUMENTS if name in parameters}
         schedule = {"scheduler": self.schedule(optimizer, **steps), "interval": "step" if steps else "epoch"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [weights for group in optimizer.param_groups for weights in group["params"]]
-
-
-def length(scheduler: Any) -> int | None:
-    """The steps it was made for, if it knows them."""
-    return next((getattr(scheduler, name) for name in LENGTHS if hasattr(scheduler, name)), None)

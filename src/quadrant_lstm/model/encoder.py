@@ -1,7 +1,6 @@
-"""Frame -> feature maps: 3x3 convs without padding, ReLU after each, one max-pool at the end.
+"""Encodes frames as feature maps: convs without padding, a ReLU after each, and one max-pool at the end.
 
-The last ReLU comes after the pool: the largest of some numbers, cut off at zero, is the largest of the numbers cut
-off at zero, and a quarter are left to cut.
+The last ReLU follows the pool: max(relu(x)) = relu(max(x)), and after a 2x2 pool only a quarter of the values is left.
 """
 
 from collections import OrderedDict
@@ -15,18 +14,18 @@ from quadrant_lstm.model.sizes import encoder_stages
 
 
 class ConvEncoder(nn.Sequential):
-    """[batch, channels, height, width] -> [batch, filters[-1], rows, columns], channels last in memory."""
+    """Maps [batch, channels, height, width] to [batch, filters[-1], rows, columns], channels last in memory."""
 
     def __init__(self, frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int):
         stages = encoder_stages(frame_shape, filters, kernel_size, pool_size)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels = frame_shape[0]
-        for number, count in enumerate(filters, start=1):
-            layers[f"conv{number}"] = nn.Conv2d(channels, count, kernel_size)
+        for number, num_filters in enumerate(filters, start=1):
+            layers[f"conv{number}"] = nn.Conv2d(channels, num_filters, kernel_size)
             if number == len(filters):
                 layers["pool"] = nn.MaxPool2d(pool_size)
             layers[f"relu{number}"] = nn.ReLU(inplace=True)
-            channels = count
+            channels = num_filters
         super().__init__(layers)
         self.num_features, rows, columns = stages["pool"]
         self.num_positions = rows * columns
@@ -38,7 +37,8 @@ class ConvEncoder(nn.Sequential):
 
 
 def channels_last(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-    """For convs: `contiguous(memory_format=torch.channels_last)` leaves the strides of a single channel as they are,
-    takes them for channels first, and every layer behind does the same, a third slower."""
+    """`contiguous(memory_format=torch.channels_last)` leaves the strides of a single channel unchanged. Convs then take
+    the maps to be channels first, and so does every later layer, which is a third slower.
+    """
     batch, channels, height, width = maps.shape
     return maps.permute(0, 2, 3, 1).flatten().view(batch, height, width, channels).permute(0, 3, 1, 2)

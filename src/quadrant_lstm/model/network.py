@@ -1,6 +1,6 @@
-"""Sequence of frames -> logits: the network of the question.
+"""Defines the network of the question, which maps a sequence of frames to logits.
 
-N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
+Shapes for N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
 
     [N, 4, 1, 56, 14] -> conv encoder at every step -> [N, 4, 32, 26, 5] -> flatten -> [N, 4, 4160] -> dropout
                       -> LSTM -> [N, 4, 5] -> last step -> [N, 5] -> dense -> [N, 50] -> head -> [N, 10]
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
-from quadrant_lstm.model.initial import draw_as_keras
+from quadrant_lstm.model.initialization import initialize_as_keras
 from quadrant_lstm.model.protocols import Frames
-from quadrant_lstm.model.recurrent import KINDS, FlattenMaps, LastStep, equal_units
+from quadrant_lstm.model.recurrent import LAYERS, FlattenMaps, LastStep, equal_units
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.tile_plan import CannotShare
 from quadrant_lstm.model.time_distributed import TimeDistributed
@@ -27,10 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class CNNLSTM(nn.Module):
-    """`frame_shape` (channels, height, width), `num_classes` and `orderings` are the data's, the rest is conf/model.
+    """Encodes every frame with convs, feeds the features to a recurrent layer, and classifies its last output.
 
-    With `shared_tiles`, frames must be those of `sequences(images, orderings)`; others need `in_full()`.
-    Raises UserError where a kernel or the pool is larger than what reaches it.
+    `frame_shape` (channels, height, width), `num_classes` and `orderings` come from the data; conf/model/cnn_lstm.yaml
+    explains the other arguments. With `shared_tiles`, frames must be those of `sequences(images, orderings)`; use
+    `in_full()` for any others. Raises UserError if a kernel or the pool is larger than its input.
     """
 
     def __init__(
@@ -49,23 +50,23 @@ class CNNLSTM(nn.Module):
     ):
         super().__init__()
         encoder = ConvEncoder(frame_shape, filters, kernel_size, pool_size)
-        self.encoder = every_step(encoder, orderings, frame_shape[1] // len(orderings), shared_tiles)
-        self.flatten = FlattenMaps()  # all but sample and step
+        self.encoder = encoder_per_step(encoder, orderings, frame_shape[1] // len(orderings), shared_tiles)
+        self.flatten = FlattenMaps()
         self.dropout = Dropout(dropout)
         units = equal_units(recurrent, encoder.num_features * encoder.num_positions, lstm_units)
-        self.recurrent = KINDS[recurrent](encoder.num_features, encoder.num_positions, units)
+        self.recurrent = LAYERS[recurrent](encoder.num_features, encoder.num_positions, units)
         self.last_step = LastStep()
         self.dense = nn.Linear(units, dense_units)  # the question has no activation here
         self.head = nn.Linear(dense_units, num_classes)
-        self.apply(draw_as_keras)
+        self.apply(initialize_as_keras)
 
     def forward(self, frames: Frames) -> Float[Tensor, "batch classes"]:
         return self.head(self.dense(self.last_step(self.outputs_per_step(frames))))
 
-    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch known classes"]:
+    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps classes"]:
         return self.head(self.dense(self.outputs_per_step(frames)))
 
-    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch known units"]:
+    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps units"]:
         return self.recurrent(self.features(frames))
 
     def features(self, frames: Frames) -> Float[Tensor, "batch steps features"]:
@@ -77,10 +78,10 @@ class CNNLSTM(nn.Module):
         return network
 
 
-def every_step(
-    encoder: nn.Sequential, orderings: Sequence[Sequence[int]], quadrant_height: int, shared: bool
+def encoder_per_step(
+    encoder: nn.Sequential, orderings: Sequence[Sequence[int]], quadrant_height: int, shared_tiles: bool
 ) -> TimeDistributed:
-    if shared:
+    if shared_tiles:
         try:
             return SharedTiles(encoder, orderings, quadrant_height)
         except CannotShare as reason:

@@ -1,4 +1,4 @@
-"""What a network may offer beyond the logits of its last step. None of it is needed to train one."""
+"""Declares what a network may offer beyond the logits of its last step, for metrics and pictures."""
 
 from typing import Protocol, cast, runtime_checkable
 
@@ -12,27 +12,26 @@ Frames = Float[Tensor, "batch steps channels height width"]
 
 @runtime_checkable
 class LogitsPerStep(Protocol):
-    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch known classes"]:
-        """The logits after each step; the last are those of `forward`. A network may have logits of the last only."""
+    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps classes"]:
+        """Returns the logits after every step, or after the last step only. The last are those of `forward`."""
 
 
 @runtime_checkable
 class Inspectable(LogitsPerStep, Protocol):
-    """A network of an encoder at every step and a recurrent layer, whose inside can be shown."""
+    """A network with an encoder at every step and a recurrent layer, whose intermediate results can be shown."""
 
     encoder: TimeDistributed
     recurrent: nn.Module
 
     def features(self, frames: Frames) -> Float[Tensor, "batch steps features"]:
-        """What the recurrent layer gets."""
+        """Returns the inputs of the recurrent layer."""
 
-    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch known units"]:
-        """What the recurrent layer gives."""
+    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps units"]:
+        """Returns the outputs of the recurrent layer, after every step or after the last step only."""
 
     def in_full(self) -> "Inspectable":
-        """A copy that encodes every frame by itself, for frames that do not follow the orderings."""
+        """Returns a copy that encodes every frame separately and so accepts frames that do not follow the orderings."""
 
 
 def in_full(network: nn.Module) -> nn.Module:
-    """The network as it encodes any frames."""
     return cast(nn.Module, network.in_full()) if isinstance(network, Inspectable) else network

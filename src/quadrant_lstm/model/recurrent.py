@@ -1,8 +1,8 @@
-"""Feature maps of every step -> what is known after every step: by an LSTM, or by what may stand in its place.
+"""Maps the flattened feature maps of every step to outputs per step, with an LSTM or one of its alternatives.
 
-The maps come channels last, as the convs leave them, while the weights of LSTM and GRU are kept in the order that
-flattening [features, rows, columns] gives, which is Keras's and PyTorch's. It is cheaper to reorder 20 x 4160 weights a
-batch than all its features.
+The maps are channels last, as the convs return them. The weights of LSTM and GRU are stored in the order of flattened
+[features, rows, columns], as in Keras and PyTorch, and reordered in every forward pass: reordering 20 x 4160 weights
+costs less than reordering the features of a whole batch.
 """
 
 import math
@@ -18,7 +18,7 @@ from quadrant_lstm.data.frames import STEPS
 
 
 class FlattenMaps(nn.Module):
-    """No copy where the maps are channels last in memory."""
+    """Flattens maps with channels last. Copies nothing if they are channels last in memory."""
 
     def forward(
         self, maps: Float[Tensor, "batch steps features rows columns"]
@@ -27,7 +27,7 @@ class FlattenMaps(nn.Module):
 
 
 def equal_units(kind: str, num_inputs: int, lstm_units: int) -> int:
-    """The units that give this kind as many parameters as an LSTM of `lstm_units` has, or nearly."""
+    """Returns the number of units that gives this kind of layer about as many parameters as an LSTM of `lstm_units`."""
     num_parameters = 4 * lstm_units * (num_inputs + lstm_units + 2)
     units: float = lstm_units
     if kind == "gru":  # 3 * units * (inputs + units + 2) parameters
@@ -39,8 +39,8 @@ def equal_units(kind: str, num_inputs: int, lstm_units: int) -> int:
     return max(1, round(units))
 
 
-class OverMaps(nn.RNNBase):
-    """What LSTM and GRU over flattened maps share."""
+class MapsRNN(nn.RNNBase):
+    """The common base of MapsLSTM and MapsGRU."""
 
     weight_ih_l0: Tensor
     weight_hh_l0: Tensor
@@ -49,16 +49,16 @@ class OverMaps(nn.RNNBase):
 
     def __init__(self, num_features: int, num_positions: int, num_units: int):
         inputs = num_features * num_positions
-        super().__init__(inputs, num_units, batch_first=True)  # type: ignore[call-arg, arg-type]  # LSTM's or GRU's
+        super().__init__(inputs, num_units, batch_first=True)  # type: ignore[call-arg, arg-type]  # of LSTM, GRU
         self.num_features = num_features
 
     def input_weight(self) -> Float[Tensor, "gates flat"]:
-        """In the order of the maps."""
+        """Returns the input weights in the order of channels-last maps."""
         return self.weight_ih_l0.unflatten(1, (self.num_features, -1)).transpose(1, 2).flatten(1)
 
 
 class LSTMStep(NamedTuple):
-    """A step of an LSTM, by PyTorch's names; each [batch, units]."""
+    """The gates (PyTorch's names) and states of one step of an LSTM, each [batch, units]."""
 
     i: Tensor  # input gate
     f: Tensor  # forget gate
@@ -68,21 +68,19 @@ class LSTMStep(NamedTuple):
     output: Tensor
 
 
-class MapsLSTM(OverMaps, nn.LSTM):
-    """An LSTM of one layer over flattened maps; the parameters of nn.LSTM under their names.
+class MapsLSTM(MapsRNN, nn.LSTM):
+    """A one-layer LSTM over flattened maps, with the parameters of nn.LSTM.
 
-    Few steps and few units: an unrolled cell is faster than the library's layer, which splits its work for long ones.
+    With few steps and few units, an unrolled cell is faster than nn.LSTM, which is made for long sequences.
     """
 
-    def forward(  # type: ignore[override]
-        self, maps: Float[Tensor, "batch steps flat"]
-    ) -> Float[Tensor, "batch steps units"]:
+    def forward(self, maps: Float[Tensor, "batch steps flat"]) -> Float[Tensor, "batch steps units"]:  # type: ignore[override]
         return torch.stack([step.output for step in self.unrolled(maps)], dim=1)
 
     def unrolled(self, maps: Float[Tensor, "batch steps flat"]) -> Iterator[LSTMStep]:
         gates = linear(maps, self.input_weight(), self.bias_ih_l0 + self.bias_hh_l0)
         gates = gates.to(self.weight_hh_l0.dtype)  # autocast leaves them in bf16
-        cell: Tensor | None = None  # before the first step, where the hidden state is zero too
+        cell: Tensor | None = None  # None stands for the zero state before the first step
         output = None
         for step in gates.unbind(1):
             if output is not None:
@@ -94,8 +92,8 @@ class MapsLSTM(OverMaps, nn.LSTM):
             yield LSTMStep(i, f, g, o, cell, output)
 
 
-class MapsGRU(OverMaps, nn.GRU):
-    """A GRU likewise."""
+class MapsGRU(MapsRNN, nn.GRU):
+    """A one-layer GRU over flattened maps, with the parameters of nn.GRU."""
 
     def forward(  # type: ignore[override]
         self, maps: Float[Tensor, "batch steps flat"]
@@ -104,7 +102,7 @@ class MapsGRU(OverMaps, nn.GRU):
         state = torch.zeros_like(gates[:, 0, : self.hidden_size])
         outputs: list[Tensor] = []
         for step in gates.unbind(1):
-            r, z, n = step.chunk(3, dim=1)  # reset gate, update gate, new state
+            r, z, n = step.chunk(3, dim=1)  # reset gate, update gate, candidate state
             r_state, z_state, n_state = linear(state, self.weight_hh_l0, self.bias_hh_l0).chunk(3, dim=1)
             z = (z + z_state).sigmoid()
             n = (n + (r + r_state).sigmoid() * n_state).tanh()
@@ -113,8 +111,8 @@ class MapsGRU(OverMaps, nn.GRU):
         return torch.stack(outputs, dim=1)
 
 
-class EachStepAlone(nn.Linear):
-    """A layer over each step: nothing is remembered."""
+class PerStep(nn.Linear):
+    """Applies a linear layer and tanh to every step separately, without memory."""
 
     def __init__(self, num_features: int, num_positions: int, num_units: int):
         super().__init__(num_features * num_positions, num_units)
@@ -123,8 +121,8 @@ class EachStepAlone(nn.Linear):
         return super().forward(maps).tanh()
 
 
-class MeanSoFar(EachStepAlone):
-    """The mean of it over the steps so far: their order makes no difference."""
+class RunningMean(PerStep):
+    """Averages the outputs of PerStep over the steps so far, so that the order of the steps makes no difference."""
 
     def forward(self, maps: Float[Tensor, "batch steps flat"]) -> Float[Tensor, "batch steps units"]:
         outputs = super().forward(maps)
@@ -132,7 +130,7 @@ class MeanSoFar(EachStepAlone):
 
 
 class Concatenated(nn.Linear):
-    """A layer over all steps side by side: one output, after the last."""
+    """Applies a linear layer and tanh to all steps concatenated. There is one output, after the last step."""
 
     def __init__(self, num_features: int, num_positions: int, num_units: int):
         super().__init__(STEPS * num_features * num_positions, num_units)
@@ -141,7 +139,7 @@ class Concatenated(nn.Linear):
         return super().forward(maps.flatten(1))[:, None].tanh()
 
 
-KINDS = {"lstm": MapsLSTM, "gru": MapsGRU, "mean": MeanSoFar, "last": EachStepAlone, "concat": Concatenated}
+LAYERS = {"lstm": MapsLSTM, "gru": MapsGRU, "mean": RunningMean, "last": PerStep, "concat": Concatenated}
 
 
 class LastStep(nn.Module):

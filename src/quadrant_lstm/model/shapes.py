@@ -1,7 +1,7 @@
-"""A network and the shape of its frames -> a table of stages: the shape that leaves each, and its parameters.
+"""Lists the stages of a network for frames of a given shape, with the output shape and parameters of each.
 
-The sample and step axes stay visible, also inside TimeDistributed, where they are folded into one. The network is
-run once on the meta device, so the shapes are those of its own forward pass and nothing is computed.
+The sample and step axes stay visible, also inside TimeDistributed, which folds them into one. The network runs once on
+the meta device, so that the shapes are those of its own forward pass but nothing is computed.
 """
 
 import copy
@@ -25,7 +25,7 @@ class Stage(NamedTuple):
 def stages(network: nn.Module, frame_shape: Shape, steps: int = 4) -> list[Stage]:
     network = copy.deepcopy(in_full(network)).to("meta").float().eval()
     rows = [Stage("frames", "", ("N", steps, *frame_shape), 0)]
-    folded: list[tuple[int, ...]] = []  # the leading axes of each TimeDistributed we are inside of
+    folded: list[tuple[int, ...]] = []  # the leading axes of each enclosing TimeDistributed
 
     def enter(module: TimeDistributed, inputs: Any) -> None:
         outer = folded[-1] if folded else ()

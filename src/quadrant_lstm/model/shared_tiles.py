@@ -1,17 +1,16 @@
-"""TimeDistributed for frames that stack quadrants: each distinct piece of a batch is encoded once.
+"""Encodes frames of stacked quadrants like TimeDistributed, but computes feature rows that frames share only once.
 
-Convs that neither stride nor pad see a window of rows. In a stack of quadrants that window lies inside one quadrant,
-or across the seam of two neighbours, so a row of the feature maps depends on one quadrant or on one ordered pair. An
-image has four quadrants, and the four orderings of the question make six pairs, where its frames hold sixteen and
-twelve. With two 3x3 convs and a 2x2 pool, of the 26 rows of a frame's feature maps
+A row of the feature maps of convs without stride and padding depends on a window of input rows, which lies in one
+quadrant or crosses the seam between two. An image has four quadrants, and the four orderings of the question form six
+seams, while its frames contain sixteen and twelve. With two 3x3 convs and a 2x2 pool, of the 26 feature rows of a frame
 
-    rows 0-4    come from the first quadrant alone        (a quadrant has 14 rows, a window 6, one every 2)
-    rows 5-6    from its last 4 rows and the first 4 of the second
-    rows 7-11   from the second quadrant alone            and so on
+    rows 0-4     depend on the first quadrant     (a quadrant has 14 rows, a window 6, and windows are 2 rows apart)
+    rows 5-6     depend on its last 4 rows and the first 4 of the second quadrant
+    rows 7-11    depend on the second quadrant, and so on.
 
-so 32 distinct rows an image are computed and gathered to the 104 of its four frames (tile_plan.py: which of
-them together). The result is that of TimeDistributed, and so are the gradients. Sharing overlapping windows: Giusti et
-al. 2013 (arXiv 1302.1700), Li et al. 2014 (1412.4526), Thom and Gritschneder 2017 (1508.06904).
+So 32 distinct rows per image are computed, in the tiles of tile_plan.py, and gathered into the 104 rows of its four
+frames. Results and gradients are those of TimeDistributed. Sharing overlapping windows: Giusti et al. 2013 (arXiv
+1302.1700), Li et al. 2014 (1412.4526), Thom and Gritschneder 2017 (1508.06904).
 """
 
 import collections
@@ -23,55 +22,55 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.model.tile_plan import plan
+from quadrant_lstm.model.tile_plan import plan_tiles
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 
-class Rows(torch.autograd.Function):
-    """maps.index_select(1, rows), `taken` being 1 where a map (row of it) is taken as a result (column of it). The
-    gradient is a matrix product, which bf16 sums in float32 and a GPU in the same order each time."""
+class GatherRows(torch.autograd.Function):
+    """maps.index_select(1, rows) with a matrix product as its gradient, which is summed in float32 even for bf16 and is
+    deterministic on a GPU. `selection[i, j]` is 1 if rows[j] is i, and 0 otherwise.
+    """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, rows: Tensor, taken: Tensor) -> Tensor:
-        ctx.save_for_backward(taken)
+    def forward(ctx: Any, maps: Tensor, rows: Tensor, selection: Tensor) -> Tensor:
+        ctx.save_for_backward(selection)
         return maps.index_select(1, rows)
 
     @staticmethod
     def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, None, None]:
-        (taken,) = ctx.saved_tensors
-        summed = taken.to(gradients.dtype) @ gradients.flatten(2)
+        (selection,) = ctx.saved_tensors
+        summed = selection.to(gradients.dtype) @ gradients.flatten(2)
         return summed.unflatten(2, gradients.shape[2:]), None, None
 
 
 class SharedTiles(TimeDistributed):
-    """[batch, 4, channels, stack, width] -> [batch, 4, features, rows, columns], like TimeDistributed(encoder).
+    """Maps [batch, 4, channels, stack, width] to [batch, 4, features, rows, columns], like TimeDistributed(encoder).
 
-    Parameters have the names they have there. A quadrant is read from the first place where the orderings show it: the
-    frames must be those of `sequences(images, orderings)`. Raises CannotShare for an encoder or orderings that it does
-    not fit.
+    Parameter names are the same, too. Each quadrant is read from the first place where the orderings show it, so frames
+    must be those of `sequences(images, orderings)`. Raises CannotShare for an unsuitable encoder or orderings.
     """
 
     quadrants_in_frames: Tensor
     tiles_in_quadrants: Tensor
     frames_in_tiles: Tensor
-    taken: Tensor
+    selection: Tensor
 
     def __init__(self, encoder: nn.Sequential, orderings: Sequence[Sequence[int]], quadrant_height: int):
         super().__init__(encoder)
-        tiles, in_steps = plan(orderings, quadrant_height, encoder)
+        tiles, rows_of_steps = plan_tiles(orderings, quadrant_height, encoder)
         heights = collections.Counter(map(len, tiles))
-        self.counts = list(heights.values())  # of the tiles of each height
-        self.sizes = [height * count for height, count in heights.items()]
-        # What is made of which rows. Of an image: the quadrants', one below the other, and those of its four frames.
+        self.counts = list(heights.values())  # numbers of tiles of each height
+        self.sizes = [height * count for height, count in heights.items()]  # and their rows
+        # Image rows are numbered over the four quadrants. `frames` lists those in the four frames, `maps` the feature
+        # rows in the feature maps of the four frames.
         rows = torch.arange(4 * quadrant_height).view(4, -1)
         frames = torch.cat([rows[ordering[step] - 1] for step in range(4) for ordering in orderings])
-        # Of their feature maps: the tiles', and those of the four frames.
-        maps = torch.tensor(in_steps).flatten()
+        maps = torch.tensor(rows_of_steps).flatten()
         for name, indices in {
-            "quadrants_in_frames": (frames == rows.view(-1, 1)).int().argmax(1),  # where each comes first
+            "quadrants_in_frames": (frames == rows.view(-1, 1)).int().argmax(1),  # first occurrences
             "tiles_in_quadrants": torch.tensor(list(itertools.chain(*tiles))),
             "frames_in_tiles": maps,
-            "taken": (torch.arange(int(maps.max()) + 1).view(-1, 1) == maps).float(),
+            "selection": (torch.arange(int(maps.max()) + 1).view(-1, 1) == maps).float(),
         }.items():
             self.register_buffer(name, indices, persistent=False)
 
@@ -81,9 +80,9 @@ class SharedTiles(TimeDistributed):
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
         quadrants = stacks.index_select(1, self.quadrants_in_frames)
         rows = self.tiles_in_quadrants.split(self.sizes)
-        tiles = [quadrants.index_select(1, of_height) for of_height in rows]
+        tiles = [quadrants.index_select(1, rows_of_height) for rows_of_height in rows]
         maps = torch.cat([self.encode(*each) for each in zip(tiles, self.counts, strict=True)], dim=1)
-        return Rows.apply(maps, self.frames_in_tiles, self.taken).unflatten(1, (4, -1)).permute(0, 1, 4, 2, 3)
+        return GatherRows.apply(maps, self.frames_in_tiles, self.selection).unflatten(1, (4, -1)).permute(0, 1, 4, 2, 3)
 
     def encode(
         self, rows: Float[Tensor, "batch stacked width channels"], num_tiles: int

@@ -1,6 +1,6 @@
-"""What each network asks of the data: the shapes after its stages, and orderings that it can take.
+"""Computes the output shapes of a network's stages and checks that the network fits the data.
 
-Plain Python, so that a config whose sizes do not fit is refused before torch is imported.
+This is plain Python, so that a config whose sizes do not fit is refused before torch is imported.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +11,13 @@ from quadrant_lstm.errors import UserError
 
 
 def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int) -> dict[str, Shape]:
-    """Stage -> (channels, height, width) of what leaves it; raises UserError at the first that is left nothing."""
+    """Returns the output (channels, height, width) of each stage. Raises UserError if one would be empty."""
     channels, height, width = frame_shape
     stages: dict[str, Shape] = {}
     for number, count in enumerate(filters, start=1):
         if kernel_size > min(height, width):
             raise UserError(
-                f"model.kernel_size: {kernel_size} does not fit stage conv{number}: what comes in is "
+                f"model.kernel_size: {kernel_size} does not fit stage conv{number}, whose input is "
                 f"{channels} x {height} x {width} (channels x height x width); "
                 f"write a smaller kernel_size or fewer model.filters than {list(filters)}."
             )
@@ -25,7 +25,7 @@ def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int,
         stages[f"conv{number}"] = (channels, height, width)
     if pool_size > min(height, width):
         raise UserError(
-            f"model.pool_size: {pool_size} leaves nothing at stage pool: what comes in is "
+            f"model.pool_size: {pool_size} does not fit stage pool, whose input is "
             f"{channels} x {height} x {width} (channels x height x width); write at most {min(height, width)}."
         )
     stages["pool"] = (channels, height // pool_size, width // pool_size)
@@ -33,12 +33,12 @@ def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int,
 
 
 def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, int, int]:
-    """What leaves blocks of padded convs, each with a 2x2 pool at its end; raises UserError where nothing would."""
+    """Returns the output shape of blocks of padded convs and a 2x2 pool; raises UserError if there are too many."""
     channels, height, width = shape
     for number, filters in enumerate(blocks, start=1):
         if min(height, width) < 2:
             raise UserError(
-                f"model.blocks: {len(blocks)} leave nothing at the pool of block {number}: what comes in is "
+                f"model.blocks: {len(blocks)} blocks do not fit: the input of the pool of block {number} is "
                 f"{channels} x {height} x {width} (channels x height x width); write at most {number - 1}."
             )
         channels, height, width = filters[-1], -(-height // 2), -(-width // 2)
@@ -46,7 +46,7 @@ def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, in
 
 
 def check_cnn_lstm(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None) -> None:
-    """`image_shape` is None as long as the images are not downloaded."""
+    """Raises UserError for a CNNLSTM that does not fit. `image_shape` is None if the images are not downloaded yet."""
     num_stacked = len(data["orderings"])
     if num_stacked > 1 and model["shared_tiles"]:
         check_reads_orderings(data, "write one ordering into data.orderings, or add model.shared_tiles=false")
@@ -62,7 +62,7 @@ def check_deep(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: S
 
 
 def check_reads_orderings(data: Mapping[str, Any], remedy: str) -> None:
-    """For networks that read the quadrants where data.orderings puts them."""
+    """Raises UserError if frames may follow other orderings than data.orderings."""
     for key in ("train_orderings", "test_orderings"):
         if data.get(key):
             raise UserError(f"data.{key}: this network reads frames of data.orderings only; {remedy}.")

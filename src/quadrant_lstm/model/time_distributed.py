@@ -1,16 +1,17 @@
-"""A module for [batch, ...] -> the same module for [batch, steps, ...], or any number of leading axes."""
+"""Applies a module that takes [batch, ...] to inputs with step axes, such as [batch, steps, ...]."""
 
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
 
 class TimeDistributed(nn.Module):
-    """Fold the leading axes into the batch, apply the module once, unfold: every step shares its weights.
+    """Folds the leading axes into the batch, applies the module once, and unfolds. All steps share its weights.
 
         [batch, steps, 1, 56, 14] -> [batch * steps, 1, 56, 14] -> module -> [batch * steps, 32, 26, 5]
                                                                           -> [batch, steps, 32, 26, 5]
 
-    `num_axes` counts the leading axes, batch included. A module that normalises over its batch sees all steps in it.
+    `num_axes` counts the leading axes, including the batch. A module that normalises over its batch sees all steps in
+    it. Raises ValueError for inputs with fewer axes.
     """
 
     def __init__(self, module: nn.Module, num_axes: int = 2):

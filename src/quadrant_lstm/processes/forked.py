@@ -1,6 +1,6 @@
-"""A function -> a process of its own that starts at once: forked from one that has imported torch, and used none of it.
+"""Runs a function in a process of its own, forked from this one, which has imported torch but not used it.
 
-What ends it (an error, a kill, a lack of memory) ends nothing else. It ends with its parent, whatever ends that one.
+So the process starts at once. An error, a kill or a lack of memory ends only that process; it ends with its parent.
 """
 
 import gc
@@ -19,16 +19,16 @@ from quadrant_lstm.processes.prepare import freeze
 FORK: Any = multiprocessing.get_context("fork")
 
 
-def start(work: Callable[[], bool], log: Path, environment: dict[str, str], threads: int) -> Any:
-    """`work` says whether all went well. What the process prints besides its messages (a crash) goes to `log`."""
+def start(function: Callable[[], bool], log: Path, environment: dict[str, str], threads: int) -> Any:
+    """Starts the process and returns it. Its exit code is 0 if the function returns True; its stderr goes to `log`."""
     if not gc.get_freeze_count():
-        freeze()  # the libraries' objects stay shared: a garbage collection would write to them
-    process = FORK.Process(target=run, args=(work, log, environment, threads, os.getpid()))
+        freeze()  # keeps the memory of the libraries' objects shared: a garbage collection would write to it
+    process = FORK.Process(target=run, args=(function, log, environment, threads, os.getpid()))
     process.start()
     return process
 
 
-def run(work: Callable[[], bool], log: Path, environment: dict[str, str], threads: int, parent: int) -> None:
+def run(function: Callable[[], bool], log: Path, environment: dict[str, str], threads: int, parent: int) -> None:
     import torch
 
     end_with(parent)
@@ -39,11 +39,11 @@ def run(work: Callable[[], bool], log: Path, environment: dict[str, str], thread
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 2)
     os.environ |= environment
     torch.set_num_threads(threads)
-    sys.exit(0 if work() else 1)
+    sys.exit(0 if function() else 1)
 
 
-def stop(processes: Iterable[Any]) -> None:
-    """Ask them to end, and after a while make them."""
+def terminate(processes: Iterable[Any]) -> None:
+    """Sends SIGTERM to the processes, and kills those that have not ended after GRACE seconds."""
     deadline = time.monotonic() + GRACE
     for process in processes:
         if process.is_alive():

@@ -1,8 +1,8 @@
-"""A run on several devices -> a process for each, watched from here: where one fails, all end. Imports no torch.
+"""Starts one process per device for a run, and ends all of them when one fails. Imports no torch.
 
-Lightning would start the others from the first, with the command line that it finds: in a sweep, the whole sweep once
-more. Here each process gets this job's own command, its overrides and its folder, and the address where all meet, which
-no other machine reaches. However this one ends, none is left: on Linux the kernel kills them with it.
+Lightning would start the others from the first process with that process's command line, which in a sweep starts the
+whole sweep again. Here each process gets the command of this job, with its overrides and folder, and the address of
+the rendezvous, which no other machine can reach. On Linux the kernel kills the processes when their parent ends.
 """
 
 import ctypes
@@ -21,49 +21,49 @@ from hydra.utils import get_original_cwd, to_absolute_path
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import quoted
 
-# In the environment of the processes: this one's number, the pipe that takes what a user is to read, the socket where
-# the first of them hears the others.
-PARENT, MISTAKES, LISTENER = "QUADRANT_LSTM_PARENT", "QUADRANT_LSTM_MISTAKES", "QUADRANT_LSTM_LISTENER"
-GRACE = 8.0  # seconds to end by themselves
+# Environment variables of the processes: the parent's process id, the file descriptor of the pipe for the message of a
+# UserError, and that of the socket on which rank 0 serves the rendezvous.
+PARENT, ERROR_PIPE, LISTENER = "QUADRANT_LSTM_PARENT", "QUADRANT_LSTM_ERROR_PIPE", "QUADRANT_LSTM_LISTENER"
+GRACE = 8.0  # seconds in which a process may end by itself
 SET_PDEATHSIG = 1  # man 2 prctl
 
 Process = subprocess.Popen[bytes]
 
 
 def launch(count: int, folder: Path) -> None:
-    """Comes back when all have done their work. Raises UserError where one fails."""
+    """Runs `count` processes and returns when all have finished. Raises UserError if one fails."""
     if not hasattr(os, "fork"):
         raise UserError(f"trainer.devices: {count} processes need Linux or macOS; write trainer.devices=1.")
-    mistakes, theirs = os.pipe()
+    read_end, write_end = os.pipe()
     listener = socket.create_server(("127.0.0.1", 0))
-    fds = (theirs, listener.fileno())
+    fds = (write_end, listener.fileno())
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listener.getsockname()[1])}
-    environment |= {PARENT: str(os.getpid()), MISTAKES: str(theirs), LISTENER: str(listener.fileno())}
+    environment |= {PARENT: str(os.getpid()), ERROR_PIPE: str(write_end), LISTENER: str(listener.fileno())}
     if sys.platform == "linux":
         environment |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     command, processes = job_command(folder), []
     try:
         for rank in range(count):
-            mine = environment | {"LOCAL_RANK": str(rank)}
-            processes.append(subprocess.Popen(command, env=mine, cwd=get_original_cwd(), pass_fds=fds))
-        failed = watch(processes)
+            env = environment | {"LOCAL_RANK": str(rank)}
+            processes.append(subprocess.Popen(command, env=env, cwd=get_original_cwd(), pass_fds=fds))
+        failed = wait_for(processes)
     finally:
-        stop(processes)
+        end_processes(processes)
         listener.close()
-        os.close(theirs)
-        with os.fdopen(mistakes) as lines:
-            mistake = lines.readline()
-    if mistake:
-        raise UserError(mistake)
+        os.close(write_end)
+        with os.fdopen(read_end) as pipe:
+            message = pipe.readline()
+    if message:
+        raise UserError(message)
     if failed is not None:
         raise UserError(
-            f"process {failed} of {count} {how(processes[failed].returncode)} and the others were ended; go on with "
-            f"run={folder}, from the last finished epoch."
+            f"process {failed} of {count} {how_it_ended(processes[failed].returncode)} and the others were terminated; "
+            f"resume with run={folder}, from the last finished epoch."
         )
 
 
-def watch(processes: list[Process]) -> int | None:
-    """The first to fail, or none when all are done."""
+def wait_for(processes: list[Process]) -> int | None:
+    """Returns the rank of the first process that fails, or None when all have finished."""
     while True:
         states = [process.poll() for process in processes]
         for rank, state in enumerate(states):
@@ -74,44 +74,38 @@ def watch(processes: list[Process]) -> int | None:
         time.sleep(0.1)
 
 
-def stop(processes: list[Process]) -> None:
-    """Ctrl-C has reached them too, and those that miss another are failing: wait for them, ask, kill."""
+def end_processes(processes: list[Process]) -> None:
+    """Waits a second, because Ctrl-C and a failed peer end the processes by themselves; then interrupts and kills."""
     start = time.monotonic()
     for seconds, signum in ((1.0, signal.SIGINT), (GRACE, signal.SIGKILL)):
         while any(process.poll() is None for process in processes) and time.monotonic() < start + seconds:
             time.sleep(0.05)
         for process in processes:
-            process.send_signal(signum)  # to those that are left
+            process.send_signal(signum)  # does nothing to a process that has ended
     for process in processes:
         process.wait()
 
 
-def how(status: int) -> str:
+def how_it_ended(status: int) -> str:
     return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
 
 def job_command(folder: Path) -> list[str]:
     hydra = HydraConfig.get()
     return [
-        sys.executable,
-        to_absolute_path(sys.argv[0]),
-        *config_dirs(hydra),
-        f"--config-name={hydra.job.config_name}",
-        *hydra.overrides.hydra,
-        *hydra.overrides.task,
-        f"hydra.run.dir={quoted(folder)}",
-        "hydra.output_subdir=null",
-        "hydra.mode=RUN",
-    ]
+        sys.executable, to_absolute_path(sys.argv[0]), *config_dirs(hydra), f"--config-name={hydra.job.config_name}",
+        *hydra.overrides.hydra, *hydra.overrides.task,
+        f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra.mode=RUN",
+    ]  # fmt: skip
 
 
 def config_dirs(hydra: Any) -> list[str]:
-    """The options that name where else this command, whose Hydra part it is, looked for configs."""
+    """Returns the `--config-dir` options of the command whose `hydra` config this is."""
     sources = hydra.runtime.config_sources
     return [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
 
 
-# What the processes call.
+# The launched processes call the functions below.
 
 
 def is_launched() -> bool:
@@ -119,24 +113,26 @@ def is_launched() -> bool:
 
 
 def end_with_parent() -> None:
-    """Called as the process starts."""
+    """Makes a launched process end with its parent. Called when the process starts."""
     if is_launched():
         end_with(int(os.environ[PARENT]))
 
 
 def end_with(parent: int) -> None:
+    """Makes the kernel kill this process when its parent ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
-            sys.exit(1)  # it has ended before
+            sys.exit(1)  # the parent has already ended
 
 
-def meeting_place() -> dict[str, Any]:
-    """Arguments of torch.distributed.TCPStore, but for the number of processes."""
-    mine = os.environ["LOCAL_RANK"] == "0"
-    address = {"host_name": os.environ["MASTER_ADDR"], "port": int(os.environ["MASTER_PORT"]), "is_master": mine}
-    return address | ({"master_listen_fd": int(os.environ[LISTENER])} if mine else {})
+def store_arguments() -> dict[str, Any]:
+    """Returns the arguments of torch.distributed.TCPStore, except the number of processes."""
+    is_master = os.environ["LOCAL_RANK"] == "0"
+    address = {"host_name": os.environ["MASTER_ADDR"], "port": int(os.environ["MASTER_PORT"]), "is_master": is_master}
+    return address | ({"master_listen_fd": int(os.environ[LISTENER])} if is_master else {})
 
 
-def tell_parent(mistake: UserError) -> None:
-    os.write(int(os.environ[MISTAKES]), f"{mistake}\n".encode()[:4096])  # that many in one piece
+def send_error_message(error: UserError) -> None:
+    """Sends the message to the parent, which raises it."""
+    os.write(int(os.environ[ERROR_PIPE]), f"{error}\n".encode()[:4096])  # bytes that a pipe takes in one piece

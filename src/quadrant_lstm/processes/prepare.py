@@ -1,4 +1,4 @@
-"""Prepares a process for many steps of one size: its memory, threads, garbage collector and small numbers."""
+"""Configures memory, threads, garbage collection and denormal numbers of a process that computes many equal steps."""
 
 import atexit
 import contextlib
@@ -15,22 +15,22 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 NEVER = 2**31 - 1  # bytes
 
 
-def make_ready() -> None:
-    """For training. Call it when everything is built, before the first step."""
-    set_up_cpu()
+def prepare_for_training() -> None:
+    """Configures the process for training. Call it when everything is built, before the first step."""
+    configure_cpu()
     if multiprocessing.parent_process() is None:
-        gc.unfreeze()  # objects of an earlier job, where the jobs of a sweep share a process
+        gc.unfreeze()  # objects of an earlier job, if the jobs of a sweep share a process
     gc.collect()
     freeze()
-    torch.set_flush_denormal(True)  # processors are slow with numbers below the normal float format
+    torch.set_flush_denormal(True)  # processors are slow with denormal numbers
 
 
-def set_up_cpu() -> None:
-    """For anything that computes with a network, also in a user's notebook.
+def configure_cpu() -> None:
+    """Configures the process for any computation with a network, also in a user's notebook.
 
-    glibc's allocator keeps the memory that a step frees (`man 3 mallopt`): by default it returns large blocks to the
-    system, which clears and maps them again at the next step. Other C libraries are left alone. torch uses no more
-    threads than a container may use cores; by default it counts those of the machine.
+    glibc's allocator then keeps the memory that a step frees (`man 3 mallopt`): by default it returns large blocks to
+    the system, which clears and maps them again at the next step. Other C libraries stay as they are. torch uses no
+    more threads than a container may use cores; by default it counts the cores of the machine.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -40,16 +40,16 @@ def set_up_cpu() -> None:
 
 
 def freeze() -> None:
-    """Exclude the objects of all libraries from garbage collection: a walk through them takes longer than a step.
+    """Excludes all existing objects from garbage collection, because a walk through them takes longer than a step.
 
-    They are included again when the process ends, because extensions (triton) report what is left as leaked.
+    They are included again when the process ends, because extensions (triton) report remaining objects as leaked.
     """
     gc.freeze()
     atexit.register(gc.unfreeze)
 
 
 def cores_allowed(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """The share of the machine's time that this container has, in cores rounded up (cgroup v2: `200000 100000`)."""
+    """Returns the CPU quota of this container in cores, rounded up (cgroup v2: `200000 100000` are two cores)."""
     with contextlib.suppress(OSError, ValueError):
         time, period = map(int, quota.read_text().split())
         return max(1, math.ceil(time / period))

@@ -1,4 +1,4 @@
-"""Seconds -> Lightning's strategy for several processes, with that timeout, and closed to other machines."""
+"""Lightning's strategy for several processes, with a timeout in seconds and a rendezvous closed to other machines."""
 
 from datetime import timedelta
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import TCPStore, init_process_group, is_initialized
 
-from quadrant_lstm.processes.launch import is_launched, meeting_place
+from quadrant_lstm.processes.launch import is_launched, store_arguments
 
 
 class DDP(DDPStrategy):
-    """`options` are those of DDPStrategy, and of torch's DistributedDataParallel."""
+    """`options` are arguments of DDPStrategy and of torch's DistributedDataParallel."""
 
     def __init__(self, timeout: float, **options: Any):
         self.timeout = timedelta(seconds=timeout)
         super().__init__(timeout=self.timeout, **options)
 
     def setup_distributed(self) -> None:
-        """Called by fit and test. Lightning's would listen to all networks; it leaves a group that exists as it is."""
+        """Called by fit and test. Lightning's own listens on all networks, but keeps a process group that exists."""
         if is_launched() and not is_initialized():
             self.set_world_ranks()
-            store = TCPStore(world_size=self.world_size, timeout=self.timeout, **meeting_place())
+            store = TCPStore(world_size=self.world_size, timeout=self.timeout, **store_arguments())
             device = self.root_device if self.root_device.type == "cuda" else None
             init_process_group(
                 "nccl" if device else "gloo", store=store, rank=self.global_rank, world_size=self.world_size,

@@ -1,4 +1,4 @@
-"""A run's config -> its data, its network in a Classifier, and a Trainer."""
+"""Builds the parts of a run from its config: the data, the network in a Classifier, and the Trainer."""
 
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from quadrant_lstm.callbacks.checkpoint_io import WholeCheckpoints
+from quadrant_lstm.callbacks.checkpoint_io import AtomicCheckpointIO
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.run.precision import resolve
+from quadrant_lstm.run.precision import resolve_precision
 
 
-def build(group: str, node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
-    """Instantiate a node of the config; raises UserError where its values do not go together."""
+def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
+    """Instantiates a node of the config. Raises UserError if the class rejects its values."""
     try:
         return instantiate(node, **arguments, _convert_="all")
     except InstantiationException as error:
@@ -33,40 +33,41 @@ def build(group: str, node: DictConfig | dict[str, Any], **arguments: Any) -> An
 
 
 def build_data(cfg: DictConfig) -> SequenceDataModule:
-    return build("data", cfg.data)
+    return instantiate_node("data", cfg.data)
 
 
 def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.Module:
     arguments = {"frame_shape": frame_shape, "num_classes": num_classes, "orderings": cfg.data.orderings}
-    return build("model", cfg.model, **arguments)
+    return instantiate_node("model", cfg.model, **arguments)
 
 
 def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> Classifier:
     network = build_network(cfg, frame_shape, num_classes)
-    optimizer, schedule = build("optimizer", cfg.optimizer), build("schedule", cfg.schedule)
+    optimizer, schedule = instantiate_node("optimizer", cfg.optimizer), instantiate_node("schedule", cfg.schedule)
     return Classifier(network, optimizer, schedule, frame_shape, num_classes, cfg.label_smoothing)
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
-    """conf/trainer names loggers and callbacks, so that an override can reach each; Lightning takes lists of them.
+    """Builds the Trainer. The callbacks find the run folder as its `default_root_dir`.
 
-    The callbacks find the run folder as the trainer's `default_root_dir`.
+    conf/trainer gives loggers and callbacks names, so that overrides can change them; Lightning takes lists.
     """
-    named = {name: list(build("trainer", cfg.trainer.get(name) or {}).values()) for name in ("logger", "callbacks")}
-    others = OmegaConf.masked_copy(cfg.trainer, [str(key) for key in cfg.trainer if key not in named])
+    lists = {key: instantiate_node("trainer", cfg.trainer.get(key) or {}) for key in ("logger", "callbacks")}
+    others = OmegaConf.masked_copy(cfg.trainer, [str(key) for key in cfg.trainer if key not in lists])
     if isinstance(others.get("strategy"), DictConfig) and num_processes(cfg) == 1:
         others.strategy = "auto"
-    return build(
+    return instantiate_node(
         "trainer",
         others,
-        precision=resolve(cfg.trainer.precision, cfg.trainer.get("accelerator", "auto")),
-        plugins=[WholeCheckpoints()],
+        precision=resolve_precision(cfg.trainer.precision, cfg.trainer.get("accelerator", "auto")),
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=folder,
-        **named,
+        **{key: list(named.values()) for key, named in lists.items()},
     )
 
 
 def num_processes(cfg: DictConfig) -> int:
-    """One per device, as Lightning counts the devices of trainer.devices and trainer.num_nodes."""
-    where = OmegaConf.masked_copy(cfg.trainer, ["_target_", "accelerator", "devices", "num_nodes"])
-    return build("trainer", where, logger=False, enable_checkpointing=False, enable_progress_bar=False).world_size
+    """Returns the number of devices on all nodes, as Lightning counts them; each has one process."""
+    devices = OmegaConf.masked_copy(cfg.trainer, ["_target_", "accelerator", "devices", "num_nodes"])
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return instantiate_node("trainer", devices, **options).world_size

@@ -1,4 +1,4 @@
-"""A run folder -> the test metrics of its best epoch."""
+"""Computes the test metrics of a run's best checkpoint."""
 
 import logging
 from pathlib import Path
@@ -12,15 +12,15 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
-from quadrant_lstm.run.precision import resolve
+from quadrant_lstm.run.precision import resolve_precision
 from quadrant_lstm.run.quiet import quiet_lightning
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
-    """`test/accuracy`, `test/loss` and the like; prints them."""
-    classifier, _ = tested(folder, accelerator)
+    """Logs the test metrics and returns them by name."""
+    classifier, _ = run_test(folder, accelerator)
     results = classifier.test_results()
     log.info(f"run                   {folder}")
     for name, value in results.items():
@@ -28,14 +28,15 @@ def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
     return results
 
 
-def tested(folder: Path, accelerator: str) -> tuple[Classifier, SequenceDataModule]:
+def run_test(folder: Path, accelerator: str) -> tuple[Classifier, SequenceDataModule]:
+    """Tests the best checkpoint. The returned Classifier holds the logits and labels of the test images."""
     quiet_lightning()
     classifier, cfg = load_classifier(folder)
     check_sizes(cfg)
     trainer = pl.Trainer(
         accelerator=accelerator,
         devices=1,
-        precision=resolve(cfg.trainer.precision, accelerator),
+        precision=resolve_precision(cfg.trainer.precision, accelerator),
         limit_test_batches=cfg.trainer.get("limit_test_batches"),
         logger=False,
         callbacks=[Progress()],

@@ -1,9 +1,7 @@
-"""A run folder -> its best epoch in a file for other programs.
+"""Exports a run's best checkpoint to a file in the run folder, for other programs.
 
-The file lies in the run folder:
-
-    network.onnx         images, float [batch, channels, height, width] in [0, 1] -> probabilities [batch, classes]
-    network.safetensors  the weights, under the names of the network's parameters, the config as metadata
+network.onnx         images, float [batch, channels, height, width] in [0, 1] -> probabilities [batch, classes]
+network.safetensors  the weights by their PyTorch names, and the config as metadata
 """
 
 import logging
@@ -23,7 +21,7 @@ from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.run.load import load_classifier
 
 log = logging.getLogger(__name__)
-TOLERANCE = 1e-5  # of a probability, between the network and its ONNX file
+TOLERANCE = 1e-5  # maximum difference of a probability between the network and its ONNX file
 
 
 class ImagesToProbabilities(nn.Module):
@@ -37,6 +35,7 @@ class ImagesToProbabilities(nn.Module):
 
 
 def export(folder: Path, format: str) -> Path:
+    """Writes the file and returns its path. Raises UserError if a package of the format is not installed."""
     classifier, cfg = load_classifier(folder)
     file = folder / f"network.{format}"
     staged = folder / f".network.{format}"
@@ -46,7 +45,9 @@ def export(folder: Path, format: str) -> Path:
         else:
             write_safetensors(classifier.network, cfg, staged)
     except ImportError as error:
-        raise UserError(f'format: {format} needs {error.name}; python -m pip install -e ".[export]"') from error
+        raise UserError(
+            f'format: {format} needs {error.name}; install it with python -m pip install -e ".[export]".'
+        ) from error
     os.replace(staged, file)
     log.info(f"{file}  {file.stat().st_size:,} bytes")
     return file
@@ -56,10 +57,10 @@ def write_onnx(network: nn.Module, frame_shape: list[int], cfg: DictConfig, file
     import onnxruntime
 
     orderings = [list(ordering) for ordering in cfg.data.orderings]
-    module = ImagesToProbabilities(in_full(network), orderings).eval()  # ONNX has no shared tiles
+    module = ImagesToProbabilities(in_full(network), orderings).eval()  # shared tiles cannot be exported
     images = torch.rand(7, *image_shape_of(frame_shape, len(orderings)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own making
+        warnings.simplefilter("ignore")  # they concern the exporter itself
         torch.onnx.export(
             module,
             (images,),
@@ -77,7 +78,7 @@ def write_onnx(network: nn.Module, frame_shape: list[int], cfg: DictConfig, file
             (probabilities,) = session.run(None, {"images": batch.numpy()})
             difference = (torch.from_numpy(probabilities) - module(batch)).abs().max().item()
             if difference > TOLERANCE:
-                raise RuntimeError(f"ONNX's probabilities differ by {difference:.1e} from the network's")
+                raise RuntimeError(f"The ONNX file's probabilities differ from the network's by {difference:.1e}")
 
 
 def write_safetensors(network: nn.Module, cfg: DictConfig, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run folder -> the trained network and its config."""
+"""Loads the trained network of a run folder and its config."""
 
 from pathlib import Path
 
@@ -9,26 +9,26 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.config.check import read_config
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.processes.prepare import set_up_cpu
+from quadrant_lstm.processes.prepare import configure_cpu
 from quadrant_lstm.run.build import build_classifier
 from quadrant_lstm.run_folder import BEST, CONFIG, find_run
 
 
 def load_run(path: str | Path) -> tuple[nn.Module, DictConfig]:
-    """The network of a run's best epoch, on the CPU and set to eval, and the config it was made from.
+    """Returns the network of a run's best epoch, on the CPU and in eval mode, and the run's config.
 
         network, cfg = load_run("outputs/2026-11-24/23-59-05")
         logits = network(sequences(images, cfg.data.orderings))    # images: float in [0, 1]
 
-    Sets glibc's allocator and torch's threads so that the process computes as fast as the benchmark (run/process.py).
-    Raises UserError if the folder holds no run, or no epoch has finished.
+    Sets glibc's allocator and torch's number of threads as training does (processes/prepare.py). Raises UserError if
+    the folder contains no run, or none of its epochs has finished.
     """
     classifier, cfg = load_classifier(find_run(str(path)))
     return classifier.network.eval(), cfg
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, DictConfig]:
-    set_up_cpu()
+    configure_cpu()
     cfg = read_config(folder / CONFIG)
     checkpoint = read_checkpoint(folder / BEST)
     try:

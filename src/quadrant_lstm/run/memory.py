@@ -1,8 +1,7 @@
-"""Estimates the memory of a training step before the first one, so that a batch that is too large costs one line.
+"""Estimates the memory of a training step before the first step, and refuses a batch size that does not fit.
 
-A step holds the tensors that its backward pass needs, at the end of the forward pass, and then the gradient of one of
-them. Their sizes are those of two small batches, extrapolated. Measured on the networks of this project, the estimate
-is between 10 % too low and 20 % too high.
+The estimate is the size of all tensors saved for the backward pass plus one gradient of the size of the largest,
+extrapolated from two small batches. On the networks of this project it is between 10 % too low and 20 % too high.
 """
 
 import copy
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 from quadrant_lstm.data.frames import STEPS
 from quadrant_lstm.errors import UserError
 
-FEW, MORE = 8, 16  # samples
+Autocast = Callable[[], AbstractContextManager[object]]
+SMALL, LARGE = 8, 16  # samples in the two batches
 
 
 def check_memory(
@@ -24,76 +24,69 @@ def check_memory(
     frame_shape: Sequence[int],
     batch_size: int,
     device: torch.device,
-    autocast: Callable[[], AbstractContextManager[object]],
+    autocast: Autocast,
     num_processes: int = 1,
 ) -> None:
     """Raises UserError if a step of `batch_size` samples needs more memory than is available.
 
-    `num_processes` train on this machine; on a CPU they share its memory.
+    `num_processes` is the number of processes on this machine; on a CPU they share its memory.
     """
     available = available_bytes(device)
     if available is None:
         return
     if device.type == "cpu":
         available //= num_processes
-    weights = 4 * sum(weight.nbytes for weight in network.parameters())  # themselves, gradients, two moments of Adam
+    weights = 4 * sum(weight.nbytes for weight in network.parameters())  # weights, gradients, both moments of Adam
     per_sample = bytes_per_sample(network, frame_shape, device, autocast)
     needed = weights + batch_size * per_sample
     if needed > available:
-        fits = max(1, int((available - weights) / per_sample))
+        largest = max(1, int((available - weights) / per_sample))
         raise UserError(
             f"data.batch_size: a training step of {batch_size:,} images needs about {needed / 1e9:.1f} GB of memory, "
-            f"and {available / 1e9:.1f} GB are available; write at most {2 ** (fits.bit_length() - 1)}."
+            f"and {available / 1e9:.1f} GB are available; write at most {2 ** (largest.bit_length() - 1)}."
         )
 
 
-def bytes_per_sample(
-    network: nn.Module,
-    frame_shape: Sequence[int],
-    device: torch.device,
-    autocast: Callable[[], AbstractContextManager[object]],
-) -> float:
+def bytes_per_sample(network: nn.Module, frame_shape: Sequence[int], device: torch.device, autocast: Autocast) -> float:
     copied = copy.deepcopy(network).to(device).train()
-    with torch.random.fork_rng():  # dropout draws from it
-        few, more = (kept_for_backward(copied, frame_shape, size, autocast) for size in (FEW, MORE))
-    return (sum(more) - sum(few)) / (MORE - FEW) + max(more) / MORE
+    with torch.random.fork_rng():  # dropout draws random numbers
+        small, large = (bytes_for_backward(copied, frame_shape, size, autocast) for size in (SMALL, LARGE))
+    return (sum(large) - sum(small)) / (LARGE - SMALL) + max(large) / LARGE
 
 
-def kept_for_backward(
-    network: nn.Module, frame_shape: Sequence[int], size: int, autocast: Callable[[], AbstractContextManager[object]]
-) -> list[int]:
-    """The bytes of each tensor that the backward pass of `size` samples needs."""
-    kept: dict[int, Tensor] = {}
+def bytes_for_backward(network: nn.Module, frame_shape: Sequence[int], size: int, autocast: Autocast) -> list[int]:
+    """Returns the bytes of each tensor that autograd saves for the backward pass of `size` samples."""
+    saved: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
+    def save(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     weight = next(network.parameters())
     frames = torch.zeros(size, STEPS, *frame_shape, dtype=weight.dtype, device=weight.device)
-    with autocast(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with autocast(), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         network(frames).sum()
-    return [tensor.untyped_storage().nbytes() for tensor in kept.values()]
+    return [tensor.untyped_storage().nbytes() for tensor in saved.values()]
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """What the device, or the machine and its container, have left; None where the system does not tell."""
+    """Returns the free memory of the device, or None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return available_to_cpu() if device.type == "cpu" else None
 
 
 def available_to_cpu(root: Path = Path("/")) -> int | None:
-    """As Linux and the control groups (version 2) of this process tell."""
+    """Returns what Linux and the control groups of this process (cgroup v2) leave free; None outside Linux."""
     meminfo, group = root / "proc/meminfo", root / "proc/self/cgroup"
     if not meminfo.exists():
         return None
     (free,) = (int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable" in line)
-    left = [free]
+    available = [free]
     groups = root / "sys/fs/cgroup"
-    mine = [line[3:].strip("/") for line in group.read_text().splitlines() if line.startswith("0::")]
-    for folder in [groups / path for path in mine] + [groups / above for path in mine for above in Path(path).parents]:
+    own = [line[3:].strip("/") for line in group.read_text().splitlines() if line.startswith("0::")]
+    for folder in [groups / path for path in own] + [groups / parent for path in own for parent in Path(path).parents]:
         limit, used = folder / "memory.max", folder / "memory.current"
         if limit.exists() and limit.read_text().strip() != "max":
-            left.append(int(limit.read_text()) - int(used.read_text()))
-    return min(left)
+            available.append(int(limit.read_text()) - int(used.read_text()))
+    return min(available)

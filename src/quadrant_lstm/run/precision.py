@@ -1,8 +1,8 @@
-"""trainer.precision -> the one to train in.
+"""Chooses the precision of `trainer.precision=auto`.
 
-`auto` is bf16-mixed where that was measured to be faster: on CPUs that multiply bf16, by tiles (AMX on an Intel Xeon:
-11 ms a step of the question's network against 19) or by vectors (AVX-512 on an AMD EPYC: 9 against 14; both in
-docs/benchmark). Elsewhere nothing was measured, and it is 32-true.
+It is bf16-mixed on CPUs that multiply bf16, where it was measured to be faster: 11 rather than 19 ms per training step
+of the question's network with AMX on an Intel Xeon, 9 rather than 14 ms with AVX-512 on an AMD EPYC (docs/benchmark).
+Elsewhere nothing was measured, and it is 32-true.
 """
 
 import functools
@@ -14,13 +14,13 @@ import torch
 log = logging.getLogger(__name__)
 
 
-@functools.cache  # it is said once
-def resolve(precision: str, accelerator: str) -> Any:
+@functools.cache  # logs its choice only once
+def resolve_precision(precision: str, accelerator: str) -> Any:
     if precision != "auto":
         return precision
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has none
-    multiplies = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
-    found = "bf16-mixed" if on_cpu and multiplies else "32-true"
-    log.info(f"trainer.precision: auto is {found} here")
-    return found
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has no get_capabilities
+    has_bf16 = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+    chosen = "bf16-mixed" if on_cpu and has_bf16 else "32-true"
+    log.info(f"trainer.precision: auto is {chosen} here")
+    return chosen

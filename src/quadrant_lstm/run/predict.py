@@ -1,4 +1,4 @@
-"""A run folder and pictures -> what its best epoch says they are."""
+"""Classifies pictures with a run's best checkpoint, logs the two most probable classes, and can write a CSV file."""
 
 import csv
 import logging
@@ -15,18 +15,18 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.load import load_classifier
 
 log = logging.getLogger(__name__)
-BATCH = 256
+BATCH_SIZE = 256
 
 
 def predict(folder: Path, files: list[Path], invert: bool | None, output: str | None) -> None:
     if output and not Path(output).absolute().parent.is_dir():
-        raise UserError(f"output: {output} lies in no folder that exists; make the folder, or name another.")
+        raise UserError(f"output: the folder of {output} does not exist; create it, or write another path.")
     classifier, cfg = load_classifier(folder)
     image_shape = image_shape_of(classifier.hparams["frame_shape"], len(cfg.data.orderings))
     network = classifier.network.eval()
     rows: list[tuple[Path, list[float]]] = []
-    for start in range(0, len(files), BATCH):
-        batch = files[start : start + BATCH]
+    for start in range(0, len(files), BATCH_SIZE):
+        batch = files[start : start + BATCH_SIZE]
         pixels = torch.from_numpy(np.stack([read_picture(file, image_shape, invert) for file in batch]))
         with torch.inference_mode():
             probabilities = network(scaled(sequences(pixels, cfg.data.orderings))).softmax(dim=1)
@@ -39,4 +39,4 @@ def predict(folder: Path, files: list[Path], invert: bool | None, output: str | 
             writer = csv.writer(table)
             writer.writerow(["file", "prediction", *range(len(rows[0][1]))])
             writer.writerows([file, row.index(max(row)), *row] for file, row in rows)
-        log.info(f"probabilities in {output}")
+        log.info(f"wrote the probabilities to {output}")

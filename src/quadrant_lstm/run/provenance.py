@@ -1,4 +1,4 @@
-"""A run's beginnings -> provenance.json: what one needs to know to make it again."""
+"""Collects what is needed to reproduce a run, for its provenance.json."""
 
 import platform
 import shlex
@@ -24,7 +24,7 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
         "git": git_state(),
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in PACKAGES}
-        | {"torch": torch.__version__},  # with its build
+        | {"torch": torch.__version__},  # includes the build, e.g. +cu128
         "machine": {
             "system": platform.platform(),
             "processor": processor(),
@@ -37,7 +37,7 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """The commit this package was run from and the files that differ from it; None outside a checkout."""
+    """Returns the commit of this package's checkout and the files changed since, or None outside a checkout."""
     here = Path(__file__).parent
     try:
         commit = git("rev-parse", "HEAD", folder=here)
@@ -51,7 +51,7 @@ def git(*arguments: str, folder: Path) -> str:
 
 
 def processor() -> str:
-    """Its model, where Linux tells; torch's own name for its abilities elsewhere."""
+    """Returns the processor's model (its architecture outside Linux) and the instruction set that torch uses."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

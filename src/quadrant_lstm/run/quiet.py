@@ -1,4 +1,4 @@
-"""What Lightning and TensorBoard say by themselves -> only what a user can act on."""
+"""Silences messages of Lightning and TensorBoard that a user cannot act on."""
 
 import logging
 import threading
@@ -10,7 +10,7 @@ from quadrant_lstm.errors import DISK
 
 
 def quiet_lightning() -> None:
-    """Our own lines say the rest; of several processes only the first speaks, unless something is wrong."""
+    """Silences Lightning's info messages, this project's in all processes but the first, and the warnings below."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if getattr(rank_zero_only, "rank", 0):
@@ -19,14 +19,14 @@ def quiet_lightning() -> None:
         "exists and is not empty",
         "smaller than the logging interval",
         "LeafSpec",
-        "`srun` command",  # hydra/launcher=submitit_slurm uses it; a run beside it is meant
-        "sync_dist=True",  # the metrics sync themselves, and the rest is equal in all processes
+        "`srun` command",  # a run on a cluster may be started without SLURM on purpose
+        "sync_dist=True",  # metrics synchronize themselves; other logged values are equal in all processes
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")
-    threading.excepthook = quiet_writer
+    threading.excepthook = ignore_disk_errors
 
 
-def quiet_writer(failed: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer is a thread; what ended it is raised at the next point, in the main thread too."""
+def ignore_disk_errors(failed: threading.ExceptHookArgs) -> None:
+    """Prints the traceback of a thread unless a disk error ended it, because the main thread reports that."""
     if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in DISK):
         threading.__excepthook__(failed)

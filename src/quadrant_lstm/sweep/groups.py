@@ -1,4 +1,4 @@
-"""A sweep's jobs -> groups that differ in the seed only, with means and intervals, ranked. Imports no torch."""
+"""Groups the jobs of a sweep that differ only in their seed, and ranks the groups by accuracy. Imports no torch."""
 
 import math
 import statistics
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Job, readable
 
-# The 0.975 quantile of Student's t, for 1, 2, ... degrees of freedom; 1.96 beyond.
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
-     2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
+# The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom; beyond these, 1.96.
+T_QUANTILES = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of an accuracy over the runs of a group."""
+    """An accuracy of the runs of a group, and its mean."""
 
     values: tuple[float, ...]
 
@@ -25,16 +27,16 @@ class Mean:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Its 95 % confidence interval by Student's t, within 0 to 1; None for fewer than three runs."""
+        """The 95 % confidence interval by Student's t, limited to [0, 1]; None for fewer than three runs."""
         count = len(self.values)
         if count < 3:
             return None
-        quantile = T[count - 2] if count - 2 < len(T) else 1.96
+        quantile = T_QUANTILES[count - 2] if count - 2 < len(T_QUANTILES) else 1.96
         half = quantile * statistics.stdev(self.values) / math.sqrt(count)
         return max(0.0, self.mean - half), min(1.0, self.mean + half)
 
     def __str__(self) -> str:
-        """The mean and its interval; the single values of fewer than three runs."""
+        """The mean and its interval, or the single values of fewer than three runs."""
         if self.interval is None:
             return ", ".join(f"{value:.2%}" for value in self.values)
         low, high = self.interval
@@ -42,7 +44,7 @@ class Mean:
 
 
 class Group:
-    """Jobs that differ in their seed only."""
+    """Jobs that differ only in their seed."""
 
     def __init__(self, jobs: Sequence[Job]):
         self.jobs = jobs
@@ -52,12 +54,13 @@ class Group:
     def __str__(self) -> str:
         return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or "all"
 
-    def over_runs(self, name: str) -> Mean | None:
+    def mean(self, name: str) -> Mean | None:
+        """Returns the mean of a result over the finished jobs, or None if no job has finished."""
         values = tuple(results[name] for results in self.results.values())
         return Mean(values) if values else None
 
     def curve(self) -> dict[int, float]:
-        """Epoch -> mean val/accuracy of the jobs that have done it."""
+        """Returns the val/accuracy after each epoch: the mean over the jobs that have finished it."""
         points: dict[int, list[float]] = {}
         for job in self.jobs:
             for row in read_rows(job.folder / METRICS):
@@ -66,10 +69,10 @@ class Group:
         return {epoch: statistics.mean(values) for epoch, values in sorted(points.items())}
 
 
-def grouped(jobs: Sequence[Job]) -> list[Group]:
-    """The best first, by the mean of val/accuracy; those without a result last."""
-    found: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+def ranked_groups(jobs: Sequence[Job]) -> list[Group]:
+    """Returns the groups from the highest to the lowest mean val/accuracy; groups without a result come last."""
+    members: dict[tuple[tuple[str, str], ...], list[Job]] = {}
     for job in jobs:
-        found.setdefault(tuple((key, value) for key, value in job.swept.items() if key != "seed"), []).append(job)
-    groups = [Group(some) for some in found.values()]
-    return sorted(groups, key=lambda group: -mean.mean if (mean := group.over_runs("val/accuracy")) else math.inf)
+        members.setdefault(tuple((key, value) for key, value in job.swept.items() if key != "seed"), []).append(job)
+    groups = [Group(same) for same in members.values()]
+    return sorted(groups, key=lambda group: -mean.mean if (mean := group.mean("val/accuracy")) else math.inf)

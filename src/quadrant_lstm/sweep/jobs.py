@@ -1,11 +1,12 @@
-"""A sweep's folder -> its jobs, and how each stands. All is read from files, so that it holds for a sweep that was
-killed and for one on a cluster too. Imports no torch.
+"""Reads a sweep's folder and returns its jobs, with their overrides, results and errors. Imports no torch.
+
+Everything comes from files, so this also works for a sweep that was killed and for one on a cluster.
 
     outputs/sweeps/<date>/<time>/
-        multirun.yaml        the sweep's command
-        0/ 1/ 2/ ...         a run folder a job (run/folder.py)
-        study.db             of a search: Optuna's trials, numbered as the jobs are
-        sweep.csv sweep.html the report, written when it ends
+        multirun.yaml        the config of the sweep's command
+        0/ 1/ 2/ ...         one run folder per job (run_folder.py)
+        study.db             in a search: Optuna's trials, which have the numbers of the jobs
+        sweep.csv sweep.html the report, written when the sweep ends
 """
 
 import contextlib
@@ -25,13 +26,13 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, last_epoch, read_yaml
 
 SWEEPS = OUTPUTS / "sweeps"
-COMMAND = "multirun.yaml"
+SWEEP_CONFIG = "multirun.yaml"
 STUDY = "study.db"
 
 
 @dataclass(frozen=True)
 class Job:
-    """`swept` are the values that differ between the sweep's jobs."""
+    """One run of a sweep. `swept` holds the values that differ between the sweep's jobs."""
 
     number: int
     folder: Path
@@ -42,7 +43,7 @@ class Job:
         return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items())
 
     def results(self) -> dict[str, Any] | None:
-        """None before it is done."""
+        """Returns the content of results.json, or None before the job has finished."""
         file = self.folder / RESULTS
         return json.loads(file.read_text()) if file.exists() else None
 
@@ -50,7 +51,7 @@ class Job:
         return last_epoch(self.folder)
 
     def error(self) -> str | None:
-        """The last that its log says of an error."""
+        """Returns the last error message in the job's log, or None."""
         log = self.folder / LOG
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
@@ -58,7 +59,7 @@ class Job:
 
 
 def readable(value: str) -> str:
-    """As people read it: a number that was drawn has 16 digits, a list of 20 orderings 180."""
+    """Shortens a value for display: a sampled number has 16 digits, a list of 20 orderings 180."""
     if re.fullmatch(r"-?\d+\.\d{5,}|-?\d\.?\d*e-?\d+", value):
         return f"{float(value):.4g}"
     if re.fullmatch(r"\[\[[1-4](,[1-4]){3}\](,\[[1-4](,[1-4]){3}\])*\]", value):
@@ -67,85 +68,81 @@ def readable(value: str) -> str:
     return value
 
 
-def assigned_by(overrides: Iterable[str]) -> dict[str, str]:
-    return dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
-
-
-def jobs(sweep: Path, overrides: Iterable[Sequence[str]], first: int = 0) -> list[Job]:
-    """The jobs of these overrides, in their order."""
-    assignments = [assigned_by(one) for one in overrides]
-    keys = list(dict.fromkeys(key for one in assignments for key in one))
-    differ = [key for key in keys if len({one.get(key) for one in assignments}) > 1]
+def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable[int]) -> list[Job]:
+    """Returns one job for each list of overrides, with these numbers."""
+    assignments = [dict(one.lstrip("+").split("=", 1) for one in given if "=" in one) for given in overrides]
+    keys = list(dict.fromkeys(key for assigned in assignments for key in assigned))
+    differing = [key for key in keys if len({assigned.get(key) for assigned in assignments}) > 1]
     return [
-        Job(first + at, sweep / str(first + at), tuple(one), {key: assigned.get(key, "") for key in differ})
-        for at, (one, assigned) in enumerate(zip(overrides, assignments, strict=True))
+        Job(number, sweep / str(number), tuple(given), {key: assigned.get(key, "") for key in differing})
+        for number, given, assigned in zip(numbers, overrides, assignments, strict=True)
     ]
 
 
 def read_jobs(sweep: Path) -> list[Job]:
-    """All jobs of a grid, also those not begun; of a search, those that it has begun."""
-    if not is_search(sweep):
-        given = OverridesParser.create().parse_overrides(swept(sweep))
-        return jobs(sweep, BasicSweeper.split_arguments(given, None)[0])
-    begun = sorted(int(folder.parents[1].name) for folder in sweep.glob(f"[0-9]*/{OVERRIDES}"))
-    found = jobs(sweep, [list(read_yaml(sweep / str(number) / OVERRIDES)) for number in begun])
-    return [
-        Job(number, sweep / str(number), job.overrides, job.swept) for number, job in zip(begun, found, strict=True)
-    ]
+    """Returns all jobs of a grid, including those that have not started; of a search, the jobs that have started."""
+    if is_search(sweep):
+        started = sorted(int(file.parents[1].name) for file in sweep.glob(f"[0-9]*/{OVERRIDES}"))
+        return make_jobs(sweep, [list(read_yaml(sweep / str(number) / OVERRIDES)) for number in started], started)
+    parsed = OverridesParser.create().parse_overrides(task_overrides(sweep))
+    (combinations,) = BasicSweeper.split_arguments(parsed, None)
+    return make_jobs(sweep, combinations, range(len(combinations)))
 
 
-def command(sweep: Path) -> DictConfig:
-    """Hydra's part of it."""
-    file = sweep / COMMAND
-    return parsed(file, file.stat().st_mtime_ns).hydra
+def hydra_config(sweep: Path) -> DictConfig:
+    """Returns the `hydra` part of the config of the sweep's command."""
+    file = sweep / SWEEP_CONFIG
+    return read_cached(file, file.stat().st_mtime_ns).hydra
 
 
 @functools.lru_cache(maxsize=1)
-def parsed(file: Path, written: int) -> DictConfig:
-    """Of what was written at that time: it takes longer to read than a job's results."""
+def read_cached(file: Path, modified_ns: int) -> DictConfig:
+    """Parses the file once per modification: this takes longer than reading a job's results."""
     return read_yaml(file)
 
 
-def sweeper(sweep: Path) -> DictConfig:
-    return command(sweep).sweeper
+def sweeper_config(sweep: Path) -> DictConfig:
+    return hydra_config(sweep).sweeper
 
 
 def is_search(sweep: Path) -> bool:
-    return sweeper(sweep).get("kind") == "search"
+    return sweeper_config(sweep).get("kind") == "search"
 
 
-def total(sweep: Path, jobs: Sequence[Job]) -> int:
-    """How many jobs it is to have."""
-    return sweeper(sweep).n_trials if is_search(sweep) else len(jobs)
+def num_jobs(sweep: Path, jobs: Sequence[Job]) -> int:
+    """Returns the number of jobs of the completed sweep; a search starts its jobs one by one."""
+    return sweeper_config(sweep).n_trials if is_search(sweep) else len(jobs)
 
 
-def swept(sweep: Path) -> list[str]:
-    """The overrides of the sweep's command."""
-    return [str(override) for override in command(sweep).overrides.task]
+def task_overrides(sweep: Path) -> list[str]:
+    """Returns the overrides of the sweep's command, without those of Hydra's own keys."""
+    return [str(override) for override in hydra_config(sweep).overrides.task]
 
 
-def as_number(text: str) -> int | float | str:
+def launch_overrides(sweep: Path) -> list[str]:
+    """Returns the overrides that configure the sweep's sweeper and launcher, the last one for each key."""
+    overrides = [str(override) for override in hydra_config(sweep).overrides.hydra]
+    chosen = [one for one in overrides if re.match(r"hydra[/.](sweeper|launcher)[.=]", one) and "_target_" not in one]
+    return list({one.partition("=")[0]: one for one in chosen}.values())
+
+
+def parse_number(text: str) -> int | float | str:
+    """Returns the number that the text stands for, or the text itself."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)
     return text
 
 
-def launching(sweep: Path) -> list[str]:
-    """Those that chose its sweeper and launcher, the last for each key."""
-    overrides = [str(override) for override in command(sweep).overrides.hydra]
-    chose = [one for one in overrides if re.match(r"hydra[/.](sweeper|launcher)[.=]", one) and "_target_" not in one]
-    return list({one.partition("=")[0]: one for one in chose}.values())
-
-
 def find_sweep(sweep: str) -> Path:
-    """The folder that `sweep=PATH` or `sweep=latest` means."""
+    """Returns the folder that `sweep=PATH` or `sweep=latest` names. Raises UserError if there is none."""
     if sweep == "latest":
-        found = list(SWEEPS.glob(f"*/*/{COMMAND}"))
+        found = list(SWEEPS.glob(f"*/*/{SWEEP_CONFIG}"))
         if not found:
-            raise UserError(f"sweep: latest, but {SWEEPS.absolute()} holds none; first: python train.py -m KEY=A,B")
+            place = SWEEPS.absolute()
+            raise UserError(f"sweep: latest, but {place} has no sweep; start one with python train.py -m KEY=A,B.")
         return max(found, key=lambda file: file.stat().st_mtime_ns).parent
     folder = Path(sweep).expanduser()
-    if not (folder / COMMAND).is_file():
-        raise UserError(f"sweep: {sweep} has no {COMMAND}; give a folder like {SWEEPS}/<date>/<time>.")
+    if not (folder / SWEEP_CONFIG).is_file():
+        raise UserError(f"sweep: {sweep} has no {SWEEP_CONFIG}; give a folder like {SWEEPS}/<date>/<time>.")
     return folder

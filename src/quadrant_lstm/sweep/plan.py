@@ -1,4 +1,4 @@
-"""A sweep's jobs -> what they would be: checked, built, parameters counted, time estimated. Nothing is started."""
+"""Checks the jobs of a sweep without starting them, and returns a table of their parameters, steps and times."""
 
 import logging
 import time
@@ -15,81 +15,81 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.shapes import stages
 from quadrant_lstm.pages import duration
-from quadrant_lstm.processes.prepare import make_ready
-from quadrant_lstm.run.build import build, build_data, build_network
+from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.run.build import build_data, build_network, instantiate_node
 from quadrant_lstm.run.memory import check_memory
-from quadrant_lstm.run.precision import resolve
+from quadrant_lstm.run.precision import resolve_precision
 from quadrant_lstm.run.quiet import quiet_lightning
 from quadrant_lstm.sweep.jobs import Job, readable
+from quadrant_lstm.sweep.table import FINISHED
 
-WARM_UP, TIMED = 2, 5  # steps of the probe
+WARM_UP_STEPS, TIMED_STEPS = 2, 5
 
 
-def plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str, list[Job]]:
-    """The plan as text, and the jobs that cannot be."""
+def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str, list[Job]]:
+    """Returns the table, and the jobs whose config is invalid."""
     keys = list(jobs[0].swept)
     quiet_lightning()
-    logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)  # what each job will say
-    make_ready()
-    rows = [["job", *keys, "parameters", "steps an epoch", "epochs", "time"]]
-    probed: dict[str, tuple[float, float]] = {}
-    total, wrong = 0.0, []
+    logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)  # each job will log its own messages
+    prepare_for_training()
+    rows = [["job", *keys, "parameters", "steps per epoch", "epochs", "time"]]
+    measured: dict[str, tuple[float, float]] = {}
+    total, invalid = 0.0, []
     for job in jobs:
+        row = [str(job.number), *map(readable, job.swept.values())]
         try:
-            parameters, steps, epochs, seconds = estimate(compose(job), probed)
+            parameters, steps, epochs, seconds = estimate(compose(job), measured)
         except UserError as error:
-            wrong.append(job)
-            rows.append([str(job.number), *map(readable, job.swept.values()), f"cannot be: {error}"])
+            invalid.append(job)
+            rows.append([*row, f"invalid: {error}"])
             continue
-        state = "done" if job.results() else duration(seconds)
-        total += 0 if job.results() else seconds
-        rows.append(
-            [str(job.number), *map(readable, job.swept.values()), f"{parameters:,}", f"{steps:,}", str(epochs), state]
-        )
+        finished = job.results() is not None
+        total += 0 if finished else seconds
+        time_or_state = FINISHED if finished else duration(seconds)
+        rows.append([*row, f"{parameters:,}", f"{steps:,}", str(epochs), time_or_state])
     last = f"{len(jobs)} jobs, about {duration(total)} one after another; nothing was started"
-    return "\n".join([*columns(rows), last]), wrong
+    return "\n".join([*align_columns(rows), last]), invalid
 
 
-def estimate(cfg: DictConfig, probed: dict[str, tuple[float, float]]) -> tuple[int, int, int, float]:
-    """Parameters, steps an epoch, epochs, and seconds; jobs that differ in what costs no time share a probe."""
+def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple[int, int, int, float]:
+    """Returns a job's parameters, training steps per epoch, epochs, and seconds in all.
+
+    `measured` caches the seconds per step, for jobs that differ only in values that do not change them.
+    """
     cfg = without_hydra(cfg)
     check(cfg)
     data = build_data(cfg)
     shapes = stages(build_network(cfg, data.frame_shape, data.num_classes), data.frame_shape)
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"])) + str(cfg.trainer.precision)
-    if key not in probed:
-        probed[key] = probe(cfg, data)
-    step, evaluation = probed[key]
-    trained, validated, tested = (
-        limited(len(loader), limit)
-        for loader, limit in (
-            (data.train_dataloader(), cfg.trainer.get("limit_train_batches")),
-            (data.val_dataloader(), cfg.trainer.get("limit_val_batches")),
-            (data.test_dataloader(), cfg.trainer.get("limit_test_batches")),
-        )
+    if key not in measured:
+        measured[key] = measure_steps(cfg, data)
+    training_step, evaluation_step = measured[key]
+    loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
+    num_devices = max(devices, 1) if isinstance(devices := cfg.trainer.get("devices"), int) else 1
+    num_train, num_val, num_test = (
+        -(-apply_limit(len(loader), cfg.trainer.get(f"limit_{stage}_batches")) // num_devices)
+        for stage, loader in loaders.items()
     )
-    if isinstance(devices := cfg.trainer.get("devices"), int) and devices > 1:
-        trained, validated, tested = (-(-batches // devices) for batches in (trained, validated, tested))
     epochs = cfg.trainer.max_epochs
-    seconds = epochs * (trained * step + validated * evaluation) + tested * evaluation
-    return sum(stage.num_parameters for stage in shapes), trained, epochs, seconds
+    seconds = epochs * (num_train * training_step + num_val * evaluation_step) + num_test * evaluation_step
+    return sum(stage.num_parameters for stage in shapes), num_train, epochs, seconds
 
 
-def limited(batches: int, limit: int | float | None) -> int:
-    """As Lightning reads its limits: a number of batches, or a share."""
+def apply_limit(batches: int, limit: int | float | None) -> int:
+    """Applies Lightning's `limit_*_batches`: an int is a number of batches, a float is a share of them."""
     if limit is None:
         return batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
-def probe(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, float]:
-    """Seconds of a training step and of an evaluation step, the fastest of a few."""
+def measure_steps(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, float]:
+    """Returns the seconds of a training step and of an evaluation step."""
     accelerator = cfg.trainer.get("accelerator", "auto")
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve(cfg.trainer.precision, accelerator))
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(cfg.trainer.precision, accelerator))
     network: Any = build_network(cfg, data.frame_shape, data.num_classes)
     batch_size = min(cfg.data.batch_size, len(data.train_indices))
     check_memory(network, data.frame_shape, batch_size, fabric.device, fabric.autocast)
-    network, optimizer = fabric.setup(network, build("optimizer", cfg.optimizer)(network.parameters()))
+    network, optimizer = fabric.setup(network, instantiate_node("optimizer", cfg.optimizer)(network.parameters()))
     batch = fabric.to_device(next(iter(data.train_dataloader())))
     frames, labels = data.on_after_batch_transfer(batch, 0)
 
@@ -102,22 +102,23 @@ def probe(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, float]:
     def evaluate() -> None:
         network(frames)
 
-    return timed(train, fabric.device), timed(evaluate, fabric.device)
+    return fastest(train, fabric.device), fastest(evaluate, fabric.device)
 
 
-def timed(step: Callable[[], None], device: torch.device) -> float:
+def fastest(step: Callable[[], None], device: torch.device) -> float:
+    """Returns the seconds of the fastest of TIMED_STEPS steps."""
     seconds = []
-    for _ in range(WARM_UP + TIMED):
+    for _ in range(WARM_UP_STEPS + TIMED_STEPS):
         start = time.perf_counter()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
-    return min(seconds[WARM_UP:])
+    return min(seconds[WARM_UP_STEPS:])
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows may end early, with a text of any length."""
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Pads the cells of each column to one width; a row with fewer cells may end in a text of any length."""
     full = [row for row in rows if len(row) == len(rows[0])]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]

@@ -1,4 +1,4 @@
-"""A sweep's results -> pictures for its report."""
+"""Draws the pictures of a sweep's report from the results of its jobs."""
 
 import io
 import itertools
@@ -12,37 +12,37 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from quadrant_lstm.plotting import GROUP_COLOURS, new_figure
 from quadrant_lstm.sweep.groups import Group, Mean
-from quadrant_lstm.sweep.jobs import Job, as_number, readable
+from quadrant_lstm.sweep.jobs import Job, parse_number, readable
 
-MOST_VALUES = 6  # of a key, that are shown one by one
+MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot
 PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
 
 
 def draw_curves(groups: Sequence[Group]) -> Figure:
-    """The validation error of each group by epoch; the best in colour, the others grey."""
+    """Draws the mean validation error of each group after each epoch; the best groups in colour, the others in grey."""
     figure = new_figure(9.0, 4.5)
     axes = figure.subplots()
     for rank, group in reversed(list(enumerate(groups))):
         curve = group.curve()
-        errors = [error(accuracy) for accuracy in curve.values()]
+        errors = [error_percent(accuracy) for accuracy in curve.values()]
         if rank < len(GROUP_COLOURS):
             axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=str(group))
         else:
             axes.plot(list(curve), errors, color="#cccccc", linewidth=1, zorder=1)
-    scale(axes, "epoch", "validation error, mean over seeds")
+    format_error_axes(axes, "epoch", "validation error, mean over seeds")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
     return figure
 
 
-def error(accuracy: float) -> float:
-    """In %, as a logarithmic axis can show it."""
+def error_percent(accuracy: float) -> float:
+    """Returns the error in %, at least 0.01 %, because a logarithmic axis has no zero."""
     return max(100 * (1 - accuracy), 0.01)
 
 
-def scale(axes: Axes, x: str, y: str) -> None:
-    """Whole numbers by errors in %."""
-    axes.set(xlabel=x, ylabel=y, yscale="log")
+def format_error_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Formats the x axis for whole numbers and the logarithmic y axis for errors in %."""
+    axes.set(xlabel=x_label, ylabel=y_label, yscale="log")
     axes.yaxis.set_major_formatter(PERCENT)
     axes.yaxis.set_minor_formatter(PERCENT if axes.get_ylim()[1] < 10 * axes.get_ylim()[0] else "")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -50,7 +50,7 @@ def scale(axes: Axes, x: str, y: str) -> None:
 
 
 def draw_effects(jobs: Sequence[Job]) -> Figure:
-    """For each swept key: the val/accuracy of each job by its value, and their mean with its 95 % interval."""
+    """Draws one panel per swept key: the val/accuracy of each job by the key's value, and means with 95 % intervals."""
     results = {job.number: found["val/accuracy"] for job in jobs if (found := job.results())}
     keys = [key for key in jobs[0].swept if key != "seed"] or list(jobs[0].swept) or ["all"]
     columns = min(len(keys), 3)
@@ -62,7 +62,7 @@ def draw_effects(jobs: Sequence[Job]) -> Figure:
         for job in jobs:
             if job.number in results:
                 values.setdefault(job.swept.get(key, ""), []).append(results[job.number])
-        if len(values) > MOST_VALUES and all(place(value)[0] < math.inf for value in values):
+        if len(values) > MAX_CATEGORIES and all(sort_key(value)[0] < math.inf for value in values):
             draw_scatter(axes, values)
         else:
             draw_means(axes, values)
@@ -72,32 +72,30 @@ def draw_effects(jobs: Sequence[Job]) -> Figure:
         axes.set_visible(False)
     lowest, highest = (100 * limit(results.values()) for limit in (min, max))
     margin = 0.1 * (highest - lowest) or 1
-    panels[0].set_ylim(lowest - margin, highest + margin)  # an interval of two jobs can be ten times as wide
-    figure.supylabel("val/accuracy, %", fontsize=10)
+    panels[0].set_ylim(lowest - margin, highest + margin)  # intervals can be ten times as wide as this range
+    figure.supylabel("validation accuracy, %", fontsize=10)
     return figure
 
 
 def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
-    ordered = sorted(values, key=place)
-    for at, value in enumerate(ordered):
-        offsets = [at + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
-        axes.plot(
-            offsets, [100 * accuracy for accuracy in values[value]], "o", color="#999999", markersize=3, alpha=0.7
-        )
+    """Draws the accuracies of each value beside their mean, with its 95 % confidence interval."""
+    ordered = sorted(values, key=sort_key)
+    for position, value in enumerate(ordered):
+        offsets = [position + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
+        percents = [100 * accuracy for accuracy in values[value]]
+        axes.plot(offsets, percents, "o", color="#999999", markersize=3, alpha=0.7)
         mean = Mean(tuple(values[value]))
         low, high = mean.interval or (mean.mean, mean.mean)
         whiskers = [[100 * (mean.mean - low)], [100 * (high - mean.mean)]]
-        axes.errorbar(at, 100 * mean.mean, yerr=whiskers, fmt="o", color=GROUP_COLOURS[0], capsize=3)
+        axes.errorbar(position, 100 * mean.mean, yerr=whiskers, fmt="o", color=GROUP_COLOURS[0], capsize=3)
     labels = list(map(readable, ordered))
-    slanted: dict[str, Any] = (
-        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 8 else {}
-    )
-    axes.set_xticks(range(len(ordered)), labels, **slanted)
+    rotated: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(ordered)), labels, **(rotated if max(map(len, labels)) > 8 else {}))
     axes.set_xlim(-0.5, len(ordered) - 0.3)
 
 
 def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
-    points = [(float(value), 100 * accuracy) for value, some in values.items() for accuracy in some]
+    points = [(float(value), 100 * accuracy) for value, accuracies in values.items() for accuracy in accuracies]
     axes.plot(*zip(*points, strict=True), "o", color=GROUP_COLOURS[0], markersize=4, alpha=0.8)
     lowest, highest = min(points)[0], max(points)[0]
     if lowest > 0 and highest > 10 * lowest:
@@ -105,30 +103,33 @@ def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
 
 
 def draw_search(jobs: Sequence[Job]) -> Figure:
-    """The validation error of each trial, and the lowest so far."""
+    """Draws the validation error of each trial, and the lowest error so far."""
     figure = new_figure(9.0, 3.5)
     axes = figure.subplots()
-    found = [(job.number, error(results["val/accuracy"]), results) for job in jobs if (results := job.results())]
+    found = [
+        (job.number, error_percent(results["val/accuracy"]), results) for job in jobs if (results := job.results())
+    ]
     for pruned, label in ((False, "trial"), (True, "pruned trial")):
-        some = [(number, y) for number, y, results in found if bool(results.get("pruned")) == pruned]
-        if some:
+        points = [(number, error) for number, error, results in found if bool(results.get("pruned")) == pruned]
+        if points:
             fill = "none" if pruned else GROUP_COLOURS[0]
-            axes.plot(*zip(*some, strict=True), "o", color=GROUP_COLOURS[0], markerfacecolor=fill, label=label)
-    lowest = list(itertools.accumulate((y for _, y, _ in found), min))
-    axes.step([number for number, _, _ in found], lowest, where="post", color=GROUP_COLOURS[1], label="lowest so far")
-    scale(axes, "trial", "validation error")
+            axes.plot(*zip(*points, strict=True), "o", color=GROUP_COLOURS[0], markerfacecolor=fill, label=label)
+    lowest = list(itertools.accumulate((error for _, error, _ in found), min))
+    numbers = [number for number, _, _ in found]
+    axes.step(numbers, lowest, where="post", color=GROUP_COLOURS[1], label="lowest error so far")
+    format_error_axes(axes, "trial", "validation error")
     axes.legend(frameon=False, fontsize=9)
     return figure
 
 
-def place(value: str) -> tuple[float, str]:
-    """Among others: numbers by their size, texts after them."""
-    number = as_number(value)
+def sort_key(value: str) -> tuple[float, str]:
+    """Sorts numbers by size, and other texts after them."""
+    number = parse_number(value)
     return (math.inf if isinstance(number, str) else number, value)
 
 
 def as_svg(figure: Figure) -> str:
-    """Without the XML header, to stand in a page."""
+    """Returns the SVG element without the XML header, for an HTML page."""
     text = io.StringIO()
     figure.savefig(text, format="svg")
-    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+    return "<svg" + text.getvalue().partition("<svg")[2]

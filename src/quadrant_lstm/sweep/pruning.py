@@ -1,4 +1,4 @@
-"""A trial's val/accuracy after each epoch -> Optuna, which may end it: it is then tested as it is, and is pruned."""
+"""Reports a trial's val/accuracy to Optuna after each epoch; a trial that Optuna prunes ends, and is tested."""
 
 import logging
 from pathlib import Path
@@ -18,14 +18,13 @@ class Pruning(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         folder = Path(trainer.default_root_dir)
-        if trainer.is_global_zero:  # the only one to ask
+        if trainer.is_global_zero:  # only this process talks to Optuna
             try:
                 from quadrant_lstm.sweep.search import running_trial
             except ModuleNotFoundError as error:
-                raise UserError(f'{folder}: is a trial of a search; python -m pip install -e ".[tune]"') from error
-
+                raise UserError(f'{folder}: a search needs {error.name}; python -m pip install -e ".[tune]"') from error
             self.trial = running_trial(folder)
-        self.decide(trainer, trainer.current_epoch)  # as before an interruption
+        self.decide(trainer, trainer.current_epoch)  # repeats the decision before an interruption
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         epoch = trainer.current_epoch + 1
@@ -34,9 +33,9 @@ class Pruning(pl.Callback):
         self.decide(trainer, epoch)
 
     def decide(self, trainer: pl.Trainer, epochs: int) -> None:
-        """After so many; of one whose checkpoint was cut off, when it has been done once more."""
-        hopeless = bool(self.trial) and last_reported(self.trial) == epochs and self.trial.should_prune()
-        self.pruned = trainer.strategy.broadcast(hopeless)
+        """Asks Optuna whether to prune; a reported epoch without a checkpoint (interrupted) is trained again before."""
+        should_prune = bool(self.trial) and last_reported(self.trial) == epochs and self.trial.should_prune()
+        self.pruned = trainer.strategy.broadcast(should_prune)
         trainer.should_stop |= self.pruned
 
     def results(self) -> dict[str, Any]:
@@ -44,8 +43,9 @@ class Pruning(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         if self.pruned:
-            log.info(f"pruned after epoch {trainer.current_epoch}: other trials were better by then")
+            log.info(f"pruned after epoch {trainer.current_epoch}: other trials were better after as many epochs")
 
 
 def last_reported(trial: Any) -> int:
+    """Returns the last epoch whose val/accuracy has been reported, or 0."""
     return max(trial.study.trials[trial.number].intermediate_values, default=0)

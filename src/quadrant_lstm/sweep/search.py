@@ -1,10 +1,10 @@
-"""A search space -> trials, a job each, which Optuna chooses by the results of those before. Imports optuna.
+"""Yields the jobs of a search: Optuna chooses each from the search space by the results so far. Imports optuna.
 
-All that is known of a search lies in its folder, in study.db and in the jobs' own folders: one that was killed goes on
-with the trials that it had begun, and asks for the same ones after them that it would have asked for.
+The state of a search is in study.db and in the jobs' folders. A search that was killed resumes the trials that it had
+started, and then chooses the same trials that it would have chosen without the interruption.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,83 +13,70 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import distribution_to_json as to_json
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, NullPool
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.jobs import STUDY, Job, sweeper
+from quadrant_lstm.sweep.jobs import STUDY, Job, sweeper_config
 
-NAME, SPACE = "sweep", "space"  # of the study, and its attribute
+Space = dict[str, BaseDistribution]
+STUDY_NAME, SPACE = "sweep", "space"  # SPACE is an attribute of the study
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class Search:
-    """`fixed` are the overrides that all trials share. The study is `sweep`'s own, or a copy to look ahead in."""
+    """The trials of the study in the folder `sweep`, or of a copy of it in memory for a dry run.
+
+    `fixed` are the overrides that all trials share. Raises UserError if the study has another search space.
+    """
 
     def __init__(
-        self,
-        sweep: Path,
-        space: Mapping[str, BaseDistribution],
-        fixed: Sequence[str],
-        n_trials: int,
-        sampler: DictConfig,
-        look_ahead: bool = False,
+        self, sweep: Path, space: Space, fixed: list[str], n_trials: int, sampler: DictConfig, dry_run: bool = False
     ):
-        self.sweep, self.space, self.fixed, self.n_trials, self.sampler = sweep, dict(space), fixed, n_trials, sampler
+        self.sweep, self.space, self.fixed, self.n_trials, self.sampler = sweep, space, fixed, n_trials, sampler
         self.study = optuna.create_study(
-            storage=copied(sweep) if look_ahead else storage(sweep),
-            study_name=NAME,
-            sampler=self.sampler_of(0),
+            storage=copy_storage(sweep) if dry_run else storage(sweep),
+            study_name=STUDY_NAME,
+            sampler=self.make_sampler(0),
             direction="maximize",
             load_if_exists=True,
         )
-        described = {key: distribution_to_json(distribution) for key, distribution in space.items()}
+        described = {key: to_json(distribution) for key, distribution in space.items()}
         if self.study.user_attrs.setdefault(SPACE, described) != described:
             raise UserError(
                 f"sweep: {sweep / STUDY} searches {', '.join(self.study.user_attrs[SPACE])} in other ranges; restore "
-                "those of conf/, or start a new search without sweep=."
+                "its ranges in conf/, or start a new search without sweep=."
             )
         self.study.set_user_attr(SPACE, described)
 
     def jobs(self) -> Iterator[Job]:
-        """Those that were interrupted, and new ones up to `n_trials` in all, each chosen as it is asked for."""
+        """Yields the interrupted jobs, then new ones up to `n_trials` in all, each chosen when it is requested."""
         for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
             job = self.job(trial)
             if job.results() is None:
                 yield job
             else:
-                self.ended(job)
+                self.record(job)
         while len(self.study.trials) < self.n_trials:
-            yield self.job(self.ask())
+            self.study.sampler = self.make_sampler(len(self.study.trials))
+            yield self.job(self.study.ask(self.space))
 
-    def ask(self) -> Trial:
-        """By a sampler of its own, seeded with its number: a search that goes on must not begin its draws anew."""
-        self.study.sampler = self.sampler_of(len(self.study.trials))
-        return self.study.ask(self.space)
-
-    def sampler_of(self, trial: int) -> optuna.samplers.BaseSampler:
+    def make_sampler(self, trial: int) -> optuna.samplers.BaseSampler:
+        """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers."""
         seed = self.sampler.get("seed")
-        return build(
-            "hydra.sweeper.sampler",
-            self.sampler,
-            "optuna.samplers.",
-            **({} if seed is None else {"seed": seed + trial}),
-        )
+        arguments = {} if seed is None else {"seed": seed + trial}
+        return instantiate_within("optuna.samplers.", "hydra.sweeper.sampler", self.sampler, **arguments)
 
     def job(self, trial: Trial | FrozenTrial) -> Job:
         swept = {key: str(value) for key, value in trial.params.items()}
         overrides = (*self.fixed, *(f"{key}={value}" for key, value in swept.items()))
         return Job(trial.number, self.sweep / str(trial.number), overrides, swept)
 
-    def ended(self, job: Job) -> None:
+    def record(self, job: Job) -> None:
+        """Records in the study how a job has ended."""
         results = job.results()
         if results is None:
             self.study.tell(job.number, state=TrialState.FAIL)
@@ -100,7 +87,10 @@ class Search:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """KEY=interval(...), range(...), choice(...) or a list -> what Optuna draws from. Choices are overrides' texts."""
+    """Converts KEY=interval(...), range(...), choice(...) or a list to an Optuna distribution.
+
+    The choices of a categorical distribution are the texts of the overrides' values.
+    """
     value: Any = override.value()
     try:
         if override.is_interval_sweep():
@@ -115,15 +105,14 @@ def distribution(override: Override) -> BaseDistribution:
             return FloatDistribution(numbers[0], numbers[-1], step=value.step)
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     except (ValueError, IndexError) as error:
-        raise UserError(
-            f"{override.input_line}: cannot be searched ({error}); give a range from low to high."
-        ) from error
+        message = f"{override.input_line}: cannot be searched ({error}); give a range from low to high."
+        raise UserError(message) from error
 
 
-def build(key: str, node: DictConfig, within: str, **arguments: Any) -> Any:
-    """A sampler or pruner; the config may be somebody else's, and can name nothing but these."""
-    if not str(node.get("_target_")).startswith(within):
-        raise UserError(f"{key}: {node.get('_target_')} is not in {within[:-1]}; write {key}._target_={within}NAME.")
+def instantiate_within(prefix: str, key: str, node: DictConfig, **arguments: Any) -> Any:
+    """Instantiates a sampler or pruner. The config may come from an untrusted folder, so its `_target_` is limited."""
+    if not str(node.get("_target_")).startswith(prefix):
+        raise UserError(f"{key}: {node.get('_target_')} is not in {prefix[:-1]}; write {key}._target_={prefix}NAME.")
     try:
         return instantiate(node, **arguments)
     except (InstantiationException, ValueError) as error:
@@ -131,22 +120,22 @@ def build(key: str, node: DictConfig, within: str, **arguments: Any) -> Any:
 
 
 def storage(sweep: Path) -> BaseStorage:
-    """A connection for each call: none is open where a job's process is forked."""
+    """Returns a storage that connects for each call, so that no connection is open when a job's process is forked."""
     url = URL.create("sqlite", database=str(sweep / STUDY)).render_as_string()
     return RDBStorage(url, engine_kwargs={"poolclass": NullPool, "connect_args": {"timeout": 60}})
 
 
-def copied(sweep: Path) -> BaseStorage:
+def copy_storage(sweep: Path) -> BaseStorage:
     copy = InMemoryStorage()
     if (sweep / STUDY).exists():
-        optuna.copy_study(from_study_name=NAME, from_storage=storage(sweep), to_storage=copy)
+        optuna.copy_study(from_study_name=STUDY_NAME, from_storage=storage(sweep), to_storage=copy)
     return copy
 
 
 def running_trial(folder: Path) -> Trial | None:
-    """The trial whose run has that folder, for as long as it runs."""
+    """Returns the trial whose run has that folder, or None if the trial is no longer running."""
     sweep, number = folder.parent, int(folder.name)
-    pruner = build("hydra.sweeper.pruner", sweeper(sweep).pruner, "optuna.pruners.")
-    study = optuna.load_study(study_name=NAME, storage=storage(sweep), pruner=pruner)
+    pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", sweeper_config(sweep).pruner)
+    study = optuna.load_study(study_name=STUDY_NAME, storage=storage(sweep), pruner=pruner)
     trial = study.trials[number]
     return Trial(study, trial._trial_id) if trial.state == TrialState.RUNNING else None

@@ -1,4 +1,4 @@
-"""A confusion matrix -> a picture: rows are what an image is, columns what was said of it."""
+"""Draws a confusion matrix: rows are true classes, columns predicted classes."""
 
 from jaxtyping import Int64
 from matplotlib.colors import PowerNorm
@@ -14,8 +14,10 @@ def draw_confusion(matrix: Int64[Tensor, "classes classes"]) -> Figure:
     figure = new_figure()
     axes = figure.subplots()
     shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
-    axes.imshow(shares.cpu().numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")  # a hundredth is seen
-    if num_classes <= 10:  # more would not be legible
+    axes.imshow(
+        shares.cpu().numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto"
+    )  # the root makes 1 % visible
+    if num_classes <= 10:  # counts of more classes would not be legible
         for row in range(num_classes):
             for column in range(num_classes):
                 if count := int(matrix[row, column]):
@@ -24,5 +26,5 @@ def draw_confusion(matrix: Int64[Tensor, "classes classes"]) -> Figure:
         axes.set_xticks(range(num_classes))
         axes.set_yticks(range(num_classes))
     correct, total = int(matrix.diagonal().sum()), int(matrix.sum())
-    axes.set(xlabel="predicted", ylabel="true", title=f"test images, {correct:,} of {total:,} right")
+    axes.set(xlabel="predicted class", ylabel="true class", title=f"{correct:,} of {total:,} test images correct")
     return figure

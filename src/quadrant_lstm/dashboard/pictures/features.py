@@ -1,6 +1,4 @@
-"""A network and the frames of one image -> pictures: the first filters, and what each conv makes of the frame that has
-the most in it.
-"""
+"""Draws the filters of a network's first convolution, and the feature maps of every convolution for one frame."""
 
 import numpy as np
 import torch
@@ -12,12 +10,12 @@ from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.plotting import HEIGHT, WIDTH, new_figure, style
 
-MOST = 32  # maps of a conv
+MAX_MAPS = 32  # drawn of one convolution
 
 
 def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Tensor]:
-    """Stage -> [maps, rows, columns]: "input", which is a frame or as much of it as the encoder takes at once, and what
-    each conv makes of it, with what is below 0 cut off.
+    """Returns the ReLU of each convolution's output [maps, rows, columns] for the frame with the largest sum of pixels,
+    by the convolution's name; that frame, or the part of it that the encoder takes at once, is under "input".
     """
     network = network.in_full()
     seen: list[tuple[str, Tensor, Tensor]] = []
@@ -32,24 +30,24 @@ def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels h
 
 @style
 def draw_features(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Figure]:
-    """Each map is as dark as its own highest value makes it: they differ too much to be seen together."""
+    """Each map is scaled by its own largest value, because the maps differ too much for a common scale."""
     maps = feature_maps(network, frames)
-    given = maps.pop("input").permute(1, 2, 0).float().cpu().numpy()
+    frame = maps.pop("input").permute(1, 2, 0).float().cpu().numpy()
     first = next(layer for layer in network.encoder.module.modules() if isinstance(layer, nn.Conv2d))
     weights = first.weight.detach().mean(1)
-    figures = {"filters": tiled(weights, f"the {len(weights)} filters of the first conv", "RdBu", given)}
-    for name, some in maps.items():
-        title = f"{name}: {len(some)} maps" + (f", the first {MOST}" if len(some) > MOST else "")
-        figures[name] = tiled(some, title, "gray_r", given)
+    figures = {"filters": draw_maps(weights, f"the {len(weights)} filters of the first convolution", "RdBu", frame)}
+    for name, layer_maps in maps.items():
+        part = f", the first {MAX_MAPS}" if len(layer_maps) > MAX_MAPS else ""
+        figures[name] = draw_maps(layer_maps, f"{name}: {len(layer_maps)} feature maps{part}", "gray_r", frame)
     return figures
 
 
-def tiled(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, given: np.ndarray) -> Figure:
-    page = mosaic(maps[:MOST].float().cpu().numpy())
+def draw_maps(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, frame: np.ndarray) -> Figure:
+    page = mosaic(maps[:MAX_MAPS].float().cpu().numpy())
     figure = new_figure()
-    across = WIDTH / HEIGHT * given.shape[1] / given.shape[0]  # how wide the frame is, of the maps' width
-    left, right = figure.subplots(1, 2, width_ratios=[min(0.25, across), 1])
-    left.imshow(given, cmap="gray_r", vmin=0)
+    width = WIDTH / HEIGHT * frame.shape[1] / frame.shape[0]  # of the frame, relative to the maps
+    left, right = figure.subplots(1, 2, width_ratios=[min(0.25, width), 1])
+    left.imshow(frame, cmap="gray_r", vmin=0)
     left.set_title("input")
     right.imshow(page, cmap=cmap, vmin=-1 if (page < 0).any() else 0, vmax=1)
     right.set_facecolor("#dddddd")
@@ -61,12 +59,12 @@ def tiled(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, given
 
 
 def mosaic(maps: np.ndarray) -> np.ndarray:
-    """[maps, rows, columns] -> [all rows, all columns], at least twice as wide as high, with gaps of nothing."""
+    """Lays out maps [maps, rows, columns] on a page, at least twice as wide as high, with gaps of NaN between them."""
     maps = maps / np.abs(maps).max((1, 2), keepdims=True).clip(min=1e-9)
     maps = np.pad(maps, ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
     count, rows, columns = maps.shape
-    wide = (across for across in range(1, count + 1) if across * columns >= 2 * rows * -(-count // across))
-    across = next(wide, count)
-    places = np.full((-(-count // across) * across, rows, columns), np.nan, maps.dtype)
+    wide = (per_row for per_row in range(1, count + 1) if per_row * columns >= 2 * rows * -(-count // per_row))
+    per_row = next(wide, count)
+    places = np.full((-(-count // per_row) * per_row, rows, columns), np.nan, maps.dtype)
     places[:count] = maps
-    return places.reshape(-1, across, rows, columns).transpose(0, 2, 1, 3).reshape(-1, across * columns)[:-1, :-1]
+    return places.reshape(-1, per_row, rows, columns).transpose(0, 2, 1, 3).reshape(-1, per_row * columns)[:-1, :-1]

@@ -1,25 +1,25 @@
-"""The rows of metrics.csv -> pictures: loss and accuracy by epoch, and the accuracy after each step."""
+"""Draws a run's loss and accuracy by epoch, from the rows of metrics.csv."""
 
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from quadrant_lstm.data.frames import after_steps
-from quadrant_lstm.plotting import GREY, ORDERING_COLOURS, RIGHT, WRONG, new_figure, style
+from quadrant_lstm.data.frames import step_accuracy_names
+from quadrant_lstm.plotting import CORRECT, GREY, ORDERING_COLOURS, WRONG, new_figure, style
 
-HISTORIES = {
-    "Loss by epoch": {"train/loss": GREY, "val/loss": RIGHT},
-    "Accuracy by epoch": {"train/accuracy": GREY, "val/accuracy": RIGHT},
+HISTORIES = {  # title: the colour of each metric's curve
+    "Loss by epoch": {"train/loss": GREY, "val/loss": CORRECT},
+    "Accuracy by epoch": {"train/accuracy": GREY, "val/accuracy": CORRECT},
     "Validation accuracy after each step, by epoch": dict(
-        zip(after_steps("val"), (*ORDERING_COLOURS[1:], RIGHT), strict=True)
+        zip(step_accuracy_names("val"), (*ORDERING_COLOURS[1:], CORRECT), strict=True)
     ),
 }
 
 
 @style
 def draw_history(title: str, rows: Sequence[Mapping[str, str]], best_epoch: int) -> Figure:
-    """`title` is one of HISTORIES."""
+    """`title` is a key of HISTORIES; a dotted line marks the best epoch."""
     figure = new_figure()
     axes = figure.subplots()
     for name, colour in HISTORIES[title].items():

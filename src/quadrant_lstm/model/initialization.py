@@ -1,15 +1,15 @@
-"""A layer -> its weights as Keras draws them: Glorot's uniform numbers, in a recurrence an orthogonal matrix, biases 0,
-that of the forget gate 1.
+"""Initializes the parameters of a layer as Keras does.
 
-PyTorch draws those of an LSTM between +-1 / sqrt(units), however many inputs it has: from thousands, as here, its gates
-get numbers so large that they stand open or shut before anything is learned.
+Weights have Glorot's uniform distribution, recurrent weights are orthogonal, biases are 0 and that of an LSTM's forget
+gate is 1. PyTorch draws the weights of an LSTM between +-1 / sqrt(units), whatever the number of inputs: with thousands
+of inputs, as here, the gates are saturated before training begins.
 """
 
 from torch import nn
 
 
-def draw_as_keras(layer: nn.Module) -> None:
-    """For nn.Module.apply; layers of other kinds stay as they are."""
+def initialize_as_keras(layer: nn.Module) -> None:
+    """Use with nn.Module.apply. Layers other than convs, linear and recurrent ones are not changed."""
     if isinstance(layer, nn.Conv2d | nn.Linear | nn.RNNBase):
         for name, parameter in layer.named_parameters(recurse=False):
             if name.startswith("bias"):

@@ -1,0 +1,83 @@
+"""Rewrites errors of Hydra, OmegaConf and the disk as a UserError: one line with a remedy. Imports no torch."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+
+from quadrant_lstm.config.defaults import default_config
+from quadrant_lstm.config.messages import unknown_key
+from quadrant_lstm.config.schema import CLASSES
+from quadrant_lstm.errors import DISK, UserError
+from quadrant_lstm.run_folder import OUTPUTS
+
+
+def explain(error: Exception) -> UserError:
+    """Rewrites an error of Hydra or OmegaConf; returns a UserError as it is."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(cause := innermost(error), UserError):  # raised by the resolver ${new_folder:...}
+        return cause
+    if isinstance(error, OverrideParseException):
+        return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. model.lstm_units=64.")
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return unknown_choice(group, choice, error.options)
+    key = getattr(error.__cause__, "full_key", None)
+    if isinstance(error, ConfigCompositionException) and key and str(error).startswith("Could not override"):
+        return explain_key(key)
+    return UserError(error)
+
+
+def innermost(error: BaseException) -> BaseException:
+    return innermost(error.__context__) if error.__context__ else error
+
+
+def unknown_choice(group: str, choice: str, options: Iterable[str]) -> UserError:
+    return UserError(f"{group}: there is no {group}={choice}; choose from {', '.join(options)}.")
+
+
+def explain_group() -> UserError:
+    """Finds the group whose choice is null or a number, because Hydra's error does not name the group."""
+    for argument in sys.argv[1:]:
+        group, _, choice = argument.partition("=")
+        folder = Path(sys.argv[0]).resolve().parent / "conf" / group
+        if folder.is_dir() and not (folder / f"{choice}.yaml").is_file():
+            return unknown_choice(group, choice, sorted(file.stem for file in folder.glob("*.yaml")))
+    return UserError("The choice of a group is the name of a file in its folder of conf/; write e.g. model=cnn_lstm.")
+
+
+def explain_key(key: str) -> UserError:
+    """Returns the error about a key that no config defines, with the most similar key."""
+    if key.startswith("hydra."):
+        return UserError(f"{key}: there is no such key; python {sys.argv[0]} --cfg hydra shows Hydra's keys.")
+    config = default_config()
+    error = unknown_key(key, dotted_keys(OmegaConf.to_container(config)))
+    target = OmegaConf.select(config, f"{key.rpartition('.')[0]}._target_") if "." in key else None
+    if target is None or target in CLASSES:
+        return error
+    return UserError(f"{error} Add any other argument of {target} with +{key}=VALUE.")
+
+
+def dotted_keys(config: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from dotted_keys(value, f"{prefix}{key}.")
+
+
+def explain_disk(error: OSError) -> UserError:
+    """Rewrites the error of a full, read-only or over-quota disk, naming the run folder; raises any other error."""
+    if error.errno not in DISK:
+        raise error
+    if not HydraConfig.initialized():
+        return UserError(f"{error.filename or OUTPUTS}: cannot be written ({error.strerror}); run in another folder.")
+    folder = HydraConfig.get().runtime.output_dir
+    return UserError(
+        f"{folder}: cannot be written ({error.strerror}); the last finished epoch is safe. Fix it and resume with "
+        f"run={folder}."
+    )

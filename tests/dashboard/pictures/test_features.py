@@ -1,0 +1,33 @@
+import numpy as np
+import torch
+
+from quadrant_lstm import sequences
+from quadrant_lstm.dashboard.pictures.features import draw_features, feature_maps, mosaic
+from tests.networks import small_network
+
+
+def test_feature_maps_are_those_of_the_frame_with_the_largest_sum():
+    torch.manual_seed(0)
+    network, image = small_network(), torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+    image[:, :, :8, 8:] = 200  # quadrant 2, which frame 2 contains twice
+    frames = sequences(image)
+    maps = feature_maps(network, frames)
+    torch.testing.assert_close(maps["input"] * 255, frames[0, 1].float())
+    torch.testing.assert_close(maps["conv1"], network.encoder.module.conv1(frames[0, 1:2] / 255).relu()[0])
+    assert maps["conv2"].shape == (3, 28, 4)
+    pictures = {name: figure.axes for name, figure in draw_features(network, frames).items()}
+    titles = {name: maps.get_title() for name, (_, maps) in pictures.items()}
+    assert titles == {"filters": "the 2 filters of the first convolution", "conv1": "conv1: 2 feature maps",
+                      "conv2": "conv2: 3 feature maps"}  # fmt: skip
+    for frame, _ in pictures.values():
+        np.testing.assert_allclose(255 * frame.images[0].get_array(), frames[0, 1, 0], rtol=1e-6)
+
+
+def test_a_mosaic_is_at_least_twice_as_wide_as_high():
+    page = mosaic(np.arange(1.0, 6)[:, None, None] * np.ones((5, 2, 3)))
+    assert page.shape == (5, 11)  # two rows of three, with a pixel between
+    assert (page[:2, :3] == 1).all()
+    assert np.isnan(page[3:, 8:]).all()  # there is no sixth
+    assert np.isnan(page[2]).all()
+    assert mosaic(np.ones((1, 2, 9))).shape == (2, 9)
+    assert mosaic(np.ones((3, 50, 2))).shape == (50, 8)  # too narrow even in one row

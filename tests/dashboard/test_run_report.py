@@ -1,0 +1,27 @@
+import base64
+import io
+import json
+import re
+
+from PIL import Image
+
+from quadrant_lstm.dashboard.pictures.history import HISTORIES
+from quadrant_lstm.dashboard.report import SECTIONS
+
+
+def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_run, events):
+    page = (finished_run / "report.html").read_text()
+    results = json.loads((finished_run / "results.json").read_text())
+    assert f"<td>Test accuracy<td>{100 * results['test/accuracy']:.2f} %" in page
+    assert f"<td>Best epoch<td>{results['best_epoch']} of 3" in page
+    headings = re.findall("<h2>(.*)</h2>", page)
+    assert headings == ["Result", "Curves", *(title for title in SECTIONS), "Network", "Config"]
+    shown = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', page)
+    captions = [caption for caption, _ in shown]
+    assert len(captions) == len(set(captions)) == len(HISTORIES) + len(events.Tags()["images"])
+    assert "Mistake 1: the probability of each class after each step" in captions
+    assert not [caption for caption in captions if "/" in caption]  # words, not tags
+    assert all(Image.open(io.BytesIO(base64.b64decode(data))).size > (300, 200) for _, data in shown)
+    assert "encoder.conv1  Conv2d" in page
+    assert "lstm_units: 5" in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched
