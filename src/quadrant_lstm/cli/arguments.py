@@ -2,6 +2,7 @@
 
 from omegaconf import OmegaConf
 
+from quadrant_lstm.cli.explain import check_choices
 from quadrant_lstm.config.check import read_config
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
@@ -19,6 +20,7 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
             raise UserError(f"plan: {plan!r} is not true; write plan=true, or leave it out.")
         others = hydra_arguments(without("plan", arguments))
         return ["-m", *(argument for argument in others if argument not in MULTIRUN), "hydra.sweeper.plan=true"]
+    check_choices(arguments)
     run, sweep = value_of("run", arguments), value_of("sweep", arguments)
     if run and sweep:
         raise UserError("run: cannot be combined with sweep=; run= resumes one run, sweep= a sweep: leave one out.")

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.cli.explain import explain, explain_disk, explain_group
+from quadrant_lstm.cli.explain import explain, explain_disk
 from quadrant_lstm.config.check import check, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.launch import end_with_parent, is_launched, send_error_message
@@ -49,10 +49,6 @@ def handle_errors() -> Iterator[None]:
         fail(explain(error))
     except OSError as error:
         fail(explain_disk(error))
-    except ValueError as error:
-        if not str(error).startswith("Config group override"):
-            raise
-        fail(explain_group())
     except KeyboardInterrupt:
         if not is_launched():
             print("interrupted", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Rewrites errors of Hydra, OmegaConf and the disk as a UserError: one line with a remedy. Imports no torch."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from quadrant_lstm.config.defaults import default_config
 from quadrant_lstm.config.messages import unknown_key
@@ -27,9 +29,9 @@ def explain(error: Exception) -> UserError:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return unknown_choice(group, choice, error.options)
-    key = getattr(error.__cause__, "full_key", None)
-    if isinstance(error, ConfigCompositionException) and key and str(error).startswith("Could not override"):
-        return explain_key(key)
+    reason = error.__cause__
+    if isinstance(error, ConfigCompositionException) and isinstance(reason, ConfigAttributeError | ConfigKeyError):
+        return explain_key(str(reason.full_key))
     return UserError(error)
 
 
@@ -41,14 +43,13 @@ def unknown_choice(group: str, choice: str, options: Iterable[str]) -> UserError
     return UserError(f"{group}: there is no {group}={choice}; choose from {', '.join(options)}.")
 
 
-def explain_group() -> UserError:
-    """Finds the group whose choice is null or a number, because Hydra's error does not name the group."""
-    for argument in sys.argv[1:]:
+def check_choices(arguments: Iterable[str]) -> None:
+    """Raises UserError for a group whose choice is null or a number: Hydra's own error does not name the group."""
+    for argument in arguments:
         group, _, choice = argument.partition("=")
         folder = Path(sys.argv[0]).resolve().parent / "conf" / group
-        if folder.is_dir() and not (folder / f"{choice}.yaml").is_file():
-            return unknown_choice(group, choice, sorted(file.stem for file in folder.glob("*.yaml")))
-    return UserError("The choice of a group is the name of a file in its folder of conf/; write e.g. model=cnn_lstm.")
+        if folder.is_dir() and re.fullmatch(r"null|[\d.]+", choice):
+            raise unknown_choice(group, choice, sorted(file.stem for file in folder.glob("*.yaml")))
 
 
 def explain_key(key: str) -> UserError:
