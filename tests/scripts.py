@@ -29,11 +29,13 @@ FORKSERVER.set_forkserver_preload(IMPORTED)
 class Script:
     """A running script. `returncode` is None until it has ended."""
 
-    def __init__(self, *arguments: object, cwd: Path, environment: dict[str, str] | None = None):
+    def __init__(self, *arguments: object, cwd: Path, environment: dict[str, str] | None = None, before: str = ""):
         self.outputs = [tempfile.NamedTemporaryFile("r") for _ in range(2)]  # noqa: SIM115
         environment = os.environ | (environment or {})
         files = [output.name for output in self.outputs]
-        self.process = FORKSERVER.Process(target=run, args=(list(map(str, arguments)), str(cwd), environment, files))
+        self.process = FORKSERVER.Process(
+            target=run, args=(list(map(str, arguments)), str(cwd), environment, files, before)
+        )
         self.process.start()
         weakref.finalize(self, self.process.kill)  # a failed test leaves no process
 
@@ -84,7 +86,7 @@ def script(*arguments: object, cwd: Path, **environment: str) -> Script:
     return Script(*arguments, cwd=cwd, environment=environment).wait()
 
 
-def run(arguments: list[str], cwd: str, environment: dict[str, str], files: list[str]) -> None:
+def run(arguments: list[str], cwd: str, environment: dict[str, str], files: list[str], before: str) -> None:
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), descriptor)
     os.chdir(cwd)
@@ -94,4 +96,5 @@ def run(arguments: list[str], cwd: str, environment: dict[str, str], files: list
     name, *rest = arguments
     sys.argv = [str(ROOT / name), *rest]
     sys.orig_argv = [sys.executable, *sys.argv]
+    exec(before, {})
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,5 +1,6 @@
 """Tests the root scripts with wrong input: one line, exit status 2, no files left, and no import of torch."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from tests.folders import write_idx_folder
 from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
-from tests.scripts import ROOT
+from tests.scripts import ROOT, script
 
 
 def fresh_script(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -29,23 +30,48 @@ def no_torch(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def check_mistake(command, line, cwd):
-    done = fresh_script(*command, cwd=cwd)
-    assert done.returncode == 2, done.stderr
-    assert line in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
-    assert not list(cwd.iterdir()), "files were left"
+# Imports what the scripts import, and runs each command in a fork, in a folder of its own.
+RUN_IN_FORKS = """
+import json, os, runpy, sys
+import quadrant_lstm.cli.arguments, quadrant_lstm.cli.command
+for number, command in enumerate(json.load(sys.stdin)):
+    os.mkdir(str(number))
+    if os.fork() == 0:
+        for descriptor in (1, 2):
+            os.dup2(os.open(f"{number}.{descriptor}", os.O_WRONLY | os.O_CREAT), descriptor)
+        os.chdir(str(number))
+        sys.argv = command
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        os._exit(0)
+    open(f"{number}.status", "w").write(str(os.waitstatus_to_exitcode(os.wait()[1])))
+"""
 
 
-@pytest.mark.parametrize("command", BEFORE_TORCH, ids=" ".join)
-def test_a_mistake_is_reported_in_one_line_without_torch(command, tmp_path, no_torch):
-    check_mistake(command, BEFORE_TORCH[command], tmp_path)
+def mistake(status: int, stdout: str, stderr: str, folder: Path, line: str) -> str:
+    """What is wrong with the answer to a mistake, or nothing."""
+    if (status, stdout, stderr.count("\n")) != (2, "", 1) or line not in stderr:
+        return f"status {status}, {stdout!r}, {stderr!r} instead of {line!r}"
+    return f"left {list(folder.iterdir())}" if any(folder.iterdir()) else ""
+
+
+def test_mistakes_are_reported_in_one_line_without_torch(tmp_path, no_torch):
+    commands = [[str(ROOT / name), *arguments] for name, *arguments in BEFORE_TORCH]
+    subprocess.run(
+        [sys.executable, "-c", RUN_IN_FORKS], cwd=tmp_path, input=json.dumps(commands), text=True, check=True
+    )
+    wrong = {}
+    for number, (command, line) in enumerate(BEFORE_TORCH.items()):
+        status, stdout, stderr = ((tmp_path / f"{number}.{name}").read_text() for name in ("status", "1", "2"))
+        if fault := mistake(int(status), stdout, stderr, tmp_path / str(number), line):
+            wrong[" ".join(command)] = fault
+    assert not wrong
+    assert len(commands) > 60
 
 
 @pytest.mark.parametrize("command", AFTER_TORCH, ids=" ".join)
 def test_a_mistake_in_a_library_argument_is_reported_in_one_line(command, tmp_path):
-    check_mistake(command, AFTER_TORCH[command], tmp_path)
+    done = script(*command, cwd=tmp_path)
+    assert not mistake(done.returncode, done.stdout, done.stderr, tmp_path, AFTER_TORCH[command])
 
 
 def test_the_fixture_detects_an_import_of_torch(tmp_path, no_torch):

@@ -1,17 +1,13 @@
 """Tests that one device works without the modules that Windows lacks and that several processes report them."""
 
-import subprocess
-import sys
-
 import pytest
 
 from tests.folders import TINY, write_idx_folder
-from tests.scripts import ROOT
+from tests.scripts import Script
 
-# Runs a script. Libraries are imported before anything is removed, because they support Windows.
-PROGRAM = """
-import os, runpy, sys
-import torch, lightning.pytorch, matplotlib.pyplot, rich, filelock, torch.utils.tensorboard
+# Run before a script, whose libraries, which know Windows, are imported by then.
+TAKE_AWAY = """
+import os, sys
 
 for module in ("fcntl", "grp", "pwd", "resource", "termios"):
     sys.modules[module] = None
@@ -25,20 +21,15 @@ def open_files_only(path, *arguments, **options):
     return opened(path, *arguments, **options)
 
 os.open = open_files_only
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+for module in [name for name in sys.modules if name.startswith(("quadrant_lstm", "hydra_plugins"))]:
+    del sys.modules[module]  # to be imported again, without all that
 """
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     write_idx_folder(tmp_path / "tiny")
-
-    def run(script, *arguments):
-        command = [sys.executable, "-c", PROGRAM, str(ROOT / script), *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
-    return run
+    return lambda *arguments: Script(*arguments, cwd=tmp_path, before=TAKE_AWAY).wait()
 
 
 def test_one_device_works_without_what_windows_lacks(run):

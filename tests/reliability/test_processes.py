@@ -53,12 +53,6 @@ def test_two_processes_at_half_the_batch_size_train_like_one(tmp_path, record_fi
     assert difference < 1e-5
 
 
-def test_two_devices_need_no_other_override(tmp_path):
-    done = script("train.py", "trainer=smoke", *CPU, "trainer.devices=2", "~trainer.callbacks.dashboard", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((run_folder(tmp_path) / "results.json").read_text())["test/images"] == 2 * 2 * 64
-
-
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

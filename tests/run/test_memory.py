@@ -38,7 +38,7 @@ def test_no_random_number_is_drawn():
 
 
 def test_a_batch_that_is_too_large_is_reported_in_one_line(tmp_path):
-    done = script("train.py", "model.filters=[9999]", "data.batch_size=100000", "trainer.accelerator=cpu", cwd=tmp_path)
+    done = script("train.py", "model.filters=[999]", "data.batch_size=100000", "trainer.accelerator=cpu", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("data.batch_size: a training step of 55,000 images needs about ")
     assert done.stderr.count("\n") == 1
