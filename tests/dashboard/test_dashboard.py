@@ -9,15 +9,20 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
-from quadrant_lstm import ORDERINGS
+from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.dashboard.dashboard import Dashboard
+from quadrant_lstm.dashboard.pictures.features import draw_features
+from quadrant_lstm.dashboard.pictures.gates import draw_gates
+from quadrant_lstm.dashboard.pictures.occlusion import correct_by_occluded_quadrant
+from quadrant_lstm.dashboard.tabs import add_graph, add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.model.classifier import Classifier
 from tests.folders import TINY, run_folder, write_idx_folder
-from tests.networks import CONSTANT, trainer
+from tests.networks import CONSTANT, small_network, trainer
 from tests.scripts import script
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
@@ -97,3 +102,13 @@ def test_augmentation_is_drawn_only_where_it_is_on(tmp_path, finished_run):
     for run, expected in ((run_folder(tmp_path), True), (finished_run, False)):
         events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
         assert ("data/augmentation" in events.Tags()["images"]) == expected
+
+
+def test_a_network_in_float64_is_shown(tmp_path):
+    network, images = small_network().double(), torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    labels, frames = torch.arange(3), sequences(images[:1])
+    assert draw_features(network, frames) and draw_gates(network, frames, "some")
+    assert correct_by_occluded_quadrant(network, images, labels, ORDERINGS).shape == (4, 3)
+    with SummaryWriter(str(tmp_path)) as writer:
+        add_graph(writer, network.in_full(), frames)
+        add_states(writer, network, images, labels, ORDERINGS, 0)

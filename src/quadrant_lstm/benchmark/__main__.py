@@ -116,18 +116,18 @@ def measure_epochs(workers: dict[str, Worker], measured: dict[str, Rounds]) -> N
         if name in workers:
             measured["epoch"].add(label, workers[name].ask(method, 64, -(-EPOCH // 64))["seconds"])
     for overrides in TRAIN_PY_OVERRIDES:
-        last, _ = train(*overrides, "trainer.max_epochs=2")  # the first epoch warms up
+        last, _ = run_train_py(*overrides, "trainer.max_epochs=2")  # the first epoch warms up
         name = " ".join(["python train.py", *overrides])
         measured["epoch"].add(name, EPOCH / float(last["train/samples_per_second"]))
 
 
 def measure_fast_experiment(measured: dict[str, Rounds], seed: int) -> None:
-    last, results = train("experiment=fast", f"seed={seed}")
+    last, results = run_train_py("experiment=fast", f"seed={seed}")
     measured["fast"].add("seconds", int(last["epoch"]) * float(last["train/epoch_seconds"]))
     measured["fast"].add("accuracy", 100 * results["test/accuracy"])
 
 
-def train(*overrides: str) -> tuple[dict[str, str], dict[str, Any]]:
+def run_train_py(*overrides: str) -> tuple[dict[str, str], dict[str, Any]]:
     """Runs train.py, and returns the metrics of the last epoch and the results."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")

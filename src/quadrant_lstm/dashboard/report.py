@@ -38,7 +38,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def write_report(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, bytes], network: str) -> None:
+def write_run_report(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, bytes], network: str) -> None:
     """`results` are those of results.json; `pictures` are PNGs by their tags; `network` is the table of its stages."""
     rows, best_epoch = read_rows(folder / METRICS), results["best_epoch"]
     curves = [(title, as_png(draw_history(title, rows, best_epoch), SCALE)) for title in HISTORIES]

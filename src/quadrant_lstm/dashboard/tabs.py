@@ -21,7 +21,7 @@ def add_graph(
     writer: SummaryWriter, network: nn.Module, frames: UInt8[Tensor, "batch steps channels height width"]
 ) -> None:
     with torch.no_grad():
-        definition, stats = graph(network, scaled(frames))
+        definition, stats = graph(network, as_inputs(frames, network))
     prefix = f"{type(network).__name__}/"
     for node in definition.node:
         node.name = short_name(node.name, prefix)
@@ -48,6 +48,11 @@ def add_states(
 ) -> None:  # fmt: skip
     """Writes the recurrent layer's last output for each image, with the image's label and a thumbnail of it."""
     with torch.inference_mode():
-        batches = [scaled(sequences(batch, orderings)) for batch in images.split(BATCH_SIZE)]
+        batches = [as_inputs(sequences(batch, orderings), network.encoder) for batch in images.split(BATCH_SIZE)]
         states = torch.cat([network.outputs_per_step(frames)[:, -1] for frames in batches])
     writer.add_embedding(states.float(), labels.tolist(), 1 - scaled(images), step, tag="last_state")
+
+
+def as_inputs(frames: UInt8[Tensor, "..."], network: nn.Module) -> Float[Tensor, "..."]:
+    """Scales frames to the network's dtype, which is not float32 with e.g. trainer.precision=64-true."""
+    return scaled(frames, next(network.parameters()).dtype)

@@ -5,8 +5,6 @@ from typing import Protocol, cast, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.model.time_distributed import TimeDistributed
-
 Frames = Float[Tensor, "batch steps channels height width"]
 
 
@@ -20,7 +18,7 @@ class LogitsPerStep(Protocol):
 class Inspectable(LogitsPerStep, Protocol):
     """A network with an encoder at every step and a recurrent layer, whose intermediate results can be shown."""
 
-    encoder: TimeDistributed
+    encoder: nn.Module
     recurrent: nn.Module
 
     def features(self, frames: Frames) -> Float[Tensor, "batch steps features"]:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.hyperparameters import hyperparameters, write_hyperparameters
-from quadrant_lstm.dashboard.report import write_report
+from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
@@ -51,12 +51,12 @@ def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, train
     for logger in tensorboards(trainer):
         write_hyperparameters(logger.experiment, values, results, trainer.global_step)
     for dashboard in dashboards(trainer):
-        write_report(folder, results, dashboard.pictures, dashboard.network)
+        write_run_report(folder, results, dashboard.pictures, dashboard.network)
     write_json(folder / RESULTS, results)
-    log.info(summary(results, folder))
+    log.info(run_summary(results, folder))
 
 
-def summary(results: dict[str, Any], folder: Path) -> str:
+def run_summary(results: dict[str, Any], folder: Path) -> str:
     accuracy, images = f"{results['test/accuracy']:.2%}", f"{results['test/images']:,} images"
     epochs = f"best of {results['epochs']} epochs: {results['best_epoch']}"
     lines = [f"test accuracy  {accuracy}  ({images}, {epochs}, {results['seconds']:.0f} s)"]

@@ -28,8 +28,8 @@ def report_at_end(sweep: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        jobs = write_report(sweep)
-        say(summary(sweep, jobs))
+        jobs = write_sweep_report(sweep)
+        say(sweep_summary(sweep, jobs))
     failed = [job for job in jobs if job.results() is None]
     if not failed:
         return
@@ -45,7 +45,7 @@ def report_at_end(sweep: Path) -> Iterator[None]:
     say(f"failed         {listed}")  # in a search, some trials may fail
 
 
-def write_report(sweep: Path) -> list[Job]:
+def write_sweep_report(sweep: Path) -> list[Job]:
     jobs = read_jobs(sweep)
     groups = ranked_groups(jobs)
     write_atomically(sweep / "sweep.csv", csv_table(groups).encode())
@@ -59,7 +59,7 @@ def epoch_range(results: Sequence[dict[str, Any]]) -> str:
     return text + (", pruned" if any(one.get("pruned") for one in results) else "")
 
 
-def summary(sweep: Path, jobs: Sequence[Job]) -> str:
+def sweep_summary(sweep: Path, jobs: Sequence[Job]) -> str:
     """Returns the lines that the command prints when the sweep ends."""
     finished, total = sum(job.results() is not None for job in jobs), num_jobs(sweep, jobs)
     best = ranked_groups(jobs)[0] if jobs else None

@@ -11,7 +11,7 @@ from torch import Tensor
 from quadrant_lstm.plotting import GROUP_COLOURS, WIDTH, new_figure, style
 
 NUM_VERSIONS = 10
-TITLE = 0.2  # inches
+TITLE_HEIGHT = 0.2  # inches
 
 
 @style
@@ -24,8 +24,8 @@ def draw_augmentation(
     rows, columns, _, height, width = pixels.shape
     page = pixels.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, -1) / 255
     side = WIDTH / columns  # of one image, in inches
-    figure = new_figure(height=rows * side + TITLE, layout=None)
-    axes = figure.add_axes((0, 0, 1, rows * side / (rows * side + TITLE)))
+    figure = new_figure(height=rows * side + TITLE_HEIGHT, layout=None)
+    axes = figure.add_axes((0, 0, 1, rows * side / (rows * side + TITLE_HEIGHT)))
     axes.imshow(page.squeeze(-1) if page.shape[-1] == 1 else page, cmap="gray", vmin=0, vmax=1, aspect="auto")
     axes.axvline(width - 0.5, color=GROUP_COLOURS[1], linewidth=1.5)
     axes.set_axis_off()

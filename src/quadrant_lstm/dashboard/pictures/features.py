@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.data.pixels import scaled
+from quadrant_lstm.dashboard.tabs import as_inputs
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.plotting import HEIGHT, WIDTH, new_figure, style
 
@@ -19,11 +19,12 @@ def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels h
     """
     network = network.in_full()
     seen: list[tuple[str, Tensor, Tensor]] = []
-    convs = [(name, layer) for name, layer in network.encoder.module.named_modules() if isinstance(layer, nn.Conv2d)]
-    for name, layer in convs:
-        layer.register_forward_hook(lambda _, inputs, outputs, name=name: seen.append((name, inputs[0], outputs)))
+    for path, layer in network.encoder.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            name = path.removeprefix("module.")
+            layer.register_forward_hook(lambda _, inputs, outputs, name=name: seen.append((name, inputs[0], outputs)))
     with torch.inference_mode():
-        network.encoder(scaled(frames))
+        network.encoder(as_inputs(frames, network.encoder))
     fullest = int(seen[0][1].flatten(1).sum(1).argmax())
     return {"input": seen[0][1][fullest]} | {name: outputs[fullest].relu() for name, _, outputs in seen}
 
@@ -33,7 +34,7 @@ def draw_features(network: Inspectable, frames: UInt8[Tensor, "1 steps channels 
     """Each map is scaled by its own largest value, because the maps differ too much for a common scale."""
     maps = feature_maps(network, frames)
     frame = maps.pop("input").permute(1, 2, 0).float().cpu().numpy()
-    first = next(layer for layer in network.encoder.module.modules() if isinstance(layer, nn.Conv2d))
+    first = next(layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d))
     weights = first.weight.detach().mean(1)
     figures = {"filters": draw_maps(weights, f"the {len(weights)} filters of the first convolution", "RdBu", frame)}
     for name, layer_maps in maps.items():

@@ -5,7 +5,7 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from quadrant_lstm.data.pixels import scaled
+from quadrant_lstm.dashboard.tabs import as_inputs
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.model.recurrent import MapsLSTM
 from quadrant_lstm.plotting import SMALL, new_figure, style
@@ -19,7 +19,7 @@ def draw_gates(network: Inspectable, frames: UInt8[Tensor, "1 steps channels hei
     """One panel per quantity, one row per step, one column per unit. The first step's forget gate has no effect."""
     assert isinstance(network.recurrent, MapsLSTM)
     with torch.inference_mode():
-        steps = list(network.recurrent.unrolled(network.features(scaled(frames))))
+        steps = list(network.recurrent.unrolled(network.features(as_inputs(frames, network.encoder))))
     figure = new_figure()
     figure.suptitle(title)
     panels = figure.subplots(2, 3, sharex=True, sharey=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from quadrant_lstm.plotting import HEIGHT, new_figure, style
 
 COLUMNS, ROWS = 10, 4
-TITLE = 0.2  # inches
+TITLE_HEIGHT = 0.2  # inches
 GAP, CAPTION = 6, 20  # between two images and below each, in pixels of the images
 
 
@@ -23,8 +23,8 @@ def draw_mistakes(
     shown = mistakes[start : start + rows * COLUMNS].tolist()
     channels, height, width = images.shape[1:]
     page = np.full((rows, height + CAPTION, COLUMNS, width + GAP, channels), 255, np.uint8)
-    figure = new_figure(height=(HEIGHT - TITLE) / ROWS * rows + TITLE, layout=None)
-    axes = figure.add_axes((0, 0, 1, 1 - TITLE / figure.get_figheight()))
+    figure = new_figure(height=(HEIGHT - TITLE_HEIGHT) / ROWS * rows + TITLE_HEIGHT, layout=None)
+    axes = figure.add_axes((0, 0, 1, 1 - TITLE_HEIGHT / figure.get_figheight()))
     for place, index in enumerate(shown):
         row, column = divmod(place, COLUMNS)
         page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - images[index].permute(1, 2, 0).cpu().numpy()

@@ -7,9 +7,8 @@ from jaxtyping import Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.tabs import BATCH_SIZE
+from quadrant_lstm.dashboard.tabs import BATCH_SIZE, as_inputs
 from quadrant_lstm.data.orderings import ordering_name, sequences
-from quadrant_lstm.data.pixels import scaled
 from quadrant_lstm.data.quadrants import occlude_quadrant
 from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
 
@@ -17,7 +16,7 @@ from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
 def is_correct(network: nn.Module, frames: Tensor, labels: Int64[Tensor, " images"]) -> Int64[Tensor, " images"]:
     """Returns 1 for each image whose predicted class is its label, and 0 for the others."""
     with torch.inference_mode():
-        predictions = [network(scaled(batch)).argmax(1) for batch in frames.split(BATCH_SIZE)]
+        predictions = [network(as_inputs(batch, network)).argmax(1) for batch in frames.split(BATCH_SIZE)]
     return (torch.cat(predictions) == labels).long()
 
 
