@@ -92,7 +92,7 @@ def test_screen_and_log_show_shapes_epochs_and_results(finished_run):
     for text in (log, screen):
         assert "encoder.conv1  Conv2d       [N, 4, 4, 14, 2]" in text
         assert re.search(r"epoch 3/3  train/loss .* val/accuracy .* images/s", text)
-        assert re.search(r"test accuracy  \d+\.\d\d%  \(70 images, best of 3 epochs: \d", text)
+        assert re.search(r"test accuracy  \d+\.\d\d%  \(70 images, best epoch \d", text)
         assert f"run folder     {finished_run.relative_to(finished_run.parents[2])}" in text
         assert "tensorboard --logdir outputs" in text
 
@@ -155,7 +155,7 @@ def test_ctrl_c_keeps_the_last_finished_epoch_and_prints_how_to_resume(tmp_path)
 def test_a_finished_run_is_not_resumed(finished_run):
     done = script("train.py", f"run={finished_run}", cwd=finished_run.parents[2])
     assert done.returncode == 2
-    assert "has finished its 3 epochs; to train longer, add a higher trainer.max_epochs." in done.stderr
+    assert "has finished its 3 epochs; to train longer, add e.g. trainer.max_epochs=4." in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -20,6 +20,7 @@ def quiet_lightning() -> None:
         "smaller than the logging interval",
         "LeafSpec",
         "`srun` command",  # a run on a cluster may be started without SLURM on purpose
+        "Grad strides do not match bucket view strides",  # of convolutions that are channels last
         "sync_dist=True",  # metrics synchronize themselves; other logged values are equal in all processes
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")

@@ -58,7 +58,7 @@ def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, train
 
 def run_summary(results: dict[str, Any], folder: Path) -> str:
     accuracy, images = f"{results['test/accuracy']:.2%}", f"{results['test/images']:,} images"
-    epochs = f"best of {results['epochs']} epochs: {results['best_epoch']}"
+    epochs = f"best epoch {results['best_epoch']} of {results['epochs']}"
     lines = [f"test accuracy  {accuracy}  ({images}, {epochs}, {results['seconds']:.0f} s)"]
     lines += [f"run folder     {as_typed(folder)}"]
     lines += [f"report         {as_typed(folder / REPORT)}"] if (folder / REPORT).exists() else []
@@ -72,8 +72,8 @@ def is_finished(folder: Path, max_epochs: int) -> bool:
         return False
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         raise UserError(
-            f"run: {as_typed(folder)} has finished its {last['epoch']} epochs; to train longer, add a higher "
-            "trainer.max_epochs."
+            f"run: {as_typed(folder)} has finished its {last['epoch']} epochs; to train longer, add e.g. "
+            f"trainer.max_epochs={max_epochs + 1}."
         )
     log.info(f"{as_typed(folder)} has already finished")
     return True

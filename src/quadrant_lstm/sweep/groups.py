@@ -52,7 +52,7 @@ class Group:
         self.results = {job.number: results for job in jobs if (results := job.results())}
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or "all"
+        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or "all seeds"
 
     def mean(self, name: str) -> Mean | None:
         """Returns the mean of a result over the finished jobs, or None if no job has finished."""
