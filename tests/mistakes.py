@@ -9,6 +9,8 @@ MISTAKES = {
     "hydra.foo=1": "hydra.foo: there is no such key; python",
     "trainer.max_time=1": "Add any other argument of lightning.pytorch.Trainer with +trainer.max_time=VALUE.",
     "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known keys: model.blocks, ",
+    "seed=1,2": "seed: 1,2 are several values; add -m to run a sweep over them.",
+    "optimizer.lr=choice(0.1,0.2)": "optimizer.lr: choice(0.1,0.2) are several values; add -m",
     # unknown choices
     "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep.",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",

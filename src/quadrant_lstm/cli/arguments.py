@@ -1,5 +1,6 @@
 """Turns train.py's arguments into Hydra's: `run=` and `sweep=` become the config and the folder they resume."""
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.explain import check_choices
@@ -18,7 +19,7 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     if plan := value_of("plan", arguments):
         if plan != "true":
             raise UserError(f"plan: {plan!r} is not true; write plan=true, or leave it out.")
-        others = hydra_arguments(without("plan", arguments))
+        others = hydra_arguments(["-m", *without("plan", arguments)])
         return ["-m", *(argument for argument in others if argument not in MULTIRUN), "hydra.sweeper.plan=true"]
     check_choices(arguments)
     run, sweep = value_of("run", arguments), value_of("sweep", arguments)
@@ -28,7 +29,16 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
         return resume_run(run, without("run", arguments))
     if sweep:
         return resume_sweep(sweep, without("sweep", arguments))
+    if not MULTIRUN & set(arguments):
+        check_single_values(arguments)
     return sorted(arguments, key=lambda argument: argument not in MULTIRUN)  # argparse wants -m before the overrides
+
+
+def check_single_values(arguments: list[str]) -> None:
+    for override in OverridesParser.create().parse_overrides([word for word in arguments if "," in word]):
+        if override.is_sweep_override():
+            key, _, values = str(override.input_line).partition("=")
+            raise UserError(f"{key}: {values} are several values; add -m to run a sweep over them.")
 
 
 def value_of(key: str, arguments: list[str]) -> str | None:
