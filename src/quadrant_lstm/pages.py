@@ -4,11 +4,19 @@ import base64
 from datetime import timedelta
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 
 def render(template: str, **values: Any) -> str:
-    return ENVIRONMENT.get_template(template).render(values)
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # here, because every command imports this module
+
+    environment = Environment(
+        loader=PackageLoader("quadrant_lstm"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "png_source": png_source}
+    return environment.get_template(template).render(values)
 
 
 def duration(seconds: float) -> str:
@@ -22,13 +30,3 @@ def percent(share: float) -> str:
 
 def png_source(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-ENVIRONMENT = Environment(
-    loader=PackageLoader("quadrant_lstm"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-ENVIRONMENT.filters |= {"duration": duration, "percent": percent, "png_source": png_source}

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -128,6 +127,8 @@ def last_epoch(folder: Path) -> dict[str, str] | None:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes out of the folder; raises UserError if one already works in it."""
+    from filelock import FileLock, Timeout  # here, because every command imports this module
+
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield

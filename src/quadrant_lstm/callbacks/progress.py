@@ -4,13 +4,14 @@ It is drawn on a terminal only; epoch_end.py logs one line per epoch, which file
 """
 
 import time
-from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
 import rich
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import ProgressColumn
+
+from quadrant_lstm.pages import duration
 
 UPDATE_INTERVAL = 20  # batches; each update of the values waits for the device
 
@@ -49,7 +50,7 @@ class Progress(RichProgressBar):
                 "loss": f"{losses.mean().item():.3f}",
                 "accuracy": f"{correct.item():.3f}",
                 "images/s": f"{self.images / seconds:,.0f}",
-                "left": str(timedelta(seconds=round(batches * seconds / (batch_idx + 1)))),
+                "left": duration(batches * seconds / (batch_idx + 1)),
             }
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
