@@ -1,3 +1,5 @@
+import pytest
+
 from quadrant_lstm.benchmark.report import BF16, KERAS, OURS, PLAIN, Rounds, picture, table
 
 
@@ -28,6 +30,8 @@ def measured() -> dict[str, Rounds]:
 def test_ratios_are_computed_in_each_round():
     assert Rounds(slow=[100.0, 200.0, 30.0], fast=[10.0, 10.0, 10.0]).ratios("slow", "fast") == [10, 20, 3]
     assert Rounds(slow=[100.0]).ratios("slow", "fast") == []
+    with pytest.raises(ValueError):
+        Rounds(slow=[100.0, 200.0], fast=[10.0]).ratios("slow", "fast")
 
 
 def test_the_table_shows_each_figure_and_what_was_not_measured():

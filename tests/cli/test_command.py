@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from quadrant_lstm.cli.arguments import hydra_arguments
 from tests.folders import write_idx_folder
 from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
 from tests.scripts import ROOT, script
@@ -115,3 +116,7 @@ def test_tab_completion_works(monkeypatch):
     command = [sys.executable, "train.py", "--shell-completion", "query=bash"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert "model.lstm_units=" in done.stdout, done.stderr
+
+
+def test_options_may_contain_commas():
+    assert hydra_arguments(["--config-dir=a,b", "seed=2"]) == ["--config-dir=a,b", "seed=2"]

@@ -28,7 +28,9 @@ class Rounds(dict[str, list[float]]):
 
     def ratios(self, slow: str, fast: str) -> list[float]:
         """Returns the ratio in each round, because noise in a round affects both; empty if one was not measured."""
-        return [first / second for first, second in zip(self.get(slow, []), self.get(fast, []), strict=False)]
+        if slow not in self or fast not in self:
+            return []
+        return [first / second for first, second in zip(self[slow], self[fast], strict=True)]
 
 
 def median_and_range(values: Sequence[float], digits: int = 1) -> str:
@@ -38,6 +40,16 @@ def median_and_range(values: Sequence[float], digits: int = 1) -> str:
 
 
 def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]) -> str:
+    tables = [*peer_table(measured), "", *comparison_table(measured, gflop)]
+    return "\n".join([*tables, *(f"\nNot measured: {note}." for note in notes)])
+
+
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def peer_table(measured: dict[str, Rounds]) -> list[str]:
+    """Returns one row per peer: its steps, inference and memory."""
     step, step512, infer = measured["train 64"], measured["train 512"], measured["infer 512"]
     peak64, peak512 = measured["peak 64"], measured["peak 512"]
     lines = [
@@ -45,22 +57,22 @@ def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]
         "| inference, batch 512, ms | times as fast as Keras | peak memory, batch 64 / 512, MB |",
         "|---|---|---|---|---|---|---|",
     ]
+    for name in (name for name in step if "orderings" not in name):
+        training = [median_and_range(step[name]), median_and_range(step.ratios(KERAS, name))]
+        inference = [median_and_range(infer[name], 0), median_and_range(infer.ratios(KERAS, name))]
+        peaks = f"{peak64.median(name):,.0f} / {peak512.median(name):,.0f}"
+        lines.append(row(name, *training, median_and_range(step512[name], 0), *inference, peaks))
+    return lines
+
+
+def comparison_table(measured: dict[str, Rounds], gflop: dict[str, float]) -> list[str]:
+    """Returns the epochs, and what this project's steps are compared with."""
+    lines = ["| comparison | result |", "|---|---|"]
+    step, epochs, rates = measured["train 64"], measured["epoch"], measured["rate"]
 
     def add_row(*cells: str) -> None:
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(row(*cells))
 
-    for name in (name for name in step if "orderings" not in name):
-        add_row(
-            name,
-            median_and_range(step[name]),
-            median_and_range(step.ratios(KERAS, name)),
-            median_and_range(step512[name], 0),
-            median_and_range(infer[name], 0),
-            median_and_range(infer.ratios(KERAS, name)),
-            f"{peak64.median(name):,.0f} / {peak512.median(name):,.0f}",
-        )
-    lines += ["", "| comparison | result |", "|---|---|"]
-    epochs, rates = measured["epoch"], measured["rate"]
     for name in epochs:
         batch = "" if "batch_size" in name else ", batch 64"
         add_row(f"an epoch of 60,000 images{batch}: {name}", f"{median_and_range(epochs[name])} s")
@@ -86,7 +98,7 @@ def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]
             add_row(f"{name}: share of a step of train.py above a bare loop", f"{median_and_range(overhead)} %")
         if growth := measured["growth"].get(kind):
             add_row(f"{name}: growth of memory from epoch 2 to epoch 10", f"{max(growth):.0f} MB")
-    return "\n".join([*lines, *(f"\nNot measured: {note}." for note in notes)])
+    return lines
 
 
 def picture(measured: dict[str, Rounds], machine: str) -> Figure:

@@ -35,7 +35,8 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
 
 
 def check_single_values(arguments: list[str]) -> None:
-    for override in OverridesParser.create().parse_overrides([word for word in arguments if "," in word]):
+    lists = [word for word in arguments if "=" in word and "," in word and not word.startswith("-")]
+    for override in OverridesParser.create().parse_overrides(lists):
         if override.is_sweep_override():
             key, _, values = str(override.input_line).partition("=")
             raise UserError(f"{key}: {values} are several values; add -m to run a sweep over them.")

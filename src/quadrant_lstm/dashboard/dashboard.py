@@ -111,13 +111,14 @@ class Dashboard(pl.Callback):
         orderings = trainer.datamodule.orderings
         occluded, true, unoccluded = (values[:NUM_OCCLUDED] for values in (images, labels, correct))
         by_quadrant = correct_by_occluded_quadrant(network, occluded, true, orderings)
-        by_ordering = correct_by_occluded_ordering(in_full(network), occluded, true, orderings)
+        any_frames = in_full(network)
+        by_ordering = correct_by_occluded_ordering(any_frames, occluded, true, orderings)
         self.add(trainer, "test/occluded_quadrant", draw_occluded_quadrants(by_quadrant, true))
         self.add(trainer, "test/occluded_ordering", draw_occluded_orderings(by_ordering, orderings, unoccluded))
         for writer in writers(trainer):
             try:
-                add_graph(writer, in_full(network), sequences(images[:2], orderings))
-            except RuntimeError as error:
+                add_graph(writer, any_frames, sequences(images[:2], orderings))
+            except (RuntimeError, torch.jit.TracingCheckError) as error:
                 reason = str(error).partition("\n")[0]
                 log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
         if isinstance(network, Inspectable):

@@ -1,5 +1,6 @@
 """Declares what a network may offer beyond the logits of its last step, for metrics and pictures."""
 
+import copy
 from typing import Protocol, cast, runtime_checkable
 
 from jaxtyping import Float
@@ -32,4 +33,5 @@ class Inspectable(LogitsPerStep, Protocol):
 
 
 def in_full(network: nn.Module) -> nn.Module:
-    return cast(nn.Module, network.in_full()) if isinstance(network, Inspectable) else network
+    """Returns a copy of any network that accepts any frames."""
+    return cast(nn.Module, network.in_full()) if isinstance(network, Inspectable) else copy.deepcopy(network)

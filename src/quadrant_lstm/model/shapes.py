@@ -4,7 +4,6 @@ The sample and step axes stay visible, also inside TimeDistributed, which folds 
 the meta device, so that the shapes are those of its own forward pass but nothing is computed.
 """
 
-import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +22,7 @@ class Stage(NamedTuple):
 
 
 def stages(network: nn.Module, frame_shape: Shape, steps: int = 4) -> list[Stage]:
-    network = copy.deepcopy(in_full(network)).to("meta").float().eval()
+    network = in_full(network).to("meta").float().eval()
     rows = [Stage("frames", "", ("N", steps, *frame_shape), 0)]
     folded: list[tuple[int, ...]] = []  # the leading axes of each enclosing TimeDistributed
 
