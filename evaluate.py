@@ -4,16 +4,14 @@ import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
-from quadrant_lstm.config.check import check_keys, find_trained_run
-from quadrant_lstm.config.interpolations import resolve_interpolations
+from quadrant_lstm.config.check import find_trained_run
 from quadrant_lstm.kinds import Accelerator
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
-        check_keys(resolve_interpolations(cfg, trusted=True), {"run": str | None, "accelerator": Accelerator})
-        folder = find_trained_run(cfg.run)
+        folder = find_trained_run(cfg, {"accelerator": Accelerator})
         from quadrant_lstm.run.evaluate import evaluate  # imports torch
 
         evaluate(folder, cfg.accelerator)

@@ -6,16 +6,13 @@ import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
-from quadrant_lstm.config.check import check_keys, find_trained_run
-from quadrant_lstm.config.interpolations import resolve_interpolations
+from quadrant_lstm.config.check import find_trained_run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
-        kinds = {"run": str | None, "format": Literal["onnx", "safetensors"]}
-        check_keys(resolve_interpolations(cfg, trusted=True), kinds)
-        folder = find_trained_run(cfg.run)
+        folder = find_trained_run(cfg, {"format": Literal["onnx", "safetensors"]})
         from quadrant_lstm.run.export import export  # imports torch
 
         export(folder, cfg.format)

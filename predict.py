@@ -4,17 +4,15 @@ import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
-from quadrant_lstm.config.check import check_keys, find_trained_run
-from quadrant_lstm.config.interpolations import resolve_interpolations
+from quadrant_lstm.config.check import find_trained_run
 from quadrant_lstm.data.pictures import find_pictures
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
-        kinds = {"run": str | None, "images": str | None, "invert": bool | None, "output": str | None}
-        check_keys(resolve_interpolations(cfg, trusted=True), kinds)
-        folder, files = find_trained_run(cfg.run), find_pictures(cfg.images)
+        kinds = {"images": str | None, "invert": bool | None, "output": str | None}
+        folder, files = find_trained_run(cfg, kinds), find_pictures(cfg.images)
         from quadrant_lstm.run.predict import predict  # imports torch
 
         predict(folder, files, cfg.invert, cfg.output)

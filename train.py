@@ -6,18 +6,15 @@ import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import hydra_arguments
-from quadrant_lstm.cli.command import handle_errors, handle_job_errors
-from quadrant_lstm.config.check import check
+from quadrant_lstm.cli.command import check_all, handle_errors, handle_job_errors
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     with handle_job_errors():
-        check(cfg)
-        from quadrant_lstm.config.signatures import check_signatures  # imports torch
-        from quadrant_lstm.run.train import train
+        check_all(cfg)
+        from quadrant_lstm.run.train import train  # imports torch
 
-        check_signatures(cfg)
         return train(cfg)
 
 

@@ -49,6 +49,11 @@ def remaining_processes(cwd: Path) -> list[str]:
     return commands
 
 
+def children(pid: int) -> list[int]:
+    """Returns the process ids of a process's children."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def sweep_folder(cwd: Path) -> Path:
     (folder,) = (cwd / "outputs/sweeps").glob("*/*")
     return folder

@@ -38,7 +38,7 @@ def test_processes_together_see_each_image_once(images, batch_size, num_ranks, s
     assert sorted(seen.tolist()) == list(range(images))
     assert list(map(len, samplers)) == list(map(len, batches))
     if images >= num_ranks:
-        assert len(set(map(len, samplers))) == 1  # else a process would wait for gradients of one that has finished
+        assert len(set(map(len, samplers))) == 1  # else a process would wait for gradients of another that has finished
 
 
 def test_two_processes_split_the_batches_of_one():

@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.scripts import ROOT
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 RESUMES = ("run=", "sweep=", "plan=")  # read before Hydra composes the config
-EXTRAS = ("export", "bench", "tune", "slurm", "dev")
+EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 
 
 def commands(page: Path) -> list[str]:
@@ -32,25 +33,36 @@ OF_TRAIN = [command for command in ALL if command.startswith("python train.py")]
 OF_OTHERS = [command for command in ALL if command not in OF_TRAIN]
 
 
-@pytest.mark.parametrize("command", OF_TRAIN)
-def test_a_command_of_train_is_accepted(command, monkeypatch):
+@pytest.fixture
+def as_train_py(monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py")])
+
+
+def check_command(command: str) -> int:
+    """Checks the configs of a command, of a sweep the first and the last, and returns their number."""
     words = shlex.split(command)[2:]
     words = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith(RESUMES))]
     overrides = OverridesParser.create().parse_overrides(words)
     singles = [one.input_line for one in overrides if not one.is_sweep_override()]
     swept = [one for one in overrides if one.is_sweep_override()]
     (combinations,) = BasicSweeper.split_arguments(swept, None)
+    checked = combinations[:: max(1, len(combinations) - 1)]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for combination in combinations[:: max(1, len(combinations) - 1)]:  # the first and the last
+        for combination in checked:
             cfg = compose("train", [*singles, *combination], return_hydra_config=True)
             OmegaConf.set_struct(cfg, False)
             check(without_hydra(cfg))
+    return len(checked)
 
 
-def test_a_wrong_command_would_be_noticed(monkeypatch):
+@pytest.mark.parametrize("command", OF_TRAIN)
+def test_a_command_of_train_is_accepted(command, as_train_py):
+    assert check_command(command) >= 1
+
+
+def test_a_wrong_command_would_be_noticed(as_train_py):
     with pytest.raises(UserError, match="model.lstm_units"):
-        test_a_command_of_train_is_accepted("python train.py model.lstm_units=many", monkeypatch)
+        check_command("python train.py model.lstm_units=many")
 
 
 @pytest.mark.parametrize("command", OF_OTHERS)
@@ -59,7 +71,7 @@ def test_another_command_names_what_is_there(command):
     if program == "tensorboard":
         assert words == ["--logdir", "outputs"]
     elif words[:3] == ["-m", "pip", "install"]:
-        assert set(re.findall(r"\[(\w+)\]", words[-1])) <= set(EXTRAS)
+        assert set(re.findall(r"\[(\w+)\]", words[-1])) <= EXTRAS
     elif words[0] == "-m":
         assert words[1].partition(".")[0] in ("pytest", "quadrant_lstm")
     else:

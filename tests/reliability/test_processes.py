@@ -10,7 +10,7 @@ import pytest
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run.evaluate import evaluate
-from tests.folders import TINY, remaining_processes, run_folder, write_idx_folder
+from tests.folders import TINY, children, remaining_processes, run_folder, write_idx_folder
 from tests.scripts import Script, script
 
 CPU = ("trainer.accelerator=cpu",)
@@ -51,10 +51,6 @@ def test_two_processes_at_half_the_batch_size_train_like_one(tmp_path, record_fi
     )
     record_figure(f"two processes are within {difference:.0e} of one after 50 steps")
     assert difference < 1e-5
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure):

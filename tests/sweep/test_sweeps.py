@@ -16,14 +16,10 @@ from tensorboard.plugins.hparams import metadata
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.jobs import read_jobs
-from tests.folders import TINY, remaining_processes, sweep_folder, write_idx_folder
+from tests.folders import TINY, children, remaining_processes, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
 
 DATA = ("data=idx", "data.root=tiny", *TINY)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_an_invalid_job_fails_alone_and_is_named(tmp_path):

@@ -69,7 +69,7 @@ class GridSweeper(Sweeper):
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(list(arguments))
 
     def folder(self) -> Path:
-        """Returns the folder of a sweep that is resumed, or a placeholder for a new one."""
+        """Returns the folder of a sweep that is resumed; of a new one, a name that is only shown in a plan."""
         assert self.config
         is_new = OmegaConf.is_interpolation(self.config.hydra.sweep, "dir")  # reading it would make the folder
         return Path("new") if is_new else Path(self.config.hydra.sweep.dir)

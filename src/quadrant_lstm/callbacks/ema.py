@@ -20,11 +20,10 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float | None):
         super().__init__()
-        self.decay = decay or 0.0
-        self.is_on = decay is not None
+        self.decay = decay
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self.is_on:
+        if self.decay is not None:
             super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -40,12 +39,13 @@ class EMA(WeightAveraging):
             self._latest_update_step = steps
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.is_on:
+        if self.decay is not None:
             super().on_train_end(trainer, pl_module)
 
     @torch.no_grad()
     def update(self, average: nn.Module, module: nn.Module, steps: int) -> None:
         """Moves the average towards the module's values; the first step, and integers such as counts, are copied."""
+        assert self.decay is not None
         decay = min(self.decay, steps / (9 + steps)) if steps > 1 else 0.0
         (averages, copies), (floats, integers) = floats_and_integers(average), floats_and_integers(module)
         torch._foreach_lerp_(averages, floats, 1 - decay)
@@ -53,12 +53,12 @@ class EMA(WeightAveraging):
             copy.copy_(integer)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self.is_on:
+        if self.decay is not None:
             super().on_save_checkpoint(trainer, module, checkpoint)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the loaded average for a test, where Lightning would replace it by the weights of the last step."""
-        if self.is_on and trainer.state.fn == TrainerFn.FITTING:
+        if self.decay is not None and trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, module, checkpoint)
 
 

@@ -80,6 +80,14 @@ def fail(error: Exception) -> NoReturn:
     sys.exit(2)
 
 
+def check_all(cfg: DictConfig) -> None:
+    """Checks a config that train.py composed, first as far as that needs no torch."""
+    check(cfg)
+    from quadrant_lstm.config.signatures import check_signatures  # imports torch
+
+    check_signatures(cfg)
+
+
 class BeforeRun(Callback):
     """Checks the config before Hydra makes the run folder, so that a mistake leaves nothing behind.
 
@@ -88,11 +96,7 @@ class BeforeRun(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            cfg = without_hydra(config)
-            check(cfg)
-            from quadrant_lstm.config.signatures import check_signatures  # imports torch
-
-            check_signatures(cfg)
+            check_all(without_hydra(config))
             folder, subdir = config.hydra.run.dir, config.hydra.output_subdir
             if subdir and Path(folder, subdir).exists():
                 raise UserError(

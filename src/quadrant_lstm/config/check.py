@@ -45,9 +45,12 @@ def read_config(file: Path) -> DictConfig:
     return cfg
 
 
-def find_trained_run(run: str | None) -> Path:
-    """Returns the folder that `run=` names. Raises UserError if its config is invalid."""
-    folder = find_run(run, BEST)
+def find_trained_run(cfg: DictConfig, kinds: Mapping[str, Any]) -> Path:
+    """Checks the config of a script that reads a run, whose keys besides `run` have these kinds, and returns the folder
+    that `run` names. Raises UserError if that folder's config is invalid.
+    """
+    check_keys(resolve_interpolations(cfg, trusted=True), {"run": str | None, **kinds})
+    folder = find_run(cfg.run, BEST)
     read_config(folder / CONFIG)
     return folder
 

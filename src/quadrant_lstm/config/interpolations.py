@@ -29,9 +29,9 @@ def resolve_interpolations(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
 
 def resolve_value(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> Any:
     """Returns the value of `parent[name]`, which is `raw` before its interpolations are resolved."""
-    if isinstance(raw, dict) and not OmegaConf.is_interpolation(parent, name):
+    if isinstance(raw, dict):
         return {child: resolve_value(parent[name], child, raw[child], f"{key}.{child}", trusted) for child in raw}
-    if isinstance(raw, list) and not OmegaConf.is_interpolation(parent, name):
+    if isinstance(raw, list):
         return [resolve_value(parent[name], i, child, f"{key}.{i}", trusted) for i, child in enumerate(raw)]
     if raw in ALLOWED or not OmegaConf.is_interpolation(parent, name):
         return raw

@@ -60,6 +60,11 @@ class SequenceDataModule(LightningDataModule):
         return self.images.num_classes
 
     @property
+    def largest_batch(self) -> int:
+        """The number of images in a training batch, unless it is the last."""
+        return min(self.batch_size, len(self.train_indices))
+
+    @property
     def frame_shape(self) -> tuple[int, int, int]:
         return frame_shape_of(self.images.image_shape, len(self.orderings))
 

@@ -41,7 +41,7 @@ def train(cfg: DictConfig) -> float | None:
     check_memory(
         classifier.network,
         data.frame_shape,
-        min(cfg.data.batch_size, len(data.train_indices)),
+        data.largest_batch,
         trainer.strategy.root_device,
         trainer.precision_plugin.forward_context,
         trainer.num_devices,

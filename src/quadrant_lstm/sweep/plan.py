@@ -67,8 +67,8 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
     num_devices = max(devices, 1) if isinstance(devices := cfg.trainer.get("devices"), int) else 1
     num_train, num_val, num_test = (
-        -(-apply_limit(len(loader), cfg.trainer.get(f"limit_{stage}_batches")) // num_devices)
-        for stage, loader in loaders.items()
+        -(-apply_limit(len(loader), cfg.trainer.get(f"limit_{split}_batches")) // num_devices)
+        for split, loader in loaders.items()
     )
     epochs = cfg.trainer.max_epochs
     seconds = epochs * (num_train * training_step + num_val * evaluation_step) + num_test * evaluation_step
@@ -87,8 +87,7 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, flo
     accelerator = cfg.trainer.get("accelerator", "auto")
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(cfg.trainer.precision, accelerator))
     network: Any = build_network(cfg, data.frame_shape, data.num_classes)
-    batch_size = min(cfg.data.batch_size, len(data.train_indices))
-    check_memory(network, data.frame_shape, batch_size, fabric.device, fabric.autocast)
+    check_memory(network, data.frame_shape, data.largest_batch, fabric.device, fabric.autocast)
     network, optimizer = fabric.setup(network, instantiate_node("optimizer", cfg.optimizer)(network.parameters()))
     batch = fabric.to_device(next(iter(data.train_dataloader())))
     frames, labels = data.on_after_batch_transfer(batch, 0)

@@ -14,7 +14,7 @@ from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import duration, render
 from quadrant_lstm.run_folder import write_atomically
-from quadrant_lstm.sweep.groups import Group, ranked_groups
+from quadrant_lstm.sweep.groups import Group, Mean, ranked_groups
 from quadrant_lstm.sweep.jobs import Job, is_search, num_jobs, read_jobs, readable, task_overrides
 from quadrant_lstm.sweep.table import PENDING
 
@@ -88,12 +88,7 @@ def csv_table(groups: Sequence[Group]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["rank", "job", *keys, *COLUMNS, *over_seeds, "error"])
     for rank, group in enumerate(groups, 1):
-        means = [group.mean(name) for name in COLUMNS[:2]]
-        group_values = [
-            rounded(value)
-            for mean in means
-            for value in ((mean.mean, *(mean.interval or (None, None))) if mean else (None, None, None))
-        ]
+        group_values = [*mean_and_interval(group.mean("val/accuracy")), *mean_and_interval(group.mean("test/accuracy"))]
         for job in group.jobs:
             results: dict[str, Any] = group.results.get(job.number, {})
             values = (*job.swept.values(), *(results.get(name, "") for name in COLUMNS), *group_values)
@@ -101,8 +96,10 @@ def csv_table(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-def rounded(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
+def mean_and_interval(mean: Mean | None) -> list[str]:
+    """Returns three cells, which are empty if there is no mean or no interval."""
+    values = [mean.mean, *(mean.interval or ())] if mean else []
+    return [f"{value:.6f}" for value in values] + [""] * (3 - len(values))
 
 
 def html_page(sweep: Path, jobs: Sequence[Job], groups: Sequence[Group]) -> str:
