@@ -1,18 +1,18 @@
-"""Classifies pictures with a run's best checkpoint. See `python predict.py --help`."""
+"""Classifies image files with a run's best checkpoint. See `python predict.py --help`."""
 
 import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.check import find_trained_run
-from quadrant_lstm.data.pictures import find_pictures
+from quadrant_lstm.data.image_files import find_image_files
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {"images": str | None, "invert": bool | None, "output": str | None}
-        folder, files = find_trained_run(cfg, kinds), find_pictures(cfg.images)
+        folder, files = find_trained_run(cfg, kinds), find_image_files(cfg.images)
         from quadrant_lstm.run.predict import predict  # imports torch
 
         predict(folder, files, cfg.invert, cfg.output)

@@ -18,7 +18,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.run_folder import PROVENANCE
 from quadrant_lstm.sweep.groups import Group, ranked_groups
-from quadrant_lstm.sweep.jobs import find_sweep, read_jobs, readable, task_overrides
+from quadrant_lstm.sweep.jobs import Sweep, find_sweep, readable
 from quadrant_lstm.sweep.plots import error_percent
 
 MEASURED = ("test/accuracy", *step_accuracy_names("test"))
@@ -35,34 +35,31 @@ def short(key: str, value: str) -> str:
     return readable(value) if name == "recurrent" or name.endswith("orderings") else f"{name}={value}"
 
 
-def percent(group: Group, name: str) -> str:
-    """Returns the mean and the standard deviation over seeds, in %."""
-    values = [100 * results[name] for results in group.results.values() if name in results]
-    if not values:
-        return ""
-    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+def mean(group: Group, name: str) -> str:
+    """Returns the mean over seeds with its 95 % interval, or nothing if the network has no such result."""
+    return str(group.mean(name)) if all(name in results for results in group.results.values()) else ""
 
 
-def experiment(sweep: Path) -> str:
-    return re.findall(r"experiment=(\w+)", " ".join(task_overrides(sweep)))[0]
+def experiment(sweep: Sweep) -> str:
+    return re.findall(r"experiment=(\w+)", " ".join(sweep.overrides))[0]
 
 
-def table(sweep: Path, groups: Sequence[Group]) -> str:
-    provenance = json.loads((sweep / "0" / PROVENANCE).read_text())
+def table(sweep: Sweep, groups: Sequence[Group]) -> str:
+    provenance = json.loads((sweep.folder / "0" / PROVENANCE).read_text())
     seeds = max(len(group.results) for group in groups)
     lines = [
         f"## {experiment(sweep)}",
         "",
         f"`{provenance['command']}`",
         "",
-        f"{seeds} seeds each; mean and standard deviation, in %. Commit {provenance['git']['commit'][:7]}.",
+        f"{seeds} seeds each; mean and 95 % interval. Commit {provenance['git']['commit'][:7]}.",
         "",
         "| | parameters | test accuracy | after step 1 | 2 | 3 | 4 |",
         "|---|---|---|---|---|---|---|",
     ]
     for group in groups:
         parameters = next(iter(group.results.values()))["parameters"]
-        cells = [label(group), f"{parameters:,}", *(percent(group, name) for name in MEASURED)]
+        cells = [label(group), f"{parameters:,}", *(mean(group, name) for name in MEASURED)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -91,12 +88,12 @@ def draw(sweeps: dict[str, Sequence[Group]]) -> bytes:
     return as_png(figure, SCALE)
 
 
-def main(folders: Sequence[Path]) -> None:
-    sweeps = {folder: [group for group in ranked_groups(read_jobs(folder)) if group.results] for folder in folders}
-    for folder, groups in sweeps.items():
+def main(sweeps: Sequence[Sweep]) -> None:
+    finished = {sweep: [group for group in ranked_groups(sweep.jobs) if group.results] for sweep in sweeps}
+    for sweep, groups in finished.items():
         if not groups:
-            raise UserError(f"sweep: {folder}: no job has finished; first: python train.py sweep={folder}")
-    tables = "\n".join(table(folder, groups) for folder, groups in sweeps.items())
+            raise UserError(f"sweep: {sweep.folder}: no job has finished; first: python train.py sweep={sweep.folder}")
+    tables = "\n".join(table(sweep, groups) for sweep, groups in finished.items())
     (HERE / "ablations.md").write_text(
         "# Effect of the recurrent layer and the orderings\n\n"
         "Made by `python docs/ablations.py outputs/sweeps/...` from the sweeps whose commands are given below; "
@@ -104,7 +101,7 @@ def main(folders: Sequence[Path]) -> None:
         "step; the network is trained on the prediction after the last step only.\n\n"
         f"![Test errors](ablations.png)\n\n{tables}"
     )
-    (HERE / "ablations.png").write_bytes(draw({experiment(folder): groups for folder, groups in sweeps.items()}))
+    (HERE / "ablations.png").write_bytes(draw({experiment(sweep): groups for sweep, groups in finished.items()}))
 
 
 if __name__ == "__main__":

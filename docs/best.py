@@ -11,23 +11,25 @@ from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.run_folder import METRICS, read_rows
-from quadrant_lstm.sweep.jobs import find_sweep, read_jobs
+from quadrant_lstm.sweep.jobs import Sweep, find_sweep
 from quadrant_lstm.sweep.plots import error_percent, format_error_axes
 
 HERE = Path(__file__).parent
 
 
 @style
-def draw(sweep: Path) -> bytes:
+def draw(sweep: Sweep) -> bytes:
     figure = new_figure(2 * WIDTH, 3.2)
     axes = figure.subplots()
-    for job, colour in zip(read_jobs(sweep), itertools.cycle(GROUP_COLOURS), strict=False):
+    for job, colour in zip(sweep.jobs, itertools.cycle(GROUP_COLOURS), strict=False):
         rows = read_rows(job.folder / METRICS)
         epochs = [int(row["epoch"]) for row in rows]
         train, val = ([error_percent(float(row[f"{stage}/accuracy"])) for row in rows] for stage in ("train", "val"))
         results = job.results()
         if results is None:
-            raise UserError(f"sweep: {sweep}: job {job.number} has not finished; resume it with sweep={sweep}")
+            raise UserError(
+                f"sweep: {sweep.folder}: job {job.number} has not finished; resume it with sweep={sweep.folder}"
+            )
         best, test = results["best_epoch"], results["test/accuracy"]
         axes.plot(epochs, train, color=GREY, linewidth=0.8)
         axes.plot(epochs, val, color=colour, label=f"{job}: test {test:.2%}")

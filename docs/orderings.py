@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
+from quadrant_lstm.dashboard.pictures.data import draw_orderings
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.plotting import as_png
 from quadrant_lstm.run_folder import write_atomically

@@ -11,6 +11,9 @@ MISTAKES = {
     "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known keys: model.blocks, ",
     "seed=1,2": "seed: 1,2 are several values; add -m to run a sweep over them.",
     "optimizer.lr=choice(0.1,0.2)": "optimizer.lr: choice(0.1,0.2) are several values; add -m",
+    "--epochs 5": "--epochs: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.",
+    "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",
+    "run=latest plan=true": "plan: shows the jobs of a sweep, but run= resumes one run; leave one out.",
     # unknown choices
     "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep.",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
@@ -21,16 +24,18 @@ MISTAKES = {
     # wrong types
     "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; write e.g.",
     "model.lstm_units=2.5": "model.lstm_units: 2.5 is not a whole number",
-    "model.lstm_units=true": "model.lstm_units: True is not a whole number",
-    "model.lstm_units=null": "model.lstm_units: None is not a whole number",
+    "model.lstm_units=true": "model.lstm_units: true is not a whole number",
+    "model.lstm_units=null": "model.lstm_units: null is not a whole number",
+    "+trainer.plugins=[]": "trainer.plugins: [] is not null, because a run needs its own plugin",
+    "+trainer.default_root_dir=here": "trainer.default_root_dir: 'here' is not null; use hydra.run.dir instead",
     "model.filters=32": "model.filters: 32 is not a list of whole numbers of at least 1",
-    "seed=one": "seed: 'one' is not a whole number of at least 0; write e.g. seed=1.",
+    "seed=one": "seed: 'one' is not a whole number from 0 to 4294967295; write e.g. seed=1.",
     "data.root=5": "data.root: 5 is not text or null",
     "data.augmentation=15": "data.augmentation: 15 is not a group of keys; write data.augmentation.KEY=VALUE.",
-    "data.augmentation=null": "data.augmentation: None is not a group of keys",
+    "data.augmentation=null": "data.augmentation: null is not a group of keys",
     "trainer.callbacks=5": "trainer.callbacks: 5 is not a group of keys; write",
     "trainer.callbacks.progress=5": "trainer.callbacks.progress: 5 is not a group of keys; write trainer.",
-    "trainer.logger=true": "trainer.logger: True is not a group of keys or null or false",
+    "trainer.logger=true": "trainer.logger: true is not a group of keys or null or false",
     # out of range
     "model.dropout=1": "model.dropout: 1 is not a number in [0, 1); write e.g. model.dropout=0.25.",
     "model.filters=[32,0]": "model.filters: [32, 0] is not a list of whole numbers of at least 1",
@@ -42,7 +47,7 @@ MISTAKES = {
     "trainer.max_epochs=0": "trainer.max_epochs: 0 is not a whole number of at least 1",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
-    "+trainer.fast_dev_run=true": "trainer.fast_dev_run: True is not false; use trainer=smoke instead",
+    "+trainer.fast_dev_run=true": "trainer.fast_dev_run: true is not false; use trainer=smoke instead",
     "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is not a number of at least 0 or null",
     "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1 cannot be combined "
     "with a fused optimizer at trainer.precision=bf16-mixed; add optimizer.fused=false.",
@@ -63,6 +68,8 @@ MISTAKES = {
     "model.kernel_size=9": "model.kernel_size: 9 does not fit stage conv2, whose input is 32 x 48 x 6",
     "model.pool_size=30": "model.pool_size: 30 does not fit stage pool, whose input is 32 x 52 x 10",
     # missing data folders and run folders
+    "data.dataset=QMNIST": "data.dataset: 'QMNIST' is not one of mnist, idx, MNIST, FashionMNIST, KMNIST; write e.g.",
+    "data.root=nowhere": "data.root: nowhere is not read by data.dataset=mnist; add data=idx, or leave it out.",
     "data=idx": "data.root: null, but data.dataset=idx is read from a folder; add data.root=FOLDER.",
     "data.dataset=idx data.root=nowhere": "data.root: nowhere is not a folder; give one that holds",
     "run=nowhere": "run: nowhere is not a run folder: it has no .hydra/config.yaml; give one like",
@@ -71,21 +78,23 @@ MISTAKES = {
     "lstm_units": "lstm_units: is not an override; write KEY=VALUE",
     "model.filters=[5": "model.filters=[5: is not an override",
     # interpolations
-    "seed=${oc.env:NOWHERE,many}": "seed: 'many' is not a whole number of at least 0; write e.g. seed=1.",
+    "seed=${oc.env:NOWHERE,many}": "seed: 'many' is not a whole number from 0 to 4294967295; write e.g. seed=1.",
     "data.batch_size=${oc.env:NOWHERE}": "data.batch_size: ${oc.env:NOWHERE} cannot be resolved (KeyError ",
     "seed=${data.seed}": "data.seed: ${seed} cannot be resolved (Recursive interpolation detected); name another key",
     "model.dropout=${nothing}": "model.dropout: ${nothing} cannot be resolved (Interpolation key 'nothing' not found)",
     "model=deep model.lstm_units=${data.orderings}": "model.lstm_units: [[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4], ",
     # classes
     "model._target_=os.system": "model._target_: os.system is not allowed; name a class of quadrant_lstm.model.*.",
-    "model._target_=quadrant_lstm.model.Nothing": "there is no class quadrant_lstm.model.Nothing; correct the name.",
-    "model._target_=quadrant_lstm.model.shapes.stages": "there is no class quadrant_lstm.model.shapes.stages",
+    "model._target_=quadrant_lstm.model.Nothing": "quadrant_lstm.model.Nothing is not a class of config/schema.py; ",
+    "model._target_=quadrant_lstm.model.shapes.stages": "quadrant_lstm.model.shapes.stages is not a class of",
 }
 # mistakes in arguments of classes of torch and Lightning, which have to be imported
 LIBRARY_MISTAKES = {
+    "schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau": "schedule._target_: torch.optim.lr_scheduler."
+    "ReduceLROnPlateau needs a metric, which no run gives it; name another class.",
     "+trainer.max_epoch=5": "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?",
     "optimizer._target_=torch.optim.RMSprop": "optimizer.betas: torch.optim.RMSprop does not take betas or fused; "
-    "remove with ~optimizer.betas ~optimizer.fused.",
+    "remove them with ~optimizer.betas ~optimizer.fused.",
     "optimizer._target_=torch.optim.RMSprop +optimizer.alfa=0.9": "optimizer.alfa: there is no such key; did you mean "
     "optimizer.alpha?",
     "optimizer._target_=torch.optim.Adamm": "optimizer._target_: there is no class torch.optim.Adamm; correct the",

@@ -43,6 +43,11 @@ class Script:
     def pid(self) -> int:
         return self.process.pid
 
+    def resident_megabytes(self) -> float:
+        """Returns the memory that the process occupies now."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
     @property
     def stdout(self) -> str:
         return Path(self.outputs[0].name).read_text()

@@ -18,14 +18,15 @@ def check_ordering(ordering: Sequence[int]) -> Sequence[int]:
 
 
 Count = Annotated[int, Ge(1), "a whole number of at least 1"]
-Natural = Annotated[int, Ge(0), Lt(2**32), "a whole number of at least 0"]
+Natural = Annotated[int, Ge(0), Lt(2**32), "a whole number from 0 to 4294967295"]
 Positive = Annotated[float, Gt(0), Lt(float("inf")), "a number above 0"]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf")), "a number of at least 0"]
-Probability = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]
+BelowOne = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]
 Fraction = Annotated[float, Gt(0), Le(1), "a fraction above 0.0, up to 1.0"]
 Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1"]
 Blocks = Annotated[Sequence[Counts], MinLen(1), "a list of lists of whole numbers of at least 1"]
 Ordering = Annotated[Sequence[int], AfterValidator(check_ordering), "a permutation of 1234"]
+Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
 Recurrence = Literal["lstm", "gru", "mean", "last", "concat"]

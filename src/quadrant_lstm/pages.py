@@ -15,7 +15,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "png_source": png_source}
+    environment.filters |= {"duration": duration, "percent": percent, "png_source": png_source}
     return environment.get_template(template).render(values)
 
 
@@ -25,6 +25,7 @@ def duration(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
+    """Returns e.g. "97.96 %" for 0.9796."""
     return f"{share:.2%}".replace("%", " %")
 
 

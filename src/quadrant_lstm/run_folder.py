@@ -10,14 +10,14 @@ outputs/<date>/<time>/
     checkpoints/         best.ckpt (by val/accuracy), last.ckpt (the newest finished epoch)
     .lock                locked while a process works in the folder
     events.out.tfevents  for TensorBoard
+    network.*            written by export.py
 """
 
 import contextlib
 import csv
 import io
-import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,17 @@ LOCK = Path(".lock")
 
 
 def new_folder(wanted: str) -> str:
-    """Makes that folder, or `wanted-2`, `wanted-3`, ... if it exists, so that two runs never share a folder."""
-    for number in itertools.count(1):
-        folder = Path(wanted if number == 1 else f"{wanted}-{number}")
+    """Makes the folder `wanted`, or `wanted-2`, `wanted-3`, ... if it exists, so that two runs never share a folder."""
+    folder, number = Path(wanted), 1
+    while True:
         try:
             folder.mkdir(parents=True)
             return str(folder)
         except FileExistsError:
-            continue
+            number += 1
+            folder = Path(f"{wanted}-{number}")
         except OSError as error:
             raise UserError(f"outputs: {folder} cannot be made ({error.strerror}); run in another folder.") from error
-    raise AssertionError("unreachable")
 
 
 def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
@@ -116,6 +116,15 @@ def read_rows(file: Path) -> list[dict[str, str]]:
         return []
     with file.open(newline="") as opened:
         return list(csv.DictReader(opened))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the header and the rows; values that have no column are left out, missing ones are empty."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def last_epoch(folder: Path) -> dict[str, str] | None:

@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.arguments import hydra_arguments
 from tests.folders import write_idx_folder
 from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
-from tests.scripts import ROOT, script
+from tests.scripts import ROOT, Script, script
 
 
 def fresh_script(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -94,11 +96,15 @@ def test_help_lists_groups_and_examples(tmp_path):
         assert words in done.stdout
 
 
-@pytest.mark.parametrize("name", ["evaluate.py", "predict.py", "export.py"])
-def test_the_help_of_the_other_scripts_has_an_example(name, tmp_path):
-    done = fresh_script(name, "--help", cwd=tmp_path)
+@pytest.mark.parametrize("name", ["evaluate", "predict", "export"])
+def test_the_help_of_the_other_scripts_has_an_example_and_explains_each_key(name, tmp_path):
+    done = fresh_script(f"{name}.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert f"python {name} run=latest" in done.stdout
+    assert f"python {name}.py run=latest" in done.stdout
+    explained = [line.split()[:2] for line in done.stdout.partition("Keys and defaults:")[2].splitlines() if line]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = OmegaConf.to_container(compose(name))
+    assert explained == [[key, "null" if value is None else value] for key, value in config.items()]
 
 
 @pytest.mark.parametrize("option", ["--help", ("--cfg", "job"), ("--cfg", "hydra")], ids=str)
@@ -120,3 +126,23 @@ def test_tab_completion_works(monkeypatch):
 
 def test_options_may_contain_commas():
     assert hydra_arguments(["--config-dir=a,b", "seed=2"]) == ["--config-dir=a,b", "seed=2"]
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "line"),
+    [
+        ("optuna", "train.py -m experiment=search", 'hydra/sweeper=optuna: needs optuna, {rule} -e ".[tune]"\n'),
+        ("submitit", "train.py -m seed=1,2 hydra/launcher=submitit_slurm",
+         'hydra/launcher=submitit_slurm: needs submitit, {rule} -e ".[slurm]"\n'),
+        ("onnxruntime", "export.py run=latest", 'format=onnx: needs onnxruntime, {rule} -e ".[export]"\n'),
+    ],
+)  # fmt: skip
+def test_a_missing_extra_costs_one_line(module, words, line, finished_run):
+    before = f"""
+import sys
+sys.modules[{module!r}] = None
+sys.modules.pop("quadrant_lstm.sweep.search", None)  # to be imported again, without that
+"""
+    done = Script(*words.split(), cwd=finished_run.parents[2], before=before).wait()
+    rule = "which is not installed; install it with python -m pip install"
+    assert (done.returncode, done.stderr) == (2, line.format(rule=rule))

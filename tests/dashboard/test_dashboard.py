@@ -13,8 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.dashboard.dashboard import Dashboard
-from quadrant_lstm.dashboard.pictures.features import draw_features
-from quadrant_lstm.dashboard.pictures.gates import draw_gates
+from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
 from quadrant_lstm.dashboard.pictures.occlusion import correct_by_occluded_quadrant
 from quadrant_lstm.dashboard.tabs import add_graph, add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard

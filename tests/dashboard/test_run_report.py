@@ -6,7 +6,7 @@ import re
 from PIL import Image
 
 from quadrant_lstm.dashboard.pictures.history import HISTORIES
-from quadrant_lstm.dashboard.report import SECTIONS
+from quadrant_lstm.dashboard.report import SECTIONS, by_section
 
 
 def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_run, events):
@@ -15,7 +15,8 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
     assert f"<td>Test accuracy<td>{100 * results['test/accuracy']:.2f} %" in page
     assert f"<td>Best epoch<td>{results['best_epoch']} of 3" in page
     headings = re.findall("<h2>(.*)</h2>", page)
-    assert headings == ["Result", "Curves", *(title for title in SECTIONS), "Network", "Config"]
+    sections = [title for title in SECTIONS if title != "Other pictures"]
+    assert headings == ["Result", "Curves", *sections, "Network", "Config"]
     shown = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', page)
     captions = [caption for caption, _ in shown]
     assert len(captions) == len(set(captions)) == len(HISTORIES) + len(events.Tags()["images"])
@@ -25,3 +26,8 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
     assert "encoder.conv1  Conv2d" in page
     assert "lstm_units: 5" in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched
+
+
+def test_a_picture_without_a_caption_is_shown_by_its_tag():
+    sections = by_section({"mine/new": b"1", "inside/conv1": b"2"})
+    assert sections == {"Inside the network": [("Feature maps of conv1", b"2")], "Other pictures": [("mine/new", b"1")]}

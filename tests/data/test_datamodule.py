@@ -7,7 +7,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import SequenceDataModule, pooled_sequences
+from quadrant_lstm.data.datamodule import SequenceDataModule, mixed_sequences
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from tests.networks import trainer
@@ -50,25 +50,25 @@ def test_uint8_images_become_frames_in_0_1_on_the_device():
     assert torch.equal(labels, same_labels)
 
 
-POOL = [[2, 1, 3, 4], [4, 3, 1, 2], [3, 4, 2, 1]]
+TRAINED = [[2, 1, 3, 4], [4, 3, 1, 2], [3, 4, 2, 1]]
 
 
-def test_images_use_the_orderings_of_a_pool_in_turn():
+def test_images_use_the_orderings_in_turn():
     images = torch.arange(7)[:, None, None, None] * 10 + torch.tensor([[[[1, 2], [3, 4]]]])  # quadrants of one pixel
-    frames = pooled_sequences(images, POOL, 1)
+    frames = mixed_sequences(images, TRAINED, 1)
     assert frames.shape == (7, 4, 1, 1, 1)
-    assert frames.flatten(1).tolist() == [[10 * n + quadrant for quadrant in POOL[n % 3]] for n in range(7)]
-    two = pooled_sequences(images, [*POOL, [1, 2, 3, 4]], 2)
+    assert frames.flatten(1).tolist() == [[10 * n + quadrant for quadrant in TRAINED[n % 3]] for n in range(7)]
+    two = mixed_sequences(images, [*TRAINED, [1, 2, 3, 4]], 2)
     assert two[0, :, 0, :, 0].tolist() == [[2, 4], [1, 3], [3, 1], [4, 2]]
     assert two[1, :, 0, :, 0].tolist() == [[13, 11], [14, 12], [12, 13], [11, 14]]
     assert torch.equal(two[2] - 20, two[0])
-    few = pooled_sequences(images[:2], POOL, 1)
-    assert few.flatten(1).tolist() == [POOL[0], [10 + quadrant for quadrant in POOL[1]]]
+    few = mixed_sequences(images[:2], TRAINED, 1)
+    assert few.flatten(1).tolist() == [TRAINED[0], [10 + quadrant for quadrant in TRAINED[1]]]
 
 
 def test_training_draws_its_orderings_and_the_test_has_its_own():
     data = data_module()
-    data.orderings, data.train_orderings, data.test_orderings = [(1, 2, 3, 4)], POOL, [[1, 4, 2, 3]]
+    data.orderings, data.train_orderings, data.test_orderings = [(1, 2, 3, 4)], TRAINED, [[1, 4, 2, 3]]
     images = torch.tensor([[[[1, 2], [3, 4]]]]).expand(9, 1, 2, 2)
 
     def orderings_in(split):
@@ -78,9 +78,9 @@ def test_training_draws_its_orderings_and_the_test_has_its_own():
 
     torch.manual_seed(0)
     batches = [orderings_in("train") for _ in range(5)]
-    assert all(sorted(batch) == sorted(3 * POOL) for batch in batches)
+    assert all(sorted(batch) == sorted(3 * TRAINED) for batch in batches)
     assert len({str(batch) for batch in batches}) > 1
-    assert orderings_in("val") == 3 * POOL
+    assert orderings_in("val") == 3 * TRAINED
     assert orderings_in("test") == 9 * [[1, 4, 2, 3]]
 
 

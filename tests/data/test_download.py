@@ -116,11 +116,6 @@ def test_without_a_network_the_error_names_the_server_and_the_remedy(tmp_path, m
         download("KMNIST", tmp_path / "kmnist")
 
 
-def test_a_data_set_in_another_format_is_refused(tmp_path):
-    with pytest.raises(UserError, match="data.dataset: 'CIFAR10' is not in torchvision's MNIST format"):
-        download("CIFAR10", tmp_path / "cifar")
-
-
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="data.root: .* cannot be written"):

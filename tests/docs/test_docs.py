@@ -24,10 +24,13 @@ def test_the_orderings_are_drawn_into_a_file(tmp_path):
         (("docs/best.py", "nowhere"), "sweep: nowhere has no multirun.yaml; give a folder"),
         (("docs/ablations.py", "latest"), "sweep: latest, but "),
         (("src/quadrant_lstm/benchmark/__main__.py",), "benchmark: there is no conf/train.yaml here"),
-        (("src/quadrant_lstm/benchmark/__main__.py", "--rounds=0"), "--rounds: 0 is less than 1; write more"),
+        (
+            ("src/quadrant_lstm/benchmark/__main__.py", "--rounds=0"),
+            "--rounds: 0 is not a whole number of at least 1; ",
+        ),
     ],
 )
-def test_what_is_not_there_costs_one_line(arguments, line, tmp_path):
+def test_a_missing_input_is_reported_in_one_line(arguments, line, tmp_path):
     done = script(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(line)]) == (2, 1, line)
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from quadrant_lstm.config.check import check, without_hydra
+from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from tests.scripts import ROOT
 
@@ -51,7 +51,7 @@ def check_command(command: str) -> int:
         for combination in checked:
             cfg = compose("train", [*singles, *combination], return_hydra_config=True)
             OmegaConf.set_struct(cfg, False)
-            check(without_hydra(cfg))
+            check_without_torch(without_hydra(cfg))
     return len(checked)
 
 

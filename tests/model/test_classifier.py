@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, OneCycleLR
 
 from quadrant_lstm.model.classifier import Classifier
 from tests.networks import CONSTANT, Flat, batches, trainer
@@ -67,14 +67,18 @@ def test_training_equals_a_plain_loop():
 
 
 def learning_rates(schedule, epochs: int) -> list[float]:
-    """Trains with four steps per epoch and returns the learning rate of each step."""
+    return train_steps(schedule, epochs, "lr")
+
+
+def train_steps(schedule, epochs: int, setting: str) -> list[float]:
+    """Trains with four steps per epoch and returns a setting of the optimizer in each step."""
     torch.manual_seed(0)
     frames, labels = torch.randn(32, 4, 1, 2, 2), torch.randint(0, 3, (32,))
-    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), schedule, (1, 2, 2), 3)
-    rates, callback = [], Callback()
-    callback.on_train_batch_start = lambda trainer, *_: rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1, momentum=0.9), schedule, (1, 2, 2), 3)
+    values, callback = [], Callback()
+    callback.on_train_batch_start = lambda trainer, *_: values.append(trainer.optimizers[0].param_groups[0][setting])
     trainer(max_epochs=epochs, callbacks=[callback], log_every_n_steps=1).fit(classifier, batches(frames, labels, 8))
-    return rates
+    return values
 
 
 def test_a_schedule_that_takes_the_number_of_steps_advances_every_step():
@@ -90,6 +94,12 @@ def test_any_other_schedule_advances_every_epoch():
     exponential = learning_rates(partial(ExponentialLR, gamma=0.5), epochs=3)
     assert exponential == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 4)
     assert learning_rates(CONSTANT, epochs=2) == [0.1] * 8
+    assert learning_rates(partial(ConstantLR, factor=0.5, total_iters=2), epochs=3) == [0.05] * 8 + [0.1] * 4
+
+
+def test_a_scheduled_momentum_is_used_from_the_first_step():
+    onecycle = partial(OneCycleLR, max_lr=0.4, base_momentum=0.85, max_momentum=0.95)
+    assert train_steps(onecycle, 1, "momentum")[0] == 0.95
 
 
 def test_labels_are_smoothed_in_training_only():

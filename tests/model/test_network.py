@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.sizes import encoder_stages
+from quadrant_lstm.model.sizes import encoded_shape
 from tests.networks import question_network
 
 
@@ -63,9 +63,8 @@ def test_other_sizes_fit_together():
     assert network(torch.zeros(2, 4, 3, 20, 12)).shape == (2, 4)
 
 
-def test_the_stages_of_the_question():
-    stages = encoder_stages((1, 56, 14), [32, 32], 3, 2)
-    assert stages == {"conv1": (32, 54, 12), "conv2": (32, 52, 10), "pool": (32, 26, 5)}
+def test_the_encoded_shape_of_the_question():
+    assert encoded_shape((1, 56, 14), [32, 32], 3, 2) == (32, (56 - 2 - 2) // 2, (14 - 2 - 2) // 2)
 
 
 def test_a_kernel_larger_than_its_input_is_refused_with_the_stage_and_the_input():

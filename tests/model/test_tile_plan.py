@@ -9,7 +9,7 @@ from quadrant_lstm.model.tile_plan import plan_tiles, quadrants_between_seams
 from tests.networks import ALL_ORDERINGS
 
 
-def test_the_plan_of_the_question():
+def test_the_question_has_three_tiles_of_22_rows_and_one_of_14():
     tiles, rows = plan_tiles(ORDERINGS, 14, ConvEncoder((1, 56, 14), [32, 32], 3, 2))
     image = {number: list(range(14 * number - 14, 14 * number)) for number in (1, 2, 3, 4)}
     # step 1 stacks 1, 4, 1, 4; step 2: 2, 3, 3, 2; step 3: 3, 2, 2, 3; step 4: 4, 1, 4, 1
@@ -38,7 +38,7 @@ PAIRS = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 @settings(deadline=None)
 @given(st.lists(PAIRS, unique=True, max_size=8))
-def test_no_choice_of_seams_puts_more_quadrants_between_two_of_their_own(seams):
+def test_no_other_plan_has_more_quadrants_between_two_seams(seams):
     def choices(quadrant):
         above, below = ([seam for seam in seams if seam[side] == quadrant] for side in (1, 0))
         return [(), *((one, other) for one in above for other in below if one != other)]

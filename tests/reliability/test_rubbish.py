@@ -182,7 +182,7 @@ def png(**options: object) -> bytes:
     return file.getvalue()
 
 
-PICTURES: dict[str, Callable[[Path], object]] = {
+IMAGE_FILES: dict[str, Callable[[Path], object]] = {
     "empty": lambda file: file.write_bytes(b""),
     "text": lambda file: file.write_text("a seven"),
     "cut": lambda file: file.write_bytes(png()[:45]),
@@ -191,7 +191,7 @@ PICTURES: dict[str, Callable[[Path], object]] = {
     "a smaller bomb": lambda file: write_png_bomb(file, 10_000, 9_000),
     "a page": lambda file: file.write_text("<svg xmlns='http://www.w3.org/2000/svg'/>"),
     "an array": lambda file: np.save(file.open("wb"), np.zeros(3)),
-    "a folder without pictures": lambda file: file.mkdir(),
+    "a folder without images": lambda file: file.mkdir(),
 }
 
 
@@ -226,10 +226,10 @@ def prepare(finished_run: Path, folder: Path) -> dict[str, tuple[tuple[str, ...]
             shutil.copytree(finished_run, cwd / "run")
             break_it(cwd / "run" / file)
             cases[f"{kind}: {name}"] = (("evaluate.py", "run=run"), "" if kind == "config" else "best.ckpt", cwd)
-    for name, break_it in PICTURES.items():
-        cwd = new_cwd("picture")
-        break_it(cwd / "picture.png")
-        cases[f"picture: {name}"] = (("predict.py", f"run={finished_run}", "images=picture.png"), "picture.png", cwd)
+    for name, break_it in IMAGE_FILES.items():
+        cwd = new_cwd("image")
+        break_it(cwd / "image.png")
+        cases[f"image file: {name}"] = (("predict.py", f"run={finished_run}", "images=image.png"), "image.png", cwd)
     for command, line in (BEFORE_TORCH | AFTER_TORCH).items():
         cwd = new_cwd("command")
         cases[f"command: {' '.join(command)}"] = (command, line, cwd)

@@ -5,10 +5,12 @@ import copy
 import lightning.pytorch as pl
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
 
-from quadrant_lstm.benchmark.trainer import config, fit
 from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from tests.networks import question_network
 from tests.scripts import ROOT
 
@@ -49,11 +51,14 @@ class NeverWaits(pl.Callback):
 
 
 @pytest.mark.parametrize("experiment", ["question", "fast"])
-def test_the_host_never_waits_during_a_step(experiment, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_the_host_never_waits_during_a_step(experiment, tmp_path):
     overrides = ["trainer.accelerator=gpu", "trainer.precision=bf16-mixed", "trainer.limit_train_batches=9",
-                 "trainer.max_epochs=1", "~trainer.callbacks", "data.augmentation.elastic=1.0",
+                 "trainer.max_epochs=1", "~trainer.callbacks", "trainer.logger=false", "data.augmentation.elastic=1.0",
                  "data.augmentation.erase=0.1"]  # fmt: skip
-    callback = NeverWaits()
-    fit(config(str(tmp_path), f"experiment={experiment}", *overrides), str(tmp_path), callback)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"experiment={experiment}", *overrides])
+    callback, data, trainer = NeverWaits(), build_data(cfg), build_trainer(cfg, tmp_path)
+    trainer.callbacks.append(callback)
+    prepare_for_training()
+    trainer.fit(build_classifier(cfg, data.frame_shape, data.num_classes), datamodule=data)
     assert callback.steps == 5

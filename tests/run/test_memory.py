@@ -7,7 +7,7 @@ from torch import nn
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import memory
 from tests.folders import run_folder
-from tests.scripts import script
+from tests.scripts import Script, script
 
 CPU = torch.device("cpu")
 
@@ -18,22 +18,22 @@ def network() -> nn.Module:
 
 def test_a_sample_needs_its_saved_tensors_and_the_largest_gradient():
     frames, tanh, mask, dropout = 4 * 4 * 100, 4 * 50, 4 * 50, 4 * 50  # bytes
-    found = memory.bytes_per_sample(network(), (1, 10, 10), CPU, contextlib.nullcontext)
+    found = memory.bytes_per_sample(network(), (1, 4, 1, 10, 10), CPU, contextlib.nullcontext)
     assert found == frames + tanh + mask + dropout + frames  # the second time as a gradient
 
 
 def test_the_largest_power_of_two_that_fits_is_named(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1_000_000)
     with pytest.raises(UserError, match="data.batch_size: a training step of 500 images .* write at most 128.$"):
-        memory.check_memory(network(), (1, 10, 10), 500, CPU, contextlib.nullcontext)
-    memory.check_memory(network(), (1, 10, 10), 128, CPU, contextlib.nullcontext)
+        memory.check_memory(network(), (500, 4, 1, 10, 10), CPU, contextlib.nullcontext)
+    memory.check_memory(network(), (128, 4, 1, 10, 10), CPU, contextlib.nullcontext)
     with pytest.raises(UserError, match="write at most 32.$"):
-        memory.check_memory(network(), (1, 10, 10), 128, CPU, contextlib.nullcontext, num_processes=2)
+        memory.check_memory(network(), (128, 4, 1, 10, 10), CPU, contextlib.nullcontext, num_processes=2)
 
 
 def test_no_random_number_is_drawn():
     initialized, before = network(), torch.get_rng_state()
-    memory.check_memory(initialized, (1, 10, 10), 1, CPU, contextlib.nullcontext)
+    memory.check_memory(initialized, (1, 4, 1, 10, 10), CPU, contextlib.nullcontext)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -62,3 +62,14 @@ def test_the_limit_of_a_container_counts(tmp_path):
         **{f"{job}__step__memory_max": "max\n", f"{job}__memory_max": "5000\n", f"{job}__memory_current": "1000\n"},
     )
     assert memory.available_to_cpu(tmp_path) == 4000
+
+
+@pytest.mark.reliability
+@pytest.mark.timeout(300)
+def test_memory_does_not_grow_over_the_epochs(tmp_path, record_figure):
+    process = Script("train.py", "trainer.max_epochs=10", "trainer.limit_train_batches=100", cwd=tmp_path)
+    megabytes = [process.resident_megabytes() for line in process.lines() if " train/loss " in line]
+    assert process.returncode == 0, process.stderr
+    assert len(megabytes) == 10
+    record_figure(f"memory after the 2nd and the 10th epoch: {megabytes[1]:.0f} and {megabytes[9]:.0f} MB")
+    assert megabytes[9] - megabytes[1] < 10

@@ -90,6 +90,8 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_
     assert (
         f"({num_trials + 1} of {num_trials + 1} jobs finished)" in script("train.py", "sweep=latest", cwd=killed).stdout
     )
+    plan = script("train.py", "sweep=latest", "plan=true", cwd=killed)
+    assert plan.stdout == "no job is left to run; nothing was started\n", plan.stderr
     search = [argument for argument in search if not argument.startswith("model.lstm_units")]
     other = script("train.py", *search, "model.lstm_units=2,8", f"hydra.sweep.dir={sweep}", cwd=killed)
     assert other.returncode == 2

@@ -6,7 +6,7 @@ import pytest
 from quadrant_lstm.sweep.groups import Mean, ranked_groups
 from quadrant_lstm.sweep.jobs import make_jobs, readable
 from quadrant_lstm.sweep.plots import as_svg, draw_curves, draw_effects
-from quadrant_lstm.sweep.report import csv_table
+from quadrant_lstm.sweep.report import csv_table, report_at_end
 
 RESULTS = {"test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4, "samples_per_second": 5.0}
 
@@ -15,13 +15,13 @@ def test_an_interval_follows_students_t():
     five = Mean((0.1, 0.2, 0.3, 0.4, 0.5))
     half = 2.776 * (0.025 / 5) ** 0.5  # 0.025 is the variance
     assert five.interval == pytest.approx((0.3 - half, 0.3 + half))
-    assert str(Mean((0.5, 0.51, 0.52))) == "51.00% (48.52 to 53.48)"
+    assert str(Mean((0.5, 0.51, 0.52))) == "51.00 % (48.52 to 53.48)"
 
 
 def test_fewer_than_three_runs_show_their_values():
     assert Mean((0.2582, 0.2808)).interval is None
-    assert str(Mean((0.2582, 0.2808))) == "25.82%, 28.08%"
-    assert str(Mean((0.5,))) == "50.00%"
+    assert str(Mean((0.2582, 0.2808))) == "25.82 %, 28.08 %"
+    assert str(Mean((0.5,))) == "50.00 %"
 
 
 def test_an_interval_stays_between_0_and_100_percent():
@@ -85,3 +85,16 @@ def test_the_table_has_one_row_per_job_with_its_error(four_jobs):
     assert header[:4] == ["rank", "job", "a", "seed"]
     assert [" ".join(row[:4]) for row in rows] == ["1 2 2 1", "1 3 2 2", "2 0 1 1", "2 1 1 2"]
     assert rows[1][-1] == "no memory"
+
+
+def test_a_search_without_a_started_job_has_a_report(tmp_path):
+    (tmp_path / "multirun.yaml").write_text(
+        "hydra:\n  sweeper: {kind: search, n_trials: 5}\n"
+        "  overrides: {task: ['seed=1'], hydra: ['hydra/sweeper=optuna']}\n"
+    )
+    with report_at_end(tmp_path):
+        pass
+    page = (tmp_path / "sweep.html").read_text()
+    assert "0 of 5 jobs have finished" in " ".join(page.split())
+    assert "python train.py -m seed=1 hydra/sweeper=optuna" in page
+    assert f"python train.py sweep={tmp_path}" in page

@@ -22,7 +22,7 @@ from hydra_plugins.quadrants.launcher import compose
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import locked, quoted, write_atomically
-from quadrant_lstm.sweep.jobs import SWEEP_CONFIG, Job, make_jobs
+from quadrant_lstm.sweep.jobs import SWEEP_CONFIG, SWEEPS, Job, make_jobs
 from quadrant_lstm.sweep.report import report_at_end
 
 
@@ -69,10 +69,10 @@ class GridSweeper(Sweeper):
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(list(arguments))
 
     def folder(self) -> Path:
-        """Returns the folder of a sweep that is resumed; of a new one, a name that is only shown in a plan."""
+        """Returns the folder of a sweep that is resumed; of a new one, a name that no sweep has."""
         assert self.config
         is_new = OmegaConf.is_interpolation(self.config.hydra.sweep, "dir")  # reading it would make the folder
-        return Path("new") if is_new else Path(self.config.hydra.sweep.dir)
+        return SWEEPS / "new" if is_new else Path(self.config.hydra.sweep.dir)
 
     @contextlib.contextmanager
     def locked_folder(self) -> Iterator[Path]:

@@ -28,11 +28,8 @@ class JobLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         known = make_jobs(Path(self.config.hydra.sweep.dir), job_overrides, numbers)
+        pending = [job for job in known if job.results() is None]
         with JobTable(known, len(known)) as table:
-            for job in known:
-                if job.results() is not None:
-                    table.mark_finished_before(job)
-            pending = [job for job in known if job.results() is None]
             errors = self.run_jobs(iter(pending), table, lambda job: None, self.num_parallel(len(pending)))
         return [job_return(job, errors.get(job.number)) for job in known]
 
@@ -46,31 +43,32 @@ class JobLauncher(Launcher):
     ) -> dict[int, str | None]:
         """Runs the jobs and returns the error message of each, or None, by its number."""
         errors: dict[int, str | None] = {}
-        active: dict[int, tuple[Job, int]] = {}  # the submitted or running jobs and their max_epochs
+        active: dict[int, Job] = {}  # the submitted or running jobs
         try:
             while True:
-                new = []
-                for job in itertools.islice(pending, num_parallel - len(active)):
-                    config = compose(self.hydra_context, self.config, job)
-                    new.append((job, config))
-                    active[job.number] = job, config.trainer.max_epochs
-                    table.add(job)
+                jobs = itertools.islice(pending, num_parallel - len(active))
+                new = [(job, compose(self.hydra_context, self.config, job)) for job in jobs]
+                for job, config in new:
+                    active[job.number] = job
+                    table.add(job, config.trainer.max_epochs)
                 self.start(new)
                 if not active:
                     return errors
                 states = self.states()
-                for number in [number for number in active if number not in states]:
-                    job, _ = active.pop(number)
-                    errors[number] = self.error(job)
-                    table.mark_ended(job, errors[number])
+                for number in sorted(active.keys() - states.keys()):
+                    job = active.pop(number)
+                    error = errors[number] = self.error(job)
+                    if error and error != job.error():
+                        job.log_error(error)
+                    table.mark_ended(job, error)
                     on_end(job)
-                for number, (job, max_epochs) in active.items():
+                for number, job in active.items():
                     if states[number] == RUNNING:
-                        table.mark_running(job, max_epochs)
+                        table.mark_running(job)
                 table.refresh()
                 time.sleep(self.POLL_SECONDS)
         finally:
-            self.on_exit([job for job, _ in active.values()])
+            self.on_exit(list(active.values()))
 
     def run_here(self, config: DictConfig) -> bool:
         """Runs a job in the current process, which belongs to it. Returns whether it has completed."""
@@ -93,7 +91,7 @@ class JobLauncher(Launcher):
 
     @abstractmethod
     def error(self, job: Job) -> str | None:
-        """Returns the error message of a failed job, or None for a job that has finished."""
+        """Called once when a job has ended. Returns the error message of a failed job, or None."""
 
     @abstractmethod
     def on_exit(self, jobs: Sequence[Job]) -> None:

@@ -1,21 +1,20 @@
 """Runs each job of a sweep in a process of this machine, `n_jobs` at a time (conf/hydra/launcher/local.yaml).
 
-With `n_jobs` > 1, each gets its own GPU as long as there are any. Hydra's basic launcher runs all jobs in its own
-process, where a killed job ends the sweep. Joblib's uses a process pool, which a killed job breaks, and assigns no
-GPUs; submitit's local launcher imports torch for each job and starts all jobs at once.
+With `n_jobs` > 1, each gets its own GPU, or shares one if there are more jobs than GPUs. Hydra's basic launcher runs
+all jobs in its own process, where a killed job ends the sweep. Joblib's uses a process pool, which a killed job breaks,
+and assigns no GPUs; submitit's local launcher imports torch for each job and starts all jobs at once.
 """
 
 import contextlib
 import functools
 import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
 
 from hydra_plugins.quadrants.launcher import JobLauncher
-from quadrant_lstm.config.check import check, check_value, without_hydra
+from quadrant_lstm.config.check import check_value, check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Count
 from quadrant_lstm.processes.launch import how_it_ended
@@ -31,7 +30,6 @@ class LocalLauncher(JobLauncher):
         self.n_jobs = n_jobs
         self.processes: dict[int, Any] = {}
         self.gpus: dict[int, str] = {}  # of the running jobs, by their numbers
-        self.free_gpus: list[str] | None = None
 
     def setup(self, **options: Any) -> None:
         check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
@@ -51,15 +49,15 @@ class LocalLauncher(JobLauncher):
         from quadrant_lstm.processes.forked import start
         from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
 
-        if self.free_gpus is None:
-            self.free_gpus = visible_gpus() if self.n_jobs > 1 else []
+        gpus = visible_gpus() if self.n_jobs > 1 else []
         threads = max(1, torch.get_num_threads() // self.n_jobs)
         for job, config in jobs:
             with contextlib.suppress(UserError):  # the job itself reports it
-                check(without_hydra(config))  # reads the images once, before the forks
+                check_without_torch(without_hydra(config))  # reads the images once, before the forks
             environment = {}
-            if self.free_gpus:
-                environment["CUDA_VISIBLE_DEVICES"] = self.gpus[job.number] = self.free_gpus.pop(0)
+            if gpus:
+                gpu = min(gpus, key=[*self.gpus.values()].count)  # the one with the fewest jobs
+                environment["CUDA_VISIBLE_DEVICES"] = self.gpus[job.number] = gpu
             function = functools.partial(self.run_here, config)
             self.processes[job.number] = start(function, job.folder / LOG, environment, threads)
 
@@ -67,17 +65,13 @@ class LocalLauncher(JobLauncher):
         return {number: RUNNING for number, process in self.processes.items() if process.is_alive()}
 
     def error(self, job: Job) -> str | None:
-        if job.number in self.gpus and self.free_gpus is not None:
-            self.free_gpus.append(self.gpus.pop(job.number))
+        self.gpus.pop(job.number, None)
         status = self.processes.pop(job.number).exitcode
         if status == 0:
             return None
         if status > 0:
             return job.error() or f"ended with status {status}"
-        error = f"{how_it_ended(status)}{'; the machine may have run out of memory' if status == -9 else ''}"
-        with (job.folder / LOG).open("a") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {error}\n")
-        return error
+        return f"{how_it_ended(status)}{'; the machine may have run out of memory' if status == -9 else ''}"
 
     def on_exit(self, jobs: Sequence[Job]) -> None:
         from quadrant_lstm.processes.forked import terminate

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from hydra_plugins.quadrants.grid import GridSweeper, swept_override
 from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check_value
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count
 
 PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruning"
@@ -25,12 +25,8 @@ class SearchSweeper(GridSweeper):
         check_value("hydra.sweeper.n_trials", self.n_trials, Count)
         if not isinstance(self.launcher, JobLauncher):
             raise UserError("hydra/launcher: this launcher cannot run a search; choose local or submitit_slurm.")
-        try:
+        with needs_extra("hydra/sweeper=optuna", "tune"):
             from quadrant_lstm.sweep.search import Search, distribution, instantiate_within
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f'hydra/sweeper: optuna needs {error.name}, which is not installed; python -m pip install -e ".[tune]"'
-            ) from error
 
         overrides = self.all_overrides(arguments)
         space = {one.get_key_element(): distribution(one) for one in overrides if one.is_sweep_override()}
@@ -48,4 +44,4 @@ class SearchSweeper(GridSweeper):
             return self.show_plan(planned)
         with self.locked_folder() as folder:
             search = Search(folder, space, fixed, self.n_trials, self.sampler)
-            self.launcher.follow(search.jobs(), search.n_trials, search.record)
+            self.launcher.follow(search.jobs(), search.num_left(), search.record)

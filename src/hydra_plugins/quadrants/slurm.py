@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.launcher import JobLauncher, compose
 from quadrant_lstm.console import say
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.run_folder import write_atomically
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import PENDING, RUNNING
@@ -44,13 +44,8 @@ class SlurmLauncher(JobLauncher):
 
     def setup(self, **options: Any) -> None:
         super().setup(**options)
-        try:
+        with needs_extra("hydra/launcher=submitit_slurm", "slurm"):
             import submitit
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"hydra/launcher: submitit_slurm needs {error.name}, which is not installed; "
-                'python -m pip install -e ".[slurm]"'
-            ) from error
         if submitit.SlurmExecutor.affinity() < 0:
             raise UserError("hydra/launcher: submitit_slurm finds no srun; run it on a login node of the cluster.")
         for key in ("nodes", "tasks_per_node"):
@@ -74,7 +69,7 @@ class SlurmLauncher(JobLauncher):
             return
         file = self.folder / SUBMITTED
         earlier = {int(number): id for number, id in json.loads(file.read_text()).items()} if file.exists() else {}
-        queued = queue() if earlier else {}
+        queued = queue() if any(job.number in earlier for job, _ in jobs) else {}
         self.ids |= {job.number: earlier[job.number] for job, _ in jobs if earlier.get(job.number) in queued}
         self.last_states |= dict.fromkeys(self.ids, PENDING)
         new = [job for job, _ in jobs if job.number not in self.ids]
@@ -114,7 +109,7 @@ class SlurmLauncher(JobLauncher):
         return submitit.helpers.DelayedSubmission(self, *arguments)
 
     def states(self) -> Mapping[int, str]:
-        with contextlib.suppress(subprocess.CalledProcessError):  # squeue was busy: keep the last known states
+        with contextlib.suppress(UserError):  # squeue was busy: keep the last known states
             states = queue()
             self.last_states = {number: states[id] for number, id in self.ids.items() if id in states}
         return self.last_states
@@ -137,7 +132,9 @@ class SlurmLauncher(JobLauncher):
 def queue() -> dict[str, str]:
     """Returns PENDING or RUNNING for the SLURM id of each of this user's jobs that has not ended."""
     listed = subprocess.run(
-        ["squeue", "--me", "--array", "--noheader", "--format=%i %T"], capture_output=True, text=True, check=True
+        ["squeue", "--me", "--array", "--noheader", "--format=%i %T"], capture_output=True, text=True
     )
+    if listed.returncode:
+        raise UserError(f"hydra/launcher: squeue fails ({listed.stderr.strip()}); rerun with sweep=latest.")
     jobs = dict(line.split() for line in listed.stdout.splitlines())
     return {id: RUNNING if state == "RUNNING" else PENDING for id, state in jobs.items() if state not in ENDED}

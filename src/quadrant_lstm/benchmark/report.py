@@ -39,7 +39,7 @@ def median_and_range(values: Sequence[float], digits: int = 1) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def table(measured: dict[str, Rounds], notes: list[str], gflop: dict[str, float]) -> str:
+def table(measured: dict[str, Rounds], notes: list[str], gflop: float) -> str:
     tables = [*peer_table(measured), "", *comparison_table(measured, gflop)]
     return "\n".join([*tables, *(f"\nNot measured: {note}." for note in notes)])
 
@@ -65,7 +65,7 @@ def peer_table(measured: dict[str, Rounds]) -> list[str]:
     return lines
 
 
-def comparison_table(measured: dict[str, Rounds], gflop: dict[str, float]) -> list[str]:
+def comparison_table(measured: dict[str, Rounds], gflop: float) -> list[str]:
     """Returns the epochs, and what this project's steps are compared with."""
     lines = ["| comparison | result |", "|---|---|"]
     step, epochs, rates = measured["train 64"], measured["epoch"], measured["rate"]
@@ -79,25 +79,18 @@ def comparison_table(measured: dict[str, Rounds], gflop: dict[str, float]) -> li
     for name in (name for name in epochs if name not in WHOLE_EPOCHS and "batch_size" not in name):
         for peer in (peer for peer in WHOLE_EPOCHS if peer in epochs):
             add_row(f"{name}: times as fast as {peer}, an epoch", median_and_range(epochs.ratios(peer, name)))
-    if fast := measured["fast"]:
-        name = f"python train.py experiment=fast, seed 1 to {len(fast['seconds'])}"
-        add_row(f"{name}: test accuracy", f"{median_and_range(fast['accuracy'], 2)} %")
-        add_row(f"{name}: all epochs, each as long as the last", f"{median_and_range(fast['seconds'])} s")
     for name in (OURS, BF16):
         add_row(f"{name}: times as fast as {PLAIN}, a step of 64", median_and_range(step.ratios(PLAIN, name)))
         for number in (8, 24):
             ratios = step.ratios(f"{name}, {number} orderings", name)
             add_row(f"{name}: time of a step with {number} orderings, relative to 4", median_and_range(ratios))
         kind = name.split(", ")[1]
-        for rate in (rate for rate in rates if rate.endswith(kind)):
-            reached = gflop["step 64"] / step.median(name) * 1000  # GFLOP/s
-            limit = f"{rate.split(', ')[0]} ({median_and_range(rates[rate], 0)} GFLOP/s)"
-            share = f"{100 * reached / rates.median(rate):.0f} %"
-            add_row(f"{name}: share of the rate of {limit}, a step of 64 ({gflop['step 64']:.2f} GFLOP)", share)
+        rate = rates[f"matrix products, {kind}"]
+        share = 100 * gflop / step.median(name) * 1000 / statistics.median(rate)
+        limit = f"the rate of matrix products ({median_and_range(rate, 0)} GFLOP/s)"
+        add_row(f"{name}: share of {limit}, a step of 64 ({gflop:.2f} GFLOP)", f"{share:.0f} %")
         if overhead := measured["share above a bare loop"].get(kind):
             add_row(f"{name}: share of a step of train.py above a bare loop", f"{median_and_range(overhead)} %")
-        if growth := measured["growth"].get(kind):
-            add_row(f"{name}: growth of memory from epoch 2 to epoch 10", f"{max(growth):.0f} MB")
     return lines
 
 

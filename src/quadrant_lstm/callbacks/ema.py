@@ -1,7 +1,7 @@
 """Averages weights and batch-norm statistics over the training steps, and validates, tests and saves the average.
 
 EMA is Lightning's WeightAveraging with two differences. The decay starts low: after n steps the average has a memory of
-about n / 10 steps, up to 1 / (1 - decay), so that it soon forgets the initial weights. And the average is kept on the
+about n / 9 steps, up to 1 / (1 - decay), so that it soon forgets the initial weights. And the average is kept on the
 module's device and its steps are counted on the host; Lightning keeps the average on the CPU, where the module was
 created, so that each step waits for the device.
 """
@@ -51,10 +51,6 @@ class EMA(WeightAveraging):
         torch._foreach_lerp_(averages, floats, 1 - decay)
         for copy, integer in zip(copies, integers, strict=True):
             copy.copy_(integer)
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self.decay is not None:
-            super().on_save_checkpoint(trainer, module, checkpoint)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the loaded average for a test, where Lightning would replace it by the weights of the last step."""

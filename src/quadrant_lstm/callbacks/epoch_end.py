@@ -4,49 +4,39 @@ So an epoch whose line was logged is saved, and an epoch that was interrupted be
 its row and points are replaced: a resumed run has exactly one row per epoch. Epochs count from 1.
 """
 
-import csv
-import io
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import BEST, LAST, METRICS, last_epoch, read_rows, write_atomically
+from quadrant_lstm.run_folder import BEST, LAST, METRICS, csv_text, read_rows, write_atomically
 
 log = logging.getLogger(__name__)
 CSV_COLUMNS = (
     *("epoch", "train/loss", "train/accuracy", "val/loss", "val/accuracy", *step_accuracy_names("val")),
     *("train/learning_rate", "train/weight_norm", "train/samples_per_second", "train/epoch_seconds"),
 )
-REPLACE_PREVIOUS: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
 
 
-class EpochCheckpoint(ModelCheckpoint):
-    """Saves into the run folder, also after the folder was moved."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.default_root_dir)
-        self.dirpath = str(self.folder / BEST.parent)
-        super().setup(trainer, pl_module, stage)
-
-    @property
-    def state_key(self) -> str:
-        """Contains no arguments, unlike Lightning's, so that a run can be resumed after they have changed."""
-        return type(self).__name__
-
-
-class Best(EpochCheckpoint):
+class Best(ModelCheckpoint):
     """Saves best.ckpt, by val/accuracy. Ties go to the later epoch, which has been trained for longer."""
 
+    state_key = "Best"  # Lightning's contains the arguments, which may change between versions
+
     def __init__(self) -> None:
-        super().__init__(filename=BEST.stem, monitor="val/accuracy", mode="max", **REPLACE_PREVIOUS)
+        replace: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+        super().__init__(filename=BEST.stem, monitor="val/accuracy", mode="max", **replace)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.dirpath = str(Path(trainer.default_root_dir, BEST.parent))
+        super().setup(trainer, pl_module, stage)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         is_tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
@@ -67,38 +57,20 @@ class Best(EpochCheckpoint):
         return {"val/accuracy": round(self.best_model_score.item(), 6), "best_epoch": best_epoch}
 
 
-class EpochEnd(EpochCheckpoint):
+class EpochEnd(Checkpoint):
     """Saves last.ckpt and records the metrics of each epoch.
 
-    Also measures train/samples_per_second, over all processes and without validation, and the training time in seconds,
-    including that before an interruption.
+    train/epoch_seconds includes validation; train/samples_per_second does not, and counts the images of all processes.
     """
 
-    def __init__(self) -> None:
-        super().__init__(filename=LAST.stem, **REPLACE_PREVIOUS)
-        self.seconds_before = 0.0
-        self.train_start: float | None = None  # stays None where no epoch was left to train
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seconds_before = state["seconds"]
-
-    @property
-    def seconds(self) -> float:
-        return self.seconds_before + (0.0 if self.train_start is None else time.perf_counter() - self.train_start)
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.default_root_dir)
 
     def results(self) -> dict[str, Any]:
-        last = last_epoch(self.folder) or {}
-        return {
-            "epochs": int(last["epoch"]),
-            "seconds": round(self.seconds, 1),
-            "samples_per_second": float(last["train/samples_per_second"]),
-        }
-
-    def on_train_start(self, *_: Any) -> None:
-        self.train_start = time.perf_counter()
+        rows = read_rows(self.folder / METRICS)
+        seconds = sum(float(row["train/epoch_seconds"]) for row in rows)
+        speed = float(rows[-1]["train/samples_per_second"])
+        return {"epochs": int(rows[-1]["epoch"]), "seconds": round(seconds, 1), "samples_per_second": speed}
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self.images = 0
@@ -121,7 +93,7 @@ class EpochEnd(EpochCheckpoint):
         for logger in trainer.loggers:
             logger.log_metrics(points, trainer.global_step - 1)
             logger.save()
-        super().on_train_epoch_end(trainer, module)
+        trainer.save_checkpoint(self.folder / LAST)
         log.info(
             f"epoch {row['epoch']}/{trainer.max_epochs}  "
             + "  ".join(f"{name} {row[name]:.4f}" for name in CSV_COLUMNS[1:5] if name in row)
@@ -132,8 +104,4 @@ class EpochEnd(EpochCheckpoint):
 def write_row(file: Path, row: dict[str, Any]) -> None:
     """Appends the row, after removing the rows of that epoch and of later ones."""
     earlier = [old for old in read_rows(file) if int(old["epoch"]) < row["epoch"]]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([*earlier, row])
-    write_atomically(file, text.getvalue().encode())
+    write_atomically(file, csv_text(CSV_COLUMNS, [*earlier, row]).encode())

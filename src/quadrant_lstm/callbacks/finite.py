@@ -21,7 +21,9 @@ class Finite(pl.Callback):
         self.unchecked: list[tuple[Tensor, Tensor]] = []  # losses and gradient norms of the steps since the last check
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
-        losses, norms = self.record(module, optimizer)
+        gradients = [weights.grad for weights in weights_of(optimizer) if weights.grad is not None]
+        losses, norms = module.epoch_outputs["train"][-1].losses, torch.stack(torch._foreach_norm(gradients))
+        self.unchecked.append((losses, norms))
         logged = module.global_step % trainer.log_every_n_steps == 0
         if logged or self.can_check_for_free(module) or trainer.is_last_batch:
             # with fp16, the gradient scaler skips steps with a non-finite gradient
@@ -34,13 +36,7 @@ class Finite(pl.Callback):
                 logger.log_metrics(points, module.global_step)
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        check_finite(module, "val", "loss", torch.cat([losses for losses, *_ in module.epoch_outputs["val"]]).mean())
-
-    def record(self, module: Classifier, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
-        """Records and returns the losses and the norm of each gradient of the current step."""
-        gradients = [weights.grad for weights in weights_of(optimizer) if weights.grad is not None]
-        self.unchecked.append((module.epoch_outputs["train"][-1][0], torch.stack(torch._foreach_norm(gradients))))
-        return self.unchecked[-1]
+        check_finite(module, "val", "loss", torch.cat([batch.losses for batch in module.epoch_outputs["val"]]).mean())
 
     def can_check_for_free(self, module: Classifier) -> bool:
         """Returns whether a tensor of the module can be read without waiting for queued kernels."""

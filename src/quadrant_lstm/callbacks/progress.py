@@ -18,13 +18,8 @@ UPDATE_INTERVAL = 20  # batches; each update of the values waits for the device
 
 class Progress(RichProgressBar):
     def __init__(self) -> None:
-        super().__init__(refresh_rate=10)
+        super().__init__(refresh_rate=10 if rich.get_console().is_terminal else 0)
         self.shown: dict[str, str] = {}
-        self.on_terminal = rich.get_console().is_terminal
-
-    @property
-    def is_enabled(self) -> bool:
-        return self.on_terminal and super().is_enabled
 
     def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
         return super().configure_columns(trainer)[:-2]  # without the epoch's time and batches per second

@@ -1,5 +1,6 @@
 """Turns train.py's arguments into Hydra's: `run=` and `sweep=` become the config and the folder they resume."""
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -9,7 +10,7 @@ from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.launch import config_dirs
 from quadrant_lstm.run_folder import CONFIG, find_run, quoted, read_yaml, write_atomically
-from quadrant_lstm.sweep.jobs import find_sweep, hydra_config, launch_overrides, sweeper_config, task_overrides
+from quadrant_lstm.sweep.jobs import find_sweep
 
 MULTIRUN = {"-m", "--multirun"}
 
@@ -19,8 +20,11 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     if plan := value_of("plan", arguments):
         if plan != "true":
             raise UserError(f"plan: {plan!r} is not true; write plan=true, or leave it out.")
+        if value_of("run", arguments):
+            raise UserError("plan: shows the jobs of a sweep, but run= resumes one run; leave one out.")
         others = hydra_arguments(["-m", *without("plan", arguments)])
         return ["-m", *(argument for argument in others if argument not in MULTIRUN), "hydra.sweeper.plan=true"]
+    check_options(arguments)
     check_choices(arguments)
     run, sweep = value_of("run", arguments), value_of("sweep", arguments)
     if run and sweep:
@@ -32,6 +36,12 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     if not MULTIRUN & set(arguments):
         check_single_values(arguments)
     return sorted(arguments, key=lambda argument: argument not in MULTIRUN)  # argparse wants -m before the overrides
+
+
+def check_options(arguments: list[str]) -> None:
+    for option in get_args_parser().parse_known_args(arguments)[1]:
+        if option.startswith("-"):  # argparse also reports a KEY=VALUE that comes after -m
+            raise UserError(f"{option}: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.")
 
 
 def check_single_values(arguments: list[str]) -> None:
@@ -67,21 +77,21 @@ def resume_run(run: str, others: list[str]) -> list[str]:
     return [*config, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *others]
 
 
-def resume_sweep(sweep: str, others: list[str]) -> list[str]:
+def resume_sweep(path: str, others: list[str]) -> list[str]:
     """Returns the arguments of the sweep's own command, in the sweep's own folder.
 
     `others` may repeat the sweep's overrides but not change them; Hydra's (how jobs are launched) may be changed.
     """
-    folder = find_sweep(sweep).absolute()
+    sweep = find_sweep(path)
+    folder = sweep.folder.absolute()
     repeated = [argument for argument in others if argument not in MULTIRUN and not argument.startswith("hydra")]
-    overrides = task_overrides(folder)
-    of_experiment = [f"{key}={value}" for key, value in (sweeper_config(folder).get("params") or {}).items()]
-    typed = sorted(override for override in overrides if override not in of_experiment)
-    if repeated and sorted(repeated) not in (sorted(overrides), typed):
+    of_experiment = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.get("params") or {}).items()]
+    typed = sorted(override for override in sweep.overrides if override not in of_experiment)
+    if repeated and sorted(repeated) not in (sorted(sweep.overrides), typed):
         raise UserError(
             f"sweep: {folder} was started with {' '.join(typed)}, not {' '.join(repeated)}; leave them out, or start "
             "a new sweep without sweep=."
         )
     hydra = [argument for argument in others if argument.startswith("hydra")]
-    launch, place = [*launch_overrides(folder), *hydra], f"hydra.sweep.dir={quoted(folder)}"
-    return [*config_dirs(hydra_config(folder)), "-m", *overrides, *launch, place]
+    launch, place = [*sweep.launch_overrides, *hydra], f"hydra.sweep.dir={quoted(folder)}"
+    return [*config_dirs(sweep.hydra), "-m", *sweep.overrides, *launch, place]

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.cli.explain import explain, explain_disk
-from quadrant_lstm.config.check import check, without_hydra
+from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.launch import end_with_parent, is_launched, send_error_message
 from quadrant_lstm.run_folder import new_folder
@@ -80,9 +80,9 @@ def fail(error: Exception) -> NoReturn:
     sys.exit(2)
 
 
-def check_all(cfg: DictConfig) -> None:
+def check_config(cfg: DictConfig) -> None:
     """Checks a config that train.py composed, first as far as that needs no torch."""
-    check(cfg)
+    check_without_torch(cfg)
     from quadrant_lstm.config.signatures import check_signatures  # imports torch
 
     check_signatures(cfg)
@@ -96,7 +96,10 @@ class BeforeRun(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            check_all(without_hydra(config))
+            if (params := config.hydra.sweeper.get("params")) and not config.get("swept"):
+                experiment = config.hydra.runtime.choices.get("experiment")
+                raise UserError(f"experiment: {experiment} is a sweep over {', '.join(map(str, params))}; add -m.")
+            check_config(without_hydra(config))
             folder, subdir = config.hydra.run.dir, config.hydra.output_subdir
             if subdir and Path(folder, subdir).exists():
                 raise UserError(

@@ -11,8 +11,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException, Ove
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from quadrant_lstm.config.defaults import default_config
-from quadrant_lstm.config.messages import unknown_key
+from quadrant_lstm.config.messages import default_config, unknown_key
 from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.errors import DISK, UserError
 from quadrant_lstm.run_folder import OUTPUTS
@@ -48,7 +47,7 @@ def check_choices(arguments: Iterable[str]) -> None:
     for argument in arguments:
         group, _, choice = argument.partition("=")
         folder = Path(sys.argv[0]).resolve().parent / "conf" / group
-        if folder.is_dir() and re.fullmatch(r"null|[\d.]+", choice):
+        if folder.is_dir() and re.fullmatch(r"null|[\d.]+", choice) and argument != "experiment=null":
             raise unknown_choice(group, choice, sorted(file.stem for file in folder.glob("*.yaml")))
 
 

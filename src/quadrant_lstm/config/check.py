@@ -21,9 +21,9 @@ from quadrant_lstm.model.sizes import CHECKS
 from quadrant_lstm.run_folder import BEST, CONFIG, find_run, read_yaml
 
 
-def check(cfg: DictConfig) -> None:
+def check_without_torch(cfg: DictConfig) -> None:
     """Checks a config that train.py composed."""
-    check_values(cfg)
+    check_keys_and_values(cfg)
     check_sizes(cfg)
 
 
@@ -39,7 +39,7 @@ def read_config(file: Path) -> DictConfig:
         raise UserError(f"{file}: is not the config of a run; give a folder that train.py made.")
     cfg = upgrade(cfg)
     try:
-        check_values(cfg, trusted=False)
+        check_keys_and_values(cfg, trusted=False)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return cfg
@@ -63,7 +63,7 @@ def check_keys(config: Mapping[str, Any], kinds: Mapping[str, Any], groups: Iter
             raise unknown_key(key, [*kinds, *groups])
 
 
-def check_values(cfg: DictConfig, trusted: bool = True) -> None:
+def check_keys_and_values(cfg: DictConfig, trusted: bool = True) -> None:
     """Checks keys and values. A config is `trusted` if it was typed or is in conf/, rather than in a run folder."""
     config = resolve_interpolations(cfg, trusted)
     check_keys(config, ROOT, GROUPS)
@@ -99,7 +99,7 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
         raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
     ours = target.startswith("quadrant_lstm.")
     if ours and target not in CLASSES:
-        raise UserError(f"{path}._target_: there is no class {target}; correct the name.")
+        raise UserError(f"{path}._target_: {target} is not a class of config/schema.py; correct the name.")
     kinds = CLASSES[target] if ours else LIBRARIES[group] if path == group else {}
     unknown = [name for name in node if name not in kinds and not name.startswith("_")]
     if ours and unknown and "**" not in kinds:
@@ -121,12 +121,13 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     try:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:
-        raise UserError(f"{key}: {value!r} is not {in_words(kind)}; write {example(key)}.") from None
+        typed = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
+        raise UserError(f"{key}: {typed} is not {in_words(kind)}; write {example(key)}.") from None
 
 
 def check_sizes(cfg: DictConfig) -> None:
     """Checks that data and network fit together. Data sets that are downloaded are checked when training starts."""
-    config: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, ["data", "model", "seed"]), resolve=True)
+    config = resolve_interpolations(cfg, trusted=True)
     data, model = config["data"], config["model"]
     num_stacked = len(data["orderings"])
     for key in ("train_orderings", "test_orderings"):

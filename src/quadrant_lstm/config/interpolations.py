@@ -9,12 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quadrant_lstm.errors import UserError
 
 OWN_KEY = re.compile(r"\$\{[\w.]+\}")
-# Interpolations of conf/ that name no key. Hydra resolves the first when a run starts; version 0.1 wrote the others.
-ALLOWED = (
-    "${hydra:runtime.output_dir}",
-    "${oc.env:HOME,.}/.cache/quadrant_lstm/fashion_mnist",
-    "${oc.env:HOME,.}/.cache/quadrant_lstm/kmnist",
-)
+ALLOWED = "${hydra:runtime.output_dir}"  # in conf/; Hydra resolves it when a run starts
 
 
 def resolve_interpolations(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
@@ -33,7 +28,7 @@ def resolve_value(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> 
         return {child: resolve_value(parent[name], child, raw[child], f"{key}.{child}", trusted) for child in raw}
     if isinstance(raw, list):
         return [resolve_value(parent[name], i, child, f"{key}.{i}", trusted) for i, child in enumerate(raw)]
-    if raw in ALLOWED or not OmegaConf.is_interpolation(parent, name):
+    if raw == ALLOWED or not OmegaConf.is_interpolation(parent, name):
         return raw
     if not trusted and "${" in OWN_KEY.sub("", raw):
         raise UserError(f"{key}: {raw} does not only name keys of this config; write the value itself.")

@@ -1,13 +1,40 @@
-"""Writes the errors about missing and unknown keys, with the key that was probably meant. Imports no torch."""
+"""Writes the errors about missing and unknown keys, with examples from conf/. Imports no torch."""
 
 import difflib
+import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
-from quadrant_lstm.config.defaults import default_value
 from quadrant_lstm.errors import UserError
+
+
+def default_config() -> DictConfig:
+    """Composes the config of the running script with its choices of groups but without its other overrides."""
+    script = Path(sys.argv[0]).resolve()
+    if not (script.parent / "conf" / f"{script.stem}.yaml").is_file():
+        return OmegaConf.create()
+    groups = r"(data|model|optimizer|schedule|trainer)=\w+"
+    choices = [argument for argument in sys.argv[1:] if re.fullmatch(groups, argument)]
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # there may be only one at a time
+    try:
+        with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):
+            try:
+                return compose(script.stem, choices)
+            except HydraException:
+                return compose(script.stem)
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def default_value(key: str) -> Any:
+    return OmegaConf.select(default_config(), key)
 
 
 def missing_key(key: str) -> UserError:
@@ -26,14 +53,14 @@ def example(key: str) -> str:
 
 
 def unknown_arguments(path: str, target: str, unknown: list[str], known: Iterable[str]) -> UserError:
-    """Returns the error about arguments that a class does not take: defaults are to be removed, others corrected."""
+    """Returns the error about arguments that a class does not take: those of conf/ must go."""
     defaults = [name for name in unknown if default_value(f"{path}.{name}") is not None]
     if defaults != unknown:
         typed = next(name for name in unknown if name not in defaults)
         return unknown_key(f"{path}.{typed}", [f"{path}.{other}" for other in known])
     return UserError(
         f"{path}.{defaults[0]}: {target} does not take {' or '.join(defaults)}; "
-        f"remove with {' '.join(f'~{path}.{name}' for name in defaults)}."
+        f"remove them with {' '.join(f'~{path}.{name}' for name in defaults)}."
     )
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-RENAMED_CLASSES = {
+RENAMED = {
     "quadrant_lstm.run.progress.Progress": "quadrant_lstm.callbacks.progress.Progress",
     "quadrant_lstm.run.ddp.DDP": "quadrant_lstm.processes.strategy.DDP",
+    "${oc.env:HOME,.}/.cache": "~/.cache",
 }
 
 
@@ -14,7 +15,10 @@ def upgrade(cfg: DictConfig) -> DictConfig:
     """Replaces the root key `ema_decay` of version 0.1, and lists the callbacks that its config did not list."""
     if "ema_decay" not in cfg or not isinstance(cfg.get("trainer"), DictConfig):
         return cfg
-    config: Any = rename_classes(OmegaConf.to_container(cfg))
+    text = OmegaConf.to_yaml(cfg)
+    for old, new in RENAMED.items():
+        text = text.replace(old, new)
+    config: Any = OmegaConf.to_container(OmegaConf.create(text))
     config["trainer"]["callbacks"] = {
         "finite": {"_target_": "quadrant_lstm.callbacks.finite.Finite"},
         "reseed": {"_target_": "quadrant_lstm.callbacks.reseed.Reseed", "seed": "${seed}"},
@@ -24,9 +28,3 @@ def upgrade(cfg: DictConfig) -> DictConfig:
         "epoch_end": {"_target_": "quadrant_lstm.callbacks.epoch_end.EpochEnd"},
     }
     return OmegaConf.create(config | {"swept": None})
-
-
-def rename_classes(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: rename_classes(child) for key, child in value.items()}
-    return RENAMED_CLASSES.get(value, value) if isinstance(value, str) else value

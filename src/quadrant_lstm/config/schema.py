@@ -12,7 +12,7 @@ Kinds = Mapping[str, Any]
 GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
 ROOT: Kinds = {
     "seed": kinds.Natural,
-    "label_smoothing": kinds.Probability,
+    "label_smoothing": kinds.BelowOne,
     "run": str | None,
     "swept": list[str] | None,
 }
@@ -21,7 +21,7 @@ ROOT: Kinds = {
 # num_classes and orderings.
 CLASSES: Mapping[str, Kinds] = {
     "quadrant_lstm.data.datamodule.SequenceDataModule": {
-        "dataset": str,
+        "dataset": kinds.Dataset,
         "root": str | None,
         "orderings": kinds.Orderings,
         "validation_images": kinds.Count,
@@ -35,16 +35,16 @@ CLASSES: Mapping[str, Kinds] = {
     "quadrant_lstm.data.augmentation.Augmentation": {
         "rotation": kinds.NonNegative,
         "shift": kinds.NonNegative,
-        "zoom": kinds.Probability,
+        "zoom": kinds.BelowOne,
         "shear": kinds.NonNegative,
         "elastic": kinds.NonNegative,
-        "erase": kinds.Probability,
+        "erase": kinds.BelowOne,
     },
     "quadrant_lstm.model.network.CNNLSTM": {
         "filters": kinds.Counts,
         "kernel_size": kinds.Count,
         "pool_size": kinds.Count,
-        "dropout": kinds.Probability,
+        "dropout": kinds.BelowOne,
         "recurrent": kinds.Recurrence,
         "lstm_units": kinds.Count,
         "dense_units": kinds.Count,
@@ -52,14 +52,14 @@ CLASSES: Mapping[str, Kinds] = {
     },
     "quadrant_lstm.model.deep.DeepCNNLSTM": {
         "blocks": kinds.Blocks,
-        "dropout": kinds.Probability,
+        "dropout": kinds.BelowOne,
         "recurrent": kinds.Recurrence,
         "lstm_units": kinds.Count,
     },
     "quadrant_lstm.processes.strategy.DDP": {"timeout": kinds.Positive, "**": Any},  # and any argument of DDPStrategy
     "quadrant_lstm.callbacks.finite.Finite": {},
     "quadrant_lstm.callbacks.reseed.Reseed": {"seed": kinds.Natural},
-    "quadrant_lstm.callbacks.ema.EMA": {"decay": kinds.Probability | None},
+    "quadrant_lstm.callbacks.ema.EMA": {"decay": kinds.BelowOne | None},
     "quadrant_lstm.callbacks.progress.Progress": {},
     "quadrant_lstm.callbacks.epoch_end.Best": {},
     "quadrant_lstm.callbacks.epoch_end.EpochEnd": {},
@@ -73,9 +73,9 @@ CLASSES: Mapping[str, Kinds] = {
 LIBRARIES: Mapping[str, Kinds] = {
     "optimizer": {
         "lr": kinds.Positive,
-        "betas": list[kinds.Probability],
+        "betas": list[kinds.BelowOne],
         "eps": kinds.Positive,
-        "momentum": kinds.Probability,
+        "momentum": kinds.BelowOne,
         "nesterov": bool,
         "weight_decay": kinds.NonNegative,
         "fused": bool | None,
@@ -86,7 +86,7 @@ LIBRARIES: Mapping[str, Kinds] = {
         "eta_min": kinds.NonNegative,
         "gamma": kinds.Positive,
         "max_lr": kinds.Positive,
-        "pct_start": kinds.Probability,
+        "pct_start": kinds.BelowOne,
         "div_factor": kinds.Positive,
         "final_div_factor": kinds.Positive,
         "cycle_momentum": bool,
@@ -111,6 +111,8 @@ LIBRARIES: Mapping[str, Kinds] = {
         "logger.*": kinds.Node,
         "callbacks": kinds.Node,
         "callbacks.*": kinds.Node,
+        "plugins": Annotated[None, "null, because a run needs its own plugin"],
+        "default_root_dir": Annotated[None, "null; use hydra.run.dir instead"],
         "check_val_every_n_epoch": Literal[1],  # each row of metrics.csv has validation metrics
         "enable_checkpointing": Annotated[Literal[True] | None, "true, because a run needs its checkpoints"],
         "barebones": Annotated[Literal[False], "false, because a run needs its loggers and checkpoints"],
@@ -132,6 +134,6 @@ TARGETS = {
         "quadrant_lstm.dashboard.",
         "quadrant_lstm.sweep.pruning.",
         "lightning.pytorch.Trainer",
-        *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "loggers", "strategies", "plugins", "profilers")),
+        *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "loggers", "strategies", "profilers")),
     ),
 }

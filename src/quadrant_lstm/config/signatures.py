@@ -6,6 +6,7 @@ from pydoc import locate
 from typing import Any
 
 from omegaconf import DictConfig
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from quadrant_lstm.config.check import nodes_with_target
 from quadrant_lstm.config.interpolations import resolve_interpolations
@@ -28,6 +29,8 @@ def check_signature(path: str, node: Mapping[str, Any]) -> None:
     found = locate(target)
     if not inspect.isclass(found):
         raise UserError(f"{path}._target_: there is no class {target}; correct the name.")
+    if found is ReduceLROnPlateau:
+        raise UserError(f"{path}._target_: {target} needs a metric, which no run gives it; name another class.")
     parameters = inspect.signature(found).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     known = [name for name in parameters if name not in GIVEN_BY_CODE]

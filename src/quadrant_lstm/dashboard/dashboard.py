@@ -1,5 +1,6 @@
-"""Draws the pictures of a run and writes them to TensorBoard, beside the scalars. Each picture is drawn by a function
-in a module of its own; to add one, call its function here.
+"""Writes the pictures of a run to TensorBoard, beside the scalars.
+
+The functions in pictures/ draw them. To add one, call its function here and give its tag a caption in report.py.
 """
 
 import io
@@ -16,13 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from quadrant_lstm.dashboard.pictures.augmentation import draw_augmentation
 from quadrant_lstm.dashboard.pictures.belief import draw_belief
 from quadrant_lstm.dashboard.pictures.calibration import draw_calibration
-from quadrant_lstm.dashboard.pictures.classes import draw_classes
-from quadrant_lstm.dashboard.pictures.confusion import draw_confusion
-from quadrant_lstm.dashboard.pictures.features import draw_features
-from quadrant_lstm.dashboard.pictures.gates import draw_gates
+from quadrant_lstm.dashboard.pictures.confusion import draw_classes, draw_confusion
+from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderings
+from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
 from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistakes, most_confident_mistakes
 from quadrant_lstm.dashboard.pictures.occlusion import (
     correct_by_occluded_ordering,
@@ -30,13 +29,13 @@ from quadrant_lstm.dashboard.pictures.occlusion import (
     draw_occluded_orderings,
     draw_occluded_quadrants,
 )
-from quadrant_lstm.dashboard.pictures.orderings import draw_orderings
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import signals_deferred
 from quadrant_lstm.data.frames import STEPS, step_accuracy_names
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.recurrent import MapsLSTM
+from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.run_folder import CONFIG
 
@@ -55,16 +54,18 @@ CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expr
 
 
 class Dashboard(pl.Callback):
-    """Also keeps the pictures as PNGs, by their tags, for report.html."""
+    """Logs the pictures, and keeps them as PNGs, by their tags, for report.html."""
 
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
-        self.network = ""  # the table of the network's stages; the run sets it
+        self.network = ""  # the table of the network's stages
 
+    @signals_deferred()
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule
+        self.network = as_text(stages(module.network, data.frame_shape))
         for writer in writers(trainer):
             writer.add_custom_scalars(CHARTS)
             writer.add_text("run/network", as_markdown(self.network), trainer.global_step)
@@ -76,12 +77,13 @@ class Dashboard(pl.Callback):
         if data.augmentation(images) is not images:
             self.add(trainer, "data/augmentation", draw_augmentation(images, data.augmentation))
 
+    @signals_deferred()
     def on_test_end(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
             return
         data, steps, labels = trainer.datamodule, module.test_logits, module.test_labels
-        order = torch.cat([*trainer.test_dataloaders.sampler])[: len(labels)]
-        images, logits = data.test[order][0].to(labels.device), steps[:, -1]
+        indices = torch.cat([*trainer.test_dataloaders.sampler])[: len(labels)]  # of this process
+        images, logits = data.test[indices][0].to(labels.device), steps[:, -1]
         mistakes = most_confident_mistakes(logits, labels)
         self.add(trainer, "test/confusion", draw_confusion(module.test_confusion))
         self.add(trainer, "test/classes", draw_classes(module.test_confusion))
@@ -94,26 +96,28 @@ class Dashboard(pl.Callback):
         if data.test_orderings:  # each image has its own ordering, and the pictures below show frames of data.orderings
             return
         if steps.shape[1] == STEPS:
-            self.show_beliefs(trainer, images, labels, steps, mistakes.tolist())
+            self.show_beliefs(trainer, indices, images, labels, steps, mistakes.tolist())
         self.show_network(trainer, module.network.eval(), images, labels, (logits.argmax(1) == labels).long())
 
-    def show_beliefs(self, trainer: Any, images: Tensor, labels: Tensor, steps: Tensor, mistakes: list[int]) -> None:
-        """`steps` are the logits after each step, `mistakes` the indices of the misclassified images."""
-        for name, indices in (("image", list(range(len(labels)))), ("mistake", mistakes)):
-            for number, index in enumerate(indices[:NUM_BELIEFS], start=1):
-                frames = sequences(images[index : index + 1], trainer.datamodule.orderings)[0]
-                label = int(labels[index])
-                title = f"test image {index} of class {label}: predictions after each step"
-                self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[index], label, title))
+    def show_beliefs(
+        self, trainer: Any, indices: Tensor, images: Tensor, labels: Tensor, steps: Tensor, mistakes: list[int]
+    ) -> None:
+        """`indices` are those of the test set, `steps` the logits after each step, `mistakes` places in `images`."""
+        for name, places in (("image", list(range(len(labels)))), ("mistake", mistakes)):
+            for number, place in enumerate(places[:NUM_BELIEFS], start=1):
+                frames = sequences(images[place : place + 1], trainer.datamodule.orderings)[0]
+                label = int(labels[place])
+                title = f"test image {indices[place]} of class {label}: predictions after each step"
+                self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[place], label, title))
 
     def show_network(self, trainer: Any, network: nn.Module, images: Tensor, labels: Tensor, correct: Tensor) -> None:
         """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
         orderings = trainer.datamodule.orderings
-        occluded, true, unoccluded = (values[:NUM_OCCLUDED] for values in (images, labels, correct))
-        by_quadrant = correct_by_occluded_quadrant(network, occluded, true, orderings)
+        some, of_some, unoccluded = (values[:NUM_OCCLUDED] for values in (images, labels, correct))
+        by_quadrant = correct_by_occluded_quadrant(network, some, of_some, orderings)
         any_frames = in_full(network)
-        by_ordering = correct_by_occluded_ordering(any_frames, occluded, true, orderings)
-        self.add(trainer, "test/occluded_quadrant", draw_occluded_quadrants(by_quadrant, true))
+        by_ordering = correct_by_occluded_ordering(any_frames, some, of_some, orderings)
+        self.add(trainer, "test/occluded_quadrant", draw_occluded_quadrants(by_quadrant, of_some))
         self.add(trainer, "test/occluded_ordering", draw_occluded_orderings(by_ordering, orderings, unoccluded))
         for writer in writers(trainer):
             try:
@@ -139,8 +143,7 @@ class Dashboard(pl.Callback):
         self.pictures[tag] = as_png(figure, SCALE)
         pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(SCALE))
         for writer in writers(trainer):
-            with signals_deferred():
-                writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+            writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
 
 
 def writers(trainer: pl.Trainer) -> list[SummaryWriter]:

@@ -8,11 +8,11 @@ from typing import Any
 
 from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
 from quadrant_lstm.data.frames import step_accuracy_names
-from quadrant_lstm.pages import duration, percent, render
+from quadrant_lstm.pages import render
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_atomically
 
-# By section, the pattern of a picture's tag and the caption of the picture; its groups may be used.
+# For each section, patterns of the pictures' tags, and captions, which may use the groups of the pattern.
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Data": {
         "data/orderings": "The first test image, its quadrants, and the frame of each step",
@@ -27,7 +27,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "Mistakes": {r"test/mistakes_(\d+)": r"Misclassified test images, the most confident first (page \1)"},
     "Predictions after each step": {
-        r"belief/image_(\d+)": r"Test image \1: the probability of each class after each step",
+        r"belief/image_(\d+)": r"Example \1: the probability of each class after each step",
         r"belief/mistake_(\d+)": r"Mistake \1: the probability of each class after each step",
     },
     "Inside the network": {
@@ -35,6 +35,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "inside/gates": "Gates, cell state and output of the LSTM at each step",
         "inside/(.+)": r"Feature maps of \1",
     },
+    "Other pictures": {"(.+)": r"\1"},
 }
 
 
@@ -47,26 +48,12 @@ def write_run_report(folder: Path, results: Mapping[str, Any], pictures: Mapping
         name=folder.name,
         command=json.loads((folder / PROVENANCE).read_text())["command"],
         results=results,
-        result_rows=result_rows(results),
+        step_accuracies=[results[name] for name in step_accuracy_names("test") if name in results],
         sections={"Curves": curves} | by_section(pictures),
         network=network,
         config=(folder / CONFIG).read_text(),
     )
     write_atomically(folder / REPORT, page.encode())
-
-
-def result_rows(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    steps = [percent(results[name]) for name in step_accuracy_names("test") if name in results]
-    return [
-        ("Test accuracy", percent(results["test/accuracy"])),
-        *([("Test accuracy after each step", ", ".join(steps))] if steps else []),
-        ("Test loss", f"{results['test/loss']:.4f}"),
-        ("Validation accuracy", percent(results["val/accuracy"])),
-        ("Best epoch", f"{results['best_epoch']} of {results['epochs']}"),
-        ("Training time", duration(results["seconds"])),
-        ("Training images per second", f"{results['samples_per_second']:,.0f}"),
-        ("Parameters", f"{results['parameters']:,}"),
-    ]
 
 
 def by_section(pictures: Mapping[str, bytes]) -> dict[str, list[tuple[str, bytes]]]:

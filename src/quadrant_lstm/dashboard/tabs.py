@@ -1,20 +1,25 @@
-"""Writes the events of TensorBoard's tabs Graphs, PR Curves and Projector."""
+"""Writes the events of TensorBoard's tabs Graphs, PR Curves, Projector and HParams."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64, UInt8
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
+from torch.utils.tensorboard.summary import hparams
 
-from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.data.pixels import scaled
+from quadrant_lstm.dashboard.tensorboard import signals_deferred
+from quadrant_lstm.data.orderings import scaled, sequences
+from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.protocols import Inspectable
 
 BATCH_SIZE = 250
 MAX_CLASSES = 20  # that have a precision-recall curve
+BEST_ACCURACY = "val/best_accuracy"  # a curve of its own: of val/accuracy, HParams would show the last value
 
 
 def add_graph(
@@ -44,7 +49,7 @@ def add_precision_recall(
 
 def add_states(
     writer: SummaryWriter, network: Inspectable, images: UInt8[Tensor, "images channels height width"],
-    labels: Int64[Tensor, " images"], orderings: Sequence[Sequence[int]], step: int,
+    labels: Int64[Tensor, " images"], orderings: Orderings, step: int,
 ) -> None:  # fmt: skip
     """Writes the recurrent layer's last output for each image, with the image's label and a thumbnail of it."""
     with torch.inference_mode():
@@ -56,3 +61,44 @@ def add_states(
 def as_inputs(frames: UInt8[Tensor, "..."], network: nn.Module) -> Float[Tensor, "..."]:
     """Scales frames to the network's dtype, which is not float32 with e.g. trainer.precision=64-true."""
     return scaled(frames, next(network.parameters()).dtype)
+
+
+@signals_deferred()
+def write_hyperparameters(
+    writer: SummaryWriter, values: Mapping[str, Any], results: Mapping[str, Any], step: int
+) -> None:
+    metrics = {"test/accuracy": results["test/accuracy"], "test/loss": results["test/loss"]}
+    metrics[BEST_ACCURACY] = results["val/accuracy"]
+    for summary in hparams(values, metrics):
+        writer._get_file_writer().add_summary(summary)  # add_hparams would make a run of its own
+    writer.add_scalar(BEST_ACCURACY, results["val/accuracy"], step)  # the test has written the others
+    writer.flush()
+
+
+def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the values of the keys that the run's sweep varies; without a sweep, of all keys that are neither turned
+    off nor interpolated from another key. `choices` are the chosen options of the config groups.
+    """
+    if cfg.swept:
+        return {key: as_hparam(choices[key] if key in choices else OmegaConf.select(cfg, key)) for key in cfg.swept}
+    values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
+    values |= {"label_smoothing": cfg.label_smoothing} if cfg.label_smoothing else {}
+    values |= leaves("trainer.callbacks.ema.decay", OmegaConf.select(cfg, "trainer.callbacks.ema.decay"))
+    for group in ("data", "model", "optimizer", "schedule"):
+        values |= leaves(group, OmegaConf.to_container(cfg[group]))
+    return values
+
+
+def leaves(key: str, value: Any) -> dict[str, Any]:
+    """Flattens nested dicts into dotted keys, without `_target_`, null, interpolations and augmentation that is off."""
+    if isinstance(value, dict):
+        parts = [leaves(f"{key}.{name}", part) for name, part in value.items() if not name.startswith("_")]
+        return {name: leaf for part in parts for name, leaf in part.items()}
+    is_off = value is None or (key.startswith("data.augmentation.") and not value)
+    if is_off or (isinstance(value, str) and "${" in value):
+        return {}
+    return {key: as_hparam(value)}
+
+
+def as_hparam(value: Any) -> int | float | str:
+    return value if isinstance(value, int | float | str) else str(value)

@@ -5,6 +5,7 @@ device's default generator, which callbacks/reseed.py seeds for each epoch.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Shaped
@@ -14,30 +15,26 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 GRID_SIZE = 5  # an elastic deformation moves 5 x 5 points independently
 
 
+@dataclass(frozen=True)
 class Augmentation:
-    """Each argument but `erase` is a maximum: values are drawn uniformly between minus and plus it. 0 turns it off.
+    """Each argument but `erase` is a maximum: values are drawn uniformly between -maximum and +maximum; 0 turns it off.
 
     `rotation` is in degrees, `shift` in pixels; `zoom` and `shear` are shares of the size. `elastic`, in pixels, moves
     the points of a coarse grid and interpolates smoothly (as Ronneberger et al. 2015, arXiv 1505.04597). `erase` is the
     probability that a rectangle of up to half the width and height is blank.
     """
 
-    def __init__(
-        self,
-        rotation: float = 0.0,
-        shift: float = 0.0,
-        zoom: float = 0.0,
-        shear: float = 0.0,
-        elastic: float = 0.0,
-        erase: float = 0.0,
-    ):
-        self.rotation, self.shift, self.zoom, self.shear = rotation, shift, zoom, shear
-        self.elastic, self.erase = elastic, erase
+    rotation: float = 0.0
+    shift: float = 0.0
+    zoom: float = 0.0
+    shear: float = 0.0
+    elastic: float = 0.0
+    erase: float = 0.0
 
     def __call__(
         self, images: Shaped[Tensor, "batch channels height width"]
     ) -> Shaped[Tensor, "batch channels height width"]:
-        """Returns float32 images in the same range, or the given ones if nothing is turned on."""
+        """Returns images in the same range; as float32, if anything but `erase` is turned on."""
         if self.rotation or self.shift or self.zoom or self.shear or self.elastic:
             images = images.float()
             grid = affine_grid(self.transforms(images), list(images.shape), align_corners=False)

@@ -4,7 +4,6 @@ The uint8 images are kept on the device, where each batch is gathered and turned
 whole data set, [60000, 4, 1, 56, 14], are never stored.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,32 +14,33 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.frames import frame_shape_of
-from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.data.pixels import scaled
+from quadrant_lstm.data.frames import STEPS, frame_shape_of
+from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.data.sampler import BatchLoader, EpochSampler
 from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.kinds import Orderings
 
 
 class SequenceDataModule(LightningDataModule):
     """conf/data/mnist.yaml explains the arguments. Raises UserError for images that are missing or damaged.
 
-    The images of a training or validation batch take `train_orderings` in turn if there are any, in training shuffled
-    for each batch; those of a test batch `test_orderings`. `orderings` then only sets how many of them a frame stacks.
+    If `train_orderings` is given, the images of a training or validation batch take these orderings in turn; for each
+    training batch they are shuffled first. `test_orderings` does the same for test batches. `orderings` then only sets
+    how many quadrants a frame stacks.
     """
 
     def __init__(
         self,
         dataset: str,
         root: str | None,
-        orderings: Sequence[Sequence[int]],
+        orderings: Orderings,
         validation_images: int,
         validation_seed: int,
         batch_size: int,
         seed: int,
         augmentation: Augmentation,
-        train_orderings: Sequence[Sequence[int]] | None = None,
-        test_orderings: Sequence[Sequence[int]] | None = None,
+        train_orderings: Orderings | None = None,
+        test_orderings: Orderings | None = None,
     ):
         super().__init__()
         self.augmentation = augmentation
@@ -60,13 +60,13 @@ class SequenceDataModule(LightningDataModule):
         return self.images.num_classes
 
     @property
-    def largest_batch(self) -> int:
-        """The number of images in a training batch, unless it is the last."""
-        return min(self.batch_size, len(self.train_indices))
-
-    @property
     def frame_shape(self) -> tuple[int, int, int]:
         return frame_shape_of(self.images.image_shape, len(self.orderings))
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of a training batch, unless it is the last."""
+        return min(self.batch_size, len(self.train_indices)), STEPS, *self.frame_shape
 
     def train_dataloader(self) -> BatchLoader:
         return self.loader(self.train, self.train_indices, self.seed)
@@ -91,23 +91,24 @@ class SequenceDataModule(LightningDataModule):
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
     ) -> tuple[Float[Tensor, "batch 4 channels stack width"], Int64[Tensor, " batch"]]:
         images, labels = batch
-        pool = self.train_orderings
+        mixed = self.train_orderings
         if self.trainer and self.trainer.testing:
-            pool = self.test_orderings
+            mixed = self.test_orderings
         elif self.trainer and self.trainer.training:
             images = self.augmentation(images)
-            pool = pool and [pool[index] for index in torch.randperm(len(pool)).tolist()]
-        frames = pooled_sequences(images, pool, len(self.orderings)) if pool else sequences(images, self.orderings)
+            mixed = mixed and [mixed[index] for index in torch.randperm(len(mixed)).tolist()]
+        num_stacked = len(self.orderings)
+        frames = mixed_sequences(images, mixed, num_stacked) if mixed else sequences(images, self.orderings)
         return scaled(frames), labels
 
 
-def pooled_sequences(
-    images: Shaped[Tensor, "batch channels height width"], pool: Sequence[Sequence[int]], num_stacked: int
+def mixed_sequences(
+    images: Shaped[Tensor, "batch channels height width"], mixed: Orderings, num_stacked: int
 ) -> Shaped[Tensor, "batch 4 channels stack width//2"]:
-    """Builds the first image's sequence with the first `num_stacked` orderings of the pool, the second's with the next
-    ones, and so on. After the last orderings of the pool, the first are used again.
+    """Builds the first image's sequence with the first `num_stacked` orderings, the second's with the next ones, and so
+    on. After the last orderings, the first are used again.
     """
-    groups = [pool[start : start + num_stacked] for start in range(0, len(pool), num_stacked)][: len(images)]
+    groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)][: len(images)]
     parts = [sequences(images[first :: len(groups)], group) for first, group in enumerate(groups)]
     frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
     for first, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Downloads a torchvision data set in MNIST's format to a folder with its four IDX files, unless the folder exists.
+"""Downloads a data set in MNIST's format by torchvision to a folder with its four IDX files, unless the folder exists.
 
 torchvision checks the MD5 of each file. Files are downloaded to a temporary folder next to the final one, which is
 renamed when all are complete. A lock makes processes that start together wait for the first, and what a killed process
@@ -19,19 +19,13 @@ from quadrant_lstm.errors import UserError
 
 
 def download(dataset: str, folder: Path) -> Path:
-    dataset_class = getattr(torchvision.datasets, dataset, None)
-    if not (isinstance(dataset_class, type) and issubclass(dataset_class, torchvision.datasets.MNIST)):
-        raise UserError(
-            f"data.dataset: {dataset!r} is not in torchvision's MNIST format; "
-            "write mnist, idx, or one like FashionMNIST or KMNIST."
-        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             staging = folder.with_name(f".{folder.name}.part")
             shutil.rmtree(staging, ignore_errors=True)
             if not folder.is_dir():
-                fetch(dataset_class, staging, folder)
+                fetch(getattr(torchvision.datasets, dataset), staging, folder)
     except OSError as error:
         raise UserError(f"data.root: {folder} cannot be written ({error.strerror}); give another folder.") from error
     return folder

@@ -7,7 +7,7 @@ STEPS = 4
 
 
 def step_accuracy_names(split: str) -> tuple[str, ...]:
-    """Returns e.g. "train/accuracy_step_1" to "train/accuracy_step_4" for the split "train"."""
+    """Returns e.g. "val/accuracy_step_1" to "val/accuracy_step_4" for the split "val"."""
     return tuple(f"{split}/accuracy_step_{step}" for step in range(1, STEPS + 1))
 
 

@@ -54,12 +54,7 @@ def load_idx_folder(folder: Path) -> Images:
             f"{files['test_labels']}: label {test_highest} is out of range: the largest training label is {highest}; "
             "correct one of the two files."
         )
-    return Images(
-        arrays["train_images"][:, None],
-        arrays["train_labels"].astype(np.int64),
-        arrays["test_images"][:, None],
-        arrays["test_labels"].astype(np.int64),
-    )
+    return Images.without_channels(**arrays)
 
 
 def find_idx_file(folder: Path, name: str) -> Path:

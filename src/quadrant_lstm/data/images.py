@@ -16,6 +16,12 @@ class Images(NamedTuple):
     test_images: np.ndarray
     test_labels: np.ndarray
 
+    @classmethod
+    def without_channels(cls, **parts: np.ndarray) -> "Images":
+        """Takes images without a channel axis and labels of any integer type, by the names of the parts."""
+        images = {part: array[:, None] for part, array in parts.items() if part.endswith("images")}
+        return cls(**images, **{part: array.astype(np.int64) for part, array in parts.items() if part not in images})
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         channels, height, width = self.train_images.shape[1:]

@@ -12,11 +12,11 @@ The quadrants are stacked top to bottom. With the four orderings of the question
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from quadrant_lstm.data.quadrants import split_quadrants
-from quadrant_lstm.kinds import check_ordering
+from quadrant_lstm.kinds import Orderings, check_ordering
 
 ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
 
@@ -28,7 +28,7 @@ def ordering_name(ordering: Sequence[int]) -> str:
 
 def sequences(
     images: Shaped[Tensor, "batch channels height width"],
-    orderings: Sequence[Sequence[int]] = ORDERINGS,
+    orderings: Orderings = ORDERINGS,
 ) -> Shaped[Tensor, "batch 4 channels stack width//2"]:
     """Returns frames of `len(orderings) * height / 2` rows, with the type and device of the images.
 
@@ -40,3 +40,8 @@ def sequences(
     # Indexing with a tensor would copy it to the device, and make a GPU wait, for each batch.
     stacks = torch.cat([quadrants[ordering[step] - 1] for step in range(4) for ordering in orderings], dim=2)
     return stacks.unflatten(2, (4, -1)).transpose(1, 2)
+
+
+def scaled(pixels: Shaped[Tensor, "..."], dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:
+    """Returns pixels from 0 to 255 as floats from 0 to 1, the range that networks take."""
+    return pixels.to(dtype) / 255

@@ -1,8 +1,8 @@
 """Loads the images of a data set by its name.
 
-mnist                       the bundled mnist.npz, all 70,000 images
-FashionMNIST, KMNIST, ...   any of torchvision's data sets in MNIST's format, downloaded once to `root`
-idx                         a folder with MNIST's four file names, gzipped or not
+mnist                          the bundled mnist.npz, all 70,000 images
+MNIST, FashionMNIST, KMNIST    downloaded once to `root`, by torchvision
+idx                            the folder `root` with MNIST's four file names, gzipped or not
 """
 
 import functools
@@ -22,8 +22,10 @@ BUNDLED_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b
 
 @functools.lru_cache(maxsize=1)
 def load_images(dataset: str, root: str | None) -> Images:
-    """Raises UserError for a missing or damaged folder or file. Jobs of a sweep share the arrays: do not write them."""
+    """Raises UserError for a missing or damaged file. Jobs of a sweep share the arrays: do not modify them."""
     if dataset == "mnist":
+        if root is not None:
+            raise UserError(f"data.root: {root} is not read by data.dataset=mnist; add data=idx, or leave it out.")
         return load_bundled()
     if root is None:
         raise UserError(f"data.root: null, but data.dataset={dataset} is read from a folder; add data.root=FOLDER.")
@@ -43,9 +45,5 @@ def load_bundled(file: Path = BUNDLED, sha256: str = BUNDLED_SHA256) -> Images:
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise UserError(f"{file}: its SHA-256 is {found[:12]}..., not {sha256[:12]}...; install the package again.")
     with np.load(io.BytesIO(content)) as arrays:
-        return Images(
-            arrays["x_train"][:, None],
-            arrays["y_train"].astype(np.int64),
-            arrays["x_test"][:, None],
-            arrays["y_test"].astype(np.int64),
-        )
+        names = {"train_images": "x_train", "train_labels": "y_train", "test_images": "x_test", "test_labels": "y_test"}
+        return Images.without_channels(**{part: arrays[name] for part, name in names.items()})

@@ -54,8 +54,9 @@ class Classifier(LightningModule):
         self.network = network
         self.metrics = nn.ModuleDict()
         for split in SPLITS:
-            self.metrics[f"{split}/loss"] = MeanMetric(nan_strategy="disable")  # others wait for the device
-            for name in (f"{split}/accuracy", *step_accuracy_names(split)):
+            self.metrics[f"{split}/loss"] = MeanMetric(nan_strategy="disable")  # looking for NaN waits for the device
+            steps = () if split == "train" else step_accuracy_names(split)
+            for name in (f"{split}/accuracy", *steps):
                 self.metrics[name] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.epoch_outputs: dict[str, list[BatchOutputs]] = {split: [] for split in SPLITS}
@@ -123,14 +124,14 @@ class Classifier(LightningModule):
         return steps, labels
 
     def on_train_start(self) -> None:
-        # Resuming restores the optimizer's settings, but those of the config apply, except a scheduled learning rate.
+        # Resuming restores the optimizer's settings, but those of the config apply, except those that are scheduled.
         (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
-        values = dict(optimizer.defaults)
-        if not isinstance(config.scheduler, ConstantLR):
-            del values["lr"]
+        scheduler = config.scheduler
+        scheduled = set() if isinstance(scheduler, ConstantLR) and scheduler.factor == 1 else {"lr"}
+        scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
         for group in optimizer.param_groups:
-            group.update(values)
-        steps, state = self.trainer.estimated_stepping_batches, vars(config.scheduler)
+            group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
+        steps, state = self.trainer.estimated_stepping_batches, vars(scheduler)
         planned = next((state[name] for name in NUM_STEPS_ARGUMENTS if name in state), None)
         if planned not in (None, steps):
             raise UserError(

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.initialization import initialize_as_keras
 from quadrant_lstm.model.protocols import Frames
@@ -83,7 +84,7 @@ class JoinedQuadrants(nn.Module):
     image_places: Tensor
     frame_quadrants: Tensor
 
-    def __init__(self, encoder: nn.Module, orderings: Sequence[Sequence[int]], once: bool = True):
+    def __init__(self, encoder: nn.Module, orderings: Orderings, once: bool = True):
         super().__init__()
         self.module, self.orderings = encoder, orderings
         num_orderings = len(orderings)
@@ -112,7 +113,7 @@ class DeepCNNLSTM(nn.Module):
         self,
         frame_shape: Shape,
         num_classes: int,
-        orderings: Sequence[Sequence[int]],
+        orderings: Orderings,
         blocks: Sequence[Sequence[int]],
         dropout: float,
         recurrent: str,

@@ -27,7 +27,7 @@ def scaled_mask(like: Float[Tensor, "..."], dropped: int) -> Float[Tensor, "..."
     dtype = INTEGER[like.element_size()]
     bits = 8 * like.element_size()
     words = kept_bits(-(-like.numel() // bits), 256 - dropped, dtype)
-    # Each bit becomes one element: shift it to the sign, spread it over the word, and it with the bits of the scale.
+    # Each bit becomes one element: shift it to the sign, spread it over the word, AND it with the bits of the scale.
     scale = torch.tensor(256 / (256 - dropped), dtype=like.dtype).view(dtype)
     shifts = torch.arange(bits, dtype=dtype).view(-1, 1)
     spread_bits = words.bitwise_left_shift(shifts).bitwise_right_shift_(bits - 1).bitwise_and_(scale)

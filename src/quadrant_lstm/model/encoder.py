@@ -10,14 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
-from quadrant_lstm.model.sizes import encoder_stages
+from quadrant_lstm.model.sizes import encoded_shape
 
 
 class ConvEncoder(nn.Sequential):
     """Maps [batch, channels, height, width] to [batch, filters[-1], rows, columns], channels last in memory."""
 
     def __init__(self, frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int):
-        stages = encoder_stages(frame_shape, filters, kernel_size, pool_size)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels = frame_shape[0]
         for number, num_filters in enumerate(filters, start=1):
@@ -27,7 +26,7 @@ class ConvEncoder(nn.Sequential):
             layers[f"relu{number}"] = nn.ReLU(inplace=True)
             channels = num_filters
         super().__init__(layers)
-        self.num_features, rows, columns = stages["pool"]
+        self.num_features, rows, columns = encoded_shape(frame_shape, filters, kernel_size, pool_size)
         self.num_positions = rows * columns
 
     def forward(
@@ -37,8 +36,10 @@ class ConvEncoder(nn.Sequential):
 
 
 def channels_last(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-    """`contiguous(memory_format=torch.channels_last)` leaves the strides of a single channel unchanged. Convs then take
-    the maps to be channels first, and so does every later layer, which is a third slower.
+    """Returns a copy that is channels last in memory, also for a single channel.
+
+    `contiguous(memory_format=torch.channels_last)` keeps the strides of a single channel. Convs and all later layers
+    then take the maps to be channels first, which is a third slower.
     """
     batch, channels, height, width = maps.shape
     return maps.permute(0, 2, 3, 1).flatten().view(batch, height, width, channels).permute(0, 3, 1, 2)

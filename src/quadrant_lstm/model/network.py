@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
@@ -38,7 +39,7 @@ class CNNLSTM(nn.Module):
         self,
         frame_shape: Shape,
         num_classes: int,
-        orderings: Sequence[Sequence[int]],
+        orderings: Orderings,
         filters: Sequence[int],
         kernel_size: int,
         pool_size: int,
@@ -79,7 +80,7 @@ class CNNLSTM(nn.Module):
 
 
 def encoder_per_step(
-    encoder: nn.Sequential, orderings: Sequence[Sequence[int]], quadrant_height: int, shared_tiles: bool
+    encoder: nn.Sequential, orderings: Orderings, quadrant_height: int, shared_tiles: bool
 ) -> TimeDistributed:
     if shared_tiles:
         try:

@@ -33,5 +33,5 @@ class Inspectable(LogitsPerStep, Protocol):
 
 
 def in_full(network: nn.Module) -> nn.Module:
-    """Returns a copy of any network that accepts any frames."""
+    """Returns a copy of the network that accepts any frames; one that is not Inspectable must accept them already."""
     return cast(nn.Module, network.in_full()) if isinstance(network, Inspectable) else copy.deepcopy(network)

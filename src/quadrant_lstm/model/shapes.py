@@ -4,11 +4,13 @@ The sample and step axes stay visible, also inside TimeDistributed, which folds 
 the meta device, so that the shapes are those of its own forward pass but nothing is computed.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from quadrant_lstm.console import align
 from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.model.time_distributed import TimeDistributed
@@ -34,33 +36,24 @@ def stages(network: nn.Module, frame_shape: Shape, steps: int = 4) -> list[Stage
     def leave(*_: Any) -> None:
         folded.pop()
 
-    def record(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, outputs: Any) -> None:
-            shape = tuple((outputs[0] if isinstance(outputs, tuple) else outputs).shape)
-            if folded:
-                shape = (*folded[-1], *shape[1:])
-            count = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-            rows.append(Stage(name, type(module).__name__, ("N", *shape[1:]), count))
-
-        return hook
+    def record(name: str, module: nn.Module, inputs: Any, outputs: Any) -> None:
+        shape = tuple((outputs[0] if isinstance(outputs, tuple) else outputs).shape)
+        if folded:
+            shape = (*folded[-1], *shape[1:])
+        count = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        rows.append(Stage(name, type(module).__name__, ("N", *shape[1:]), count))
 
     for name, module in network.named_modules():
         if isinstance(module, TimeDistributed):
             module.register_forward_pre_hook(enter)
             module.register_forward_hook(leave)
         elif not list(module.children()) or list(module.parameters(recurse=False)):
-            module.register_forward_hook(record(name.replace(".module", "")))
+            module.register_forward_hook(partial(record, name.replace(".module", "")))
     network(torch.empty(1, steps, *frame_shape, device="meta"))
     return rows
 
 
 def as_text(rows: list[Stage]) -> str:
-    total = sum(row.num_parameters for row in rows)
     cells = [("stage", "layer", "output shape", "parameters")]
     cells += [(r.name, r.layer, f"[{', '.join(map(str, r.shape))}]", f"{r.num_parameters:,}") for r in rows]
-    cells += [("total", "", "", f"{total:,}")]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        f"{name:{widths[0]}}  {layer:{widths[1]}}  {shape:{widths[2]}}  {count:>{widths[3]}}"
-        for name, layer, shape, count in cells
-    )
+    return align([*cells, ("total", "", "", f"{sum(row.num_parameters for row in rows):,}")])

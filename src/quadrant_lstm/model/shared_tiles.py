@@ -15,13 +15,13 @@ frames. Results and gradients are those of TimeDistributed. Sharing overlapping 
 
 import collections
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.tile_plan import plan_tiles
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
@@ -50,27 +50,28 @@ class SharedTiles(TimeDistributed):
     must be those of `sequences(images, orderings)`. Raises CannotShare for an unsuitable encoder or orderings.
     """
 
-    quadrants_in_frames: Tensor
-    tiles_in_quadrants: Tensor
-    frames_in_tiles: Tensor
+    # Indices of rows in what is named first, in the order of what is named second
+    frame_to_quadrant_rows: Tensor
+    quadrant_to_tile_rows: Tensor
+    tile_to_frame_rows: Tensor
     selection: Tensor
 
-    def __init__(self, encoder: nn.Sequential, orderings: Sequence[Sequence[int]], quadrant_height: int):
+    def __init__(self, encoder: nn.Sequential, orderings: Orderings, quadrant_height: int):
         super().__init__(encoder)
         tiles, rows_of_steps = plan_tiles(orderings, quadrant_height, encoder)
         heights = collections.Counter(map(len, tiles))
         self.counts = list(heights.values())  # numbers of tiles of each height
         self.sizes = [height * count for height, count in heights.items()]  # and their rows
-        # Image rows are numbered over the four quadrants. `frames` lists those in the four frames, `maps` the feature
-        # rows in the feature maps of the four frames.
+        # Image rows are numbered over the four quadrants. `frames` lists the image rows in the four frames;
+        # `feature_rows` lists the feature rows of the tiles in the feature maps of the four frames.
         rows = torch.arange(4 * quadrant_height).view(4, -1)
         frames = torch.cat([rows[ordering[step] - 1] for step in range(4) for ordering in orderings])
-        maps = torch.tensor(rows_of_steps).flatten()
+        feature_rows = torch.tensor(rows_of_steps).flatten()
         for name, indices in {
-            "quadrants_in_frames": (frames == rows.view(-1, 1)).int().argmax(1),  # first occurrences
-            "tiles_in_quadrants": torch.tensor(list(itertools.chain(*tiles))),
-            "frames_in_tiles": maps,
-            "selection": (torch.arange(int(maps.max()) + 1).view(-1, 1) == maps).float(),
+            "frame_to_quadrant_rows": (frames == rows.view(-1, 1)).int().argmax(1),  # first occurrences
+            "quadrant_to_tile_rows": torch.tensor(list(itertools.chain(*tiles))),
+            "tile_to_frame_rows": feature_rows,
+            "selection": (torch.arange(int(feature_rows.max()) + 1).view(-1, 1) == feature_rows).float(),
         }.items():
             self.register_buffer(name, indices, persistent=False)
 
@@ -78,11 +79,13 @@ class SharedTiles(TimeDistributed):
         self, frames: Float[Tensor, "batch 4 channels stack width"]
     ) -> Float[Tensor, "batch 4 features rows columns"]:
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
-        quadrants = stacks.index_select(1, self.quadrants_in_frames)
-        rows = self.tiles_in_quadrants.split(self.sizes)
+        quadrants = stacks.index_select(1, self.frame_to_quadrant_rows)
+        rows = self.quadrant_to_tile_rows.split(self.sizes)
         tiles = [quadrants.index_select(1, rows_of_height) for rows_of_height in rows]
         maps = torch.cat([self.encode(*each) for each in zip(tiles, self.counts, strict=True)], dim=1)
-        return GatherRows.apply(maps, self.frames_in_tiles, self.selection).unflatten(1, (4, -1)).permute(0, 1, 4, 2, 3)
+        return (
+            GatherRows.apply(maps, self.tile_to_frame_rows, self.selection).unflatten(1, (4, -1)).permute(0, 1, 4, 2, 3)
+        )
 
     def encode(
         self, rows: Float[Tensor, "batch stacked width channels"], num_tiles: int

@@ -10,10 +10,9 @@ from quadrant_lstm.data.frames import Shape, frame_shape_of
 from quadrant_lstm.errors import UserError
 
 
-def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int) -> dict[str, Shape]:
-    """Returns the output (channels, height, width) of each stage. Raises UserError if one would be empty."""
+def encoded_shape(frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int) -> tuple[int, int, int]:
+    """Returns the output shape of convs without padding and a pool; raises UserError if a stage would be empty."""
     channels, height, width = frame_shape
-    stages: dict[str, Shape] = {}
     for number, count in enumerate(filters, start=1):
         if kernel_size > min(height, width):
             raise UserError(
@@ -22,14 +21,12 @@ def encoder_stages(frame_shape: Shape, filters: Sequence[int], kernel_size: int,
                 f"write a smaller kernel_size or fewer model.filters than {list(filters)}."
             )
         channels, height, width = count, height - kernel_size + 1, width - kernel_size + 1
-        stages[f"conv{number}"] = (channels, height, width)
     if pool_size > min(height, width):
         raise UserError(
             f"model.pool_size: {pool_size} does not fit stage pool, whose input is "
             f"{channels} x {height} x {width} (channels x height x width); write at most {min(height, width)}."
         )
-    stages["pool"] = (channels, height // pool_size, width // pool_size)
-    return stages
+    return channels, height // pool_size, width // pool_size
 
 
 def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, int, int]:
@@ -52,7 +49,7 @@ def check_cnn_lstm(model: Mapping[str, Any], data: Mapping[str, Any], image_shap
         check_reads_orderings(data, "write one ordering into data.orderings, or add model.shared_tiles=false")
     if image_shape:
         frame_shape = frame_shape_of(image_shape, num_stacked)
-        encoder_stages(frame_shape, model["filters"], model["kernel_size"], model["pool_size"])
+        encoded_shape(frame_shape, model["filters"], model["kernel_size"], model["pool_size"])
 
 
 def check_deep(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None) -> None:

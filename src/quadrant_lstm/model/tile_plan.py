@@ -10,10 +10,11 @@ convs and a 2x2 pool,
 """
 
 import itertools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import nn
+
+from quadrant_lstm.kinds import Orderings
 
 ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
@@ -26,11 +27,13 @@ Seam = tuple[int, int]  # the quadrant above and the quadrant below, counted fro
 
 
 class TilePlan(NamedTuple):
-    tiles: list[list[int]]  # the image rows of each tile, counted over the four quadrants; equal heights are adjacent
+    tiles: list[
+        list[int]
+    ]  # the image rows of each tile, counted over the four quadrants; tiles of equal height are adjacent
     rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
 
 
-def plan_tiles(orderings: Sequence[Sequence[int]], quadrant_height: int, encoder: nn.Sequential) -> TilePlan:
+def plan_tiles(orderings: Orderings, quadrant_height: int, encoder: nn.Sequential) -> TilePlan:
     """Raises CannotShare if shared rows would not be exact or there are none."""
     window, jump = receptive_field(encoder)
     if len(orderings) < 2:
@@ -50,34 +53,29 @@ def plan_tiles(orderings: Sequence[Sequence[int]], quadrant_height: int, encoder
 
     images = [list(range(start, start + quadrant_height)) for start in range(0, 4 * quadrant_height, quadrant_height)]
     tiles: list[list[int]] = []
-    features: dict[int | Seam, list[int]] = {}  # the feature rows of a quadrant or a seam
-    number = itertools.count()
-
-    def add(tile: list[int], *pieces: int | Seam) -> None:
-        tiles.append(tile)
-        for piece in pieces:
-            count = quadrant_rows if isinstance(piece, int) else seam_rows
-            features[piece] = list(itertools.islice(number, count))
-
+    pieces: list[int | Seam] = []  # the quadrants and seams of the tiles
     for quadrant, (above, below) in between.items():
-        tile = images[above[0]][-upper_rows:] + images[quadrant] + images[below[1]][:lower_rows]
-        add(tile, above, quadrant, below)
-    for quadrant in range(4):
-        if quadrant not in between:
-            add(images[quadrant], quadrant)
-    for upper, lower in seams:
-        if (upper, lower) not in seams_between:
-            add(images[upper][-upper_rows:] + images[lower][:lower_rows], (upper, lower))
+        tiles.append(images[above[0]][-upper_rows:] + images[quadrant] + images[below[1]][:lower_rows])
+        pieces += [above, quadrant, below]
+    for quadrant in (quadrant for quadrant in range(4) if quadrant not in between):
+        tiles.append(images[quadrant])
+        pieces.append(quadrant)
+    for upper, lower in (seam for seam in seams if seam not in seams_between):
+        tiles.append(images[upper][-upper_rows:] + images[lower][:lower_rows])
+        pieces.append((upper, lower))
 
+    next_row = itertools.count()
+    counts = (quadrant_rows if isinstance(piece, int) else seam_rows for piece in pieces)
+    features = {piece: list(itertools.islice(next_row, count)) for piece, count in zip(pieces, counts, strict=True)}
     rows = []
     for stack in stacks:
-        pieces = [stack[0], *(piece for seam in itertools.pairwise(stack) for piece in (seam, seam[1]))]
-        rows.append([row for piece in pieces for row in features.get(piece, [])])
+        shown = [stack[0], *(piece for seam in itertools.pairwise(stack) for piece in (seam, seam[1]))]
+        rows.append([row for piece in shown for row in features.get(piece, [])])
     return TilePlan(tiles, rows)
 
 
 def quadrants_between_seams(seams: list[Seam], quadrant: int = 0) -> dict[int, tuple[Seam, Seam]]:
-    """Gives as many quadrants as possible, from `quadrant` on, a seam above and a seam below that no other one has."""
+    """Assigns one seam above and one below to as many quadrants as possible, from `quadrant` on, and no seam twice."""
     if quadrant == 4:
         return {}
     found = []

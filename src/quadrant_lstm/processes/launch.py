@@ -1,16 +1,17 @@
 """Starts one process per device for a run, and ends all of them when one fails. Imports no torch.
 
-Lightning would start the others from the first process with that process's command line, which in a sweep starts the
-whole sweep again. Here each process gets the command of this job, with its overrides and folder, and the address of
-the rendezvous, which no other machine can reach. On Linux the kernel kills the processes when their parent ends.
+Lightning would let the first process start the others by repeating its command line, which in a sweep would start the
+whole sweep again. Here each process gets the command of this job, with its overrides and folder. The processes find
+each other through a file that only this user can read. On Linux the kernel kills them when their parent ends.
 """
 
 import ctypes
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import quoted
 
 # Environment variables of the processes: the parent's process id, the file descriptor of the pipe for the message of a
-# UserError, and that of the socket on which rank 0 serves the rendezvous.
-PARENT, ERROR_PIPE, LISTENER = "QUADRANT_LSTM_PARENT", "QUADRANT_LSTM_ERROR_PIPE", "QUADRANT_LSTM_LISTENER"
+# UserError, and the file of torch.distributed.FileStore.
+PARENT, ERROR_PIPE, STORE = "QUADRANT_LSTM_PARENT", "QUADRANT_LSTM_ERROR_PIPE", "QUADRANT_LSTM_STORE"
 GRACE = 8.0  # seconds in which a process may end by itself
 SET_PDEATHSIG = 1  # man 2 prctl
 
@@ -35,21 +36,19 @@ def launch(count: int, folder: Path) -> None:
     if not hasattr(os, "fork"):
         raise UserError(f"trainer.devices: {count} processes need Linux or macOS; write trainer.devices=1.")
     read_end, write_end = os.pipe()
-    listener = socket.create_server(("127.0.0.1", 0))
-    fds = (write_end, listener.fileno())
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(listener.getsockname()[1])}
-    environment |= {PARENT: str(os.getpid()), ERROR_PIPE: str(write_end), LISTENER: str(listener.fileno())}
+    private = tempfile.mkdtemp()
+    environment = os.environ | {PARENT: str(os.getpid()), ERROR_PIPE: str(write_end), STORE: f"{private}/store"}
     if sys.platform == "linux":
         environment |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     command, processes = job_command(folder), []
     try:
         for rank in range(count):
             env = environment | {"LOCAL_RANK": str(rank)}
-            processes.append(subprocess.Popen(command, env=env, cwd=get_original_cwd(), pass_fds=fds))
+            processes.append(subprocess.Popen(command, env=env, cwd=get_original_cwd(), pass_fds=[write_end]))
         failed = wait_for(processes)
     finally:
         end_processes(processes)
-        listener.close()
+        shutil.rmtree(private)
         os.close(write_end)
         with os.fdopen(read_end) as pipe:
             message = pipe.readline()
@@ -66,16 +65,14 @@ def wait_for(processes: list[Process]) -> int | None:
     """Returns the rank of the first process that fails, or None when all have finished."""
     while True:
         states = [process.poll() for process in processes]
-        for rank, state in enumerate(states):
-            if state:
-                return rank
-        if None not in states:
-            return None
+        failed = next((rank for rank, state in enumerate(states) if state), None)
+        if failed is not None or None not in states:
+            return failed
         time.sleep(0.1)
 
 
 def end_processes(processes: list[Process]) -> None:
-    """Waits a second, because Ctrl-C and a failed peer end the processes by themselves; then interrupts and kills."""
+    """Waits a second, in which Ctrl-C or a failed process ends them; then sends SIGINT, and SIGKILL after GRACE."""
     start = time.monotonic()
     for seconds, signum in ((1.0, signal.SIGINT), (GRACE, signal.SIGKILL)):
         while any(process.poll() is None for process in processes) and time.monotonic() < start + seconds:
@@ -124,13 +121,6 @@ def end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             sys.exit(1)  # the parent has already ended
-
-
-def store_arguments() -> dict[str, Any]:
-    """Returns the arguments of torch.distributed.TCPStore, except the number of processes."""
-    is_master = os.environ["LOCAL_RANK"] == "0"
-    address = {"host_name": os.environ["MASTER_ADDR"], "port": int(os.environ["MASTER_PORT"]), "is_master": is_master}
-    return address | ({"master_listen_fd": int(os.environ[LISTENER])} if is_master else {})
 
 
 def send_error_message(error: UserError) -> None:

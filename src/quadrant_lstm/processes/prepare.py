@@ -49,7 +49,10 @@ def freeze() -> None:
 
 
 def cores_allowed(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Returns the CPU quota of this container in cores, rounded up (cgroup v2: `200000 100000` are two cores)."""
+    """Returns the CPU quota of this container in cores, rounded up (cgroup v2: `200000 100000` are two cores).
+
+    Without a quota, this is torch's number of threads.
+    """
     with contextlib.suppress(OSError, ValueError):
         time, period = map(int, quota.read_text().split())
         return max(1, math.ceil(time / period))

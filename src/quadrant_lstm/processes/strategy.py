@@ -1,12 +1,13 @@
 """Lightning's strategy for several processes, with a timeout in seconds and a rendezvous closed to other machines."""
 
+import os
 from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy
-from torch.distributed import TCPStore, init_process_group, is_initialized
+from torch.distributed import FileStore, init_process_group, is_initialized
 
-from quadrant_lstm.processes.launch import is_launched, store_arguments
+from quadrant_lstm.processes.launch import STORE, is_launched
 
 
 class DDP(DDPStrategy):
@@ -20,7 +21,8 @@ class DDP(DDPStrategy):
         """Called by fit and test. Lightning's own listens on all networks, but keeps a process group that exists."""
         if is_launched() and not is_initialized():
             self.set_world_ranks()
-            store = TCPStore(world_size=self.world_size, timeout=self.timeout, **store_arguments())
+            store = FileStore(os.environ[STORE], self.world_size)
+            store.set_timeout(self.timeout)
             device = self.root_device if self.root_device.type == "cuda" else None
             init_process_group(
                 "nccl" if device else "gloo", store=store, rank=self.global_rank, world_size=self.world_size,

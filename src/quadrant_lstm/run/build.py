@@ -52,18 +52,13 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
 
     conf/trainer gives loggers and callbacks names, so that overrides can change them; Lightning takes lists.
     """
-    lists = {key: instantiate_node("trainer", cfg.trainer.get(key) or {}) for key in ("logger", "callbacks")}
-    others = OmegaConf.masked_copy(cfg.trainer, [str(key) for key in cfg.trainer if key not in lists])
-    if isinstance(others.get("strategy"), DictConfig) and num_processes(cfg) == 1:
-        others.strategy = "auto"
-    return instantiate_node(
-        "trainer",
-        others,
-        precision=resolve_precision(cfg.trainer.precision, cfg.trainer.get("accelerator", "auto")),
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=folder,
-        **{key: list(named.values()) for key, named in lists.items()},
-    )
+    config: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    for key in ("logger", "callbacks"):
+        config[key] = list(instantiate_node("trainer", config.get(key) or {}).values())
+    if isinstance(config.get("strategy"), dict) and num_processes(cfg) == 1:
+        config["strategy"] = "auto"
+    config["precision"] = resolve_precision(cfg.trainer.precision, config.get("accelerator", "auto"))
+    return instantiate_node("trainer", config | {"plugins": [AtomicCheckpointIO()], "default_root_dir": folder})
 
 
 def num_processes(cfg: DictConfig) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import image_shape_of
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.run.load import load_classifier
 
@@ -39,15 +39,11 @@ def export(folder: Path, format: str) -> Path:
     classifier, cfg = load_classifier(folder)
     file = folder / f"network.{format}"
     staged = folder / f".network.{format}"
-    try:
+    with needs_extra(f"format={format}", "export"):
         if format == "onnx":
             write_onnx(classifier.network.eval(), classifier.hparams["frame_shape"], cfg, staged)
         else:
             write_safetensors(classifier.network, cfg, staged)
-    except ImportError as error:
-        raise UserError(
-            f'format: {format} needs {error.name}; install it with python -m pip install -e ".[export]".'
-        ) from error
     os.replace(staged, file)
     log.info(f"{file}  {file.stat().st_size:,} bytes")
     return file
@@ -68,7 +64,6 @@ def write_onnx(network: nn.Module, frame_shape: list[int], cfg: DictConfig, file
             input_names=["images"],
             output_names=["probabilities"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
             external_data=False,
             verbose=False,
         )

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from quadrant_lstm.data.frames import STEPS
 from quadrant_lstm.errors import UserError
 
 Autocast = Callable[[], AbstractContextManager[object]]
@@ -20,14 +19,9 @@ SMALL, LARGE = 8, 16  # samples in the two batches
 
 
 def check_memory(
-    network: nn.Module,
-    frame_shape: Sequence[int],
-    batch_size: int,
-    device: torch.device,
-    autocast: Autocast,
-    num_processes: int = 1,
+    network: nn.Module, batch_shape: Sequence[int], device: torch.device, autocast: Autocast, num_processes: int = 1
 ) -> None:
-    """Raises UserError if a step of `batch_size` samples needs more memory than is available.
+    """Raises UserError if a training step of one batch needs more memory than is available.
 
     `num_processes` is the number of processes on this machine; on a CPU they share its memory.
     """
@@ -37,25 +31,25 @@ def check_memory(
     if device.type == "cpu":
         available //= num_processes
     weights = 4 * sum(weight.nbytes for weight in network.parameters())  # weights, gradients, both moments of Adam
-    per_sample = bytes_per_sample(network, frame_shape, device, autocast)
-    needed = weights + batch_size * per_sample
+    per_sample = bytes_per_sample(network, batch_shape, device, autocast)
+    needed = weights + batch_shape[0] * per_sample
     if needed > available:
         largest = max(1, int((available - weights) / per_sample))
         raise UserError(
-            f"data.batch_size: a training step of {batch_size:,} images needs about {needed / 1e9:.1f} GB of memory, "
-            f"and {available / 1e9:.1f} GB are available; write at most {2 ** (largest.bit_length() - 1)}."
+            f"data.batch_size: a training step of {batch_shape[0]:,} images needs about {needed / 1e9:.1f} GB of "
+            f"memory, and {available / 1e9:.1f} GB are available; write at most {2 ** (largest.bit_length() - 1)}."
         )
 
 
-def bytes_per_sample(network: nn.Module, frame_shape: Sequence[int], device: torch.device, autocast: Autocast) -> float:
+def bytes_per_sample(network: nn.Module, batch_shape: Sequence[int], device: torch.device, autocast: Autocast) -> float:
     copied = copy.deepcopy(network).to(device).train()
     with torch.random.fork_rng():  # dropout draws random numbers
-        small, large = (bytes_for_backward(copied, frame_shape, size, autocast) for size in (SMALL, LARGE))
+        small, large = (bytes_for_backward(copied, (size, *batch_shape[1:]), autocast) for size in (SMALL, LARGE))
     return (sum(large) - sum(small)) / (LARGE - SMALL) + max(large) / LARGE
 
 
-def bytes_for_backward(network: nn.Module, frame_shape: Sequence[int], size: int, autocast: Autocast) -> list[int]:
-    """Returns the bytes of each tensor that autograd saves for the backward pass of `size` samples."""
+def bytes_for_backward(network: nn.Module, batch_shape: Sequence[int], autocast: Autocast) -> list[int]:
+    """Returns the bytes of each tensor that autograd saves for the backward pass of one batch."""
     saved: dict[int, Tensor] = {}
 
     def save(tensor: Tensor) -> Tensor:
@@ -63,7 +57,7 @@ def bytes_for_backward(network: nn.Module, frame_shape: Sequence[int], size: int
         return tensor
 
     weight = next(network.parameters())
-    frames = torch.zeros(size, STEPS, *frame_shape, dtype=weight.dtype, device=weight.device)
+    frames = torch.zeros(*batch_shape, dtype=weight.dtype, device=weight.device)
     with autocast(), torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         network(frames).sum()
     return [tensor.untyped_storage().nbytes() for tensor in saved.values()]

@@ -1,8 +1,6 @@
 """Chooses the precision of `trainer.precision=auto`.
 
-It is bf16-mixed on CPUs that multiply bf16, where it was measured to be faster: 11 rather than 19 ms per training step
-of the question's network with AMX on an Intel Xeon, 9 rather than 14 ms with AVX-512 on an AMD EPYC (docs/benchmark).
-Elsewhere nothing was measured, and it is 32-true.
+It is bf16-mixed on CPUs that multiply bf16, where training steps are faster (docs/speed.md), and 32-true elsewhere.
 """
 
 import functools

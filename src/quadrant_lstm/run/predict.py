@@ -1,4 +1,4 @@
-"""Classifies pictures with a run's best checkpoint, logs the two most probable classes, and can write a CSV file."""
+"""Classifies image files with a run's best checkpoint, logs the two most probable classes, and can write a CSV file."""
 
 import csv
 import logging
@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from quadrant_lstm.data.frames import image_shape_of
-from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.data.pictures import read_picture
-from quadrant_lstm.data.pixels import scaled
+from quadrant_lstm.data.image_files import read_image
+from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.load import load_classifier
 
@@ -25,15 +24,16 @@ def predict(folder: Path, files: list[Path], invert: bool | None, output: str | 
     image_shape = image_shape_of(classifier.hparams["frame_shape"], len(cfg.data.orderings))
     network = classifier.network.eval()
     rows: list[tuple[Path, list[float]]] = []
+    log.info("prediction  confidence  second  confidence  file")
     for start in range(0, len(files), BATCH_SIZE):
         batch = files[start : start + BATCH_SIZE]
-        pixels = torch.from_numpy(np.stack([read_picture(file, image_shape, invert) for file in batch]))
+        pixels = torch.from_numpy(np.stack([read_image(file, image_shape, invert) for file in batch]))
         with torch.inference_mode():
             probabilities = network(scaled(sequences(pixels, cfg.data.orderings))).softmax(dim=1)
         for file, row in zip(batch, probabilities.tolist(), strict=True):
             rows.append((file, row))
             first, second = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:2]
-            log.info(f"{first}  {row[first]:6.1%}   (then {second}, {row[second]:.1%})   {file}")
+            log.info(f"{first:<10}  {100 * row[first]:8.1f} %  {second:<6}  {100 * row[second]:8.1f} %  {file}")
     if output:
         with open(output, "w", newline="") as table:
             writer = csv.writer(table)

@@ -1,6 +1,7 @@
 """Collects what is needed to reproduce a run, for its provenance.json."""
 
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -38,21 +39,20 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
 
 def git_state() -> dict[str, Any] | None:
     """Returns the commit of this package's checkout and the files changed since, or None outside a checkout."""
-    here = Path(__file__).parent
+    options: dict[str, Any] = {"cwd": Path(__file__).parent, "text": True, "stderr": subprocess.DEVNULL}
+    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain"])
     try:
-        commit = git("rev-parse", "HEAD", folder=here)
-        return {"commit": commit.strip(), "changed": git("status", "--porcelain", folder=here).splitlines()}
+        commit, changed = (subprocess.check_output(command, **options) for command in commands)
+        return {"commit": commit.strip(), "changed": changed.splitlines()}
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def git(*arguments: str, folder: Path) -> str:
-    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 def processor() -> str:
     """Returns the processor's model (its architecture outside Linux) and the instruction set that torch uses."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0] if models else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    fields = dict(re.findall(r"(?m)^(model name|cpu family|model)\s*: (.*)", text))
+    named = "{model name} (family {cpu family}, model {model})"  # many virtual machines share one name
+    model = named.format(**fields) if len(fields) == 3 else platform.machine()
+    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"

@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.dashboard.dashboard import Dashboard
-from quadrant_lstm.dashboard.hyperparameters import hyperparameters, write_hyperparameters
 from quadrant_lstm.dashboard.report import write_run_report
+from quadrant_lstm.dashboard.tabs import hyperparameters, write_hyperparameters
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.pages import percent
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import CONFIG, LAST, PROVENANCE, REPORT, RESULTS, last_epoch, read_yaml, write_atomically
 
@@ -46,18 +47,18 @@ def record_config(cfg: DictConfig, folder: Path) -> str:
 
 
 def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
-    """Writes the hyperparameters to TensorBoard, report.html, and at last results.json, and logs a summary."""
+    """Writes the hyperparameters to TensorBoard, then report.html, then results.json, which marks a finished run."""
     values = hyperparameters(cfg, HydraConfig.get().runtime.choices)
     for logger in tensorboards(trainer):
         write_hyperparameters(logger.experiment, values, results, trainer.global_step)
-    for dashboard in dashboards(trainer):
+    for dashboard in (callback for callback in trainer.callbacks if isinstance(callback, Dashboard)):
         write_run_report(folder, results, dashboard.pictures, dashboard.network)
     write_json(folder / RESULTS, results)
     log.info(run_summary(results, folder))
 
 
 def run_summary(results: dict[str, Any], folder: Path) -> str:
-    accuracy, images = f"{results['test/accuracy']:.2%}", f"{results['test/images']:,} images"
+    accuracy, images = percent(results["test/accuracy"]), f"{results['test/images']:,} images"
     epochs = f"best epoch {results['best_epoch']} of {results['epochs']}"
     lines = [f"test accuracy  {accuracy}  ({images}, {epochs}, {results['seconds']:.0f} s)"]
     lines += [f"run folder     {as_typed(folder)}"]
@@ -85,10 +86,6 @@ def recorded_accuracy(folder: Path) -> float:
 
 def tensorboards(trainer: Any) -> list[TensorBoard]:
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]
-
-
-def dashboards(trainer: Any) -> list[Dashboard]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, Dashboard)]
 
 
 def as_typed(path: Path) -> Path:

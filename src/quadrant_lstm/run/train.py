@@ -6,15 +6,15 @@ If the run folder already has a last.ckpt, training resumes from it.
 import contextlib
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch.distributed import destroy_process_group
 
-from quadrant_lstm.callbacks.results import HasResults
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.processes.launch import launch
@@ -22,10 +22,17 @@ from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.memory import check_memory
 from quadrant_lstm.run.quiet import quiet_lightning
-from quadrant_lstm.run.records import as_typed, dashboards, is_finished, record_results, record_start, recorded_accuracy
+from quadrant_lstm.run.records import as_typed, is_finished, record_results, record_start, recorded_accuracy
 from quadrant_lstm.run_folder import BEST, LAST, locked
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class HasResults(Protocol):
+    """A callback that adds values to results.json; they are read once, after the training and before the test."""
+
+    def results(self) -> dict[str, Any]: ...
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -38,16 +45,12 @@ def train(cfg: DictConfig) -> float | None:
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
     trainer = build_trainer(cfg, folder)
-    check_memory(
-        classifier.network,
-        data.frame_shape,
-        data.largest_batch,
-        trainer.strategy.root_device,
-        trainer.precision_plugin.forward_context,
-        trainer.num_devices,
-    )
+    device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
+    check_memory(classifier.network, data.batch_shape, device, autocast, trainer.num_devices)
     environment: Any = getattr(trainer.strategy, "cluster_environment", None)
     if trainer.world_size > 1 and not environment.creates_processes_externally:
+        if trainer.num_nodes > 1:
+            raise UserError("trainer.num_nodes: several machines need SLURM; add hydra/launcher=submitit_slurm.")
         launch(trainer.num_devices, folder)
         return recorded_accuracy(folder)
     with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
@@ -60,10 +63,7 @@ def train(cfg: DictConfig) -> float | None:
 def fit_and_test(
     cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule
 ) -> float | None:
-    network = as_text(stages(classifier.network, data.frame_shape))
-    log.info(network)
-    for dashboard in dashboards(trainer):
-        dashboard.network = network
+    log.info(as_text(stages(classifier.network, data.frame_shape)))
     checkpoint = str(folder / LAST) if (folder / LAST).exists() else None
     if trainer.is_global_zero:
         record_start(cfg, folder, trainer, data)
@@ -71,7 +71,9 @@ def fit_and_test(
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         # read before the test, which loads the state of the best epoch into all callbacks
-        trained = training_results(trainer) if trainer.is_global_zero else {}
+        trained: dict[str, Any] = {}
+        for callback in trainer.callbacks if trainer.is_global_zero else ():
+            trained |= callback.results() if isinstance(callback, HasResults) else {}
         trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
     except SystemExit as end:
         log.info(f"interrupted; resume with: python train.py run={as_typed(folder)}")
@@ -83,8 +85,3 @@ def fit_and_test(
         parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
         record_results(classifier.test_results() | trained | {"parameters": parameters}, cfg, folder, trainer)
     return trained.get("val/accuracy")
-
-
-def training_results(trainer: Any) -> dict[str, Any]:
-    found = [callback.results() for callback in trainer.callbacks if isinstance(callback, HasResults)]
-    return {name: value for results in found for name, value in results.items()}

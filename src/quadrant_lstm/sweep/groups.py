@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quadrant_lstm.pages import percent
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Job, readable
 
@@ -17,7 +18,7 @@ T_QUANTILES = (
 
 @dataclass(frozen=True)
 class Mean:
-    """An accuracy of the runs of a group, and its mean."""
+    """A result of the runs of a group, and its mean. Intervals and texts are those of an accuracy."""
 
     values: tuple[float, ...]
 
@@ -38,9 +39,9 @@ class Mean:
     def __str__(self) -> str:
         """The mean and its interval, or the single values of fewer than three runs."""
         if self.interval is None:
-            return ", ".join(f"{value:.2%}" for value in self.values)
+            return ", ".join(map(percent, self.values))
         low, high = self.interval
-        return f"{self.mean:.2%} ({100 * low:.2f} to {100 * high:.2f})"
+        return f"{percent(self.mean)} ({100 * low:.2f} to {100 * high:.2f})"
 
 
 class Group:
@@ -58,6 +59,12 @@ class Group:
         """Returns the mean of a result over the finished jobs, or None if no job has finished."""
         values = tuple(results[name] for results in self.results.values())
         return Mean(values) if values else None
+
+    @property
+    def epochs(self) -> str:
+        counts = sorted({results["epochs"] for results in self.results.values()})
+        text = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return text + (", pruned" if any(results.get("pruned") for results in self.results.values()) else "")
 
     def curve(self) -> dict[int, float]:
         """Returns the val/accuracy after each epoch: the mean over the jobs that have finished it."""

@@ -9,12 +9,12 @@ Everything comes from files, so this also works for a sweep that was killed and 
         sweep.csv sweep.html the report, written when the sweep ends
 """
 
-import contextlib
-import functools
 import json
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, last_epoch, read_yaml
+from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, read_yaml
 
 SWEEPS = OUTPUTS / "sweeps"
 SWEEP_CONFIG = "multirun.yaml"
@@ -47,15 +47,18 @@ class Job:
         file = self.folder / RESULTS
         return json.loads(file.read_text()) if file.exists() else None
 
-    def last_epoch(self) -> dict[str, str] | None:
-        return last_epoch(self.folder)
-
     def error(self) -> str | None:
         """Returns the last error message in the job's log, or None."""
         log = self.folder / LOG
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
         return errors[-1] if errors else None
+
+    def log_error(self, error: str) -> None:
+        """Appends an error that the job could not log itself."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOG).open("a") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {error}\n")
 
 
 def readable(value: str) -> str:
@@ -79,70 +82,71 @@ def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable
     ]
 
 
-def read_jobs(sweep: Path) -> list[Job]:
-    """Returns all jobs of a grid, including those that have not started; of a search, the jobs that have started."""
-    if is_search(sweep):
-        started = sorted(int(file.parents[1].name) for file in sweep.glob(f"[0-9]*/{OVERRIDES}"))
-        return make_jobs(sweep, [list(read_yaml(sweep / str(number) / OVERRIDES)) for number in started], started)
-    parsed = OverridesParser.create().parse_overrides(task_overrides(sweep))
-    (combinations,) = BasicSweeper.split_arguments(parsed, None)
-    return make_jobs(sweep, combinations, range(len(combinations)))
+class Sweep:
+    """The folder of a sweep."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @cached_property
+    def hydra(self) -> DictConfig:
+        """The `hydra` part of the config of the sweep's command."""
+        return read_yaml(self.folder / SWEEP_CONFIG).hydra
+
+    @property
+    def is_search(self) -> bool:
+        return self.hydra.sweeper.get("kind") == "search"
+
+    @property
+    def overrides(self) -> list[str]:
+        """The overrides of the sweep's command, without those of Hydra's own keys."""
+        return [str(override) for override in self.hydra.overrides.task]
+
+    @property
+    def launch_overrides(self) -> list[str]:
+        """The overrides that configure the sweep's sweeper and launcher, the last one for each key."""
+        overrides = map(str, self.hydra.overrides.hydra)
+        chosen = [
+            one for one in overrides if re.match(r"hydra[/.](sweeper|launcher)[.=]", one) and "_target_" not in one
+        ]
+        return list({one.partition("=")[0]: one for one in chosen}.values())
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """All jobs of a grid, including those that have not started; of a search, the jobs that have started."""
+        if self.is_search:
+            started = sorted(int(file.parents[1].name) for file in self.folder.glob(f"[0-9]*/{OVERRIDES}"))
+            return make_jobs(
+                self.folder, [read_yaml(self.folder / str(number) / OVERRIDES) for number in started], started
+            )
+        (combinations,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(self.overrides), None)
+        return make_jobs(self.folder, combinations, range(len(combinations)))
+
+    @property
+    def unfinished(self) -> list[Job]:
+        return [job for job in self.jobs if job.results() is None]
+
+    @property
+    def num_jobs(self) -> int:
+        """The number of jobs of the completed sweep; a search starts its jobs one by one."""
+        return self.hydra.sweeper.n_trials if self.is_search else len(self.jobs)
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether sweep=PATH would run a job. It runs failed jobs again, except the failed trials of a search."""
+        pending = [job for job in self.unfinished if not (self.is_search and job.error())]
+        return len(self.jobs) < self.num_jobs or bool(pending)
 
 
-def hydra_config(sweep: Path) -> DictConfig:
-    """Returns the `hydra` part of the config of the sweep's command."""
-    file = sweep / SWEEP_CONFIG
-    return read_cached(file, file.stat().st_mtime_ns).hydra
-
-
-@functools.lru_cache(maxsize=1)
-def read_cached(file: Path, modified_ns: int) -> DictConfig:
-    """Parses the file once per modification: this takes longer than reading a job's results."""
-    return read_yaml(file)
-
-
-def sweeper_config(sweep: Path) -> DictConfig:
-    return hydra_config(sweep).sweeper
-
-
-def is_search(sweep: Path) -> bool:
-    return sweeper_config(sweep).get("kind") == "search"
-
-
-def num_jobs(sweep: Path, jobs: Sequence[Job]) -> int:
-    """Returns the number of jobs of the completed sweep; a search starts its jobs one by one."""
-    return sweeper_config(sweep).n_trials if is_search(sweep) else len(jobs)
-
-
-def task_overrides(sweep: Path) -> list[str]:
-    """Returns the overrides of the sweep's command, without those of Hydra's own keys."""
-    return [str(override) for override in hydra_config(sweep).overrides.task]
-
-
-def launch_overrides(sweep: Path) -> list[str]:
-    """Returns the overrides that configure the sweep's sweeper and launcher, the last one for each key."""
-    overrides = [str(override) for override in hydra_config(sweep).overrides.hydra]
-    chosen = [one for one in overrides if re.match(r"hydra[/.](sweeper|launcher)[.=]", one) and "_target_" not in one]
-    return list({one.partition("=")[0]: one for one in chosen}.values())
-
-
-def parse_number(text: str) -> int | float | str:
-    """Returns the number that the text stands for, or the text itself."""
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
-
-
-def find_sweep(sweep: str) -> Path:
-    """Returns the folder that `sweep=PATH` or `sweep=latest` names. Raises UserError if there is none."""
+def find_sweep(sweep: str) -> Sweep:
+    """Returns the sweep that `sweep=PATH` or `sweep=latest` names. Raises UserError if there is none."""
     if sweep == "latest":
         found = list(SWEEPS.glob(f"*/*/{SWEEP_CONFIG}"))
         if not found:
             place = SWEEPS.absolute()
             raise UserError(f"sweep: latest, but {place} has no sweep; start one with python train.py -m KEY=A,B.")
-        return max(found, key=lambda file: file.stat().st_mtime_ns).parent
+        return Sweep(max(found, key=lambda file: file.stat().st_mtime_ns).parent)
     folder = Path(sweep).expanduser()
     if not (folder / SWEEP_CONFIG).is_file():
         raise UserError(f"sweep: {sweep} has no {SWEEP_CONFIG}; give a folder like {SWEEPS}/<date>/<time>.")
-    return folder
+    return Sweep(folder)

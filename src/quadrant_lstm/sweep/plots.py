@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from quadrant_lstm.plotting import GROUP_COLOURS, new_figure
 from quadrant_lstm.sweep.groups import Group, Mean
-from quadrant_lstm.sweep.jobs import Job, parse_number, readable
+from quadrant_lstm.sweep.jobs import Job, readable
 
 MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot
 PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
@@ -124,8 +124,10 @@ def draw_search(jobs: Sequence[Job]) -> Figure:
 
 def sort_key(value: str) -> tuple[float, str]:
     """Sorts numbers by size, and other texts after them."""
-    number = parse_number(value)
-    return (math.inf if isinstance(number, str) else number, value)
+    try:
+        return float(value), value
+    except ValueError:
+        return math.inf, value
 
 
 def as_svg(figure: Figure) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import needs_extra
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +19,8 @@ class Pruning(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         folder = Path(trainer.default_root_dir)
         if trainer.is_global_zero:  # only this process talks to Optuna
-            try:
+            with needs_extra("trainer.callbacks.pruning", "tune"):
                 from quadrant_lstm.sweep.search import running_trial
-            except ModuleNotFoundError as error:
-                raise UserError(f'{folder}: a search needs {error.name}; python -m pip install -e ".[tune]"') from error
             self.trial = running_trial(folder)
         self.decide(trainer, trainer.current_epoch)  # repeats the decision before an interruption
 
@@ -33,7 +31,7 @@ class Pruning(pl.Callback):
         self.decide(trainer, epoch)
 
     def decide(self, trainer: pl.Trainer, epochs: int) -> None:
-        """Asks Optuna whether to prune; a reported epoch without a checkpoint (interrupted) is trained again before."""
+        """Asks Optuna whether to prune after `epochs` epochs, unless it knows a later one: that is trained again."""
         should_prune = bool(self.trial) and last_reported(self.trial) == epochs and self.trial.should_prune()
         self.pruned = trainer.strategy.broadcast(should_prune)
         trainer.should_stop |= self.pruned

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, NullPool
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.jobs import STUDY, Job, sweeper_config
+from quadrant_lstm.sweep.jobs import STUDY, Job, Sweep
 
 Space = dict[str, BaseDistribution]
 STUDY_NAME, SPACE = "sweep", "space"  # SPACE is an attribute of the study
@@ -28,17 +28,17 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class Search:
-    """The trials of the study in the folder `sweep`, or of a copy of it in memory for a dry run.
+    """The trials of the study in `folder`, or of a copy of it in memory for a dry run.
 
     `fixed` are the overrides that all trials share. Raises UserError if the study has another search space.
     """
 
     def __init__(
-        self, sweep: Path, space: Space, fixed: list[str], n_trials: int, sampler: DictConfig, dry_run: bool = False
+        self, folder: Path, space: Space, fixed: list[str], n_trials: int, sampler: DictConfig, dry_run: bool = False
     ):
-        self.sweep, self.space, self.fixed, self.n_trials, self.sampler = sweep, space, fixed, n_trials, sampler
+        self.folder, self.space, self.fixed, self.n_trials, self.sampler = folder, space, fixed, n_trials, sampler
         self.study = optuna.create_study(
-            storage=copy_storage(sweep) if dry_run else storage(sweep),
+            storage=copy_storage(folder) if dry_run else storage(folder),
             study_name=STUDY_NAME,
             sampler=self.make_sampler(0),
             direction="maximize",
@@ -47,7 +47,7 @@ class Search:
         described = {key: to_json(distribution) for key, distribution in space.items()}
         if self.study.user_attrs.setdefault(SPACE, described) != described:
             raise UserError(
-                f"sweep: {sweep / STUDY} searches {', '.join(self.study.user_attrs[SPACE])} in other ranges; restore "
+                f"sweep: {folder / STUDY} searches {', '.join(self.study.user_attrs[SPACE])} in other ranges; restore "
                 "its ranges in conf/, or start a new search without sweep=."
             )
         self.study.set_user_attr(SPACE, described)
@@ -64,6 +64,10 @@ class Search:
             self.study.sampler = self.make_sampler(len(self.study.trials))
             yield self.job(self.study.ask(self.space))
 
+    def num_left(self) -> int:
+        """Returns the number of trials that have not ended."""
+        return self.n_trials - sum(trial.state.is_finished() for trial in self.study.trials)
+
     def make_sampler(self, trial: int) -> optuna.samplers.BaseSampler:
         """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers."""
         seed = self.sampler.get("seed")
@@ -73,7 +77,7 @@ class Search:
     def job(self, trial: Trial | FrozenTrial) -> Job:
         swept = {key: str(value) for key, value in trial.params.items()}
         overrides = (*self.fixed, *(f"{key}={value}" for key, value in swept.items()))
-        return Job(trial.number, self.sweep / str(trial.number), overrides, swept)
+        return Job(trial.number, self.folder / str(trial.number), overrides, swept)
 
     def record(self, job: Job) -> None:
         """Records in the study how a job has ended."""
@@ -119,23 +123,22 @@ def instantiate_within(prefix: str, key: str, node: DictConfig, **arguments: Any
         raise UserError(f"{key}: {error.__cause__ or error}; change a value of {key}.") from error
 
 
-def storage(sweep: Path) -> BaseStorage:
+def storage(folder: Path) -> BaseStorage:
     """Returns a storage that connects for each call, so that no connection is open when a job's process is forked."""
-    url = URL.create("sqlite", database=str(sweep / STUDY)).render_as_string()
+    url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string()
     return RDBStorage(url, engine_kwargs={"poolclass": NullPool, "connect_args": {"timeout": 60}})
 
 
-def copy_storage(sweep: Path) -> BaseStorage:
+def copy_storage(folder: Path) -> BaseStorage:
     copy = InMemoryStorage()
-    if (sweep / STUDY).exists():
-        optuna.copy_study(from_study_name=STUDY_NAME, from_storage=storage(sweep), to_storage=copy)
+    if (folder / STUDY).exists():
+        optuna.copy_study(from_study_name=STUDY_NAME, from_storage=storage(folder), to_storage=copy)
     return copy
 
 
 def running_trial(folder: Path) -> Trial | None:
     """Returns the trial whose run has that folder, or None if the trial is no longer running."""
-    sweep, number = folder.parent, int(folder.name)
-    pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", sweeper_config(sweep).pruner)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=storage(sweep), pruner=pruner)
-    trial = study.trials[number]
+    pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", Sweep(folder.parent).hydra.sweeper.pruner)
+    study = optuna.load_study(study_name=STUDY_NAME, storage=storage(folder.parent), pruner=pruner)
+    trial = study.trials[int(folder.name)]
     return Trial(study, trial._trial_id) if trial.state == TrialState.RUNNING else None

@@ -9,10 +9,11 @@ from rich.table import Table
 
 from quadrant_lstm.console import say
 from quadrant_lstm.pages import duration
+from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.jobs import Job, readable
 
 PENDING, RUNNING, FINISHED, PRUNED, FAILED = "pending", "running", "finished", "pruned", "failed"
-STYLES = {PENDING: "dim", RUNNING: "bold", FINISHED: "green", PRUNED: "yellow", FAILED: "red"}
+STYLES = {RUNNING: "bold", FAILED: "red", FINISHED: "green", PRUNED: "yellow", PENDING: "dim"}  # by importance
 
 
 class JobTable:
@@ -20,7 +21,7 @@ class JobTable:
 
     def __init__(self, known: Sequence[Job], total: int):
         self.jobs, self.total = list(known), total
-        self.states = dict.fromkeys((job.number for job in known), PENDING)
+        self.states = {job.number: FINISHED if job.results() else PENDING for job in known}
         self.started: dict[int, tuple[float, int]] = {}  # time in seconds, and the last finished epoch at that time
         self.max_epochs: dict[int, int] = {}
         self.durations: list[float] = []  # seconds
@@ -30,24 +31,28 @@ class JobTable:
     def __enter__(self) -> "JobTable":
         if self.console.is_terminal:
             self.live.start()
+        for job in self.jobs:
+            if self.states[job.number] == FINISHED:
+                self.print_line(job, "finished before")
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.refresh()
         self.live.stop()
 
-    def add(self, job: Job) -> None:
+    def add(self, job: Job, max_epochs: int) -> None:
+        """Adds a submitted job, which may be known."""
+        self.max_epochs[job.number] = max_epochs
         if job.number not in self.states:
             self.jobs.append(job)
             self.states[job.number] = PENDING
 
-    def mark_running(self, job: Job, max_epochs: int) -> None:
+    def mark_running(self, job: Job) -> None:
         if self.states[job.number] == RUNNING:
             return
-        last = job.last_epoch()
+        last = last_epoch(job.folder)
         self.states[job.number] = RUNNING
         self.started[job.number] = (time.monotonic(), int(last["epoch"]) if last else 0)
-        self.max_epochs[job.number] = max_epochs
         self.print_line(job, f"resumes after epoch {last['epoch']}" if last else "starts")
 
     def mark_ended(self, job: Job, error: str | None) -> None:
@@ -57,10 +62,6 @@ class JobTable:
             self.durations.append(time.monotonic() - self.started[job.number][0])
         accuracy = f"  val/accuracy {results['val/accuracy']:.4f}" if results else ""
         self.print_line(job, error or f"{self.states[job.number]}{accuracy}  {results['seconds']:.0f} s")
-
-    def mark_finished_before(self, job: Job) -> None:
-        self.states[job.number] = FINISHED
-        self.print_line(job, "finished before")
 
     def print_line(self, job: Job, message: str) -> None:
         if not self.console.is_terminal:
@@ -80,18 +81,17 @@ class JobTable:
         for name in ("job", *keys, "state", "epoch", "val/accuracy", "time left"):
             table.add_column(name, justify="left" if name in (*keys, "state") else "right")
         num_lines = max(self.console.height - 4, 8)
-        priority = {RUNNING: 0, FAILED: 1, FINISHED: 2, PRUNED: 3, PENDING: 4}
-        shown = sorted(self.jobs, key=lambda job: (priority[self.states[job.number]], -job.number))[:num_lines]
+        shown = sorted(self.jobs, key=lambda job: (list(STYLES).index(self.states[job.number]), -job.number))[
+            :num_lines
+        ]
         for job in sorted(shown, key=lambda job: job.number):
             table.add_row(*self.row(job), style=STYLES[self.states[job.number]])
         return table
 
     def row(self, job: Job) -> list[str]:
-        state, last = self.states[job.number], job.last_epoch()
-        epoch, accuracy, time_left = "", "", ""
-        if last:
-            accuracy = f"{float(last.get('val/accuracy') or 'nan'):.4f}"
-            epoch = last["epoch"]
+        state, last, time_left = self.states[job.number], last_epoch(job.folder) or {}, ""
+        epoch = last.get("epoch", "")
+        accuracy = f"{float(last['val/accuracy']):.4f}" if last else ""
         if state == RUNNING:
             (start, before), max_epochs = self.started[job.number], self.max_epochs[job.number]
             finished = int(epoch or 0)

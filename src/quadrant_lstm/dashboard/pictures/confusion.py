@@ -1,11 +1,14 @@
-"""Draws a confusion matrix: rows are true classes, columns predicted classes."""
+"""Draws a confusion matrix, and the share of misclassified images in each class.
+
+Rows of the matrix are true classes, columns predicted classes.
+"""
 
 from jaxtyping import Int64
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from quadrant_lstm.plotting import new_figure, style
+from quadrant_lstm.plotting import CORRECT, new_figure, style
 
 
 @style
@@ -27,4 +30,21 @@ def draw_confusion(matrix: Int64[Tensor, "classes classes"]) -> Figure:
         axes.set_yticks(range(num_classes))
     correct, total = int(matrix.diagonal().sum()), int(matrix.sum())
     axes.set(xlabel="predicted class", ylabel="true class", title=f"{correct:,} of {total:,} test images correct")
+    return figure
+
+
+@style
+def draw_classes(matrix: Int64[Tensor, "classes classes"]) -> Figure:
+    counts, correct = matrix.sum(1).tolist(), matrix.diagonal().tolist()
+    errors = [100 * (1 - hits / max(1, count)) for hits, count in zip(correct, counts, strict=True)]
+    figure = new_figure()
+    axes = figure.subplots()
+    bars = axes.bar(range(len(errors)), errors, color=CORRECT)
+    if len(errors) <= 10:  # labels of more bars would overlap
+        texts = [f"{error:.1f}\n{count - hits:,}" for error, hits, count in zip(errors, correct, counts, strict=True)]
+        axes.bar_label(bars, texts, padding=1)
+        axes.set_xticks(range(len(errors)))
+    axes.margins(y=0.25)
+    axes.set(xlabel="class", ylabel="error, %", title="misclassified test images: share (%) and number")
+    axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -1,7 +1,5 @@
 """Measures and draws a network's accuracy when one quadrant or one ordering is occluded."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Int64, UInt8
 from matplotlib.figure import Figure
@@ -10,6 +8,7 @@ from torch import Tensor, nn
 from quadrant_lstm.dashboard.tabs import BATCH_SIZE, as_inputs
 from quadrant_lstm.data.orderings import ordering_name, sequences
 from quadrant_lstm.data.quadrants import occlude_quadrant
+from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
 
 
@@ -22,7 +21,7 @@ def is_correct(network: nn.Module, frames: Tensor, labels: Int64[Tensor, " image
 
 def correct_by_occluded_quadrant(
     network: nn.Module, images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
-    orderings: Sequence[Sequence[int]],
+    orderings: Orderings,
 ) -> Int64[Tensor, "4 images"]:  # fmt: skip
     occluded = [sequences(occlude_quadrant(images, quadrant), orderings) for quadrant in range(1, 5)]
     return torch.stack([is_correct(network, frames, labels) for frames in occluded])
@@ -30,7 +29,7 @@ def correct_by_occluded_quadrant(
 
 def correct_by_occluded_ordering(
     network: nn.Module, images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
-    orderings: Sequence[Sequence[int]],
+    orderings: Orderings,
 ) -> Int64[Tensor, "orderings images"]:  # fmt: skip
     """Blanks the quadrants of one ordering in every frame, so `network` must encode each frame in full."""
     rows = images.shape[2] // 2
@@ -65,7 +64,7 @@ def draw_occluded_quadrants(correct: Int64[Tensor, "4 images"], labels: Int64[Te
 
 @style
 def draw_occluded_orderings(
-    correct: Int64[Tensor, "orderings images"], orderings: Sequence[Sequence[int]], unoccluded: Int64[Tensor, " images"]
+    correct: Int64[Tensor, "orderings images"], orderings: Orderings, unoccluded: Int64[Tensor, " images"]
 ) -> Figure:
     """`unoccluded` is 1 for each image that is classified correctly when nothing is occluded."""
     shares = (100 * torch.cat([unoccluded[None], correct]).float().mean(1)).tolist()

@@ -1,8 +1,10 @@
-"""Draws an image, its four quadrants, and the frame of each step."""
+"""Draws the data: an image with its quadrants and the frame of each step, and augmented training images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,15 +13,16 @@ from torch import Tensor
 
 from quadrant_lstm.data.orderings import ORDERINGS, ordering_name, sequences
 from quadrant_lstm.data.quadrants import split_quadrants
-from quadrant_lstm.plotting import ORDERING_COLOURS, SMALL, new_figure, style
+from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, WIDTH, new_figure, style
 
 MAX_NAMED = 5  # orderings
+NUM_VERSIONS = 10  # of each augmented image
+TITLE_HEIGHT = 0.2  # inches
 
 
 @style
-def draw_orderings(
-    image: UInt8[Tensor, "channels height width"], orderings: Sequence[Sequence[int]] = ORDERINGS
-) -> Figure:
+def draw_orderings(image: UInt8[Tensor, "channels height width"], orderings: Orderings = ORDERINGS) -> Figure:
     quadrants = split_quadrants(image[None])[0]
     frames = sequences(image[None], orderings)[0]
     figure = new_figure(layout=None)  # fixed margins: the start of every run waits for this picture
@@ -57,3 +60,22 @@ def outline_quadrants(axes: Axes, quadrants: list[int], rows: int, columns: int)
         axes.add_patch(Rectangle(corner, columns, rows, fill=False, edgecolor=colour, linewidth=1.2))
         box = {"facecolor": colour, "edgecolor": "none", "pad": 1}
         axes.text(0, place * rows + 0.3, str(quadrant), color="white", bbox=box, va="top")
+
+
+@style
+def draw_augmentation(
+    images: UInt8[Tensor, "images channels height width"], augment: Callable[[Tensor], Tensor]
+) -> Figure:
+    """Each row shows one image, first unchanged, then in NUM_VERSIONS augmented versions."""
+    drawn = torch.stack([images.float(), *(augment(images).float() for _ in range(NUM_VERSIONS))], dim=1)
+    pixels = np.pad(drawn.cpu().numpy(), ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
+    rows, columns, _, height, width = pixels.shape
+    page = pixels.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, -1) / 255
+    side = WIDTH / columns  # of one image, in inches
+    figure = new_figure(height=rows * side + TITLE_HEIGHT, layout=None)
+    axes = figure.add_axes((0, 0, 1, rows * side / (rows * side + TITLE_HEIGHT)))
+    axes.imshow(page.squeeze(-1) if page.shape[-1] == 1 else page, cmap="gray", vmin=0, vmax=1, aspect="auto")
+    axes.axvline(width - 0.5, color=GROUP_COLOURS[1], linewidth=1.5)
+    axes.set_axis_off()
+    axes.set_title("training images (left) and augmented versions of them")
+    return figure

@@ -1,4 +1,4 @@
-"""Draws the filters of a network's first convolution, and the feature maps of every convolution for one frame."""
+"""Draws the inside of a network: filters of its first convolution, feature maps of all, and the gates of its LSTM."""
 
 import numpy as np
 import torch
@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.tabs import as_inputs
 from quadrant_lstm.model.protocols import Inspectable
-from quadrant_lstm.plotting import HEIGHT, WIDTH, new_figure, style
+from quadrant_lstm.model.recurrent import MapsLSTM
+from quadrant_lstm.plotting import HEIGHT, SMALL, WIDTH, new_figure, style
 
 MAX_MAPS = 32  # drawn of one convolution
+TITLES = ("input gate", "forget gate", "cell candidate", "output gate", "cell state", "output")  # as in LSTMStep
+GATES = ("input gate", "forget gate", "output gate")  # with values between 0 and 1
 
 
 def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Tensor]:
@@ -62,10 +65,32 @@ def draw_maps(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, f
 def mosaic(maps: np.ndarray) -> np.ndarray:
     """Lays out maps [maps, rows, columns] on a page, at least twice as wide as high, with gaps of NaN between them."""
     maps = maps / np.abs(maps).max((1, 2), keepdims=True).clip(min=1e-9)
-    maps = np.pad(maps, ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
-    count, rows, columns = maps.shape
+    count, rows, columns = maps.shape[0], maps.shape[1] + 1, maps.shape[2] + 1
     wide = (per_row for per_row in range(1, count + 1) if per_row * columns >= 2 * rows * -(-count // per_row))
     per_row = next(wide, count)
-    places = np.full((-(-count // per_row) * per_row, rows, columns), np.nan, maps.dtype)
-    places[:count] = maps
+    places = np.pad(maps, ((0, -count % per_row), (0, 1), (0, 1)), constant_values=np.nan)
     return places.reshape(-1, per_row, rows, columns).transpose(0, 2, 1, 3).reshape(-1, per_row * columns)[:-1, :-1]
+
+
+@style
+def draw_gates(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"], title: str) -> Figure:
+    """One panel per quantity, one row per step, one column per unit. The first step's forget gate has no effect."""
+    assert isinstance(network.recurrent, MapsLSTM)
+    with torch.inference_mode():
+        steps = list(network.recurrent.unrolled(network.features(as_inputs(frames, network.encoder))))
+    figure = new_figure()
+    figure.suptitle(title)
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    for axes, name, values in zip(panels.flat, TITLES, zip(*steps, strict=True), strict=True):
+        shown = torch.cat(values).float().cpu().numpy()
+        is_gate = name in GATES
+        limit = 1.0 if is_gate else max(1.0, abs(shown).max())
+        cmap, lowest = ("Blues", 0.0) if is_gate else ("RdBu", -limit)
+        axes.imshow(shown, cmap=cmap, vmin=lowest, vmax=limit, aspect="auto")
+        axes.set_title(f"{name}, {'0 to 1' if is_gate else f'±{limit:.2g}'}", fontsize=SMALL)
+        axes.set_yticks(range(len(shown)), range(1, len(shown) + 1))
+        axes.set_xticks([])
+    panels[0, 0].set_ylabel("step")
+    panels[1, 0].set_ylabel("step")
+    figure.supxlabel(f"{shown.shape[1]} units", fontsize=SMALL)
+    return figure

@@ -1,0 +1,84 @@
+"""Reads image files as images like those of the training data.
+
+An image of the training size is used as it is. Others are prepared like MNIST's digits: the ink is cropped, scaled to
+20/28 of the image size, and placed with its centre of mass in the middle.
+"""
+
+import contextlib
+import glob
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from quadrant_lstm.errors import UserError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+INK_THRESHOLD = 50  # of 255; darker pixels are background
+DIGIT_SHARE = 20 / 28  # of the height and width
+MAX_PIXELS = 50_000_000
+
+
+def find_image_files(images: str | None) -> list[Path]:
+    """Returns the files of `images`, which is a file, a folder or a glob; raises UserError if one cannot be opened."""
+    if images is None:
+        raise UserError("images: is missing; add images=FILE, a folder, or a quoted glob.")
+    path = Path(images).expanduser()
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    else:
+        found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
+    if not found:
+        raise UserError(f"images: {images} matches no image file; give a file, a folder, or a glob in quotes.")
+    for file in found:
+        with open_image(file):
+            pass
+    return found
+
+
+@contextlib.contextmanager
+def open_image(file: Path) -> Iterator[Image.Image]:
+    """Opens an image file and checks its size before reading its pixels. Errors, also later ones, become UserErrors."""
+    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
+    try:
+        with quiet, Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height}, more than {MAX_PIXELS:,} pixels")
+            yield image
+    except Exception as error:  # decoders raise errors of many types
+        raise UserError(f"{file}: cannot be read as an image ({error}); give a PNG or JPEG file.") from error
+
+
+def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | None) -> np.ndarray:
+    """Returns uint8 [1, height, width]. `invert=None` inverts images with a light border."""
+    _, height, width = image_shape
+    with open_image(file) as original:
+        image: Image.Image = ImageOps.exif_transpose(original)
+        if image.has_transparency_data:  # on white
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("L")
+    pixels = np.asarray(image)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    if invert or (invert is None and border.mean() > 127):
+        image = ImageOps.invert(image)
+    if image.size != (width, height):
+        image = centre_digit(image, height, width)
+    return np.array(image)[None]
+
+
+def centre_digit(image: Image.Image, height: int, width: int) -> Image.Image:
+    ink = image.point(lambda value: 255 if value > INK_THRESHOLD else 0).getbbox()
+    if ink is None:
+        return image.resize((width, height), Image.Resampling.LANCZOS)
+    box = (round(DIGIT_SHARE * width), round(DIGIT_SHARE * height))
+    digit = ImageOps.contain(image.crop(ink), box, Image.Resampling.LANCZOS)
+    weights = np.asarray(digit, dtype=float)
+    rows, columns = np.indices(weights.shape)
+    left = round(width / 2 - (columns * weights).sum() / weights.sum())
+    top = round(height / 2 - (rows * weights).sum() / weights.sum())
+    page = Image.new("L", (width, height))
+    page.paste(digit, (left, top))
+    return page

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from quadrant_lstm.data.image_files import find_image_files, read_image
+from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.errors import UserError
+
+SHAPE = (1, 28, 28)
+
+
+@pytest.fixture
+def digit():
+    return load_images("mnist", None).test_images[0, 0]
+
+
+def test_an_image_of_the_training_size_is_not_changed(tmp_path, digit):
+    Image.fromarray(digit).save(tmp_path / "digit.png")
+    assert np.array_equal(read_image(tmp_path / "digit.png", SHAPE, None)[0], digit)
+
+
+def test_black_on_white_is_inverted_by_default(tmp_path, digit):
+    Image.fromarray(255 - digit).save(tmp_path / "paper.png")
+    assert np.array_equal(read_image(tmp_path / "paper.png", SHAPE, None)[0], digit)
+    assert np.array_equal(read_image(tmp_path / "paper.png", SHAPE, False)[0], 255 - digit)
+    assert np.array_equal(read_image(tmp_path / "paper.png", SHAPE, True)[0], digit)
+
+
+def test_a_large_photo_is_prepared_like_mnist(tmp_path, digit):
+    page = np.full((300, 200), 255, np.uint8)
+    page[20:160, 40:180] = 255 - np.kron(digit, np.ones((5, 5), np.uint8))
+    Image.fromarray(page).convert("RGB").save(tmp_path / "photo.jpg", quality=95)
+    prepared = read_image(tmp_path / "photo.jpg", SHAPE, None)[0].astype(float)
+    assert np.corrcoef(prepared.ravel(), digit.ravel().astype(float))[0, 1] > 0.98
+
+
+def test_transparent_pixels_are_white_paper(tmp_path, digit):
+    ink = np.zeros((28, 28, 4), np.uint8)
+    ink[..., 3] = digit
+    Image.fromarray(ink).save(tmp_path / "ink.png")
+    assert np.abs(read_image(tmp_path / "ink.png", SHAPE, None)[0].astype(int) - digit).max() <= 1
+
+
+def test_an_empty_page_gives_an_empty_image(tmp_path):
+    Image.new("L", (90, 50), "white").save(tmp_path / "empty.png")
+    assert read_image(tmp_path / "empty.png", SHAPE, None).max() == 0
+
+
+def test_files_are_found_by_name_folder_and_glob(tmp_path):
+    for name in ("b.png", "a.JPG"):
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("")
+    assert [file.name for file in find_image_files(str(tmp_path))] == ["a.JPG", "b.png"]
+    assert [file.name for file in find_image_files(f"{tmp_path}/*.png")] == ["b.png"]
+    assert [file.name for file in find_image_files(f"{tmp_path}/b.png")] == ["b.png"]
+    with pytest.raises(UserError, match=r"images: .*\.gif matches no image file; give a file, a folder, or a glob"):
+        find_image_files(f"{tmp_path}/*.gif")
+
+
+def test_a_file_that_is_no_image_is_refused(tmp_path):
+    (tmp_path / "notes.png").write_text("no image")
+    with pytest.raises(UserError, match=r"notes\.png: cannot be read as an image .* give a PNG or JPEG file"):
+        find_image_files(str(tmp_path))
