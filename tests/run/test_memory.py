@@ -16,9 +16,9 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(4 * 100, 50), nn.Tanh(), nn.Dropout(0.5), nn.Linear(50, 3))
 
 
-def test_a_sample_needs_its_saved_tensors_and_the_largest_gradient():
+def test_an_image_needs_its_saved_tensors_and_the_largest_gradient():
     frames, tanh, mask, dropout = 4 * 4 * 100, 4 * 50, 4 * 50, 4 * 50  # bytes
-    found = memory.bytes_per_sample(network(), (1, 4, 1, 10, 10), CPU, contextlib.nullcontext)
+    found = memory.bytes_per_image(network(), (1, 4, 1, 10, 10), CPU, contextlib.nullcontext)
     assert found == frames + tanh + mask + dropout + frames  # the second time as a gradient
 
 

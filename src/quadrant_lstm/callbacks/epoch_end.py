@@ -31,8 +31,8 @@ class Best(ModelCheckpoint):
     state_key = "Best"  # Lightning's contains the arguments, which may change between versions
 
     def __init__(self) -> None:
-        replace: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-        super().__init__(filename=BEST.stem, monitor="val/accuracy", mode="max", **replace)
+        overwrite: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+        super().__init__(filename=BEST.stem, monitor="val/accuracy", mode="max", **overwrite)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.dirpath = str(Path(trainer.default_root_dir, BEST.parent))
@@ -61,6 +61,7 @@ class EpochEnd(Checkpoint):
     """Saves last.ckpt and records the metrics of each epoch.
 
     train/epoch_seconds includes validation; train/samples_per_second does not, and counts the images of all processes.
+    Lightning calls a Checkpoint after other callbacks. This one comes after Best, whose state last.ckpt contains.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

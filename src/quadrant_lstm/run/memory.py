@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from quadrant_lstm.errors import UserError
 
 Autocast = Callable[[], AbstractContextManager[object]]
-SMALL, LARGE = 8, 16  # samples in the two batches
+FEW, MANY = 8, 16  # images in the two batches
 
 
 def check_memory(
@@ -31,21 +31,21 @@ def check_memory(
     if device.type == "cpu":
         available //= num_processes
     weights = 4 * sum(weight.nbytes for weight in network.parameters())  # weights, gradients, both moments of Adam
-    per_sample = bytes_per_sample(network, batch_shape, device, autocast)
-    needed = weights + batch_shape[0] * per_sample
+    per_image = bytes_per_image(network, batch_shape, device, autocast)
+    needed = weights + batch_shape[0] * per_image
     if needed > available:
-        largest = max(1, int((available - weights) / per_sample))
+        largest = max(1, int((available - weights) / per_image))
         raise UserError(
             f"data.batch_size: a training step of {batch_shape[0]:,} images needs about {needed / 1e9:.1f} GB of "
             f"memory, and {available / 1e9:.1f} GB are available; write at most {2 ** (largest.bit_length() - 1)}."
         )
 
 
-def bytes_per_sample(network: nn.Module, batch_shape: Sequence[int], device: torch.device, autocast: Autocast) -> float:
+def bytes_per_image(network: nn.Module, batch_shape: Sequence[int], device: torch.device, autocast: Autocast) -> float:
     copied = copy.deepcopy(network).to(device).train()
     with torch.random.fork_rng():  # dropout draws random numbers
-        small, large = (bytes_for_backward(copied, (size, *batch_shape[1:]), autocast) for size in (SMALL, LARGE))
-    return (sum(large) - sum(small)) / (LARGE - SMALL) + max(large) / LARGE
+        few, many = (bytes_for_backward(copied, (size, *batch_shape[1:]), autocast) for size in (FEW, MANY))
+    return (sum(many) - sum(few)) / (MANY - FEW) + max(many) / MANY
 
 
 def bytes_for_backward(network: nn.Module, batch_shape: Sequence[int], autocast: Autocast) -> list[int]:

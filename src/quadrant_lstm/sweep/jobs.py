@@ -73,12 +73,12 @@ def readable(value: str) -> str:
 
 def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable[int]) -> list[Job]:
     """Returns one job for each list of overrides, with these numbers."""
-    assignments = [dict(one.lstrip("+").split("=", 1) for one in given if "=" in one) for given in overrides]
+    assignments = [dict(word.lstrip("+").split("=", 1) for word in words if "=" in word) for words in overrides]
     keys = list(dict.fromkeys(key for assigned in assignments for key in assigned))
     differing = [key for key in keys if len({assigned.get(key) for assigned in assignments}) > 1]
     return [
-        Job(number, sweep / str(number), tuple(given), {key: assigned.get(key, "") for key in differing})
-        for number, given, assigned in zip(numbers, overrides, assignments, strict=True)
+        Job(number, sweep / str(number), tuple(words), {key: assigned.get(key, "") for key in differing})
+        for number, words, assigned in zip(numbers, overrides, assignments, strict=True)
     ]
 
 
@@ -105,20 +105,17 @@ class Sweep:
     @property
     def launch_overrides(self) -> list[str]:
         """The overrides that configure the sweep's sweeper and launcher, the last one for each key."""
-        overrides = map(str, self.hydra.overrides.hydra)
-        chosen = [
-            one for one in overrides if re.match(r"hydra[/.](sweeper|launcher)[.=]", one) and "_target_" not in one
-        ]
-        return list({one.partition("=")[0]: one for one in chosen}.values())
+        pattern = r"hydra[/.](sweeper|launcher)(?!.*_target_)[.=]"  # no class is taken from a folder
+        chosen = [str(override) for override in self.hydra.overrides.hydra if re.match(pattern, str(override))]
+        return list({override.partition("=")[0]: override for override in chosen}.values())
 
     @cached_property
     def jobs(self) -> list[Job]:
         """All jobs of a grid, including those that have not started; of a search, the jobs that have started."""
         if self.is_search:
             started = sorted(int(file.parents[1].name) for file in self.folder.glob(f"[0-9]*/{OVERRIDES}"))
-            return make_jobs(
-                self.folder, [read_yaml(self.folder / str(number) / OVERRIDES) for number in started], started
-            )
+            overrides = [read_yaml(self.folder / str(number) / OVERRIDES) for number in started]
+            return make_jobs(self.folder, overrides, started)
         (combinations,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(self.overrides), None)
         return make_jobs(self.folder, combinations, range(len(combinations)))
 
