@@ -13,7 +13,7 @@ from quadrant_lstm import load_run, sequences
 from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.export import export
-from tests.scripts import script
+from tests.scripts import Script, script, without
 
 
 @pytest.fixture
@@ -63,6 +63,15 @@ def test_an_onnx_file_returns_the_probabilities_of_the_network(finished_run, tin
     images = tiny.test_images[:33].astype(np.float32) / 255  # another batch size than in the export
     (probabilities,) = onnxruntime.InferenceSession(str(file)).run(None, {"images": images})
     assert np.allclose(probabilities, logits(finished_run, tiny.test_images[:33]).softmax(1).numpy(), atol=1e-5)
+
+
+def test_without_onnxruntime_an_export_is_refused_in_one_line(finished_run):
+    cwd, line = (
+        finished_run.parents[2],
+        "format=onnx: needs onnxruntime, which is not installed; install it with python",
+    )
+    done = Script("export.py", f"run={finished_run}", cwd=cwd, before=without("onnxruntime")).wait()
+    assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(line)]) == (2, 1, line)
 
 
 def test_a_safetensors_file_contains_the_best_weights(finished_run, tmp_path):

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from quadrant_lstm.pages import percent
 from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
 
 BINS = 15
@@ -32,7 +33,7 @@ def draw_calibration(logits: Float[Tensor, "images classes"], labels: Int64[Tens
     above.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")
     above.bar(centres, np.where(counts > 0, accuracy, 0), width, color=CORRECT)
     error = expected_calibration_error(logits, labels)
-    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"expected calibration error {error:.2%}")
+    above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"expected calibration error {percent(error)}")
     above.legend(loc="upper left")
     below.bar(centres, counts.numpy(), width, color=GREY)
     below.set(xlabel="confidence", ylabel="images", yscale="symlog")
