@@ -1,4 +1,4 @@
-"""Draws the test images that a run gets wrong into docs/mistakes.png.
+"""Draws the test images that a run misclassifies into docs/mistakes.png.
 
 python docs/mistakes.py RUN [FILE]
 """
@@ -13,7 +13,7 @@ from quadrant_lstm.run.evaluate import run_test
 from quadrant_lstm.run_folder import BEST, find_run, write_atomically
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draws the test images that a run gets wrong.")
+    parser = argparse.ArgumentParser(description="Draws the test images that a run misclassifies.")
     parser.add_argument("run", help="its folder, or latest")
     parser.add_argument("file", type=Path, nargs="?", default=Path(__file__).with_name("mistakes.png"))
     given = parser.parse_args()

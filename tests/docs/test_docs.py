@@ -21,7 +21,7 @@ def test_the_orderings_are_drawn_into_a_file(tmp_path):
     ("arguments", "line"),
     [
         (("docs/mistakes.py", "nowhere", "wrong.png"), "run: nowhere is not a run folder"),
-        (("docs/best.py", "nowhere"), "sweep: nowhere has no multirun.yaml; give a folder"),
+        (("docs/epochs.py", "nowhere"), "sweep: nowhere has no multirun.yaml; give a folder"),
         (("docs/ablations.py", "latest"), "sweep: latest, but "),
         (("src/quadrant_lstm/benchmark/__main__.py",), "benchmark: there is no conf/train.yaml here"),
         (

@@ -1,6 +1,6 @@
-"""Draws docs/best.png from a finished sweep over seeds: each seed's error after each epoch, and its best epoch.
+"""Draws docs/epochs.png from a finished sweep over seeds: each seed's error after each epoch, and its best epoch.
 
-python docs/best.py outputs/sweeps/DATE/TIME
+python docs/epochs.py outputs/sweeps/DATE/TIME
 """
 
 import argparse
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.pages import percent
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Sweep, find_sweep
@@ -24,15 +25,13 @@ def draw(sweep: Sweep) -> bytes:
     for job, colour in zip(sweep.jobs, itertools.cycle(GROUP_COLOURS), strict=False):
         rows = read_rows(job.folder / METRICS)
         epochs = [int(row["epoch"]) for row in rows]
-        train, val = ([error_percent(float(row[f"{stage}/accuracy"])) for row in rows] for stage in ("train", "val"))
+        train, val = ([error_percent(float(row[f"{split}/accuracy"])) for row in rows] for split in ("train", "val"))
         results = job.results()
         if results is None:
-            raise UserError(
-                f"sweep: {sweep.folder}: job {job.number} has not finished; resume it with sweep={sweep.folder}"
-            )
+            raise UserError(f"sweep: {sweep.folder}: job {job.number} has not finished; add sweep={sweep.folder}.")
         best, test = results["best_epoch"], results["test/accuracy"]
         axes.plot(epochs, train, color=GREY, linewidth=0.8)
-        axes.plot(epochs, val, color=colour, label=f"{job}: test {test:.2%}")
+        axes.plot(epochs, val, color=colour, label=f"{job}: test {percent(test)}")
         axes.plot(best, val[best - 1], "o", color=colour)
     axes.plot([], [], color=GREY, linewidth=0.8, label="on augmented training images")
     format_error_axes(axes, "epoch", "validation error")
@@ -41,8 +40,8 @@ def draw(sweep: Sweep) -> bytes:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draws docs/best.png from a finished sweep over seeds.")
+    parser = argparse.ArgumentParser(description="Draws docs/epochs.png from a finished sweep over seeds.")
     parser.add_argument("sweep", help="the folder of the sweep, or latest")
     given = parser.parse_args()
     with handle_errors():
-        (HERE / "best.png").write_bytes(draw(find_sweep(given.sweep)))
+        (HERE / "epochs.png").write_bytes(draw(find_sweep(given.sweep)))
