@@ -119,7 +119,7 @@ class Sweep:
         (combinations,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(self.overrides), None)
         return make_jobs(self.folder, combinations, range(len(combinations)))
 
-    @property
+    @cached_property
     def unfinished(self) -> list[Job]:
         return [job for job in self.jobs if job.results() is None]
 

@@ -67,8 +67,9 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
         measured[key] = measure_steps(cfg, data)
     training_step, evaluation_step = measured[key]
     loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
+    processes = num_processes(cfg)
     num_train, num_val, num_test = (
-        apply_limit(-(-len(loader) // num_processes(cfg)), cfg.trainer.get(f"limit_{split}_batches") or 1.0)
+        apply_limit(-(-len(loader) // processes), cfg.trainer.get(f"limit_{split}_batches") or 1.0)
         for split, loader in loaders.items()
     )
     epochs = cfg.trainer.max_epochs
