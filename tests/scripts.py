@@ -1,7 +1,7 @@
 """Runs a root script like `python train.py ...`, in a process that starts within a tenth of a second.
 
-A fresh process needs three to four seconds to import torch and Lightning, more than most tests take. These processes
-are forked from one that has only imported them. tests/cli/test_command.py uses fresh processes.
+A fresh process needs three to five seconds to import torch and Lightning, more than most tests take. These processes
+are forked from one that has only imported them and composed a config. tests/cli/test_command.py uses fresh processes.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 IMPORTED = [
     "quadrant_lstm.run.train", "quadrant_lstm.run.evaluate", "quadrant_lstm.run.predict", "quadrant_lstm.sweep.search",
-    "matplotlib.pyplot", "tests.scripts", "torch.utils.tensorboard",
+    "matplotlib.pyplot", "tests.scripts", "tests.composed", "torch.utils.tensorboard",
 ]  # fmt: skip
 
 FORKSERVER: Any = multiprocessing.get_context("forkserver")

@@ -1,6 +1,7 @@
 """Tests the root scripts with wrong input: one line, exit status 2, no files left, and no import of torch."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,13 +31,13 @@ def no_torch(tmp_path_factory, monkeypatch):
         "    if event == 'import' and arguments[0].partition('.')[0] in ('torch', 'lightning'): os._exit(99)\n"
         "sys.addaudithook(hook)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{ROOT}")  # which has tests.composed
 
 
-# Imports what the scripts import, and runs each command in a fork, in a folder of its own.
+# Imports what the scripts import, composes a config, and runs each command in a fork, in a folder of its own.
 RUN_IN_FORKS = """
 import json, os, runpy, sys
-import quadrant_lstm.cli.arguments, quadrant_lstm.cli.command
+import quadrant_lstm.cli.arguments, quadrant_lstm.cli.command, tests.composed
 for number, command in enumerate(json.load(sys.stdin)):
     os.mkdir(str(number))
     if os.fork() == 0:

@@ -81,23 +81,21 @@ def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure
 
 
 PLANT = """
-import os, signal
+import signal
 def plant(*_):
     from quadrant_lstm.model.classifier import Classifier
     Classifier.training_step = None
-if os.environ.get("LOCAL_RANK"): signal.signal(signal.SIGUSR1, plant)
+signal.signal(signal.SIGUSR1, plant)
 """
 
 
 @pytest.fixture
-def two_processes(tmp_path, monkeypatch):
+def two_processes(tmp_path):
     """A run that has finished its first epoch, and the ids of its two processes; SIGUSR1 makes the next step raise."""
-    (tmp_path / "plant").mkdir()
-    (tmp_path / "plant" / "sitecustomize.py").write_text(PLANT)
     data = write_idx_folder(tmp_path / "tiny")
     process = Script(
         "train.py", "data=idx", f"data.root={data}", *TINY, *CPU, "trainer.devices=2", "trainer.max_epochs=100000",
-        "trainer.strategy.timeout=5", cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path / "plant")},
+        "trainer.strategy.timeout=5", cwd=tmp_path, before=PLANT,
     )  # fmt: skip
     assert any(line.startswith("epoch 1/") for line in process.lines()), process.stderr
     yield process, children(process.pid)
@@ -105,7 +103,7 @@ def two_processes(tmp_path, monkeypatch):
 
 
 RAISES = (signal.SIGUSR1, 30, "ended with status 1")
-IS_KILLED = (signal.SIGKILL, 30, "was killed by SIGKILL")
+IS_KILLED = (signal.SIGKILL, 30, "process {rank} of 2 was killed by SIGKILL")
 HANGS = (signal.SIGSTOP, 5 + 15, "ended with status 1")
 
 
@@ -125,7 +123,7 @@ def test_all_processes_end_when_one_fails(rank, fault, two_processes, tmp_path, 
     record_figure(f"process {rank} gets {signum.name}: the other and the run end after {took:.1f} s")
     assert process.returncode == 2
     last = errors.splitlines()[-1]
-    assert says in last, errors
+    assert says.format(rank=rank) in last, errors
     assert last.endswith("from the last finished epoch.")
     assert not remaining_processes(tmp_path)
     assert read_checkpoint(run_folder(tmp_path) / "checkpoints" / "last.ckpt")["epoch"] >= 0

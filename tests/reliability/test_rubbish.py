@@ -147,7 +147,7 @@ CONFIGS: dict[str, Callable[[Path], object]] = {
     "numpy.load": replace(NETWORK, "_target_: numpy.load"),
     "torch.hub.load": replace(NETWORK, "_target_: torch.hub.load"),
     "write_text": replace(NETWORK, "_target_: pathlib.Path.write_text"),
-    "subprocess behind this project": replace(NETWORK, "_target_: quadrant_lstm.processes.launch.subprocess.run"),
+    "subprocess behind this project": replace(NETWORK, "_target_: quadrant_lstm.run.provenance.subprocess.run"),
     "a function of this project": replace(NETWORK, "_target_: quadrant_lstm.run_folder.write_atomically"),
     "hydra's": lambda config: config.write_text(
         config.read_text() + "hydra: {callbacks: {a: {_target_: os.system, command: touch executed}}}"

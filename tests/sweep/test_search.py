@@ -48,7 +48,7 @@ def test_an_empty_range_is_refused(text):
 
 @pytest.mark.parametrize(
     ("killed_at", "num_trials"),
-    [(2, 5), pytest.param(7, 20, marks=[pytest.mark.reliability, pytest.mark.timeout(600)])],
+    [(1, 4), pytest.param(7, 20, marks=[pytest.mark.reliability, pytest.mark.timeout(600)])],
 )
 def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_at, num_trials, tmp_path):
     """At the end it has as many trials, with the same values, and one folder for each."""
@@ -87,9 +87,7 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_
     more = script("train.py", "sweep=latest", f"hydra.sweeper.n_trials={num_trials + 1}", cwd=killed)
     assert more.returncode == 0, more.stderr
     assert len(load_study(sweep).trials) == num_trials + 1
-    assert (
-        f"({num_trials + 1} of {num_trials + 1} jobs finished)" in script("train.py", "sweep=latest", cwd=killed).stdout
-    )
+    assert f"({num_trials + 1} of {num_trials + 1} jobs finished)" in more.stdout
     plan = script("train.py", "sweep=latest", "plan=true", cwd=killed)
     assert plan.stdout == "no job is left to run; nothing was started\n", plan.stderr
     search = [argument for argument in search if not argument.startswith("model.lstm_units")]

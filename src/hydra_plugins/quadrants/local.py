@@ -17,7 +17,6 @@ from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check_value, check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.processes.launch import how_it_ended
 from quadrant_lstm.run_folder import LOG
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import RUNNING
@@ -59,12 +58,14 @@ class LocalLauncher(JobLauncher):
                 gpu = min(gpus, key=[*self.gpus.values()].count)  # the one with the fewest jobs
                 environment["CUDA_VISIBLE_DEVICES"] = self.gpus[job.number] = gpu
             function = functools.partial(self.run_here, config)
-            self.processes[job.number] = start(function, job.folder / LOG, environment, threads)
+            self.processes[job.number] = start(function, environment, threads, job.folder / LOG)
 
     def states(self) -> Mapping[int, str]:
         return {number: RUNNING for number, process in self.processes.items() if process.is_alive()}
 
     def error(self, job: Job) -> str | None:
+        from quadrant_lstm.processes.forked import how_it_ended
+
         self.gpus.pop(job.number, None)
         status = self.processes.pop(job.number).exitcode
         if status == 0:
@@ -76,7 +77,7 @@ class LocalLauncher(JobLauncher):
     def on_exit(self, jobs: Sequence[Job]) -> None:
         from quadrant_lstm.processes.forked import terminate
 
-        terminate(self.processes.values())
+        terminate([*self.processes.values()])
 
 
 def visible_gpus() -> list[str]:

@@ -1,5 +1,7 @@
 """Turns train.py's arguments into Hydra's: `run=` and `sweep=` become the config and the folder they resume."""
 
+from typing import Any
+
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -8,7 +10,6 @@ from quadrant_lstm.cli.explain import check_choices
 from quadrant_lstm.config.check import read_config
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes.launch import config_dirs
 from quadrant_lstm.run_folder import CONFIG, find_run, quoted, read_yaml, write_atomically
 from quadrant_lstm.sweep.jobs import find_sweep
 
@@ -95,3 +96,9 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
     hydra = [argument for argument in others if argument.startswith("hydra")]
     launch, place = [*sweep.launch_overrides, *hydra], f"hydra.sweep.dir={quoted(folder)}"
     return [*config_dirs(sweep.hydra), "-m", *sweep.overrides, *launch, place]
+
+
+def config_dirs(hydra: Any) -> list[str]:
+    """Returns the `--config-dir` options of the command whose `hydra` config this is."""
+    sources = hydra.runtime.config_sources
+    return [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]

@@ -22,7 +22,6 @@ from omegaconf.errors import OmegaConfBaseException
 from quadrant_lstm.cli.explain import explain, explain_disk
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes.launch import end_with_parent, is_launched, send_error_message
 from quadrant_lstm.run_folder import new_folder
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,6 @@ def handle_errors() -> Iterator[None]:
     """Wraps Hydra's main: prints an error of the user in one line, and ends the process with its exit status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
     logging.raiseExceptions = False  # on a full disk, logging prints no traceback for each line of train.log
-    end_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         yield
@@ -50,8 +48,7 @@ def handle_errors() -> Iterator[None]:
     except OSError as error:
         fail(explain_disk(error))
     except KeyboardInterrupt:
-        if not is_launched():
-            print("interrupted", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
@@ -62,9 +59,6 @@ def handle_job_errors() -> Iterator[None]:
         yield
     except (UserError, OSError, OmegaConfBaseException) as error:
         mistake = explain_disk(error) if isinstance(error, OSError) else explain(error)
-        if is_launched():
-            send_error_message(mistake)
-            sys.exit(2)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             fail(mistake)
         log.error(mistake)

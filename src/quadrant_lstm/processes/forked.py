@@ -1,54 +1,73 @@
-"""Runs a function in a process of its own, forked from this one, which has imported torch but not used it.
+"""Runs functions in processes of their own, forked from this one, which has imported torch but not used it.
 
-So the process starts at once. An error, a kill or a lack of memory ends only that process; it ends with its parent.
+So a process starts at once. An error, a kill or a lack of memory ends only that process; on Linux the kernel kills it
+when its parent ends.
 """
 
+import ctypes
 import gc
 import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quadrant_lstm.processes.launch import GRACE, end_with
+import torch
+
 from quadrant_lstm.processes.prepare import freeze
 
-FORK: Any = multiprocessing.get_context("fork")
+FORK: Any = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
+GRACE = 8.0  # seconds in which a process may end by itself
+SET_PDEATHSIG = 1  # man 2 prctl
 
 
-def start(function: Callable[[], bool], log: Path, environment: dict[str, str], threads: int) -> Any:
-    """Starts the process and returns it. Its exit code is 0 if the function returns True; its stderr goes to `log`."""
+def start(function: Callable[[], bool], environment: Mapping[str, str], threads: int, log: Path | None = None) -> Any:
+    """Starts a process and returns it. Its exit code is 0 if the function returns True.
+
+    With `log`, what it prints is discarded, and its stderr is appended to that file.
+    """
     if not gc.get_freeze_count():
         freeze()  # keeps the memory of the libraries' objects shared: a garbage collection would write to it
-    process = FORK.Process(target=run, args=(function, log, environment, threads, os.getpid()))
+    process = FORK.Process(target=run, args=(function, environment, threads, log, os.getpid()))
     process.start()
     return process
 
 
-def run(function: Callable[[], bool], log: Path, environment: dict[str, str], threads: int, parent: int) -> None:
-    import torch
-
+def run(
+    function: Callable[[], bool], environment: Mapping[str, str], threads: int, log: Path | None, parent: int
+) -> None:
     end_with(parent)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 2)
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 2)
     os.environ |= environment
     torch.set_num_threads(threads)
     sys.exit(0 if function() else 1)
 
 
-def terminate(processes: Iterable[Any]) -> None:
-    """Sends SIGTERM to the processes, and kills those that have not ended after GRACE seconds."""
-    deadline = time.monotonic() + GRACE
+def end_with(parent: int) -> None:
+    """Makes the kernel kill this process when its parent ends (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            sys.exit(1)  # the parent has already ended
+
+
+def terminate(processes: Sequence[Any]) -> None:
+    """Waits a second, in which Ctrl-C may end the processes; then sends SIGTERM, and SIGKILL after GRACE seconds."""
+    start = time.monotonic()
+    for seconds, end in ((1.0, "terminate"), (GRACE, "kill")):
+        for process in processes:
+            process.join(max(0.0, start + seconds - time.monotonic()))
+        for process in processes:
+            getattr(process, end)()  # does nothing to a process that has ended
     for process in processes:
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGTERM)
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        process.kill()
         process.join()
+
+
+def how_it_ended(status: int) -> str:
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

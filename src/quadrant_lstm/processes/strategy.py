@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import FileStore, init_process_group, is_initialized
 
-from quadrant_lstm.processes.launch import STORE, is_launched
+from quadrant_lstm.processes.launch import STORE
 
 
 class DDP(DDPStrategy):
@@ -19,7 +19,7 @@ class DDP(DDPStrategy):
 
     def setup_distributed(self) -> None:
         """Called by fit and test. Lightning's own listens on all networks, but keeps a process group that exists."""
-        if is_launched() and not is_initialized():
+        if STORE in os.environ and not is_initialized():
             self.set_world_ranks()
             store = FileStore(os.environ[STORE], self.world_size)
             store.set_timeout(self.timeout)

@@ -63,6 +63,24 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
 
 def num_processes(cfg: DictConfig) -> int:
     """Returns the number of devices on all nodes, as Lightning counts them; each has one process."""
+    return bare_trainer(cfg).world_size
+
+
+def num_processes_to_launch(cfg: DictConfig) -> int:
+    """Returns how many processes this one has to start: none for one device, or if SLURM or `launch` started this one.
+
+    Raises UserError for several nodes without SLURM.
+    """
+    trainer = bare_trainer(cfg)
+    if trainer.world_size == 1 or trainer.strategy.cluster_environment.creates_processes_externally:
+        return 0
+    if trainer.num_nodes > 1:
+        raise UserError("trainer.num_nodes: several machines need SLURM; add hydra/launcher=submitit_slurm.")
+    return trainer.num_devices
+
+
+def bare_trainer(cfg: DictConfig) -> Any:
+    """Builds a Trainer that knows its devices and nothing else. Does not use CUDA."""
     devices = OmegaConf.masked_copy(cfg.trainer, ["_target_", "accelerator", "devices", "num_nodes"])
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    return instantiate_node("trainer", devices, **options).world_size
+    return instantiate_node("trainer", devices, **options)

@@ -4,6 +4,7 @@ If the run folder already has a last.ckpt, training resumes from it.
 """
 
 import contextlib
+import functools
 import logging
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,12 +15,11 @@ from omegaconf import DictConfig
 from torch.distributed import destroy_process_group
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.processes.launch import launch
 from quadrant_lstm.processes.prepare import prepare_for_training
-from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
+from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
 from quadrant_lstm.run.memory import check_memory
 from quadrant_lstm.run.quiet import quiet_lightning
 from quadrant_lstm.run.records import as_typed, is_finished, record_results, record_start, recorded_accuracy
@@ -41,18 +41,15 @@ def train(cfg: DictConfig) -> float | None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if is_finished(folder, cfg.trainer.max_epochs):
         return recorded_accuracy(folder)
+    if to_launch := num_processes_to_launch(cfg):
+        launch(functools.partial(train, cfg), to_launch, folder)
+        return recorded_accuracy(folder)
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
     trainer = build_trainer(cfg, folder)
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     check_memory(classifier.network, data.batch_shape, device, autocast, trainer.num_devices)
-    environment: Any = getattr(trainer.strategy, "cluster_environment", None)
-    if trainer.world_size > 1 and not environment.creates_processes_externally:
-        if trainer.num_nodes > 1:
-            raise UserError("trainer.num_nodes: several machines need SLURM; add hydra/launcher=submitit_slurm.")
-        launch(trainer.num_devices, folder)
-        return recorded_accuracy(folder)
     with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
     if trainer.world_size > 1:
