@@ -53,9 +53,11 @@ def test_a_run_stops_with_one_line_and_resumes_when_there_is_space(small_disk, t
     files = {file: file.read_bytes() for file in run.glob("checkpoints/*")}
 
     fill(small_disk / "full")
-    full = script("train.py", f"run={run}", "trainer.max_epochs=2", cwd=small_disk)
-    assert full.returncode == 2
-    assert full.stderr.count("\n") == 1 and "cannot be written (No space left on device)" in full.stderr, full.stderr
+    for devices in ((), ("trainer.accelerator=cpu", "trainer.devices=2")):
+        full = script("train.py", f"run={run}", "trainer.max_epochs=2", *devices, cwd=small_disk)
+        assert full.returncode == 2
+        assert full.stderr.count("\n") == 1, full.stderr
+        assert "cannot be written (No space left on device)" in full.stderr
     assert {file: file.read_bytes() for file in run.glob("checkpoints/*")} == files
 
     (small_disk / "full").unlink()

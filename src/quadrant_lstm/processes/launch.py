@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import DISK, UserError
 from quadrant_lstm.processes.forked import FORK, how_it_ended, start, terminate
 
 STORE = "QUADRANT_LSTM_STORE"  # environment variable of the processes: the file of torch.distributed.FileStore
@@ -56,6 +56,8 @@ def run_rank(function: Callable[[], object], rank: int, sender: Any) -> bool:
     try:
         function()
     except (UserError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in DISK:
+            raise
         sender.send(error)
         return False
     except KeyboardInterrupt:
