@@ -85,6 +85,9 @@ MISTAKES = {
     "model=deep model.lstm_units=${data.orderings}": "model.lstm_units: [[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4], ",
     # classes
     "model._target_=os.system": "model._target_: os.system is not allowed; name a class of quadrant_lstm.model.*.",
+    "optimizer._target_=torch.optim.swa_utils.torch.hub.load": "optimizer._target_: torch.optim.swa_utils.torch.hub."
+    "load is not allowed; name a class of torch.optim.*.",
+    "+optimizer.x=[{_target_:os.system}]": "optimizer.x.0._target_: os.system is not allowed; name a class of ",
     "model._target_=quadrant_lstm.model.Nothing": "quadrant_lstm.model.Nothing is not a class of config/schema.py; ",
     "model._target_=quadrant_lstm.model.shapes.stages": "quadrant_lstm.model.shapes.stages is not a class of",
 }

@@ -85,7 +85,14 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
     """
     sweep = find_sweep(path)
     folder = sweep.folder.absolute()
-    repeated = [argument for argument in others if argument not in MULTIRUN and not argument.startswith("hydra")]
+    options, overrides = get_args_parser().parse_known_args(others)  # after -m, argparse takes no more overrides
+    recorded = config_dirs(sweep.hydra)
+    if recorded and not options.config_dir:
+        raise UserError(
+            f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust that folder."
+        )
+    overrides = [*options.overrides, *overrides]
+    repeated = [override for override in overrides if not override.startswith("hydra")]
     of_experiment = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.get("params") or {}).items()]
     typed = sorted(override for override in sweep.overrides if override not in of_experiment)
     if repeated and sorted(repeated) not in (sorted(sweep.overrides), typed):
@@ -93,12 +100,12 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
             f"sweep: {folder} was started with {' '.join(typed)}, not {' '.join(repeated)}; leave them out, or start "
             "a new sweep without sweep=."
         )
-    hydra = [argument for argument in others if argument.startswith("hydra")]
+    hydra = [override for override in overrides if override.startswith("hydra")]
     launch, place = [*sweep.launch_overrides, *hydra], f"hydra.sweep.dir={quoted(folder)}"
-    return [*config_dirs(sweep.hydra), "-m", *sweep.overrides, *launch, place]
+    config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
+    return [*config_dir, "-m", *sweep.overrides, *launch, place]
 
 
 def config_dirs(hydra: Any) -> list[str]:
-    """Returns the `--config-dir` options of the command whose `hydra` config this is."""
-    sources = hydra.runtime.config_sources
-    return [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
+    """Returns the folders that the command whose `hydra` config this is was given as --config-dir."""
+    return [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]

@@ -84,20 +84,22 @@ def check_keys_and_values(cfg: DictConfig, trusted: bool = True) -> None:
 
 
 def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the dotted path and the content of each node that names a class."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield path, node
-        for key, child in node.items():
-            yield from nodes_with_target(child, f"{path}.{key}" if path else key)
+    """Yields the dotted path and the content of each node that names a class, also of those in lists."""
+    if isinstance(node, dict) and "_target_" in node:
+        yield path, node
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield from nodes_with_target(child, f"{path}.{key}" if path else str(key))
 
 
 def check_node(path: str, node: Mapping[str, Any]) -> None:
     target, group = str(node["_target_"]), path.partition(".")[0]
     allowed = TARGETS[group]
-    if not target.startswith(allowed):
-        raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
     ours = target.startswith("quadrant_lstm.")
+    # a library's class is one capitalized name after the prefix: a longer path could lead to what its modules import
+    package, _, name = target.rpartition(".")
+    if not (target.startswith(allowed) if ours else f"{package}." in allowed and name[:1].isupper()):
+        raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
     if ours and target not in CLASSES:
         raise UserError(f"{path}._target_: {target} is not a class of config/schema.py; correct the name.")
     kinds = CLASSES[target] if ours else LIBRARIES[group] if path == group else {}

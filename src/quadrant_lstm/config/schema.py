@@ -122,7 +122,7 @@ LIBRARIES: Mapping[str, Kinds] = {
 }
 REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.best", "trainer.callbacks.epoch_end")
 
-# The prefixes of the classes that each group may name; nothing else is instantiated.
+# The packages whose classes each group may name; nothing else is instantiated.
 TARGETS = {
     "data": ("quadrant_lstm.data.",),
     "model": ("quadrant_lstm.model.",),
@@ -133,7 +133,7 @@ TARGETS = {
         "quadrant_lstm.processes.strategy.",
         "quadrant_lstm.dashboard.",
         "quadrant_lstm.sweep.pruning.",
-        "lightning.pytorch.Trainer",
+        "lightning.pytorch.",
         *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "loggers", "strategies", "profilers")),
     ),
 }
