@@ -6,21 +6,25 @@ import sys
 import pytest
 import torch
 
-from quadrant_lstm.processes.prepare import cores_allowed, prepare_for_training
+from quadrant_lstm.processes.prepare import num_threads, prepare_for_training
 from tests.scripts import ROOT
 
 
-@pytest.mark.parametrize(("quota", "cores"), [("200000 100000", 2), ("150000 100000", 2), ("5000 100000", 1)])
-def test_a_container_quota_is_converted_to_cores(quota, cores, tmp_path):
-    (tmp_path / "cpu.max").write_text(quota + "\n")
-    assert cores_allowed(tmp_path / "cpu.max") == cores
-
-
-@pytest.mark.parametrize("content", [None, "max 100000"])
-def test_without_a_quota_torch_keeps_its_number_of_threads(content, tmp_path):
-    if content:
-        (tmp_path / "cpu.max").write_text(content)
-    assert cores_allowed(tmp_path / "cpu.max") == torch.get_num_threads()
+@pytest.mark.parametrize(
+    ("of_the_job", "of_its_parent", "threads"),
+    [(None, None, 64), ("max 100000", None, 64), ("200000 100000", None, 2), ("150000 100000", None, 2),
+     ("5000 100000", None, 1), ("max 100000", "300000 100000", 3), ("900000 100000", "300000 100000", 3)],
+)  # fmt: skip
+def test_torch_uses_no_more_threads_than_the_quota_has_cores(of_the_job, of_its_parent, threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/jobs/7\n")
+    job = tmp_path / "sys/fs/cgroup/jobs/7"
+    job.mkdir(parents=True)
+    for folder, quota in ((job, of_the_job), (job.parent, of_its_parent)):
+        if quota:
+            (folder / "cpu.max").write_text(quota + "\n")
+    assert num_threads(tmp_path) == threads
 
 
 def test_a_process_prepared_twice_flushes_denormals_and_keeps_objects_frozen():

@@ -65,12 +65,12 @@ def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure
     start = time.monotonic()
     line = next(line for line in process.lines() if "was killed by SIGKILL" in line)
     took = time.monotonic() - start
-    assert line.startswith("job 0  trainer.max_epochs=100000  process 1 of 2 was killed by SIGKILL")
+    assert line.startswith("job 0  trainer.max_epochs=100000  process 2 of 2 was killed by SIGKILL")
     errors = process.wait().stderr
     record_figure(f"a process of a sweep's job is killed: the job ends after {took:.1f} s, the sweep continues")
     assert took < 30
     assert process.returncode == 2
-    assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=100000): process 1 of 2 was killed")
+    assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=100000): process 2 of 2 was killed")
     (sweep,) = tmp_path.glob("outputs/sweeps/*/*")
     names = [path.name for path in sweep.iterdir()]
     assert sorted(names) == [".lock", "0", "1", "multirun.yaml", "sweep.csv", "sweep.html"]
@@ -103,7 +103,7 @@ def two_processes(tmp_path):
 
 
 RAISES = (signal.SIGUSR1, 30, "ended with status 1")
-IS_KILLED = (signal.SIGKILL, 30, "process {rank} of 2 was killed by SIGKILL")
+IS_KILLED = (signal.SIGKILL, 30, "process {number} of 2 was killed by SIGKILL")
 HANGS = (signal.SIGSTOP, 5 + 15, "ended with status 1")
 
 
@@ -123,7 +123,7 @@ def test_all_processes_end_when_one_fails(rank, fault, two_processes, tmp_path, 
     record_figure(f"process {rank} gets {signum.name}: the other and the run end after {took:.1f} s")
     assert process.returncode == 2
     last = errors.splitlines()[-1]
-    assert says.format(rank=rank) in last, errors
+    assert says.format(number=rank + 1) in last, errors
     assert last.endswith("from the last finished epoch.")
     assert not remaining_processes(tmp_path)
     assert read_checkpoint(run_folder(tmp_path) / "checkpoints" / "last.ckpt")["epoch"] >= 0

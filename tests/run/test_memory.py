@@ -27,6 +27,8 @@ def test_the_largest_power_of_two_that_fits_is_named(monkeypatch):
     with pytest.raises(UserError, match="data.batch_size: a training step of 500 images .* write at most 128.$"):
         memory.check_memory(network(), (500, 4, 1, 10, 10), CPU, contextlib.nullcontext)
     memory.check_memory(network(), (128, 4, 1, 10, 10), CPU, contextlib.nullcontext)
+    with pytest.raises(UserError, match="choose a smaller model.$"):
+        memory.check_memory(nn.Linear(1000, 1000), (1, 1000), CPU, contextlib.nullcontext)
     with pytest.raises(UserError, match="write at most 32.$"):
         memory.check_memory(network(), (128, 4, 1, 10, 10), CPU, contextlib.nullcontext, num_processes=2)
 

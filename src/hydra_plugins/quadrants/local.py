@@ -1,6 +1,6 @@
 """Runs each job of a sweep in a process of this machine, `n_jobs` at a time (conf/hydra/launcher/local.yaml).
 
-With `n_jobs` > 1, each gets its own GPU, or shares one if there are more jobs than GPUs. Hydra's basic launcher runs
+With `n_jobs` > 1, each gets GPUs of its own, or shares them if there are too few. Hydra's basic launcher runs
 all jobs in its own process, where a killed job ends the sweep. Joblib's uses a process pool, which a killed job breaks,
 and assigns no GPUs; submitit's local launcher imports torch for each job and starts all jobs at once.
 """
@@ -28,7 +28,7 @@ class LocalLauncher(JobLauncher):
     def __init__(self, n_jobs: Count):
         self.n_jobs = n_jobs
         self.processes: dict[int, Any] = {}
-        self.gpus: dict[int, str] = {}  # of the running jobs, by their numbers
+        self.gpus: dict[int, list[str]] = {}  # of the running jobs, by their numbers
 
     def setup(self, **options: Any) -> None:
         check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
@@ -43,35 +43,39 @@ class LocalLauncher(JobLauncher):
         return self.n_jobs
 
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
-        import torch
-
-        from quadrant_lstm.processes.forked import start
+        from quadrant_lstm.processes.forked import start_process
+        from quadrant_lstm.processes.prepare import num_threads
         from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
 
         gpus = visible_gpus() if self.n_jobs > 1 else []
-        threads = max(1, torch.get_num_threads() // self.n_jobs)
+        threads = max(1, num_threads() // self.n_jobs)
         for job, config in jobs:
             with contextlib.suppress(UserError):  # the job itself reports it
                 check_without_torch(without_hydra(config))  # reads the images once, before the forks
             environment = {}
             if gpus:
-                gpu = min(gpus, key=[*self.gpus.values()].count)  # the one with the fewest jobs
-                environment["CUDA_VISIBLE_DEVICES"] = self.gpus[job.number] = gpu
+                self.gpus[job.number] = self.least_used(gpus, config.trainer.devices)
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[job.number])
             function = functools.partial(self.run_here, config)
-            self.processes[job.number] = start(function, environment, threads, job.folder / LOG)
+            self.processes[job.number] = start_process(function, environment, threads, job.folder / LOG)
+
+    def least_used(self, gpus: list[str], devices: Any) -> list[str]:
+        """Returns as many GPUs as the job has devices, those with the fewest jobs; one for `devices=auto`."""
+        used = [gpu for job in self.gpus.values() for gpu in job]
+        return sorted(gpus, key=used.count)[: max(1, devices) if isinstance(devices, int) else 1]
 
     def states(self) -> Mapping[int, str]:
         return {number: RUNNING for number, process in self.processes.items() if process.is_alive()}
 
-    def error(self, job: Job) -> str | None:
+    def collect_error(self, job: Job) -> str | None:
         from quadrant_lstm.processes.forked import how_it_ended
 
         self.gpus.pop(job.number, None)
         status = self.processes.pop(job.number).exitcode
         if status == 0:
             return None
-        if status > 0:
-            return job.error() or f"ended with status {status}"
+        if status > 0 and (error := job.error()):
+            return error
         return f"{how_it_ended(status)}{'; the machine may have run out of memory' if status == -9 else ''}"
 
     def on_exit(self, jobs: Sequence[Job]) -> None:

@@ -20,26 +20,31 @@ import torch
 from quadrant_lstm.processes.prepare import freeze
 
 FORK: Any = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
-GRACE = 8.0  # seconds in which a process may end by itself
+GRACE = 8.0  # seconds that processes have to end
 SET_PDEATHSIG = 1  # man 2 prctl
 
 
-def start(function: Callable[[], bool], environment: Mapping[str, str], threads: int, log: Path | None = None) -> Any:
+def start_process(
+    function: Callable[[], bool], environment: Mapping[str, str], threads: int, log: Path | None = None
+) -> Any:
     """Starts a process and returns it. Its exit code is 0 if the function returns True.
 
     With `log`, what it prints is discarded, and its stderr is appended to that file.
     """
     if not gc.get_freeze_count():
         freeze()  # keeps the memory of the libraries' objects shared: a garbage collection would write to it
-    process = FORK.Process(target=run, args=(function, environment, threads, log, os.getpid()))
+    process = FORK.Process(target=child_main, args=(function, environment, threads, log, os.getpid()))
     process.start()
     return process
 
 
-def run(
+def child_main(
     function: Callable[[], bool], environment: Mapping[str, str], threads: int, log: Path | None, parent: int
 ) -> None:
-    end_with(parent)
+    if sys.platform == "linux":  # the kernel kills this process when its parent ends
+        ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            sys.exit(1)  # it has already ended
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -49,24 +54,19 @@ def run(
     sys.exit(0 if function() else 1)
 
 
-def end_with(parent: int) -> None:
-    """Makes the kernel kill this process when its parent ends (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            sys.exit(1)  # the parent has already ended
-
-
-def terminate(processes: Sequence[Any]) -> None:
-    """Waits a second, in which Ctrl-C may end the processes; then sends SIGTERM, and SIGKILL after GRACE seconds."""
+def terminate(processes: Sequence[Any], grace: float = GRACE) -> None:
+    """Waits a second, in which Ctrl-C may end the processes, then sends SIGTERM; after `grace` seconds kills them."""
     start = time.monotonic()
-    for seconds, end in ((1.0, "terminate"), (GRACE, "kill")):
+    try:
+        for seconds in (1.0, grace):
+            for process in processes:
+                process.join(max(0.0, start + seconds - time.monotonic()))
+            for process in processes:
+                process.terminate()  # does nothing to a process that has ended
+    finally:  # also after a second Ctrl-C
         for process in processes:
-            process.join(max(0.0, start + seconds - time.monotonic()))
-        for process in processes:
-            getattr(process, end)()  # does nothing to a process that has ended
-    for process in processes:
-        process.join()
+            process.kill()
+            process.join()
 
 
 def how_it_ended(status: int) -> str:

@@ -1,7 +1,7 @@
 """Runs a function in one process per device, and ends all of them when one fails.
 
 Lightning would let the first process start the others by repeating its command line, which in a sweep would start the
-whole sweep again. These processes are forked, so this one must not use CUDA before. They find each other through a file
+whole sweep again. These processes are forked, so this one must not have used CUDA. They find each other through a file
 that only this user can read.
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from quadrant_lstm.errors import DISK, UserError
-from quadrant_lstm.processes.forked import FORK, how_it_ended, start, terminate
+from quadrant_lstm.processes.forked import FORK, GRACE, how_it_ended, start_process, terminate
+from quadrant_lstm.processes.prepare import num_threads
 
 STORE = "QUADRANT_LSTM_STORE"  # environment variable of the processes: the file of torch.distributed.FileStore
 
@@ -27,7 +27,6 @@ def launch(function: Callable[[], object], count: int, folder: Path) -> None:
     """Calls the function in `count` processes and returns when all have finished. Raises UserError if one fails."""
     if not hasattr(os, "fork"):
         raise UserError(f"trainer.devices: {count} processes need Linux or macOS; write trainer.devices=1.")
-    threads = max(1, torch.get_num_threads() // count)
     errors, sender = FORK.Pipe(duplex=False)
     processes: list[Any] = []
     with tempfile.TemporaryDirectory() as private:
@@ -37,16 +36,17 @@ def launch(function: Callable[[], object], count: int, folder: Path) -> None:
         try:
             for rank in range(count):
                 run = functools.partial(run_rank, function, rank, sender)
-                processes.append(start(run, environment | {"LOCAL_RANK": str(rank)}, threads))
+                environment |= {"LOCAL_RANK": str(rank)}
+                processes.append(start_process(run, environment, threads=max(1, num_threads() // count)))
             failed = wait_for(processes)
         finally:
-            terminate(processes)
+            terminate(processes, GRACE - 2)  # a sweep gives this process GRACE seconds
     if errors.poll():
         raise errors.recv()
     if failed is not None:
         raise UserError(
-            f"process {failed} of {count} {how_it_ended(processes[failed].exitcode)} and the others were terminated; "
-            f"resume with run={folder}, from the last finished epoch."
+            f"process {failed + 1} of {count} {how_it_ended(processes[failed].exitcode)} and the others were "
+            f"terminated; resume with run={folder}, from the last finished epoch."
         )
 
 
@@ -71,7 +71,7 @@ def wait_for(processes: Sequence[Any]) -> int | None:
     while running:
         multiprocessing.connection.wait([process.sentinel for process in running])
         failed = [rank for rank, process in enumerate(processes) if process.exitcode]
-        if failed:  # a killed process, whose exit code is negative, makes the others fail
+        if failed:  # a killed process has a negative exit code, and makes the others fail
             return min(failed, key=lambda rank: processes[rank].exitcode)
         running = [process for process in running if process.is_alive()]
     return None

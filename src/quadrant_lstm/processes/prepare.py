@@ -1,4 +1,4 @@
-"""Configures memory, threads, garbage collection and denormal numbers of a process that computes many equal steps."""
+"""Configures memory, threads, garbage collection and denormal numbers of a process that repeats a computation often."""
 
 import atexit
 import contextlib
@@ -16,7 +16,7 @@ NEVER = 2**31 - 1  # bytes
 
 
 def prepare_for_training() -> None:
-    """Configures the process for training. Call it when everything is built, before the first step."""
+    """Configures the process for training. Call it when everything is built, before the first training step."""
     configure_cpu()
     if multiprocessing.parent_process() is None:
         gc.unfreeze()  # objects of an earlier job, if the jobs of a sweep share a process
@@ -28,19 +28,18 @@ def prepare_for_training() -> None:
 def configure_cpu() -> None:
     """Configures the process for any computation with a network, also in a user's notebook.
 
-    glibc's allocator then keeps the memory that a step frees (`man 3 mallopt`): by default it returns large blocks to
-    the system, which clears and maps them again at the next step. Other C libraries stay as they are. torch uses no
-    more threads than a container may use cores; by default it counts the cores of the machine.
+    glibc's allocator then keeps the memory that a batch frees (`man 3 mallopt`): by default it returns large blocks to
+    the system, which clears and maps them again for the next one. Other C libraries stay as they are.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, NEVER)
         mallopt(M_MMAP_THRESHOLD, NEVER)
-    torch.set_num_threads(min(torch.get_num_threads(), cores_allowed()))
+    torch.set_num_threads(num_threads())
 
 
 def freeze() -> None:
-    """Excludes all existing objects from garbage collection, because a walk through them takes longer than a step.
+    """Excludes all existing objects from garbage collection: a walk through them takes longer than a training step.
 
     They are included again when the process ends, because extensions (triton) report remaining objects as leaked.
     """
@@ -48,12 +47,22 @@ def freeze() -> None:
     atexit.register(gc.unfreeze)
 
 
-def cores_allowed(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Returns the CPU quota of this container in cores, rounded up (cgroup v2: `200000 100000` are two cores).
+def num_threads(root: Path = Path("/")) -> int:
+    """Returns torch's number of threads, or the CPU quota of this process in cores, rounded up, if that is less.
 
-    Without a quota, this is torch's number of threads.
+    torch counts the cores of the machine. In cpu.max, `200000 100000` is a quota of two cores.
     """
-    with contextlib.suppress(OSError, ValueError):
-        time, period = map(int, quota.read_text().split())
-        return max(1, math.ceil(time / period))
-    return torch.get_num_threads()
+    cores = [torch.get_num_threads()]
+    for group in control_groups(root):
+        with contextlib.suppress(OSError, ValueError):  # no such file; "max 100000"
+            time, period = map(int, (group / "cpu.max").read_text().split())
+            cores.append(max(1, math.ceil(time / period)))
+    return min(cores)
+
+
+def control_groups(root: Path = Path("/")) -> list[Path]:
+    """Returns the folder of this process's control group (cgroup v2) and those of its parents; none outside Linux."""
+    file, groups = root / "proc/self/cgroup", root / "sys/fs/cgroup"
+    lines = file.read_text().splitlines() if file.exists() else []
+    own = [groups / line[3:].strip("/") for line in lines if line.startswith("0::")]
+    return [folder for group in own for folder in (group, *group.parents) if folder.is_relative_to(groups)]

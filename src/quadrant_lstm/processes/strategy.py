@@ -18,7 +18,7 @@ class DDP(DDPStrategy):
         super().__init__(timeout=self.timeout, **options)
 
     def setup_distributed(self) -> None:
-        """Called by fit and test. Lightning's own listens on all networks, but keeps a process group that exists."""
+        """Called by fit and test. Lightning's method keeps a process group that exists; its own is open to others."""
         if STORE in os.environ and not is_initialized():
             self.set_world_ranks()
             store = FileStore(os.environ[STORE], self.world_size)

@@ -1,0 +1,33 @@
+"""Tests how forked processes end."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from quadrant_lstm.processes.forked import start_process, terminate
+
+
+def sleep_through_sigterm() -> bool:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+    return True
+
+
+def test_a_process_that_ignores_sigterm_is_killed():
+    process = start_process(sleep_through_sigterm, {}, threads=1)
+    time.sleep(0.2)
+    terminate([process], grace=1.2)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_a_second_ctrl_c_kills_the_processes_at_once():
+    process = start_process(sleep_through_sigterm, {}, threads=1)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        terminate([process], grace=60.0)
+    assert time.monotonic() - start < 10
+    assert process.exitcode == -signal.SIGKILL
