@@ -62,13 +62,14 @@ class Script:
 
     def lines(self) -> Iterator[str]:
         """Yields the lines of stdout as they are printed."""
-        line = ""
-        while self.returncode is None or line:
+        line, ended = "", False
+        while line or not ended:
+            ended = self.returncode is not None  # before the last lines are read
             line += self.outputs[0].readline()
-            if line.endswith("\n") or self.returncode is not None:
+            if line.endswith("\n") or (ended and line):
                 yield line
-                line = ""
-            else:
+                line, ended = "", False
+            elif not ended:
                 time.sleep(0.02)
 
     def send(self, signum: int) -> None:

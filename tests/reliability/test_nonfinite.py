@@ -65,15 +65,17 @@ def fit(network, data, **options):
 
 def test_a_nonfinite_gradient_changes_no_weight(data):
     network = Root()
-    with pytest.raises(UserError, match="train: the norm of the gradient is (inf|nan) in epoch 1, at step 1"):
+    with pytest.raises(UserError, match="train: the norm of the gradient is (inf|nan) in epoch 1, at training step 1"):
         fit(network, data)
     assert network.weights.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
     ("batch", "where"),
-    [(0, "train: the loss is nan in epoch 1, at step 1;"), (7, "train: the loss is nan in epoch 1, at step 8;"),
-     (11, "val: the loss is nan in epoch 1, at step 11;"), (13, "train: the loss is nan in epoch 2, at step 11;")],
+    [(0, "train: the loss is nan in epoch 1, at training step 1;"),
+     (7, "train: the loss is nan in epoch 1, at training step 8;"),
+     (11, "val: the loss is nan in epoch 1, at training step 11;"),
+     (13, "train: the loss is nan in epoch 2, at training step 11;")],
 )  # fmt: skip
 def test_the_message_names_stage_epoch_and_step(batch, where, data):
     with pytest.raises(UserError, match=where):  # 10 batches of training, then 3 of validation
@@ -84,7 +86,7 @@ def test_the_message_names_stage_epoch_and_step(batch, where, data):
 def test_a_gpu_run_is_checked_at_logged_steps_and_names_the_first_step(batch, seen, data, monkeypatch):
     monkeypatch.setattr(Finite, "can_check_for_free", lambda *_: False)  # as on a GPU
     network = Explosion(batch)
-    with pytest.raises(UserError, match=f"train: the loss is nan in epoch 1, at step {batch + 1};"):
+    with pytest.raises(UserError, match=f"train: the loss is nan in epoch 1, at training step {batch + 1};"):
         fit(network, data, log_every_n_steps=5)
     assert batch - network.batch - 1 == seen  # checked at logged steps and after the last of the epoch
 
@@ -98,7 +100,9 @@ def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
     diverged = script("train.py", f"run={run}", "trainer.max_epochs=2", "optimizer.lr=1e30", cwd=tmp_path)
     assert diverged.returncode == 2
-    assert re.match("train: the (loss|norm of the gradient) is (nan|inf) in epoch 2, at step ", diverged.stderr)
+    assert re.match(
+        "train: the (loss|norm of the gradient) is (nan|inf) in epoch 2, at training step ", diverged.stderr
+    )
     assert diverged.stderr.count("\n") == 1
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
     again = script("train.py", f"run={run}", "optimizer.lr=0.001", cwd=tmp_path)  # max_epochs=2 is kept

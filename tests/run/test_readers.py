@@ -56,6 +56,26 @@ def test_predict_writes_the_probabilities_of_the_network(finished_run, tiny, tmp
     assert done.stdout.count(".png") == 5
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("command", [("evaluate.py",), ("train.py", "-m", "seed=1,2", "plan=true")], ids=" ".join)
+def test_an_accelerator_that_is_missing_is_reported_in_one_line(command, finished_run):
+    name, *words = command
+    words += ["trainer.accelerator=gpu"] if name == "train.py" else ["run=latest", "accelerator=gpu"]
+    done = script(name, *words, cwd=finished_run.parents[2])
+    assert done.returncode == 2
+    assert "accelerator: No supported gpu backend found!" in (done.stdout + done.stderr).replace(
+        "trainer", "accelerator"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(finished_run, tiny, tmp_path):
+    Image.fromarray(tiny.test_images[0, 0]).save(tmp_path / "0.png")
+    done = script("predict.py", f"run={finished_run}", "images=0.png", f"output={tmp_path}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"output: {tmp_path} cannot be written (Is a directory); write another path.\n"
+
+
 def test_an_onnx_file_returns_the_probabilities_of_the_network(finished_run, tiny, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     run = shutil.copytree(finished_run, tmp_path / "run")

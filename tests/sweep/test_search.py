@@ -108,7 +108,19 @@ def test_a_failed_trial_is_recorded_and_the_search_continues(tmp_path):
         "1e+30": TrialState.FAIL,
     }
     assert "failed         " in done.stdout
-    assert "(optimizer.lr=1e+30): train: the loss is nan in epoch 1, at step 2" in done.stdout
+    assert "(optimizer.lr=1e+30): train: the loss is nan in epoch 1, at training step 2" in done.stdout
+
+
+def test_a_trial_whose_values_no_config_has_fails_alone(tmp_path):
+    """model=deep has no model.filters."""
+    write_idx_folder(tmp_path / "tiny")
+    done = script("train.py", *SEARCH[:-2], "model=deep,cnn_lstm", "hydra.sweeper.n_trials=4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    states = {trial.params["model"]: trial.state for trial in load_study(sweep_folder(tmp_path)).trials}
+    assert states == {"cnn_lstm": TrialState.COMPLETE, "deep": TrialState.FAIL}
+    assert "model=deep  model.filters: not every choice of model has this key; leave it out, " in done.stdout
+    assert "(4 of 4 jobs finished)" not in done.stdout
+    assert "resume with" not in done.stdout
 
 
 def test_a_search_on_two_processes_has_one_folder_per_trial_and_prunes_in_both(tmp_path):

@@ -52,7 +52,7 @@ class GridSweeper(Sweeper):
         if self.plan:
             return self.show_plan(make_jobs(self.folder(), grid, range(len(grid))))
         assert self.config
-        self.config.hydra.overrides.task = [str(override.input_line) for override in overrides]  # sweep= reads them
+        self.config.hydra.overrides.task = [str(override.input_line) for override in overrides]  # for Sweep.overrides
         with self.locked_folder():
             self.launcher.launch(grid, initial_job_idx=0)
 
@@ -69,9 +69,9 @@ class GridSweeper(Sweeper):
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(list(arguments))
 
     def folder(self) -> Path:
-        """Returns the folder of a sweep that is resumed; of a new one, a name that no sweep has."""
+        """Returns the folder of a resumed sweep; for a new one, a folder that does not exist."""
         assert self.config
-        is_new = OmegaConf.is_interpolation(self.config.hydra.sweep, "dir")  # reading it would make the folder
+        is_new = OmegaConf.is_interpolation(self.config.hydra.sweep, "dir")  # reading it would create the folder
         return SWEEPS / "new" if is_new else Path(self.config.hydra.sweep.dir)
 
     @contextlib.contextmanager
@@ -86,7 +86,7 @@ class GridSweeper(Sweeper):
         with locked(folder):
             self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
             with open_dict(self.config):
-                self.config.hydra.sweeper.kind = self.KIND  # is_search reads it
+                self.config.hydra.sweeper.kind = self.KIND  # for Sweep.is_search
             write_atomically(folder / SWEEP_CONFIG, OmegaConf.to_yaml(self.config).encode())
             with report_at_end(folder):
                 yield folder

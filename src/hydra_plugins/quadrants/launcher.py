@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.cli.explain import explain
 from quadrant_lstm.sweep.jobs import Job, make_jobs
 from quadrant_lstm.sweep.table import RUNNING, JobTable
 
@@ -26,12 +28,13 @@ class JobLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs of a grid that have not finished. Returns nothing: results and errors are in their folders."""
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
         known = make_jobs(Path(self.config.hydra.sweep.dir), job_overrides, numbers)
         pending = [job for job in known if job.results() is None]
         with JobTable(known, len(known)) as table:
-            errors = self.run_jobs(iter(pending), table, lambda job: None, self.num_parallel(len(pending)))
-        return [job_return(job, errors.get(job.number)) for job in known]
+            self.run_jobs(iter(pending), table, lambda job: None, self.num_parallel(len(pending)))
+        return []
 
     def follow(self, chosen: Iterator[Job], total: int, on_end: Callable[[Job], None]) -> None:
         """Runs the jobs of a search, whose iterator chooses each by the results that `on_end` has recorded."""
@@ -40,28 +43,29 @@ class JobLauncher(Launcher):
 
     def run_jobs(
         self, pending: Iterator[Job], table: JobTable, on_end: Callable[[Job], None], num_parallel: int
-    ) -> dict[int, str | None]:
-        """Runs the jobs and returns the error message of each, or None, by its number."""
-        errors: dict[int, str | None] = {}
+    ) -> None:
         active: dict[int, Job] = {}  # the submitted or running jobs
+
+        def end(job: Job, error: str | None) -> None:
+            if error and error != job.error():
+                job.log_error(error)
+            table.mark_ended(job, error)
+            on_end(job)
+
+        composed = self.compose_jobs(pending, end)
         try:
             while True:
-                jobs = itertools.islice(pending, num_parallel - len(active))
-                new = [(job, compose(self.hydra_context, self.config, job)) for job in jobs]
+                new = list(itertools.islice(composed, num_parallel - len(active)))
                 for job, config in new:
                     active[job.number] = job
                     table.add(job, config.trainer.max_epochs)
                 self.start(new)
                 if not active:
-                    return errors
+                    return
                 states = self.states()
                 for number in sorted(active.keys() - states.keys()):
                     job = active.pop(number)
-                    error = errors[number] = self.error(job)
-                    if error and error != job.error():
-                        job.log_error(error)
-                    table.mark_ended(job, error)
-                    on_end(job)
+                    end(job, self.collect_error(job))
                 for number, job in active.items():
                     if states[number] == RUNNING:
                         table.mark_running(job)
@@ -69,6 +73,16 @@ class JobLauncher(Launcher):
                 time.sleep(self.POLL_SECONDS)
         finally:
             self.on_exit(list(active.values()))
+
+    def compose_jobs(self, jobs: Iterator[Job], end: Callable[[Job, str], None]) -> Iterator[tuple[Job, DictConfig]]:
+        """Yields each job with its config. A trial may combine values that no config has: it fails alone."""
+        for job in jobs:
+            try:
+                config = compose(self.hydra_context, self.config, job)
+            except (HydraException, OmegaConfBaseException) as error:
+                end(job, str(explain(error)))
+            else:
+                yield job, config
 
     def run_here(self, config: DictConfig) -> bool:
         """Runs a job in the current process, which belongs to it. Returns whether it has completed."""
@@ -90,7 +104,7 @@ class JobLauncher(Launcher):
         """Returns PENDING or RUNNING for the number of each job that has not ended."""
 
     @abstractmethod
-    def error(self, job: Job) -> str | None:
+    def collect_error(self, job: Job) -> str | None:
         """Called once when a job has ended. Returns the error message of a failed job, or None."""
 
     @abstractmethod
@@ -103,10 +117,3 @@ def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = job.number
     return composed
-
-
-def job_return(job: Job, error: str | None) -> JobReturn:
-    if error:
-        return JobReturn(overrides=job.overrides, status=JobStatus.FAILED, _return_value=UserError(error))
-    value = (job.results() or {}).get("val/accuracy")
-    return JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=value)

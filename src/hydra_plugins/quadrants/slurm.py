@@ -80,7 +80,7 @@ class SlurmLauncher(JobLauncher):
         )
         executor.update_parameters(**self.sbatch, slurm_srun_args=["--kill-on-bad-exit=1"])
         try:
-            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # the error has it too
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # the exception repeats it
                 handles = [executor.submit(self, job, Singleton.get_state()) for job in new]
         except submitit.core.utils.FailedJobError as error:
             reason = str(error).strip().splitlines()[-1]
@@ -114,7 +114,7 @@ class SlurmLauncher(JobLauncher):
             self.last_states = {number: states[id] for number, id in self.ids.items() if id in states}
         return self.last_states
 
-    def error(self, job: Job) -> str | None:
+    def collect_error(self, job: Job) -> str | None:
         if job.results() is not None:
             return None
         logs = self.folder / SUBMITTED.parent / self.ids[job.number]

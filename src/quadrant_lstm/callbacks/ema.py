@@ -1,9 +1,9 @@
 """Averages weights and batch-norm statistics over the training steps, and validates, tests and saves the average.
 
-EMA is Lightning's WeightAveraging with two differences. The decay starts low: after n steps the average has a memory of
-about n / 9 steps, up to 1 / (1 - decay), so that it soon forgets the initial weights. And the average is kept on the
-module's device and its steps are counted on the host; Lightning keeps the average on the CPU, where the module was
-created, so that each step waits for the device.
+EMA is Lightning's WeightAveraging with two differences. The decay starts low: after n training steps the average has a
+memory of about n / 9 of them, up to 1 / (1 - decay), so that it soon forgets the initial weights. And the average is
+kept on the module's device and its training steps are counted on the host; Lightning keeps the average on the CPU,
+where the module was created, so that each of them waits for the device.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class EMA(WeightAveraging):
-    """`decay` is the limit of the decay per step; None turns averaging off."""
+    """`decay` is the limit of the decay per training step; None turns averaging off."""
 
     def __init__(self, decay: float | None):
         super().__init__()

@@ -1,7 +1,8 @@
-"""Ends a run when a loss or gradient is non-finite, and logs the loss and the gradient norm every few steps.
+"""Ends a run when a loss or gradient is non-finite, and logs the loss and the gradient norm every few training steps.
 
-On the CPU each step is checked before it changes a weight. On a GPU, where a check waits for the device, steps are
-checked when they are logged and at the end of the epoch, before anything of the epoch is saved.
+On the CPU each training step is checked before it changes a weight. On a GPU, where a check waits for the device, they
+are checked when they are logged and at the end of the epoch, before anything of the epoch is saved. In fp16 only the
+validation is checked, because the gradient scaler skips training steps with a non-finite gradient.
 """
 
 import math
@@ -26,7 +27,6 @@ class Finite(pl.Callback):
         self.unchecked.append((losses, norms))
         logged = module.global_step % trainer.log_every_n_steps == 0
         if logged or self.can_check_for_free(module) or trainer.is_last_batch:
-            # with fp16, the gradient scaler skips steps with a non-finite gradient
             if trainer.scaler is None:
                 self.check_steps(module)
             self.unchecked.clear()
@@ -54,6 +54,6 @@ def check_finite(module: Classifier, split: str, name: str, value: Tensor, steps
     if not value.isfinite():
         epoch, step = module.current_epoch + 1, module.global_step + 1 - steps_ago
         raise UserError(
-            f"{split}: the {name} is {value.item()} in epoch {epoch}, at step {step}; this epoch was not saved. "
-            "Lower optimizer.lr; run=FOLDER resumes after the last finished epoch."
+            f"{split}: the {name} is {value.item()} in epoch {epoch}, at training step {step}; this epoch was not "
+            "saved. Lower optimizer.lr; run=FOLDER resumes after the last finished epoch."
         )

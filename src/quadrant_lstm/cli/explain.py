@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from quadrant_lstm.config.messages import default_config, unknown_key
 from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.errors import DISK, UserError
-from quadrant_lstm.run_folder import OUTPUTS
+from quadrant_lstm.run_folder import CONFIG, OUTPUTS
 
 
 def explain(error: Exception) -> UserError:
@@ -56,7 +56,11 @@ def explain_key(key: str) -> UserError:
     if key.startswith("hydra."):
         return UserError(f"{key}: there is no such key; python {sys.argv[0]} --cfg hydra shows Hydra's keys.")
     config = default_config()
-    error = unknown_key(key, dotted_keys(OmegaConf.to_container(config)))
+    known = list(dotted_keys(OmegaConf.to_container(config)))
+    if key in known:  # one of several choices in a sweep does not have it
+        group = key.partition(".")[0]
+        return UserError(f"{key}: not every choice of {group} has this key; leave it out, or sweep over fewer choices.")
+    error = unknown_key(key, known)
     target = OmegaConf.select(config, f"{key.rpartition('.')[0]}._target_") if "." in key else None
     if target is None or target in CLASSES:
         return error
@@ -74,9 +78,9 @@ def explain_disk(error: OSError) -> UserError:
     """Rewrites the error of a full, read-only or over-quota disk, naming the run folder; raises any other error."""
     if error.errno not in DISK:
         raise error
-    if not HydraConfig.initialized():
-        return UserError(f"{error.filename or OUTPUTS}: cannot be written ({error.strerror}); run in another folder.")
-    folder = HydraConfig.get().runtime.output_dir
+    folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
+    if not folder or not Path(folder, CONFIG).exists():  # no run starts, or a script that reads runs
+        return UserError(f"{error.filename or OUTPUTS}: cannot be written ({error.strerror}); make room and rerun.")
     return UserError(
         f"{folder}: cannot be written ({error.strerror}); the last finished epoch is safe. Fix it and resume with "
         f"run={folder}."

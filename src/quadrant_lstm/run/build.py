@@ -26,9 +26,7 @@ def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         if isinstance(error.__cause__, MisconfigurationException | ValueError):
-            raise UserError(
-                f"{group}: {error.__cause__}; change a value of {group} (python train.py --cfg job shows all)."
-            ) from error
+            raise UserError(f"{group}: {error.__cause__}; change a value of {group}.") from error
         raise
 
 
@@ -55,15 +53,10 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     config: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     for key in ("logger", "callbacks"):
         config[key] = list(instantiate_node("trainer", config.get(key) or {}).values())
-    if isinstance(config.get("strategy"), dict) and num_processes(cfg) == 1:
+    if isinstance(config.get("strategy"), dict) and bare_trainer(cfg).world_size == 1:
         config["strategy"] = "auto"
     config["precision"] = resolve_precision(cfg.trainer.precision, config.get("accelerator", "auto"))
     return instantiate_node("trainer", config | {"plugins": [AtomicCheckpointIO()], "default_root_dir": folder})
-
-
-def num_processes(cfg: DictConfig) -> int:
-    """Returns the number of devices on all nodes, as Lightning counts them; each has one process."""
-    return bare_trainer(cfg).world_size
 
 
 def num_processes_to_launch(cfg: DictConfig) -> int:
@@ -80,7 +73,7 @@ def num_processes_to_launch(cfg: DictConfig) -> int:
 
 
 def bare_trainer(cfg: DictConfig) -> Any:
-    """Builds a Trainer that knows its devices and nothing else. Does not use CUDA."""
+    """Builds a Trainer that knows its devices, each of which has one process, and nothing else. Does not use CUDA."""
     devices = OmegaConf.masked_copy(cfg.trainer, ["_target_", "accelerator", "devices", "num_nodes"])
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return instantiate_node("trainer", devices, **options)

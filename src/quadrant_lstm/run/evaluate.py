@@ -4,13 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-
 from quadrant_lstm.callbacks.progress import Progress
 from quadrant_lstm.config.check import check_sizes
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.run.build import build_data
+from quadrant_lstm.run.build import build_data, instantiate_node
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.precision import resolve_precision
 from quadrant_lstm.run.quiet import quiet_lightning
@@ -33,16 +31,12 @@ def run_test(folder: Path, accelerator: str) -> tuple[Classifier, SequenceDataMo
     quiet_lightning()
     classifier, cfg = load_classifier(folder)
     check_sizes(cfg)
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=resolve_precision(cfg.trainer.precision, accelerator),
-        limit_test_batches=cfg.trainer.get("limit_test_batches"),
-        logger=False,
-        callbacks=[Progress()],
-        enable_checkpointing=False,
+    trainer = instantiate_node(
+        "accelerator", {"_target_": "lightning.pytorch.Trainer"}, accelerator=accelerator, devices=1,
+        precision=resolve_precision(cfg.trainer.precision, accelerator), logger=False, callbacks=[Progress()],
+        limit_test_batches=cfg.trainer.get("limit_test_batches"), enable_checkpointing=False,
         enable_model_summary=False,
-    )
+    )  # fmt: skip
     data = build_data(cfg)
     trainer.test(classifier, datamodule=data, verbose=False)
     return classifier, data

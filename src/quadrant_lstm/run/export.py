@@ -6,6 +6,7 @@ network.safetensors  the weights by their PyTorch names, and the config as metad
 
 import logging
 import os
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -38,13 +39,13 @@ def export(folder: Path, format: str) -> Path:
     """Writes the file and returns its path. Raises UserError if a package of the format is not installed."""
     classifier, cfg = load_classifier(folder)
     file = folder / f"network.{format}"
-    staged = folder / f".network.{format}"
-    with needs_extra(f"format={format}", "export"):
+    with needs_extra(f"format={format}", "export"), tempfile.TemporaryDirectory(dir=folder) as private:
+        staged = Path(private, file.name)
         if format == "onnx":
             write_onnx(classifier.network.eval(), classifier.hparams["frame_shape"], cfg, staged)
         else:
             write_safetensors(classifier.network, cfg, staged)
-    os.replace(staged, file)
+        os.replace(staged, file)
     log.info(f"{file}  {file.stat().st_size:,} bytes")
     return file
 

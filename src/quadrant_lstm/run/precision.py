@@ -1,6 +1,7 @@
 """Chooses the precision of `trainer.precision=auto`.
 
-It is bf16-mixed on CPUs that multiply bf16, where training steps are faster (docs/speed.md), and 32-true elsewhere.
+It is bf16-mixed on CPUs that multiply bf16, where training steps are faster (docs/speed.md), and 32-true elsewhere. It
+is also 32-true with torch 2.10, which does not tell what the CPU multiplies.
 """
 
 import functools

@@ -35,8 +35,11 @@ def predict(folder: Path, files: list[Path], invert: bool | None, output: str | 
             first, second = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:2]
             log.info(f"{first:<10}  {100 * row[first]:8.1f} %  {second:<6}  {100 * row[second]:8.1f} %  {file}")
     if output:
-        with open(output, "w", newline="") as table:
-            writer = csv.writer(table)
-            writer.writerow(["file", "prediction", *range(len(rows[0][1]))])
-            writer.writerows([file, row.index(max(row)), *row] for file, row in rows)
+        try:
+            with open(output, "w", newline="") as table:
+                writer = csv.writer(table)
+                writer.writerow(["file", "prediction", *range(len(rows[0][1]))])
+                writer.writerows([file, row.index(max(row)), *row] for file, row in rows)
+        except OSError as error:
+            raise UserError(f"output: {output} cannot be written ({error.strerror}); write another path.") from error
         log.info(f"wrote the probabilities to {output}")

@@ -20,10 +20,10 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, read_yaml
+from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, read_yaml, write_atomically
 
 SWEEPS = OUTPUTS / "sweeps"
 SWEEP_CONFIG = "multirun.yaml"
@@ -48,15 +48,16 @@ class Job:
         return json.loads(file.read_text()) if file.exists() else None
 
     def error(self) -> str | None:
-        """Returns the last error message in the job's log, or None."""
+        """Returns the error message that ends the job's log, or None. A job that is resumed logs other messages."""
         log = self.folder / LOG
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        errors = [line.partition(" ERROR ")[2] for line in lines if " ERROR " in line]
-        return errors[-1] if errors else None
+        text = log.read_text(errors="replace") if log.exists() else ""
+        messages = re.findall(r"^\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) (.*)$", text, re.MULTILINE)
+        return messages[-1][1] if messages and messages[-1][0] == "ERROR" else None
 
     def log_error(self, error: str) -> None:
-        """Appends an error that the job could not log itself."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Appends an error that the job could not log itself, perhaps because it could not start."""
+        if not (self.folder / OVERRIDES).exists():
+            write_atomically(self.folder / OVERRIDES, OmegaConf.to_yaml(list(self.overrides)).encode())
         with (self.folder / LOG).open("a") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {error}\n")
 

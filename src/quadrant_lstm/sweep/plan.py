@@ -16,7 +16,7 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import duration
 from quadrant_lstm.processes.prepare import prepare_for_training
-from quadrant_lstm.run.build import build_data, build_network, instantiate_node, num_processes
+from quadrant_lstm.run.build import bare_trainer, build_data, build_network, instantiate_node
 from quadrant_lstm.run.memory import check_memory
 from quadrant_lstm.run.precision import resolve_precision
 from quadrant_lstm.run.quiet import quiet_lightning
@@ -63,11 +63,11 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     data = build_data(cfg)
     network = build_network(cfg, data.frame_shape, data.num_classes)
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"])) + str(cfg.trainer.precision)
+    processes = bare_trainer(cfg).world_size  # checks the accelerator
     if key not in measured:
         measured[key] = measure_steps(cfg, data)
     training_step, evaluation_step = measured[key]
     loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
-    processes = num_processes(cfg)
     num_train, num_val, num_test = (
         apply_limit(-(-len(loader) // processes), cfg.trainer.get(f"limit_{split}_batches") or 1.0)
         for split, loader in loaders.items()

@@ -106,9 +106,8 @@ def draw_search(jobs: Sequence[Job]) -> Figure:
     """Draws the validation error of each trial, and the lowest error so far."""
     figure = new_figure(9.0, 3.5)
     axes = figure.subplots()
-    found = [
-        (job.number, error_percent(results["val/accuracy"]), results) for job in jobs if (results := job.results())
-    ]
+    finished = [(job.number, results) for job in jobs if (results := job.results())]
+    found = [(number, error_percent(results["val/accuracy"]), results) for number, results in finished]
     for pruned, label in ((False, "trial"), (True, "pruned trial")):
         points = [(number, error) for number, error, results in found if bool(results.get("pruned")) == pruned]
         if points:

@@ -31,7 +31,7 @@ class Pruning(pl.Callback):
         self.decide(trainer, epoch)
 
     def decide(self, trainer: pl.Trainer, epochs: int) -> None:
-        """Asks Optuna whether to prune after `epochs` epochs, unless it knows a later one: that is trained again."""
+        """Asks Optuna whether to prune after `epochs` epochs, unless a resumed trial has reported a later one."""
         should_prune = bool(self.trial) and last_reported(self.trial) == epochs and self.trial.should_prune()
         self.pruned = trainer.strategy.broadcast(should_prune)
         trainer.should_stop |= self.pruned

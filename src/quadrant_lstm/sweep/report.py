@@ -1,6 +1,7 @@
 """Writes sweep.csv and sweep.html, which rank the jobs of a sweep by their mean over seeds. Imports no torch."""
 
 import contextlib
+import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,14 +61,7 @@ def sweep_summary(sweep: Sweep, groups: Sequence[Group]) -> str:
 def csv_table(groups: Sequence[Group]) -> str:
     """Returns one row per job; the jobs of the best group come first."""
     keys = list(groups[0].jobs[0].swept) if groups else []
-    columns = [
-        "rank",
-        "job",
-        *keys,
-        *RESULT_COLUMNS,
-        *(column for three in OVER_SEEDS.values() for column in three),
-        "error",
-    ]
+    columns = ["rank", "job", *keys, *RESULT_COLUMNS, *itertools.chain(*OVER_SEEDS.values()), "error"]
     return csv_text(columns, [row for rank, group in enumerate(groups, 1) for row in csv_rows(rank, group)])
 
 
@@ -93,10 +87,8 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
         if sweep.is_search:
             plots["Progress of the search"] = as_svg(draw_search(sweep.jobs))
     command = f"python train.py -m {shlex.join([*sweep.overrides, *sweep.launch_overrides])}"
-    unfinished = [(job, job_state(job)) for job in sweep.unfinished]
-    return render(
-        "sweep.html", sweep=sweep, command=command, groups=groups, unfinished=unfinished, plots=plots, readable=readable
-    )
+    values = {"command": command, "groups": groups, "plots": plots, "readable": readable}
+    return render("sweep.html", sweep=sweep, unfinished=[(job, job_state(job)) for job in sweep.unfinished], **values)
 
 
 def job_state(job: Job) -> str:

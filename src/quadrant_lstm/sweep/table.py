@@ -57,6 +57,8 @@ class JobTable:
 
     def mark_ended(self, job: Job, error: str | None) -> None:
         results = job.results() or {}
+        if job.number not in self.states:  # it could not be submitted
+            self.jobs.append(job)
         self.states[job.number] = FAILED if error else PRUNED if results.get("pruned") else FINISHED
         if job.number in self.started:
             self.durations.append(time.monotonic() - self.started[job.number][0])
@@ -81,10 +83,8 @@ class JobTable:
         for name in ("job", *keys, "state", "epoch", "val/accuracy", "time left"):
             table.add_column(name, justify="left" if name in (*keys, "state") else "right")
         num_lines = max(self.console.height - 4, 8)
-        shown = sorted(self.jobs, key=lambda job: (list(STYLES).index(self.states[job.number]), -job.number))[
-            :num_lines
-        ]
-        for job in sorted(shown, key=lambda job: job.number):
+        ranked = sorted(self.jobs, key=lambda job: (list(STYLES).index(self.states[job.number]), -job.number))
+        for job in sorted(ranked[:num_lines], key=lambda job: job.number):
             table.add_row(*self.row(job), style=STYLES[self.states[job.number]])
         return table
 
