@@ -13,7 +13,7 @@ from quadrant_lstm.cli.command import check_config, handle_errors, handle_job_er
 def main(cfg: DictConfig) -> float | None:
     with handle_job_errors():
         check_config(cfg)
-        from quadrant_lstm.run.train import train  # imports torch
+        from quadrant_lstm.run.train import train
 
         return train(cfg)
 

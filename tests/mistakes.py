@@ -43,6 +43,8 @@ MISTAKES = {
     "model.filters=[32,32].",
     "data.batch_size=0": "data.batch_size: 0 is not a whole number of at least 1; write e.g. data.batch_size=64.",
     "optimizer.lr=-1": "optimizer.lr: -1 is not a number above 0; write e.g. optimizer.lr=0.001.",
+    "optimizer.betas=[0.9]": "optimizer.betas: [0.9] is not a list of two numbers in [0, 1); write e.g. ",
+    "run=": "run: is empty; give a value, or leave it out.",
     "optimizer.lr=nan": "optimizer.lr: nan is not a number above 0",
     "trainer.max_epochs=0": "trainer.max_epochs: 0 is not a whole number of at least 1",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",

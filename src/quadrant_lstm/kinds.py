@@ -7,7 +7,7 @@ import types
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import AfterValidator
 
 
@@ -23,11 +23,12 @@ Positive = Annotated[float, Gt(0), Lt(float("inf")), "a number above 0"]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf")), "a number of at least 0"]
 BelowOne = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]
 Fraction = Annotated[float, Gt(0), Le(1), "a fraction above 0.0, up to 1.0"]
+Betas = Annotated[list[BelowOne], MinLen(2), MaxLen(2), "a list of two numbers in [0, 1)"]
 Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1"]
 Blocks = Annotated[Sequence[Counts], MinLen(1), "a list of lists of whole numbers of at least 1"]
 Ordering = Annotated[Sequence[int], AfterValidator(check_ordering), "a permutation of 1234"]
 Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
-Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
 Recurrence = Literal["lstm", "gru", "mean", "last", "concat"]
 Orderings = Annotated[Sequence[Ordering], MinLen(1), "a list of permutations of 1234"]

@@ -115,7 +115,10 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     if not file.exists():
         return []
     with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
+        rows = list(csv.DictReader(opened))
+    if not all((row.get("epoch") or "").isdigit() for row in rows):
+        raise UserError(f"{file}: has a row without the number of an epoch; delete that row.")
+    return rows
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -147,4 +150,5 @@ def locked(folder: Path) -> Iterator[None]:
 
 def quoted(folder: Path) -> str:
     """Returns the path as a quoted string of Hydra's override grammar."""
-    return "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return "'" + text.replace("${", "\\${") + "'"

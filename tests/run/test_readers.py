@@ -63,7 +63,7 @@ def test_an_accelerator_that_is_missing_is_reported_in_one_line(command, finishe
     words += ["trainer.accelerator=gpu"] if name == "train.py" else ["run=latest", "accelerator=gpu"]
     done = script(name, *words, cwd=finished_run.parents[2])
     assert done.returncode == 2
-    assert "accelerator: No supported gpu backend found!" in (done.stdout + done.stderr).replace(
+    assert "accelerator: No supported gpu backend found; change a value of " in (done.stdout + done.stderr).replace(
         "trainer", "accelerator"
     )
     assert done.stderr.count("\n") == 1
@@ -74,6 +74,8 @@ def test_an_output_that_cannot_be_written_is_reported_in_one_line(finished_run, 
     done = script("predict.py", f"run={finished_run}", "images=0.png", f"output={tmp_path}", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"output: {tmp_path} cannot be written (Is a directory); write another path.\n"
+    done = script("predict.py", f"run={finished_run}", "images=0.png", "output=./0.png", cwd=tmp_path)
+    assert done.stderr == "output: ./0.png is one of the images; write another path.\n"
 
 
 def test_an_onnx_file_returns_the_probabilities_of_the_network(finished_run, tiny, tmp_path):

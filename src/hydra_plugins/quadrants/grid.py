@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from hydra_plugins.quadrants.launcher import compose
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.processes.importing import importing
 from quadrant_lstm.run_folder import locked, quoted, write_atomically
 from quadrant_lstm.sweep.jobs import SWEEP_CONFIG, SWEEPS, Job, make_jobs
 from quadrant_lstm.sweep.report import report_at_end
@@ -92,7 +93,8 @@ class GridSweeper(Sweeper):
                 yield folder
 
     def show_plan(self, planned: Sequence[Job]) -> None:
-        from quadrant_lstm.sweep.plan import describe_plan  # imports torch
+        with importing():
+            from quadrant_lstm.sweep.plan import describe_plan
 
         assert self.config and self.hydra_context
         context, config = self.hydra_context, self.config

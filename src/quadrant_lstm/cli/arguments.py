@@ -1,5 +1,6 @@
 """Turns train.py's arguments into Hydra's: `run=` and `sweep=` become the config and the folder they resume."""
 
+import re
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -8,6 +9,7 @@ from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.explain import check_choices
 from quadrant_lstm.config.check import read_config
+from quadrant_lstm.config.interpolations import OWN_KEY
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import CONFIG, find_run, quoted, read_yaml, write_atomically
@@ -55,7 +57,9 @@ def check_single_values(arguments: list[str]) -> None:
 
 def value_of(key: str, arguments: list[str]) -> str | None:
     values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
-    return values[-1] if values and values[-1] not in ("", "null") else None
+    if "" in values:
+        raise UserError(f"{key}: is empty; give a value, or leave it out.")
+    return values[-1] if values and values[-1] != "null" else None
 
 
 def without(key: str, arguments: list[str]) -> list[str]:
@@ -101,9 +105,20 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
             "a new sweep without sweep=."
         )
     hydra = [override for override in overrides if override.startswith("hydra")]
+    typed_keys = {override.partition("=")[0] for override in overrides}
     launch, place = [*sweep.launch_overrides, *hydra], f"hydra.sweep.dir={quoted(folder)}"
+    for override in [*sweep.overrides, *sweep.launch_overrides]:
+        key, _, value = override.partition("=")
+        launches = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*", key) and re.fullmatch(r"[\w.:-]*", value)
+        if key not in typed_keys and not launches and (key.lstrip("+~").startswith(("hydra", "-")) or foreign(value)):
+            raise UserError(f"sweep: {folder} was started with {override!r}; add it if you trust what it does.")
     config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     return [*config_dir, "-m", *sweep.overrides, *launch, place]
+
+
+def foreign(value: str) -> bool:
+    """Tells whether a value has an interpolation to anything but a key of the config, such as the environment."""
+    return "${" in OWN_KEY.sub("", value)
 
 
 def config_dirs(hydra: Any) -> list[str]:

@@ -73,7 +73,7 @@ CLASSES: Mapping[str, Kinds] = {
 LIBRARIES: Mapping[str, Kinds] = {
     "optimizer": {
         "lr": kinds.Positive,
-        "betas": list[kinds.BelowOne],
+        "betas": kinds.Betas,
         "eps": kinds.Positive,
         "momentum": kinds.BelowOne,
         "nesterov": bool,

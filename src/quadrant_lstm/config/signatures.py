@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from pydoc import locate
+from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig
@@ -26,7 +26,8 @@ def check_signatures(cfg: DictConfig) -> None:
 
 def check_signature(path: str, node: Mapping[str, Any]) -> None:
     target = node["_target_"]
-    found = locate(target)
+    package, _, name = target.rpartition(".")
+    found = getattr(import_module(package), name, None)
     if not inspect.isclass(found):
         raise UserError(f"{path}._target_: there is no class {target}; correct the name.")
     if found is ReduceLROnPlateau:

@@ -140,7 +140,10 @@ class Classifier(LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters())
+        try:
+            optimizer = self.optimizer(self.parameters())
+        except (ValueError, TypeError) as error:
+            raise UserError(f"optimizer: {error}; change a value of optimizer.") from error
         parameters = inspect.signature(self.schedule).parameters
         steps = {name: self.trainer.estimated_stepping_batches for name in NUM_STEPS_ARGUMENTS if name in parameters}
         schedule = {"scheduler": self.schedule(optimizer, **steps), "interval": "step" if steps else "epoch"}

@@ -56,17 +56,20 @@ def child_main(
 
 def terminate(processes: Sequence[Any], grace: float = GRACE) -> None:
     """Waits a second, in which Ctrl-C may end the processes, then sends SIGTERM; after `grace` seconds kills them."""
-    start = time.monotonic()
     try:
+        start = time.monotonic()
         for seconds in (1.0, grace):
             for process in processes:
                 process.join(max(0.0, start + seconds - time.monotonic()))
             for process in processes:
                 process.terminate()  # does nothing to a process that has ended
-    finally:  # also after a second Ctrl-C
+    finally:  # also after a second Ctrl-C; a third would leave processes that Python waits for when it exits
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         for process in processes:
             process.kill()
+        for process in processes:
             process.join()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
 
 def how_it_ended(status: int) -> str:

@@ -8,6 +8,7 @@ that only this user can read.
 import functools
 import multiprocessing.connection
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from quadrant_lstm.errors import DISK, UserError
 from quadrant_lstm.processes.forked import FORK, GRACE, how_it_ended, start_process, terminate
 from quadrant_lstm.processes.prepare import num_threads
+from quadrant_lstm.run_folder import LAST
 
 STORE = "QUADRANT_LSTM_STORE"  # environment variable of the processes: the file of torch.distributed.FileStore
 
@@ -30,7 +32,7 @@ def launch(function: Callable[[], object], count: int, folder: Path) -> None:
     errors, sender = FORK.Pipe(duplex=False)
     processes: list[Any] = []
     with tempfile.TemporaryDirectory() as private:
-        environment = {STORE: f"{private}/store"}
+        environment = {STORE: f"{private}/store"} | address()
         if sys.platform == "linux":
             environment |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
         try:
@@ -44,10 +46,18 @@ def launch(function: Callable[[], object], count: int, folder: Path) -> None:
     if errors.poll():
         raise errors.recv()
     if failed is not None:
-        raise UserError(
-            f"process {failed + 1} of {count} {how_it_ended(processes[failed].exitcode)} and the others were "
-            f"terminated; resume with run={folder}, from the last finished epoch."
+        ended = (
+            f"process {failed + 1} of {count} {how_it_ended(processes[failed].exitcode)} and the others were terminated"
         )
+        if not (folder / LAST).exists():
+            raise UserError(f"{ended}, before an epoch was finished; correct the cause and rerun.")
+        raise UserError(f"{ended}; resume with run={folder}, from the last finished epoch.")
+
+
+def address() -> dict[str, str]:
+    """Returns where a strategy of Lightning's, which does not know our file, lets the processes find each other."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
 
 
 def run_rank(function: Callable[[], object], rank: int, sender: Any) -> bool:

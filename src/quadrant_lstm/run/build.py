@@ -25,8 +25,8 @@ def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, MisconfigurationException | ValueError):
-            raise UserError(f"{group}: {error.__cause__}; change a value of {group}.") from error
+        if isinstance(error.__cause__, MisconfigurationException | ValueError | TypeError):
+            raise UserError(f"{group}: {str(error.__cause__).rstrip('.!')}; change a value of {group}.") from error
         raise
 
 

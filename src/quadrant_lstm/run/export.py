@@ -5,8 +5,6 @@ network.safetensors  the weights by their PyTorch names, and the config as metad
 """
 
 import logging
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.run.load import load_classifier
+from quadrant_lstm.run_folder import write_atomically
 
 log = logging.getLogger(__name__)
 TOLERANCE = 1e-5  # maximum difference of a probability between the network and its ONNX file
@@ -39,18 +38,20 @@ def export(folder: Path, format: str) -> Path:
     """Writes the file and returns its path. Raises UserError if a package of the format is not installed."""
     classifier, cfg = load_classifier(folder)
     file = folder / f"network.{format}"
-    with needs_extra(f"format={format}", "export"), tempfile.TemporaryDirectory(dir=folder) as private:
-        staged = Path(private, file.name)
+    with needs_extra(f"format={format}", "export"):
         if format == "onnx":
-            write_onnx(classifier.network.eval(), classifier.hparams["frame_shape"], cfg, staged)
+            content = onnx_file(classifier.network.eval(), classifier.hparams["frame_shape"], cfg)
         else:
-            write_safetensors(classifier.network, cfg, staged)
-        os.replace(staged, file)
+            from safetensors.torch import save
+
+            content = save(classifier.network.state_dict(), {"config": OmegaConf.to_yaml(cfg)})
+    write_atomically(file, content)
     log.info(f"{file}  {file.stat().st_size:,} bytes")
     return file
 
 
-def write_onnx(network: nn.Module, frame_shape: list[int], cfg: DictConfig, file: Path) -> None:
+def onnx_file(network: nn.Module, frame_shape: list[int], cfg: DictConfig) -> bytes:
+    """Returns the content of the file. Raises RuntimeError if its probabilities differ from the network's."""
     import onnxruntime
 
     orderings = [list(ordering) for ordering in cfg.data.orderings]
@@ -58,26 +59,17 @@ def write_onnx(network: nn.Module, frame_shape: list[int], cfg: DictConfig, file
     images = torch.rand(7, *image_shape_of(frame_shape, len(orderings)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they concern the exporter itself
-        torch.onnx.export(
-            module,
-            (images,),
-            file,
-            input_names=["images"],
-            output_names=["probabilities"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-            verbose=False,
-        )
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        program = torch.onnx.export(
+            module, (images,), input_names=["images"], output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
+        )  # fmt: skip
+    assert program
+    content = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
         for batch in (images[:1], images):
             (probabilities,) = session.run(None, {"images": batch.numpy()})
             difference = (torch.from_numpy(probabilities) - module(batch)).abs().max().item()
             if difference > TOLERANCE:
                 raise RuntimeError(f"The ONNX file's probabilities differ from the network's by {difference:.1e}")
-
-
-def write_safetensors(network: nn.Module, cfg: DictConfig, file: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file(network.state_dict(), file, {"config": OmegaConf.to_yaml(cfg)})
+    return content

@@ -45,7 +45,10 @@ class Job:
     def results(self) -> dict[str, Any] | None:
         """Returns the content of results.json, or None before the job has finished."""
         file = self.folder / RESULTS
-        return json.loads(file.read_text()) if file.exists() else None
+        try:
+            return json.loads(file.read_text()) if file.exists() else None
+        except ValueError as error:
+            raise UserError(f"{file}: cannot be read ({error}); delete it to run the job again.") from error
 
     def error(self) -> str | None:
         """Returns the error message that ends the job's log, or None. A job that is resumed logs other messages."""
@@ -92,7 +95,10 @@ class Sweep:
     @cached_property
     def hydra(self) -> DictConfig:
         """The `hydra` part of the config of the sweep's command."""
-        return read_yaml(self.folder / SWEEP_CONFIG).hydra
+        config = read_yaml(self.folder / SWEEP_CONFIG)
+        if OmegaConf.is_dict(config) and OmegaConf.is_list(OmegaConf.select(config, "hydra.overrides.task")):
+            return config.hydra
+        raise UserError(f"{self.folder / SWEEP_CONFIG}: is not the config of a sweep; restore it.")
 
     @property
     def is_search(self) -> bool:
@@ -101,14 +107,19 @@ class Sweep:
     @property
     def overrides(self) -> list[str]:
         """The overrides of the sweep's command, without those of Hydra's own keys."""
-        return [str(override) for override in self.hydra.overrides.task]
+        return self.recorded("task")
 
     @property
     def launch_overrides(self) -> list[str]:
         """The overrides that configure the sweep's sweeper and launcher, the last one for each key."""
-        pattern = r"hydra[/.](sweeper|launcher)(?!.*_target_)[.=]"  # no class is taken from a folder
-        chosen = [str(override) for override in self.hydra.overrides.hydra if re.match(pattern, str(override))]
+        pattern = r"hydra[/.](sweeper|launcher)[.=]"
+        chosen = [override for override in self.recorded("hydra") if re.match(pattern, override)]
         return list({override.partition("=")[0]: override for override in chosen}.values())
+
+    def recorded(self, kind: str) -> list[str]:
+        """Returns overrides as they were typed, without resolving their interpolations."""
+        overrides: Any = OmegaConf.to_container(self.hydra.overrides[kind])
+        return list(map(str, overrides))
 
     @cached_property
     def jobs(self) -> list[Job]:

@@ -4,6 +4,7 @@ The state of a search is in study.db and in the jobs' folders. A search that was
 started, and then chooses the same trials that it would have chosen without the interruption.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import optuna
 from hydra.core.override_parser.types import Override
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.distributions import distribution_to_json as to_json
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, NullPool
+from sqlalchemy.exc import SQLAlchemyError
 
+from quadrant_lstm.config.check import nodes_with_target
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.jobs import STUDY, Job, Sweep
 
@@ -37,13 +40,12 @@ class Search:
         self, folder: Path, space: Space, fixed: list[str], n_trials: int, sampler: DictConfig, dry_run: bool = False
     ):
         self.folder, self.space, self.fixed, self.n_trials, self.sampler = folder, space, fixed, n_trials, sampler
-        self.study = optuna.create_study(
-            storage=copy_storage(folder) if dry_run else storage(folder),
-            study_name=STUDY_NAME,
-            sampler=self.make_sampler(0),
-            direction="maximize",
-            load_if_exists=True,
-        )
+        options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": "maximize", "load_if_exists": True}
+        try:
+            stored = copy_storage(folder) if dry_run else storage(folder)
+            self.study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
+        except SQLAlchemyError as error:
+            raise UserError(f"{folder / STUDY}: cannot be read ({error.__cause__ or error}); restore it.") from error
         described = {key: to_json(distribution) for key, distribution in space.items()}
         if self.study.user_attrs.setdefault(SPACE, described) != described:
             raise UserError(
@@ -114,11 +116,13 @@ def distribution(override: Override) -> BaseDistribution:
 
 
 def instantiate_within(prefix: str, key: str, node: DictConfig, **arguments: Any) -> Any:
-    """Instantiates a sampler or pruner. The config may come from an untrusted folder, so its `_target_` is limited."""
-    if not str(node.get("_target_")).startswith(prefix):
-        raise UserError(f"{key}: {node.get('_target_')} is not in {prefix[:-1]}; write {key}._target_={prefix}NAME.")
+    """Instantiates a sampler or pruner. The config may come from an untrusted folder, so its classes are limited."""
+    plain = OmegaConf.to_container(node, resolve=True)
+    for _, nested in nodes_with_target({"": plain}):
+        if not re.fullmatch(re.escape(prefix) + r"[A-Z]\w*", target := str(nested["_target_"])):
+            raise UserError(f"{key}: {target} is not in {prefix[:-1]}; write {key}._target_={prefix}NAME.")
     try:
-        return instantiate(node, **arguments)
+        return instantiate(plain, **arguments)
     except (InstantiationException, ValueError) as error:
         raise UserError(f"{key}: {error.__cause__ or error}; change a value of {key}.") from error
 
@@ -138,7 +142,10 @@ def copy_storage(folder: Path) -> BaseStorage:
 
 def running_trial(folder: Path) -> Trial | None:
     """Returns the trial whose run has that folder, or None if the trial is no longer running."""
-    pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", Sweep(folder.parent).hydra.sweeper.pruner)
+    config = Sweep(folder.parent).hydra.sweeper.pruner
+    if "${" in str(OmegaConf.to_container(config)):
+        raise UserError(f"{folder.parent}: hydra.sweeper.pruner holds an interpolation; write its value.")
+    pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", config)
     study = optuna.load_study(study_name=STUDY_NAME, storage=storage(folder.parent), pruner=pruner)
     trial = study.trials[int(folder.name)]
     return Trial(study, trial._trial_id) if trial.state == TrialState.RUNNING else None
