@@ -6,14 +6,14 @@ from omegaconf import DictConfig
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.check import find_trained_run
 from quadrant_lstm.kinds import Accelerator
-from quadrant_lstm.processes.importing import importing
+from quadrant_lstm.processes.signals import signals_deferred
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         folder = find_trained_run(cfg, {"accelerator": Accelerator})
-        with importing():
+        with signals_deferred():
             from quadrant_lstm.run.evaluate import evaluate  # imports torch
 
         evaluate(folder, cfg.accelerator)

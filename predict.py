@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.check import find_trained_run
 from quadrant_lstm.data.image_files import find_image_files
-from quadrant_lstm.processes.importing import importing
+from quadrant_lstm.processes.signals import signals_deferred
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
@@ -14,7 +14,7 @@ def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {"images": str | None, "invert": bool | None, "output": str | None}
         folder, files = find_trained_run(cfg, kinds), find_image_files(cfg.images)
-        with importing():
+        with signals_deferred():
             from quadrant_lstm.run.predict import predict  # imports torch
 
         predict(folder, files, cfg.invert, cfg.output)

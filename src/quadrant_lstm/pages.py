@@ -8,13 +8,8 @@ from typing import Any
 def render(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # here, because every command imports this module
 
-    environment = Environment(
-        loader=PackageLoader("quadrant_lstm"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    options: dict[str, Any] = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True}
+    environment = Environment(loader=PackageLoader("quadrant_lstm"), lstrip_blocks=True, **options)
     environment.filters |= {"duration": duration, "percent": percent, "png_source": png_source}
     return environment.get_template(template).render(values)
 

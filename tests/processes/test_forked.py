@@ -1,6 +1,5 @@
 """Tests how forked processes end."""
 
-import functools
 import os
 import signal
 import threading
@@ -9,7 +8,7 @@ import time
 import pytest
 
 from quadrant_lstm.processes.forked import start_process, terminate
-from quadrant_lstm.processes.importing import importing
+from quadrant_lstm.processes.signals import signals_deferred
 
 
 def sleep_through_sigterm() -> bool:
@@ -36,19 +35,21 @@ def test_a_second_ctrl_c_kills_the_processes_at_once():
     assert process.exitcode == -signal.SIGKILL
 
 
-def send_to_itself(signum: int) -> bool:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    with importing():
-        try:
-            os.kill(os.getpid(), signum)
-            time.sleep(10)
-        except BaseException:  # as some libraries do while they are imported
-            pass
-    return True
+@pytest.mark.parametrize(("signum", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_waits_for_code_that_catches_all_exceptions(signum, error):
+    """As some libraries do while they are imported."""
 
+    def end(*_):
+        raise error
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_process_that_imports(signum):
-    process = start_process(functools.partial(send_to_itself, signum), {}, threads=1)
-    process.join(10)
-    assert process.exitcode == 128 + signum
+    handler, done = signal.signal(signum, end), []
+    try:
+        with pytest.raises(error), signals_deferred():
+            try:
+                os.kill(os.getpid(), signum)
+                done.append(time.sleep(0.1))
+            except BaseException:
+                pass
+    finally:
+        signal.signal(signum, handler)
+    assert done

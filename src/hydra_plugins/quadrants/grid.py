@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from hydra_plugins.quadrants.launcher import compose
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes.importing import importing
+from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import locked, quoted, write_atomically
 from quadrant_lstm.sweep.jobs import SWEEP_CONFIG, SWEEPS, Job, make_jobs
 from quadrant_lstm.sweep.report import report_at_end
@@ -93,7 +93,7 @@ class GridSweeper(Sweeper):
                 yield folder
 
     def show_plan(self, planned: Sequence[Job]) -> None:
-        with importing():
+        with signals_deferred():
             from quadrant_lstm.sweep.plan import describe_plan
 
         assert self.config and self.hydra_context

@@ -17,7 +17,7 @@ from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check_value, check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.processes.importing import importing
+from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import LOG
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import RUNNING
@@ -44,7 +44,7 @@ class LocalLauncher(JobLauncher):
         return self.n_jobs
 
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
-        with importing():
+        with signals_deferred():
             from quadrant_lstm.processes.forked import start_process
             from quadrant_lstm.processes.prepare import num_threads
             from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks

@@ -10,7 +10,7 @@ from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.processes.importing import importing
+from quadrant_lstm.processes.signals import signals_deferred
 
 PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruning"
 
@@ -26,7 +26,7 @@ class SearchSweeper(GridSweeper):
         check_value("hydra.sweeper.n_trials", self.n_trials, Count)
         if not isinstance(self.launcher, JobLauncher):
             raise UserError("hydra/launcher: this launcher cannot run a search; choose local or submitit_slurm.")
-        with importing(), needs_extra("hydra/sweeper=optuna", "tune"):
+        with signals_deferred(), needs_extra("hydra/sweeper=optuna", "tune"):
             from quadrant_lstm.sweep.search import Search, distribution, instantiate_within
 
         overrides = self.all_overrides(arguments)

@@ -19,10 +19,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from quadrant_lstm.benchmark import trainer
-from quadrant_lstm.benchmark.peers import PEERS, TorchPeer, ours
+from quadrant_lstm.benchmark.peers import PEERS
 from quadrant_lstm.benchmark.report import EPOCH, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Worker
 from quadrant_lstm.cli.command import handle_errors
@@ -94,13 +93,10 @@ def start_workers(measured: dict[str, Rounds]) -> tuple[dict[str, Worker], list[
 
 def measure_round(workers: dict[str, Worker], measured: dict[str, Rounds], steps: int) -> None:
     for name, worker in workers.items():
-        if name.startswith("matrix"):
-            measured["rate"].add(name, 2 * 4096**3 / worker.ask("train", 0, 5).seconds / 1e9)
-        else:
-            measured["train 64"].add(name, 1000 * worker.ask("train", 64, steps).seconds / steps)
+        measured["train 64"].add(name, 1000 * worker.ask("train", 64, steps).seconds / steps)
     number = max(2, steps // 8)
     for name, worker in workers.items():
-        if not name.startswith("matrix") and "orderings" not in name:
+        if "orderings" not in name:
             measured["infer 512"].add(name, 1000 * worker.ask("infer", 512, number).seconds / number)
             seconds, peak = worker.ask("train", 512, number)
             measured["train 512"].add(name, 1000 * seconds / number)
@@ -127,19 +123,11 @@ def measure_trainer(kind: str, measured: dict[str, Rounds]) -> None:
     measured["share above a bare loop"].add(kind, 100 * (1 - 1 / ratio))
 
 
-def count_gflop() -> float:
-    """Counts the GFLOP of a training step, forward and backward, of the network with shared tiles."""
-    peer = TorchPeer(ours, bf16=False)
-    with FlopCounterMode(display=False) as counter:
-        peer.train(64, 1)
-    return counter.get_total_flops() / 1e9
-
-
 def write(folder: Path, measured: dict[str, Rounds], notes: list[str]) -> None:
-    gflop, gpu = count_gflop(), f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     machine = f"{torch.get_num_threads()} threads on {processor()}{gpu}, torch {torch.__version__}, {date.today()}"
-    text = table(measured, notes, gflop)
-    content = {"machine": machine, "measured": measured, "gflop of a step": gflop, "not measured": notes}
+    text = table(measured, notes)
+    content = {"machine": machine, "measured": measured, "not measured": notes}
     (folder / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n")
     (folder / "benchmark.md").write_text(f"{machine}; `python -m quadrant_lstm.benchmark`\n\n{text}\n")
     picture(measured, machine).savefig(folder / "benchmark.png")

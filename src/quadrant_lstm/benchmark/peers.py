@@ -131,28 +131,6 @@ class KerasPeer:
         return time.perf_counter() - start
 
 
-class MatrixProducts:
-    """Measures the rate of the machine: products of two square matrices of 4096 rows, in the faster of two ways.
-
-    A 1x1 conv of 64 x 64 pixels is computed by another library than torch.mm in fp32: MKL reaches half its rate on some
-    AMD processors.
-    """
-
-    def __init__(self, dtype: torch.dtype):
-        matrix = torch.randn(4096, 4096, device="cuda" if torch.cuda.is_available() else "cpu").to(dtype)
-        pixels = matrix.view(1, 4096, 64, 64).contiguous(memory_format=torch.channels_last)
-        self.ways = (lambda: torch.mm(matrix, matrix), lambda: torch.conv2d(pixels, matrix.view(4096, 4096, 1, 1)))
-
-    def train(self, batch: int, steps: int) -> float:
-        """Returns the seconds of the fastest of `steps` products."""
-        times = []
-        for multiply in self.ways * steps:
-            start = time.perf_counter()
-            multiply()[0, 0].flatten()[0].item()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-
 PEERS: dict[str, Callable[[], Any]] = {
     "Keras, TensorFlow": lambda: KerasPeer("tensorflow"),
     "Keras, PyTorch": lambda: KerasPeer("torch"),
@@ -166,6 +144,4 @@ PEERS: dict[str, Callable[[], Any]] = {
     "ours, fp32, 24 orderings": lambda: TorchPeer(ours, bf16=False, num_orderings=24),
     "ours, bf16, 8 orderings": lambda: TorchPeer(ours, bf16=True, num_orderings=8),
     "ours, bf16, 24 orderings": lambda: TorchPeer(ours, bf16=True, num_orderings=24),
-    "matrix products, fp32": lambda: MatrixProducts(torch.float32),
-    "matrix products, bf16": lambda: MatrixProducts(torch.bfloat16),
 }

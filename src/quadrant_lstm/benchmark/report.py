@@ -39,8 +39,8 @@ def median_and_range(values: Sequence[float], digits: int = 1) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def table(measured: dict[str, Rounds], notes: list[str], gflop: float) -> str:
-    tables = [*peer_table(measured), "", *comparison_table(measured, gflop)]
+def table(measured: dict[str, Rounds], notes: list[str]) -> str:
+    tables = [*peer_table(measured), "", *comparison_table(measured)]
     return "\n".join([*tables, *(f"\nNot measured: {note}." for note in notes)])
 
 
@@ -65,10 +65,10 @@ def peer_table(measured: dict[str, Rounds]) -> list[str]:
     return lines
 
 
-def comparison_table(measured: dict[str, Rounds], gflop: float) -> list[str]:
+def comparison_table(measured: dict[str, Rounds]) -> list[str]:
     """Returns the epochs, and what this project's steps are compared with."""
     lines = ["| comparison | result |", "|---|---|"]
-    step, epochs, rates = measured["train 64"], measured["epoch"], measured["rate"]
+    step, epochs = measured["train 64"], measured["epoch"]
 
     def add_row(*cells: str) -> None:
         lines.append(row(*cells))
@@ -84,12 +84,7 @@ def comparison_table(measured: dict[str, Rounds], gflop: float) -> list[str]:
         for number in (8, 24):
             ratios = step.ratios(f"{name}, {number} orderings", name)
             add_row(f"{name}: time of a step with {number} orderings, relative to 4", median_and_range(ratios))
-        kind = name.split(", ")[1]
-        rate = rates[f"matrix products, {kind}"]
-        share = 100 * gflop / step.median(name) * 1000 / statistics.median(rate)
-        limit = f"the rate of matrix products ({median_and_range(rate, 0)} GFLOP/s)"
-        add_row(f"{name}: share of {limit}, a step of 64 ({gflop:.2f} GFLOP)", f"{share:.0f} %")
-        if overhead := measured["share above a bare loop"].get(kind):
+        if overhead := measured["share above a bare loop"].get(name.split(", ")[1]):
             add_row(f"{name}: share of a step of train.py above a bare loop", f"{median_and_range(overhead)} %")
     return lines
 

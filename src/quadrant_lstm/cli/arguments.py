@@ -1,7 +1,6 @@
 """Turns train.py's arguments into Hydra's: `run=` and `sweep=` become the config and the folder they resume."""
 
 import re
-from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -90,7 +89,8 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
     sweep = find_sweep(path)
     folder = sweep.folder.absolute()
     options, overrides = get_args_parser().parse_known_args(others)  # after -m, argparse takes no more overrides
-    recorded = config_dirs(sweep.hydra)
+    sources = sweep.hydra.runtime.config_sources
+    recorded = [source.path for source in sources if source.provider == "command-line"]
     if recorded and not options.config_dir:
         raise UserError(
             f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust that folder."
@@ -110,17 +110,8 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
     for override in [*sweep.overrides, *sweep.launch_overrides]:
         key, _, value = override.partition("=")
         launches = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*", key) and re.fullmatch(r"[\w.:-]*", value)
-        if key not in typed_keys and not launches and (key.lstrip("+~").startswith(("hydra", "-")) or foreign(value)):
+        reads_more = "${" in OWN_KEY.sub("", value)  # than keys of the config, such as the environment
+        if key not in typed_keys and not launches and (key.lstrip("+~").startswith(("hydra", "-")) or reads_more):
             raise UserError(f"sweep: {folder} was started with {override!r}; add it if you trust what it does.")
     config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     return [*config_dir, "-m", *sweep.overrides, *launch, place]
-
-
-def foreign(value: str) -> bool:
-    """Tells whether a value has an interpolation to anything but a key of the config, such as the environment."""
-    return "${" in OWN_KEY.sub("", value)
-
-
-def config_dirs(hydra: Any) -> list[str]:
-    """Returns the folders that the command whose `hydra` config this is was given as --config-dir."""
-    return [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]

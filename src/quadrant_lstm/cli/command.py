@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quadrant_lstm.cli.explain import explain, explain_disk
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes.importing import importing
+from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import new_folder
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def fail(error: Exception) -> NoReturn:
 def check_config(cfg: DictConfig) -> None:
     """Checks a config that train.py composed, first as far as that needs no torch."""
     check_without_torch(cfg)
-    with importing():
+    with signals_deferred():
         from quadrant_lstm.config.signatures import check_signatures  # imports torch
         from quadrant_lstm.run import train  # noqa: F401
 

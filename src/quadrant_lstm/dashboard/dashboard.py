@@ -17,26 +17,21 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from quadrant_lstm.dashboard.pictures import occlusion
 from quadrant_lstm.dashboard.pictures.belief import draw_belief
 from quadrant_lstm.dashboard.pictures.calibration import draw_calibration
 from quadrant_lstm.dashboard.pictures.confusion import draw_classes, draw_confusion
 from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderings
 from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
 from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistakes, most_confident_mistakes
-from quadrant_lstm.dashboard.pictures.occlusion import (
-    correct_by_occluded_ordering,
-    correct_by_occluded_quadrant,
-    draw_occluded_orderings,
-    draw_occluded_quadrants,
-)
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
-from quadrant_lstm.dashboard.tensorboard import signals_deferred
 from quadrant_lstm.data.frames import STEPS, step_accuracy_names
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.recurrent import MapsLSTM
 from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.plotting import SCALE, as_png
+from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import CONFIG
 
 log = logging.getLogger(__name__)
@@ -114,11 +109,12 @@ class Dashboard(pl.Callback):
         """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
         orderings = trainer.datamodule.orderings
         some, of_some, unoccluded = (values[:NUM_OCCLUDED] for values in (images, labels, correct))
-        by_quadrant = correct_by_occluded_quadrant(network, some, of_some, orderings)
+        by_quadrant = occlusion.correct_by_occluded_quadrant(network, some, of_some, orderings)
         any_frames = in_full(network)
-        by_ordering = correct_by_occluded_ordering(any_frames, some, of_some, orderings)
-        self.add(trainer, "test/occluded_quadrant", draw_occluded_quadrants(by_quadrant, of_some))
-        self.add(trainer, "test/occluded_ordering", draw_occluded_orderings(by_ordering, orderings, unoccluded))
+        by_ordering = occlusion.correct_by_occluded_ordering(any_frames, some, of_some, orderings)
+        self.add(trainer, "test/occluded_quadrant", occlusion.draw_occluded_quadrants(by_quadrant, of_some))
+        figure = occlusion.draw_occluded_orderings(by_ordering, orderings, unoccluded)
+        self.add(trainer, "test/occluded_ordering", figure)
         for writer in writers(trainer):
             try:
                 add_graph(writer, any_frames, sequences(images[:2], orderings))

@@ -43,16 +43,10 @@ def write_run_report(folder: Path, results: Mapping[str, Any], pictures: Mapping
     """`results` are those of results.json; `pictures` are PNGs by their tags; `network` is the table of its stages."""
     rows, best_epoch = read_rows(folder / METRICS), results["best_epoch"]
     curves = [(title, as_png(draw_history(title, rows, best_epoch), SCALE)) for title in HISTORIES]
-    page = render(
-        "run.html",
-        name=folder.name,
-        command=json.loads((folder / PROVENANCE).read_text())["command"],
-        results=results,
-        step_accuracies=[results[name] for name in step_accuracy_names("test") if name in results],
-        sections={"Curves": curves} | by_section(pictures),
-        network=network,
-        config=(folder / CONFIG).read_text(),
-    )
+    values = {"name": folder.name, "results": results, "network": network, "config": (folder / CONFIG).read_text()}
+    values["command"] = json.loads((folder / PROVENANCE).read_text())["command"]
+    values["step_accuracies"] = [results[name] for name in step_accuracy_names("test") if name in results]
+    page = render("run.html", sections={"Curves": curves} | by_section(pictures), **values)
     write_atomically(folder / REPORT, page.encode())
 
 

@@ -12,10 +12,10 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import hparams
 
-from quadrant_lstm.dashboard.tensorboard import signals_deferred
 from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.protocols import Inspectable
+from quadrant_lstm.processes.signals import signals_deferred
 
 BATCH_SIZE = 250
 MAX_CLASSES = 20  # that have a precision-recall curve

@@ -1,39 +1,19 @@
 """Writes a run's TensorBoard events into the run folder."""
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-
-@contextlib.contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Defers SIGINT (Ctrl-C) and SIGTERM to the end of the block, in the main thread.
-
-    An exception raised inside the queue of TensorBoard's writer can leave the writer's thread asleep until its next
-    flush, which is up to two minutes later, and the run would wait for it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python runs signal handlers in the main thread only
-        return
-    received: list[int] = []
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-    for signum in handlers:
-        signal.signal(signum, lambda number, _: received.append(number))
-    try:
-        yield
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
-    for number in received[:1]:
-        signal.raise_signal(number)
+from quadrant_lstm.processes.signals import signals_deferred
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's logger, without version folders, `hp_metric`, the curve "epoch" and the file hparams.yaml."""
+    """Lightning's logger, without version folders, `hp_metric`, the curve "epoch" and the file hparams.yaml.
+
+    Signals are deferred: an exception raised inside the queue of TensorBoard's writer can leave the writer's thread
+    asleep until its next flush, which is up to two minutes later, and the run would wait for it.
+    """
 
     def __init__(self, save_dir: str):
         super().__init__(save_dir, name="", version="", default_hp_metric=False)

@@ -46,9 +46,8 @@ def launch(function: Callable[[], object], count: int, folder: Path) -> None:
     if errors.poll():
         raise errors.recv()
     if failed is not None:
-        ended = (
-            f"process {failed + 1} of {count} {how_it_ended(processes[failed].exitcode)} and the others were terminated"
-        )
+        how = how_it_ended(processes[failed].exitcode)
+        ended = f"process {failed + 1} of {count} {how} and the others were terminated"
         if not (folder / LAST).exists():
             raise UserError(f"{ended}, before an epoch was finished; correct the cause and rerun.")
         raise UserError(f"{ended}; resume with run={folder}, from the last finished epoch.")

@@ -7,6 +7,7 @@ network.safetensors  the weights by their PyTorch names, and the config as metad
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -59,11 +60,10 @@ def onnx_file(network: nn.Module, frame_shape: list[int], cfg: DictConfig) -> by
     images = torch.rand(7, *image_shape_of(frame_shape, len(orderings)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they concern the exporter itself
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             module, (images,), input_names=["images"], output_names=["probabilities"],
             dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,
         )  # fmt: skip
-    assert program
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     with torch.inference_mode():

@@ -1,0 +1,28 @@
+"""Defers Ctrl-C and SIGTERM while code runs that must not be interrupted. Imports no torch."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Defers SIGINT (Ctrl-C) and SIGTERM to the end of the block.
+
+    Also to be used for imports of torch and Lightning, some of whose modules catch all exceptions.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread only
+        return
+    received: list[int] = []
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    for signum in handlers:
+        signal.signal(signum, lambda number, _: received.append(number))
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    for number in received[:1]:
+        signal.raise_signal(number)
