@@ -104,7 +104,7 @@ def two_processes(tmp_path):
 
 RAISES = (signal.SIGUSR1, 30, "ended with status 1")
 IS_KILLED = (signal.SIGKILL, 30, "process {number} of 2 was killed by SIGKILL")
-HANGS = (signal.SIGSTOP, 5 + 15, "ended with status 1")
+HANGS = (signal.SIGSTOP, 40, "ended with status 1")  # the timeout is 5 s, and the processes have 6 s to end
 
 
 @pytest.mark.parametrize(
