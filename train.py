@@ -7,13 +7,15 @@ from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.cli.command import check_config, handle_errors, handle_job_errors
+from quadrant_lstm.processes.signals import signals_deferred
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     with handle_job_errors():
         check_config(cfg)
-        from quadrant_lstm.run.train import train
+        with signals_deferred():
+            from quadrant_lstm.run.train import train  # imports torch
 
         return train(cfg)
 

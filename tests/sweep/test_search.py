@@ -87,7 +87,9 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_
     more = script("train.py", "sweep=latest", f"hydra.sweeper.n_trials={num_trials + 1}", cwd=killed)
     assert more.returncode == 0, more.stderr
     assert len(load_study(sweep).trials) == num_trials + 1
-    assert f"({num_trials + 1} of {num_trials + 1} jobs finished)" in more.stdout
+    count = f"({num_trials + 1} of {num_trials + 1} jobs finished)"
+    assert count in more.stdout
+    assert count in script("train.py", "sweep=latest", cwd=killed).stdout
     plan = script("train.py", "sweep=latest", "plan=true", cwd=killed)
     assert plan.stdout == "no job is left to run; nothing was started\n", plan.stderr
     search = [argument for argument in search if not argument.startswith("model.lstm_units")]

@@ -3,6 +3,7 @@
 Raises UserError that names the key. config/signatures.py checks what needs the classes of torch and Lightning.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,7 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
     target, group = str(node["_target_"]), path.partition(".")[0]
     allowed = TARGETS[group]
     ours = target.startswith("quadrant_lstm.")
-    # a library's class is one capitalized name after the prefix: a longer path could lead to what its modules import
-    package, _, name = target.rpartition(".")
-    if not (target.startswith(allowed) if ours else f"{package}." in allowed and name[:1].isupper()):
+    if not (target.startswith(allowed) if ours else is_class_in(target, allowed)):
         raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
     if ours and target not in CLASSES:
         raise UserError(f"{path}._target_: {target} is not a class of config/schema.py; correct the name.")
@@ -115,6 +114,11 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
         if f"{name}.*" in kinds and isinstance(value, dict):
             for child, content in value.items():
                 check_value(f"{path}.{name}.{child}", content, kinds[f"{name}.*"])
+
+
+def is_class_in(target: str, packages: Iterable[str]) -> bool:
+    """Tells whether it is one capitalized name after a package: a longer path could lead to what modules import."""
+    return any(re.fullmatch(re.escape(package) + r"[A-Z]\w*", target) for package in packages)
 
 
 def check_value(key: str, value: Any, kind: Any) -> None:

@@ -4,7 +4,6 @@ The state of a search is in study.db and in the jobs' folders. A search that was
 started, and then chooses the same trials that it would have chosen without the interruption.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
-from quadrant_lstm.config.check import nodes_with_target
+from quadrant_lstm.config.check import is_class_in, nodes_with_target
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.jobs import STUDY, Job, Sweep
 
@@ -119,7 +118,7 @@ def instantiate_within(prefix: str, key: str, node: DictConfig, **arguments: Any
     """Instantiates a sampler or pruner. The config may come from an untrusted folder, so its classes are limited."""
     plain = OmegaConf.to_container(node, resolve=True)
     for _, nested in nodes_with_target({"": plain}):
-        if not re.fullmatch(re.escape(prefix) + r"[A-Z]\w*", target := str(nested["_target_"])):
+        if not is_class_in(target := str(nested["_target_"]), [prefix]):
             raise UserError(f"{key}: {target} is not in {prefix[:-1]}; write {key}._target_={prefix}NAME.")
     try:
         return instantiate(plain, **arguments)
