@@ -8,6 +8,7 @@ import time
 import pytest
 
 from quadrant_lstm.processes.forked import start_process, terminate
+from quadrant_lstm.processes.launch import wait_for
 from quadrant_lstm.processes.signals import signals_deferred
 
 
@@ -22,6 +23,29 @@ def test_a_process_that_ignores_sigterm_is_killed():
     time.sleep(0.2)
     terminate([process], grace=1.2)
     assert process.exitcode == -signal.SIGKILL
+
+
+class JustEnding:
+    """Stands for a process at a moment that cannot be produced at will: it has closed its files, which ends a wait for
+    its sentinel, and the kernel reports its end only when it is asked for the second time."""
+
+    def __init__(self, exitcode: int):
+        self.codes = [None, exitcode]
+        self.sentinel, writer = os.pipe()
+        os.close(writer)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+
+@pytest.mark.parametrize("exitcode", [1, -signal.SIGKILL, 0])
+def test_a_process_that_ends_while_it_is_asked_is_noticed(exitcode):
+    processes = [JustEnding(0), JustEnding(exitcode)]
+    assert wait_for(processes) == (1 if exitcode else None)
 
 
 def test_a_second_ctrl_c_kills_the_processes_at_once():
