@@ -41,7 +41,8 @@ def mean(group: Group, name: str) -> str:
 
 
 def experiment(sweep: Sweep) -> str:
-    return re.findall(r"experiment=(\w+)", " ".join(sweep.overrides))[0]
+    named = re.findall(r"experiment=(\w+)", " ".join(sweep.overrides))
+    return named[0] if named else sweep.folder.name
 
 
 def table(sweep: Sweep, groups: Sequence[Group]) -> str:

@@ -11,6 +11,7 @@ MISTAKES = {
     "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known keys: model.blocks, ",
     "seed=1,2": "seed: 1,2 are several values; add -m to run a sweep over them.",
     "optimizer.lr=choice(0.1,0.2)": "optimizer.lr: choice(0.1,0.2) are several values; add -m",
+    "-m seed=1,2 --cfg job": "--cfg: shows the config of one run; leave out -m, or list the jobs with plan=true.",
     "--epochs 5": "--epochs: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.",
     "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",
     "run=latest plan=true": "plan: shows the jobs of a sweep, but run= resumes one run; leave one out.",
@@ -49,7 +50,8 @@ MISTAKES = {
     "trainer.max_epochs=0": "trainer.max_epochs: 0 is not a whole number of at least 1",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
-    "+trainer.fast_dev_run=true": "trainer.fast_dev_run: true is not false; use trainer=smoke instead",
+    "+trainer.check_val_every_n_epoch=2": "2 is not 1, for validation in every epoch; leave it out.",
+    "+trainer.fast_dev_run=true": "trainer.fast_dev_run: true is not false; use trainer=smoke instead.",
     "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is not a number of at least 0 or null",
     "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1 cannot be combined "
     "with a fused optimizer at trainer.precision=bf16-mixed; add optimizer.fused=false.",
@@ -97,6 +99,7 @@ MISTAKES = {
 LIBRARY_MISTAKES = {
     "schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau": "schedule._target_: torch.optim.lr_scheduler."
     "ReduceLROnPlateau needs a metric, which no run gives it; name another class.",
+    "optimizer._target_=torch.optim.NAdam": "NAdam does not take fused; remove it with ~optimizer.fused.",
     "+trainer.max_epoch=5": "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?",
     "optimizer._target_=torch.optim.RMSprop": "optimizer.betas: torch.optim.RMSprop does not take betas or fused; "
     "remove them with ~optimizer.betas ~optimizer.fused.",

@@ -84,7 +84,7 @@ class SlurmLauncher(JobLauncher):
                 handles = [executor.submit(self, job, Singleton.get_state()) for job in new]
         except submitit.core.utils.FailedJobError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(f"hydra.launcher: sbatch refuses the jobs ({reason}); change that value.") from error
+            raise UserError(f"hydra.launcher: sbatch refuses the jobs ({reason}); correct the cause.") from error
         self.ids |= {job.number: handle.job_id for job, handle in zip(new, handles, strict=True)}
         self.last_states |= {job.number: PENDING for job in new}
         write_atomically(file, json.dumps(earlier | self.ids).encode())

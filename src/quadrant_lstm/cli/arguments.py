@@ -44,6 +44,8 @@ def check_options(arguments: list[str]) -> None:
     for option in get_args_parser().parse_known_args(arguments)[1]:
         if option.startswith("-"):  # argparse also reports a KEY=VALUE that comes after -m
             raise UserError(f"{option}: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.")
+    if MULTIRUN & set(arguments) and {"-c", "--cfg"} & set(arguments):
+        raise UserError("--cfg: shows the config of one run; leave out -m, or list the jobs with plan=true.")
 
 
 def check_single_values(arguments: list[str]) -> None:
@@ -106,7 +108,7 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
         )
     hydra = [override for override in overrides if override.startswith("hydra")]
     typed_keys = {override.partition("=")[0] for override in overrides}
-    launch, place = [*sweep.launch_overrides, *hydra], f"hydra.sweep.dir={quoted(folder)}"
+    launch, place = [*sweep.launch_overrides, *hydra], f"hydra.sweep.dir={quoted(sweep.folder)}"
     for override in [*sweep.overrides, *sweep.launch_overrides]:
         key, _, value = override.partition("=")
         launches = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*", key) and re.fullmatch(r"[\w.:-]*", value)

@@ -128,7 +128,8 @@ def check_value(key: str, value: Any, kind: Any) -> None:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:
         typed = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
-        raise UserError(f"{key}: {typed} is not {in_words(kind)}; write {example(key)}.") from None
+        rule = in_words(kind)  # some name the remedy
+        raise UserError(f"{key}: {typed} is not {rule if ';' in rule else f'{rule}; write {example(key)}'}.") from None
 
 
 def check_sizes(cfg: DictConfig) -> None:

@@ -60,7 +60,7 @@ def unknown_arguments(path: str, target: str, unknown: list[str], known: Iterabl
         return unknown_key(f"{path}.{typed}", [f"{path}.{other}" for other in known])
     return UserError(
         f"{path}.{defaults[0]}: {target} does not take {' or '.join(defaults)}; "
-        f"remove them with {' '.join(f'~{path}.{name}' for name in defaults)}."
+        f"remove {'it' if len(defaults) == 1 else 'them'} with {' '.join(f'~{path}.{name}' for name in defaults)}."
     )
 
 

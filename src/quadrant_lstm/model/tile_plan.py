@@ -27,9 +27,7 @@ Seam = tuple[int, int]  # the quadrant above and the quadrant below, counted fro
 
 
 class TilePlan(NamedTuple):
-    tiles: list[
-        list[int]
-    ]  # the image rows of each tile, counted over the four quadrants; tiles of equal height are adjacent
+    tiles: list[list[int]]  # image rows of each, counted over the four quadrants; tiles of equal height are adjacent
     rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
 
 

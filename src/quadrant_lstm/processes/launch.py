@@ -80,7 +80,6 @@ def wait_for(processes: Sequence[Any]) -> int | None:
     while running:
         multiprocessing.connection.wait([process.sentinel for process in running])
         running = [process for process in running if process.is_alive()]  # the others have their exit codes now
-        failed = [rank for rank, process in enumerate(processes) if process.exitcode]
-        if failed:  # a killed process has a negative exit code, and makes the others fail
-            return min(failed, key=lambda rank: processes[rank].exitcode)
+        if failed := [rank for rank, process in enumerate(processes) if process.exitcode]:
+            return min(failed, key=lambda rank: processes[rank].exitcode)  # a killed one, if any: its code is negative
     return None

@@ -30,6 +30,6 @@ def draw_history(title: str, rows: Sequence[Mapping[str, str]], best_epoch: int)
         axes.legend()
     axes.axvline(best_epoch, color=WRONG, linewidth=0.8, linestyle=":")
     axes.set(title=title, xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     return figure
