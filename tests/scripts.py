@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,14 @@ class Script:
 
 def script(*arguments: object, cwd: Path, **environment: str) -> Script:
     return Script(*arguments, cwd=cwd, environment=environment).wait()
+
+
+def call_unchecked(function: Callable[..., object], *arguments: object) -> None:
+    """Calls the function in a process that does not check shapes: torch.compile cannot trace these checks."""
+    process = FORKSERVER.Process(target=function, args=arguments)
+    process.start()
+    process.join(100)
+    assert process.exitcode == 0, "see the traceback above"
 
 
 def without(module: str) -> str:

@@ -1,27 +1,85 @@
+"""Compares TimeDistributed with a loop over the frames, one at a time."""
+
+import copy
+import itertools
+import subprocess
+import sys
+from typing import NamedTuple
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
+from torch.export import Dim, export
 
 from quadrant_lstm import TimeDistributed
+from tests.scripts import call_unchecked
 
 
-def test_folding_steps_into_the_batch_equals_a_loop_over_them():
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten())
-    frames = torch.randn(5, 4, 1, 8, 6)
-    steps = torch.stack([module(frames[:, step]) for step in range(4)], dim=1)
-    torch.testing.assert_close(TimeDistributed(module)(frames), steps)
+class Features(NamedTuple):
+    image: torch.Tensor
+    parts: list
 
 
-def test_any_number_of_leading_axes_is_folded():
-    torch.manual_seed(0)
-    module = nn.Linear(3, 2)
-    inputs = torch.randn(2, 3, 4, 5, 3)
-    expected = torch.stack([torch.stack([module(row) for row in image]) for image in inputs.flatten(0, 1)])
-    for num_axes in (2, 3, 4):
-        outputs = TimeDistributed(module, num_axes)(inputs)
-        assert outputs.shape == (2, 3, 4, 5, 2)
-        torch.testing.assert_close(outputs.flatten(0, 1), expected)
+class Nested(nn.Module):
+    """Takes an image, a dict with a list of vectors, and a factor; returns a named tuple that contains a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, image, extra, factor=1.0, bias=None):
+        vector = self.linear(extra["vectors"][0] * extra["vectors"][1] * factor)
+        vector = vector if bias is None else vector + bias
+        return Features(self.conv(image).tanh(), [{"vector": vector, "factor": factor}, vector.sum(1)])
+
+
+def nested_inputs(leading: tuple[int, ...]):
+    vectors = [torch.randn(*leading, 3), torch.randn(*leading, 3)]
+    return torch.randn(*leading, 1, 5, 4), {"vectors": vectors}, torch.randn(*leading, 2)
+
+
+def loop(module, image, extra, bias, mask):
+    """Returns the outputs of one frame at a time, zeros for a frame that is not real."""
+    leading = image.shape[:-3]
+    frames = []
+    for index in itertools.product(*map(range, leading)):
+        vectors = {"vectors": [vector[index][None] for vector in extra["vectors"]]}
+        maps, (parts, total) = module(image[index][None], vectors, factor=2.0, bias=bias[index][None])
+        frames.append([part[0] * mask[index] for part in (maps, parts["vector"], total)])
+    return [torch.stack(parts).unflatten(0, leading) for parts in zip(*frames, strict=True)]
+
+
+def gradients(outputs, module):
+    module.zero_grad()
+    sum((output * torch.arange(output.numel()).view(output.shape).cos()).sum() for output in outputs).backward()
+    return [parameter.grad for parameter in module.parameters()]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    leading=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
+    chunk=st.none() | st.integers(1, 7),
+    checkpoint=st.booleans(),
+    masked=st.sampled_from(["nothing", "some", "all"]),
+    data=st.data(),
+)
+def test_results_and_gradients_equal_a_loop_over_the_frames(leading, chunk, checkpoint, masked, data):
+    torch.manual_seed(data.draw(st.integers(0, 1000)))
+    module = Nested()
+    image, extra, bias = nested_inputs(leading)
+    share = {"nothing": 0.0, "some": 0.5, "all": 1.0}[masked]
+    mask = torch.rand(leading) >= share
+    distributed = TimeDistributed(module, len(leading), chunk, checkpoint)
+    features = distributed(image, extra, factor=2.0, bias=bias, mask=None if masked == "nothing" else mask)
+    assert isinstance(features, Features)
+    assert features.parts[0]["factor"] == 2.0
+    found = [features.image, features.parts[0]["vector"], features.parts[1]]
+    expected = loop(module, image, extra, bias, mask)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients(found, module), gradients(expected, module))
 
 
 def test_nested_modules_fold_one_step_axis_each():
@@ -29,8 +87,142 @@ def test_nested_modules_fold_one_step_axis_each():
     assert TimeDistributed(inner)(torch.zeros(2, 3, 4, 5, 6)).shape == (2, 3, 4, 30)
 
 
-def test_too_few_axes_are_refused():
-    with pytest.raises(ValueError, match=r"inputs: \[3\] has fewer than the 2 leading axes to fold"):
-        TimeDistributed(nn.Identity())(torch.zeros(3))
-    with pytest.raises(ValueError, match="num_axes: 0 is less than 1"):
-        TimeDistributed(nn.Identity(), num_axes=0)
+def test_permuted_inputs_are_folded():
+    frames = torch.randn(4, 1, 8, 6, 5).permute(4, 0, 1, 2, 3)
+    torch.testing.assert_close(TimeDistributed(nn.Flatten())(frames), frames.flatten(2))
+
+
+def test_masked_frames_enter_no_batch_statistics():
+    frames, mask = torch.randn(2, 3, 4), torch.tensor([[True, True, False], [True, False, False]])
+    found, expected = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
+    outputs = TimeDistributed(found)(frames, mask=mask)
+    torch.testing.assert_close(outputs[mask], expected(frames[mask]))
+    torch.testing.assert_close(found.state_dict(), expected.state_dict())
+    TimeDistributed(found)(frames, mask=torch.zeros_like(mask))
+    torch.testing.assert_close(found.state_dict(), expected.state_dict())
+    assert found.training
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_recomputed_frames_enter_the_running_statistics_once(momentum):
+    torch.manual_seed(0)
+    frames = torch.randn(2, 3, 1, 6, 6)
+    modules = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, momentum=momentum), nn.Dropout()) for _ in range(2)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    for module, checkpoint in zip(modules, (False, True), strict=True):
+        for seed in range(2):
+            torch.manual_seed(seed)  # dropout draws the same mask
+            TimeDistributed(module, checkpoint=checkpoint)(frames).square().sum().backward()
+    torch.testing.assert_close(modules[0].state_dict(), modules[1].state_dict())
+    torch.testing.assert_close(*([parameter.grad for parameter in module.parameters()] for module in modules))
+
+
+class Largest(nn.Module):
+    """Records the largest number of frames it has seen at once."""
+
+    largest = 0
+
+    def forward(self, frames):
+        self.largest = max(self.largest, len(frames))
+        return frames
+
+
+def test_a_chunk_is_the_largest_number_of_frames_at_once():
+    module = Largest()
+    frames = torch.randn(5, 4, 2)
+    torch.testing.assert_close(TimeDistributed(module, chunk=6)(frames), frames)
+    assert module.largest == 6
+
+
+def test_masked_frames_are_not_computed():
+    module = Largest()
+    TimeDistributed(module)(torch.randn(5, 4, 2), mask=torch.arange(20).view(5, 4) < 7)
+    assert module.largest == 7
+
+
+DYNAMIC = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+SIZES = ((3, 4), (1, 1), (2, 9))  # batch and steps
+
+
+def encoder(**options) -> TimeDistributed:
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten())
+    return TimeDistributed(nn.Sequential(*layers), **options).eval()
+
+
+def check_exported() -> None:
+    distributed = encoder(chunk=3)
+    plain = export(distributed, (torch.randn(3, 4, 1, 6, 5),), dynamic_shapes={"inputs": (DYNAMIC,)}).module()
+    example = (torch.randn(3, 4, 1, 6, 5),), {"mask": torch.ones(3, 4, dtype=torch.bool)}
+    masked = export(distributed, *example, dynamic_shapes={"inputs": (DYNAMIC,), "mask": DYNAMIC}).module()
+    for batch, steps in SIZES:
+        frames, mask = torch.randn(batch, steps, 1, 6, 5), torch.rand(batch, steps) > 0.5
+        torch.testing.assert_close(plain(frames), distributed(frames))
+        torch.testing.assert_close(masked(frames, mask=mask), distributed(frames, mask=mask))
+
+
+def test_an_exported_program_takes_any_batch_any_steps_and_any_mask():
+    call_unchecked(check_exported)
+
+
+def test_an_onnx_file_takes_any_batch_and_any_steps(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    distributed, file = encoder(), tmp_path / "network.onnx"
+    torch.onnx.export(
+        distributed, (torch.randn(3, 4, 1, 6, 5),), file, dynamic_shapes={"inputs": (DYNAMIC,)}, verbose=False,
+        input_names=["frames"],
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    for batch, steps in SIZES:
+        frames = torch.randn(batch, steps, 1, 6, 5)
+        (found,) = session.run(None, {"frames": frames.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), distributed(frames))
+
+
+def check_compiled() -> None:
+    for options in ({}, {"checkpoint": True}, {"chunk": 5}):
+        distributed = encoder(**options)
+        compiled = torch.compile(distributed, backend="aot_eager")
+        for batch, steps in SIZES:
+            frames, mask = torch.randn(batch, steps, 1, 6, 5), torch.rand(batch, steps) > 0.5
+            torch.testing.assert_close(compiled(frames), distributed(frames))
+            torch.testing.assert_close(compiled(frames, mask=mask), distributed(frames, mask=mask))
+        found, expected = copy.deepcopy(distributed).train(), copy.deepcopy(distributed).train()
+        compiled = torch.compile(found, backend="aot_eager")
+        torch.testing.assert_close(gradients([compiled(frames)], found), gradients([expected(frames)], expected))
+        torch.testing.assert_close(found.state_dict(), expected.state_dict())
+
+
+def test_the_compiled_module_equals_the_module():
+    call_unchecked(check_compiled)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: TimeDistributed(nn.Identity())(torch.zeros(3)),
+         r"inputs\[0\] has the shape \[3\]; its leading axes must be \[batch, steps 1\]."),
+        (lambda: TimeDistributed(nn.Identity(), 3)(torch.zeros(5, 4, 3), {"a": [torch.zeros(5, 2, 3)]}),
+         r"inputs\[1\]\['a'\]\[0\] has the shape \[5, 2, 3\]; its leading axes must be \[batch 5, steps 1 4, steps 2"),
+        (lambda: TimeDistributed(nn.Identity())(torch.zeros(5, 4), scale=torch.zeros(5)),
+         r"kwargs\['scale'\] has the shape \[5\]; its leading axes must be \[batch 5, steps 1 4\]."),
+        (lambda: TimeDistributed(nn.Identity())(torch.zeros(5, 4), mask=torch.ones(5, dtype=torch.bool)),
+         r"mask has the shape \[5\]; its leading axes must be \[batch 5, steps 1 4\]."),
+        (lambda: TimeDistributed(nn.LSTM(3, 2))(torch.zeros(2, 3, 4, 3)),
+         r"LSTM was given 6 frames, but its output\[1\]\[0\] has the shape \[1, 4, 2\]; the first axis must be"),
+        (lambda: TimeDistributed(nn.Identity())(1), "there is no tensor among the inputs."),
+        (lambda: TimeDistributed(nn.Identity(), num_axes=0), "num_axes: 0 is less than 1."),
+        (lambda: TimeDistributed(nn.Identity(), chunk=0), "chunk: 0 is less than 1."),
+    ],
+)  # fmt: skip
+def test_shapes_that_do_not_fit_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_importing_it_imports_torch_and_nothing_heavier():
+    program = "import sys; from quadrant_lstm import TimeDistributed; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    packages = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "torch" in packages
+    assert not packages & {"lightning", "hydra", "torchvision", "torchmetrics", "matplotlib", "PIL"}

@@ -75,7 +75,7 @@ class SharedTiles(TimeDistributed):
         }.items():
             self.register_buffer(name, indices, persistent=False)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, frames: Float[Tensor, "batch 4 channels stack width"]
     ) -> Float[Tensor, "batch 4 features rows columns"]:
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels

@@ -1,7 +1,18 @@
 """Applies a module that takes [batch, ...] to inputs with step axes, such as [batch, steps, ...]."""
 
-from jaxtyping import Shaped
+import contextlib
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from jaxtyping import Bool
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from quadrant_lstm.model.nested import concatenate, map_tensors, named_tensors
 
 
 class TimeDistributed(nn.Module):
@@ -10,19 +21,119 @@ class TimeDistributed(nn.Module):
         [batch, steps, 1, 56, 14] -> [batch * steps, 1, 56, 14] -> module -> [batch * steps, 32, 26, 5]
                                                                           -> [batch, steps, 32, 26, 5]
 
-    `num_axes` counts the leading axes, including the batch. A module that normalises over its batch sees all steps in
-    it. Raises ValueError for inputs with fewer axes.
+    Inputs and outputs are tensors, or tuples, lists and dicts of tensors, nested in any way. All tensors, also those in
+    keyword arguments, have the same leading axes; other values are passed on. `num_axes` counts the leading axes,
+    including the batch. A frame is what the module sees of one step of one sample.
+
+    With `chunk`, the module sees at most so many frames at once. With `checkpoint`, what it computes is not stored for
+    the backward pass but computed again there. A module that normalizes over its batch in training, such as batch norm,
+    takes its statistics from all frames, or from those of a chunk.
+
+    `mask`, a bool tensor over the leading axes, says which frames are real. The module does not see the others; their
+    outputs are zeros. An exported program computes them all the same, because its shapes cannot depend on a mask.
+
+    Raises ValueError if shapes do not fit.
     """
 
-    def __init__(self, module: nn.Module, num_axes: int = 2):
+    def __init__(self, module: nn.Module, num_axes: int = 2, chunk: int | None = None, checkpoint: bool = False):
         super().__init__()
-        if num_axes < 1:
-            raise ValueError(f"num_axes: {num_axes} is less than 1; count the batch and each step axis.")
+        for name, value in {"num_axes": num_axes, "chunk": chunk}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: {value} is less than 1.")
         self.module = module
         self.num_axes = num_axes
+        self.chunk = chunk
+        self.checkpoint = checkpoint
 
-    def forward(self, inputs: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        if inputs.ndim < self.num_axes:
-            raise ValueError(f"inputs: {list(inputs.shape)} has fewer than the {self.num_axes} leading axes to fold.")
-        leading = inputs.shape[: self.num_axes]
-        return self.module(inputs.flatten(0, self.num_axes - 1)).unflatten(0, leading)
+    def forward(self, *inputs: Any, mask: Bool[Tensor, "..."] | None = None, **kwargs: Any) -> Any:
+        leading = self.leading_axes(inputs, kwargs, mask)
+        arguments = map_tensors(lambda tensor: tensor.flatten(0, self.num_axes - 1), (inputs, kwargs))
+        if mask is None:
+            outputs = self.in_chunks(arguments, math.prod(leading))
+        else:
+            outputs = self.where_real(arguments, mask.flatten())
+        return map_tensors(lambda tensor: tensor.unflatten(0, leading), outputs)
+
+    def leading_axes(self, inputs: Any, kwargs: Any, mask: Tensor | None) -> torch.Size:
+        """Returns the sizes of the leading axes. Raises ValueError if tensors differ in them."""
+        tensors = [*named_tensors(inputs, "inputs"), *named_tensors(kwargs, "kwargs")]
+        if not tensors:
+            raise ValueError("TimeDistributed: there is no tensor among the inputs.")
+        leading = tensors[0][1].shape[: self.num_axes]
+        for name, tensor in tensors if mask is None else [*tensors, ("mask", mask)]:
+            if len(leading) < self.num_axes or tensor.shape[: self.num_axes] != leading:
+                axes = ["batch", *(f"steps {axis}" for axis in range(1, self.num_axes))]
+                sizes = axes if len(leading) < self.num_axes else map("{} {}".format, axes, leading)
+                raise ValueError(
+                    f"TimeDistributed: {name} has the shape {list(tensor.shape)}; its leading axes must be "
+                    f"[{', '.join(sizes)}]."
+                )
+        return leading
+
+    def in_chunks(self, arguments: Any, num_frames: int) -> Any:
+        if self.chunk is None or torch.compiler.is_exporting() or num_frames <= self.chunk:
+            return self.apply_module(arguments, num_frames)
+        outputs = []
+        for start in range(0, num_frames, self.chunk):
+            size = min(self.chunk, num_frames - start)
+            part = map_tensors(functools.partial(torch.narrow, dim=0, start=start, length=size), arguments)
+            outputs.append(self.apply_module(part, size))
+        return concatenate(outputs)
+
+    def where_real(self, arguments: Any, real: Bool[Tensor, " frames"]) -> Any:
+        """Applies the module to the real frames only."""
+        if torch.compiler.is_exporting():
+            outputs = self.in_chunks(arguments, real.shape[0])
+            return map_tensors(lambda out: out.masked_fill(~real.view(-1, *[1] * (out.ndim - 1)), 0), outputs)
+        (places,) = real.nonzero(as_tuple=True)
+        some = map_tensors(lambda tensor: tensor.index_select(0, places), arguments)
+        with contextlib.nullcontext() if len(places) else in_eval_mode(self.module):  # there is nothing to normalize
+            outputs = self.in_chunks(some, len(places))
+        return map_tensors(lambda out: out.new_zeros(len(real), *out.shape[1:]).index_copy(0, places, out), outputs)
+
+    def apply_module(self, arguments: Any, num_frames: int) -> Any:
+        inputs, kwargs = arguments
+        if self.checkpoint and torch.is_grad_enabled():
+            # torch.compile repeats no update of a running statistic
+            contexts = {} if torch.compiler.is_compiling() else {"context_fn": self.checkpoint_contexts}
+            options: Any = {"use_reentrant": False} | contexts
+            outputs = torch.utils.checkpoint.checkpoint(self.module, *inputs, **options, **kwargs)
+        else:
+            outputs = self.module(*inputs, **kwargs)
+        for name, tensor in named_tensors(outputs, "its output"):
+            if tensor.ndim == 0 or tensor.shape[0] != num_frames:
+                raise ValueError(
+                    f"TimeDistributed: {type(self.module).__name__} was given {num_frames} frames, but {name} has the "
+                    f"shape {list(tensor.shape)}; the first axis must be that of the frames."
+                )
+        return outputs
+
+    def checkpoint_contexts(self) -> tuple[Any, Any]:
+        """Returns the contexts of the forward pass and of its repetition, which leaves running statistics alone."""
+        return contextlib.nullcontext(), without_running_statistics(self.module)
+
+
+@contextlib.contextmanager
+def without_running_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norm normalizes as before, but does not update its running statistics."""
+    norms: list[Any] = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.track_running_stats]
+    before = [(each.momentum, each.num_batches_tracked.clone()) for each in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(num_batches)
+
+
+@contextlib.contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    modes = {each: each.training for each in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, training in modes.items():
+            each.training = training

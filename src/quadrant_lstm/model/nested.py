@@ -1,0 +1,47 @@
+"""Applies functions to the tensors in nested tuples, lists and dicts."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Returns a copy of `value` in which each tensor is replaced by its function; what is no tensor is kept."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(function, item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return rebuild(value, [map_tensors(function, item) for item in value])
+    return value
+
+
+def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Yields each tensor with the expression that leads to it, e.g. `inputs[0]['mask']` for the name `inputs`."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from named_tensors(item, f"{name}[{key!r}]")
+    elif isinstance(value, tuple | list):
+        for index, item in enumerate(value):
+            yield from named_tensors(item, f"{name}[{index}]")
+
+
+def concatenate(values: Sequence[Any]) -> Any:
+    """Concatenates the tensors of values that are nested in the same way; what is no tensor is taken from the first."""
+    first = values[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(values))
+    if isinstance(first, dict):
+        return {key: concatenate([value[key] for value in values]) for key in first}
+    if isinstance(first, tuple | list):
+        return rebuild(first, [concatenate(items) for items in zip(*values, strict=True)])
+    return first
+
+
+def rebuild(like: Any, items: list[Any]) -> Any:
+    """Returns a tuple, named tuple or list of the items."""
+    return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
