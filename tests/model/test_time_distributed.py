@@ -221,7 +221,7 @@ def test_shapes_that_do_not_fit_are_named(call, message):
 
 
 def test_importing_it_imports_torch_and_nothing_heavier():
-    program = "import sys; from quadrant_lstm import TimeDistributed; print(*sys.modules)"
+    program = "import sys; from quadrant_lstm import ConvLSTM, TimeDistributed; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     packages = {name.partition(".")[0] for name in done.stdout.split()}
     assert "torch" in packages

@@ -1,0 +1,70 @@
+"""Defines ConvLSTM: an LSTM whose states are maps and whose products are convolutions (Shi et al. 2015, 1506.04214)."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from quadrant_lstm.model.unroll import State, unroll
+
+
+class ConvLSTM(nn.Module):
+    """A convolutional LSTM over sequences of maps, without peepholes, as Keras's ConvLSTM2D.
+
+        outputs, (h, c) = ConvLSTM(3, 16, kernel_size=3)(frames)
+        # frames [N, T, 3, H, W]; outputs [N, T, 16, H, W]; h and c [N, 16, H, W]
+
+    `padding`, "same" or "valid", is that of the convolution of the frames; the one of the state is always "same". The
+    gates are in the order i, f, g, o. A state that is returned can be given to a later call, to go on where a sequence
+    was cut. `lengths` are the numbers of real steps of sequences that are padded at their ends.
+
+    Raises ValueError for an even kernel size, which has no "same" padding that is symmetric, and for frames or states
+    that do not fit.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, kernel_size: int, padding: str = "same"):
+        super().__init__()
+        if kernel_size % 2 == 0 or kernel_size < 1:
+            raise ValueError(f"ConvLSTM: kernel_size {kernel_size} is not an odd number of at least 1.")
+        if padding not in ("same", "valid"):
+            raise ValueError(f"ConvLSTM: padding {padding!r} is not 'same' or 'valid'.")
+        self.in_channels, self.hidden_channels = in_channels, hidden_channels
+        self.kernel_size, self.padding = kernel_size, padding
+        size = (kernel_size, kernel_size)
+        self.weight_ih = nn.Parameter(torch.empty(4 * hidden_channels, in_channels, *size))
+        self.weight_hh = nn.Parameter(torch.empty(4 * hidden_channels, hidden_channels, *size))
+        self.bias = nn.Parameter(torch.empty(4 * hidden_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the weights from a range that keeps the variance of the gates, as nn.Conv2d does; the bias is zero."""
+        for weight in (self.weight_ih, self.weight_hh):
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        nn.init.zeros_(self.bias)
+
+    def forward(
+        self,
+        frames: Float[Tensor, "batch steps channels height width"],
+        state: tuple[Tensor, Tensor] | None = None,
+        lengths: Int64[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, "batch steps hidden out_height out_width"], State]:
+        if frames.ndim != 5 or frames.shape[2] != self.in_channels:
+            raise ValueError(
+                f"ConvLSTM: frames have the shape {list(frames.shape)}; expected [batch, steps, {self.in_channels}, "
+                "height, width]."
+            )
+        gates = conv2d(frames.flatten(0, 1), self.weight_ih, self.bias, padding=self.padding)
+        gates = gates.unflatten(0, frames.shape[:2])
+        if state is None:
+            shape = (gates.shape[0], self.hidden_channels, *gates.shape[3:])
+            zeros = gates.new_zeros(shape, dtype=self.weight_hh.dtype)  # under autocast, gates are bf16
+            state = (zeros, zeros)
+        return unroll(self.step, state, gates, lengths)
+
+    def step(self, state: State, gates: Float[Tensor, "batch gates height width"]) -> State:
+        h, c = state
+        i, f, g, o = (gates + conv2d(h, self.weight_hh, padding="same")).chunk(4, dim=1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c

@@ -1,0 +1,152 @@
+"""Tests what all recurrent layers promise: padding changes nothing, sequences can be cut, programs take any size."""
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim, export
+
+from quadrant_lstm import ConvLSTM
+from quadrant_lstm.model.rnn import GRU, LSTM
+from quadrant_lstm.model.transformer import Transformer
+from tests.scripts import call_unchecked
+
+DYNAMIC = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+LAYERS = {
+    "lstm": lambda: LSTM(6, 4),
+    "gru": lambda: GRU(6, 4),
+    "stacked": lambda: LSTM(6, 4, num_layers=2),
+    "bidirectional": lambda: LSTM(6, 4, num_layers=2, bidirectional=True),
+    "bidirectional_gru": lambda: GRU(6, 4, bidirectional=True),
+    "conv_lstm": lambda: ConvLSTM(2, 3, 3),
+    "conv_lstm_valid": lambda: ConvLSTM(2, 3, 3, padding="valid"),
+    "transformer": lambda: Transformer(6, 8, num_heads=2),
+}
+each_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+def layer_and_frames(name: str, batch: int, steps: int):
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return layer, frames_for(name, batch, steps)
+
+
+def frames_for(name: str, batch: int, steps: int):
+    return torch.randn(batch, steps, *((2, 5, 4) if "conv" in name else (3, 2)))
+
+
+def tensors_of(state) -> list[torch.Tensor]:
+    """Returns the tensors of a state, with the batch in front; not what a transformer stores of padding."""
+    if isinstance(state, torch.Tensor):
+        return [state.transpose(0, 1)]
+    if hasattr(state, "keys"):
+        kept = state.real[:, None, None, :, None]
+        return [(tensor.transpose(0, 1) * kept) for tensor in (state.keys, state.values)]
+    return [tensor.transpose(0, 1) if tensor.ndim == 3 else tensor for tensor in state]
+
+
+@each_layer
+def test_padding_changes_nothing(name):
+    layer, frames = layer_and_frames(name, batch=3, steps=4)
+    lengths = torch.tensor([4, 1, 3])
+    frames.requires_grad_()
+    outputs, state = layer(frames, lengths=lengths)
+    (outputs.square().sum() + sum(tensor.sum() for tensor in tensors_of(state))).backward()
+    for number, length in enumerate(lengths.tolist()):
+        alone = frames[number : number + 1, :length].detach().requires_grad_()
+        expected, expected_state = layer(alone)
+        (expected.square().sum() + sum(tensor.sum() for tensor in tensors_of(expected_state))).backward()
+        torch.testing.assert_close(outputs[number, :length], expected[0])
+        assert not outputs[number, length:].any()
+        if name != "transformer":  # its state grows with the steps
+            for found, tensor in zip(tensors_of(state), tensors_of(expected_state), strict=True):
+                torch.testing.assert_close(found[number], tensor[0])
+        torch.testing.assert_close(frames.grad[number, :length], alone.grad[0])
+        assert not frames.grad[number, length:].any()
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if "bidirectional" not in name])
+def test_padded_sequences_can_be_resumed(name):
+    layer, frames = layer_and_frames(name, batch=2, steps=6)
+    first, state = layer(frames[:, :3], lengths=torch.tensor([3, 2]))
+    second, state = layer(torch.stack([frames[0, 3:], frames[1, 2:5]]), state, lengths=torch.tensor([2, 3]))
+    third, _ = layer(frames[:, 5:], state)
+    whole, _ = layer(frames)
+    torch.testing.assert_close(torch.cat([first[0], second[0, :2]]), whole[0, :5])
+    torch.testing.assert_close(torch.cat([first[1, :2], second[1], third[1]]), whole[1])
+
+
+@pytest.mark.parametrize(("ours", "library"), [(LSTM, nn.LSTM), (GRU, nn.GRU)])
+def test_results_are_those_of_pytorch(ours, library):
+    layer, expected = ours(6, 4, num_layers=2), library(6, 4, num_layers=2, batch_first=True)
+    expected.load_state_dict(layer.state_dict())
+    frames = torch.randn(2, 5, 3, 2)
+    torch.testing.assert_close(layer(frames), expected(frames.flatten(2)))
+
+
+def test_a_transformers_outputs_do_not_depend_on_later_steps():
+    layer, frames = layer_and_frames("transformer", batch=2, steps=5)
+    changed = frames.clone()
+    changed[:, 3:] = 0
+    torch.testing.assert_close(layer(frames)[0][:, :3], layer(changed)[0][:, :3])
+
+
+def test_a_transformers_outputs_depend_on_the_order_of_earlier_steps():
+    layer, frames = layer_and_frames("transformer", batch=2, steps=3)
+    assert (layer(frames)[0] - layer(frames[:, [1, 0, 2]])[0])[:, 2].abs().max() > 0.01
+
+
+@each_layer
+def test_states_have_the_dtype_of_the_weights(name):
+    layer, frames = layer_and_frames(name, batch=1, steps=2)
+    outputs, state = layer.double()(frames.double())
+    assert {tensor.dtype for tensor in (outputs, *tensors_of(state))} == {torch.float64}
+
+
+def check_exported(name: str) -> None:
+    layer, frames = layer_and_frames(name, batch=2, steps=4)
+    whole = export(layer.eval(), (frames,), dynamic_shapes={"frames" if "conv" in name else "inputs": DYNAMIC}).module()
+    shapes = {"frames" if "conv" in name else "inputs": DYNAMIC, "state": None, "lengths": {0: Dim.DYNAMIC}}
+    padded = export(layer, (frames, None, torch.tensor([4, 2])), dynamic_shapes=shapes).module()
+    for batch, steps in ((2, 4), (3, 1), (2, 9)):
+        frames, lengths = frames_for(name, batch, steps), torch.randint(1, steps + 1, (batch,))
+        torch.testing.assert_close(whole(frames), layer(frames))
+        torch.testing.assert_close(padded(frames, None, lengths), layer(frames, None, lengths))
+
+
+@each_layer
+def test_an_exported_program_takes_any_batch_steps_and_lengths(name):
+    call_unchecked(check_exported, name)
+
+
+def check_onnx(name: str, file: str) -> None:
+    import onnxruntime
+
+    layer, frames = layer_and_frames(name, batch=2, steps=4)
+    shapes = {"frames" if "conv" in name else "inputs": DYNAMIC, "state": None, "lengths": {0: Dim.DYNAMIC}}
+    torch.onnx.export(
+        layer.eval(), (frames, None, torch.tensor([4, 2])), file, dynamic_shapes=shapes, verbose=False,
+        input_names=["frames", "lengths"],
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for batch, steps in ((2, 4), (3, 1), (2, 9)):
+        frames, lengths = frames_for(name, batch, steps), torch.randint(1, steps + 1, (batch,))
+        found = session.run(None, {"frames": frames.numpy(), "lengths": lengths.numpy()})
+        outputs, _ = layer(frames, None, lengths)
+        torch.testing.assert_close(torch.from_numpy(found[0]), outputs)
+
+
+@each_layer
+def test_an_onnx_file_takes_any_batch_steps_and_lengths(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    call_unchecked(check_onnx, name, str(tmp_path / "layer.onnx"))
+
+
+@pytest.mark.parametrize("layer", [LSTM(6, 4), Transformer(6, 8)])
+def test_inputs_that_do_not_fit_are_named(layer):
+    for shape in ((2, 6), (2, 4, 5), (2, 4, 2, 6)):
+        with pytest.raises(
+            ValueError, match=rf"\[{', '.join(map(str, shape))}\]; expected \[batch, steps, ...\] with 6"
+        ):
+            layer(torch.zeros(shape))
