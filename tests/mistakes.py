@@ -93,7 +93,7 @@ MISTAKES = {
     "load is not allowed; name a class of torch.optim.*.",
     "+optimizer.x=[{_target_:os.system}]": "optimizer.x.0._target_: os.system is not allowed; name a class of ",
     "model._target_=quadrant_lstm.model.Nothing": "quadrant_lstm.model.Nothing is not a class of config/schema.py; ",
-    "model._target_=quadrant_lstm.model.shapes.stages": "quadrant_lstm.model.shapes.stages is not a class of",
+    "model._target_=quadrant_lstm.model.describe.describe": "quadrant_lstm.model.describe.describe is not a class of",
 }
 # mistakes in arguments of classes of torch and Lightning, which have to be imported
 LIBRARY_MISTAKES = {

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from quadrant_lstm.data.orderings import sequences as sequences
     from quadrant_lstm.data.quadrants import split_quadrants as split_quadrants
     from quadrant_lstm.model.conv_lstm import ConvLSTM as ConvLSTM
+    from quadrant_lstm.model.describe import describe as describe
     from quadrant_lstm.model.network import CNNLSTM as CNNLSTM
     from quadrant_lstm.model.time_distributed import TimeDistributed as TimeDistributed
     from quadrant_lstm.run.load import load_run as load_run
@@ -24,6 +25,7 @@ _MODULES = {
     "TimeDistributed": "model.time_distributed",
     "ConvLSTM": "model.conv_lstm",
     "CNNLSTM": "model.network",
+    "describe": "model.describe",
     "load_run": "run.load",
 }
 __all__ = list(_MODULES)

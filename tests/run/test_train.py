@@ -90,7 +90,7 @@ def test_screen_and_log_show_shapes_epochs_and_results(finished_run):
     log = (finished_run / "train.log").read_text()
     screen = (finished_run.parents[2] / "stdout").read_text()
     for text in (log, screen):
-        assert "encoder.conv1  Conv2d       [N, 4, 4, 14, 2]" in text
+        assert "encoder.conv1  Conv2d       [N, T, 4, 14, 2]" in text
         assert re.search(r"epoch 3/3  train/loss .* val/accuracy .* images/s", text)
         assert re.search(r"test accuracy  \d+\.\d\d %  \(70 images, best epoch \d", text)
         assert f"run folder     {finished_run.relative_to(finished_run.parents[2])}" in text

@@ -27,9 +27,9 @@ from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistak
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.data.frames import STEPS, step_accuracy_names
 from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.recurrent import MapsLSTM
-from quadrant_lstm.model.shapes import as_text, stages
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import CONFIG
@@ -60,7 +60,7 @@ class Dashboard(pl.Callback):
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule
-        self.network = as_text(stages(module.network, data.frame_shape))
+        self.network = str(describe(module.network, torch.empty(data.batch_shape, device="meta")))
         for writer in writers(trainer):
             writer.add_custom_scalars(CHARTS)
             writer.add_text("run/network", as_markdown(self.network), trainer.global_step)

@@ -2,8 +2,7 @@
 
 import contextlib
 import functools
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -46,21 +45,19 @@ class TimeDistributed(nn.Module):
         self.checkpoint = checkpoint
 
     def forward(self, *inputs: Any, mask: Bool[Tensor, "..."] | None = None, **kwargs: Any) -> Any:
-        leading = self.leading_axes(inputs, kwargs, mask)
+        tensors = [*named_tensors(inputs, "inputs"), *named_tensors(kwargs, "kwargs")]
+        if not torch.jit.is_tracing():  # where sizes are tensors
+            self.check_leading_axes(tensors if mask is None else [*tensors, ("mask", mask)])
+        leading = tensors[0][1].shape[: self.num_axes]
         arguments = map_tensors(lambda tensor: tensor.flatten(0, self.num_axes - 1), (inputs, kwargs))
-        if mask is None:
-            outputs = self.in_chunks(arguments, math.prod(leading))
-        else:
-            outputs = self.where_real(arguments, mask.flatten())
+        outputs = self.in_chunks(arguments) if mask is None else self.where_real(arguments, mask.flatten())
         return map_tensors(lambda tensor: tensor.unflatten(0, leading), outputs)
 
-    def leading_axes(self, inputs: Any, kwargs: Any, mask: Tensor | None) -> torch.Size:
-        """Returns the sizes of the leading axes. Raises ValueError if tensors differ in them."""
-        tensors = [*named_tensors(inputs, "inputs"), *named_tensors(kwargs, "kwargs")]
+    def check_leading_axes(self, tensors: Sequence[tuple[str, Tensor]]) -> None:
         if not tensors:
             raise ValueError("TimeDistributed: there is no tensor among the inputs.")
         leading = tensors[0][1].shape[: self.num_axes]
-        for name, tensor in tensors if mask is None else [*tensors, ("mask", mask)]:
+        for name, tensor in tensors:
             if len(leading) < self.num_axes or tensor.shape[: self.num_axes] != leading:
                 axes = ["batch", *(f"steps {axis}" for axis in range(1, self.num_axes))]
                 sizes = axes if len(leading) < self.num_axes else map("{} {}".format, axes, leading)
@@ -68,30 +65,29 @@ class TimeDistributed(nn.Module):
                     f"TimeDistributed: {name} has the shape {list(tensor.shape)}; its leading axes must be "
                     f"[{', '.join(sizes)}]."
                 )
-        return leading
 
-    def in_chunks(self, arguments: Any, num_frames: int) -> Any:
-        if self.chunk is None or torch.compiler.is_exporting() or num_frames <= self.chunk:
-            return self.apply_module(arguments, num_frames)
-        outputs = []
+    def in_chunks(self, arguments: Any) -> Any:
+        if self.chunk is None or torch.compiler.is_exporting():
+            return self.apply_module(arguments)
+        outputs, num_frames = [], num_frames_in(arguments)
         for start in range(0, num_frames, self.chunk):
             size = min(self.chunk, num_frames - start)
-            part = map_tensors(functools.partial(torch.narrow, dim=0, start=start, length=size), arguments)
-            outputs.append(self.apply_module(part, size))
+            part = functools.partial(torch.narrow, dim=0, start=start, length=size)
+            outputs.append(self.apply_module(map_tensors(part, arguments)))
         return concatenate(outputs)
 
     def where_real(self, arguments: Any, real: Bool[Tensor, " frames"]) -> Any:
         """Applies the module to the real frames only."""
         if torch.compiler.is_exporting():
-            outputs = self.in_chunks(arguments, real.shape[0])
+            outputs = self.in_chunks(arguments)
             return map_tensors(lambda out: out.masked_fill(~real.view(-1, *[1] * (out.ndim - 1)), 0), outputs)
         (places,) = real.nonzero(as_tuple=True)
         some = map_tensors(lambda tensor: tensor.index_select(0, places), arguments)
         with contextlib.nullcontext() if len(places) else in_eval_mode(self.module):  # there is nothing to normalize
-            outputs = self.in_chunks(some, len(places))
+            outputs = self.in_chunks(some) if len(places) else self.apply_module(some)
         return map_tensors(lambda out: out.new_zeros(len(real), *out.shape[1:]).index_copy(0, places, out), outputs)
 
-    def apply_module(self, arguments: Any, num_frames: int) -> Any:
+    def apply_module(self, arguments: Any) -> Any:
         inputs, kwargs = arguments
         if self.checkpoint and torch.is_grad_enabled():
             # torch.compile repeats no update of a running statistic
@@ -100,17 +96,25 @@ class TimeDistributed(nn.Module):
             outputs = torch.utils.checkpoint.checkpoint(self.module, *inputs, **options, **kwargs)
         else:
             outputs = self.module(*inputs, **kwargs)
+        if not torch.jit.is_tracing():
+            self.check_outputs(outputs, num_frames_in(arguments))
+        return outputs
+
+    def check_outputs(self, outputs: Any, num_frames: int | torch.SymInt) -> None:
         for name, tensor in named_tensors(outputs, "its output"):
             if tensor.ndim == 0 or tensor.shape[0] != num_frames:
                 raise ValueError(
                     f"TimeDistributed: {type(self.module).__name__} was given {num_frames} frames, but {name} has the "
                     f"shape {list(tensor.shape)}; the first axis must be that of the frames."
                 )
-        return outputs
 
     def checkpoint_contexts(self) -> tuple[Any, Any]:
         """Returns the contexts of the forward pass and of its repetition, which leaves running statistics alone."""
         return contextlib.nullcontext(), without_running_statistics(self.module)
+
+
+def num_frames_in(arguments: Any) -> int | torch.SymInt:
+    return next(tensor.shape[0] for _, tensor in named_tensors(arguments, ""))
 
 
 @contextlib.contextmanager

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch.distributed import destroy_process_group
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.model.shapes import as_text, stages
+from quadrant_lstm.model.describe import describe
 from quadrant_lstm.processes.launch import launch
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
@@ -60,7 +61,7 @@ def train(cfg: DictConfig) -> float | None:
 def fit_and_test(
     cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule
 ) -> float | None:
-    log.info(as_text(stages(classifier.network, data.frame_shape)))
+    log.info(describe(classifier.network, torch.empty(data.batch_shape, device="meta")))
     checkpoint = str(folder / LAST) if (folder / LAST).exists() else None
     if trainer.is_global_zero:
         record_start(cfg, folder, trainer, data)

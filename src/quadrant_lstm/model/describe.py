@@ -1,0 +1,195 @@
+"""Lists the stages of any network with the shapes of their outputs, in which the batch and the steps are marked.
+
+    print(describe(network, torch.zeros(8, 4, 1, 56, 14)))
+
+    stage   layer   output shape                         parameters
+    inputs          [N, T=4, 1, 56, 14]                           0
+    conv    Conv2d  [N*T, 32, 54, 12]                           320
+    lstm    LSTM    ([N, T, 5], ([1, N, 5], [1, N, 5]))     414,860
+    head    Linear  [N, 10]                                      60
+
+The network runs on the meta device, which knows shapes and computes nothing: once as it is called, and once more for
+each of the leading axes, with this axis one longer. So the batch and the steps are found wherever a network moves them.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from quadrant_lstm.console import align
+from quadrant_lstm.model.mismatch import explain
+from quadrant_lstm.model.nested import map_tensors, named_tensors
+from quadrant_lstm.model.protocols import in_full
+from quadrant_lstm.model.time_distributed import TimeDistributed
+
+HEADER = ("stage", "layer", "output shape", "parameters")
+
+
+class Stage(NamedTuple):
+    name: str
+    layer: str
+    shape: str  # of all outputs, nested as they are
+    num_parameters: int
+
+
+@dataclass
+class Description:
+    stages: list[Stage]  # in the order in which they first run
+    num_parameters: int  # of the whole network
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        rows = [(stage.name, stage.layer, stage.shape, f"{stage.num_parameters:,}") for stage in self.stages]
+        return [HEADER, *rows, ("total", "", "", f"{self.num_parameters:,}")]
+
+    def __str__(self) -> str:
+        return align(self.rows())
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+
+        header, *rows = self.rows()
+        table = Table(*header, box=None)
+        table.columns[-1].justify = "right"
+        for row in rows:
+            table.add_row(*row)
+        return table
+
+
+def describe(network: nn.Module, *inputs: Any, num_axes: int = 2) -> Description:
+    """Returns the stages of a network that is called with these inputs, whose first `num_axes` axes are the batch and
+    the steps. The network itself is not changed.
+
+    Raises ValueError if the inputs do not fit the network. Its message names the stage, what the stage was given, what
+    it expects, and which reshape keeps the step axis.
+    """
+    axes = Axes(inputs, num_axes)
+    try:
+        runs = record(in_full(network), axes, "meta")
+    except NotImplementedError:  # the network needs values, such as lengths
+        runs = record(in_full(network), axes, "cpu")
+    if error := runs[0].error:
+        name = runs[0].entered[-1]
+        shapes = [shape_of_first(run.inputs.get(name)) for run in runs]
+        labels = [axes.label(shapes, axis) for axis in range(len(shapes[0] or ()))]
+        raise ValueError(explain(name, network.get_submodule(name), labels, shapes[0] or (), error)) from error
+    stages = [Stage("inputs", "", axes.as_text([run.inputs[""] for run in runs], with_sizes=True), 0)]
+    for name in runs[0].outputs:
+        module = network.get_submodule(name)
+        count = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        if count or not list(module.children()):
+            shape = axes.as_text([run.outputs.get(name) for run in runs])
+            stages.append(Stage(name.replace(".module", ""), type(module).__name__, shape, count))
+    return Description(stages, sum(parameter.numel() for parameter in network.parameters()))
+
+
+@dataclass
+class Run:
+    """What the modules of a network were given and returned when they first ran, by name. Tensors have no values."""
+
+    inputs: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    entered: list[str] = field(default_factory=list)  # the modules that have not returned
+    error: Exception | None = None
+
+
+def record(network: nn.Module, axes: "Axes", device: str) -> list[Run]:
+    """Runs the network as it is called and with each leading axis one longer."""
+    network = network.to(device).float().eval()
+    runs: list[Run] = []
+    folded: list[tuple[int, ...]] = []  # the leading axes of each TimeDistributed that has not returned
+
+    def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        runs[-1].entered.append(name)
+        runs[-1].inputs.setdefault(name, (*args, *kwargs.values()))
+        if isinstance(module, TimeDistributed):
+            leading = tuple(args[0].shape[: module.num_axes])
+            folded.append((*folded[-1], *leading[1:]) if folded else leading)
+
+    def leave(name: str, module: nn.Module, _: Any, outputs: Any) -> None:
+        runs[-1].entered.pop()
+        if isinstance(module, TimeDistributed):
+            folded.pop()
+        elif folded:  # shown as TimeDistributed returns them
+            outputs = map_tensors(lambda tensor: tensor.new_empty(*folded[-1], *tensor.shape[1:]), outputs)
+        runs[-1].outputs.setdefault(name, outputs)
+
+    for name, module in network.named_modules():
+        module.register_forward_pre_hook(partial(enter, name), with_kwargs=True)
+        module.register_forward_hook(partial(leave, name))
+    for axis in (None, *range(axes.count)):
+        runs.append(Run())
+        folded.clear()
+        try:
+            with torch.no_grad():
+                network(*axes.inputs(axis, device))
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            runs[-1].error = error
+    return runs
+
+
+class Axes:
+    """Finds the batch and the steps among the sizes of tensors."""
+
+    def __init__(self, inputs: Any, count: int):
+        self.given, self.count = inputs, count
+        self.sizes = next(tensor.shape for _, tensor in named_tensors(inputs, "") if tensor.ndim >= count)[:count]
+        self.names = ["N", "T"] if count == 2 else ["N", *(f"T{number}" for number in range(1, count))]
+
+    def inputs(self, longer: int | None, device: str) -> Any:
+        """Returns the inputs on a device, with one of the leading axes one longer."""
+
+        def prepare(tensor: Tensor) -> Tensor:
+            tensor = tensor.to(device, torch.float if tensor.is_floating_point() else tensor.dtype)
+            if longer is not None and tensor.shape[: longer + 1] == self.sizes[: longer + 1]:
+                tensor = torch.cat([tensor, tensor.narrow(longer, 0, 1)], longer)
+            return tensor
+
+        return map_tensors(prepare, self.given)
+
+    def as_text(self, values: Sequence[Any], with_sizes: bool = False) -> str:
+        """Returns the shapes of nested tensors. `values` has those of each run; the first is that of the real sizes."""
+        first = values[0]
+        if isinstance(first, Tensor):
+            shapes = [value.shape if isinstance(value, Tensor) else None for value in values]
+            return f"[{', '.join(self.label(shapes, axis, with_sizes) for axis in range(first.ndim))}]"
+        if isinstance(first, dict):
+            return (
+                f"{{{', '.join(f'{key}: {self.as_text([at(v, key) for v in values], with_sizes)}' for key in first)}}}"
+            )
+        if isinstance(first, tuple | list):
+            items = [self.as_text([at(value, place) for value in values], with_sizes) for place in range(len(first))]
+            return items[0] if len(items) == 1 else f"({', '.join(items)})"
+        return str(first)
+
+    def label(self, shapes: Sequence[Any], axis: int, with_size: bool = False) -> str:
+        """Returns e.g. N, T=4, N*T, or 26 for a size that depends on neither."""
+        first, longer = shapes[0], shapes[1:]
+        size = first[axis]
+        is_leading = [first[: axis + 1] == self.sizes[: axis + 1] and axis == number for number in range(self.count)]
+        varies = [  # a network may refuse another number of steps
+            leading if shape is None else shape[axis] != size for leading, shape in zip(is_leading, longer, strict=True)
+        ]
+        names = [name for name, does in zip(self.names, varies, strict=True) if does]
+        factor, rest = divmod(size, math.prod(itertools.compress(self.sizes, varies)))
+        if not names:
+            return str(size)
+        if rest:
+            return f"{size} (by {' and '.join(names)})"
+        text = "*".join(names if factor == 1 else [str(factor), *names])
+        return f"{text}={size}" if with_size and text != "N" else text
+
+
+def shape_of_first(inputs: Any) -> torch.Size | None:
+    return next((tensor.shape for _, tensor in named_tensors(inputs, "")), None)
+
+
+def at(value: Any, place: Any) -> Any:
+    return None if value is None else value[place]

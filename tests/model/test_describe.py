@@ -1,0 +1,145 @@
+import io
+
+import pytest
+import rich.console
+import torch
+from torch import nn
+
+from quadrant_lstm import ConvLSTM, TimeDistributed, describe
+from quadrant_lstm.model.rnn import LSTM
+from tests.networks import question_network
+
+
+def shapes(network, *inputs, **options) -> dict[str, str]:
+    return {stage.name: stage.shape for stage in describe(network, *inputs, **options).stages}
+
+
+@pytest.mark.parametrize("shared_tiles", [True, False])
+def test_the_stages_of_the_question(shared_tiles):
+    network = question_network(shared_tiles=shared_tiles)
+    found = describe(network, torch.empty(64, 4, 1, 56, 14))
+    assert {stage.name: (stage.shape, stage.num_parameters) for stage in found.stages} == {
+        "inputs": ("[N, T=4, 1, 56, 14]", 0),
+        "encoder.conv1": ("[N, T, 32, 54, 12]", 320),
+        "encoder.relu1": ("[N, T, 32, 54, 12]", 0),
+        "encoder.conv2": ("[N, T, 32, 52, 10]", 9248),
+        "encoder.relu2": ("[N, T, 32, 26, 5]", 0),
+        "encoder.pool": ("[N, T, 32, 26, 5]", 0),
+        "flatten": ("[N, T, 4160]", 0),
+        "dropout": ("[N, T, 4160]", 0),
+        "recurrent": ("[N, T, 5]", 83340),
+        "last_step": ("[N, 5]", 0),
+        "dense": ("[N, 50]", 300),
+        "head": ("[N, 10]", 510),
+    }
+
+
+def test_the_table_is_printed_as_text_and_by_rich():
+    found = describe(question_network(), torch.empty(2, 4, 1, 56, 14))
+    assert "encoder.pool   MaxPool2d    [N, T, 32, 26, 5]" in str(found)
+    assert str(found).splitlines()[-1].split() == ["total", "93,718"]
+    file = io.StringIO()
+    rich.console.Console(file=file, width=100).print(found)
+    assert [line.split() for line in file.getvalue().splitlines()] == [line.split() for line in str(found).splitlines()]
+
+
+class FoldsByHand(nn.Module):
+    """The steps enter the batch and come back; the outputs are nested."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3)
+        self.lstm = nn.LSTM(3 * 4 * 2, 5, batch_first=True)
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, frames):
+        maps = self.conv(frames.flatten(0, 1))
+        outputs, _ = self.lstm(maps.unflatten(0, frames.shape[:2]).flatten(2))
+        return {"last": self.head(outputs[:, -1]), "all": outputs}
+
+
+def test_folded_steps_and_nested_outputs_are_marked():
+    assert shapes(FoldsByHand(), torch.zeros(8, 4, 1, 6, 4)) == {
+        "inputs": "[N, T=4, 1, 6, 4]",
+        "conv": "[N*T, 3, 4, 2]",
+        "lstm": "([N, T, 5], ([1, N, 5], [1, N, 5]))",
+        "head": "[N, 2]",
+    }
+
+
+def test_a_batch_as_large_as_the_steps_is_told_from_them():
+    assert shapes(nn.Sequential(nn.Linear(4, 4)), torch.zeros(4, 4, 4))["0"] == "[N, T, 4]"
+
+
+def test_nested_step_axes_all_stay_visible():
+    network = TimeDistributed(TimeDistributed(nn.Linear(6, 2)))  # over steps, then over rows
+    assert list(shapes(network, torch.zeros(2, 4, 3, 5, 6), num_axes=3).values()) == [
+        "[N, T1=4, T2=3, 5, 6]", "[N, T1, T2, 5, 2]"
+    ]  # fmt: skip
+
+
+class Padded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = LSTM(6, 4, bidirectional=True)
+        self.between = nn.Conv1d(8, 3, 2)
+
+    def forward(self, frames, lengths):
+        return self.between(self.lstm(frames, lengths=lengths)[0].transpose(1, 2))
+
+
+def test_values_such_as_lengths_may_be_inputs():
+    assert shapes(Padded(), torch.zeros(3, 7, 6), torch.tensor([7, 2, 3])) == {
+        "inputs": "([N, T=7, 6], [N])",
+        "lstm": "([N, T, 8], ([2, N, 4], [2, N, 4]))",
+        "between": "[N, 3, 6 (by T)]",
+    }
+
+
+def test_a_network_for_one_number_of_steps_is_described():
+    network = nn.Sequential(nn.Flatten(1), nn.Linear(4 * 6, 5))
+    assert list(shapes(network, torch.zeros(2, 4, 6)).values()) == ["[N, T=4, 6]", "[N, 6*T]", "[N, 5]"]
+
+
+def test_parameters_outside_layers_are_counted():
+    assert describe(ConvLSTM(1, 2, 3), torch.zeros(2, 3, 1, 5, 5)).num_parameters == 8 * 9 + 8 * 2 * 9 + 8
+
+
+def test_the_network_itself_is_not_changed():
+    network = question_network()
+    describe(network, torch.zeros(1, 4, 1, 56, 14))
+    assert network.head.weight.device.type == "cpu"
+    assert network.training
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "message"),
+    [
+        (nn.LSTM(32, 5, batch_first=True), (2, 4, 2, 4, 4),
+         "LSTM was given [N=2, T=4, 2, 4, 4]; it expects [batch, steps, 32]. "
+         "x.flatten(2) keeps the step axis and gives [N, T, 32]; x.flatten(1) loses it."),
+        (nn.Sequential(nn.Flatten(), nn.LSTM(16, 5, batch_first=True)), (2, 4, 16),
+         "1 (LSTM) was given [N=2, 16*T=64]; it expects [batch, steps, 16]. "
+         "The step axis was lost before: write x.flatten(2), which keeps it, where x.flatten(1) loses it."),
+        (nn.Sequential(nn.Flatten(0, 1), nn.LSTM(8, 5, batch_first=True)), (2, 4, 16),
+         "1 (LSTM) was given [N*T=8, 16]; it expects [batch, steps, 8]. "
+         "The steps are folded into the batch: x.unflatten(0, (N, T)) gives the step axis back."),
+        (nn.LSTM(32, 5, batch_first=True), (2, 4, 33),
+         "Make the layer for inputs of size 33, or change what comes before."),
+        (nn.Sequential(nn.Conv2d(1, 2, 3)), (2, 4, 1, 8, 8),
+         "0 (Conv2d) was given [N=2, T=4, 1, 8, 8]; it expects [batch, 1, height, width]. "
+         "TimeDistributed(layer) applies it to every step, as layer(x.flatten(0, 1)).unflatten(0, (N, T)) does; "
+         "x.flatten(1, 2) mixes the steps with the channels."),
+        (nn.Conv2d(3, 2, 3), (2, 8, 8, 3),
+         "The channels are last: x.movedim(-1, -3) moves them before height and width."),
+        (nn.Linear(32, 5), (2, 4, 2, 4, 4), "Linear was given [N=2, T=4, 2, 4, 4]; it expects [..., 32]. "
+         "x.flatten(2) gives it."),
+        (nn.Linear(128, 5), (2, 4, 2, 4, 4), "x.flatten(1) gives it, but loses the step axis."),
+        (nn.LayerNorm(7), (2, 4, 6), "LayerNorm was given [N=2, T=4, 6]: Given normalized_shape=[7]"),
+    ],
+)  # fmt: skip
+def test_a_mismatch_is_explained(network, shape, message):
+    with pytest.raises(ValueError) as error:
+        describe(network, torch.zeros(shape))
+    assert message in str(error.value)
