@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
-from quadrant_lstm.config.check import find_trained_run
+from quadrant_lstm.config.check import find_trained_run, trusted_modules
 from quadrant_lstm.kinds import Accelerator
 from quadrant_lstm.processes.signals import signals_deferred
 
@@ -16,7 +16,7 @@ def main(cfg: DictConfig) -> None:
         with signals_deferred():
             from quadrant_lstm.run.evaluate import evaluate  # imports torch
 
-        evaluate(folder, cfg.accelerator)
+        evaluate(folder, cfg.accelerator, trusted_modules(cfg.trust))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
-from quadrant_lstm.config.check import find_trained_run
+from quadrant_lstm.config.check import find_trained_run, trusted_modules
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.processes.signals import signals_deferred
 
@@ -17,7 +17,7 @@ def main(cfg: DictConfig) -> None:
         with signals_deferred():
             from quadrant_lstm.run.predict import predict  # imports torch
 
-        predict(folder, files, cfg.invert, cfg.output)
+        predict(folder, files, cfg.invert, cfg.output, trusted_modules(cfg.trust))
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def label(group: Group) -> str:
 
 
 def short(key: str, value: str) -> str:
-    """Shortens e.g. data.orderings=[[1,2,3,4],[4,3,2,1]] to 1234 4321, and model.recurrent=lstm to lstm."""
-    name = key.rpartition(".")[2]
+    """Shortens e.g. data.orderings=[[1,2,3,4],[4,3,2,1]] to 1234 4321, and model/recurrent=lstm to lstm."""
+    name = re.split("[./]", key)[-1]
     return readable(value) if name == "recurrent" or name.endswith("orderings") else f"{name}={value}"
 
 

@@ -8,7 +8,7 @@ MISTAKES = {
     "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
     "hydra.foo=1": "hydra.foo: there is no such key; python",
     "trainer.max_time=1": "Add any other argument of lightning.pytorch.Trainer with +trainer.max_time=VALUE.",
-    "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known keys: model.blocks, ",
+    "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known keys: model.recurrent, ",
     "seed=1,2": "seed: 1,2 are several values; add -m to run a sweep over them.",
     "optimizer.lr=choice(0.1,0.2)": "optimizer.lr: choice(0.1,0.2) are several values; add -m",
     "-m seed=1,2 --cfg job": "--cfg: shows the config of one run; leave out -m, or list the jobs with plan=true.",
@@ -16,9 +16,9 @@ MISTAKES = {
     "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",
     "run=latest plan=true": "plan: shows the jobs of a sweep, but run= resumes one run; leave one out.",
     # unknown choices
-    "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep.",
+    "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep, join.",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
-    "model=null": "model: there is no model=null; choose from cnn_lstm, deep.",
+    "model=null": "model: there is no model=null; choose from cnn_lstm, deep, join.",
     "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, exponential, onecycle.",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
     "zzz=1": "zzz: there is no such key; known keys: data, ",
@@ -87,16 +87,24 @@ MISTAKES = {
     "seed=${data.seed}": "data.seed: ${seed} cannot be resolved (Recursive interpolation detected); name another key",
     "model.dropout=${nothing}": "model.dropout: ${nothing} cannot be resolved (Interpolation key 'nothing' not found)",
     "model=deep model.lstm_units=${data.orderings}": "model.lstm_units: [[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4], ",
+    # parts of a network
+    "model.recurrent=gru": "model.recurrent: gru is a choice of a group; write model/recurrent=gru.",
+    "model/recurrent=grus": "model/recurrent: there is no model/recurrent=grus; choose from bilstm, concat, ",
+    "model/encoder=padded": "model/encoder: this model has no such part; add model=join, or leave it out.",
+    "model=deep model/recurrent=conv_lstm": "model/recurrent: conv_lstm reads maps, but deep gives it vectors; ",
+    "model=join model.encoder.kernel_size=40": "model.encoder.kernel_size: 40 does not fit stage conv1, whose input ",
+    "model.recurrent.num_layer=2": "model.recurrent.num_layer: there is no such key; did you mean model.recurrent.num_",
+    "data._target_=os.system": "data._target_: os.system is not allowed; name a class of quadrant_lstm.data.*.",
     # classes
-    "model._target_=os.system": "model._target_: os.system is not allowed; name a class of quadrant_lstm.model.*.",
-    "optimizer._target_=torch.optim.swa_utils.torch.hub.load": "optimizer._target_: torch.optim.swa_utils.torch.hub."
-    "load is not allowed; name a class of torch.optim.*.",
-    "+optimizer.x=[{_target_:os.system}]": "optimizer.x.0._target_: os.system is not allowed; name a class of ",
     "model._target_=quadrant_lstm.model.Nothing": "quadrant_lstm.model.Nothing is not a class of config/schema.py; ",
     "model._target_=quadrant_lstm.model.describe.describe": "quadrant_lstm.model.describe.describe is not a class of",
 }
 # mistakes in arguments of classes of torch and Lightning, which have to be imported
 LIBRARY_MISTAKES = {
+    "model._target_=os.system": "model._target_: there is no class os.system; correct the name.",
+    "model._target_=nowhere.Network": "model._target_: nowhere.Network cannot be imported (No module named ",
+    "optimizer._target_=torch.optim.swa_utils.torch.hub.load": "torch.optim.swa_utils.torch.hub.load cannot be ",
+    "+optimizer.x=[{_target_:os.system}]": "optimizer.x: there is no such key; ",
     "schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau": "schedule._target_: torch.optim.lr_scheduler."
     "ReduceLROnPlateau needs a metric, which no run gives it; name another class.",
     "optimizer._target_=torch.optim.NAdam": "NAdam does not take fused; remove it with ~optimizer.fused.",

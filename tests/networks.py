@@ -9,10 +9,19 @@ from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
 from quadrant_lstm.data.orderings import ORDERINGS
+from quadrant_lstm.model.conv_lstm import ConvLSTM
+from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
 from quadrant_lstm.model.network import CNNLSTM
+from quadrant_lstm.model.rnn import GRU, LSTM
+from quadrant_lstm.model.transformer import Transformer
 
 ALL_ORDERINGS = tuple(itertools.permutations((1, 2, 3, 4)))
 CONSTANT = partial(ConstantLR, factor=1.0, total_iters=0)
+RECURRENT = {
+    "lstm": LSTM, "gru": GRU, "bilstm": partial(LSTM, bidirectional=True), "stacked": partial(LSTM, num_layers=2),
+    "conv_lstm": partial(ConvLSTM, kernel_size=3), "transformer": Transformer,
+    "mean": RunningMean, "last": PerStep, "concat": partial(Concatenated, num_steps=4),
+}  # fmt: skip
 
 
 class Flat(nn.Module):
@@ -37,7 +46,7 @@ def trainer(logger=False, **options) -> Trainer:
 def question_network(**changes) -> CNNLSTM:
     data = {"frame_shape": (1, 56, 14), "num_classes": 10, "orderings": ORDERINGS}
     encoder = {"filters": [32, 32], "kernel_size": 3, "pool_size": 2, "dropout": 0.25, "shared_tiles": False}
-    return CNNLSTM(**(data | encoder | {"recurrent": "lstm", "lstm_units": 5, "dense_units": 50} | changes))
+    return CNNLSTM(**(data | encoder | {"recurrent": LSTM, "lstm_units": 5, "dense_units": 50} | changes))
 
 
 def small_network() -> CNNLSTM:

@@ -30,7 +30,6 @@ Ordering = Annotated[Sequence[int], AfterValidator(check_ordering), "a permutati
 Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
-Recurrence = Literal["lstm", "gru", "mean", "last", "concat"]
 Orderings = Annotated[Sequence[Ordering], MinLen(1), "a list of permutations of 1234"]
 Node = Annotated[dict[str, Any], "a group of keys"]
 

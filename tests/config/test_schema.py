@@ -10,14 +10,15 @@ from omegaconf import OmegaConf
 from quadrant_lstm.config.schema import CLASSES, LIBRARIES
 from tests.scripts import ROOT
 
-GIVEN_BY_CODE = {"frame_shape", "num_classes"}
+GIVEN_BY_CODE = {
+    "frame_shape", "num_classes", "orderings", "in_channels", "input_size", "num_units", "hidden_channels"
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("target", CLASSES)
 def test_each_class_takes_the_arguments_of_the_schema(target):
-    takes = set(inspect.signature(get_class(target)).parameters) - {"options"} - GIVEN_BY_CODE
-    if target.startswith("quadrant_lstm.model."):
-        takes.remove("orderings")
+    given = GIVEN_BY_CODE if target.startswith("quadrant_lstm.model.") else set()
+    takes = set(inspect.signature(get_class(target)).parameters) - {"options"} - given
     assert takes == set(CLASSES[target]) - {"**"}
 
 

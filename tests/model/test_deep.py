@@ -3,7 +3,9 @@ import torch
 
 from quadrant_lstm import ORDERINGS, sequences, split_quadrants
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedQuadrants, PaddedEncoder, QuadrantPool
+from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedQuadrants, QuadrantPool, encoder_of_images
+from quadrant_lstm.model.encoder import PaddedEncoder
+from quadrant_lstm.model.rnn import LSTM
 
 
 @pytest.fixture
@@ -14,7 +16,7 @@ def images():
 @pytest.mark.parametrize("orderings", [ORDERINGS, ((1, 2, 3, 4),), ((2, 1, 4, 3), (2, 3, 1, 4), (4, 3, 2, 1))])
 def test_the_features_of_a_step_are_those_of_the_quadrants_in_its_frame(orderings, images):
     torch.manual_seed(0)
-    encoder = PaddedEncoder((1, 6, 6), [[4], [5, 6]]).eval()
+    encoder = encoder_of_images((1, 6, 6), [[4], [5, 6]]).eval()
     frames = sequences(images, orderings)
     features = split_quadrants(encoder(images)).permute(0, 1, 3, 4, 2).flatten(2).unbind(1)
     steps = [torch.cat([features[ordering[step] - 1] for ordering in orderings], dim=1) for step in range(4)]
@@ -29,7 +31,7 @@ def test_the_features_of_a_step_are_those_of_the_quadrants_in_its_frame(ordering
 
 
 def test_in_full_the_orderings_may_show_different_images(images):
-    joined = JoinedQuadrants(PaddedEncoder((1, 6, 6), [[4]]).eval(), ORDERINGS, once=False)
+    joined = JoinedQuadrants(PaddedEncoder(1, [[4]]).eval(), ORDERINGS, once=False)
     frames = sequences(images)
     occluded = frames.clone()
     occluded[:, :, :, 12:18] = 0  # the rows of the third ordering
@@ -40,7 +42,7 @@ def test_in_full_the_orderings_may_show_different_images(images):
 
 def test_the_image_is_encoded_once(images):
     shapes = []
-    encoder = PaddedEncoder((1, 6, 6), [[4]])
+    encoder = PaddedEncoder(1, [[4]])
     encoder.register_forward_hook(lambda module, inputs, outputs: shapes.append(inputs[0].shape))
     JoinedQuadrants(encoder, ORDERINGS)(sequences(images))
     assert shapes == [images.shape]
@@ -52,7 +54,7 @@ def test_a_pool_keeps_the_last_row_and_column_of_every_quadrant():
 
 
 def test_convs_see_across_the_cut(images):
-    encoder = PaddedEncoder((1, 6, 6), [[4]]).eval()
+    encoder = PaddedEncoder(1, [[4]]).eval()
     images.requires_grad_()
     split_quadrants(encoder(images))[:, 0].sum().backward()
     last = (images.grad.abs().sum(dim=(0, 1)) > 0).nonzero().max(dim=0).values
@@ -60,26 +62,26 @@ def test_convs_see_across_the_cut(images):
 
 
 def test_in_full_the_network_is_the_same(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, "lstm", 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], LSTM, 0.0, 5).eval()
     torch.testing.assert_close(network.in_full()(sequences(images)), network(sequences(images)))
 
 
 def test_every_step_reaches_the_logits(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], 0.0, "lstm", 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], LSTM, 0.0, 5).eval()
     frames = sequences(images).requires_grad_()
     network(frames).sum().backward()  # the image is read from the first ordering
     assert (frames.grad[:, :, :, :6].abs().sum(dim=(0, 2, 3, 4)) > 0).all()
     features = torch.randn(1, 4, network.recurrent.input_size, requires_grad=True)
-    network.last_step(network.recurrent(features)).sum().backward()
+    network.last_step(network.recurrent(features)[0]).sum().backward()
     assert (features.grad.abs().sum(dim=(0, 2)) > 0).all()
 
 
 def test_samples_do_not_mix(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4], [4]], 0.0, "lstm", 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4], [4]], LSTM, 0.0, 5).eval()
     frames = sequences(images)
     torch.testing.assert_close(network(frames)[1:2], network(frames[1:2]))
 
 
 def test_too_many_blocks_are_refused():
     with pytest.raises(UserError, match=r"model.blocks: 4 blocks do not fit: .* pool of block 4 .* write at most 3"):
-        DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[2]] * 4, 0.0, "lstm", 5)
+        DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[2]] * 4, LSTM, 0.0, 5)

@@ -27,7 +27,7 @@ def test_the_stages_of_the_question(shared_tiles):
         "encoder.pool": ("[N, T, 32, 26, 5]", 0),
         "flatten": ("[N, T, 4160]", 0),
         "dropout": ("[N, T, 4160]", 0),
-        "recurrent": ("[N, T, 5]", 83340),
+        "recurrent": ("([N, T, 5], ([1, N, 5], [1, N, 5]))", 83340),
         "last_step": ("[N, 5]", 0),
         "dense": ("[N, 50]", 300),
         "head": ("[N, 10]", 510),

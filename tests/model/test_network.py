@@ -3,7 +3,7 @@ import torch
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.sizes import encoded_shape
-from tests.networks import question_network
+from tests.networks import RECURRENT, question_network
 
 
 def test_the_network_of_the_question_has_93718_parameters():
@@ -33,17 +33,17 @@ def test_the_order_of_the_steps_matters():
     assert not torch.allclose(network(frames), network(frames.flip(1)))
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru", "mean", "last", "concat"])
+@pytest.mark.parametrize("kind", RECURRENT)
 def test_logits_per_step_end_with_those_of_forward_and_do_not_see_later_steps(kind):
     torch.manual_seed(0)
-    network = question_network(recurrent=kind).eval()
+    network = question_network(recurrent=RECURRENT[kind]).eval()
     frames = torch.randn(3, 4, 1, 56, 14)
     steps = network.logits_per_step(frames)
-    assert steps.shape == (3, 1 if kind == "concat" else 4, 10)
+    assert steps.shape == (3, 1 if kind in ("concat", "bilstm") else 4, 10)
     torch.testing.assert_close(steps[:, -1], network(frames))
     changed = frames.clone()
     changed[:, 2:] = 0
-    if kind != "concat":
+    if kind not in ("concat", "bilstm"):
         torch.testing.assert_close(network.logits_per_step(changed)[:, :2], steps[:, :2])
 
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch.export import Dim, export
 
 from quadrant_lstm import ConvLSTM
+from quadrant_lstm.model.memoryless import PerStep, RunningMean
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
 from tests.scripts import call_unchecked
@@ -20,6 +21,8 @@ LAYERS = {
     "conv_lstm": lambda: ConvLSTM(2, 3, 3),
     "conv_lstm_valid": lambda: ConvLSTM(2, 3, 3, padding="valid"),
     "transformer": lambda: Transformer(6, 8, num_heads=2),
+    "mean": lambda: RunningMean(6, 4),
+    "last": lambda: PerStep(6, 4),
 }
 each_layer = pytest.mark.parametrize("name", LAYERS)
 
@@ -43,7 +46,8 @@ def tensors_of(state) -> list[torch.Tensor]:
     if hasattr(state, "keys"):
         kept = state.real[:, None, None, :, None]
         return [(tensor.transpose(0, 1) * kept) for tensor in (state.keys, state.values)]
-    return [tensor.transpose(0, 1) if tensor.ndim == 3 else tensor for tensor in state]
+    floats = [tensor for tensor in state or () if tensor.is_floating_point()]
+    return [tensor.transpose(0, 1) if tensor.ndim == 3 else tensor for tensor in floats]
 
 
 @each_layer
@@ -78,10 +82,11 @@ def test_padded_sequences_can_be_resumed(name):
 
 
 @pytest.mark.parametrize(("ours", "library"), [(LSTM, nn.LSTM), (GRU, nn.GRU)])
-def test_results_are_those_of_pytorch(ours, library):
+@pytest.mark.parametrize("steps", [5, 12])
+def test_results_are_those_of_pytorch(ours, library, steps):
     layer, expected = ours(6, 4, num_layers=2), library(6, 4, num_layers=2, batch_first=True)
     expected.load_state_dict(layer.state_dict())
-    frames = torch.randn(2, 5, 3, 2)
+    frames = torch.randn(2, steps, 3, 2)
     torch.testing.assert_close(layer(frames), expected(frames.flatten(2)))
 
 

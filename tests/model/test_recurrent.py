@@ -2,16 +2,21 @@ import pytest
 import torch
 from torch import nn
 
-from quadrant_lstm.model.recurrent import LAYERS, FlattenMaps, MapsGRU, MapsLSTM, equal_units
+from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
+from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, count, make_recurrent, num_outputs, reads_maps
+from quadrant_lstm.model.rnn import GRU, LSTM
+from tests.networks import RECURRENT
 
 
-@pytest.mark.parametrize(("ours", "library"), [(MapsLSTM, nn.LSTM), (MapsGRU, nn.GRU)])
-def test_layers_over_maps_equal_pytorchs_over_flattened_maps(ours, library):
+@pytest.mark.parametrize(("ours", "library"), [(LSTM, nn.LSTM), (GRU, nn.GRU)])
+@pytest.mark.parametrize("steps", [4, 12])
+def test_layers_over_flattened_maps_equal_pytorchs(ours, library, steps):
     torch.manual_seed(0)
-    ours, library = ours(3, 4 * 2, 5), library(3 * 4 * 2, 5, batch_first=True)
+    ours, library = ours(3 * 4 * 2, 5), library(3 * 4 * 2, 5, batch_first=True)
+    ours.num_channels = 3
     library.load_state_dict(ours.state_dict())
-    maps = torch.randn(6, 4, 3, 4, 2)
-    actual, (expected, _) = ours(FlattenMaps()(maps)), library(maps.flatten(2))
+    maps = torch.randn(6, steps, 3, 4, 2)
+    (actual, _), (expected, _) = ours(FlattenMaps()(maps)), library(maps.flatten(2))
     torch.testing.assert_close(actual, expected)
     weights = torch.randn_like(actual)
     (actual * weights).sum().backward()
@@ -20,37 +25,66 @@ def test_layers_over_maps_equal_pytorchs_over_flattened_maps(ours, library):
         torch.testing.assert_close(parameter.grad, library.get_parameter(name).grad)
 
 
+def shape_for(kind: str) -> tuple[int, ...]:
+    return (8, 3, 1) if kind == "conv_lstm" else (24,)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", RECURRENT)
 def test_outputs_have_the_type_of_the_weights(kind, dtype):
-    assert LAYERS[kind](3, 8, 5).to(dtype)(torch.randn(2, 4, 24, dtype=dtype)).dtype == dtype
+    layer = make_recurrent(RECURRENT[kind], shape_for(kind), 5).to(dtype)
+    assert layer(torch.randn(2, 4, *shape_for(kind), dtype=dtype))[0].dtype == dtype
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", RECURRENT)
 @pytest.mark.parametrize("lstm_units", [6, 48, 256])
 def test_all_kinds_have_about_as_many_parameters(kind, lstm_units):
-    def count(kind, units):
-        return sum(parameter.numel() for parameter in LAYERS[kind](32, 130, units).parameters())
+    shape = (32, 26, 5)
+    with torch.device("meta"):
+        wanted = count(LSTM(32 * 26 * 5, lstm_units))
+        found = count(make_recurrent(RECURRENT[kind], shape, lstm_units))
+    assert found == pytest.approx(wanted, rel=0.1 if kind in ("bilstm", "conv_lstm") and lstm_units == 6 else 0.02)
 
-    units = equal_units(kind, 32 * 130, lstm_units)
-    target = count("lstm", lstm_units)
-    difference = abs(count(kind, units) - target)
-    assert difference < 0.01 * target
-    assert all(difference <= abs(count(kind, other) - target) for other in (units - 1, units + 1))
+
+def test_the_number_of_units_is_that_of_the_closest_number_of_parameters():
+    for make in (GRU, PerStep):
+        layer = make_recurrent(make, (24,), 7)
+        units = num_outputs(layer, (24,))
+        wanted = count(LSTM(24, 7))
+        distances = [abs(count(make(24, other)) - wanted) for other in range(1, 100)]
+        assert distances[units - 1] == min(distances)
+
+
+def test_a_layer_whose_first_argument_is_in_channels_reads_maps():
+    assert [kind for kind, make in RECURRENT.items() if reads_maps(make)] == ["conv_lstm"]
+    assert make_recurrent(RECURRENT["conv_lstm"], (8, 3, 1), 5).in_channels == 8
 
 
 def test_layers_without_memory_compute_what_their_names_say():
     torch.manual_seed(0)
     steps = torch.randn(2, 4, 6)
-    last, mean, concat = (LAYERS[kind](6, 1, 3) for kind in ("last", "mean", "concat"))
+    last, mean, concat = PerStep(6, 3), RunningMean(6, 3), Concatenated(6, 3, num_steps=4)
     mean.load_state_dict(last.state_dict())
     outputs = [(steps[:, step] @ last.weight.T + last.bias).tanh() for step in range(4)]
-    torch.testing.assert_close(last(steps), torch.stack(outputs, 1))
-    torch.testing.assert_close(mean(steps)[:, 3], (outputs[0] + outputs[1] + outputs[2] + outputs[3]) / 4)
-    torch.testing.assert_close(mean(steps)[:, 1], (outputs[0] + outputs[1]) / 2)
-    torch.testing.assert_close(concat(steps)[:, 0], (steps.reshape(2, 24) @ concat.weight.T + concat.bias).tanh())
+    torch.testing.assert_close(last(steps)[0], torch.stack(outputs, 1))
+    torch.testing.assert_close(mean(steps)[0][:, 3], (outputs[0] + outputs[1] + outputs[2] + outputs[3]) / 4)
+    torch.testing.assert_close(mean(steps)[0][:, 1], (outputs[0] + outputs[1]) / 2)
+    expected = (steps.flatten(1) @ concat.weight.T + concat.bias).tanh()
+    torch.testing.assert_close(concat(steps)[0], expected[:, None])
+    with pytest.raises(ValueError, match="inputs have 3 steps; expected 4"):
+        concat(steps[:, :3])
 
 
-def test_channels_last_maps_are_not_copied():
-    maps = torch.randn(2, 4, 5, 3, 6).permute(0, 1, 4, 2, 3)
-    assert FlattenMaps()(maps).data_ptr() == maps.data_ptr()
+def test_padding_counts_as_zeros_in_concatenated_steps():
+    concat, steps = Concatenated(6, 3, num_steps=4), torch.randn(2, 4, 6)
+    padded = steps.clone()
+    padded[1, 2:] = 0
+    torch.testing.assert_close(concat(steps, lengths=torch.tensor([4, 2]))[0], concat(padded)[0])
+
+
+def test_the_last_step_is_the_last_real_one_and_backwards_the_first():
+    outputs = torch.arange(2 * 3 * 4.0).view(2, 3, 4)  # two units per direction
+    assert LastStep()(outputs).tolist() == [[8, 9, 10, 11], [20, 21, 22, 23]]
+    assert LastStep()(outputs, torch.tensor([1, 2])).tolist() == [[0, 1, 2, 3], [16, 17, 18, 19]]
+    assert LastStep(bidirectional=True)(outputs).tolist() == [[8, 9, 2, 3], [20, 21, 14, 15]]
+    assert LastStep(bidirectional=True)(outputs, torch.tensor([1, 2])).tolist() == [[0, 1, 2, 3], [16, 17, 14, 15]]

@@ -10,7 +10,7 @@ from tests.networks import ALL_ORDERINGS
 
 
 def test_the_question_has_three_tiles_of_22_rows_and_one_of_14():
-    tiles, rows = plan_tiles(ORDERINGS, 14, ConvEncoder((1, 56, 14), [32, 32], 3, 2))
+    tiles, rows = plan_tiles(ORDERINGS, 14, ConvEncoder(1, [32, 32], 3, 2))
     image = {number: list(range(14 * number - 14, 14 * number)) for number in (1, 2, 3, 4)}
     # step 1 stacks 1, 4, 1, 4; step 2: 2, 3, 3, 2; step 3: 3, 2, 2, 3; step 4: 4, 1, 4, 1
     expected = [
@@ -28,7 +28,7 @@ def test_the_question_has_three_tiles_of_22_rows_and_one_of_14():
 
 
 def test_with_all_orderings_each_quadrant_is_between_seams_and_eight_seams_remain():
-    tiles, rows = plan_tiles(ALL_ORDERINGS, 14, ConvEncoder((1, 336, 14), [32, 32], 3, 2))
+    tiles, rows = plan_tiles(ALL_ORDERINGS, 14, ConvEncoder(1, [32, 32], 3, 2))
     assert [len(tile) for tile in tiles] == 4 * [4 + 14 + 4] + 8 * [4 + 4]  # 16 seams: a step also repeats quadrants
     assert {row for step in rows for row in step} == set(range(4 * 5 + 16 * 2))
 

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.explain import check_choices
-from quadrant_lstm.config.check import read_config
+from quadrant_lstm.config.check import read_config, trusted_modules
 from quadrant_lstm.config.interpolations import OWN_KEY
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
@@ -31,8 +31,11 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     run, sweep = value_of("run", arguments), value_of("sweep", arguments)
     if run and sweep:
         raise UserError("run: cannot be combined with sweep=; run= resumes one run, sweep= a sweep: leave one out.")
+    trust = value_of("trust", arguments)
+    if trust and not run:
+        raise UserError("trust: is for the config of a run folder; add run=PATH, or leave it out.")
     if run:
-        return resume_run(run, without("run", arguments))
+        return resume_run(run, without("trust", without("run", arguments)), trusted_modules(trust))
     if sweep:
         return resume_sweep(sweep, without("sweep", arguments))
     if not MULTIRUN & set(arguments):
@@ -67,17 +70,17 @@ def without(key: str, arguments: list[str]) -> list[str]:
     return [argument for argument in arguments if not argument.startswith(f"{key}=")]
 
 
-def resume_run(run: str, others: list[str]) -> list[str]:
+def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
     """Returns the arguments that make Hydra compose the run's own config, in the run's own folder."""
     if MULTIRUN & set(others):
         raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
     folder = find_run(run).absolute()
-    cfg = read_config(folder / CONFIG)  # checked first, because Hydra instantiates what it finds under `hydra`
+    cfg = read_config(folder / CONFIG, trust)  # checked first, because Hydra instantiates what it finds under `hydra`
     if OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / CONFIG)):
         write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
     for argument in others:
         key = argument.partition("=")[0].lstrip("+~")
-        if key in (*GROUPS, "experiment") or key.startswith("model."):
+        if key in (*GROUPS, "experiment") or key.startswith(("model.", "model/")):
             raise UserError(f"{argument}: a run resumes with its own config; change single values, or start a new run.")
     config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
     return [*config, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *others]
@@ -113,7 +116,8 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
         key, _, value = override.partition("=")
         launches = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*", key) and re.fullmatch(r"[\w.:-]*", value)
         reads_more = "${" in OWN_KEY.sub("", value)  # than keys of the config, such as the environment
-        if key not in typed_keys and not launches and (key.lstrip("+~").startswith(("hydra", "-")) or reads_more):
+        runs_code = key.lstrip("+~").startswith(("hydra", "-")) or "_target_" in override or reads_more
+        if key not in typed_keys and not launches and runs_code:
             raise UserError(f"sweep: {folder} was started with {override!r}; add it if you trust what it does.")
     config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     return [*config_dir, "-m", *sweep.overrides, *launch, place]

@@ -31,6 +31,8 @@ def explain(error: Exception) -> UserError:
     reason = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(reason, ConfigAttributeError | ConfigKeyError):
         return explain_key(str(reason.full_key))
+    if match := re.match(r"Could not override '(model/\w+)'", str(error)):
+        return UserError(f"{match[1]}: this model has no such part; add model=join, or leave it out.")
     return UserError(error)
 
 

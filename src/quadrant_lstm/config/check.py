@@ -4,7 +4,7 @@ Raises UserError that names the key. config/signatures.py checks what needs the 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from quadrant_lstm.config.old_runs import upgrade
 from quadrant_lstm.config.schema import CLASSES, GROUPS, LIBRARIES, REQUIRED, ROOT, TARGETS
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.kinds import in_words
+from quadrant_lstm.kinds import Node, in_words
 from quadrant_lstm.model.sizes import CHECKS
 from quadrant_lstm.run_folder import BEST, CONFIG, find_run, read_yaml
 
@@ -33,27 +33,35 @@ def without_hydra(composed: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
-def read_config(file: Path) -> DictConfig:
-    """Reads the config of a run folder and checks it as untrusted."""
+def read_config(file: Path, trust: Sequence[str] = ()) -> DictConfig:
+    """Reads the config of a run folder, which may come from somebody else, and checks it.
+
+    `trust` are modules whose classes it may name besides those of this project, torch, torchvision and Lightning.
+    """
     cfg = read_yaml(file)
     if not isinstance(cfg, DictConfig) or "model" not in cfg:
         raise UserError(f"{file}: is not the config of a run; give a folder that train.py made.")
     cfg = upgrade(cfg)
     try:
-        check_keys_and_values(cfg, trusted=False)
+        check_keys_and_values(cfg, trust)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return cfg
 
 
 def find_trained_run(cfg: DictConfig, kinds: Mapping[str, Any]) -> Path:
-    """Checks the config of a script that reads a run, whose keys besides `run` have these kinds, and returns the folder
-    that `run` names. Raises UserError if that folder's config is invalid.
+    """Checks the config of a script that reads a run, whose keys besides `run` and `trust` have these kinds. Returns
+    the folder that `run` names. Raises UserError if that folder's config is invalid.
     """
-    check_keys(resolve_interpolations(cfg, trusted=True), {"run": str | None, **kinds})
+    check_keys(resolve_interpolations(cfg, trusted=True), {"run": str | None, "trust": str | list[str] | None, **kinds})
     folder = find_run(cfg.run, BEST)
-    read_config(folder / CONFIG)
+    read_config(folder / CONFIG, trusted_modules(cfg.trust))
     return folder
+
+
+def trusted_modules(trust: str | Sequence[str] | None) -> list[str]:
+    """Returns the modules of the key `trust`: one, a list, or the text of a list as it is typed."""
+    return trust.strip("[]").split(",") if isinstance(trust, str) else list(trust or [])
 
 
 def check_keys(config: Mapping[str, Any], kinds: Mapping[str, Any], groups: Iterable[str] = ()) -> None:
@@ -64,15 +72,15 @@ def check_keys(config: Mapping[str, Any], kinds: Mapping[str, Any], groups: Iter
             raise unknown_key(key, [*kinds, *groups])
 
 
-def check_keys_and_values(cfg: DictConfig, trusted: bool = True) -> None:
-    """Checks keys and values. A config is `trusted` if it was typed or is in conf/, rather than in a run folder."""
-    config = resolve_interpolations(cfg, trusted)
+def check_keys_and_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:
+    """Checks keys and values. `trust` is None for a config that was typed or is in conf/: it may name any class."""
+    config = resolve_interpolations(cfg, trusted=trust is None)
     check_keys(config, ROOT, GROUPS)
     for group in GROUPS:
         if not isinstance(config.get(group), dict) or "_target_" not in config[group]:
             raise UserError(f"{group}: is missing; choose a file of conf/{group}/ with {group}=NAME.")
     for path, node in nodes_with_target(config):
-        check_node(path, node)
+        check_node(path, node, trust)
     for key in REQUIRED:
         if OmegaConf.select(cfg, key) is None:
             raise missing_key(key)
@@ -93,15 +101,11 @@ def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str
         yield from nodes_with_target(child, f"{path}.{key}" if path else str(key))
 
 
-def check_node(path: str, node: Mapping[str, Any]) -> None:
+def check_node(path: str, node: Mapping[str, Any], trust: Sequence[str] | None) -> None:
     target, group = str(node["_target_"]), path.partition(".")[0]
-    allowed = TARGETS[group]
     ours = target.startswith("quadrant_lstm.")
-    if not (target.startswith(allowed) if ours else is_class_in(target, allowed)):
-        raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
-    if ours and target not in CLASSES:
-        raise UserError(f"{path}._target_: {target} is not a class of config/schema.py; correct the name.")
-    kinds = CLASSES[target] if ours else LIBRARIES[group] if path == group else {}
+    check_target(path, target, TARGETS[group], trust)
+    kinds = CLASSES[target] if ours else LIBRARIES.get(group, {}) if path == group else {}
     unknown = [name for name in node if name not in kinds and not name.startswith("_")]
     if ours and unknown and "**" not in kinds:
         raise unknown_arguments(path, target, unknown, kinds)
@@ -109,11 +113,27 @@ def check_node(path: str, node: Mapping[str, Any]) -> None:
         if name not in node and name != "**":
             raise missing_key(f"{path}.{name}")
     for name, value in node.items():
+        if kinds.get(name) == Node and isinstance(value, str):
+            raise UserError(f"{path}.{name}: {value} is a choice of a group; write {path}/{name}={value}.")
         if name in kinds:
             check_value(f"{path}.{name}", value, kinds[name])
         if f"{name}.*" in kinds and isinstance(value, dict):
             for child, content in value.items():
                 check_value(f"{path}.{name}.{child}", content, kinds[f"{name}.*"])
+
+
+def check_target(path: str, target: str, allowed: Sequence[str], trust: Sequence[str] | None) -> None:
+    """Raises UserError for a class that a config may not name; `allowed` are the packages of its group."""
+    if target.startswith("quadrant_lstm.") and target not in CLASSES:
+        raise UserError(f"{path}._target_: {target} is not a class of config/schema.py; correct the name.")
+    if target.startswith("quadrant_lstm.") or path == "data":
+        if not target.startswith(tuple(allowed)):
+            raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
+        return
+    in_trusted = trust is None or any(target.startswith(f"{module}.") for module in trust)
+    if not in_trusted and not is_class_in(target, allowed):
+        module = target.rpartition(".")[0]
+        raise UserError(f"{path}._target_: {target} is other code; add trust={module} if you trust it.")
 
 
 def is_class_in(target: str, packages: Iterable[str]) -> bool:

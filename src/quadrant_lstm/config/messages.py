@@ -20,7 +20,7 @@ def default_config() -> DictConfig:
     script = Path(sys.argv[0]).resolve()
     if not (script.parent / "conf" / f"{script.stem}.yaml").is_file():
         return OmegaConf.create()
-    groups = r"(data|model|optimizer|schedule|trainer)=\w+"
+    groups = r"(data|model(/\w+)?|optimizer|schedule|trainer)=\w+"
     choices = [argument for argument in sys.argv[1:] if re.fullmatch(groups, argument)]
     running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # there may be only one at a time
     try:

@@ -1,4 +1,4 @@
-"""Converts the config of a run made by version 0.1 to the current keys, so that it can be read and resumed."""
+"""Converts the config of a run made by version 0.1 or 0.2 to the current keys, so that it can be read and resumed."""
 
 from typing import Any
 
@@ -11,7 +11,24 @@ RENAMED = {
 }
 
 
+RNN = {"num_layers": 1, "bidirectional": False}
+RECURRENT: dict[str, dict[str, Any]] = {  # what model.recurrent named in version 0.2
+    "lstm": {"_target_": "quadrant_lstm.model.rnn.LSTM", **RNN},
+    "gru": {"_target_": "quadrant_lstm.model.rnn.GRU", **RNN},
+    "mean": {"_target_": "quadrant_lstm.model.memoryless.RunningMean"},
+    "last": {"_target_": "quadrant_lstm.model.memoryless.PerStep"},
+    "concat": {"_target_": "quadrant_lstm.model.memoryless.Concatenated", "num_steps": 4},
+}
+
+
 def upgrade(cfg: DictConfig) -> DictConfig:
+    recurrent = OmegaConf.select(cfg, "model.recurrent")
+    if recurrent in RECURRENT:
+        OmegaConf.update(cfg, "model.recurrent", RECURRENT[recurrent] | {"_partial_": True})
+    return list_callbacks(cfg)
+
+
+def list_callbacks(cfg: DictConfig) -> DictConfig:
     """Replaces the root key `ema_decay` of version 0.1, and lists the callbacks that its config did not list."""
     if "ema_decay" not in cfg or not isinstance(cfg.get("trainer"), DictConfig):
         return cfg

@@ -18,7 +18,7 @@ ROOT: Kinds = {
 }
 
 # All arguments that a config passes to the classes of this project; each is required. The code passes frame_shape,
-# num_classes and orderings.
+# num_classes, orderings, and the sizes of encoders and recurrent layers.
 CLASSES: Mapping[str, Kinds] = {
     "quadrant_lstm.data.datamodule.SequenceDataModule": {
         "dataset": kinds.Dataset,
@@ -44,18 +44,45 @@ CLASSES: Mapping[str, Kinds] = {
         "filters": kinds.Counts,
         "kernel_size": kinds.Count,
         "pool_size": kinds.Count,
+        "recurrent": kinds.Node,
         "dropout": kinds.BelowOne,
-        "recurrent": kinds.Recurrence,
         "lstm_units": kinds.Count,
         "dense_units": kinds.Count,
         "shared_tiles": bool,
     },
     "quadrant_lstm.model.deep.DeepCNNLSTM": {
         "blocks": kinds.Blocks,
+        "recurrent": kinds.Node,
         "dropout": kinds.BelowOne,
-        "recurrent": kinds.Recurrence,
         "lstm_units": kinds.Count,
     },
+    "quadrant_lstm.model.join.Join": {
+        "encoder": kinds.Node,
+        "recurrent": kinds.Node,
+        "dropout": kinds.BelowOne,
+        "lstm_units": kinds.Count,
+        "dense_units": kinds.Count,
+        "shared_tiles": bool,
+    },
+    "quadrant_lstm.model.encoder.ConvEncoder": {
+        "filters": kinds.Counts,
+        "kernel_size": kinds.Count,
+        "pool_size": kinds.Count,
+    },
+    "quadrant_lstm.model.encoder.PaddedEncoder": {"blocks": kinds.Blocks},
+    "quadrant_lstm.model.backbone.Backbone": {
+        "name": str,
+        "weights": str | None,
+        "frozen": bool,
+        "size": kinds.Count | None,
+    },
+    "quadrant_lstm.model.rnn.LSTM": {"num_layers": kinds.Count, "bidirectional": bool},
+    "quadrant_lstm.model.rnn.GRU": {"num_layers": kinds.Count, "bidirectional": bool},
+    "quadrant_lstm.model.conv_lstm.ConvLSTM": {"kernel_size": kinds.Count, "padding": Literal["same", "valid"]},
+    "quadrant_lstm.model.transformer.Transformer": {"num_layers": kinds.Count, "num_heads": kinds.Count},
+    "quadrant_lstm.model.memoryless.RunningMean": {},
+    "quadrant_lstm.model.memoryless.PerStep": {},
+    "quadrant_lstm.model.memoryless.Concatenated": {"num_steps": kinds.Count},
     "quadrant_lstm.processes.strategy.DDP": {"timeout": kinds.Positive, "**": Any},  # and any argument of DDPStrategy
     "quadrant_lstm.callbacks.finite.Finite": {},
     "quadrant_lstm.callbacks.reseed.Reseed": {"seed": kinds.Natural},
@@ -122,10 +149,11 @@ LIBRARIES: Mapping[str, Kinds] = {
 }
 REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.best", "trainer.callbacks.epoch_end")
 
-# The packages whose classes each group may name; nothing else is instantiated.
+# The packages whose classes each group may name. What is typed may name any class, except in data; the config of a run
+# folder may name others that its reader trusts.
 TARGETS = {
     "data": ("quadrant_lstm.data.",),
-    "model": ("quadrant_lstm.model.",),
+    "model": ("quadrant_lstm.model.", "torch.nn."),
     "optimizer": ("torch.optim.",),
     "schedule": ("torch.optim.lr_scheduler.",),
     "trainer": (

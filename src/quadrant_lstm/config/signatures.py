@@ -14,7 +14,7 @@ from quadrant_lstm.config.messages import missing_key, unknown_arguments
 from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.errors import UserError
 
-GIVEN_BY_CODE = {"params", "optimizer", "total_steps", "T_max"}
+GIVEN_BY_CODE = {"params", "optimizer", "total_steps", "T_max", "frame_shape", "num_classes", "orderings"}
 
 
 def check_signatures(cfg: DictConfig) -> None:
@@ -27,7 +27,11 @@ def check_signatures(cfg: DictConfig) -> None:
 def check_signature(path: str, node: Mapping[str, Any]) -> None:
     target = node["_target_"]
     package, _, name = target.rpartition(".")
-    found = getattr(import_module(package), name, None)
+    try:
+        found = getattr(import_module(package), name, None)
+    except (ImportError, ValueError) as error:  # ValueError: a name without a module
+        place = "put its file beside the script or into a folder of PYTHONPATH, or correct the name"
+        raise UserError(f"{path}._target_: {target} cannot be imported ({error}); {place}.") from error
     if not inspect.isclass(found):
         raise UserError(f"{path}._target_: there is no class {target}; correct the name.")
     if found is ReduceLROnPlateau:
@@ -38,6 +42,6 @@ def check_signature(path: str, node: Mapping[str, Any]) -> None:
     unknown = [name for name in node if not name.startswith("_") and name not in known]
     if unknown and not takes_any:
         raise unknown_arguments(path, target, unknown, known)
-    for name in known:
+    for name in () if path.startswith("model.") else known:  # the network adds the sizes
         if parameters[name].default is inspect.Parameter.empty and name not in node and not takes_any:
             raise missing_key(f"{path}.{name}")

@@ -29,7 +29,7 @@ from quadrant_lstm.data.frames import STEPS, step_accuracy_names
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
-from quadrant_lstm.model.recurrent import MapsLSTM
+from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import CONFIG
@@ -129,7 +129,7 @@ class Dashboard(pl.Callback):
         frames = sequences(images[:1], orderings)
         for name, figure in draw_features(network, frames).items():
             self.add(trainer, f"inside/{name}", figure)
-        if isinstance(network.recurrent, MapsLSTM):
+        if isinstance(network.recurrent, LSTM):
             title = f"LSTM on the first test image, of class {labels[0]}"
             self.add(trainer, "inside/gates", draw_gates(network, frames, title))
         for writer in writers(trainer):

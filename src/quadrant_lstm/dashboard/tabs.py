@@ -1,6 +1,7 @@
 """Writes the events of TensorBoard's tabs Graphs, PR Curves, Projector and HParams."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,8 @@ BEST_ACCURACY = "val/best_accuracy"  # a curve of its own: of val/accuracy, HPar
 def add_graph(
     writer: SummaryWriter, network: nn.Module, frames: UInt8[Tensor, "batch steps channels height width"]
 ) -> None:
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # a picture may hold for this input only
         definition, stats = graph(network, as_inputs(frames, network))
     prefix = f"{type(network).__name__}/"
     for node in definition.node:

@@ -12,8 +12,8 @@ Because convs see across the cuts, the features of a step also depend on quadran
 """
 
 import copy
-from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.dropout import Dropout
+from quadrant_lstm.model.encoder import PaddedEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
-from quadrant_lstm.model.protocols import Frames
-from quadrant_lstm.model.recurrent import LAYERS, LastStep, equal_units
+from quadrant_lstm.model.recurrent import LastStep, MakeRecurrent, make_recurrent, num_outputs
 from quadrant_lstm.model.sizes import pooled_shape
+from quadrant_lstm.model.step_classifier import StepClassifier
 
 
 def split_maps(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 4 rows columns channels"]:
@@ -52,26 +53,6 @@ class QuadrantPool(nn.MaxPool2d):
     ) -> Float[Tensor, "batch channels rows columns"]:
         pooled = super().forward(split_maps(maps).flatten(0, 1).permute(0, 3, 1, 2))
         return join_maps(pooled.permute(0, 2, 3, 1).unflatten(0, (-1, 4)))
-
-
-class PaddedEncoder(nn.Sequential):
-    """Maps [batch, channels, height, width] to [batch, filters, rows, columns]. A block lists the filters of its 3x3
-    convs, each with batch norm and ReLU, and ends in a 2x2 max-pool.
-    """
-
-    def __init__(self, quadrant_shape: Shape, blocks: Sequence[Sequence[int]]):
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        channels = quadrant_shape[0]
-        for block, filters in enumerate(blocks, start=1):
-            for number, num_filters in enumerate(filters, start=1):
-                name = f"{block}_{number}"
-                layers[f"conv{name}"] = nn.Conv2d(channels, num_filters, 3, padding=1, bias=False)  # as norm has one
-                layers[f"norm{name}"] = nn.BatchNorm2d(num_filters)
-                layers[f"relu{name}"] = nn.ReLU(inplace=True)
-                channels = num_filters
-            _, height, width = pooled_shape(quadrant_shape, blocks[: block - 1])  # of a quadrant, before the pool
-            layers[f"pool{block}"] = QuadrantPool() if height % 2 or width % 2 else nn.MaxPool2d(2)
-        super().__init__(layers)
 
 
 class JoinedQuadrants(nn.Module):
@@ -104,7 +85,17 @@ class JoinedQuadrants(nn.Module):
         return quadrant_features.index_select(1, self.frame_quadrants).unflatten(1, (4, -1)).flatten(2)
 
 
-class DeepCNNLSTM(nn.Module):
+def encoder_of_images(quadrant_shape: Shape, blocks: Sequence[Sequence[int]]) -> PaddedEncoder:
+    """Returns an encoder of whole images, whose pools do not mix quadrants."""
+    encoder = PaddedEncoder(quadrant_shape[0], blocks)
+    for number in range(1, len(blocks) + 1):
+        _, height, width = pooled_shape(quadrant_shape, blocks[: number - 1])  # of a quadrant, before the pool
+        if height % 2 or width % 2:
+            setattr(encoder, f"pool{number}", QuadrantPool())
+    return encoder
+
+
+class DeepCNNLSTM(StepClassifier):
     """`frame_shape` (channels, height, width), `num_classes` and `orderings` come from the data; conf/model/deep.yaml
     explains the other arguments. Raises UserError if there are too many blocks for the size of the quadrants.
     """
@@ -115,37 +106,29 @@ class DeepCNNLSTM(nn.Module):
         num_classes: int,
         orderings: Orderings,
         blocks: Sequence[Sequence[int]],
+        recurrent: MakeRecurrent,
         dropout: float,
-        recurrent: str,
         lstm_units: int,
     ):
         super().__init__()
         channels, stack, width = frame_shape
         quadrant_shape = (channels, stack // len(orderings), width)
         features, rows, columns = pooled_shape(quadrant_shape, blocks)
-        self.encoder = JoinedQuadrants(PaddedEncoder(quadrant_shape, blocks), orderings)
+        self.encoder = JoinedQuadrants(encoder_of_images(quadrant_shape, blocks), orderings)
+        self.flatten = None
         self.dropout = Dropout(dropout)
         num_inputs = len(orderings) * features * rows * columns
-        units = equal_units(recurrent, num_inputs, lstm_units)
-        self.recurrent = LAYERS[recurrent](num_inputs, 1, units)
-        self.last_step = LastStep()
+        self.recurrent = make_recurrent(recurrent, [num_inputs], lstm_units)
+        self.last_step = LastStep(getattr(self.recurrent, "bidirectional", False))
         self.dropout2 = Dropout(dropout)
-        self.head = nn.Linear(units, num_classes)
+        self.head = nn.Linear(num_outputs(self.recurrent, [num_inputs]), num_classes)
         self.apply(initialize_as_keras)
 
-    def forward(self, frames: Frames) -> Float[Tensor, "batch classes"]:
-        return self.head(self.dropout2(self.last_step(self.outputs_per_step(frames))))
-
-    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps classes"]:
-        return self.head(self.dropout2(self.outputs_per_step(frames)))
-
-    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps units"]:
-        return self.recurrent(self.features(frames))
-
-    def features(self, frames: Frames) -> Float[Tensor, "batch steps features"]:
-        return self.dropout(self.encoder(frames))
+    def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
+        return self.head(self.dropout2(outputs))
 
     def in_full(self) -> "DeepCNNLSTM":
         network = copy.deepcopy(self)
-        network.encoder = JoinedQuadrants(network.encoder.module, self.encoder.orderings, once=False)
+        encoder = cast(JoinedQuadrants, network.encoder)
+        network.encoder = JoinedQuadrants(encoder.module, encoder.orderings, once=False)
         return network

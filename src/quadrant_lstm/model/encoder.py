@@ -1,7 +1,4 @@
-"""Encodes frames as feature maps: convs without padding, a ReLU after each, and one max-pool at the end.
-
-The last ReLU follows the pool: max(relu(x)) = relu(max(x)), and after a 2x2 pool only a quarter of the values is left.
-"""
+"""Defines encoders of convolutions, which map a frame to feature maps. Join applies them to every step."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -9,16 +6,18 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.data.frames import Shape
-from quadrant_lstm.model.sizes import encoded_shape
-
 
 class ConvEncoder(nn.Sequential):
-    """Maps [batch, channels, height, width] to [batch, filters[-1], rows, columns], channels last in memory."""
+    """Convs without padding, a ReLU after each, and one max-pool at the end. Maps [batch, channels, height, width] to
+    [batch, filters[-1], rows, columns], channels last in memory.
 
-    def __init__(self, frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int):
+    The last ReLU follows the pool: max(relu(x)) = relu(max(x)), and after a 2x2 pool only a quarter of the values is
+    left.
+    """
+
+    def __init__(self, in_channels: int, filters: Sequence[int], kernel_size: int, pool_size: int):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        channels = frame_shape[0]
+        channels = in_channels
         for number, num_filters in enumerate(filters, start=1):
             layers[f"conv{number}"] = nn.Conv2d(channels, num_filters, kernel_size)
             if number == len(filters):
@@ -26,13 +25,32 @@ class ConvEncoder(nn.Sequential):
             layers[f"relu{number}"] = nn.ReLU(inplace=True)
             channels = num_filters
         super().__init__(layers)
-        self.num_features, rows, columns = encoded_shape(frame_shape, filters, kernel_size, pool_size)
-        self.num_positions = rows * columns
 
     def forward(
         self, frames: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch features rows columns"]:
         return super().forward(channels_last(frames))
+
+
+class PaddedEncoder(nn.Sequential):
+    """Blocks of padded 3x3 convs. Maps [batch, channels, height, width] to [batch, blocks[-1][-1], rows, columns].
+
+    A block lists the filters of its convs, each with batch norm and ReLU, and ends in a 2x2 max-pool that keeps an odd
+    last row and column.
+    """
+
+    def __init__(self, in_channels: int, blocks: Sequence[Sequence[int]]):
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        channels = in_channels
+        for block, filters in enumerate(blocks, start=1):
+            for number, num_filters in enumerate(filters, start=1):
+                name = f"{block}_{number}"
+                layers[f"conv{name}"] = nn.Conv2d(channels, num_filters, 3, padding=1, bias=False)  # as norm has one
+                layers[f"norm{name}"] = nn.BatchNorm2d(num_filters)
+                layers[f"relu{name}"] = nn.ReLU(inplace=True)
+                channels = num_filters
+            layers[f"pool{block}"] = nn.MaxPool2d(2, ceil_mode=True)
+        super().__init__(layers)
 
 
 def channels_last(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:

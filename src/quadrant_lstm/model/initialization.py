@@ -7,17 +7,18 @@ of inputs, as here, the gates are saturated before training begins.
 
 from torch import nn
 
+from quadrant_lstm.model.conv_lstm import ConvLSTM
+
 
 def initialize_as_keras(layer: nn.Module) -> None:
     """Use with nn.Module.apply. Layers other than convs, linear and recurrent ones are not changed."""
-    if isinstance(layer, nn.Conv2d | nn.Linear | nn.RNNBase):
+    if isinstance(layer, nn.Conv2d | nn.Linear | nn.RNNBase | ConvLSTM):
         for name, parameter in layer.named_parameters(recurse=False):
             if name.startswith("bias"):
                 nn.init.zeros_(parameter)
+                if isinstance(layer, nn.LSTM | ConvLSTM) and not name.startswith("bias_hh"):
+                    nn.init.ones_(parameter.chunk(4)[1])
             elif name.startswith("weight_hh"):
                 nn.init.orthogonal_(parameter)
             else:
                 nn.init.xavier_uniform_(parameter)
-    if isinstance(layer, nn.LSTM):
-        _, forget, *_ = layer.get_parameter("bias_ih_l0").chunk(4)
-        nn.init.ones_(forget)

@@ -5,7 +5,8 @@ outputs, (h, c) = LSTM(32 * 26 * 5, 64)(maps, lengths=lengths)    # maps [N, T, 
 
 import functools
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,6 +16,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from quadrant_lstm.model.unroll import State, unroll
 
+FEW_STEPS = 8
+
 
 class PaddedRNN(nn.RNNBase):
     """The common base of LSTM and GRU. The axes of an input after the steps are flattened.
@@ -23,10 +26,16 @@ class PaddedRNN(nn.RNNBase):
     padding are zeros, and the state that is returned is that of the last real step. It can be given to a later call,
     to resume where a sequence was cut. Raises ValueError for inputs that do not fit.
 
-    Exporters make the number of steps of nn.LSTM and nn.GRU a constant. For them, the layers are written as loops.
+    With a few steps, a loop is faster on a CPU than nn.LSTM, which is made for long sequences. Exporters make the
+    number of steps of nn.LSTM a constant, so they are given the loop as well.
+
+    If `num_channels` is set, the inputs are maps with so many channels that were flattened channels last. The weights
+    are stored in the order of channels first all the same, as in Keras and PyTorch, and reordered in every forward
+    pass: reordering 20 x 4160 weights costs less than reordering the features of a whole batch.
     """
 
     num_states: int
+    num_channels: int | None = None
 
     def __init__(self, input_size: int, num_units: int, num_layers: int = 1, bidirectional: bool = False):
         options: Any = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": True}
@@ -44,8 +53,10 @@ class PaddedRNN(nn.RNNBase):
                 f"{self.input_size} values per step."
             )
         inputs = inputs.flatten(2)
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_exporting() or inputs.shape[1] <= FEW_STEPS:
             return self.forward_in_loops(inputs, state, lengths)
+        if self.num_channels:
+            inputs = inputs.unflatten(2, (-1, self.num_channels)).transpose(2, 3).flatten(2)
         if lengths is None:
             return super().forward(inputs, state)
         packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -54,7 +65,9 @@ class PaddedRNN(nn.RNNBase):
 
     def forward_in_loops(self, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """A state has an entry per layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, ..."""
-        zeros = inputs.new_zeros(self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size)
+        zeros = self.get_parameter("weight_hh_l0").new_zeros(
+            self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size
+        )
         states = (zeros,) * self.num_states if state is None else state if self.num_states > 1 else (state,)
         entries = zip(*states, strict=True)
         finals = []
@@ -62,13 +75,11 @@ class PaddedRNN(nn.RNNBase):
             outputs = []
             for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: self.num_directions]:
                 ordered = reverse(inputs, lengths) if "reverse" in suffix else inputs
-                gates = linear(
-                    ordered, self.get_parameter(f"weight_ih{suffix}"), self.get_parameter(f"bias_ih{suffix}")
-                )
+                gates = self.input_gates(suffix, ordered)
                 output, final = unroll(functools.partial(self.step, suffix), next(entries), gates, lengths)
                 outputs.append(reverse(output, lengths) if "reverse" in suffix else output)
                 finals.append(final)
-            inputs = torch.cat(outputs, dim=2)
+            inputs = torch.cat(outputs, dim=2) if self.bidirectional else outputs[0]
         final_states = tuple(torch.stack(tensors) for tensors in zip(*finals, strict=True))
         return inputs, final_states if self.num_states > 1 else final_states[0]
 
@@ -76,12 +87,30 @@ class PaddedRNN(nn.RNNBase):
     def num_directions(self) -> int:
         return 1 + self.bidirectional
 
-    def recurrent_gates(self, suffix: str, h: Float[Tensor, "batch units"]) -> Float[Tensor, "batch gates"]:
-        return linear(h, self.get_parameter(f"weight_hh{suffix}"), self.get_parameter(f"bias_hh{suffix}"))
+    def input_gates(self, suffix: str, inputs: Tensor) -> Float[Tensor, "batch steps gates"]:
+        """Returns what the inputs of all steps contribute to the gates. Autocast would leave it in bf16."""
+        weight = self.get_parameter(f"weight_ih{suffix}")
+        if self.num_channels and suffix.startswith("_l0"):
+            weight = weight.unflatten(1, (self.num_channels, -1)).transpose(1, 2).flatten(1)
+        return linear(inputs, weight, self.input_bias(suffix)).to(weight.dtype)
+
+    def input_bias(self, suffix: str) -> Tensor:
+        return self.get_parameter(f"bias_ih{suffix}")
 
     def step(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> State:
         """Returns the next state. `suffix` is that of the parameters of a layer and direction."""
         raise NotImplementedError
+
+
+class LSTMStep(NamedTuple):
+    """The gates (PyTorch's names) and states of one step of an LSTM, each [batch, units]."""
+
+    i: Tensor  # input gate
+    f: Tensor  # forget gate
+    g: Tensor  # cell candidate
+    o: Tensor  # output gate
+    cell: Tensor
+    output: Tensor
 
 
 class LSTM(PaddedRNN, nn.LSTM):  # type: ignore[misc]
@@ -89,11 +118,27 @@ class LSTM(PaddedRNN, nn.LSTM):  # type: ignore[misc]
 
     num_states = 2
 
+    def input_bias(self, suffix: str) -> Tensor:
+        return self.get_parameter(f"bias_ih{suffix}") + self.get_parameter(f"bias_hh{suffix}")
+
     def step(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> State:
+        new = self.step_in_detail(suffix, state, gates)
+        return new.output, new.cell
+
+    def step_in_detail(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> LSTMStep:
         h, c = state
-        i, f, g, o = (gates + self.recurrent_gates(suffix, h)).chunk(4, dim=1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * c.tanh(), c
+        i, f, g, o = (gates + h @ self.get_parameter(f"weight_hh{suffix}").T).chunk(4, dim=1)  # Keras's order, too
+        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        c = f * c + i * g
+        return LSTMStep(i, f, g, o, c, o * c.tanh())
+
+    def steps_of_first_layer(self, inputs: Float[Tensor, "batch steps ..."]) -> Iterator[LSTMStep]:
+        """Yields the gates and states after each step, to look at them."""
+        c = h = inputs.new_zeros(inputs.shape[0], self.hidden_size)
+        for gates in self.input_gates("_l0", inputs.flatten(2)).unbind(1):
+            step = self.step_in_detail("_l0", (h, c), gates)
+            yield step
+            h, c = step.output, step.cell
 
 
 class GRU(PaddedRNN, nn.GRU):  # type: ignore[misc]
@@ -104,7 +149,8 @@ class GRU(PaddedRNN, nn.GRU):  # type: ignore[misc]
     def step(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> State:
         (h,) = state
         r, z, n = gates.chunk(3, dim=1)  # reset gate, update gate, candidate state
-        r_state, z_state, n_state = self.recurrent_gates(suffix, h).chunk(3, dim=1)
+        recurrent = linear(h, self.get_parameter(f"weight_hh{suffix}"), self.get_parameter(f"bias_hh{suffix}"))
+        r_state, z_state, n_state = recurrent.chunk(3, dim=1)
         z = (z + z_state).sigmoid()
         n = (n + (r + r_state).sigmoid() * n_state).tanh()
         return (z * h + (1 - z) * n,)

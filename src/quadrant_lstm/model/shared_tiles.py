@@ -56,7 +56,7 @@ class SharedTiles(TimeDistributed):
     tile_to_frame_rows: Tensor
     selection: Tensor
 
-    def __init__(self, encoder: nn.Sequential, orderings: Orderings, quadrant_height: int):
+    def __init__(self, encoder: nn.Module, orderings: Orderings, quadrant_height: int):
         super().__init__(encoder)
         tiles, rows_of_steps = plan_tiles(orderings, quadrant_height, encoder)
         heights = collections.Counter(map(len, tiles))

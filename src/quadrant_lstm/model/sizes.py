@@ -10,20 +10,25 @@ from quadrant_lstm.data.frames import Shape, frame_shape_of
 from quadrant_lstm.errors import UserError
 
 
-def encoded_shape(frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int) -> tuple[int, int, int]:
-    """Returns the output shape of convs without padding and a pool; raises UserError if a stage would be empty."""
+def encoded_shape(
+    frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int, group: str = "model"
+) -> tuple[int, int, int]:
+    """Returns the output shape of convs without padding and a pool; raises UserError if a stage would be empty.
+
+    `group` is that of the keys which the error names.
+    """
     channels, height, width = frame_shape
     for number, count in enumerate(filters, start=1):
         if kernel_size > min(height, width):
             raise UserError(
-                f"model.kernel_size: {kernel_size} does not fit stage conv{number}, whose input is "
+                f"{group}.kernel_size: {kernel_size} does not fit stage conv{number}, whose input is "
                 f"{channels} x {height} x {width} (channels x height x width); "
-                f"write a smaller kernel_size or fewer model.filters than {list(filters)}."
+                f"write a smaller kernel_size or fewer {group}.filters than {list(filters)}."
             )
         channels, height, width = count, height - kernel_size + 1, width - kernel_size + 1
     if pool_size > min(height, width):
         raise UserError(
-            f"model.pool_size: {pool_size} does not fit stage pool, whose input is "
+            f"{group}.pool_size: {pool_size} does not fit stage pool, whose input is "
             f"{channels} x {height} x {width} (channels x height x width); write at most {min(height, width)}."
         )
     return channels, height // pool_size, width // pool_size
@@ -42,18 +47,30 @@ def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, in
     return channels, height, width
 
 
-def check_cnn_lstm(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None) -> None:
+def check_cnn_lstm(
+    model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None, group: str = "model"
+) -> None:
     """Raises UserError for a CNNLSTM that does not fit. `image_shape` is None if the images are not downloaded yet."""
     num_stacked = len(data["orderings"])
     if num_stacked > 1 and model["shared_tiles"]:
         check_reads_orderings(data, "write one ordering into data.orderings, or add model.shared_tiles=false")
     if image_shape:
         frame_shape = frame_shape_of(image_shape, num_stacked)
-        encoded_shape(frame_shape, model["filters"], model["kernel_size"], model["pool_size"])
+        encoded_shape(frame_shape, model["filters"], model["kernel_size"], model["pool_size"], group)
+
+
+def check_join(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None) -> None:
+    encoder = model["encoder"]
+    if encoder["_target_"] == "quadrant_lstm.model.encoder.ConvEncoder":
+        check_cnn_lstm({**encoder, **model}, data, image_shape, "model.encoder")
 
 
 def check_deep(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None) -> None:
     check_reads_orderings(data, "leave it out, or write model=cnn_lstm model.shared_tiles=false")
+    if model["recurrent"]["_target_"] == "quadrant_lstm.model.conv_lstm.ConvLSTM":
+        raise UserError(
+            "model/recurrent: conv_lstm reads maps, but deep gives it vectors; choose another, or model=join."
+        )
     if image_shape:
         pooled_shape(frame_shape_of(image_shape, 1), model["blocks"])
 
@@ -67,5 +84,6 @@ def check_reads_orderings(data: Mapping[str, Any], remedy: str) -> None:
 
 CHECKS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], Shape | None], None]] = {
     "quadrant_lstm.model.network.CNNLSTM": check_cnn_lstm,
+    "quadrant_lstm.model.join.Join": check_join,
     "quadrant_lstm.model.deep.DeepCNNLSTM": check_deep,
 }

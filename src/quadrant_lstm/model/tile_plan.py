@@ -31,7 +31,7 @@ class TilePlan(NamedTuple):
     rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
 
 
-def plan_tiles(orderings: Orderings, quadrant_height: int, encoder: nn.Sequential) -> TilePlan:
+def plan_tiles(orderings: Orderings, quadrant_height: int, encoder: nn.Module) -> TilePlan:
     """Raises CannotShare if shared rows would not be exact or there are none."""
     window, jump = receptive_field(encoder)
     if len(orderings) < 2:
@@ -86,8 +86,10 @@ def quadrants_between_seams(seams: list[Seam], quadrant: int = 0) -> dict[int, t
     return max([*found, quadrants_between_seams(seams, quadrant + 1)], key=len)
 
 
-def receptive_field(encoder: nn.Sequential) -> tuple[int, int]:
+def receptive_field(encoder: nn.Module) -> tuple[int, int]:
     """Returns the number of input rows that a feature row sees, and the distance of two feature rows in input rows."""
+    if not isinstance(encoder, nn.Sequential):
+        raise CannotShare(f"{type(encoder).__name__} is not an nn.Sequential, whose layers are known")
     window = jump = 1
     for name, layer in encoder.named_children():
         if isinstance(layer, nn.Conv2d):

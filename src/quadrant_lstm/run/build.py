@@ -1,11 +1,12 @@
 """Builds the parts of a run from its config: the data, the network in a Classifier, and the Trainer."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -35,7 +36,11 @@ def build_data(cfg: DictConfig) -> SequenceDataModule:
 
 
 def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.Module:
-    arguments = {"frame_shape": frame_shape, "num_classes": num_classes, "orderings": cfg.data.orderings}
+    """Gives a class that somebody else wrote those of the three arguments that it takes."""
+    known = {"frame_shape": frame_shape, "num_classes": num_classes, "orderings": cfg.data.orderings}
+    taken = inspect.signature(get_class(cfg.model._target_)).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    arguments = {name: value for name, value in known.items() if takes_any or name in taken}
     return instantiate_node("model", cfg.model, **arguments)
 
 

@@ -1,6 +1,7 @@
 """Computes the test metrics of a run's best checkpoint."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from quadrant_lstm.run.quiet import quiet_lightning
 log = logging.getLogger(__name__)
 
 
-def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
+def evaluate(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> dict[str, Any]:
     """Logs the test metrics and returns them by name."""
-    classifier, _ = run_test(folder, accelerator)
+    classifier, _ = run_test(folder, accelerator, trust)
     results = classifier.test_results()
     log.info(f"run                   {folder}")
     for name, value in results.items():
@@ -26,10 +27,10 @@ def evaluate(folder: Path, accelerator: str) -> dict[str, Any]:
     return results
 
 
-def run_test(folder: Path, accelerator: str) -> tuple[Classifier, SequenceDataModule]:
+def run_test(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> tuple[Classifier, SequenceDataModule]:
     """Tests the best checkpoint. The returned Classifier holds the logits and labels of the test images."""
     quiet_lightning()
-    classifier, cfg = load_classifier(folder)
+    classifier, cfg = load_classifier(folder, trust)
     check_sizes(cfg)
     trainer = instantiate_node(
         "accelerator", {"_target_": "lightning.pytorch.Trainer"}, accelerator=accelerator, devices=1,

@@ -6,6 +6,7 @@ network.safetensors  the weights by their PyTorch names, and the config as metad
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ class ImagesToProbabilities(nn.Module):
         return self.network(sequences(images, self.orderings)).softmax(dim=1)
 
 
-def export(folder: Path, format: str) -> Path:
+def export(folder: Path, format: str, trust: Sequence[str] = ()) -> Path:
     """Writes the file and returns its path. Raises UserError if a package of the format is not installed."""
-    classifier, cfg = load_classifier(folder)
+    classifier, cfg = load_classifier(folder, trust)
     file = folder / f"network.{format}"
     with needs_extra(f"format={format}", "export"):
         if format == "onnx":

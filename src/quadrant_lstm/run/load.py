@@ -1,8 +1,9 @@
 """Loads the trained network of a run folder and its config."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
@@ -14,25 +15,29 @@ from quadrant_lstm.run.build import build_classifier
 from quadrant_lstm.run_folder import BEST, CONFIG, find_run
 
 
-def load_run(path: str | Path) -> tuple[nn.Module, DictConfig]:
+def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Module, DictConfig]:
     """Returns the network of a run's best epoch, on the CPU and in eval mode, and the run's config.
 
         network, cfg = load_run("outputs/2026-11-24/23-59-05")
         logits = network(sequences(images, cfg.data.orderings))    # images: float in [0, 1]
 
+    `trust` are modules of other code that the config may name, such as ["my_module"]; they are imported.
+
     Sets glibc's allocator and torch's number of threads as training does (processes/prepare.py). Raises UserError if
     the folder contains no run, or none of its epochs has finished.
     """
-    classifier, cfg = load_classifier(find_run(str(path)))
+    classifier, cfg = load_classifier(find_run(str(path)), trust)
     return classifier.network.eval(), cfg
 
 
-def load_classifier(folder: Path) -> tuple[Classifier, DictConfig]:
+def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier, DictConfig]:
     configure_cpu()
-    cfg = read_config(folder / CONFIG)
-    checkpoint = read_checkpoint(folder / BEST)
+    cfg = read_config(folder / CONFIG, trust)
+    checkpoint, built = read_checkpoint(folder / BEST), cfg.copy()
+    if OmegaConf.select(cfg, "model.encoder.weights"):
+        built.model.encoder.weights = None  # the checkpoint holds the trained ones, so none are downloaded
     try:
-        classifier = build_classifier(cfg, **checkpoint["hyper_parameters"])
+        classifier = build_classifier(built, **checkpoint["hyper_parameters"])
         classifier.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder / BEST}: does not fit {folder / CONFIG} ({error}); restore one of them.") from error

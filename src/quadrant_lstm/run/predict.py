@@ -2,6 +2,7 @@
 
 import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ log = logging.getLogger(__name__)
 BATCH_SIZE = 256
 
 
-def predict(folder: Path, files: list[Path], invert: bool | None, output: str | None) -> None:
+def predict(
+    folder: Path, files: list[Path], invert: bool | None, output: str | None, trust: Sequence[str] = ()
+) -> None:
     if output and not Path(output).absolute().parent.is_dir():
         raise UserError(f"output: the folder of {output} does not exist; create it, or write another path.")
     if output and Path(output).resolve() in {file.resolve() for file in files}:
         raise UserError(f"output: {output} is one of the images; write another path.")
-    classifier, cfg = load_classifier(folder)
+    classifier, cfg = load_classifier(folder, trust)
     image_shape = image_shape_of(classifier.hparams["frame_shape"], len(cfg.data.orderings))
     network = classifier.network.eval()
     rows: list[tuple[Path, list[float]]] = []

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.tabs import as_inputs
 from quadrant_lstm.model.protocols import Inspectable
-from quadrant_lstm.model.recurrent import MapsLSTM
+from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import HEIGHT, SMALL, WIDTH, new_figure, style
 
 MAX_MAPS = 32  # drawn of one convolution
@@ -75,9 +75,9 @@ def mosaic(maps: np.ndarray) -> np.ndarray:
 @style
 def draw_gates(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"], title: str) -> Figure:
     """One panel per quantity, one row per step, one column per unit. The first step's forget gate has no effect."""
-    assert isinstance(network.recurrent, MapsLSTM)
+    assert isinstance(network.recurrent, LSTM)
     with torch.inference_mode():
-        steps = list(network.recurrent.unrolled(network.features(as_inputs(frames, network.encoder))))
+        steps = list(network.recurrent.steps_of_first_layer(network.features(as_inputs(frames, network.encoder))))
     figure = new_figure()
     figure.suptitle(title)
     panels = figure.subplots(2, 3, sharex=True, sharey=True)

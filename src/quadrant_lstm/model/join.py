@@ -1,0 +1,96 @@
+"""Joins any encoder to any recurrent layer, and classifies what the layer returns after the last step.
+
+    [N, T, C, H, W] -> encoder at every step -> [N, T, ...] -> dropout -> recurrent layer -> [N, T, units]
+                    -> last step -> [N, units] -> dense -> head -> [N, classes]
+
+`encoder` is called with the number of channels of a frame. `recurrent` is called with the number of features of a step
+and a number of units, and returns outputs and a state. If its first argument is called `in_channels`, as that of
+nn.Conv2d, it is called with the number of channels, and reads maps, whose means over all positions are classified.
+"""
+
+import copy
+import logging
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.model.dropout import Dropout
+from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
+from quadrant_lstm.model.initialization import initialize_as_keras
+from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, MakeRecurrent, make_recurrent, num_outputs, reads_maps
+from quadrant_lstm.model.rnn import PaddedRNN
+from quadrant_lstm.model.shared_tiles import SharedTiles
+from quadrant_lstm.model.step_classifier import StepClassifier
+from quadrant_lstm.model.tile_plan import CannotShare
+from quadrant_lstm.model.time_distributed import TimeDistributed
+
+log = logging.getLogger(__name__)
+
+
+class Join(StepClassifier):
+    """`frame_shape` (channels, height, width), `num_classes` and `orderings` come from the data; conf/model/join.yaml
+    explains the other arguments. With `shared_tiles`, frames must be those of `sequences(images, orderings)`; use
+    `in_full()` for any others.
+    """
+
+    def __init__(
+        self,
+        frame_shape: Shape,
+        num_classes: int,
+        orderings: Orderings,
+        encoder: Callable[[int], nn.Module],
+        recurrent: MakeRecurrent,
+        dropout: float,
+        lstm_units: int,
+        dense_units: int,
+        shared_tiles: bool,
+    ):
+        super().__init__()
+        made = encoder(frame_shape[0])
+        self.encoder = encoder_per_step(made, orderings, frame_shape[1] // len(orderings), shared_tiles)
+        shape = feature_shape(made, frame_shape)
+        self.flatten = FlattenMaps() if len(shape) == 3 and not reads_maps(recurrent) else None
+        self.dropout = Dropout(dropout)
+        self.recurrent = make_recurrent(recurrent, shape, lstm_units)
+        if self.flatten and isinstance(self.recurrent, PaddedRNN):
+            self.recurrent.num_channels = shape[0]
+        self.last_step = LastStep(getattr(self.recurrent, "bidirectional", False))
+        self.dense = nn.Linear(
+            num_outputs(self.recurrent, [shape.numel()] if self.flatten else shape), dense_units
+        )  # no activation
+        self.head = nn.Linear(dense_units, num_classes)
+        ours = [self.encoder] if isinstance(made, ConvEncoder | PaddedEncoder) else []  # others may be pretrained
+        for part in (*ours, self.recurrent, self.dense, self.head):
+            part.apply(initialize_as_keras)
+
+    def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
+        return self.head(self.dense(outputs))
+
+    def in_full(self) -> "Join":
+        network = copy.deepcopy(self)
+        network.encoder = TimeDistributed(cast(TimeDistributed, network.encoder).module)
+        return network
+
+
+def encoder_per_step(
+    encoder: nn.Module, orderings: Orderings, quadrant_height: int, shared_tiles: bool
+) -> TimeDistributed:
+    if shared_tiles:
+        try:
+            return SharedTiles(encoder, orderings, quadrant_height)
+        except CannotShare as reason:
+            log.info(f"model.shared_tiles: every frame is encoded in full: {reason}")
+    return TimeDistributed(encoder)
+
+
+@torch.no_grad()
+def feature_shape(encoder: nn.Module, frame_shape: Shape) -> torch.Size:
+    training = encoder.training
+    features = encoder.eval()(torch.zeros(1, *frame_shape))  # in eval mode, which changes no running statistics
+    encoder.train(training)
+    return features.shape[1:]

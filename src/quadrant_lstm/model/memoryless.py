@@ -1,0 +1,71 @@
+"""Defines what a recurrent layer can be compared with: layers without memory, and with a memory that ignores order.
+
+Each takes inputs [batch, steps, ...], a state and `lengths`, as the layers of rnn.py do.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+Outputs = Float[Tensor, "batch steps units"]
+Lengths = Int64[Tensor, " batch"] | None
+
+
+class PerStep(nn.Linear):
+    """Applies a linear layer and tanh to every step separately."""
+
+    def __init__(self, input_size: int, num_units: int):
+        super().__init__(input_size, num_units)
+
+    def forward(  # type: ignore[override]
+        self, inputs: Float[Tensor, "batch steps ..."], state: None = None, lengths: Lengths = None
+    ) -> tuple[Outputs, None]:
+        return clear_padding(super().forward(inputs.flatten(2)).tanh(), lengths), None
+
+
+class MeanState(NamedTuple):
+    sums: Float[Tensor, "batch units"]
+    counts: Int64[Tensor, " batch"]  # of steps
+
+
+class RunningMean(PerStep):
+    """Averages the outputs of PerStep over the steps so far, so that the order of the steps makes no difference."""
+
+    def forward(  # type: ignore[override]
+        self, inputs: Float[Tensor, "batch steps ..."], state: MeanState | None = None, lengths: Lengths = None
+    ) -> tuple[Outputs, MeanState]:
+        outputs, _ = super().forward(inputs, None, lengths)
+        ends = torch.full_like(inputs[:, 0].flatten(1)[:, 0], inputs.shape[1]).long() if lengths is None else lengths
+        steps = torch.arange(1, outputs.shape[1] + 1, device=outputs.device)
+        sums, counts = outputs.cumsum(1), steps.minimum(ends[:, None])
+        if state:
+            sums, counts = sums + state.sums[:, None], counts + state.counts[:, None]
+        new = MeanState(sums[:, -1], counts[:, -1])
+        return clear_padding(sums / counts[:, :, None], lengths), new
+
+
+class Concatenated(nn.Linear):
+    """Applies a linear layer and tanh to all steps concatenated. There is one output, after the last step.
+
+    Padding counts as zeros. Raises ValueError for another number of steps.
+    """
+
+    def __init__(self, input_size: int, num_units: int, num_steps: int):
+        super().__init__(num_steps * input_size, num_units)
+        self.num_steps = num_steps
+
+    def forward(  # type: ignore[override]
+        self, inputs: Float[Tensor, "batch steps ..."], state: None = None, lengths: Lengths = None
+    ) -> tuple[Float[Tensor, "batch 1 units"], None]:
+        if inputs.shape[1] != self.num_steps:
+            raise ValueError(f"Concatenated: inputs have {inputs.shape[1]} steps; expected {self.num_steps}.")
+        return super().forward(clear_padding(inputs.flatten(2), lengths).flatten(1))[:, None].tanh(), None
+
+
+def clear_padding(values: Float[Tensor, "batch steps values"], lengths: Lengths) -> Float[Tensor, "batch steps values"]:
+    if lengths is None:
+        return values
+    is_padding = torch.arange(values.shape[1], device=values.device) >= lengths[:, None]
+    return values.masked_fill(is_padding[:, :, None], 0)

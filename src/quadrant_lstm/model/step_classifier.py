@@ -1,0 +1,52 @@
+"""Defines what all networks of this project do: encode every step, read the features in order, classify the result."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from quadrant_lstm.model.protocols import Frames
+from quadrant_lstm.model.recurrent import LastStep
+
+Lengths = Int64[Tensor, " batch"] | None
+
+
+class StepClassifier(nn.Module):
+    """A network with these parts, which a subclass builds. It maps frames to logits.
+
+    `lengths` are the numbers of real steps of sequences that are padded at their ends: padding is not encoded, and the
+    last step is the last real one.
+    """
+
+    encoder: nn.Module
+    flatten: nn.Module | None
+    dropout: nn.Module
+    recurrent: nn.Module
+    last_step: LastStep
+
+    def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
+        raise NotImplementedError
+
+    def forward(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch classes"]:
+        return self.classify(self.last_step(self.all_outputs(frames, lengths), lengths))
+
+    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps classes"]:
+        return self.classify(self.outputs_per_step(frames))
+
+    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps units"]:
+        """A recurrent layer that also reads backwards has one output, after the last step."""
+        outputs = self.all_outputs(frames)
+        return self.last_step(outputs)[:, None] if self.last_step.bidirectional else outputs
+
+    def all_outputs(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
+        features = self.features(frames, lengths)
+        outputs, _ = self.recurrent(features) if lengths is None else self.recurrent(features, lengths=lengths)
+        return outputs.mean((3, 4)) if outputs.ndim == 5 else outputs  # maps
+
+    def features(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch steps ..."]:
+        """Returns the inputs of the recurrent layer."""
+        if lengths is None:
+            features = self.encoder(frames)
+        else:
+            is_real = torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]
+            features = self.encoder(frames, mask=is_real)
+        return self.dropout(features if self.flatten is None else self.flatten(features))

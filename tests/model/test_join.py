@@ -1,0 +1,99 @@
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.backbone import Backbone
+from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
+from quadrant_lstm.model.join import Join
+from quadrant_lstm.model.rnn import LSTM
+from quadrant_lstm.model.shared_tiles import SharedTiles
+from tests.networks import RECURRENT, question_network
+
+CONV = partial(ConvEncoder, filters=[4, 6], kernel_size=3, pool_size=2)
+RESNET = partial(Backbone, name="resnet18", weights=None, frozen=False, size=None)
+ENCODERS = {
+    "conv": CONV,
+    "padded": partial(PaddedEncoder, blocks=[[4], [6]]),
+    "resnet": RESNET,
+    "vector": lambda in_channels: nn.Sequential(nn.Flatten(), nn.LazyLinear(7)),
+}
+
+
+def join(encoder=CONV, recurrent=LSTM, shared_tiles=False, **changes) -> Join:
+    torch.manual_seed(0)
+    sizes = {"dropout": 0.0, "lstm_units": 5, "dense_units": 4} | changes
+    return Join((1, 56, 14), 3, ORDERINGS, encoder, recurrent, shared_tiles=shared_tiles, **sizes).eval()
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("recurrent", RECURRENT)
+def test_any_encoder_is_joined_to_any_recurrent_layer(encoder, recurrent):
+    if recurrent == "conv_lstm" and encoder in ("resnet", "vector"):
+        with pytest.raises(UserError, match="model.recurrent: ConvLSTM reads maps, but the encoder returns a vector"):
+            join(ENCODERS[encoder], RECURRENT[recurrent])
+        return
+    network = join(ENCODERS[encoder], RECURRENT[recurrent])
+    frames = torch.rand(2, 4, 1, 56, 14)
+    logits = network(frames)
+    assert logits.shape == (2, 3)
+    torch.testing.assert_close(network.logits_per_step(frames)[:, -1], logits)
+
+
+@pytest.mark.parametrize("recurrent", [name for name in RECURRENT if name not in ("concat",)])
+@pytest.mark.parametrize("encoder", ["conv", "padded"])
+def test_padding_changes_nothing(encoder, recurrent):
+    network = join(ENCODERS[encoder], RECURRENT[recurrent])
+    frames, lengths = torch.rand(3, 5, 1, 56, 14), torch.tensor([5, 1, 3])
+    found = network(frames, lengths)
+    for number, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(found[number], network(frames[number : number + 1, :length])[0])
+
+
+def test_the_question_is_one_choice_of_encoder_and_recurrent_layer():
+    torch.manual_seed(1)
+    question = question_network(num_classes=3, dense_units=4, shared_tiles=True).eval()
+    same = join(partial(ConvEncoder, filters=[32, 32], kernel_size=3, pool_size=2), shared_tiles=True)
+    same.load_state_dict(question.state_dict())
+    frames = sequences(torch.rand(2, 1, 28, 28))
+    assert isinstance(same.encoder, SharedTiles)
+    torch.testing.assert_close(same(frames), question(frames))
+
+
+def test_tiles_are_shared_where_the_encoder_allows_it():
+    assert isinstance(join(CONV, shared_tiles=True).encoder, SharedTiles)
+    assert type(join(ENCODERS["padded"], shared_tiles=True).encoder) is TimeDistributed
+
+
+def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics():
+    network = join(partial(Backbone, name="resnet18", weights=None, frozen=True, size=None)).train()
+    before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
+    network(torch.rand(2, 4, 1, 56, 14)).sum().backward()
+    torch.testing.assert_close(network.encoder.state_dict(), before, rtol=0, atol=0)
+    assert not any(parameter.requires_grad for parameter in network.encoder.parameters())
+    assert network.recurrent.weight_ih_l0.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "efficientnet_b0", "densenet121", "vit_b_32", "swin_t", "shufflenet_v2_x0_5"]
+)
+def test_any_classifier_of_torchvision_is_a_backbone(name):
+    with torch.device("meta"):
+        backbone = Backbone(1, name, weights=None, frozen=False, size=224).eval()
+        assert backbone(torch.rand(2, 1, 56, 14)).ndim == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_channels": 2, "name": "resnet18"}, "resnet18 reads 1 or 3 channels, not 2"),
+        ({"in_channels": 1, "name": "resnet81"}, "torchvision has no resnet81; write e.g. resnet"),
+        ({"in_channels": 1, "name": "squeezenet1_0"}, "squeezenet1_0 does not end in a linear layer"),
+    ],
+)
+def test_backbones_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        Backbone(**options, weights=None, frozen=False, size=None)
