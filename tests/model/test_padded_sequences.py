@@ -120,7 +120,13 @@ def check_exported(name: str) -> None:
         torch.testing.assert_close(padded(frames, None, lengths), layer(frames, None, lengths))
 
 
-@each_layer
+def some(*names: str):
+    """The other layers are exported with `-m reliability`, because an export takes seconds."""
+    others = [pytest.param(name, marks=pytest.mark.reliability) for name in LAYERS if name not in names]
+    return pytest.mark.parametrize("name", [*names, *others])
+
+
+@some("gru", "transformer")
 def test_an_exported_program_takes_any_batch_steps_and_lengths(name):
     call_unchecked(check_exported, name)
 
@@ -142,7 +148,7 @@ def check_onnx(name: str, file: str) -> None:
         torch.testing.assert_close(torch.from_numpy(found[0]), outputs)
 
 
-@each_layer
+@some("lstm", "conv_lstm")
 def test_an_onnx_file_takes_any_batch_steps_and_lengths(name, tmp_path):
     pytest.importorskip("onnxruntime")
     call_unchecked(check_onnx, name, str(tmp_path / "layer.onnx"))

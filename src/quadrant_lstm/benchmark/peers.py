@@ -18,6 +18,7 @@ from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.network import CNNLSTM
+from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.processes.prepare import configure_cpu
 
 
@@ -47,7 +48,7 @@ class Plain(nn.Module):
 def ours(num_orderings: int) -> nn.Module:
     configure_cpu()  # as load_run does
     sizes: dict[str, Any] = {"filters": [32, 32], "kernel_size": 3, "pool_size": 2, "lstm_units": 5, "dense_units": 50}
-    sizes |= {"dropout": 0.25, "recurrent": "lstm", "shared_tiles": True}
+    sizes |= {"dropout": 0.25, "recurrent": LSTM, "shared_tiles": True}
     return CNNLSTM((1, 14 * num_orderings, 14), 10, some_orderings(num_orderings), **sizes)
 
 

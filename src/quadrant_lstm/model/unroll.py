@@ -1,7 +1,7 @@
 """Applies the step of a recurrent layer to every step of a batch of sequences, which may differ in length.
 
-In eager mode this is a loop. torch.export and the ONNX exporter would repeat its body for each step of the example.
-For them it is `scan`, the loop of exported programs, which takes any number of steps (torch 2.13; still private).
+This is a loop, whose body torch.export and the ONNX exporter repeat for each step. If they are to accept any number of
+steps, it is `scan`, the loop of exported programs (torch 2.13; still private).
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def unroll(
     With `lengths`, the numbers of real steps, the state of a sequence stays as it is after its last real step, and the
     outputs of the steps after that are zeros.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() and isinstance(inputs.shape[1], torch.SymInt):
         return unroll_by_scan(step, state, inputs, lengths)
     outputs = []
     for number, frame in enumerate(inputs.unbind(1)):
