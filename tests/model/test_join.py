@@ -10,6 +10,7 @@ from quadrant_lstm.model.backbone import Backbone
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
 from quadrant_lstm.model.join import Join
 from quadrant_lstm.model.rnn import LSTM
+from quadrant_lstm.model.rows import RowsEncoder
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from tests.networks import RECURRENT, question_network
 
@@ -19,6 +20,7 @@ ENCODERS = {
     "conv": CONV,
     "padded": partial(PaddedEncoder, blocks=[[4], [6]]),
     "resnet": RESNET,
+    "rows": partial(RowsEncoder, row_units=4),
     "vector": lambda in_channels: nn.Sequential(nn.Flatten(), nn.LazyLinear(7)),
 }
 
@@ -32,7 +34,7 @@ def join(encoder=CONV, recurrent=LSTM, shared_tiles=False, **changes) -> Join:
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("recurrent", RECURRENT)
 def test_any_encoder_is_joined_to_any_recurrent_layer(encoder, recurrent):
-    if recurrent == "conv_lstm" and encoder in ("resnet", "vector"):
+    if recurrent == "conv_lstm" and encoder in ("resnet", "rows", "vector"):
         with pytest.raises(UserError, match="model.recurrent: ConvLSTM reads maps, but the encoder returns a vector"):
             join(ENCODERS[encoder], RECURRENT[recurrent])
         return

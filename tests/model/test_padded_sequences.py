@@ -126,7 +126,7 @@ def some(*names: str):
     return pytest.mark.parametrize("name", [*names, *others])
 
 
-@some("gru", "transformer")
+@some("transformer")
 def test_an_exported_program_takes_any_batch_steps_and_lengths(name):
     call_unchecked(check_exported, name)
 

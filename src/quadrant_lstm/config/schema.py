@@ -64,6 +64,15 @@ CLASSES: Mapping[str, Kinds] = {
         "dense_units": kinds.Count,
         "shared_tiles": bool,
     },
+    "quadrant_lstm.model.reshaped.Reshaped": {
+        "filters": kinds.Counts,
+        "kernel_size": kinds.Count,
+        "pool_size": kinds.Count,
+        "dropout": kinds.BelowOne,
+        "lstm_units": kinds.Count,
+        "dense_units": kinds.Count,
+    },
+    "quadrant_lstm.model.rows.RowsEncoder": {"row_units": kinds.Count},
     "quadrant_lstm.model.encoder.ConvEncoder": {
         "filters": kinds.Counts,
         "kernel_size": kinds.Count,

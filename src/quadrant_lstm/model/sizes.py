@@ -52,7 +52,7 @@ def check_cnn_lstm(
 ) -> None:
     """Raises UserError for a CNNLSTM that does not fit. `image_shape` is None if the images are not downloaded yet."""
     num_stacked = len(data["orderings"])
-    if num_stacked > 1 and model["shared_tiles"]:
+    if num_stacked > 1 and model.get("shared_tiles"):
         check_reads_orderings(data, "write one ordering into data.orderings, or add model.shared_tiles=false")
     if image_shape:
         frame_shape = frame_shape_of(image_shape, num_stacked)
@@ -85,5 +85,6 @@ def check_reads_orderings(data: Mapping[str, Any], remedy: str) -> None:
 CHECKS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], Shape | None], None]] = {
     "quadrant_lstm.model.network.CNNLSTM": check_cnn_lstm,
     "quadrant_lstm.model.join.Join": check_join,
+    "quadrant_lstm.model.reshaped.Reshaped": check_cnn_lstm,
     "quadrant_lstm.model.deep.DeepCNNLSTM": check_deep,
 }

@@ -35,6 +35,8 @@ def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels h
 @style
 def draw_features(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Figure]:
     """Each map is scaled by its own largest value, because the maps differ too much for a common scale."""
+    if not any(isinstance(layer, nn.Conv2d) for layer in network.encoder.modules()):
+        return {}
     maps = feature_maps(network, frames)
     frame = maps.pop("input").permute(1, 2, 0).float().cpu().numpy()
     first = next(layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d))
