@@ -96,6 +96,29 @@ def test_values_such_as_lengths_may_be_inputs():
     }
 
 
+class MakesItsState(nn.Module):
+    """Makes tensors on the CPU and looks at a value, which the meta device cannot."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 5, batch_first=True)
+
+    def forward(self, inputs):
+        zeros = torch.zeros(1, len(inputs), 5)
+        outputs, _ = self.lstm(inputs, (zeros, zeros))
+        return outputs if outputs.sum() > 100 else outputs[:, -1]
+
+
+def test_a_network_may_make_tensors_and_look_at_values():
+    assert shapes(MakesItsState(), torch.zeros(8, 3, 4))["lstm"] == "([N, T, 5], ([1, N, 5], [1, N, 5]))"
+
+
+@pytest.mark.parametrize("inputs", [(), (3,), (torch.zeros(4),), (torch.zeros(0, 4, 4),)])
+def test_without_a_tensor_with_steps_there_is_nothing_to_describe(inputs):
+    with pytest.raises(ValueError, match="there is no tensor with num_axes=2 axes"):
+        describe(nn.Linear(4, 5), *inputs)
+
+
 def test_a_network_for_one_number_of_steps_is_described():
     network = nn.Sequential(nn.Flatten(1), nn.Linear(4 * 6, 5))
     assert list(shapes(network, torch.zeros(2, 4, 6)).values()) == ["[N, T=4, 6]", "[N, 6*T]", "[N, 5]"]
@@ -136,6 +159,7 @@ def test_the_network_itself_is_not_changed():
         (nn.Linear(32, 5), (2, 4, 2, 4, 4), "Linear was given [N=2, T=4, 2, 4, 4]; it expects [..., 32]. "
          "x.flatten(2) gives it."),
         (nn.Linear(128, 5), (2, 4, 2, 4, 4), "x.flatten(1) gives it, but loses the step axis."),
+        (TimeDistributed(nn.Conv2d(1, 2, 9)), (2, 4, 1, 5, 6), "Kernel size can't be greater than actual input size"),
         (nn.LayerNorm(7), (2, 4, 6), "LayerNorm was given [N=2, T=4, 6]: Given normalized_shape=[7]"),
     ],
 )  # fmt: skip

@@ -93,9 +93,13 @@ def test_any_classifier_of_torchvision_is_a_backbone(name):
     [
         ({"in_channels": 2, "name": "resnet18"}, "resnet18 reads 1 or 3 channels, not 2"),
         ({"in_channels": 1, "name": "resnet81"}, "torchvision has no resnet81; write e.g. resnet"),
+        (
+            {"in_channels": 1, "name": "resnet18", "weights": "FOO"},
+            "resnet18 has no weights FOO; write null or DEFAULT",
+        ),
         ({"in_channels": 1, "name": "squeezenet1_0"}, "squeezenet1_0 does not end in a linear layer"),
     ],
 )
 def test_backbones_that_do_not_fit_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        Backbone(**options, weights=None, frozen=False, size=None)
+        Backbone(**{"weights": None, "frozen": False, "size": None} | options)

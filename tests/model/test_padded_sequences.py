@@ -6,6 +6,7 @@ from torch import nn
 from torch.export import Dim, export
 
 from quadrant_lstm import ConvLSTM
+from quadrant_lstm.model.lengths import check_lengths
 from quadrant_lstm.model.memoryless import PerStep, RunningMean
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
@@ -161,3 +162,24 @@ def test_inputs_that_do_not_fit_are_named(layer):
             ValueError, match=rf"\[{', '.join(map(str, shape))}\]; expected \[batch, steps, ...\] with 6"
         ):
             layer(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("steps", [4, 12])
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("mean", "last")])
+def test_lengths_that_do_not_fit_are_refused(name, steps):
+    layer, frames = layer_and_frames(name, batch=2, steps=steps)
+    for lengths in ([0, 2], [-1, 2], [steps + 1, 2]):
+        with pytest.raises(ValueError, match=f"expected numbers from 1 to {steps}"):
+            layer(frames, lengths=torch.tensor(lengths))
+    for lengths in ([2, 2], torch.tensor([2]), torch.tensor([[2, 2]]), torch.tensor([2.0, 2.0])):
+        with pytest.raises(ValueError, match=r"layer: lengths are .*; expected an int64 tensor of shape \[2\]"):
+            check_lengths("layer", lengths, frames)
+
+
+@pytest.mark.parametrize("steps", [4, 12])
+@pytest.mark.parametrize("name", ["lstm", "gru", "stacked", "conv_lstm"])
+def test_a_state_of_other_shapes_is_refused(name, steps):
+    layer, frames = layer_and_frames(name, batch=2, steps=steps)
+    one_sample = LAYERS[name]()(frames[:1])[1]
+    with pytest.raises(ValueError, match="the state has the shapes"):
+        layer(frames, one_sample)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
 from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, count, make_recurrent, num_outputs, reads_maps
 from quadrant_lstm.model.rnn import GRU, LSTM
@@ -58,6 +59,17 @@ def test_the_number_of_units_is_that_of_the_closest_number_of_parameters():
 def test_a_layer_whose_first_argument_is_in_channels_reads_maps():
     assert [kind for kind, make in RECURRENT.items() if reads_maps(make)] == ["conv_lstm"]
     assert make_recurrent(RECURRENT["conv_lstm"], (8, 3, 1), 5).in_channels == 8
+
+
+def test_a_layer_that_cannot_be_sized_or_reads_samples_as_steps_is_refused():
+    with pytest.raises(
+        UserError, match="model.recurrent: <lambda> has no more parameters with two units than with one"
+    ):
+        make_recurrent(lambda input_size, units: GRU(input_size, 3), (24,), 5)
+    with pytest.raises(UserError, match="model.recurrent.batch_first: false, which reads samples as steps"):
+        make_recurrent(nn.LSTM, (24,), 5)
+    with pytest.raises(UserError, match="model.recurrent: ConvLSTM reads maps, but the encoder returns a vector"):
+        make_recurrent(RECURRENT["conv_lstm"], (24,), 5)
 
 
 def test_layers_without_memory_compute_what_their_names_say():

@@ -61,7 +61,7 @@ def find_trained_run(cfg: DictConfig, kinds: Mapping[str, Any]) -> Path:
 
 def trusted_modules(trust: str | Sequence[str] | None) -> list[str]:
     """Returns the modules of the key `trust`: one, a list, or the text of a list as it is typed."""
-    return trust.strip("[]").split(",") if isinstance(trust, str) else list(trust or [])
+    return [module.strip() for module in (trust.strip("[]").split(",") if isinstance(trust, str) else trust or [])]
 
 
 def check_keys(config: Mapping[str, Any], kinds: Mapping[str, Any], groups: Iterable[str] = ()) -> None:

@@ -25,7 +25,10 @@ class Backbone(nn.Module):
         if name not in list_models():
             close = difflib.get_close_matches(name, list_models())
             raise UserError(f"model.encoder.name: torchvision has no {name}; write e.g. {(close or ['resnet18'])[0]}.")
-        self.module, self.frozen, self.size = get_model(name, weights=weights), frozen, size
+        try:
+            self.module, self.frozen, self.size = get_model(name, weights=weights), frozen, size
+        except KeyError:
+            raise UserError(f"model.encoder.weights: {name} has no weights {weights}; write null or DEFAULT.") from None
         last = [path for path, layer in self.module.named_modules() if isinstance(layer, nn.Linear)]
         if not last:
             raise UserError(f"model.encoder.name: {name} does not end in a linear layer; choose another one.")

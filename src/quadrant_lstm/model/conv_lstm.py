@@ -7,6 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from quadrant_lstm.model.lengths import check_lengths, check_state
 from quadrant_lstm.model.unroll import State, unroll
 
 
@@ -55,10 +56,13 @@ class ConvLSTM(nn.Module):
                 f"ConvLSTM: frames have the shape {list(frames.shape)}; expected [batch, steps, {self.in_channels}, "
                 "height, width]."
             )
+        check_lengths("ConvLSTM", lengths, frames)
         gates = conv2d(frames.flatten(0, 1), self.weight_ih, self.bias, padding=self.padding)
         gates = gates.unflatten(0, frames.shape[:2])
+        shape = [gates.shape[0], self.hidden_channels, *gates.shape[3:]]
+        if state is not None and not torch.compiler.is_compiling():
+            check_state("ConvLSTM", state, [shape, shape])
         if state is None:
-            shape = (gates.shape[0], self.hidden_channels, *gates.shape[3:])
             zeros = gates.new_zeros(shape, dtype=self.weight_hh.dtype)  # under autocast, gates are bf16
             state = (zeros, zeros)
         return unroll(self.step, state, gates, lengths)

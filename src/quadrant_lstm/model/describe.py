@@ -69,12 +69,11 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2) -> Description
     it expects, and which reshape keeps the step axis.
     """
     axes = Axes(inputs, num_axes)
-    try:
-        runs = record(in_full(network), axes, "meta")
-    except NotImplementedError:  # the network needs values, such as lengths
+    runs = record(in_full(network), axes, "meta")
+    if runs[0].error:  # also if the network needs values, such as lengths
         runs = record(in_full(network), axes, "cpu")
     if error := runs[0].error:
-        name = runs[0].entered[-1]
+        name = next(reversed(runs[0].entered), "")
         shapes = [shape_of_first(run.inputs.get(name)) for run in runs]
         labels = [axes.label(shapes, axis) for axis in range(len(shapes[0] or ()))]
         raise ValueError(explain(name, network.get_submodule(name), labels, shapes[0] or (), error)) from error
@@ -108,7 +107,8 @@ def record(network: nn.Module, axes: "Axes", device: str) -> list[Run]:
         runs[-1].entered.append(name)
         runs[-1].inputs.setdefault(name, (*args, *kwargs.values()))
         if isinstance(module, TimeDistributed):
-            leading = tuple(args[0].shape[: module.num_axes])
+            (_, first), *_ = named_tensors((args, kwargs), "")
+            leading = tuple(first.shape[: module.num_axes])
             folded.append((*folded[-1], *leading[1:]) if folded else leading)
 
     def leave(name: str, module: nn.Module, _: Any, outputs: Any) -> None:
@@ -128,8 +128,6 @@ def record(network: nn.Module, axes: "Axes", device: str) -> list[Run]:
         try:
             with torch.no_grad():
                 network(*axes.inputs(axis, device))
-        except NotImplementedError:
-            raise
         except Exception as error:
             runs[-1].error = error
     return runs
@@ -140,7 +138,12 @@ class Axes:
 
     def __init__(self, inputs: Any, count: int):
         self.given, self.count = inputs, count
-        self.sizes = next(tensor.shape for _, tensor in named_tensors(inputs, "") if tensor.ndim >= count)[:count]
+        sizes = [tensor.shape[:count] for _, tensor in named_tensors(inputs, "") if tensor.ndim >= count]
+        if count < 1 or not sizes or 0 in sizes[0]:
+            raise ValueError(
+                f"describe: there is no tensor with num_axes={count} axes that are not empty in the inputs."
+            )
+        self.sizes = sizes[0]
         self.names = ["N", "T"] if count == 2 else ["N", *(f"T{number}" for number in range(1, count))]
 
     def inputs(self, longer: int | None, device: str) -> Any:

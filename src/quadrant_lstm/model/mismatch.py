@@ -17,7 +17,8 @@ def explain(name: str, layer: nn.Module, labels: Sequence[str], sizes: Sequence[
         label if label == str(size) else f"{label}={size}" for label, size in zip(labels, sizes, strict=True)
     )
     expected, remedy = expected_by(layer), advice(layer, labels, sizes)
-    if not expected:
+    fits = isinstance(layer, _ConvNd) and len(sizes) == len(layer.kernel_size) + 2 and sizes[1] == layer.in_channels
+    if not expected or fits:
         return f"{kind} was given [{given}]: {error}"
     return f"{kind} was given [{given}]; it expects {expected}.{remedy and ' '}{remedy}"
 

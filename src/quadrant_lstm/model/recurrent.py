@@ -45,6 +45,12 @@ def make_recurrent(make: MakeRecurrent, feature_shape: Sequence[int], lstm_units
     with torch.device("meta"):
         wanted = count(LSTM(math.prod(feature_shape), lstm_units))
 
+        if count(make(input_size, 2)) <= count(make(input_size, 1)):
+            raise UserError(
+                f"model.recurrent: {layer_of(make).__name__} has no more parameters with two units than with one; the "
+                "network gives it the number of units as its second argument."
+            )
+
         @functools.cache
         def excess(units: int) -> int:
             return count(make(input_size, units)) - wanted
@@ -53,7 +59,10 @@ def make_recurrent(make: MakeRecurrent, feature_shape: Sequence[int], lstm_units
         while excess(upper) < 0:
             upper *= 2
         units = bisect.bisect_left(range(upper), 0, lo=max(1, upper // 2), key=excess)
-    return make(input_size, min(units, max(1, units - 1), key=lambda units: abs(excess(units))))
+    layer = make(input_size, min(units, max(1, units - 1), key=lambda units: abs(excess(units))))
+    if isinstance(layer, nn.RNNBase) and not layer.batch_first:
+        raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")
+    return layer
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from quadrant_lstm.model.lengths import check_lengths, check_state
 from quadrant_lstm.model.unroll import State, unroll
 
 FEW_STEPS = 8
@@ -52,6 +53,10 @@ class PaddedRNN(nn.RNNBase):
                 f"{type(self).__name__}: inputs have the shape {list(inputs.shape)}; expected [batch, steps, ...] with "
                 f"{self.input_size} values per step."
             )
+        check_lengths(type(self).__name__, lengths, inputs)
+        if state is not None and not torch.compiler.is_compiling():
+            shape = [self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size]
+            check_state(type(self).__name__, state, [shape] * self.num_states)
         inputs = inputs.flatten(2)
         if torch.compiler.is_exporting() or inputs.shape[1] <= FEW_STEPS:
             return self.forward_in_loops(inputs, state, lengths)

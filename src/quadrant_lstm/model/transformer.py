@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from quadrant_lstm.model.lengths import check_lengths
+
 
 class TransformerState(NamedTuple):
     """What a later call needs of the steps so far, including padding."""
@@ -71,6 +73,9 @@ class Transformer(nn.Module):
                 f"Transformer: inputs have the shape {list(inputs.shape)}; expected [batch, steps, ...] with "
                 f"{self.input_size} values per step."
             )
+        check_lengths("Transformer", lengths, inputs)
+        if not isinstance(state, TransformerState | None):
+            raise ValueError(f"Transformer: the state is a {type(state).__name__}; give one that a call returned.")
         x = self.inputs(inputs.flatten(2))
         batch, steps = x.shape[:2]
         if state is None:

@@ -26,8 +26,11 @@ def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments:
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
-        if isinstance(error.__cause__, MisconfigurationException | ValueError | TypeError):
-            raise UserError(f"{group}: {str(error.__cause__).rstrip('.!')}; change a value of {group}.") from error
+        if isinstance(
+            error.__cause__, MisconfigurationException | ValueError | TypeError | RuntimeError | AssertionError
+        ):
+            reason = str(error.__cause__).partition("\n")[0].rstrip(".!")
+            raise UserError(f"{group}: {reason}; change a value of {group}.") from error
         raise
 
 
