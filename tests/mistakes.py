@@ -16,9 +16,9 @@ MISTAKES = {
     "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",
     "run=latest plan=true": "plan: shows the jobs of a sweep, but run= resumes one run; leave one out.",
     # unknown choices
-    "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep, join.",
+    "model=cnn": "model: there is no model=cnn; choose from bidirectional, cnn_lstm, conv_lstm, deep, ",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
-    "model=null": "model: there is no model=null; choose from cnn_lstm, deep, join.",
+    "model=null": "model: there is no model=null; choose from bidirectional, cnn_lstm, conv_lstm, deep, ",
     "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, exponential, onecycle.",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
     "zzz=1": "zzz: there is no such key; known keys: data, ",

@@ -93,7 +93,12 @@ def test_a_broken_data_folder_is_reported_in_one_line(tmp_path, no_torch):
 def test_help_lists_groups_and_examples(tmp_path):
     done = fresh_script("train.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    for words in ("model: cnn_lstm", "trainer: default, smoke", "python train.py trainer=smoke", "run=latest"):
+    for words in (
+        "model: bidirectional, cnn_lstm, ",
+        "trainer: default, smoke",
+        "python train.py trainer=smoke",
+        "run=latest",
+    ):
         assert words in done.stdout
 
 
