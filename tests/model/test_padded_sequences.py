@@ -6,8 +6,8 @@ from torch import nn
 from torch.export import Dim, export
 
 from quadrant_lstm import ConvLSTM
-from quadrant_lstm.model.lengths import check_lengths
 from quadrant_lstm.model.memoryless import PerStep, RunningMean
+from quadrant_lstm.model.padding import check_lengths
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
 from tests.scripts import call_unchecked

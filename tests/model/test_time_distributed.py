@@ -134,6 +134,10 @@ def test_a_chunk_is_the_largest_number_of_frames_at_once():
     assert module.largest == 6
 
 
+def test_an_empty_batch_may_have_a_chunk():
+    assert TimeDistributed(nn.Linear(2, 3), chunk=2)(torch.zeros(0, 4, 2)).shape == (0, 4, 3)
+
+
 def test_masked_frames_are_not_computed():
     module = Largest()
     TimeDistributed(module)(torch.randn(5, 4, 2), mask=torch.arange(20).view(5, 4) < 7)

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from quadrant_lstm.model.lengths import check_lengths, check_state
+from quadrant_lstm.model.padding import check_lengths, check_state
 from quadrant_lstm.model.unroll import State, unroll
 
 
@@ -60,8 +60,7 @@ class ConvLSTM(nn.Module):
         gates = conv2d(frames.flatten(0, 1), self.weight_ih, self.bias, padding=self.padding)
         gates = gates.unflatten(0, frames.shape[:2])
         shape = [gates.shape[0], self.hidden_channels, *gates.shape[3:]]
-        if state is not None and not torch.compiler.is_compiling():
-            check_state("ConvLSTM", state, [shape, shape])
+        check_state("ConvLSTM", state, [shape, shape])
         if state is None:
             zeros = gates.new_zeros(shape, dtype=self.weight_hh.dtype)  # under autocast, gates are bf16
             state = (zeros, zeros)

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from quadrant_lstm.model.padding import Lengths, real_steps
+
 Outputs = Float[Tensor, "batch steps units"]
-Lengths = Int64[Tensor, " batch"] | None
 
 
 class PerStep(nn.Linear):
@@ -37,9 +38,9 @@ class RunningMean(PerStep):
         self, inputs: Float[Tensor, "batch steps ..."], state: MeanState | None = None, lengths: Lengths = None
     ) -> tuple[Outputs, MeanState]:
         outputs, _ = super().forward(inputs, None, lengths)
-        ends = torch.full_like(inputs[:, 0].flatten(1)[:, 0], inputs.shape[1]).long() if lengths is None else lengths
         steps = torch.arange(1, outputs.shape[1] + 1, device=outputs.device)
-        sums, counts = outputs.cumsum(1), steps.minimum(ends[:, None])
+        counts = steps.expand(outputs.shape[0], -1) if lengths is None else steps.minimum(lengths[:, None])
+        sums = outputs.cumsum(1)
         if state:
             sums, counts = sums + state.sums[:, None], counts + state.counts[:, None]
         new = MeanState(sums[:, -1], counts[:, -1])
@@ -67,5 +68,4 @@ class Concatenated(nn.Linear):
 def clear_padding(values: Float[Tensor, "batch steps values"], lengths: Lengths) -> Float[Tensor, "batch steps values"]:
     if lengths is None:
         return values
-    is_padding = torch.arange(values.shape[1], device=values.device) >= lengths[:, None]
-    return values.masked_fill(is_padding[:, :, None], 0)
+    return values.masked_fill(~real_steps(lengths, values.shape[1])[:, :, None], 0)

@@ -4,7 +4,6 @@ outputs, (h, c) = LSTM(32 * 26 * 5, 64)(maps, lengths=lengths)    # maps [N, T, 
 """
 
 import functools
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from quadrant_lstm.model.lengths import check_lengths, check_state
+from quadrant_lstm.model.padding import check_inputs, check_lengths, check_state
 from quadrant_lstm.model.unroll import State, unroll
 
 FEW_STEPS = 8
@@ -48,15 +47,11 @@ class PaddedRNN(nn.RNNBase):
         state: Any = None,
         lengths: Int64[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch steps units"], Any]:
-        if inputs.ndim < 3 or math.prod(inputs.shape[2:]) != self.input_size:
-            raise ValueError(
-                f"{type(self).__name__}: inputs have the shape {list(inputs.shape)}; expected [batch, steps, ...] with "
-                f"{self.input_size} values per step."
-            )
-        check_lengths(type(self).__name__, lengths, inputs)
-        if state is not None and not torch.compiler.is_compiling():
-            shape = [self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size]
-            check_state(type(self).__name__, state, [shape] * self.num_states)
+        name = type(self).__name__
+        check_inputs(name, inputs, self.input_size)
+        check_lengths(name, lengths, inputs)
+        shape = [self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size]
+        check_state(name, state, [shape] * self.num_states)
         inputs = inputs.flatten(2)
         if torch.compiler.is_exporting() or inputs.shape[1] <= FEW_STEPS:
             return self.forward_in_loops(inputs, state, lengths)

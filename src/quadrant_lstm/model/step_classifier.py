@@ -1,13 +1,11 @@
 """Defines what all networks of this project do: encode every step, read the features in order, classify the result."""
 
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
+from quadrant_lstm.model.padding import Lengths, real_steps
 from quadrant_lstm.model.protocols import Frames
 from quadrant_lstm.model.recurrent import LastStep
-
-Lengths = Int64[Tensor, " batch"] | None
 
 
 class StepClassifier(nn.Module):
@@ -47,6 +45,5 @@ class StepClassifier(nn.Module):
         if lengths is None:
             features = self.encoder(frames)
         else:
-            is_real = torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]
-            features = self.encoder(frames, mask=is_real)
+            features = self.encoder(frames, mask=real_steps(lengths, frames.shape[1]))
         return self.dropout(features if self.flatten is None else self.flatten(features))

@@ -69,7 +69,10 @@ class TimeDistributed(nn.Module):
     def in_chunks(self, arguments: Any) -> Any:
         if self.chunk is None or torch.compiler.is_exporting():
             return self.apply_module(arguments)
-        outputs, num_frames = [], num_frames_in(arguments)
+        num_frames = num_frames_in(arguments)
+        if num_frames <= self.chunk:  # also an empty batch
+            return self.apply_module(arguments)
+        outputs = []
         for start in range(0, num_frames, self.chunk):
             size = min(self.chunk, num_frames - start)
             part = functools.partial(torch.narrow, dim=0, start=start, length=size)
@@ -84,7 +87,7 @@ class TimeDistributed(nn.Module):
         (places,) = real.nonzero(as_tuple=True)
         some = map_tensors(lambda tensor: tensor.index_select(0, places), arguments)
         with contextlib.nullcontext() if len(places) else in_eval_mode(self.module):  # there is nothing to normalize
-            outputs = self.in_chunks(some) if len(places) else self.apply_module(some)
+            outputs = self.in_chunks(some)
         return map_tensors(lambda out: out.new_zeros(len(real), *out.shape[1:]).index_copy(0, places, out), outputs)
 
     def apply_module(self, arguments: Any) -> Any:

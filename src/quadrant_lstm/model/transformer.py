@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from quadrant_lstm.model.lengths import check_lengths
+from quadrant_lstm.model.padding import check_inputs, check_lengths, real_steps
 
 
 class TransformerState(NamedTuple):
@@ -68,11 +68,7 @@ class Transformer(nn.Module):
         state: TransformerState | None = None,
         lengths: Int64[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch steps units"], TransformerState]:
-        if inputs.ndim < 3 or math.prod(inputs.shape[2:]) != self.input_size:
-            raise ValueError(
-                f"Transformer: inputs have the shape {list(inputs.shape)}; expected [batch, steps, ...] with "
-                f"{self.input_size} values per step."
-            )
+        check_inputs("Transformer", inputs, self.input_size)
         check_lengths("Transformer", lengths, inputs)
         if not isinstance(state, TransformerState | None):
             raise ValueError(f"Transformer: the state is a {type(state).__name__}; give one that a call returned.")
@@ -83,7 +79,7 @@ class Transformer(nn.Module):
             nothing = x.new_zeros(len(self.blocks), batch, self.num_heads, 0, size)
             state = TransformerState(nothing, nothing, torch.ones(batch, 0, dtype=torch.bool, device=x.device))
         numbers = torch.arange(steps, device=x.device)
-        now = (numbers < lengths[:, None]) if lengths is not None else (numbers >= 0).expand(batch, steps)
+        now = real_steps(lengths, steps) if lengths is not None else (numbers >= 0).expand(batch, steps)
         real = torch.cat([state.real, now], 1)
         x = x + sines(state.real.sum(1, keepdim=True) + numbers, self.num_units).to(x.dtype)
         mask = self.mask(real, steps)

@@ -1,10 +1,26 @@
-"""Checks the lengths of padded sequences, which all recurrent layers take."""
+"""Checks what all recurrent layers are given: inputs, a state, and the lengths of padded sequences."""
+
+import math
+from typing import Any
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 Lengths = Int64[Tensor, " batch"] | None
+
+
+def real_steps(lengths: Int64[Tensor, " batch"], num_steps: Any) -> Bool[Tensor, "batch steps"]:
+    return torch.arange(num_steps, device=lengths.device) < lengths[:, None]
+
+
+def check_inputs(layer: str, inputs: Tensor, input_size: int) -> None:
+    """Raises ValueError unless each step has so many values."""
+    if inputs.ndim < 3 or math.prod(inputs.shape[2:]) != input_size:
+        raise ValueError(
+            f"{layer}: inputs have the shape {list(inputs.shape)}; expected [batch, steps, ...] with {input_size} "
+            "values per step."
+        )
 
 
 def check_lengths(layer: str, lengths: object, inputs: Tensor) -> None:
@@ -18,8 +34,10 @@ def check_lengths(layer: str, lengths: object, inputs: Tensor) -> None:
         raise ValueError(f"{layer}: lengths are {lengths.tolist()}; expected numbers from 1 to {steps}.")
 
 
-def check_state(layer: str, state: object, shapes: list[list[int]]) -> None:
+def check_state(layer: str, state: object, shapes: list[list[Any]]) -> None:
     """Raises ValueError unless the state is a tuple of tensors of these shapes; a single tensor stands for itself."""
+    if state is None or torch.compiler.is_compiling():
+        return
     tensors = state if isinstance(state, tuple) else (state,)
     found = [list(tensor.shape) if isinstance(tensor, Tensor) else tensor for tensor in tensors]
     if found != shapes or isinstance(state, tuple) != (len(shapes) > 1):
