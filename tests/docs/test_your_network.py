@@ -65,6 +65,19 @@ def test_a_sweep_goes_over_the_keys_of_the_network(trained):
     assert "model.units=16" in done.stdout
 
 
+def test_a_network_may_make_its_own_tensors(trained):
+    """The table of stages is then computed on the CPU."""
+    code = (trained / "my_network.py").read_text()
+    own = code.replace(
+        "self.gru(self.encoder(frames))", "self.gru(self.encoder(frames), torch.zeros(1, len(frames), 32))"
+    )
+    (trained / "own_state.py").write_text("import torch\n" + own)
+    options = ("--config-dir=my_conf", "model=my_network", "model._target_=own_state.MyNetwork", "hydra.run.dir=own")
+    done = run(trained, "train.py", *options, "data=idx", f"data.root={trained / 'tiny'}", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert "gru" in done.stdout
+
+
 def test_a_module_that_is_missing_is_named(tmp_path):
     done = run(tmp_path, "train.py", "model._target_=nowhere.Network")
     assert done.returncode == 2

@@ -60,7 +60,7 @@ class Dashboard(pl.Callback):
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule
-        self.network = str(describe(module.network, torch.empty(data.batch_shape, device="meta")))
+        self.network = str(describe(module.network, torch.zeros(1, *data.batch_shape[1:])))
         for writer in writers(trainer):
             writer.add_custom_scalars(CHARTS)
             writer.add_text("run/network", as_markdown(self.network), trainer.global_step)

@@ -61,7 +61,7 @@ def train(cfg: DictConfig) -> float | None:
 def fit_and_test(
     cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule
 ) -> float | None:
-    log.info(describe(classifier.network, torch.empty(data.batch_shape, device="meta")))
+    log.info(describe(classifier.network, torch.zeros(1, *data.batch_shape[1:])))
     checkpoint = str(folder / LAST) if (folder / LAST).exists() else None
     if trainer.is_global_zero:
         record_start(cfg, folder, trainer, data)

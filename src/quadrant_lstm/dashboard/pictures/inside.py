@@ -35,12 +35,12 @@ def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels h
 @style
 def draw_features(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Figure]:
     """Each map is scaled by its own largest value, because the maps differ too much for a common scale."""
-    if not any(isinstance(layer, nn.Conv2d) for layer in network.encoder.modules()):
+    convs = [layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d)]
+    if not convs:
         return {}
     maps = feature_maps(network, frames)
     frame = maps.pop("input").permute(1, 2, 0).float().cpu().numpy()
-    first = next(layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d))
-    weights = first.weight.detach().mean(1)
+    weights = convs[0].weight.detach().mean(1)
     figures = {"filters": draw_maps(weights, f"the {len(weights)} filters of the first convolution", "RdBu", frame)}
     for name, layer_maps in maps.items():
         part = f", the first {MAX_MAPS}" if len(layer_maps) > MAX_MAPS else ""
