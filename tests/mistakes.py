@@ -88,6 +88,7 @@ MISTAKES = {
     "model.dropout=${nothing}": "model.dropout: ${nothing} cannot be resolved (Interpolation key 'nothing' not found)",
     "model=deep model.lstm_units=${data.orderings}": "model.lstm_units: [[1, 2, 3, 4], [4, 3, 2, 1], [1, 3, 2, 4], ",
     # parts of a network
+    "data.augmentation=gru": "data.augmentation: 'gru' is not a group of keys; write data.augmentation.KEY=VALUE.",
     "model.recurrent=gru": "model.recurrent: gru is a choice of a group; write model/recurrent=gru.",
     "model/recurrent=grus": "model/recurrent: there is no model/recurrent=grus; choose from bilstm, concat, ",
     "model/encoder=padded": "model/encoder: this model has no such part; add model=join, or leave it out.",

@@ -36,7 +36,7 @@ def without_hydra(composed: DictConfig) -> DictConfig:
 def read_config(file: Path, trust: Sequence[str] = ()) -> DictConfig:
     """Reads the config of a run folder, which may come from somebody else, and checks it.
 
-    `trust` are modules whose classes it may name besides those of this project, torch, torchvision and Lightning.
+    `trust` are modules whose classes it may name besides those of this project, torch and Lightning.
     """
     cfg = read_yaml(file)
     if not isinstance(cfg, DictConfig) or "model" not in cfg:
@@ -113,7 +113,7 @@ def check_node(path: str, node: Mapping[str, Any], trust: Sequence[str] | None) 
         if name not in node and name != "**":
             raise missing_key(f"{path}.{name}")
     for name, value in node.items():
-        if kinds.get(name) == Node and isinstance(value, str):
+        if path == "model" and kinds.get(name) == Node and isinstance(value, str):
             raise UserError(f"{path}.{name}: {value} is a choice of a group; write {path}/{name}={value}.")
         if name in kinds:
             check_value(f"{path}.{name}", value, kinds[name])
