@@ -4,6 +4,7 @@ import pytest
 import rich.console
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from quadrant_lstm import ConvLSTM, TimeDistributed, describe
 from quadrant_lstm.model.rnn import LSTM
@@ -126,6 +127,93 @@ def test_a_network_for_one_number_of_steps_is_described():
 
 def test_parameters_outside_layers_are_counted():
     assert describe(ConvLSTM(1, 2, 3), torch.zeros(2, 3, 1, 5, 5)).num_parameters == 8 * 9 + 8 * 2 * 9 + 8
+
+
+class ReadsParameters(nn.Module):
+    """Reads parameters of its own and the weight of a layer that it does not call."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 5)
+        self.factors = nn.ParameterList([torch.ones(5)])
+        self.shift = nn.Parameter(torch.zeros(5))
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, inputs):
+        return self.head(inputs @ self.linear.weight.T * self.factors[0] + self.shift)
+
+
+def test_all_parameters_are_listed():
+    found = describe(ReadsParameters(), torch.zeros(2, 4, 6))
+    assert {stage.name: (stage.shape, stage.num_parameters) for stage in found.stages} == {
+        "inputs": ("[N, T=4, 6]", 0),
+        "head": ("[N, T, 2]", 12),
+        "": ("[N, T, 2]", 5),
+        "linear": ("not called", 35),
+        "factors": ("not called", 5),
+    }
+    assert found.num_parameters == 12 + 5 + 35 + 5
+
+
+def test_tied_parameters_are_counted_once_and_marked():
+    network = nn.Sequential(TimeDistributed(nn.Linear(6, 6)), nn.Linear(6, 6))
+    network[1].weight = network[0].module.weight
+    found = describe(network, torch.zeros(2, 4, 6))
+    assert [(stage.num_parameters, stage.note) for stage in found.stages[1:]] == [(42, ""), (6, "Shares 0.weight.")]
+    assert found.num_parameters == 48
+
+
+class Packs(nn.Module):
+    """Packs the first of all steps, so that the layer reads samples and steps of one axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(6, 5)
+
+    def forward(self, inputs):
+        lengths = torch.full((len(inputs),), inputs.shape[1])
+        return self.lstm(pack_padded_sequence(inputs, lengths, batch_first=True))[1][0]
+
+
+class StepsFirst(nn.Sequential):
+    def forward(self, inputs):
+        return super().forward(inputs.transpose(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("network", "note"),
+    [
+        (nn.Sequential(nn.LSTM(6, 5)), "It reads samples as steps; make it with batch_first=True."),
+        (nn.Sequential(nn.GRU(6, 5)), "It reads samples as steps; make it with batch_first=True."),
+        (StepsFirst(LSTM(6, 5)), "It reads samples as steps; give it x.transpose(0, 1)."),
+        (nn.Sequential(nn.Flatten(1), nn.RNN(24, 5)), "It reads samples as steps; give it [batch, steps, features]."),
+        (nn.Sequential(nn.Flatten(0, 1), nn.RNN(6, 5)), "It reads samples as steps; give it [batch, steps, features]."),
+        (nn.Sequential(nn.LSTM(6, 5, batch_first=True)), ""),
+        (StepsFirst(nn.LSTM(6, 5)), ""),
+        (Packs(), ""),
+    ],
+)
+def test_a_layer_that_reads_samples_as_steps_is_marked(network, note):
+    found = describe(network, torch.zeros(8, 4, 6))
+    assert found.stages[-1].note == note
+    file = io.StringIO()
+    rich.console.Console(file=file, width=150).print(found)
+    for text in (str(found), file.getvalue()):
+        assert text.splitlines()[-2].rstrip().endswith(note or found.rows()[-2][3])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: torch.jit.script(nn.Linear(6, 5)), "1 is a ScriptModule, which hides its layers; describe the module"),
+        (lambda: nn.LazyLinear(5), "1.weight has no size before the first call; call the network once"),
+        (lambda: nn.LazyBatchNorm1d(affine=False), "1.running_mean has no size before the first call"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_modules_that_hide_their_layers_or_sizes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        describe(nn.Sequential(nn.Identity(), make()), torch.zeros(2, 4, 6))
 
 
 def test_the_network_itself_is_not_changed():

@@ -14,77 +14,109 @@ each of the leading axes, with this axis one longer. So the batch and the steps 
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import Parameter, is_lazy
 
 from quadrant_lstm.console import align
-from quadrant_lstm.model.mismatch import explain
+from quadrant_lstm.model.mismatch import explain, misreading
 from quadrant_lstm.model.nested import map_tensors, named_tensors
 from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
-HEADER = ("stage", "layer", "output shape", "parameters")
+HEADER = ("stage", "layer", "output shape", "parameters", "")
 
 
 class Stage(NamedTuple):
     name: str
     layer: str
     shape: str  # of all outputs, nested as they are
-    num_parameters: int
+    num_parameters: int  # that no earlier stage has
+    note: str = ""  # what is wrong, or which parameters are those of an earlier stage
 
 
 @dataclass
 class Description:
-    stages: list[Stage]  # in the order in which they first run
+    stages: list[Stage]  # in the order in which they first run, then those that are not called but have parameters
     num_parameters: int  # of the whole network
 
-    def rows(self) -> list[tuple[str, str, str, str]]:
-        rows = [(stage.name, stage.layer, stage.shape, f"{stage.num_parameters:,}") for stage in self.stages]
-        return [HEADER, *rows, ("total", "", "", f"{self.num_parameters:,}")]
+    def rows(self) -> list[tuple[str, ...]]:
+        rows = [(*stage[:3], f"{stage.num_parameters:,}", stage.note) for stage in self.stages]
+        return [HEADER, *rows, ("total", "", "", f"{self.num_parameters:,}", "")]
 
     def __str__(self) -> str:
         return align(self.rows())
 
     def __rich__(self) -> Any:
         from rich.table import Table
+        from rich.text import Text
 
         header, *rows = self.rows()
         table = Table(*header, box=None)
-        table.columns[-1].justify = "right"
+        table.columns[3].justify = "right"
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # brackets are not markup
         return table
 
 
 def describe(network: nn.Module, *inputs: Any, num_axes: int = 2) -> Description:
     """Returns the stages of a network that is called with these inputs, whose first `num_axes` axes are the batch and
-    the steps. The network itself is not changed.
+    the steps. The network itself is not changed. A recurrent layer that reads the samples as steps is marked.
 
     Raises ValueError if the inputs do not fit the network. Its message names the stage, what the stage was given, what
-    it expects, and which reshape keeps the step axis.
+    it expects, and which reshape keeps the step axis. ScriptModules and uninitialized lazy modules are refused.
     """
+    check_network(network)
     axes = Axes(inputs, num_axes)
     runs = record(in_full(network), axes, "meta")
     if runs[0].error:  # also if the network needs values, such as lengths
         runs = record(in_full(network), axes, "cpu")
     if error := runs[0].error:
         name = next(reversed(runs[0].entered), "")
-        shapes = [shape_of_first(run.inputs.get(name)) for run in runs]
-        labels = [axes.label(shapes, axis) for axis in range(len(shapes[0] or ()))]
-        raise ValueError(explain(name, network.get_submodule(name), labels, shapes[0] or (), error)) from error
-    stages = [Stage("inputs", "", axes.as_text([run.inputs[""] for run in runs], with_sizes=True), 0)]
-    for name in runs[0].outputs:
-        module = network.get_submodule(name)
-        count = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-        if count or not list(module.children()):
-            shape = axes.as_text([run.outputs.get(name) for run in runs])
-            stages.append(Stage(name.replace(".module", ""), type(module).__name__, shape, count))
+        sizes = shape_of_first(runs[0].inputs.get(name)) or ()
+        labels = input_labels(axes, runs, name)
+        raise ValueError(explain(name, network.get_submodule(name), labels, sizes, error)) from error
+    given = axes.as_text([run.inputs[""] for run in runs], with_sizes=True)
+    stages = [Stage("inputs", "", given, 0), *stages_of(network, axes, runs)]
     return Description(stages, sum(parameter.numel() for parameter in network.parameters()))
+
+
+def stages_of(network: nn.Module, axes: "Axes", runs: Sequence["Run"]) -> Iterator[Stage]:
+    listed: dict[Parameter, str] = {}  # with the names under which they are counted
+    for name in dict.fromkeys([*runs[0].outputs, *dict(network.named_modules())]):
+        module, called = network.get_submodule(name), name in runs[0].outputs
+        own = {parameter: shown(key) for key, parameter in module.named_parameters(name, recurse=False)}
+        if own or (called and not list(module.children())):
+            shape = axes.as_text([run.outputs.get(name) for run in runs]) if called else "not called"
+            count = sum(parameter.numel() for parameter in own.keys() - listed.keys())
+            notes = [f"Shares {listed[parameter]}." for parameter in own if parameter in listed]
+            if called and isinstance(module, nn.RNNBase) and isinstance(runs[0].inputs[name][0], Tensor):
+                notes.insert(0, misreading(module, input_labels(axes, runs, name)))
+            yield Stage(shown(name), type(module).__name__, shape, count, " ".join(filter(None, notes)))
+            listed = own | listed
+
+
+def check_network(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ValueError(
+                f"describe: {name or 'the network'} is a ScriptModule, which hides its layers; describe "
+                "the module that it was made from."
+            )
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if is_lazy(tensor):
+            raise ValueError(
+                f"describe: {name} has no size before the first call; call the network once, then describe it."
+            )
+
+
+def shown(name: str) -> str:
+    return name.replace(".module", "")
 
 
 @dataclass
@@ -138,7 +170,7 @@ class Axes:
 
     def __init__(self, inputs: Any, count: int):
         self.given, self.count = inputs, count
-        sizes = [tensor.shape[:count] for _, tensor in named_tensors(inputs, "") if tensor.ndim >= count]
+        sizes = [tensor.shape[:count] for _, tensor in named_tensors(inputs, "inputs") if tensor.ndim >= count]
         if count < 1 or not sizes or 0 in sizes[0]:
             raise ValueError(
                 f"describe: there is no tensor with num_axes={count} axes that are not empty in the inputs."
@@ -188,6 +220,12 @@ class Axes:
             return f"{size} (by {' and '.join(names)})"
         text = "*".join(names if factor == 1 else [str(factor), *names])
         return f"{text}={size}" if with_size and text != "N" else text
+
+
+def input_labels(axes: "Axes", runs: Sequence["Run"], name: str) -> list[str]:
+    """Returns the labels of the axes of the first tensor that a stage was given."""
+    shapes = [shape_of_first(run.inputs.get(name)) for run in runs]
+    return [axes.label(shapes, axis) for axis in range(len(shapes[0] or ()))]
 
 
 def shape_of_first(inputs: Any) -> torch.Size | None:

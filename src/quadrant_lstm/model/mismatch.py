@@ -1,4 +1,7 @@
-"""Explains why a layer refuses an input: what it expects, and which reshape keeps the step axis and which loses it."""
+"""Explains why a layer refuses an input: what it expects, and which reshape keeps the step axis and which loses it.
+
+It also tells where a recurrent layer accepts an input but misreads it.
+"""
 
 import math
 from collections.abc import Sequence
@@ -21,6 +24,16 @@ def explain(name: str, layer: nn.Module, labels: Sequence[str], sizes: Sequence[
     if not expected or fits:
         return f"{kind} was given [{given}]: {error}"
     return f"{kind} was given [{given}]; it expects {expected}.{remedy and ' '}{remedy}"
+
+
+def misreading(layer: nn.RNNBase, labels: Sequence[str]) -> str:
+    """Returns what is wrong, and the remedy, if the layer accepts an input but reads the batch `N` as steps."""
+    if "N" not in labels[1 if layer.batch_first and len(labels) > 2 else 0].split("*"):
+        return ""
+    if len(labels) < 3:
+        return "It reads samples as steps; give it [batch, steps, features]."
+    remedy = "give it x.transpose(0, 1)" if layer.batch_first else "make it with batch_first=True"
+    return f"It reads samples as steps; {remedy}."
 
 
 def expected_by(layer: nn.Module) -> str | None:
