@@ -117,21 +117,29 @@ def test_recomputed_frames_enter_the_running_statistics_once(momentum):
     torch.testing.assert_close(*([parameter.grad for parameter in module.parameters()] for module in modules))
 
 
-class Largest(nn.Module):
-    """Records the largest number of frames it has seen at once."""
+class Counts(nn.Module):
+    """Records the numbers of frames it has seen at once."""
 
-    largest = 0
+    def __init__(self):
+        super().__init__()
+        self.counts = []
 
     def forward(self, frames):
-        self.largest = max(self.largest, len(frames))
+        self.counts.append(len(frames))
         return frames
 
 
-def test_a_chunk_is_the_largest_number_of_frames_at_once():
-    module = Largest()
+@pytest.mark.parametrize(("chunk", "counts"), [(20, [20]), (19, [10, 10]), (7, [6, 7, 7]), (5, [5, 5, 5, 5])])
+def test_chunks_have_nearly_equal_numbers_of_frames_and_at_most_those_asked_for(chunk, counts):
+    module = Counts()
     frames = torch.randn(5, 4, 2)
-    torch.testing.assert_close(TimeDistributed(module, chunk=6)(frames), frames)
-    assert module.largest == 6
+    torch.testing.assert_close(TimeDistributed(module, chunk=chunk)(frames), frames)
+    assert module.counts == counts
+
+
+def test_batch_norm_never_sees_a_single_frame_in_chunks_of_three():
+    for steps in range(2, 20):
+        TimeDistributed(nn.BatchNorm1d(2), chunk=3)(torch.randn(1, steps, 2))
 
 
 def test_an_empty_batch_may_have_a_chunk():
@@ -139,9 +147,9 @@ def test_an_empty_batch_may_have_a_chunk():
 
 
 def test_masked_frames_are_not_computed():
-    module = Largest()
+    module = Counts()
     TimeDistributed(module)(torch.randn(5, 4, 2), mask=torch.arange(20).view(5, 4) < 7)
-    assert module.largest == 7
+    assert module.counts == [7]
 
 
 DYNAMIC = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}

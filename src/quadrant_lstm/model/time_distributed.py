@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,9 +25,11 @@ class TimeDistributed(nn.Module):
     keyword arguments, have the same leading axes; other values are passed on. `num_axes` counts the leading axes,
     including the batch. A frame is what the module sees of one step of one sample.
 
-    With `chunk`, the module sees at most so many frames at once. With `checkpoint`, what it computes is not stored for
-    the backward pass but computed again there. A module that normalizes over its batch in training, such as batch norm,
-    takes its statistics from all frames, or from those of a chunk.
+    With `chunk`, the module sees at most so many frames at once, in chunks of nearly equal size; outputs that are no
+    tensors must be the same for all of them. With `checkpoint`, what it computes is not stored for the backward pass
+    but computed again there. A module that normalizes over its batch in training, such as batch norm, takes its
+    statistics from all frames, or from those of a chunk. Batch norm over vectors needs two frames at once; if `chunk`
+    is at least 3, no chunk is a single frame.
 
     `mask`, a bool tensor over the leading axes, says which frames are real. The module does not see the others; their
     outputs are zeros. An exported program computes them all the same, because its shapes cannot depend on a mask.
@@ -73,9 +76,9 @@ class TimeDistributed(nn.Module):
         if num_frames <= self.chunk:  # also an empty batch
             return self.apply_module(arguments)
         outputs = []
-        for start in range(0, num_frames, self.chunk):
-            size = min(self.chunk, num_frames - start)
-            part = functools.partial(torch.narrow, dim=0, start=start, length=size)
+        num_chunks = -(-num_frames // self.chunk)
+        for start, end in itertools.pairwise(num_frames * number // num_chunks for number in range(num_chunks + 1)):
+            part = functools.partial(torch.narrow, dim=0, start=start, length=end - start)
             outputs.append(self.apply_module(map_tensors(part, arguments)))
         return concatenate(outputs)
 
