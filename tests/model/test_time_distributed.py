@@ -4,6 +4,7 @@ import copy
 import itertools
 import subprocess
 import sys
+from collections import UserDict, deque
 from typing import NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from torch.export import Dim, export
 
 from quadrant_lstm import TimeDistributed
+from quadrant_lstm.model.time_distributed import check_mask
 from tests.scripts import call_unchecked
 
 
@@ -218,10 +220,8 @@ def test_the_compiled_module_equals_the_module():
          r"inputs\[1\]\['a'\]\[0\] has the shape \[5, 2, 3\]; its leading axes must be \[batch 5, steps 1 4, steps 2"),
         (lambda: TimeDistributed(nn.Identity())(torch.zeros(5, 4), scale=torch.zeros(5)),
          r"kwargs\['scale'\] has the shape \[5\]; its leading axes must be \[batch 5, steps 1 4\]."),
-        (lambda: TimeDistributed(nn.Identity())(torch.zeros(5, 4), mask=torch.ones(5, dtype=torch.bool)),
-         r"mask has the shape \[5\]; its leading axes must be \[batch 5, steps 1 4\]."),
         (lambda: TimeDistributed(nn.LSTM(3, 2))(torch.zeros(2, 3, 4, 3)),
-         r"LSTM was given 6 frames, but its output\[1\]\[0\] has the shape \[1, 4, 2\]; the first axis must be"),
+         r"LSTM was given 6 frames, but output\[1\]\[0\] has the shape \[1, 4, 2\]; the first axis must be"),
         (lambda: TimeDistributed(nn.Identity())(1), "there is no tensor among the inputs."),
         (lambda: TimeDistributed(nn.Identity(), num_axes=0), "num_axes: 0 is less than 1."),
         (lambda: TimeDistributed(nn.Identity(), chunk=0), "chunk: 0 is less than 1."),
@@ -230,6 +230,55 @@ def test_the_compiled_module_equals_the_module():
 def test_shapes_that_do_not_fit_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("mask", "given"),
+    [
+        (torch.ones(5, 4), r"torch.float32 \[5, 4\]"),
+        (torch.ones(5, 4).long(), r"torch.int64 \[5, 4\]"),
+        (torch.ones(5).bool(), r"torch.bool \[5\]"),
+        (torch.ones(5, 4, 1).bool(), r"torch.bool \[5, 4, 1\]"),
+        ([[True] * 4] * 5, "a list"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_named(mask, given):
+    with pytest.raises(ValueError, match=rf"mask is {given}; it must be a bool tensor of the shape \[5, 4\]."):
+        check_mask(mask, torch.Size([5, 4]))
+
+
+def test_a_forward_pass_checks_its_mask():
+    with pytest.raises(ValueError, match="mask is"):
+        TimeDistributed(nn.Identity())(torch.zeros(5, 4), mask=torch.ones(5, 4, 1).bool())
+
+
+class Returns(nn.Module):
+    """Returns what a function makes of the frames."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, frames, *others):
+        return self.function(frames)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda x: {x}, lambda x: deque([x]), lambda x: UserDict(x=x), lambda x: {1: x}.values()]
+)
+def test_tensors_in_collections_that_are_not_folded_are_refused(make):
+    frames = torch.zeros(5, 4)
+    with pytest.raises(ValueError, match=r"inputs\[1\] is a \w+ of tensors; put them into a tuple, list or dict."):
+        TimeDistributed(Returns(lambda x: x))(frames, make(frames))
+    with pytest.raises(ValueError, match=r"output\[1\] is a \w+ of tensors; put them into a tuple, list or dict."):
+        TimeDistributed(Returns(lambda x: (x, make(x))))(frames)
+
+
+def test_values_that_are_no_tensors_must_be_the_same_for_all_chunks():
+    frames = torch.zeros(5, 1)
+    assert TimeDistributed(Returns(lambda x: (x, "name", None)), chunk=3)(frames)[1:] == ("name", None)
+    with pytest.raises(ValueError, match="One chunk returns 2 and another 3; return a tensor with a value per frame."):
+        TimeDistributed(Returns(lambda x: (x, len(x))), chunk=3)(frames)
 
 
 def test_importing_it_imports_torch_and_nothing_heavier():

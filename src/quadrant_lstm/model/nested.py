@@ -1,6 +1,6 @@
 """Applies functions to the tensors in nested tuples, lists and dicts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,10 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Yields each tensor with the expression that leads to it, e.g. `inputs[0]['mask']` for the name `inputs`."""
+    """Yields each tensor with the expression that leads to it, e.g. `inputs[0]['mask']` for the name `inputs`.
+
+    Raises ValueError for tensors in other collections, such as a set.
+    """
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, dict):
@@ -28,10 +31,17 @@ def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, tuple | list):
         for index, item in enumerate(value):
             yield from named_tensors(item, f"{name}[{index}]")
+    elif isinstance(value, Collection):
+        items = value.values() if isinstance(value, Mapping) else value
+        if isinstance(next(iter(items), None), Tensor):
+            raise ValueError(f"{name} is a {type(value).__name__} of tensors; put them into a tuple, list or dict.")
 
 
 def concatenate(values: Sequence[Any]) -> Any:
-    """Concatenates the tensors of values that are nested in the same way; what is no tensor is taken from the first."""
+    """Concatenates the tensors of values that are nested in the same way.
+
+    Raises ValueError if what is no tensor differs.
+    """
     first = values[0]
     if isinstance(first, Tensor):
         return torch.cat(list(values))
@@ -39,6 +49,9 @@ def concatenate(values: Sequence[Any]) -> Any:
         return {key: concatenate([value[key] for value in values]) for key in first}
     if isinstance(first, tuple | list):
         return rebuild(first, [concatenate(items) for items in zip(*values, strict=True)])
+    for value in values:
+        if value is not first and value != first:
+            raise ValueError(f"One chunk returns {first} and another {value}; return a tensor with a value per frame.")
     return first
 
 

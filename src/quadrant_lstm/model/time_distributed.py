@@ -22,8 +22,8 @@ class TimeDistributed(nn.Module):
                                                                           -> [batch, steps, 32, 26, 5]
 
     Inputs and outputs are tensors, or tuples, lists and dicts of tensors, nested in any way. All tensors, also those in
-    keyword arguments, have the same leading axes; other values are passed on. `num_axes` counts the leading axes,
-    including the batch. A frame is what the module sees of one step of one sample.
+    keyword arguments, have the same leading axes; other values are passed on, also objects that hold tensors.
+    `num_axes` counts the leading axes, including the batch. A frame is what the module sees of one step of one sample.
 
     With `chunk`, the module sees at most so many frames at once, in chunks of nearly equal size; outputs that are no
     tensors must be the same for all of them. With `checkpoint`, what it computes is not stored for the backward pass
@@ -50,7 +50,8 @@ class TimeDistributed(nn.Module):
     def forward(self, *inputs: Any, mask: Bool[Tensor, "..."] | None = None, **kwargs: Any) -> Any:
         tensors = [*named_tensors(inputs, "inputs"), *named_tensors(kwargs, "kwargs")]
         if not torch.jit.is_tracing():  # where sizes are tensors
-            self.check_leading_axes(tensors if mask is None else [*tensors, ("mask", mask)])
+            self.check_leading_axes(tensors)
+            check_mask(mask, tensors[0][1].shape[: self.num_axes])
         leading = tensors[0][1].shape[: self.num_axes]
         arguments = map_tensors(lambda tensor: tensor.flatten(0, self.num_axes - 1), (inputs, kwargs))
         outputs = self.in_chunks(arguments) if mask is None else self.where_real(arguments, mask.flatten())
@@ -107,7 +108,7 @@ class TimeDistributed(nn.Module):
         return outputs
 
     def check_outputs(self, outputs: Any, num_frames: int | torch.SymInt) -> None:
-        for name, tensor in named_tensors(outputs, "its output"):
+        for name, tensor in named_tensors(outputs, "output"):
             if tensor.ndim == 0 or tensor.shape[0] != num_frames:
                 raise ValueError(
                     f"TimeDistributed: {type(self.module).__name__} was given {num_frames} frames, but {name} has the "
@@ -117,6 +118,12 @@ class TimeDistributed(nn.Module):
     def checkpoint_contexts(self) -> tuple[Any, Any]:
         """Returns the contexts of the forward pass and of its repetition, which leaves running statistics alone."""
         return contextlib.nullcontext(), without_running_statistics(self.module)
+
+
+def check_mask(mask: object, leading: torch.Size) -> None:
+    if mask is not None and not (isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == leading):
+        given = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+        raise ValueError(f"TimeDistributed: mask is {given}; it must be a bool tensor of the shape {list(leading)}.")
 
 
 def num_frames_in(arguments: Any) -> int | torch.SymInt:
