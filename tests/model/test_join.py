@@ -88,6 +88,17 @@ def test_any_classifier_of_torchvision_is_a_backbone(name):
         assert backbone(torch.rand(2, 1, 56, 14)).ndim == 2
 
 
+@pytest.mark.parametrize(("size", "given"), [(None, "null"), (200, "200")])
+def test_frames_of_a_size_that_a_vision_transformer_does_not_read_are_refused(size, given):
+    with torch.device("meta"):
+        backbone = Backbone(1, "vit_b_16", weights=None, frozen=False, size=size)
+        with pytest.raises(
+            UserError, match=f"size: {given}, but vit_b_16 .* 224 x 224 only; write model.encoder.size=224"
+        ):
+            backbone(torch.rand(2, 1, 56, 14))
+        Backbone(1, "vit_b_16", weights=None, frozen=False, size=None)(torch.rand(1, 1, 224, 224))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

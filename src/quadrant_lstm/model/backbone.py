@@ -15,11 +15,13 @@ class Backbone(nn.Module):
 
     Frames with one channel are repeated to three; `size`, in pixels, enlarges frames that are too small for it.
     `weights` are a name that torchvision knows, which are downloaded once, or null for random ones. With `frozen`, they
-    get no gradients and batch norm uses and keeps its running statistics. Raises UserError for an unknown name.
+    get no gradients and batch norm uses and keeps its running statistics. Raises UserError for an unknown name,
+    and for frames of another size than a vision transformer reads.
     """
 
     def __init__(self, in_channels: int, name: str, weights: str | None, frozen: bool, size: int | None):
         super().__init__()
+        self.name = name
         if in_channels not in (1, 3):
             raise UserError(f"model.encoder.name: {name} reads 1 or 3 channels, not {in_channels}; choose another one.")
         if name not in list_models():
@@ -46,4 +48,10 @@ class Backbone(nn.Module):
         frames = frames.expand(-1, 3, -1, -1)
         if self.size:
             frames = interpolate(frames, size=(self.size, self.size), mode="bilinear", antialias=True)
+        size = getattr(self.module, "image_size", None)  # of a vision transformer
+        if size and frames.shape[2:] != (size, size):
+            raise UserError(
+                f"model.encoder.size: {self.size or 'null'}, but {self.name} reads frames of {size} x {size} only; "
+                f"write model.encoder.size={size}."
+            )
         return self.module(frames)
