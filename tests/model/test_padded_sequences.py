@@ -6,8 +6,8 @@ from torch import nn
 from torch.export import Dim, export
 
 from quadrant_lstm import ConvLSTM
-from quadrant_lstm.model.memoryless import PerStep, RunningMean
-from quadrant_lstm.model.padding import check_lengths
+from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
+from quadrant_lstm.model.padding import check_lengths, check_sizes
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
 from tests.scripts import call_unchecked
@@ -155,7 +155,7 @@ def test_an_onnx_file_takes_any_batch_steps_and_lengths(name, tmp_path):
     call_unchecked(check_onnx, name, str(tmp_path / "layer.onnx"))
 
 
-@pytest.mark.parametrize("layer", [LSTM(6, 4), Transformer(6, 8)])
+@pytest.mark.parametrize("layer", [LSTM(6, 4), Transformer(6, 8), RunningMean(6, 4), Concatenated(6, 4, num_steps=4)])
 def test_inputs_that_do_not_fit_are_named(layer):
     for shape in ((2, 6), (2, 4, 5), (2, 4, 2, 6)):
         with pytest.raises(
@@ -164,8 +164,39 @@ def test_inputs_that_do_not_fit_are_named(layer):
             layer(torch.zeros(shape))
 
 
+@each_layer
+def test_a_sequence_without_steps_is_refused(name):
+    layer, frames = layer_and_frames(name, batch=2, steps=0)
+    with pytest.raises(ValueError, match=r"have the shape \[2, 0, .*; expected \[batch, steps, .* at least one step"):
+        layer(frames)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments"),
+    [
+        (LSTM, {"input_size": 6, "num_units": 4, "num_layers": 1}),
+        (GRU, {"input_size": 6, "num_units": 4, "num_layers": 1}),
+        (ConvLSTM, {"in_channels": 2, "hidden_channels": 3}),
+        (Transformer, {"input_size": 6, "num_units": 8, "num_layers": 2, "num_heads": 4}),
+        (PerStep, {"input_size": 6, "num_units": 4}),
+        (RunningMean, {"input_size": 6, "num_units": 4}),
+        (Concatenated, {"input_size": 6, "num_units": 4, "num_steps": 3}),
+    ],
+)
+def test_a_size_below_one_is_named(make, arguments):
+    others = {"kernel_size": 3} if make is ConvLSTM else {}
+    for name in arguments:
+        with pytest.raises(ValueError, match=f"^{make.__name__}: {name} 0 is not a whole number of at least 1.$"):
+            make(**others | arguments | {name: 0})
+
+
+def test_a_size_with_a_fraction_is_refused():
+    with pytest.raises(ValueError, match="layer: num_units 2.5 is not a whole number"):
+        check_sizes("layer", num_units=2.5)
+
+
 @pytest.mark.parametrize("steps", [4, 12])
-@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("mean", "last")])
+@each_layer
 def test_lengths_that_do_not_fit_are_refused(name, steps):
     layer, frames = layer_and_frames(name, batch=2, steps=steps)
     for lengths in ([0, 2], [-1, 2], [steps + 1, 2]):

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from quadrant_lstm.model.padding import check_lengths, check_state
+from quadrant_lstm.model.padding import check_lengths, check_sizes, check_state
 from quadrant_lstm.model.unroll import State, unroll
 
 
@@ -31,6 +31,7 @@ class ConvLSTM(nn.Module):
             raise ValueError(f"ConvLSTM: kernel_size {kernel_size} is not an odd number of at least 1.")
         if padding not in ("same", "valid"):
             raise ValueError(f"ConvLSTM: padding {padding!r} is not 'same' or 'valid'.")
+        check_sizes("ConvLSTM", in_channels=in_channels, hidden_channels=hidden_channels)
         self.in_channels, self.hidden_channels = in_channels, hidden_channels
         self.kernel_size, self.padding = kernel_size, padding
         size = (kernel_size, kernel_size)
@@ -51,10 +52,10 @@ class ConvLSTM(nn.Module):
         state: tuple[Tensor, Tensor] | None = None,
         lengths: Int64[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch steps hidden out_height out_width"], State]:
-        if frames.ndim != 5 or frames.shape[2] != self.in_channels:
+        if frames.ndim != 5 or frames.shape[2] != self.in_channels or frames.shape[1] == 0:
             raise ValueError(
                 f"ConvLSTM: frames have the shape {list(frames.shape)}; expected [batch, steps, {self.in_channels}, "
-                "height, width]."
+                "height, width] with at least one step."
             )
         check_lengths("ConvLSTM", lengths, frames)
         gates = conv2d(frames.flatten(0, 1), self.weight_ih, self.bias, padding=self.padding)

@@ -1,6 +1,7 @@
 """Defines what a recurrent layer can be compared with: layers without memory, and with a memory that ignores order.
 
-Each takes inputs [batch, steps, ...], a state and `lengths`, as the layers of rnn.py do.
+Each takes inputs [batch, steps, ...], a state and `lengths`, as the layers of rnn.py do, and raises ValueError for
+inputs that do not fit.
 """
 
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from quadrant_lstm.model.padding import Lengths, real_steps
+from quadrant_lstm.model.padding import Lengths, check_inputs, check_lengths, check_sizes, real_steps
 
 Outputs = Float[Tensor, "batch steps units"]
 
@@ -18,11 +19,14 @@ class PerStep(nn.Linear):
     """Applies a linear layer and tanh to every step separately."""
 
     def __init__(self, input_size: int, num_units: int):
+        check_sizes(type(self).__name__, input_size=input_size, num_units=num_units)
         super().__init__(input_size, num_units)
 
     def forward(  # type: ignore[override]
         self, inputs: Float[Tensor, "batch steps ..."], state: None = None, lengths: Lengths = None
     ) -> tuple[Outputs, None]:
+        check_inputs(type(self).__name__, inputs, self.in_features)
+        check_lengths(type(self).__name__, lengths, inputs)
         return clear_padding(super().forward(inputs.flatten(2)).tanh(), lengths), None
 
 
@@ -54,12 +58,15 @@ class Concatenated(nn.Linear):
     """
 
     def __init__(self, input_size: int, num_units: int, num_steps: int):
+        check_sizes("Concatenated", input_size=input_size, num_units=num_units, num_steps=num_steps)
         super().__init__(num_steps * input_size, num_units)
         self.num_steps = num_steps
 
     def forward(  # type: ignore[override]
         self, inputs: Float[Tensor, "batch steps ..."], state: None = None, lengths: Lengths = None
     ) -> tuple[Float[Tensor, "batch 1 units"], None]:
+        check_inputs("Concatenated", inputs, self.in_features // self.num_steps)
+        check_lengths("Concatenated", lengths, inputs)
         if inputs.shape[1] != self.num_steps:
             raise ValueError(f"Concatenated: inputs have {inputs.shape[1]} steps; expected {self.num_steps}.")
         return super().forward(clear_padding(inputs.flatten(2), lengths).flatten(1))[:, None].tanh(), None

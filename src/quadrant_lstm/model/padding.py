@@ -1,4 +1,4 @@
-"""Checks what all recurrent layers are given: inputs, a state, and the lengths of padded sequences."""
+"""Checks what all recurrent layers are given: sizes, inputs, a state, and the lengths of padded sequences."""
 
 import math
 from typing import Any
@@ -14,12 +14,19 @@ def real_steps(lengths: Int64[Tensor, " batch"], num_steps: Any) -> Bool[Tensor,
     return torch.arange(num_steps, device=lengths.device) < lengths[:, None]
 
 
+def check_sizes(layer: str, **sizes: object) -> None:
+    """Raises ValueError unless all arguments that are sizes are whole numbers of at least 1."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{layer}: {name} {size} is not a whole number of at least 1.")
+
+
 def check_inputs(layer: str, inputs: Tensor, input_size: int) -> None:
-    """Raises ValueError unless each step has so many values."""
-    if inputs.ndim < 3 or math.prod(inputs.shape[2:]) != input_size:
+    """Raises ValueError unless there is a step and each step has so many values."""
+    if inputs.ndim < 3 or math.prod(inputs.shape[2:]) != input_size or inputs.shape[1] == 0:
         raise ValueError(
             f"{layer}: inputs have the shape {list(inputs.shape)}; expected [batch, steps, ...] with {input_size} "
-            "values per step."
+            "values per step and at least one step."
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from quadrant_lstm.model.padding import check_inputs, check_lengths, check_state
+from quadrant_lstm.model.padding import check_inputs, check_lengths, check_sizes, check_state
 from quadrant_lstm.model.unroll import State, unroll
 
 FEW_STEPS = 8
@@ -38,6 +38,7 @@ class PaddedRNN(nn.RNNBase):
     num_channels: int | None = None
 
     def __init__(self, input_size: int, num_units: int, num_layers: int = 1, bidirectional: bool = False):
+        check_sizes(type(self).__name__, input_size=input_size, num_units=num_units, num_layers=num_layers)
         options: Any = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": True}
         super().__init__(input_size, num_units, **options)  # type: ignore[arg-type]  # of LSTM, GRU
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from quadrant_lstm.model.padding import check_inputs, check_lengths, real_steps
+from quadrant_lstm.model.padding import check_inputs, check_lengths, check_sizes, real_steps
 
 
 class TransformerState(NamedTuple):
@@ -52,11 +52,14 @@ class Transformer(nn.Module):
     arXiv 1706.03762), so that sequences may have any number of steps; layers normalize first (Xiong et al. 2020,
     2002.04745).
 
+    A head has `num_units // num_heads` queries, keys and values, at least one; `num_heads` need not divide `num_units`.
     `lengths` and states are those of LSTM, in rnn.py. Raises ValueError for inputs that do not fit.
     """
 
     def __init__(self, input_size: int, num_units: int, num_layers: int = 2, num_heads: int = 4):
         super().__init__()
+        sizes = {"input_size": input_size, "num_units": num_units, "num_layers": num_layers, "num_heads": num_heads}
+        check_sizes("Transformer", **sizes)
         self.input_size, self.num_units, self.num_heads = input_size, num_units, num_heads
         self.inputs = nn.Linear(input_size, num_units)
         self.blocks = nn.ModuleList(Block(num_units, num_heads) for _ in range(num_layers))
