@@ -195,6 +195,17 @@ def test_a_size_with_a_fraction_is_refused():
         check_sizes("layer", num_units=2.5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_a_transformer_keeps_the_dtype_of_its_inputs(dtype):
+    layer, frames = layer_and_frames("transformer", batch=2, steps=3)
+    expected, _ = layer(frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        first, state = layer(frames[:, :2].to(dtype))
+        second, state = layer(frames[:, 2:].to(dtype), state)
+    assert {tensor.dtype for tensor in (first, second, state.keys, state.values)} == {dtype}
+    torch.testing.assert_close(torch.cat([first, second], 1).float(), expected, atol=0.1, rtol=0.1)
+
+
 @pytest.mark.parametrize("steps", [4, 12])
 @each_layer
 def test_lengths_that_do_not_fit_are_refused(name, steps):

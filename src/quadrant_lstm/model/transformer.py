@@ -52,8 +52,10 @@ class Transformer(nn.Module):
     arXiv 1706.03762), so that sequences may have any number of steps; layers normalize first (Xiong et al. 2020,
     2002.04745).
 
-    A head has `num_units // num_heads` queries, keys and values, at least one; `num_heads` need not divide `num_units`.
-    `lengths` and states are those of LSTM, in rnn.py. Raises ValueError for inputs that do not fit.
+    Queries, keys and values of a head have `num_units // num_heads` values, at least one; `num_heads` need not divide
+    `num_units`.
+    `lengths` and states are those of LSTM, in rnn.py. Under autocast, the outputs keep the dtype of the inputs. Raises
+    ValueError for inputs that do not fit.
     """
 
     def __init__(self, input_size: int, num_units: int, num_layers: int = 2, num_heads: int = 4):
@@ -75,7 +77,7 @@ class Transformer(nn.Module):
         check_lengths("Transformer", lengths, inputs)
         if not isinstance(state, TransformerState | None):
             raise ValueError(f"Transformer: the state is a {type(state).__name__}; give one that a call returned.")
-        x = self.inputs(inputs.flatten(2))
+        x = self.inputs(inputs.flatten(2)).to(inputs.dtype)
         batch, steps = x.shape[:2]
         if state is None:
             size = head_size(self.num_units, self.num_heads)
@@ -91,7 +93,7 @@ class Transformer(nn.Module):
             x, keys, values = block(x, mask, keys, values)
             stored.append((keys, values))
         keys, values = (torch.stack(tensors) for tensors in zip(*stored, strict=True))
-        return self.norm(x).masked_fill(~now[:, :, None], 0), TransformerState(keys, values, real)
+        return self.norm(x).to(x.dtype).masked_fill(~now[:, :, None], 0), TransformerState(keys, values, real)
 
     def mask(self, real: Bool[Tensor, "batch all_steps"], steps: int) -> Bool[Tensor, "batch 1 steps all_steps"]:
         """Tells which steps each of the last `steps` steps reads: real ones that are not later."""
