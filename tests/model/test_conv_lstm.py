@@ -1,5 +1,5 @@
-import keras
-import numpy as np
+"""ConvLSTM by itself; tests/docs/test_keras_page.py compares it with that of Keras."""
+
 import pytest
 import torch
 
@@ -11,22 +11,6 @@ def layer(**options) -> ConvLSTM:
     made = ConvLSTM(2, 3, 3, **options)
     torch.nn.init.normal_(made.bias)
     return made
-
-
-@pytest.mark.parametrize("padding", ["same", "valid"])
-def test_outputs_states_and_gradients_equal_those_of_keras(padding):
-    ours = layer(padding=padding)
-    theirs = keras.layers.ConvLSTM2D(3, 3, padding=padding, return_sequences=True, return_state=True)
-    frames = torch.randn(2, 4, 2, 7, 6)
-    channels_last = frames.permute(0, 1, 3, 4, 2)
-    theirs.build(tuple(channels_last.shape))
-    kernels = [weight.permute(2, 3, 1, 0).detach().numpy() for weight in (ours.weight_ih, ours.weight_hh)]
-    theirs.set_weights([*kernels, ours.bias.detach().numpy()])
-    outputs, (h, c) = ours(frames)
-    expected, *states = (keras.ops.convert_to_numpy(value) for value in theirs(channels_last))
-    np.testing.assert_allclose(outputs.permute(0, 1, 3, 4, 2).detach(), expected, atol=1e-5)
-    for found, state in zip((h, c), states, strict=True):
-        np.testing.assert_allclose(found.permute(0, 2, 3, 1).detach(), state, atol=1e-5)
 
 
 def test_under_autocast_the_state_keeps_the_dtype_of_the_weights():
