@@ -15,12 +15,17 @@ from tests.scripts import ROOT, call_unchecked
 
 PAGE = ROOT / "docs/join.md"
 DOCUMENT = Document.parse(str(PAGE), PythonCodeBlockParser())
+WRONG = re.compile(r"^# wrong: (.+)\n# (\w+): (.+)$", re.MULTILINE)  # code, and the error that it raises
 
 
 def run_alone(line: int) -> None:
-    """Runs the block in a process of its own: it must be complete."""
+    """Runs the block in a process of its own, because it must be complete, and then its lines that are marked wrong."""
     (example,) = (example for example in DOCUMENT.examples() if example.line == line)
     example.evaluate()
+    for code, error, message in WRONG.findall(example.parsed):
+        with pytest.raises(Exception) as raised:
+            exec(code, example.namespace)
+        assert (raised.typename, str(raised.value)[: len(message)]) == (error, message)
 
 
 @pytest.mark.parametrize("example", list(DOCUMENT.examples()), ids=lambda example: f"line_{example.line}")
@@ -28,10 +33,24 @@ def test_a_block_of_code_runs(example: Example):
     call_unchecked(run_alone, example.line)
 
 
+def test_an_error_in_a_title_is_raised_in_its_section():
+    text = PAGE.read_text()
+    for section in text.split("\n## ")[1:]:
+        messages = [message for *_, message in WRONG.findall(section)]
+        for quoted in re.findall("`(.+)`", section.partition("\n")[0]):
+            assert any(quoted in message for message in messages), quoted
+    assert len(WRONG.findall(text)) == text.count("# wrong: ") > 15
+
+
+def test_every_problem_keeps_its_number():
+    """Links from elsewhere name them."""
+    assert re.findall(r"^## (\d+)\. ", PAGE.read_text(), re.MULTILINE) == [str(number) for number in range(1, 16)]
+
+
 def test_the_page_shows_what_its_code_prints(capsys):
-    code, table = re.search(r"```python\n(.*?)```\n\n(    stage .*?)\n\n", PAGE.read_text(), re.DOTALL).groups()
+    (code,) = (example.parsed for example in DOCUMENT.examples() if "print(" in example.parsed)
     exec(code, {})
-    assert capsys.readouterr().out == textwrap.dedent(table) + "\n"
+    assert f"\n\n{textwrap.indent(capsys.readouterr().out, '    ')}\n" in PAGE.read_text()
 
 
 def test_the_readme_shows_the_stages_of_the_question():
