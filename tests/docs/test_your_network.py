@@ -2,45 +2,54 @@
 
 import re
 import sys
+from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
 
 from quadrant_lstm import load_run
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.join import Join
 from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import ROOT, Script
 
 PAGE = (ROOT / "docs/your_network.md").read_text()
+FILES = dict(re.findall(r"^`([\w/.]+)`[^\n]*:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
+TRAIN_NETWORK, SWEEP, TRAIN_JOIN = re.findall(r"^    python (train.py --config-dir.*)$", PAGE, re.MULTILINE)
+EVALUATE_NETWORK, EVALUATE_JOIN = re.findall(r"^    python (evaluate.py .*)$", PAGE, re.MULTILINE)
 SHORT = (*(override for override in TINY if not override.startswith("model")), "trainer.max_epochs=1")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder with the two files, in which the page's first command was run on small images."""
+    """A folder with the files of the page, in which its first command was run on small images."""
     folder = tmp_path_factory.mktemp("mine")
-    for language, name in (("python", "my_network.py"), ("yaml", "my_conf/model/my_network.yaml")):
-        (code,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(code)
-    data = write_idx_folder(folder / "tiny")
-    (train,) = re.findall(r"python (train.py --config-dir.*model=my_network)$", PAGE, re.MULTILINE)
-    done = run(folder, *train.split(), "data=idx", f"data.root={data}", *SHORT)
+    write_files(folder)
+    done = run(folder, *TRAIN_NETWORK.split(), "data=idx", f"data.root={folder / 'tiny'}", *SHORT)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def write_files(folder) -> None:
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    write_idx_folder(folder / "tiny")
 
 
 def run(folder, *arguments) -> Script:
     return Script(*arguments, cwd=folder, before=f"import sys; sys.path.insert(0, {str(folder)!r})").wait()
 
 
-def test_both_files_have_at_most_40_lines():
-    assert sum(code.count("\n") for code in re.findall(r"```\w+\n(.*?)```", PAGE, re.DOTALL)) <= 40
+def test_a_class_and_its_config_have_at_most_40_lines():
+    assert len(FILES) == PAGE.count("\n```\n") == 6
+    assert all(text.count("\n") <= 35 for text in FILES.values())
+    assert all(text.count("\n") <= 5 for name, text in FILES.items() if name.endswith(".yaml"))
 
 
 def test_a_run_of_other_code_is_read_only_if_that_is_trusted(trained, monkeypatch):
-    (evaluate,) = re.findall(r"python (evaluate.py .*)", PAGE)
-    command, latest, trust = evaluate.split()
+    command, latest, trust = EVALUATE_NETWORK.split()
     refused = run(trained, command, latest)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
@@ -58,11 +67,39 @@ def test_a_run_of_other_code_is_read_only_if_that_is_trusted(trained, monkeypatc
 
 
 def test_a_sweep_goes_over_the_keys_of_the_network(trained):
-    (sweep,) = re.findall(r"python (train.py .*-m .*)$", PAGE.partition("## Only")[0], re.MULTILINE)
-    words = [word for word in sweep.split() if not word.startswith("seed=")]
+    words = [word for word in SWEEP.split() if not word.startswith("seed=")]
     done = run(trained, *words, "data=idx", f"data.root={trained / 'tiny'}", *SHORT)
     assert done.returncode == 0, done.stderr
     assert "model.units=16" in done.stdout
+
+
+def test_an_encoder_and_a_recurrent_layer_of_other_files_are_joined(tmp_path):
+    write_files(tmp_path)
+    done = run(tmp_path, *TRAIN_JOIN.split(), "data=idx", f"data.root={tmp_path / 'tiny'}", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"recurrent.inputs +Linear +\[N, T, \d+\]", done.stdout)
+    command, latest, trust = EVALUATE_JOIN.split()
+    assert run(tmp_path, command, latest, "trust=my_encoder").returncode == 2
+    assert run(tmp_path, command, latest, trust).returncode == 0
+
+
+def test_only_the_weights_of_a_recurrent_layer_are_drawn_anew(monkeypatch, tmp_path):
+    write_files(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = {"encoder": import_module("my_encoder").MyEncoder, "recurrent": import_module("my_recurrent").LeakyMean}
+
+    def ones(name, *sizes, **options):
+        part = made[name](*sizes, **options)
+        for parameter in part.parameters():
+            torch.nn.init.ones_(parameter)
+        return part
+
+    encoder, recurrent = partial(ones, "encoder", width=4), partial(ones, "recurrent", decay=0.5)
+    sizes = {"dropout": 0.0, "lstm_units": 5, "dense_units": 4, "shared_tiles": False}
+    network = Join((1, 8, 4), 3, [[1, 2, 3, 4]], encoder, recurrent, **sizes)
+    assert all((parameter == 1).all() for parameter in network.encoder.parameters())
+    assert (network.recurrent.inputs.bias == 0).all()
+    assert network.recurrent.inputs.weight.std() > 0.1
 
 
 def test_a_network_may_make_its_own_tensors(trained):
