@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from quadrant_lstm import sequences
+from quadrant_lstm.benchmark.layers import ways_to_convolve, ways_to_encode
 from quadrant_lstm.benchmark.peers import Plain, ours, some_orderings
 from quadrant_lstm.benchmark.worker import Worker
 
@@ -29,3 +30,12 @@ def test_a_peer_runs_in_its_own_process():
 def test_a_peer_that_cannot_be_built_raises_the_reason():
     with pytest.raises(KeyError, match="nobody"):
         Worker("nobody")
+
+
+def test_every_way_to_compute_a_layer_gives_the_same():
+    encoded = ways_to_encode(clips=2, steps=3, size=12, filters=4)
+    maps = ways_to_convolve(clips=2, steps=3, size=6, channels=1, hidden=2)
+    torch.testing.assert_close(encoded["layer"](), encoded["fold"]())
+    torch.testing.assert_close(encoded["layer"](), encoded["loop"]())
+    assert (encoded["half masked"]() == encoded["layer"]()).float().mean() >= 0.5
+    torch.testing.assert_close(maps["layer"](), maps["convolved together"]())

@@ -34,13 +34,18 @@ class Worker:
 
 def build(name: str) -> None:
     global peer
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # discards what libraries print
-    os.dup2(1, 2)
+    discard_output()
     if "TensorFlow" in name:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     from quadrant_lstm.benchmark.peers import PEERS
 
     peer = PEERS[name]()
+
+
+def discard_output() -> None:
+    """Discards what libraries print in this process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(1, 2)
 
 
 def call(method: str, batch: int, steps: int) -> Measured:

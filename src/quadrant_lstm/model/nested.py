@@ -1,6 +1,6 @@
 """Applies functions to the tensors in nested tuples, lists and dicts."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence, Set, ValuesView
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, tuple | list):
         for index, item in enumerate(value):
             yield from named_tensors(item, f"{name}[{index}]")
-    elif isinstance(value, Collection):
+    elif isinstance(value, Set | Mapping | ValuesView | MutableSequence):
         items = value.values() if isinstance(value, Mapping) else value
         if isinstance(next(iter(items), None), Tensor):
             raise ValueError(f"{name} is a {type(value).__name__} of tensors; put them into a tuple, list or dict.")

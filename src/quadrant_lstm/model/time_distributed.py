@@ -92,7 +92,7 @@ class TimeDistributed(nn.Module):
         some = map_tensors(lambda tensor: tensor.index_select(0, places), arguments)
         with contextlib.nullcontext() if len(places) else in_eval_mode(self.module):  # there is nothing to normalize
             outputs = self.in_chunks(some)
-        return map_tensors(lambda out: out.new_zeros(len(real), *out.shape[1:]).index_copy(0, places, out), outputs)
+        return map_tensors(lambda out: out.new_zeros(len(real), *out.shape[1:]).index_copy_(0, places, out), outputs)
 
     def apply_module(self, arguments: Any) -> Any:
         inputs, kwargs = arguments

@@ -1,0 +1,213 @@
+"""Measures TimeDistributed and ConvLSTM on this machine, beside other ways to compute the same.
+
+python -m pip install -e ".[bench]" && python -m quadrant_lstm.benchmark.layers       five minutes
+
+A training step here is the forward and the backward pass of the layer alone. All ways take turns in every round; a
+first round warms up and does not count. A cell holds the median time, the median ratio to the first column, and the
+range of the middle half of the ratios. Writes layers.md.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import date
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+
+from quadrant_lstm.benchmark.report import Rounds, row
+from quadrant_lstm.benchmark.worker import discard_output
+from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.config.check import check_value
+from quadrant_lstm.kinds import Count
+from quadrant_lstm.model.conv_lstm import ConvLSTM
+from quadrant_lstm.model.time_distributed import TimeDistributed
+from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.run.provenance import processor
+
+Way = Callable[[], Tensor | float]  # returns outputs that have gradients, or the seconds of a training step elsewhere
+KERAS = "Keras, TensorFlow"
+CLIPS = ((1, 16, 32, 16), (4, 16, 32, 16), (16, 16, 32, 16), (4, 16, 64, 16), (32, 16, 14, 32))
+CLIPS_OF_MAPS = ((4, 16, 32, 3, 16), (8, 10, 64, 1, 16), (2, 20, 64, 1, 32))
+
+keras_step: Callable[[], Any]  # in the process of Keras
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="rounds, after one that warms up")
+    parser.add_argument("--out", type=Path, default=Path("outputs", "benchmark"), help="folder of the results")
+    options = parser.parse_args()
+    check_value("--rounds", options.rounds, Count)
+    options.out.mkdir(parents=True, exist_ok=True)
+    prepare_for_training()
+    machine = f"{torch.get_num_threads()} threads on {processor()}, torch {torch.__version__}, {date.today()}"
+    lines = [f"{machine}; `python -m quadrant_lstm.benchmark.layers`", ""]
+    print(lines[0], end="\n\n", flush=True)
+    for line in (*time_distributed_table(options.rounds), "", *memory_table(), "", *conv_lstm_table(options.rounds)):
+        print(line, flush=True)
+        lines.append(line)
+    (options.out / "layers.md").write_text("\n".join(lines) + "\n")
+    print(f"\n{options.out}/layers.md")
+
+
+def time_distributed_table(rounds: int) -> Iterator[str]:
+    yield row("clips, steps, size, filters", "TimeDistributed", "one fold", "a loop over the steps", "half masked")
+    yield "|---|---|---|---|---|"
+    for sizes in CLIPS:
+        measured = measure(ways_to_encode(*sizes), rounds)
+        yield row(", ".join(map(str, sizes)), *times(measured, "layer", ["fold", "loop", "half masked"]))
+
+
+def ways_to_encode(clips: int, steps: int, size: int, filters: int) -> dict[str, Way]:
+    layer = TimeDistributed(encoder(filters))
+    frames = torch.randn(clips, steps, 3, size, size)
+    half = (torch.arange(clips * steps) % 2 == 0).view(clips, steps)
+    return {
+        "fold": lambda: layer.module(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]),
+        "layer": lambda: layer(frames),
+        "loop": lambda: torch.stack([layer.module(frame) for frame in frames.unbind(1)], dim=1),
+        "half masked": lambda: layer(frames, mask=half),
+    }
+
+
+def encoder(filters: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, filters, 3), nn.ReLU(), nn.Conv2d(filters, filters, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
+    )
+
+
+def memory_table() -> Iterator[str]:
+    yield row("a training step on 2,000 frames of 64 x 64", "memory, MB")
+    yield "|---|---|"
+    for options in ({}, {"chunk": 100, "checkpoint": True}):
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            arguments = "".join(f", {name}={value}" for name, value in options.items())
+            used = process.submit(memory_of_a_step, options).result()
+        yield row(f"`TimeDistributed(encoder{arguments})`", f"{used / 1e6:,.0f}")
+
+
+def memory_of_a_step(options: dict[str, Any]) -> int:
+    """Returns by how many bytes the step raises the largest memory of this process, without its frames."""
+    layer = TimeDistributed(nn.Sequential(*encoder(16), nn.Linear(16 * 30 * 30, 16)), **options)
+    frames = torch.randn(20, 100, 3, 64, 64)
+    layer(frames[:1, :10]).sum().backward()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    layer(frames).sum().backward()
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def conv_lstm_table(rounds: int) -> Iterator[str]:
+    others = ["convolved together", KERAS, "bf16", "compiled", "bf16, compiled"]
+    yield row("clips, steps, size, channels, hidden", "ConvLSTM", *others)
+    yield f"|{'---|' * (2 + len(others))}"
+    for sizes in CLIPS_OF_MAPS:
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            ways = ways_to_convolve(*sizes)
+            if find_spec("tensorflow") and find_spec("keras"):
+                process.submit(build_keras_layer, *sizes).result()
+                ways[KERAS] = partial(time_elsewhere, process)
+            measured = measure(ways, rounds)
+        yield row(", ".join(map(str, sizes)), *times(measured, "layer", others))
+
+
+def ways_to_convolve(clips: int, steps: int, size: int, channels: int, hidden: int) -> dict[str, Way]:
+    layer = ConvLSTM(channels, hidden, kernel_size=3)
+    compiled = torch.compile(layer, dynamic=False)
+    frames = torch.randn(clips, steps, channels, size, size)
+    return {
+        "layer": lambda: layer(frames)[0],
+        "convolved together": lambda: convolved_together(layer, frames),
+        "bf16": lambda: in_bf16(layer, frames),
+        "compiled": lambda: compiled(frames)[0],
+        "bf16, compiled": lambda: in_bf16(compiled, frames),
+    }
+
+
+def convolved_together(layer: ConvLSTM, frames: Tensor) -> Tensor:
+    """The usual code: each step convolves its frame and the state in one call."""
+    weight = torch.cat([layer.weight_ih, layer.weight_hh], dim=1)
+    h = c = frames.new_zeros(frames.shape[0], layer.hidden_channels, *frames.shape[3:])
+    outputs = []
+    for frame in frames.unbind(1):
+        i, f, g, o = conv2d(torch.cat([frame, h], dim=1), weight, layer.bias, padding="same").chunk(4, dim=1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        outputs.append(h)
+    return torch.stack(outputs, dim=1)
+
+
+def in_bf16(layer: Any, frames: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return layer(frames)[0]
+
+
+def build_keras_layer(clips: int, steps: int, size: int, channels: int, hidden: int) -> None:
+    global keras_step
+    discard_output()
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+    import keras
+    import tensorflow as tf
+
+    layer = keras.layers.ConvLSTM2D(hidden, 3, padding="same", return_sequences=True)
+    frames = tf.random.normal((clips, steps, size, size, channels))
+    layer.build(frames.shape)
+
+    @tf.function
+    def step() -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(layer(frames) ** 2)
+        return tape.gradient(loss, layer.trainable_variables)
+
+    keras_step = step
+
+
+def time_keras() -> float:
+    start = time.perf_counter()
+    for gradient in keras_step():
+        gradient.numpy()
+    return time.perf_counter() - start
+
+
+def time_elsewhere(process: ProcessPoolExecutor) -> float:
+    return process.submit(time_keras).result()
+
+
+def measure(ways: dict[str, Way], rounds: int) -> Rounds:
+    """Returns the milliseconds of a training step of each way in each round."""
+    measured = Rounds()
+    for number in range(1 + rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            result = way()
+            if isinstance(result, Tensor):
+                result.float().square().mean().backward()
+                result = time.perf_counter() - start
+            if number:
+                measured.add(name, 1000 * result)
+    return measured
+
+
+def times(measured: Rounds, base: str, others: Sequence[str]) -> Iterator[str]:
+    yield f"{measured.median(base):.1f} ms"
+    for name in others:
+        if name not in measured:
+            yield "not installed"
+            continue
+        low, middle, high = statistics.quantiles(measured.ratios(name, base), n=4)
+        yield f"{measured.median(name):.1f} ms, {middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+if __name__ == "__main__":
+    with handle_errors():
+        main()
