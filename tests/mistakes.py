@@ -94,15 +94,18 @@ MISTAKES = {
     "model/encoder=padded": "model/encoder: this model has no such part; add model=join, or leave it out.",
     "model=deep model/recurrent=conv_lstm": "model/recurrent: conv_lstm reads maps, but deep gives it vectors; ",
     "model=join model.encoder.kernel_size=40": "model.encoder.kernel_size: 40 does not fit stage conv1, whose input ",
+    "~model.recurrent._partial_": "model.recurrent._partial_: is not true, but the network calls the class with sizes; "
+    "add ++model.recurrent._partial_=true.",
     "model.recurrent.num_layer=2": "model.recurrent.num_layer: there is no such key; did you mean model.recurrent.num_",
     "data._target_=os.system": "data._target_: os.system is not allowed; name a class of quadrant_lstm.data.*.",
     # classes
+    "model._target_=5": "model._target_: 5 is not text; write e.g. model._target_=quadrant_lstm.model.network.CNNLSTM.",
     "model._target_=quadrant_lstm.model.Nothing": "quadrant_lstm.model.Nothing is not a class of config/schema.py; ",
     "model._target_=quadrant_lstm.model.describe.describe": "quadrant_lstm.model.describe.describe is not a class of",
 }
 # mistakes in arguments of classes of torch and Lightning, which have to be imported
 LIBRARY_MISTAKES = {
-    "model._target_=os.system": "model._target_: there is no class os.system; correct the name.",
+    "model._target_=os.system": "model._target_: os.system is not a class; name one.",
     "model._target_=nowhere.Network": "model._target_: nowhere.Network cannot be imported (No module named ",
     "optimizer._target_=torch.optim.swa_utils.torch.hub.load": "torch.optim.swa_utils.torch.hub.load cannot be ",
     "+optimizer.x=[{_target_:os.system}]": "optimizer.x: there is no such key; ",
@@ -114,7 +117,8 @@ LIBRARY_MISTAKES = {
     "remove them with ~optimizer.betas ~optimizer.fused.",
     "optimizer._target_=torch.optim.RMSprop +optimizer.alfa=0.9": "optimizer.alfa: there is no such key; did you mean "
     "optimizer.alpha?",
-    "optimizer._target_=torch.optim.Adamm": "optimizer._target_: there is no class torch.optim.Adamm; correct the",
+    "optimizer._target_=torch.optim.Adamm": "optimizer._target_: there is no class torch.optim.Adamm; did you "
+    "mean torch.optim.Adam?",
     "~schedule.gamma schedule=exponential": "schedule.gamma: is missing; add e.g. schedule.gamma=0.98.",
 }
 SCRIPT_MISTAKES = {

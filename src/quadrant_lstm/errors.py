@@ -2,8 +2,13 @@
 
 import contextlib
 import errno
+import re
+import sysconfig
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
+INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError: disk full, over quota, read-only
 
 
@@ -12,6 +17,23 @@ class UserError(Exception):
 
     def __init__(self, text: object):
         super().__init__(" ".join(str(text).split()))
+
+
+def place_in_own_code(error: BaseException | None) -> str:
+    """Returns where code that the user wrote raised an error, e.g. "/home/me/net.py, line 7: ", else nothing."""
+    if error is None:
+        return ""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: "
+    others = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<")  # of Python and of this project
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [place for place in places if not place[0].startswith(others) and not INSTALLED.search(place[0])]
+    return "{}, line {}: ".format(*own[-1]) if own else place_in_own_code(error.__cause__)
+
+
+def with_type(error: BaseException) -> str:
+    """Returns e.g. "KeyError: 'units'", because the text of an error may mean nothing without its type."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 @contextlib.contextmanager

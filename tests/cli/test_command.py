@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.arguments import hydra_arguments
+from quadrant_lstm.errors import UserError
 from tests.folders import write_idx_folder
 from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
 from tests.scripts import ROOT, Script, script, without
@@ -132,6 +133,13 @@ def test_tab_completion_works(monkeypatch):
 
 def test_options_may_contain_commas():
     assert hydra_arguments(["--config-dir=a,b", "seed=2"]) == ["--config-dir=a,b", "seed=2"]
+
+
+def test_a_plus_before_run_or_trust_changes_nothing():
+    with pytest.raises(UserError, match="trust: is for the config of a run folder; add run=PATH"):
+        hydra_arguments(["+trust=my_module"])
+    with pytest.raises(UserError, match="run: nowhere is not a run folder"):
+        hydra_arguments(["++run=nowhere", "+trust=my_module"])
 
 
 @pytest.mark.parametrize(

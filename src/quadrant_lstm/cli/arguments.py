@@ -60,14 +60,14 @@ def check_single_values(arguments: list[str]) -> None:
 
 
 def value_of(key: str, arguments: list[str]) -> str | None:
-    values = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{key}=")]
+    values = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith(f"{key}=")]
     if "" in values:
         raise UserError(f"{key}: is empty; give a value, or leave it out.")
     return values[-1] if values and values[-1] != "null" else None
 
 
 def without(key: str, arguments: list[str]) -> list[str]:
-    return [argument for argument in arguments if not argument.startswith(f"{key}=")]
+    return [argument for argument in arguments if not argument.lstrip("+").startswith(f"{key}=")]
 
 
 def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:

@@ -80,7 +80,9 @@ def check_keys_and_values(cfg: DictConfig, trust: Sequence[str] | None = None) -
         if not isinstance(config.get(group), dict) or "_target_" not in config[group]:
             raise UserError(f"{group}: is missing; choose a file of conf/{group}/ with {group}=NAME.")
     for path, node in nodes_with_target(config):
-        check_node(path, node, trust)
+        check_node(path, node)
+    if trust is not None:
+        check_trust(config, trust)
     for key in REQUIRED:
         if OmegaConf.select(cfg, key) is None:
             raise missing_key(key)
@@ -101,10 +103,11 @@ def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str
         yield from nodes_with_target(child, f"{path}.{key}" if path else str(key))
 
 
-def check_node(path: str, node: Mapping[str, Any], trust: Sequence[str] | None) -> None:
-    target, group = str(node["_target_"]), path.partition(".")[0]
+def check_node(path: str, node: Mapping[str, Any]) -> None:
+    check_value(f"{path}._target_", node["_target_"], str)
+    target, group = node["_target_"], path.partition(".")[0]
     ours = target.startswith("quadrant_lstm.")
-    check_target(path, target, TARGETS[group], trust)
+    check_target(path, target, TARGETS[group])
     kinds = CLASSES[target] if ours else LIBRARIES.get(group, {}) if path == group else {}
     unknown = [name for name in node if name not in kinds and not name.startswith("_")]
     if ours and unknown and "**" not in kinds:
@@ -117,23 +120,31 @@ def check_node(path: str, node: Mapping[str, Any], trust: Sequence[str] | None) 
             raise UserError(f"{path}.{name}: {value} is a choice of a group; write {path}/{name}={value}.")
         if name in kinds:
             check_value(f"{path}.{name}", value, kinds[name])
+        if path == "model" and kinds.get(name) == Node and "_target_" in value and value.get("_partial_") is not True:
+            key = f"{path}.{name}._partial_"
+            raise UserError(f"{key}: is not true, but the network calls the class with sizes; add ++{key}=true.")
         if f"{name}.*" in kinds and isinstance(value, dict):
             for child, content in value.items():
                 check_value(f"{path}.{name}.{child}", content, kinds[f"{name}.*"])
 
 
-def check_target(path: str, target: str, allowed: Sequence[str], trust: Sequence[str] | None) -> None:
-    """Raises UserError for a class that a config may not name; `allowed` are the packages of its group."""
+def check_target(path: str, target: str, allowed: Sequence[str]) -> None:
+    """Raises UserError for a class that no config may name; `allowed` are the packages of its group."""
     if target.startswith("quadrant_lstm.") and target not in CLASSES:
         raise UserError(f"{path}._target_: {target} is not a class of config/schema.py; correct the name.")
-    if target.startswith("quadrant_lstm.") or path == "data":
-        if not target.startswith(tuple(allowed)):
-            raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
-        return
-    in_trusted = trust is None or any(target.startswith(f"{module}.") for module in trust)
-    if not in_trusted and not is_class_in(target, allowed):
-        module = target.rpartition(".")[0]
-        raise UserError(f"{path}._target_: {target} is other code; add trust={module} if you trust it.")
+    if (target.startswith("quadrant_lstm.") or path == "data") and not target.startswith(tuple(allowed)):
+        raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
+
+
+def check_trust(config: Mapping[str, Any], trust: Sequence[str]) -> None:
+    """Raises UserError for a class of other code whose module is not in `trust`, and names all modules to trust."""
+    targets = {path: node["_target_"] for path, node in nodes_with_target(config) if node["_target_"] not in CLASSES}
+    other = {path: name for path, name in targets.items() if not is_class_in(name, TARGETS[path.partition(".")[0]])}
+    for path, target in other.items():
+        if not any(target.startswith(f"{module}.") for module in trust):
+            modules = ",".join(sorted({name.rpartition(".")[0] for name in other.values()}))
+            remedy = f"{'write' if trust else 'add'} trust={f'[{modules}]' if ',' in modules else modules}"
+            raise UserError(f"{path}._target_: {target} is other code; {remedy} if you trust it.")
 
 
 def is_class_in(target: str, packages: Iterable[str]) -> bool:

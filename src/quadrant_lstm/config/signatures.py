@@ -1,6 +1,8 @@
 """Compares a config's arguments for classes of torch and Lightning with their signatures. Imports torch."""
 
+import difflib
 import inspect
+import pkgutil
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -12,28 +14,21 @@ from quadrant_lstm.config.check import nodes_with_target
 from quadrant_lstm.config.interpolations import resolve_interpolations
 from quadrant_lstm.config.messages import missing_key, unknown_arguments
 from quadrant_lstm.config.schema import CLASSES
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 
 GIVEN_BY_CODE = {"params", "optimizer", "total_steps", "T_max", "frame_shape", "num_classes", "orderings"}
 
 
-def check_signatures(cfg: DictConfig) -> None:
-    """Raises UserError for a class that does not exist, an unknown argument, or a missing one."""
+def check_signatures(cfg: DictConfig, group: str = "") -> None:
+    """Raises UserError for a class that does not exist, an unknown argument, or a missing one, in one group or all."""
     for path, node in nodes_with_target(resolve_interpolations(cfg, trusted=True)):
-        if node["_target_"] not in CLASSES:
+        if path.startswith(group) and node["_target_"] not in CLASSES:
             check_signature(path, node)
 
 
 def check_signature(path: str, node: Mapping[str, Any]) -> None:
     target = node["_target_"]
-    package, _, name = target.rpartition(".")
-    try:
-        found = getattr(import_module(package), name, None)
-    except (ImportError, ValueError) as error:  # ValueError: a name without a module
-        place = "put its file beside the script or into a folder of PYTHONPATH, or correct the name"
-        raise UserError(f"{path}._target_: {target} cannot be imported ({error}); {place}.") from error
-    if not inspect.isclass(found):
-        raise UserError(f"{path}._target_: there is no class {target}; correct the name.")
+    found = find_class(f"{path}._target_", target)
     if found is ReduceLROnPlateau:
         raise UserError(f"{path}._target_: {target} needs a metric, which no run gives it; name another class.")
     parameters = inspect.signature(found).parameters
@@ -45,3 +40,28 @@ def check_signature(path: str, node: Mapping[str, Any]) -> None:
     for name in () if path.startswith("model.") else known:  # the network adds the sizes
         if parameters[name].default is inspect.Parameter.empty and name not in node and not takes_any:
             raise missing_key(f"{path}.{name}")
+
+
+def find_class(key: str, target: str) -> type:
+    """Imports a class. Raises UserError for an error in its module, and for a wrong name, with the nearest one."""
+    package, _, name = target.rpartition(".")
+    place = "put its file beside the script or into a folder of PYTHONPATH"
+    if not package:
+        raise UserError(f"{key}: {target} names no module; write MODULE.CLASS, and {place}.")
+    try:
+        module = import_module(package)
+    except Exception as error:
+        if own := place_in_own_code(error):
+            raise UserError(f"{key}: {target} cannot be imported: {own}{with_type(error)}") from error
+        similar = difflib.get_close_matches(package, [other.name for other in pkgutil.iter_modules()], n=1, cutoff=0.7)
+        remedy = f"did you mean {similar[0]}.{name}?" if similar else f"{place}, or correct the name."
+        raise UserError(f"{key}: {target} cannot be imported ({error}); {remedy}") from error
+    found = getattr(module, name, None)
+    if inspect.isclass(found):
+        return found
+    if found is not None:
+        raise UserError(f"{key}: {target} is not a class; name one.")
+    classes = [other for other, value in vars(module).items() if inspect.isclass(value)]
+    similar = difflib.get_close_matches(name, classes, n=1)
+    remedy = f"did you mean {package}.{similar[0]}?" if similar else "correct the name."
+    raise UserError(f"{key}: there is no class {target}; {remedy}")

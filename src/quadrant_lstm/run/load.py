@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.config.check import read_config
+from quadrant_lstm.config.check import read_config, trusted_modules
+from quadrant_lstm.config.signatures import check_signatures
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.prepare import configure_cpu
@@ -15,7 +16,7 @@ from quadrant_lstm.run.build import build_classifier
 from quadrant_lstm.run_folder import BEST, CONFIG, find_run
 
 
-def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Module, DictConfig]:
+def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Module, DictConfig]:
     """Returns the network of a run's best epoch, on the CPU and in eval mode, and the run's config.
 
         network, cfg = load_run("outputs/2026-11-24/23-59-05")
@@ -26,13 +27,14 @@ def load_run(path: str | Path, trust: Sequence[str] = ()) -> tuple[nn.Module, Di
     Sets glibc's allocator and torch's number of threads as training does (processes/prepare.py). Raises UserError if
     the folder contains no run, or none of its epochs has finished.
     """
-    classifier, cfg = load_classifier(find_run(str(path)), trust)
+    classifier, cfg = load_classifier(find_run(str(path)), trusted_modules(trust))
     return classifier.network.eval(), cfg
 
 
 def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier, DictConfig]:
     configure_cpu()
     cfg = read_config(folder / CONFIG, trust)
+    check_signatures(cfg, "model")
     checkpoint, built = read_checkpoint(folder / BEST), cfg.copy()
     if OmegaConf.select(cfg, "model.encoder.weights"):
         built.model.encoder.weights = None  # the checkpoint holds the trained ones, so none are downloaded
