@@ -248,7 +248,7 @@ def test_the_network_itself_is_not_changed():
          "x.flatten(2) gives it."),
         (nn.Linear(128, 5), (2, 4, 2, 4, 4), "x.flatten(1) gives it, but loses the step axis."),
         (TimeDistributed(nn.Conv2d(1, 2, 9)), (2, 4, 1, 5, 6), "Kernel size can't be greater than actual input size"),
-        (nn.LayerNorm(7), (2, 4, 6), "LayerNorm was given [N=2, T=4, 6]: Given normalized_shape=[7]"),
+        (nn.LayerNorm(7), (2, 4, 6), "LayerNorm was given [N=2, T=4, 6]: RuntimeError: Given normalized_shape=[7]"),
     ],
 )  # fmt: skip
 def test_a_mismatch_is_explained(network, shape, message):

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import pytest
@@ -97,6 +98,53 @@ def test_frames_of_a_size_that_a_vision_transformer_does_not_read_are_refused(si
         ):
             backbone(torch.rand(2, 1, 56, 14))
         Backbone(1, "vit_b_16", weights=None, frozen=False, size=None)(torch.rand(1, 1, 224, 224))
+
+
+class OwnEncoder(nn.Conv2d):
+    """Returns what `change` makes of its maps [N, 2, 54, 12]."""
+
+    def __init__(self, in_channels, change):
+        super().__init__(in_channels, 2, 3)
+        self.change = change
+
+    def forward(self, frames):
+        return self.change(super().forward(frames))
+
+
+@pytest.mark.parametrize(
+    ("change", "returned"),
+    [
+        (lambda maps: maps.mean((1, 2, 3)), "[2]"),
+        (lambda maps: (maps, None), "([2, 2, 54, 12], NoneType)"),
+        (lambda maps: None, "NoneType"),
+        (torch.mean, "[]"),
+        (lambda maps: maps[:1], "[1, 2, 54, 12]"),
+        (lambda maps: maps.long(), "[2, 2, 54, 12]"),
+    ],
+)
+def test_an_encoder_must_return_features_of_every_frame(change, returned):
+    with pytest.raises(UserError) as error:
+        join(partial(OwnEncoder, change=change))
+    assert str(error.value) == (
+        f"model.encoder: OwnEncoder was given [2, 1, 56, 14] and returned {returned}; it must return floats: maps "
+        "[N, channels, height, width] or vectors [N, features]."
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (OwnEncoder, "OwnEncoder is called with the number of channels (missing a required argument: 'change'); its "),
+        (
+            lambda: nn.Flatten(),
+            "(too many positional arguments); its constructor must take this first, and the config must",
+        ),
+        (lambda in_channels: [], "<lambda> is not an nn.Module; derive it from torch.nn.Module."),
+    ],
+)
+def test_an_encoder_is_called_with_the_number_of_channels(encoder, message):
+    with pytest.raises(UserError, match=f"^model.encoder: .*{re.escape(message)}"):
+        join(encoder)
 
 
 @pytest.mark.parametrize(

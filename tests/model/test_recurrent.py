@@ -72,6 +72,47 @@ def test_a_layer_that_cannot_be_sized_or_reads_samples_as_steps_is_refused():
         make_recurrent(RECURRENT["conv_lstm"], (24,), 5)
 
 
+class OwnLayer(nn.GRU):
+    """Returns what `change` makes of the outputs and the state of a GRU."""
+
+    def __init__(self, num_features, units, change):
+        super().__init__(num_features, units, batch_first=True)
+        self.change = change
+
+    def forward(self, features):
+        return self.change(*super().forward(features))
+
+
+@pytest.mark.parametrize(
+    ("change", "returned"),
+    [
+        (lambda outputs, state: outputs, "[2, 4, 3]"),
+        (lambda outputs, state: (outputs[:, -1], state), "([2, 3], [1, 2, 3])"),
+        (lambda outputs, state: (state, outputs), "([1, 2, 3], [2, 4, 3])"),
+        (lambda outputs, state: (outputs.transpose(0, 1), state), "([4, 2, 3], [1, 2, 3])"),
+        (lambda outputs, state: (outputs, state, state), "([2, 4, 3], [1, 2, 3], [1, 2, 3])"),
+        (lambda outputs, state: None, "NoneType"),
+    ],
+)
+def test_a_layer_must_return_outputs_and_a_state(change, returned):
+    with pytest.raises(UserError) as error:
+        num_outputs(OwnLayer(6, 3, change), (6,))
+    assert str(error.value) == (
+        f"model.recurrent: OwnLayer was given [2, 4, 6] and returned {returned}; it must return outputs [N, steps, "
+        "units] and a state, which may be None."
+    )
+
+
+def test_a_layer_is_called_with_the_number_of_features_and_of_units():
+    line = "model.recurrent: .* is called with the number of features and a number of units"
+    with pytest.raises(
+        UserError, match=rf"{line} \(missing a required argument: 'change'\); its constructor must take"
+    ):
+        make_recurrent(OwnLayer, (24,), 5)
+    with pytest.raises(UserError, match=rf"{line} \(too many positional arguments\); its constructor must take these"):
+        make_recurrent(lambda: GRU(24, 3), (24,), 5)
+
+
 def test_layers_without_memory_compute_what_their_names_say():
     torch.manual_seed(0)
     steps = torch.randn(2, 4, 6)

@@ -24,7 +24,8 @@ from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import PaddedEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
-from quadrant_lstm.model.recurrent import LastStep, MakeRecurrent, make_recurrent, num_outputs
+from quadrant_lstm.model.parts import MakePart
+from quadrant_lstm.model.recurrent import LastStep, make_recurrent, num_outputs
 from quadrant_lstm.model.sizes import pooled_shape
 from quadrant_lstm.model.step_classifier import StepClassifier
 
@@ -106,7 +107,7 @@ class DeepCNNLSTM(StepClassifier):
         num_classes: int,
         orderings: Orderings,
         blocks: Sequence[Sequence[int]],
-        recurrent: MakeRecurrent,
+        recurrent: MakePart,
         dropout: float,
         lstm_units: int,
     ):

@@ -10,7 +10,6 @@ nn.Conv2d, it is called with the number of channels, and reads maps, whose means
 
 import copy
 import logging
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -22,7 +21,8 @@ from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
-from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, MakeRecurrent, make_recurrent, num_outputs, reads_maps
+from quadrant_lstm.model.parts import MakePart, make_part, wrong_result
+from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, make_recurrent, num_outputs, reads_maps
 from quadrant_lstm.model.rnn import PaddedRNN
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.step_classifier import StepClassifier
@@ -43,15 +43,15 @@ class Join(StepClassifier):
         frame_shape: Shape,
         num_classes: int,
         orderings: Orderings,
-        encoder: Callable[[int], nn.Module],
-        recurrent: MakeRecurrent,
+        encoder: MakePart,
+        recurrent: MakePart,
         dropout: float,
         lstm_units: int,
         dense_units: int,
         shared_tiles: bool,
     ):
         super().__init__()
-        made = encoder(frame_shape[0])
+        made = make_part("model.encoder", encoder, {"the number of channels": frame_shape[0]})
         self.encoder = encoder_per_step(made, orderings, frame_shape[1] // len(orderings), shared_tiles)
         shape = feature_shape(made, frame_shape)
         self.flatten = FlattenMaps() if len(shape) == 3 and not reads_maps(recurrent) else None
@@ -91,6 +91,11 @@ def encoder_per_step(
 @torch.no_grad()
 def feature_shape(encoder: nn.Module, frame_shape: Shape) -> torch.Size:
     training = encoder.training
-    features = encoder.eval()(torch.zeros(1, *frame_shape))  # in eval mode, which changes no running statistics
+    frames = torch.zeros(2, *frame_shape)
+    features = encoder.eval()(frames)  # in eval mode, which changes no running statistics
     encoder.train(training)
+    fits = isinstance(features, Tensor) and features.ndim > 1 and len(features) == len(frames)
+    if not fits or not features.is_floating_point():
+        rule = "floats: maps [N, channels, height, width] or vectors [N, features]"
+        raise wrong_result("model.encoder", encoder, frames, features, rule)
     return features.shape[1:]

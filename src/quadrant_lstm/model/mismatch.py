@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from quadrant_lstm.errors import with_type
+
 IMAGE_AXES = {1: "length", 2: "height, width", 3: "depth, height, width"}
 
 
@@ -22,7 +24,7 @@ def explain(name: str, layer: nn.Module, labels: Sequence[str], sizes: Sequence[
     expected, remedy = expected_by(layer), advice(layer, labels, sizes)
     fits = isinstance(layer, _ConvNd) and len(sizes) == len(layer.kernel_size) + 2 and sizes[1] == layer.in_channels
     if not expected or fits:
-        return f"{kind} was given [{given}]: {error}"
+        return f"{kind} was given [{given}]: {with_type(error)}"
     return f"{kind} was given [{given}]; it expects {expected}.{remedy and ' '}{remedy}"
 
 

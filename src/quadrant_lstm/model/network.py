@@ -13,7 +13,7 @@ from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.join import Join
-from quadrant_lstm.model.recurrent import MakeRecurrent
+from quadrant_lstm.model.parts import MakePart
 from quadrant_lstm.model.sizes import encoded_shape
 
 
@@ -33,7 +33,7 @@ class CNNLSTM(Join):
         filters: Sequence[int],
         kernel_size: int,
         pool_size: int,
-        recurrent: MakeRecurrent,
+        recurrent: MakePart,
         dropout: float,
         lstm_units: int,
         dense_units: int,

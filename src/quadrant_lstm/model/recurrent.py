@@ -4,7 +4,7 @@ import bisect
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import STEPS
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.parts import MakePart, layer_of, make_part, wrong_result
 from quadrant_lstm.model.rnn import LSTM
-
-MakeRecurrent = Callable[..., nn.Module]  # called with the size of the inputs of a step, and the number of units
 
 
 class FlattenMaps(nn.Module):
@@ -26,26 +25,26 @@ class FlattenMaps(nn.Module):
         return maps.permute(0, 1, 3, 4, 2).flatten(2)
 
 
-def reads_maps(make: MakeRecurrent) -> bool:
+def reads_maps(make: MakePart) -> bool:
     """Tells whether the layer reads maps: its first argument is then called `in_channels`, as that of nn.Conv2d."""
-    return next(iter(inspect.signature(layer_of(make)).parameters)) == "in_channels"
+    return next(iter(inspect.signature(layer_of(make)).parameters), None) == "in_channels"
 
 
-def layer_of(make: MakeRecurrent) -> Callable[..., nn.Module]:
-    return make.func if isinstance(make, functools.partial) else make
-
-
-def make_recurrent(make: MakeRecurrent, feature_shape: Sequence[int], lstm_units: int) -> nn.Module:
+def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int) -> nn.Module:
     """Returns the layer, with about as many parameters as an LSTM of `lstm_units` units over the same features."""
     if reads_maps(make) and len(feature_shape) != 3:
         raise UserError(
             f"model.recurrent: {layer_of(make).__name__} reads maps, but the encoder returns a vector; choose another."
         )
     input_size = feature_shape[0] if reads_maps(make) else math.prod(feature_shape)
+
+    def make_layer(units: int) -> nn.Module:
+        return make_part("model.recurrent", make, {"the number of features": input_size, "a number of units": units})
+
     with torch.device("meta"):
         wanted = count(LSTM(math.prod(feature_shape), lstm_units))
 
-        if count(make(input_size, 2)) <= count(make(input_size, 1)):
+        if count(make_layer(2)) <= count(make_layer(1)):
             raise UserError(
                 f"model.recurrent: {layer_of(make).__name__} has no more parameters with two units than with one; the "
                 "network gives it the number of units as its second argument."
@@ -53,13 +52,13 @@ def make_recurrent(make: MakeRecurrent, feature_shape: Sequence[int], lstm_units
 
         @functools.cache
         def excess(units: int) -> int:
-            return count(make(input_size, units)) - wanted
+            return count(make_layer(units)) - wanted
 
         upper = 1
         while excess(upper) < 0:
             upper *= 2
         units = bisect.bisect_left(range(upper), 0, lo=max(1, upper // 2), key=excess)
-    layer = make(input_size, min(units, max(1, units - 1), key=lambda units: abs(excess(units))))
+    layer = make_layer(min(units, max(1, units - 1), key=lambda units: abs(excess(units))))
     if isinstance(layer, nn.RNNBase) and not layer.batch_first:
         raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")
     return layer
@@ -68,8 +67,13 @@ def make_recurrent(make: MakeRecurrent, feature_shape: Sequence[int], lstm_units
 @torch.no_grad()
 def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int]) -> int:
     """Returns the number of outputs of a step, whose features are maps or a vector."""
-    outputs, _ = recurrent(torch.zeros(1, STEPS, *feature_shape))
-    return outputs.shape[2]
+    features = torch.zeros(2, STEPS, *feature_shape)
+    match recurrent(features):
+        case Tensor(ndim=3 | 5) as outputs, _ if len(outputs) == len(features):
+            return outputs.shape[2]
+        case returned:
+            rule = "outputs [N, steps, units] and a state, which may be None"
+            raise wrong_result("model.recurrent", recurrent, features, returned, rule)
 
 
 def count(module: nn.Module) -> int:
