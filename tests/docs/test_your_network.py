@@ -1,6 +1,7 @@
 """docs/your_network.md works as it is written."""
 
 import re
+import shutil
 import sys
 from functools import partial
 from importlib import import_module
@@ -51,9 +52,7 @@ def test_a_class_and_its_config_have_at_most_40_lines():
 def test_a_run_of_other_code_is_read_only_if_that_is_trusted(trained, monkeypatch):
     command, latest, trust = EVALUATE_NETWORK.split()
     refused = run(trained, command, latest)
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1
-    assert "my_network.MyNetwork is other code; add trust=my_network if you trust it." in refused.stderr
+    assert "my_network.MyNetwork is other code; add trust=my_network if you trust it." in one_line(refused)
     assert run(trained, command, latest, trust).returncode == 0
     assert run(trained, "train.py", latest, "trainer.max_epochs=2").returncode == 2
     assert run(trained, "train.py", latest, "trainer.max_epochs=2", trust).returncode == 0
@@ -62,7 +61,7 @@ def test_a_run_of_other_code_is_read_only_if_that_is_trusted(trained, monkeypatc
         load_run(run_folder(trained))
     assert "my_network" not in sys.modules
     monkeypatch.syspath_prepend(trained)
-    network, _ = load_run(run_folder(trained), trust=["my_network"])
+    network, _ = load_run(run_folder(trained), trust="my_network")
     assert network(torch.zeros(2, 4, 1, 16, 4)).shape == (2, 3)
 
 
@@ -115,8 +114,32 @@ def test_a_network_may_make_its_own_tensors(trained):
     assert "gru" in done.stdout
 
 
+def one_line(done: Script) -> str:
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("plan", [(), ("-m", "seed=1,2", "plan=true")], ids=["run", "plan"])
+def test_a_mistake_in_the_network_costs_one_line(trained, plan):
+    """In a plan it stands below the table."""
+    code = (trained / "my_network.py").read_text()
+    (trained / "every_step.py").write_text(code.replace("outputs[:, -1]", "outputs"))
+    options = (*plan, "model=my_network", "model._target_=every_step.MyNetwork", "hydra.run.dir=every")
+    done = run(
+        trained, "train.py", "--config-dir=my_conf", *options, "data=idx", f"data.root={trained / 'tiny'}", *SHORT
+    )
+    line = one_line(done)
+    assert "MyNetwork was given [2, 4, 1, 16, 4] and returned [2, 4, 3]" in (done.stdout if plan else line)
+
+
+def test_a_run_whose_module_is_gone_is_reported_in_one_line(trained):
+    lost = shutil.copytree(run_folder(trained), trained / "lost")
+    config = lost / ".hydra/config.yaml"
+    config.write_text(config.read_text().replace("my_network", "gone"))
+    line = one_line(run(trained, "evaluate.py", "run=lost", "trust=gone"))
+    assert line.startswith("model._target_: gone.MyNetwork cannot be imported (No module named 'gone'); put its file")
+
+
 def test_a_module_that_is_missing_is_named(tmp_path):
-    done = run(tmp_path, "train.py", "model._target_=nowhere.Network")
-    assert done.returncode == 2
-    assert done.stderr.startswith("model._target_: nowhere.Network cannot be imported (No module named 'nowhere')")
-    assert done.stderr.count("\n") == 1
+    line = one_line(run(tmp_path, "train.py", "model._target_=nowhere.Network"))
+    assert line.startswith("model._target_: nowhere.Network cannot be imported (No module named 'nowhere')")

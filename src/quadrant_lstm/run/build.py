@@ -14,7 +14,7 @@ from torch import nn
 from quadrant_lstm.callbacks.checkpoint_io import AtomicCheckpointIO
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.frames import Shape
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.precision import resolve_precision
 
@@ -24,12 +24,13 @@ def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments:
     try:
         return instantiate(node, **arguments, _convert_="all")
     except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        if isinstance(
-            error.__cause__, MisconfigurationException | ValueError | TypeError | RuntimeError | AssertionError
-        ):
-            reason = str(error.__cause__).partition("\n")[0].rstrip(".!")
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if cause and (place := place_in_own_code(cause)):
+            raise UserError(f"{group}: {place}{with_type(cause)}") from error
+        if isinstance(cause, MisconfigurationException | ValueError | TypeError | RuntimeError | AssertionError):
+            reason = str(cause).partition("\n")[0].rstrip(".!")
             raise UserError(f"{group}: {reason}; change a value of {group}.") from error
         raise
 
@@ -44,7 +45,11 @@ def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.M
     taken = inspect.signature(get_class(cfg.model._target_)).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     arguments = {name: value for name, value in known.items() if takes_any or name in taken}
-    return instantiate_node("model", cfg.model, **arguments)
+    network = instantiate_node("model", cfg.model, **arguments)
+    if not isinstance(network, nn.Module):
+        name, remedy = cfg.model._target_, "derive the class from torch.nn.Module, and leave out _partial_"
+        raise UserError(f"model: {name} did not make an nn.Module; {remedy}.")
+    return network
 
 
 def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> Classifier:

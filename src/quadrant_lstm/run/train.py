@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch.distributed import destroy_process_group
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.model.describe import describe
 from quadrant_lstm.processes.launch import launch
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
-from quadrant_lstm.run.memory import check_memory
+from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.quiet import quiet_lightning
 from quadrant_lstm.run.records import as_typed, is_finished, record_results, record_start, recorded_accuracy
 from quadrant_lstm.run_folder import BEST, LAST, locked
@@ -50,7 +48,8 @@ def train(cfg: DictConfig) -> float | None:
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
     trainer = build_trainer(cfg, folder)
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
-    check_memory(classifier.network, data.batch_shape, device, autocast, trainer.num_devices)
+    memory = (device, autocast, trainer.num_devices)
+    log.info(check_network(classifier.network, data.batch_shape, data.num_classes, *memory))
     with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
     if trainer.world_size > 1:
@@ -61,7 +60,6 @@ def train(cfg: DictConfig) -> float | None:
 def fit_and_test(
     cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule
 ) -> float | None:
-    log.info(describe(classifier.network, torch.zeros(1, *data.batch_shape[1:])))
     checkpoint = str(folder / LAST) if (folder / LAST).exists() else None
     if trainer.is_global_zero:
         record_start(cfg, folder, trainer, data)

@@ -17,7 +17,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import duration
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import bare_trainer, build_data, build_network, instantiate_node
-from quadrant_lstm.run.memory import check_memory
+from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.precision import resolve_precision
 from quadrant_lstm.run.quiet import quiet_lightning
 from quadrant_lstm.sweep.jobs import Job, readable
@@ -87,7 +87,7 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, flo
     accelerator = cfg.trainer.get("accelerator", "auto")
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(cfg.trainer.precision, accelerator))
     network: Any = build_network(cfg, data.frame_shape, data.num_classes)
-    check_memory(network, data.batch_shape, fabric.device, fabric.autocast)
+    check_network(network, data.batch_shape, data.num_classes, fabric.device, fabric.autocast)
     network, optimizer = fabric.setup(network, instantiate_node("optimizer", cfg.optimizer)(network.parameters()))
     batch = fabric.to_device(next(iter(data.train_dataloader())))
     frames, labels = data.on_after_batch_transfer(batch, 0)

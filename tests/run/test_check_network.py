@@ -1,0 +1,113 @@
+import contextlib
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.build import instantiate_node
+from quadrant_lstm.run.check_network import check_network
+from tests.networks import small_network
+
+
+class Own(nn.Module):
+    """Returns what `change` makes of its logits."""
+
+    def __init__(self, change=lambda logits: logits, per_step=None):
+        super().__init__()
+        self.linear, self.change = nn.Linear(64, 3), change
+        if per_step:
+            self.logits_per_step = lambda frames: per_step(self(frames))
+
+    def forward(self, frames):
+        return self.change(self.linear(frames.flatten(1)))
+
+
+def check(network, batch_shape=(16, 4, 1, 4, 4)):
+    return check_network(network, batch_shape, 3, torch.device("cpu"), contextlib.nullcontext)
+
+
+def refused(network) -> str:
+    with pytest.raises(UserError) as error:
+        check(network)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "returned"),
+    [
+        (lambda logits: (logits, None), "([2, 3], NoneType)"),
+        (lambda logits: None, "NoneType"),
+        (lambda logits: 1.5, "float"),
+        (torch.sum, "[]"),
+        (lambda logits: logits.argmax(1), "[2]"),
+        (lambda logits: logits[:, :2], "[2, 2]"),
+        (lambda logits: logits.repeat(4, 1), "[8, 3]"),
+    ],
+)
+def test_a_network_must_return_logits(change, returned):
+    line = f"model: Own was given [2, 4, 1, 4, 4] and returned {returned}; it must return logits [N, classes], here "
+    assert refused(Own(change)) == f"{line}[2, 3]."
+
+
+def test_logits_of_every_step_are_too_many():
+    assert "returned [2, 4, 3]; " in refused(Own(lambda logits: logits[:, None].expand(-1, 4, -1)))
+    assert refused(Own(lambda logits: logits[:, None])).endswith("here [2, 3]; x[:, -1] takes the last step.")
+
+
+def test_logits_per_step_must_have_steps():
+    check(Own(per_step=lambda logits: logits[:, None]))
+    assert refused(Own(per_step=lambda logits: logits)).endswith("logits [N, steps, classes] from logits_per_step.")
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.detach, lambda logits: torch.zeros(len(logits), 3)])
+def test_logits_without_a_gradient_are_refused(change):
+    assert refused(Own(change)).startswith("model: the logits of Own have no gradient; compute them from parameters")
+
+
+class Fails(Own):
+    def __init__(self, in_init=False, in_training=False):
+        super().__init__()
+        self.in_training = in_training
+        if in_init:
+            raise KeyError("units")  # in __init__
+
+    def forward(self, frames):
+        if self.training == self.in_training:
+            raise KeyError("steps")  # in forward
+        return super().forward(frames)
+
+
+def line_of(comment: str) -> int:
+    with open(__file__) as file:
+        return next(number for number, line in enumerate(file, start=1) if line.endswith(f"  # {comment}\n"))
+
+
+def test_an_error_in_the_users_code_keeps_its_type_and_names_its_line():
+    place = f"model: {__file__}, line {line_of('in forward')}: "
+    assert refused(Fails()) == f"{place}Fails was given [N=2, T=4, 1, 4, 4]: KeyError: 'steps'"
+    assert refused(Fails(in_training=True)) == f"{place}KeyError: 'steps'"
+    with pytest.raises(UserError) as error:
+        instantiate_node("model", {"_target_": f"{__name__}.Fails", "in_init": True})
+    assert str(error.value) == f"model: {__file__}, line {line_of('in __init__')}: KeyError: 'units'"
+
+
+def test_a_layer_that_does_not_fit_is_named_with_the_users_line():
+    network = Own()
+    network.linear = nn.Linear(16, 3)
+    rule = "linear (Linear) was given [N=2, 16*T=64]; it expects [..., 16]."
+    assert re.fullmatch(rf"model: {re.escape(__file__)}, line \d+: {re.escape(rule)}", refused(network))
+
+
+def test_a_network_without_code_of_the_user_has_no_line_to_name():
+    assert refused(nn.Sequential(nn.Linear(5, 3))).startswith("model: 0 (Linear) was given [N=2, T=4, 1, 4, 4]; it ")
+
+
+def test_a_network_that_fits_is_described_and_stays_as_it_is():
+    network, random = small_network().train(), torch.get_rng_state()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert check(network, (16, 4, 1, 32, 8)).stages[-1].shape == "[N, 3]"
+    assert network.training
+    torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), random)
