@@ -135,6 +135,11 @@ def test_options_may_contain_commas():
     assert hydra_arguments(["--config-dir=a,b", "seed=2"]) == ["--config-dir=a,b", "seed=2"]
 
 
+def test_options_may_stand_between_overrides():
+    given = ["-m", "seed=1,2", "--config-dir", "mine", "model=deep"]
+    assert hydra_arguments(given) == ["-m", "--config-dir", "mine", "seed=1,2", "model=deep"]
+
+
 def test_a_plus_before_run_or_trust_changes_nothing():
     with pytest.raises(UserError, match="trust: is for the config of a run folder; add run=PATH"):
         hydra_arguments(["+trust=my_module"])

@@ -1,6 +1,7 @@
 """Turns train.py's arguments into Hydra's: `run=` and `sweep=` become the config and the folder they resume."""
 
 import re
+from argparse import Namespace
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -40,13 +41,18 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
         return resume_sweep(sweep, without("sweep", arguments))
     if not MULTIRUN & set(arguments):
         check_single_values(arguments)
-    return sorted(arguments, key=lambda argument: argument not in MULTIRUN)  # argparse wants -m before the overrides
+    overrides = parse(arguments)[0].overrides
+    return [*(argument for argument in arguments if argument not in overrides), *overrides]  # as Hydra's parser wants
+
+
+def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """Returns Hydra's options, with the overrides wherever they stand, and the options that it does not know."""
+    return get_args_parser().parse_known_intermixed_args(arguments)
 
 
 def check_options(arguments: list[str]) -> None:
-    for option in get_args_parser().parse_known_args(arguments)[1]:
-        if option.startswith("-"):  # argparse also reports a KEY=VALUE that comes after -m
-            raise UserError(f"{option}: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.")
+    for option in parse(arguments)[1]:
+        raise UserError(f"{option}: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.")
     if MULTIRUN & set(arguments) and {"-c", "--cfg"} & set(arguments):
         raise UserError("--cfg: shows the config of one run; leave out -m, or list the jobs with plan=true.")
 
@@ -93,15 +99,14 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
     """
     sweep = find_sweep(path)
     folder = sweep.folder.absolute()
-    options, overrides = get_args_parser().parse_known_args(others)  # after -m, argparse takes no more overrides
+    options = parse(others)[0]
     sources = sweep.hydra.runtime.config_sources
     recorded = [source.path for source in sources if source.provider == "command-line"]
     if recorded and not options.config_dir:
         raise UserError(
             f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust that folder."
         )
-    overrides = [*options.overrides, *overrides]
-    repeated = [override for override in overrides if not override.startswith("hydra")]
+    repeated = [override for override in options.overrides if not override.startswith("hydra")]
     of_experiment = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.get("params") or {}).items()]
     typed = sorted(override for override in sweep.overrides if override not in of_experiment)
     if repeated and sorted(repeated) not in (sorted(sweep.overrides), typed):
@@ -109,8 +114,8 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
             f"sweep: {folder} was started with {' '.join(typed)}, not {' '.join(repeated)}; leave them out, or start "
             "a new sweep without sweep=."
         )
-    hydra = [override for override in overrides if override.startswith("hydra")]
-    typed_keys = {override.partition("=")[0] for override in overrides}
+    hydra = [override for override in options.overrides if override.startswith("hydra")]
+    typed_keys = {override.partition("=")[0] for override in options.overrides}
     launch, place = [*sweep.launch_overrides, *hydra], f"hydra.sweep.dir={quoted(sweep.folder)}"
     for override in [*sweep.overrides, *sweep.launch_overrides]:
         key, _, value = override.partition("=")
