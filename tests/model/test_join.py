@@ -4,6 +4,8 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torchvision.models import get_model
+from torchvision.transforms.functional import normalize
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.errors import UserError
@@ -89,6 +91,28 @@ def test_any_classifier_of_torchvision_is_a_backbone(name):
         assert backbone(torch.rand(2, 1, 56, 14)).ndim == 2
 
 
+def test_frames_are_normalized_as_pretrained_weights_expect(tmp_path, monkeypatch):
+    """The file of the weights lies where torchvision keeps what it has downloaded."""
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    torch.save(get_model("resnet18").state_dict(), tmp_path / "hub/checkpoints/resnet18-f37072fd.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    pretrained = Backbone(3, "resnet18", weights="DEFAULT", frozen=True, size=None).eval()
+    frames = torch.rand(2, 3, 32, 32)
+    expected = pretrained.module(normalize(frames, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))
+    torch.testing.assert_close(pretrained(frames), expected)
+    loaded = Backbone(3, "resnet18", weights=None, frozen=True, size=None).eval()
+    loaded.load_state_dict(pretrained.state_dict())
+    torch.testing.assert_close(loaded(frames), expected)
+
+
+def test_weights_that_cannot_be_downloaded_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
+    message = rf"^model.encoder.weights: DEFAULT of resnet18 .* put the file of \S*pth into {tmp_path}/hub/checkpoints"
+    with pytest.raises(UserError, match=message):
+        Backbone(3, "resnet18", weights="DEFAULT", frozen=True, size=None)
+
+
 @pytest.mark.parametrize(("size", "given"), [(None, "null"), (200, "200")])
 def test_frames_of_a_size_that_a_vision_transformer_does_not_read_are_refused(size, given):
     with torch.device("meta"):
@@ -154,7 +178,7 @@ def test_an_encoder_is_called_with_the_number_of_channels(encoder, message):
         ({"in_channels": 1, "name": "resnet81"}, "torchvision has no resnet81; write e.g. resnet"),
         (
             {"in_channels": 1, "name": "resnet18", "weights": "FOO"},
-            "resnet18 has no weights FOO; write null or DEFAULT",
+            "resnet18 has no weights FOO; write one of null, IMAGENET1K_V1, DEFAULT",
         ),
         ({"in_channels": 1, "name": "squeezenet1_0"}, "squeezenet1_0 does not end in a linear layer"),
     ],
