@@ -7,13 +7,16 @@ from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.check import find_trained_run, trusted_modules
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.run.predictions import check_output
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="predict")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {"images": str | None, "invert": bool | None, "output": str | None}
-        folder, files = find_trained_run(cfg, kinds), find_image_files(cfg.images)
+        folder = find_trained_run(cfg, kinds)
+        files = None if cfg.images == "test" else find_image_files(cfg.images)
+        check_output(cfg.output)
         with signals_deferred():
             from quadrant_lstm.run.predict import predict  # imports torch
 

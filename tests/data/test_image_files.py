@@ -1,3 +1,6 @@
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,9 +44,11 @@ def test_transparent_pixels_are_white_paper(tmp_path, digit):
     assert np.abs(read_image(tmp_path / "ink.png", SHAPE, None)[0].astype(int) - digit).max() <= 1
 
 
-def test_an_empty_page_gives_an_empty_image(tmp_path):
-    Image.new("L", (90, 50), "white").save(tmp_path / "empty.png")
-    assert read_image(tmp_path / "empty.png", SHAPE, None).max() == 0
+@pytest.mark.parametrize("size", [(28, 28), (90, 50)])
+@pytest.mark.parametrize("colour", ["white", "black", "gray"])
+def test_a_page_on_which_nothing_is_drawn_is_blank(size, colour, tmp_path):
+    Image.new("L", size, colour).save(tmp_path / "blank.jpg")
+    assert read_image(tmp_path / "blank.jpg", SHAPE, None) is None
 
 
 def test_files_are_found_by_name_folder_and_glob(tmp_path):
@@ -57,7 +62,12 @@ def test_files_are_found_by_name_folder_and_glob(tmp_path):
         find_image_files(f"{tmp_path}/*.gif")
 
 
+def test_a_dash_stands_for_the_lines_of_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("a b.png\n\nc.png"))
+    assert list(find_image_files("-")) == [Path("a b.png"), Path("c.png")]
+
+
 def test_a_file_that_is_no_image_is_refused(tmp_path):
     (tmp_path / "notes.png").write_text("no image")
     with pytest.raises(UserError, match=r"notes\.png: cannot be read as an image .* give a PNG or JPEG file"):
-        find_image_files(str(tmp_path))
+        read_image(tmp_path / "notes.png", SHAPE, None)

@@ -1,13 +1,11 @@
-"""Tests evaluate.py, predict.py, export.py and load_run on a finished run."""
+"""Tests evaluate.py, export.py and load_run on a finished run."""
 
-import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.data.idx import load_idx_folder
@@ -41,21 +39,6 @@ def test_load_run_returns_the_network_that_was_tested(finished_run, tiny):
     assert (predicted == tiny.test_labels).mean() == results["test/accuracy"]
 
 
-def test_predict_writes_the_probabilities_of_the_network(finished_run, tiny, tmp_path):
-    for index in range(5):
-        Image.fromarray(tiny.test_images[index, 0]).save(tmp_path / f"{index}.png")
-    done = script(
-        "predict.py", f"run={finished_run}", f"images={tmp_path}", "invert=false", "output=table.csv", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    with (tmp_path / "table.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    probabilities = logits(finished_run, tiny.test_images[:5]).softmax(1).numpy()
-    assert np.allclose([[float(row[str(label)]) for label in range(3)] for row in rows], probabilities, atol=1e-6)
-    assert [int(row["prediction"]) for row in rows] == probabilities.argmax(1).tolist()
-    assert done.stdout.count(".png") == 5
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("command", [("evaluate.py",), ("train.py", "-m", "seed=1,2", "plan=true")], ids=" ".join)
 def test_an_accelerator_that_is_missing_is_reported_in_one_line(command, finished_run):
@@ -67,15 +50,6 @@ def test_an_accelerator_that_is_missing_is_reported_in_one_line(command, finishe
         "trainer", "accelerator"
     )
     assert done.stderr.count("\n") == 1
-
-
-def test_an_output_that_cannot_be_written_is_reported_in_one_line(finished_run, tiny, tmp_path):
-    Image.fromarray(tiny.test_images[0, 0]).save(tmp_path / "0.png")
-    done = script("predict.py", f"run={finished_run}", "images=0.png", f"output={tmp_path}", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr == f"output: {tmp_path} cannot be written (Is a directory); write another path.\n"
-    done = script("predict.py", f"run={finished_run}", "images=0.png", "output=./0.png", cwd=tmp_path)
-    assert done.stderr == "output: ./0.png is one of the images; write another path.\n"
 
 
 def test_an_onnx_file_returns_the_probabilities_of_the_network(finished_run, tiny, tmp_path):

@@ -6,8 +6,9 @@ An image of the training size is used as it is. Others are prepared like MNIST's
 
 import contextlib
 import glob
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,17 @@ from quadrant_lstm.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 INK_THRESHOLD = 50  # of 255; darker pixels are background
+MIN_CONTRAST = 10  # of 255; JPEG files of a blank page have some
 DIGIT_SHARE = 20 / 28  # of the height and width
 MAX_PIXELS = 50_000_000
 
 
-def find_image_files(images: str | None) -> list[Path]:
-    """Returns the files of `images`, which is a file, a folder or a glob; raises UserError if one cannot be opened."""
+def find_image_files(images: str | None) -> Iterable[Path]:
+    """Returns the files of `images`: a file, a folder, a glob, or `-` for the lines of standard input."""
     if images is None:
-        raise UserError("images: is missing; add images=FILE, a folder, or a quoted glob.")
+        raise UserError("images: is missing; add images=FILE, a folder, a quoted glob, or test for the test images.")
+    if images == "-":
+        return (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
     path = Path(images).expanduser()
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
@@ -32,9 +36,6 @@ def find_image_files(images: str | None) -> list[Path]:
         found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not found:
         raise UserError(f"images: {images} matches no image file; give a file, a folder, or a glob in quotes.")
-    for file in found:
-        with open_image(file):
-            pass
     return found
 
 
@@ -51,8 +52,8 @@ def open_image(file: Path) -> Iterator[Image.Image]:
         raise UserError(f"{file}: cannot be read as an image ({error}); give a PNG or JPEG file.") from error
 
 
-def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | None) -> np.ndarray:
-    """Returns uint8 [1, height, width]. `invert=None` inverts images with a light border."""
+def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | None) -> np.ndarray | None:
+    """Returns uint8 [1, height, width], or None for a blank image. `invert=None` inverts images with a light border."""
     _, height, width = image_shape
     with open_image(file) as original:
         image: Image.Image = ImageOps.exif_transpose(original)
@@ -64,15 +65,15 @@ def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | Non
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     if invert or (invert is None and border.mean() > 127):
         image = ImageOps.invert(image)
-    if image.size != (width, height):
-        image = centre_digit(image, height, width)
-    return np.array(image)[None]
-
-
-def centre_digit(image: Image.Image, height: int, width: int) -> Image.Image:
+    if np.ptp(pixels) < MIN_CONTRAST:
+        return None
+    if image.size == (width, height):
+        return np.array(image)[None]
     ink = image.point(lambda value: 255 if value > INK_THRESHOLD else 0).getbbox()
-    if ink is None:
-        return image.resize((width, height), Image.Resampling.LANCZOS)
+    return np.array(centre_digit(image, ink, height, width))[None] if ink else None
+
+
+def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int, width: int) -> Image.Image:
     box = (round(DIGIT_SHARE * width), round(DIGIT_SHARE * height))
     digit = ImageOps.contain(image.crop(ink), box, Image.Resampling.LANCZOS)
     weights = np.asarray(digit, dtype=float)

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from quadrant_lstm.data.frames import STEPS, Shape, step_accuracy_names
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.protocols import LogitsPerStep
+from quadrant_lstm.model.protocols import logits_after_steps
 
 NUM_STEPS_ARGUMENTS = ("total_steps", "T_max")  # torch's schedules without one of these are advanced once per epoch
 SPLITS = ("train", "val", "test")
@@ -34,8 +34,8 @@ class Classifier(LightningModule):
     store `frame_shape` and `num_classes`, for `load_run`.
 
     Logs {train,val,test}/loss (means over images) and {train,val,test}/accuracy, and {val,test}/accuracy_step_1 to
-    accuracy_step_4 for networks with LogitsPerStep. Sums are reduced over processes before they are divided, so images
-    count once even if processes have different numbers of them. Metrics are updated once per epoch: updating and
+    accuracy_step_4 for networks with logits_per_step. Sums are reduced over processes before they are divided, so
+    images count once even if processes have different numbers of them. Metrics are updated once per epoch: updating and
     logging them for every batch takes longer than a training step of a small network.
     """
 
@@ -98,10 +98,7 @@ class Classifier(LightningModule):
 
     def compute_loss(self, split: str, batch: Batch) -> Float[Tensor, ""]:
         frames, labels = batch[0].to(self.dtype), batch[1]  # not float32 with e.g. trainer.precision=64-true
-        if split != "train" and isinstance(self.network, LogitsPerStep):
-            logits = self.network.logits_per_step(frames)
-        else:
-            logits = self(frames)[:, None]
+        logits = self(frames)[:, None] if split == "train" else logits_after_steps(self.network, frames)
         smoothing = self.label_smoothing if split == "train" else 0.0
         losses = cross_entropy(logits[:, -1], labels, reduction="none", label_smoothing=smoothing)
         self.epoch_outputs[split].append(BatchOutputs(losses.detach(), logits.detach(), labels))

@@ -15,6 +15,11 @@ class LogitsPerStep(Protocol):
         """Returns the logits after every step, or after the last step only. The last are those of `forward`."""
 
 
+def logits_after_steps(network: nn.Module, frames: Frames) -> Tensor:
+    """Returns the logits [batch, output_steps, classes] after every step, or after the last step only."""
+    return network.logits_per_step(frames) if isinstance(network, LogitsPerStep) else network(frames)[:, None]
+
+
 @runtime_checkable
 class Inspectable(LogitsPerStep, Protocol):
     """A network with an encoder at every step and a recurrent layer, whose intermediate results can be shown."""

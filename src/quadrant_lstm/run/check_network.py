@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.describe import Description, describe
 from quadrant_lstm.model.parts import wrong_result
-from quadrant_lstm.model.protocols import LogitsPerStep
+from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.memory import check_memory
 
 
@@ -43,6 +43,6 @@ def check_logits(network: nn.Module, frames: Tensor, num_classes: int) -> None:
             f"model: the logits of {type(network).__name__} have no gradient; compute them from parameters or layers "
             "that are attributes of the network, without detach() and torch.no_grad()."
         )
-    steps = network.logits_per_step(frames) if isinstance(network, LogitsPerStep) else logits[:, None]
+    steps = logits_after_steps(network, frames)
     if not isinstance(steps, Tensor) or steps.ndim != 3 or steps.shape[::2] != expected:
         raise wrong_result("model", network, frames, steps, "logits [N, steps, classes] from logits_per_step")

@@ -1,50 +1,110 @@
-"""Classifies image files with a run's best checkpoint, logs the two most probable classes, and can write a CSV file."""
+"""Classifies image files, or the test images of a run's data, with the run's best checkpoint.
 
-import csv
+The predictions are printed as a table or written to a file (predictions.py). Images are read, classified and written
+in batches, so that memory does not grow with their number.
+"""
+
+import itertools
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import image_shape_of
 from quadrant_lstm.data.image_files import read_image
 from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.model.protocols import logits_after_steps
+from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
+from quadrant_lstm.run.predictions import Prediction, open_output
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 256
 
 
+class Picture(NamedTuple):
+    name: str
+    pixels: np.ndarray | None  # uint8 [channels, height, width]; None if nothing is drawn
+    label: int | None = None
+
+
 def predict(
-    folder: Path, files: list[Path], invert: bool | None, output: str | None, trust: Sequence[str] = ()
+    folder: Path, files: Iterable[Path] | None, invert: bool | None, output: str | None, trust: Sequence[str] = ()
 ) -> None:
-    if output and not Path(output).absolute().parent.is_dir():
-        raise UserError(f"output: the folder of {output} does not exist; create it, or write another path.")
-    if output and Path(output).resolve() in {file.resolve() for file in files}:
-        raise UserError(f"output: {output} is one of the images; write another path.")
+    """Predicts `files`, or the test images if that is None. Raises UserError at the end if files could not be read."""
     classifier, cfg = load_classifier(folder, trust)
     image_shape = image_shape_of(classifier.hparams["frame_shape"], len(cfg.data.orderings))
-    network = classifier.network.eval()
-    rows: list[tuple[Path, list[float]]] = []
-    log.info("prediction  confidence  second  confidence  file")
-    for start in range(0, len(files), BATCH_SIZE):
-        batch = files[start : start + BATCH_SIZE]
-        pixels = torch.from_numpy(np.stack([read_image(file, image_shape, invert) for file in batch]))
-        with torch.inference_mode():
-            probabilities = network(scaled(sequences(pixels, cfg.data.orderings))).softmax(dim=1)
-        for file, row in zip(batch, probabilities.tolist(), strict=True):
-            rows.append((file, row))
-            first, second = sorted(range(len(row)), key=row.__getitem__, reverse=True)[:2]
-            log.info(f"{first:<10}  {100 * row[first]:8.1f} %  {second:<6}  {100 * row[second]:8.1f} %  {file}")
+    classify = Classify(classifier.network.eval(), cfg.data.orderings)
+    batches = read_test_images(cfg) if files is None else read_files(files, image_shape, invert)
+    count = correct = unreadable = 0
+    _, num_steps, num_classes = classify.probabilities(np.zeros((1, *image_shape), np.uint8)).shape
+    with open_output(output, num_steps, num_classes) as write:
+        for pictures in batches if output is None else with_progress(batches, files):
+            for error in (picture for picture in pictures if isinstance(picture, UserError)):
+                print(error, file=sys.stderr)
+            readable = [picture for picture in pictures if isinstance(picture, Picture)]
+            for prediction in classify(readable):
+                write(prediction)
+                correct += prediction.label is not None and prediction.label == prediction.predicted
+            count += len(pictures)
+            unreadable += len(pictures) - len(readable)
+    if files is None:
+        log.info(f"{correct:,} of {count:,} test images are classified correctly: {100 * correct / count:.2f} %")
     if output:
+        log.info(f"wrote the predictions of {count - unreadable:,} images to {output}")
+    if unreadable:
+        raise UserError(f"images: {unreadable:,} of {count:,} files cannot be read; they are named above.")
+
+
+def read_test_images(cfg: DictConfig) -> Iterator[list[Picture | UserError]]:
+    images = build_data(cfg).images
+    for start in range(0, len(images.test_images), BATCH_SIZE):
+        batch = zip(images.test_images[start:][:BATCH_SIZE], images.test_labels[start:], strict=False)
+        yield [Picture(f"test image {start + number}", *pair) for number, pair in enumerate(batch)]
+
+
+def read_files(
+    files: Iterable[Path], image_shape: tuple[int, int, int], invert: bool | None
+) -> Iterator[list[Picture | UserError]]:
+    def read(file: Path) -> Picture | UserError:
         try:
-            with open(output, "w", newline="") as table:
-                writer = csv.writer(table)
-                writer.writerow(["file", "prediction", *range(len(rows[0][1]))])
-                writer.writerows([file, row.index(max(row)), *row] for file, row in rows)
-        except OSError as error:
-            raise UserError(f"output: {output} cannot be written ({error.strerror}); write another path.") from error
-        log.info(f"wrote the probabilities to {output}")
+            return Picture(str(file), read_image(file, image_shape, invert))
+        except UserError as error:
+            return error
+
+    pictures = map(read, files)  # in one thread: for small files, several of them wait for each other
+    while batch := list(itertools.islice(pictures, BATCH_SIZE)):
+        yield batch
+
+
+def with_progress(batches: Iterable[list[Any]], files: Iterable[Path] | None) -> Iterable[list[Any]]:
+    """Shows a progress bar on a terminal. Without the number of files, it shows how many batches are done."""
+    total = -(-len(files) // BATCH_SIZE) if isinstance(files, Sized) else None
+    return track(batches, "batches of 256 images", total, console=Console(stderr=True), disable=not sys.stderr.isatty())
+
+
+class Classify:
+    def __init__(self, network: nn.Module, orderings: Orderings):
+        self.network, self.orderings = network, orderings
+
+    def __call__(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
+        pixels = [picture.pixels for picture in pictures if picture.pixels is not None]
+        probabilities = iter(self.probabilities(np.stack(pixels)).tolist() if pixels else [])
+        for name, image, label in pictures:
+            yield Prediction(name, [] if image is None else next(probabilities), label)
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: np.ndarray) -> Float[Tensor, "images steps classes"]:
+        frames = scaled(sequences(torch.from_numpy(pixels), self.orderings))
+        return logits_after_steps(self.network, frames).softmax(dim=2)

@@ -1,0 +1,93 @@
+"""Prints predictions as a table, or writes them to a CSV file or as JSON lines.
+
+A CSV file has a column for the probability of each class, and then those after each earlier step, such as `step1_0`.
+A line of JSON has a list of probabilities for each step. An image in which nothing is drawn is blank: it has no
+prediction and no probabilities.
+"""
+
+import contextlib
+import csv
+import itertools
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from quadrant_lstm.errors import UserError
+
+log = logging.getLogger(__name__)
+FORMATS = (".csv", ".jsonl")
+TABLE_HEADER = "prediction  confidence  second  confidence  after each step  file"
+
+
+class Prediction(NamedTuple):
+    name: str
+    steps: list[list[float]]  # the probabilities of the classes after each step; empty if the image is blank
+    label: int | None = None  # the class, if it is known
+
+    @property
+    def predicted(self) -> int | None:
+        return most_probable(self.steps[-1]) if self.steps else None
+
+
+Write = Callable[[Prediction], None]
+
+
+def most_probable(probabilities: list[float]) -> int:
+    return probabilities.index(max(probabilities))
+
+
+def check_output(output: str | None) -> None:
+    if output is None:
+        return
+    if Path(output).suffix.lower() not in FORMATS:
+        raise UserError(f"output: {output} does not end in {' or '.join(FORMATS)}; write such a name.")
+    if not Path(output).absolute().parent.is_dir():
+        raise UserError(f"output: the folder of {output} does not exist; create it, or write another path.")
+
+
+@contextlib.contextmanager
+def open_output(output: str | None, num_steps: int, num_classes: int) -> Iterator[Write]:
+    """Yields a function that prints a prediction, or writes it to the file."""
+    if output is None:
+        log.info(TABLE_HEADER)
+        yield lambda prediction: log.info(table_row(prediction))
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(output, "w", newline=""))
+        except OSError as error:
+            raise UserError(f"output: {output} cannot be written ({error.strerror}); write another path.") from error
+        if output.lower().endswith(".csv"):
+            yield csv_writer(file, num_steps, num_classes)
+        else:
+            yield lambda prediction: print(json.dumps(json_row(prediction)), file=file)
+
+
+def table_row(prediction: Prediction) -> str:
+    name = prediction.name if prediction.label is None else f"{prediction.name}, class {prediction.label}"
+    if not prediction.steps:
+        return f"{'blank':{len(TABLE_HEADER) - len('file')}}{name}"
+    last = prediction.steps[-1]
+    first, second = sorted(range(len(last)), key=last.__getitem__, reverse=True)[:2]
+    steps = " ".join(str(most_probable(probabilities)) for probabilities in prediction.steps)
+    return f"{first:<10}  {last[first]:10.1%}  {second:<6}  {last[second]:10.1%}  {steps:<15}  {name}"
+
+
+def csv_writer(file: TextIO, num_steps: int, num_classes: int) -> Write:
+    writer = csv.writer(file)
+    earlier = [f"step{step}_{label}" for step in range(1, num_steps) for label in range(num_classes)]
+    writer.writerow(["file", "class", "prediction", *range(num_classes), *earlier])
+
+    def write(prediction: Prediction) -> None:
+        steps: Sequence[Sequence[object]] = prediction.steps or [[""] * num_classes] * num_steps
+        *before, last = steps
+        writer.writerow([prediction.name, prediction.label, prediction.predicted, *last, *itertools.chain(*before)])
+
+    return write
+
+
+def json_row(prediction: Prediction) -> dict[str, Any]:
+    known = {} if prediction.label is None else {"class": prediction.label}
+    return {"file": prediction.name, **known, "prediction": prediction.predicted, "probabilities": prediction.steps}

@@ -1,0 +1,120 @@
+"""Tests predict.py on a finished run: which images it reads, what it writes, and what it does with wrong files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from quadrant_lstm import load_run, sequences
+from quadrant_lstm.data.idx import load_idx_folder
+from quadrant_lstm.run import predict as module
+from quadrant_lstm.run.predict import predict
+from tests.scripts import script
+
+
+@pytest.fixture
+def tiny(finished_run):
+    return load_idx_folder(finished_run.parents[2] / "tiny")
+
+
+@pytest.fixture
+def files(tiny, tmp_path):
+    """Five test images and a blank one."""
+    (tmp_path / "images").mkdir()
+    for index in range(5):
+        Image.fromarray(tiny.test_images[index, 0]).save(tmp_path / f"images/{index}.png")
+    Image.fromarray(np.zeros_like(tiny.test_images[0, 0])).save(tmp_path / "images/blank.png")
+    return sorted((tmp_path / "images").iterdir())
+
+
+@pytest.fixture
+def expected(finished_run, tiny):
+    """The probabilities of the five images after each step."""
+    network, cfg = load_run(finished_run)
+    with torch.no_grad():
+        frames = sequences(torch.from_numpy(tiny.test_images[:5]), cfg.data.orderings).float() / 255
+        return network.logits_per_step(frames).softmax(2).numpy()
+
+
+def rows_of(output):
+    if output.suffix == ".jsonl":
+        return [json.loads(line) for line in output.read_text().splitlines()]
+    with output.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_csv_file_has_the_probabilities_after_each_step(finished_run, files, expected, tmp_path):
+    predict(finished_run, files, False, str(tmp_path / "table.csv"))
+    *rows, blank = rows_of(tmp_path / "table.csv")
+    steps = [[[float(row[f"step{step}_{label}"]) for label in range(3)] for row in rows] for step in (1, 2, 3)]
+    last = [[float(row[str(label)]) for label in range(3)] for row in rows]
+    assert np.allclose(np.stack([*steps, last], axis=1), expected, atol=1e-6)
+    assert [int(row["prediction"]) for row in rows] == expected[:, -1].argmax(1).tolist()
+    assert set(blank.values()) == {blank["file"], ""}
+
+
+def test_a_line_of_json_has_the_probabilities_after_each_step(finished_run, files, expected, tmp_path):
+    predict(finished_run, files, False, str(tmp_path / "lines.jsonl"))
+    *rows, blank = rows_of(tmp_path / "lines.jsonl")
+    assert np.allclose([row["probabilities"] for row in rows], expected, atol=1e-6)
+    assert [row["prediction"] for row in rows] == expected[:, -1].argmax(1).tolist()
+    assert blank == {"file": str(files[-1]), "prediction": None, "probabilities": []}
+
+
+def test_the_table_shows_what_was_predicted_after_each_step(finished_run, files, expected, caplog):
+    caplog.set_level("INFO", "quadrant_lstm")
+    predict(finished_run, files, False, None)
+    header, *rows, blank = caplog.messages
+    first, confidence, *_ = rows[0].split()
+    steps = expected[0].argmax(1).tolist()
+    assert (first, confidence) == (str(steps[-1]), f"{expected[0, -1].max():.1%}")
+    assert rows[0][header.index("after") : header.index("file")].split() == [str(step) for step in steps]
+    assert blank.split() == ["blank", str(files[-1])]
+    assert {line.index("images") for line in [*rows, blank]} == {rows[0].index("images")}
+
+
+def test_the_batches_change_nothing(finished_run, files, tmp_path, monkeypatch):
+    predict(finished_run, files, False, str(tmp_path / "one.jsonl"))
+    monkeypatch.setattr(module, "BATCH_SIZE", 2)
+    predict(finished_run, files, False, str(tmp_path / "three.jsonl"))
+    one, three = (rows_of(tmp_path / name) for name in ("one.jsonl", "three.jsonl"))
+    assert [row["file"] for row in three] == [row["file"] for row in one] == list(map(str, files))
+    assert np.allclose(three[4]["probabilities"], one[4]["probabilities"], atol=1e-6)
+
+
+def test_the_test_images_are_predicted_with_their_classes(finished_run, tiny, tmp_path):
+    done = script("predict.py", "run=latest", "images=test", f"output={tmp_path}/t.csv", cwd=finished_run.parents[2])
+    assert done.returncode == 0, done.stderr
+    rows, count = rows_of(tmp_path / "t.csv"), len(tiny.test_labels)
+    assert [int(row["class"]) for row in rows] == tiny.test_labels.tolist()
+    correct = sum(row["class"] == row["prediction"] for row in rows)
+    assert correct / count == json.loads((finished_run / "results.json").read_text())["test/accuracy"]
+    line = f"{correct:,} of {count:,} test images are classified correctly: {100 * correct / count:.2f} %"
+    assert line in done.stdout
+
+
+def test_the_other_files_are_predicted_if_one_cannot_be_read(finished_run, files, tmp_path):
+    files[1].write_text("no image")
+    done = script("predict.py", f"run={finished_run}", "images=images", "output=x.csv", cwd=tmp_path)
+    assert done.returncode == 2
+    first, last = done.stderr.splitlines()
+    assert first.startswith("images/1.png: cannot be read as an image (")
+    assert last == "images: 1 of 6 files cannot be read; they are named above."
+    assert [row["file"] for row in rows_of(tmp_path / "x.csv")] == [f"images/{n}.png" for n in (0, 2, 3, 4, "blank")]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("x.txt", "output: x.txt does not end in .csv or .jsonl; write such a name.\n"),
+        ("no/x.csv", "output: the folder of no/x.csv does not exist; create it, or write another path.\n"),
+        ("images.csv", "output: images.csv cannot be written (Is a directory); write another path.\n"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(output, message, finished_run, files, tmp_path):
+    (tmp_path / "images.csv").mkdir()
+    done = script("predict.py", f"run={finished_run}", "images=images", f"output={output}", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, message)
