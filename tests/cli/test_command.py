@@ -140,6 +140,13 @@ def test_options_may_stand_between_overrides():
     assert hydra_arguments(given) == ["-m", "--config-dir", "mine", "seed=1,2", "model=deep"]
 
 
+def test_a_class_that_is_typed_as_model_replaces_the_default_model():
+    given = ["model._target_=mine.Net", "model.units=3", "seed=2"]
+    assert hydra_arguments(given) == ["~model", "+model._target_=mine.Net", "+model.units=3", "seed=2"]
+    for other in (["model=mine", "model._target_=mine.Net"], ["model._target_=quadrant_lstm.model.deep.DeepCNNLSTM"]):
+        assert hydra_arguments(other) == other
+
+
 def test_a_plus_before_run_or_trust_changes_nothing():
     with pytest.raises(UserError, match="trust: is for the config of a run folder; add run=PATH"):
         hydra_arguments(["+trust=my_module"])

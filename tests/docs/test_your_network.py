@@ -18,6 +18,7 @@ from tests.scripts import ROOT, Script
 PAGE = (ROOT / "docs/your_network.md").read_text()
 FILES = dict(re.findall(r"^`([\w/.]+)`[^\n]*:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
 TRAIN_NETWORK, SWEEP, TRAIN_JOIN = re.findall(r"^    python (train.py --config-dir.*)$", PAGE, re.MULTILINE)
+(TYPED,) = re.findall(r"^    python (train.py model._target_.*)$", PAGE, re.MULTILINE)
 EVALUATE_NETWORK, EVALUATE_JOIN = re.findall(r"^    python (evaluate.py .*)$", PAGE, re.MULTILINE)
 SHORT = (*(override for override in TINY if not override.startswith("model")), "trainer.max_epochs=1")
 
@@ -70,6 +71,12 @@ def test_a_sweep_goes_over_the_keys_of_the_network(trained):
     done = run(trained, *words, "data=idx", f"data.root={trained / 'tiny'}", *SHORT)
     assert done.returncode == 0, done.stderr
     assert "model.units=16" in done.stdout
+
+
+def test_a_class_that_is_typed_needs_no_config(trained):
+    done = run(trained, *TYPED.split(), "data=idx", f"data.root={trained / 'tiny'}", *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert "GRU" in done.stdout
 
 
 def test_an_encoder_and_a_recurrent_layer_of_other_files_are_joined(tmp_path):

@@ -86,10 +86,10 @@ def test_frames_that_do_not_follow_the_orderings_are_encoded_in_full():
 @pytest.mark.parametrize(
     ("layers", "orderings", "reason"),
     [
-        ((nn.Conv2d(1, 2, 3, padding=1),), ORDERINGS, "layer0 has a stride or padding"),
-        ((nn.Conv2d(1, 2, 3, stride=2),), ORDERINGS, "layer0 has a stride or padding"),
+        ((nn.Conv2d(1, 2, 3, padding=1),), ORDERINGS, "layer layer0 .Conv2d. has a stride or padding"),
+        ((nn.Conv2d(1, 2, 3, stride=2),), ORDERINGS, "layer layer0 .Conv2d. has a stride or padding"),
         ((nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), ORDERINGS, "layer1 is a BatchNorm2d"),
-        ((nn.MaxPool2d(3, 2),), ORDERINGS, "layer0 pools with overlap"),
+        ((nn.MaxPool2d(3, 2),), ORDERINGS, "layer layer0 .MaxPool2d. pools with overlap"),
         ((nn.MaxPool2d(3),), ORDERINGS, "the pooling's 3 rows do not divide the 14 of a quadrant"),
         ((nn.Conv2d(1, 2, (15, 1)),), ORDERINGS, "a feature sees 15 rows, more than the 14 of a quadrant"),
         ((nn.Conv2d(1, 2, 3),), ORDERINGS[:1], "with one ordering each quadrant is shown once"),

@@ -42,7 +42,17 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     if not MULTIRUN & set(arguments):
         check_single_values(arguments)
     overrides = parse(arguments)[0].overrides
-    return [*(argument for argument in arguments if argument not in overrides), *overrides]  # as Hydra's parser wants
+    options = [argument for argument in arguments if argument not in overrides]
+    return [*options, *with_own_network(overrides)]  # Hydra's parser wants the options first
+
+
+def with_own_network(overrides: list[str]) -> list[str]:
+    """Replaces the whole default model by a class that is typed as model._target_, which does not take its keys."""
+    own = any(re.match(r"\+*model\._target_=(?!quadrant_lstm\.)", override) for override in overrides)
+    if not own or any(re.match(r"\+*model=", override) for override in overrides):
+        return overrides
+    words = [override.lstrip("+") for override in overrides]
+    return ["~model", *(f"+{word}" if word.startswith("model.") else word for word in words)]
 
 
 def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:

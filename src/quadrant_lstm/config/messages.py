@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.run_folder import quoted
 
 
 def default_config() -> DictConfig:
-    """Composes the config of the running script with its choices of groups but without its other overrides."""
+    """Composes the config of the running script with the typed choices of groups but without other overrides."""
     script = Path(sys.argv[0]).resolve()
     if not (script.parent / "conf" / f"{script.stem}.yaml").is_file():
         return OmegaConf.create()
     groups = r"(data|model(/\w+)?|optimizer|schedule|trainer)=\w+"
-    choices = [argument for argument in sys.argv[1:] if re.fullmatch(groups, argument)]
+    options = get_args_parser().parse_known_intermixed_args(sys.argv[1:])[0]
+    choices = [override for override in options.overrides if re.fullmatch(groups, override)]
+    if options.config_dir:
+        choices.append(f"hydra.searchpath=[{quoted(Path(options.config_dir).absolute())}]")
     running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # there may be only one at a time
     try:
         with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):

@@ -53,7 +53,7 @@ def find_class(key: str, target: str) -> type:
     except Exception as error:
         if own := place_in_own_code(error):
             raise UserError(f"{key}: {target} cannot be imported: {own}{with_type(error)}") from error
-        similar = difflib.get_close_matches(package, [other.name for other in pkgutil.iter_modules()], n=1, cutoff=0.7)
+        similar = difflib.get_close_matches(package, [other.name for other in pkgutil.iter_modules()], n=1, cutoff=0.8)
         remedy = f"did you mean {similar[0]}.{name}?" if similar else f"{place}, or correct the name."
         raise UserError(f"{key}: {target} cannot be imported ({error}); {remedy}") from error
     found = getattr(module, name, None)

@@ -94,14 +94,14 @@ def receptive_field(encoder: nn.Module) -> tuple[int, int]:
     for name, layer in encoder.named_children():
         if isinstance(layer, nn.Conv2d):
             if layer.stride != (1, 1) or layer.padding not in ((0, 0), "valid"):
-                raise CannotShare(f"{name} has a stride or padding")
+                raise CannotShare(f"layer {name} (Conv2d) has a stride or padding")
             window += (layer.kernel_size[0] - 1) * layer.dilation[0] * jump
         elif isinstance(layer, nn.MaxPool2d):
             size = layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[0]
             if layer.stride != layer.kernel_size or layer.padding != 0 or layer.dilation != 1 or layer.ceil_mode:
-                raise CannotShare(f"{name} pools with overlap, padding, dilation or ceil_mode")
+                raise CannotShare(f"layer {name} (MaxPool2d) pools with overlap, padding, dilation or ceil_mode")
             window += (size - 1) * jump
             jump *= size
         elif not isinstance(layer, ELEMENTWISE):
-            raise CannotShare(f"{name} is a {type(layer).__name__}, which may mix distant rows")
+            raise CannotShare(f"layer {name} is a {type(layer).__name__}, which may mix distant rows")
     return window, jump
