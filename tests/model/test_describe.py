@@ -1,4 +1,5 @@
 import io
+from dataclasses import dataclass
 
 import pytest
 import rich.console
@@ -7,6 +8,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from quadrant_lstm import ConvLSTM, TimeDistributed, describe
+from quadrant_lstm.model.parts import check_module
 from quadrant_lstm.model.rnn import LSTM
 from tests.networks import question_network
 
@@ -214,6 +216,38 @@ def test_a_layer_that_reads_samples_as_steps_is_marked(network, note):
 def test_modules_that_hide_their_layers_or_sizes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         describe(nn.Sequential(nn.Identity(), make()), torch.zeros(2, 4, 6))
+
+
+def test_what_is_no_module_is_refused():
+    with pytest.raises(ValueError, match="Flatten'> is not an nn.Module; give it an object, such as nn.Flatten()"):
+        check_module("describe", nn.Flatten)
+
+
+@dataclass
+class Result:
+    logits: torch.Tensor
+
+
+class ReturnsAnObject(nn.Module):
+    def forward(self, inputs):
+        return Result(inputs), 2, None
+
+
+def test_an_object_is_shown_by_the_name_of_its_type():
+    assert shapes(ReturnsAnObject(), torch.zeros(2, 4, 6))[""] == "(Result, 2, None)"
+
+
+class ChangesItsInputs(nn.Module):
+    """Looks at a value, so that it does not run on the meta device."""
+
+    def forward(self, inputs):
+        return inputs.add_(1) if inputs.sum() == 0 else inputs[0]
+
+
+def test_the_inputs_are_not_changed():
+    inputs = torch.zeros(2, 4, 6)
+    assert shapes(ChangesItsInputs(), inputs)[""] == "[N, T, 6]"
+    assert not inputs.any()
 
 
 def test_the_network_itself_is_not_changed():

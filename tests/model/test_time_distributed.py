@@ -119,6 +119,14 @@ def test_recomputed_frames_enter_the_running_statistics_once(momentum):
     torch.testing.assert_close(*([parameter.grad for parameter in module.parameters()] for module in modules))
 
 
+def test_a_graph_that_is_retained_is_recomputed_for_every_backward_pass():
+    distributed, frames = TimeDistributed(nn.BatchNorm1d(3), checkpoint=True), torch.randn(2, 4, 3, requires_grad=True)
+    loss = distributed(frames).pow(3).sum()
+    first, second = (torch.autograd.grad(loss, frames, retain_graph=True) for _ in range(2))
+    torch.testing.assert_close(first, second)
+    assert distributed.module.num_batches_tracked == 1
+
+
 class Counts(nn.Module):
     """Records the numbers of frames it has seen at once."""
 
@@ -223,8 +231,8 @@ def test_the_compiled_module_equals_the_module():
         (lambda: TimeDistributed(nn.LSTM(3, 2))(torch.zeros(2, 3, 4, 3)),
          r"LSTM was given 6 frames, but output\[1\]\[0\] has the shape \[1, 4, 2\]; the first axis must be"),
         (lambda: TimeDistributed(nn.Identity())(1), "there is no tensor among the inputs."),
-        (lambda: TimeDistributed(nn.Identity(), num_axes=0), "num_axes: 0 is less than 1."),
-        (lambda: TimeDistributed(nn.Identity(), chunk=0), "chunk: 0 is less than 1."),
+        (lambda: TimeDistributed(nn.Identity(), num_axes=0), "num_axes 0 is not a whole number of at least 1."),
+        (lambda: TimeDistributed(nn.Identity(), chunk=0), "chunk 0 is not a whole number of at least 1."),
     ],
 )  # fmt: skip
 def test_shapes_that_do_not_fit_are_named(call, message):

@@ -26,6 +26,7 @@ from torch.nn.parameter import Parameter, is_lazy
 from quadrant_lstm.console import align
 from quadrant_lstm.model.mismatch import explain, misreading
 from quadrant_lstm.model.nested import map_tensors, named_tensors
+from quadrant_lstm.model.parts import check_module
 from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
@@ -102,6 +103,7 @@ def stages_of(network: nn.Module, axes: "Axes", runs: Sequence["Run"]) -> Iterat
 
 
 def check_network(network: nn.Module) -> None:
+    check_module("describe", network)
     for name, module in network.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             raise ValueError(
@@ -182,7 +184,8 @@ class Axes:
         """Returns the inputs on a device, with one of the leading axes one longer."""
 
         def prepare(tensor: Tensor) -> Tensor:
-            tensor = tensor.to(device, torch.float if tensor.is_floating_point() else tensor.dtype)
+            dtype = torch.float if tensor.is_floating_point() else tensor.dtype
+            tensor = tensor.to(device, dtype, copy=True)  # the network may change its inputs
             if longer is not None and tensor.shape[: longer + 1] == self.sizes[: longer + 1]:
                 tensor = torch.cat([tensor, tensor.narrow(longer, 0, 1)], longer)
             return tensor
@@ -202,7 +205,7 @@ class Axes:
         if isinstance(first, tuple | list):
             items = [self.as_text([at(value, place) for value in values], with_sizes) for place in range(len(first))]
             return items[0] if len(items) == 1 else f"({', '.join(items)})"
-        return str(first)
+        return str(first) if isinstance(first, int | float | str | None) else type(first).__name__
 
     def label(self, shapes: Sequence[Any], axis: int, with_size: bool = False) -> str:
         """Returns e.g. N, T=4, N*T, or 26 for a size that depends on neither."""

@@ -32,6 +32,12 @@ def make_part(key: str, make: MakePart, sizes: Mapping[str, int]) -> nn.Module:
     return part
 
 
+def check_module(caller: str, module: object) -> None:
+    """Raises ValueError for what is no nn.Module, such as a class instead of an object."""
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{caller}: {module} is not an nn.Module; give it an object, such as nn.Flatten().")
+
+
 def wrong_result(key: str, part: nn.Module, inputs: Tensor, outputs: Any, rule: str) -> UserError:
     """Returns the error about a part that returned something else than `rule` says."""
     given, name = list(inputs.shape), type(part).__name__

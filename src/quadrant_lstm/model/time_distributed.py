@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from quadrant_lstm.model.nested import concatenate, map_tensors, named_tensors
+from quadrant_lstm.model.padding import check_sizes
+from quadrant_lstm.model.parts import check_module
 
 
 class TimeDistributed(nn.Module):
@@ -39,9 +41,8 @@ class TimeDistributed(nn.Module):
 
     def __init__(self, module: nn.Module, num_axes: int = 2, chunk: int | None = None, checkpoint: bool = False):
         super().__init__()
-        for name, value in {"num_axes": num_axes, "chunk": chunk}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: {value} is less than 1.")
+        check_sizes("TimeDistributed", num_axes=num_axes, chunk=1 if chunk is None else chunk)
+        check_module("TimeDistributed", module)
         self.module = module
         self.num_axes = num_axes
         self.chunk = chunk
@@ -117,7 +118,7 @@ class TimeDistributed(nn.Module):
 
     def checkpoint_contexts(self) -> tuple[Any, Any]:
         """Returns the contexts of the forward pass and of its repetition, which leaves running statistics alone."""
-        return contextlib.nullcontext(), without_running_statistics(self.module)
+        return contextlib.nullcontext(), WithoutRunningStatistics(self.module)
 
 
 def check_mask(mask: object, leading: torch.Size) -> None:
@@ -130,17 +131,25 @@ def num_frames_in(arguments: Any) -> int | torch.SymInt:
     return next(tensor.shape[0] for _, tensor in named_tensors(arguments, ""))
 
 
-@contextlib.contextmanager
-def without_running_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norm normalizes as before, but does not update its running statistics."""
-    norms: list[Any] = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.track_running_stats]
-    before = [(each.momentum, each.num_batches_tracked.clone()) for each in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, num_batches) in zip(norms, before, strict=True):
+class WithoutRunningStatistics:
+    """A context in which batch norm normalizes as before, but does not update its running statistics.
+
+    It can be entered several times, because every backward pass through a graph that is retained repeats the forward
+    pass.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.norms: list[Any] = [
+            each for each in module.modules() if isinstance(each, _BatchNorm) and each.track_running_stats
+        ]
+
+    def __enter__(self) -> None:
+        self.before = [(each.momentum, each.num_batches_tracked.clone()) for each in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, num_batches) in zip(self.norms, self.before, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(num_batches)
 
