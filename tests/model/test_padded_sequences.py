@@ -213,15 +213,37 @@ def test_lengths_that_do_not_fit_are_refused(name, steps):
     for lengths in ([0, 2], [-1, 2], [steps + 1, 2]):
         with pytest.raises(ValueError, match=f"expected numbers from 1 to {steps}"):
             layer(frames, lengths=torch.tensor(lengths))
+    with pytest.raises(ValueError, match="lengths are on meta, but inputs on cpu; move them there"):
+        layer(frames, lengths=torch.ones(2, dtype=torch.int64, device="meta"))
     for lengths in ([2, 2], torch.tensor([2]), torch.tensor([[2, 2]]), torch.tensor([2.0, 2.0])):
         with pytest.raises(ValueError, match=r"layer: lengths are .*; expected an int64 tensor of shape \[2\]"):
             check_lengths("layer", lengths, frames)
 
 
 @pytest.mark.parametrize("steps", [4, 12])
-@pytest.mark.parametrize("name", ["lstm", "gru", "stacked", "conv_lstm"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "stacked", "conv_lstm", "transformer", "mean"])
 def test_a_state_of_other_shapes_is_refused(name, steps):
     layer, frames = layer_and_frames(name, batch=2, steps=steps)
     one_sample = LAYERS[name]()(frames[:1])[1]
     with pytest.raises(ValueError, match="the state has the shapes"):
         layer(frames, one_sample)
+
+
+def test_a_state_may_be_a_list():
+    layer, frames = layer_and_frames("lstm", batch=2, steps=3)
+    state = layer(frames)[1]
+    torch.testing.assert_close(layer(frames, list(state)), layer(frames, state))
+
+
+def test_the_shapes_of_a_state_are_named():
+    with pytest.raises(ValueError, match=r"GRU: the state has the shapes \(\[1, 2, 4\]\); expected \[1, 2, 4\].$"):
+        GRU(6, 4)(torch.zeros(2, 3, 6), (torch.zeros(1, 2, 4),))
+    with pytest.raises(ValueError, match=r"shapes \[1, 2, 4\]; expected \(\[1, 2, 4\], \[1, 2, 4\]\).$"):
+        LSTM(6, 4)(torch.zeros(2, 3, 6), torch.zeros(1, 2, 4))
+
+
+@pytest.mark.parametrize("steps", [4, 12])
+@each_layer
+def test_an_empty_batch_has_no_outputs(name, steps):
+    layer, frames = layer_and_frames(name, batch=0, steps=steps)
+    assert layer(frames, lengths=torch.zeros(0, dtype=torch.int64))[0].shape[:2] == (0, steps)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from quadrant_lstm.model.padding import Lengths, check_inputs, check_lengths, check_sizes, real_steps
+from quadrant_lstm.model.padding import Lengths, check_inputs, check_lengths, check_sizes, check_state, real_steps
 
 Outputs = Float[Tensor, "batch steps units"]
 
@@ -45,8 +45,10 @@ class RunningMean(PerStep):
         steps = torch.arange(1, outputs.shape[1] + 1, device=outputs.device)
         counts = steps.expand(outputs.shape[0], -1) if lengths is None else steps.minimum(lengths[:, None])
         sums = outputs.cumsum(1)
-        if state:
-            sums, counts = sums + state.sums[:, None], counts + state.counts[:, None]
+        if state is not None:
+            check_state("RunningMean", state, [[len(sums), self.out_features], [len(sums)]])
+            earlier_sums, earlier_counts = state
+            sums, counts = sums + earlier_sums[:, None], counts + earlier_counts[:, None]
         new = MeanState(sums[:, -1], counts[:, -1])
         return clear_padding(sums / counts[:, :, None], lengths), new
 

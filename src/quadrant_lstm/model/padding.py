@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from quadrant_lstm.model.parts import shapes_in
+
 Lengths = Int64[Tensor, " batch"] | None
 
 
@@ -31,21 +33,25 @@ def check_inputs(layer: str, inputs: Tensor, input_size: int) -> None:
 
 
 def check_lengths(layer: str, lengths: object, inputs: Tensor) -> None:
-    """Raises ValueError unless there is a number of real steps for each sequence, from 1 to the number of steps."""
+    """Raises ValueError unless there is a number of real steps for each sequence, from 1 to the number of steps, on
+    the device of the inputs.
+    """
     if lengths is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
     batch, steps = inputs.shape[:2]
     if not isinstance(lengths, Tensor) or lengths.shape != (batch,) or lengths.dtype != torch.int64:
         raise ValueError(f"{layer}: lengths are {lengths}; expected an int64 tensor of shape [{batch}].")
+    if lengths.device != inputs.device:
+        raise ValueError(f"{layer}: lengths are on {lengths.device}, but inputs on {inputs.device}; move them there.")
     if lengths.device.type != "meta" and batch and not 1 <= lengths.min() <= lengths.max() <= steps:
         raise ValueError(f"{layer}: lengths are {lengths.tolist()}; expected numbers from 1 to {steps}.")
 
 
 def check_state(layer: str, state: object, shapes: list[list[Any]]) -> None:
-    """Raises ValueError unless the state is a tuple of tensors of these shapes; a single tensor stands for itself."""
-    if state is None or torch.compiler.is_compiling():
+    """Raises ValueError unless the state is a tuple or list of tensors of these shapes, or a tensor if there is one."""
+    if state is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
-    tensors = state if isinstance(state, tuple) else (state,)
-    found = [list(tensor.shape) if isinstance(tensor, Tensor) else tensor for tensor in tensors]
-    if found != shapes or isinstance(state, tuple) != (len(shapes) > 1):
-        raise ValueError(f"{layer}: the state has the shapes {found}; expected {shapes}.")
+    found, expected = shapes_in(state), ", ".join(map(str, shapes))
+    expected = f"({expected})" if len(shapes) > 1 else expected
+    if found != expected:
+        raise ValueError(f"{layer}: the state has the shapes {found}; expected {expected}.")

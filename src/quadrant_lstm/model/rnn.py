@@ -58,7 +58,7 @@ class PaddedRNN(nn.RNNBase):
             return self.forward_in_loops(inputs, state, lengths)
         if self.num_channels:
             inputs = inputs.unflatten(2, (-1, self.num_channels)).transpose(2, 3).flatten(2)
-        if lengths is None:
+        if lengths is None or len(lengths) == 0:  # an empty batch cannot be packed
             return super().forward(inputs, state)
         packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, state = super().forward(packed, state)

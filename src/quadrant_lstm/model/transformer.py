@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from quadrant_lstm.model.padding import check_inputs, check_lengths, check_sizes, real_steps
+from quadrant_lstm.model.padding import check_inputs, check_lengths, check_sizes, check_state, real_steps
 
 
 class TransformerState(NamedTuple):
@@ -79,10 +79,12 @@ class Transformer(nn.Module):
             raise ValueError(f"Transformer: the state is a {type(state).__name__}; give one that a call returned.")
         x = self.inputs(inputs.flatten(2)).to(inputs.dtype)
         batch, steps = x.shape[:2]
+        size = head_size(self.num_units, self.num_heads)
         if state is None:
-            size = head_size(self.num_units, self.num_heads)
             nothing = x.new_zeros(len(self.blocks), batch, self.num_heads, 0, size)
             state = TransformerState(nothing, nothing, torch.ones(batch, 0, dtype=torch.bool, device=x.device))
+        shape = [len(self.blocks), batch, self.num_heads, state.real.shape[1], size]
+        check_state("Transformer", state, [shape, shape, [batch, state.real.shape[1]]])
         numbers = torch.arange(steps, device=x.device)
         now = real_steps(lengths, steps) if lengths is not None else (numbers >= 0).expand(batch, steps)
         real = torch.cat([state.real, now], 1)
