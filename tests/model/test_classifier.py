@@ -66,6 +66,13 @@ def test_training_equals_a_plain_loop():
     torch.testing.assert_close(classifier.network.linear.weight, plain.linear.weight)
 
 
+def test_frozen_weights_are_not_given_to_the_optimizer():
+    network = nn.Sequential(nn.Flatten(2), nn.Linear(4, 4).requires_grad_(False), Flat())
+    classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3)
+    (group,) = classifier.configure_optimizers()["optimizer"].param_groups
+    assert [tuple(weights.shape) for weights in group["params"]] == [(3, 16), (3,)]
+
+
 def learning_rates(schedule, epochs: int) -> list[float]:
     return train_steps(schedule, epochs, "lr")
 

@@ -138,7 +138,7 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         try:
-            optimizer = self.optimizer(self.parameters())
+            optimizer = self.optimizer([each for each in self.parameters() if each.requires_grad])
         except (ValueError, TypeError) as error:
             raise UserError(f"optimizer: {error}; change a value of optimizer.") from error
         parameters = inspect.signature(self.schedule).parameters

@@ -5,6 +5,7 @@ import threading
 import warnings
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import nn
 
 from quadrant_lstm.errors import DISK
 
@@ -25,6 +26,13 @@ def quiet_lightning() -> None:
     ):
         warnings.filterwarnings("ignore", f".*{message}.*")
     threading.excepthook = ignore_disk_errors
+
+
+def allow_frozen_modules(network: nn.Module) -> None:
+    """Silences Lightning's warning about modules in eval mode, unless they have weights that are trained."""
+    frozen = [module for module in network.modules() if not module.training]
+    if not any(weights.requires_grad for module in frozen for weights in module.parameters()):
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
 
 
 def ignore_disk_errors(failed: threading.ExceptHookArgs) -> None:

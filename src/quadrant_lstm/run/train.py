@@ -20,7 +20,7 @@ from quadrant_lstm.processes.launch import launch
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
 from quadrant_lstm.run.check_network import check_network
-from quadrant_lstm.run.quiet import quiet_lightning
+from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
 from quadrant_lstm.run.records import as_typed, is_finished, record_results, record_start, recorded_accuracy
 from quadrant_lstm.run_folder import BEST, LAST, locked
 
@@ -64,6 +64,7 @@ def fit_and_test(
     if trainer.is_global_zero:
         record_start(cfg, folder, trainer, data)
     prepare_for_training()
+    allow_frozen_modules(classifier.network)
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         # read before the test, which loads the state of the best epoch into all callbacks
