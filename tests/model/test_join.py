@@ -58,6 +58,13 @@ def test_padding_changes_nothing(encoder, recurrent):
         torch.testing.assert_close(found[number], network(frames[number : number + 1, :length])[0])
 
 
+def test_lengths_are_refused_where_frames_are_not_encoded_one_by_one():
+    network, frames, lengths = join(shared_tiles=True), sequences(torch.rand(2, 1, 28, 28)), torch.tensor([4, 2])
+    with pytest.raises(ValueError, match=r"^lengths: .* whole images, not frames; use Join with shared_tiles=False.$"):
+        network(frames, lengths)
+    assert network.in_full()(frames, lengths).shape == (2, 3)
+
+
 def test_the_question_is_one_choice_of_encoder_and_recurrent_layer():
     torch.manual_seed(1)
     question = question_network(num_classes=3, dense_units=4, shared_tiles=True).eval()

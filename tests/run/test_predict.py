@@ -12,6 +12,7 @@ from quadrant_lstm import load_run, sequences
 from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.run import predict as module
 from quadrant_lstm.run.predict import predict
+from tests.folders import TINY
 from tests.scripts import script
 
 
@@ -74,6 +75,15 @@ def test_the_table_shows_what_was_predicted_after_each_step(finished_run, files,
     assert rows[0][header.index("after") : header.index("file")].split() == [str(step) for step in steps]
     assert blank.split() == ["blank", str(files[-1])]
     assert {line.index("images") for line in [*rows, blank]} == {rows[0].index("images")}
+
+
+def test_the_table_is_printed_alone(tiny, finished_run, files, tmp_path):
+    network = ("model=join", "model/encoder=padded", "model.encoder.blocks=[[4]]")
+    data = ("data=idx", f"data.root={finished_run.parents[2] / 'tiny'}")
+    trained = script("train.py", *data, *network, *TINY[:3], "trainer.max_epochs=1", cwd=tmp_path)
+    assert "every frame is encoded in full" in trained.stdout
+    done = script("predict.py", "run=latest", "images=images", cwd=tmp_path)
+    assert done.stdout.startswith("prediction")
 
 
 def test_the_batches_change_nothing(finished_run, files, tmp_path, monkeypatch):

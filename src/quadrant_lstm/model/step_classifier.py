@@ -6,13 +6,15 @@ from torch import Tensor, nn
 from quadrant_lstm.model.padding import Lengths, real_steps
 from quadrant_lstm.model.protocols import Frames
 from quadrant_lstm.model.recurrent import LastStep
+from quadrant_lstm.model.time_distributed import TimeDistributed
 
 
 class StepClassifier(nn.Module):
     """A network with these parts, which a subclass builds. It maps frames to logits.
 
     `lengths` are the numbers of real steps of sequences that are padded at their ends: padding is not encoded, and the
-    last step is the last real one.
+    last step is the last real one. Raises ValueError for `lengths` if the encoder computes what frames have in common
+    once.
     """
 
     encoder: nn.Module
@@ -44,6 +46,10 @@ class StepClassifier(nn.Module):
         """Returns the inputs of the recurrent layer."""
         if lengths is None:
             features = self.encoder(frames)
+        elif type(self.encoder) is not TimeDistributed:
+            raise ValueError(
+                "lengths: this network encodes whole images, not frames; use Join with shared_tiles=False."
+            )
         else:
             features = self.encoder(frames, mask=real_steps(lengths, frames.shape[1]))
         return self.dropout(features if self.flatten is None else self.flatten(features))
