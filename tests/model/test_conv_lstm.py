@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from quadrant_lstm import ConvLSTM
+from tests.scripts import call_unchecked
 
 
 def layer(**options) -> ConvLSTM:
@@ -31,3 +32,12 @@ def test_under_autocast_the_state_keeps_the_dtype_of_the_weights():
 def test_what_does_not_fit_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def check_pair() -> None:
+    with pytest.raises(ValueError, match=r"kernel_size \(3, 3\) is not an odd number"):
+        ConvLSTM(2, 3, (3, 3))
+
+
+def test_a_pair_of_kernel_sizes_is_refused():
+    call_unchecked(check_pair)

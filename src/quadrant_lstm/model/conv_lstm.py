@@ -27,7 +27,7 @@ class ConvLSTM(nn.Module):
 
     def __init__(self, in_channels: int, hidden_channels: int, kernel_size: int, padding: str = "same"):
         super().__init__()
-        if kernel_size % 2 == 0 or kernel_size < 1:
+        if not isinstance(kernel_size, int) or kernel_size % 2 == 0 or kernel_size < 1:
             raise ValueError(f"ConvLSTM: kernel_size {kernel_size} is not an odd number of at least 1.")
         if padding not in ("same", "valid"):
             raise ValueError(f"ConvLSTM: padding {padding!r} is not 'same' or 'valid'.")
