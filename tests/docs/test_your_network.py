@@ -73,8 +73,9 @@ def test_a_sweep_goes_over_the_keys_of_the_network(trained):
     assert "model.units=16" in done.stdout
 
 
-def test_a_class_that_is_typed_needs_no_config(trained):
-    done = run(trained, *TYPED.split(), "data=idx", f"data.root={trained / 'tiny'}", *SHORT)
+def test_a_class_that_is_typed_needs_no_config(tmp_path):
+    write_files(tmp_path)
+    done = run(tmp_path, *TYPED.split(), "data=idx", f"data.root={tmp_path / 'tiny'}", *SHORT)
     assert done.returncode == 0, done.stderr
     assert "GRU" in done.stdout
 
