@@ -51,6 +51,16 @@ def test_a_page_on_which_nothing_is_drawn_is_blank(size, colour, tmp_path):
     assert read_image(tmp_path / "blank.jpg", SHAPE, None) is None
 
 
+def test_a_thin_line_keeps_at_least_one_pixel(tmp_path):
+    for name, box in {"upright": (200, 20, 203, 380), "level": (20, 200, 380, 203)}.items():
+        page = Image.new("L", (400, 400))
+        page.paste(255, box)
+        page.save(tmp_path / f"{name}.png")
+    upright, level = (read_image(tmp_path / f"{name}.png", SHAPE, None)[0] for name in ("upright", "level"))
+    assert (upright > 200).sum(axis=0).tolist() == [20 * (column == 14) for column in range(28)]
+    assert np.array_equal(level, upright.T)
+
+
 def test_files_are_found_by_name_folder_and_glob(tmp_path):
     for name in ("b.png", "a.JPG"):
         Image.new("L", (4, 4)).save(tmp_path / name)

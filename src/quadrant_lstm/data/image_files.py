@@ -73,9 +73,18 @@ def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | Non
     return np.array(centre_digit(image, ink, height, width))[None] if ink else None
 
 
+def contained_size(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """Returns the largest size within the box that keeps the proportions, but at least one pixel each way."""
+    proportion = size[0] / size[1]
+    if proportion > box[0] / box[1]:
+        return box[0], max(round(size[1] / size[0] * box[0]), 1)
+    return max(round(proportion * box[1]), 1), box[1]
+
+
 def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int, width: int) -> Image.Image:
     box = (round(DIGIT_SHARE * width), round(DIGIT_SHARE * height))
-    digit = ImageOps.contain(image.crop(ink), box, Image.Resampling.LANCZOS)
+    digit = image.crop(ink)
+    digit = digit.resize(contained_size(digit.size, box), Image.Resampling.LANCZOS)
     weights = np.asarray(digit, dtype=float)
     rows, columns = np.indices(weights.shape)
     left = round(width / 2 - (columns * weights).sum() / weights.sum())
