@@ -1,4 +1,4 @@
-"""Exports a run's best checkpoint to ONNX or safetensors. See `python export.py --help`."""
+"""Exports a run's best checkpoint to ONNX, safetensors, or a page to draw on. See `python export.py --help`."""
 
 from typing import Literal
 
@@ -13,11 +13,12 @@ from quadrant_lstm.processes.signals import signals_deferred
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
-        folder = find_trained_run(cfg, {"format": Literal["onnx", "safetensors"]})
+        kinds = {"format": Literal["onnx", "safetensors", "html"], "weights": Literal["float32", "float16"]}
+        folder = find_trained_run(cfg, kinds)
         with signals_deferred():
             from quadrant_lstm.run.export import export  # imports torch
 
-        export(folder, cfg.format, trusted_modules(cfg.trust))
+        export(folder, cfg.format, trusted_modules(cfg.trust), cfg.weights)
 
 
 if __name__ == "__main__":

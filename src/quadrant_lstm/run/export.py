@@ -1,7 +1,8 @@
-"""Exports a run's best checkpoint to a file in the run folder, for other programs.
+"""Exports a run's best checkpoint to a file in the run folder.
 
 network.onnx         images, float [batch, channels, height, width] in [0, 1] -> probabilities [batch, classes]
 network.safetensors  the weights by their PyTorch names, and the config as metadata
+network.html         a page to draw on, which shows the probabilities after each step
 """
 
 import logging
@@ -19,6 +20,7 @@ from quadrant_lstm.data.frames import image_shape_of
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.model.protocols import in_full
+from quadrant_lstm.run.drawing_page import drawing_page
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run_folder import write_atomically
 
@@ -36,17 +38,24 @@ class ImagesToProbabilities(nn.Module):
         return self.network(sequences(images, self.orderings)).softmax(dim=1)
 
 
-def export(folder: Path, format: str, trust: Sequence[str] = ()) -> Path:
-    """Writes the file and returns its path. Raises UserError if a package of the format is not installed."""
+def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = "float32") -> Path:
+    """Writes the file and returns its path. `weights` is the type of the weights in network.html.
+
+    Raises UserError if a package of the format is not installed, or if network.html cannot compute a layer.
+    """
     classifier, cfg = load_classifier(folder, trust)
+    network, frame_shape = classifier.network.eval(), classifier.hparams["frame_shape"]
     file = folder / f"network.{format}"
     with needs_extra(f"format={format}", "export"):
         if format == "onnx":
-            content = onnx_file(classifier.network.eval(), classifier.hparams["frame_shape"], cfg)
+            content = onnx_file(network, frame_shape, cfg)
+        elif format == "html":
+            num_classes = classifier.hparams["num_classes"]
+            content = drawing_page(network, frame_shape, num_classes, cfg, folder, weights).encode()
         else:
             from safetensors.torch import save
 
-            content = save(classifier.network.state_dict(), {"config": OmegaConf.to_yaml(cfg)})
+            content = save(network.state_dict(), {"config": OmegaConf.to_yaml(cfg)})
     write_atomically(file, content)
     log.info(f"{file}  {file.stat().st_size:,} bytes")
     return file

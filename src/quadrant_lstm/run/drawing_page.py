@@ -1,0 +1,67 @@
+"""Writes a page on which a person draws a digit and sees what the network predicts after each step.
+
+It is one file that needs neither a server nor the internet: templates/drawing/ with the weights inside.
+"""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.orderings import scaled, sequences
+from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.recurrent import count
+from quadrant_lstm.pages import render
+from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
+from quadrant_lstm.run_folder import RESULTS
+
+NUM_COMPARED = 1000  # test images
+
+
+def drawing_page(
+    network: nn.Module, frame_shape: Shape, num_classes: int, cfg: DictConfig, folder: Path, weights: str
+) -> str:
+    """Returns the page. `weights` is the type that they are stored in, float32 or float16.
+
+    `cfg` is the config of the run in `folder`. Raises UserError if the page cannot compute a layer.
+    """
+    stored = fold_batch_norm(network)
+    description, values = page_network(stored, frame_shape, num_classes, cfg.data.orderings)
+    rounding = None
+    if weights == "float16":
+        round_to_half(stored)
+        rounding = largest_difference(network.eval(), stored, cfg.data)
+    content = values.numpy().astype("<f2" if weights == "float16" else "<f4").tobytes()
+    return render(
+        "drawing/page.html", network=description | {"weights": weights}, weights=base64.b64encode(content).decode(),
+        kind=type(network).__name__, num_parameters=count(network), results=results_of(folder), rounding=rounding,
+        subject="digit" if cfg.data.dataset.lower() == "mnist" else "image", num_compared=NUM_COMPARED,
+    )  # fmt: skip
+
+
+def results_of(folder: Path) -> dict[str, Any] | None:
+    """A run that was interrupted has none."""
+    file = folder / RESULTS
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+@torch.no_grad()
+def round_to_half(network: nn.Module) -> None:
+    for name, weight in network.named_parameters():
+        if not weight.half().isfinite().all():
+            raise UserError(f"weights=float16: {name} has values that are too large; use weights=float32.")
+        weight.copy_(weight.half())
+
+
+@torch.inference_mode()
+def largest_difference(network: nn.Module, other: nn.Module, data: DictConfig) -> float:
+    """Returns the largest difference of a probability between the networks, on test images."""
+    images = torch.from_numpy(load_images(data.dataset, data.root).test_images[:NUM_COMPARED])
+    frames = scaled(sequences(images, data.orderings))
+    return (network(frames).softmax(1) - other(frames).softmax(1)).abs().max().item()

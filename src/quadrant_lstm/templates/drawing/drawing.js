@@ -1,0 +1,147 @@
+"use strict"
+// The drawing pad: strokes of a mouse, a finger or a pen, pictures from files, undo. It holds ink as opacity.
+
+const PAD_SIZE = 560 // pixels of the longer side
+const PEN_WIDTH = 46
+const MAX_PIXELS = 50_000_000
+
+class DrawingPad {
+    /** Has the proportions of an image of `height` x `width` pixels, and calls `changed()` after each change. */
+    constructor(canvas, height, width, changed) {
+        Object.assign(this, { canvas, changed })
+        const scale = PAD_SIZE / Math.max(height, width)
+        canvas.width = Math.round(scale * width)
+        canvas.height = Math.round(scale * height)
+        this.context = canvas.getContext("2d", { willReadFrequently: true })
+        this.items = [] // strokes, [[x, y], ...], and new pages, which may show a picture
+        this.stroke = null // the one being drawn
+        this.listen()
+    }
+
+    listen() {
+        const on = (type, handler) => this.canvas.addEventListener(type, handler)
+        on("pointerdown", (event) => {
+            if (event.button !== 0 || this.pointer !== undefined) return
+            this.canvas.setPointerCapture(event.pointerId)
+            this.pointer = event.pointerId
+            this.startStroke(this.place(event))
+        })
+        on("pointermove", (event) => {
+            if (event.pointerId !== this.pointer) return
+            const events = event.getCoalescedEvents?.() ?? []
+            this.extendStroke(...(events.length ? events : [event]).map((each) => this.place(each)))
+        })
+        for (const type of ["pointerup", "pointercancel"]) {
+            on(type, (event) => {
+                if (event.pointerId !== this.pointer) return
+                this.pointer = undefined
+                this.endStroke()
+            })
+        }
+    }
+
+    place(event) {
+        const box = this.canvas.getBoundingClientRect()
+        const scale = this.canvas.width / box.width
+        return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale]
+    }
+
+    startStroke(point) {
+        this.stroke = [point]
+        this.add(this.stroke)
+    }
+
+    extendStroke(...points) {
+        this.stroke?.push(...points)
+        this.draw()
+    }
+
+    endStroke() {
+        this.stroke = null
+    }
+
+    add(item) {
+        this.items.push(item)
+        this.draw()
+    }
+
+    undo() {
+        this.endStroke()
+        this.items.pop()
+        this.draw()
+    }
+
+    clear() {
+        this.endStroke()
+        if (!this.isEmpty) this.add({ picture: null })
+    }
+
+    get canUndo() {
+        return this.items.length > 0
+    }
+
+    get isEmpty() {
+        const { picture, strokes } = this.page
+        return !picture && !strokes.length
+    }
+
+    /** The strokes since the last new page, and the picture that the page shows, if any. */
+    get page() {
+        const start = this.items.findLastIndex((item) => !Array.isArray(item))
+        return { picture: this.items[start]?.picture, strokes: this.items.slice(start + 1) }
+    }
+
+    /** Shows a picture file instead of the drawing. Throws an Error that says what to do. */
+    async load(file) {
+        const bitmap = await createImageBitmap(file).catch(() => {
+            throw new Error(`${file.name} cannot be read as a picture; choose a PNG or JPEG file.`)
+        })
+        const { width, height } = bitmap
+        if (width * height > MAX_PIXELS) {
+            throw new Error(`${file.name} has ${width} x ${height} pixels; choose a smaller picture.`)
+        }
+        const context = new OffscreenCanvas(width, height).getContext("2d")
+        context.fillStyle = "white"
+        context.fillRect(0, 0, width, height)
+        context.drawImage(bitmap, 0, 0)
+        this.add({ picture: pictureOfFile(context.getImageData(0, 0, width, height)) })
+    }
+
+    /** Returns what the network is to read: a picture as it was loaded, or the ink of the pad. */
+    read() {
+        const { picture, strokes } = this.page
+        if (picture && !strokes.length) return picture
+        return pictureOfInk(this.context.getImageData(0, 0, this.canvas.width, this.canvas.height))
+    }
+
+    draw() {
+        const { context, canvas } = this, { picture, strokes } = this.page
+        context.clearRect(0, 0, canvas.width, canvas.height)
+        if (picture) this.drawPicture(picture)
+        Object.assign(context, { lineWidth: PEN_WIDTH, lineCap: "round", lineJoin: "round" })
+        for (const points of strokes) {
+            context.beginPath()
+            context.moveTo(...points[0])
+            for (const point of points) context.lineTo(...point)
+            context.stroke()
+        }
+        this.changed()
+    }
+
+    drawPicture(picture) {
+        const { context, canvas } = this
+        const scale = Math.min(canvas.width / picture.width, canvas.height / picture.height)
+        const width = scale * picture.width, height = scale * picture.height
+        const page = new OffscreenCanvas(picture.width, picture.height)
+        page.getContext("2d").putImageData(inkImage(picture), 0, 0)
+        context.imageSmoothingEnabled = scale < 1
+        context.drawImage(page, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height)
+    }
+}
+
+/** Returns pixels whose opacity is the grey level. */
+function inkImage({ width, height, levels }) {
+    const image = new ImageData(width, height)
+    levels.forEach((level, i) => (image.data[4 * i + 3] = level))
+    return image
+}

@@ -1,0 +1,79 @@
+"use strict"
+// Connects the drawing pad, the network, and what the page shows.
+
+const SILENCE = 600 // ms without a change before a screen reader is told the prediction
+
+const description = JSON.parse(byId("network").textContent)
+const network = withWeights(description, decodeWeights(byId("weights").textContent, description.weights))
+let orderings = network.orderings
+let redraw = 0, speech = 0 // a requested animation frame and a timer
+
+const pad = new DrawingPad(byId("pad"), network.height, network.width, requestReading)
+const pen = new KeyboardPen(pad, byId("pen"), announce)
+const quadrants = STEPS.map(() => quadrantElement(network))
+const table = buildTable(network, (number, ordering) => setOrderings(orderings.with(number, ordering)))
+byId("quadrants").append(...quadrants)
+setOrderings(orderings)
+
+byId("undo").onclick = undo
+byId("clear").onclick = () => pad.clear()
+byId("reset").onclick = () => setOrderings(network.orderings)
+byId("file").onchange = async (event) => {
+    await load(event.target.files)
+    event.target.value = "" // so that the same file can be loaded again
+}
+document.onpaste = (event) => load(event.clipboardData.files)
+document.ondragover = (event) => event.preventDefault()
+document.ondrop = (event) => {
+    event.preventDefault()
+    load(event.dataTransfer.files)
+}
+document.onkeydown = (event) => {
+    if ((event.ctrlKey || event.metaKey) && event.key === "z") undo()
+}
+
+function undo() {
+    pen.lift()
+    pad.undo()
+}
+
+async function load([file]) {
+    byId("message").textContent = ""
+    try {
+        if (file) await pad.load(file)
+    } catch (error) {
+        byId("message").textContent = error.message
+    }
+}
+
+function setOrderings(chosen) {
+    orderings = chosen
+    orderings.forEach((ordering, i) => (table.orders[i].value = ordering.join("")))
+    byId("orders").hidden = String(orderings) === String(network.orderings)
+    requestReading()
+}
+
+/** Reads the pad once before the browser draws the next time. */
+function requestReading() {
+    cancelAnimationFrame(redraw)
+    redraw = requestAnimationFrame(read)
+}
+
+function read() {
+    const start = performance.now()
+    const picture = pad.read(), image = prepare(picture, network.width, network.height)
+    const prediction = inkBox(picture) ? logitsPerStep(network, image.levels, orderings).map(softmax) : null
+    const milliseconds = (performance.now() - start).toFixed(0)
+    if (prediction) byId("time").textContent = `The last prediction took ${milliseconds} ms.`
+    showImage(image, quadrants, table, orderings)
+    showPrediction(prediction, table)
+    byId("invitation").hidden = !pad.isEmpty
+    byId("undo").disabled = !pad.canUndo
+    byId("clear").disabled = pad.isEmpty
+    clearTimeout(speech)
+    speech = setTimeout(() => announce(inWords(prediction)), SILENCE)
+}
+
+function announce(text) {
+    byId("status").textContent = text
+}

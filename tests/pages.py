@@ -1,0 +1,37 @@
+"""Builds networks whose probabilities differ from image to image, as if they had been trained, and their pages."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from quadrant_lstm.data.orderings import ORDERINGS
+from quadrant_lstm.model.deep import DeepCNNLSTM
+from quadrant_lstm.model.rnn import LSTM
+from quadrant_lstm.run.drawing_page import drawing_page
+
+
+def deep_network(blocks=((4, 4), (6,), (8,)), lstm_units=7, orderings=ORDERINGS, recurrent=LSTM) -> DeepCNNLSTM:
+    data = ((1, 14 * len(orderings), 14), 10, orderings)
+    return DeepCNNLSTM(*data, blocks=blocks, recurrent=recurrent, dropout=0.2, lstm_units=lstm_units)
+
+
+@torch.no_grad()
+def shaken(network: nn.Module) -> nn.Module:
+    """Draws biases and the statistics of batch norm at random, and enlarges the weights of the head."""
+    generator = torch.Generator().manual_seed(0)
+    for name, values in [*network.named_parameters(), *network.named_buffers()]:
+        if "bias" in name or "running_mean" in name:
+            values.normal_(0, 0.2, generator=generator)
+        elif "running_var" in name or ("norm" in name and "weight" in name):
+            values.uniform_(0.5, 2, generator=generator)
+    network.head.weight *= 20
+    return network.eval()
+
+
+def write_page(folder: Path, network: nn.Module, orderings=ORDERINGS, weights="float32") -> Path:
+    cfg = OmegaConf.create({"data": {"dataset": "mnist", "root": None, "orderings": orderings}})
+    file = folder / "network.html"
+    file.write_text(drawing_page(network, (1, 14 * len(orderings), 14), 10, cfg, folder, weights))
+    return file

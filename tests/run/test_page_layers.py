@@ -1,0 +1,90 @@
+"""Tests the description of a network that export.py format=html writes into its page."""
+
+import base64
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from quadrant_lstm.data.orderings import ORDERINGS
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.backbone import Backbone
+from quadrant_lstm.model.join import Join
+from quadrant_lstm.run.export import export
+from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
+from tests.networks import RECURRENT, question_network
+from tests.pages import deep_network, shaken
+from tests.scripts import script
+
+
+def described(network, frame_shape=(1, 56, 14)):
+    return page_network(fold_batch_norm(network), frame_shape, 10, ORDERINGS)
+
+
+def joined(encoder, recurrent=RECURRENT["lstm"], channels=1):
+    sizes = {"dropout": 0.1, "lstm_units": 3, "dense_units": 4, "shared_tiles": False}
+    return Join((channels, 56, 14), 10, ORDERINGS, encoder=encoder, recurrent=recurrent, **sizes)
+
+
+def test_the_layers_of_the_question_are_listed_in_order():
+    description, weights = described(question_network())
+    assert [layer["type"] for layer in description["encoder"]] == ["conv", "relu", "conv", "pool", "relu"]
+    assert description["encodes"] == "frame"
+    assert description["encoder"][2] == {"type": "conv", "inputs": 32, "outputs": 32, "kernel": 3, "padding": 0}
+    assert description["recurrent"] == [{"type": "lstm", "inputs": 4160, "units": 5, "bidirectional": False}]
+    assert [layer["outputs"] for layer in description["classifier"]] == [50, 10]
+    assert len(weights) == 93_718
+
+
+def test_folding_batch_norm_changes_no_logits():
+    network = shaken(deep_network())
+    frames = torch.rand(5, 4, 1, 56, 14)
+    folded = fold_batch_norm(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert torch.allclose(folded(frames), network(frames), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (lambda: question_network(recurrent=RECURRENT["mean"]), "recurrent is RunningMean"),
+        (lambda: joined(lambda channels: nn.Conv2d(channels, 2, 3, stride=2)), r"encoder is Conv2d\(1, 2, .*stride="),
+        (lambda: joined(lambda channels: nn.Sequential(nn.Conv2d(channels, 2, 3), nn.GELU())), r"encoder\.1 is GELU\("),
+        (lambda: joined(lambda channels: nn.Sequential(nn.BatchNorm2d(1))), r"encoder\.0 is BatchNorm2d\("),
+        (lambda: joined(lambda channels: Backbone(channels, "resnet18", None, False, None)), "encoder is Backbone"),
+        (lambda: nn.Linear(2, 2), r"model is Linear\("),
+    ],
+)
+def test_a_layer_that_the_page_cannot_compute_is_named_in_one_line(make, layer):
+    with pytest.raises(
+        UserError, match=f"^format=html: {layer}.*, which the page cannot compute; it knows conv"
+    ) as error:
+        described(make())
+    assert "\n" not in str(error.value)
+
+
+def test_images_with_colours_are_refused():
+    with pytest.raises(UserError, match="^format=html: images have 3 channels, but the page has one; use format=onnx"):
+        described(joined(lambda channels: nn.Conv2d(channels, 2, 3), channels=3), (3, 56, 14))
+
+
+@pytest.mark.parametrize(("weights", "bytes_each"), [("float32", 4), ("float16", 2)])
+def test_a_run_becomes_one_page_with_its_weights_and_its_accuracy(weights, bytes_each, finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    page = export(run, "html", weights=weights).read_text()
+    embedded = re.search(r'id="weights">(.*?)</script>', page)[1]
+    results = json.loads((run / "results.json").read_text())
+    assert len(base64.b64decode(embedded)) == bytes_each * results["parameters"]
+    assert f"{results['test/accuracy']:.2%}".replace("%", "\u00a0%") + " of 70 test images" in page
+    assert ("Weights are stored as float16" in page) == (weights == "float16")
+    assert not re.search(r"https?:|\b(src|href)=", page)
+
+
+def test_the_type_of_the_weights_is_checked(finished_run):
+    done = script("export.py", f"run={finished_run}", "format=html", "weights=int8", cwd=finished_run.parents[2])
+    assert (done.returncode, done.stderr) == (
+        2, "weights: 'int8' is not one of float32, float16; write e.g. weights=float32.\n",
+    )  # fmt: skip
