@@ -1,4 +1,4 @@
-"""Exports a run's best checkpoint to ONNX, safetensors, or a page to draw on. See `python export.py --help`."""
+"""Exports a run's best checkpoint to a file for other programs or for people. See `python export.py --help`."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ from quadrant_lstm.processes.signals import signals_deferred
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
-        kinds = {"format": Literal["onnx", "safetensors", "html"], "weights": Literal["float32", "float16"]}
+        kinds = {"format": Literal["onnx", "torch", "safetensors", "html"], "weights": Literal["float32", "float16"]}
         folder = find_trained_run(cfg, kinds)
         with signals_deferred():
             from quadrant_lstm.run.export import export  # imports torch

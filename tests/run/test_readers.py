@@ -1,5 +1,7 @@
 """Tests evaluate.py, export.py and load_run on a finished run."""
 
+import collections
+import functools
 import json
 import shutil
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from quadrant_lstm import load_run, sequences
+from quadrant_lstm import ORDERINGS, load_run, sequences
 from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.export import export
@@ -52,13 +54,46 @@ def test_an_accelerator_that_is_missing_is_reported_in_one_line(command, finishe
     assert done.stderr.count("\n") == 1
 
 
-def test_an_onnx_file_returns_the_probabilities_of_the_network(finished_run, tiny, tmp_path):
+@pytest.fixture(scope="module")
+def exported(finished_run, tmp_path_factory):
+    """Writes the file of a format into a copy of the run, once."""
+    run = shutil.copytree(finished_run, tmp_path_factory.mktemp("exported") / "run")
+    return functools.cache(lambda format: export(run, format))
+
+
+def compute_by_onnxruntime(file):
     onnxruntime = pytest.importorskip("onnxruntime")
-    run = shutil.copytree(finished_run, tmp_path / "run")
-    file = export(run, "onnx")
-    images = tiny.test_images[:33].astype(np.float32) / 255  # another batch size than in the export
-    (probabilities,) = onnxruntime.InferenceSession(str(file)).run(None, {"images": images})
-    assert np.allclose(probabilities, logits(finished_run, tiny.test_images[:33]).softmax(1).numpy(), atol=1e-5)
+    session = onnxruntime.InferenceSession(str(file))
+    assert session.get_inputs()[0].shape[0] == session.get_outputs()[0].shape[0] == "batch"
+    metadata = session.get_modelmeta().custom_metadata_map
+    return metadata, lambda images: session.run(["probabilities"], {"images": images})[0]
+
+
+def compute_by_torch(file):
+    metadata = {"metadata.json": ""}
+    program = torch.export.load(file, extra_files=metadata).module()
+    return json.loads(metadata["metadata.json"]), lambda images: program(torch.from_numpy(images)).detach().numpy()
+
+
+@pytest.mark.parametrize(("format", "load"), [("onnx", compute_by_onnxruntime), ("torch", compute_by_torch)])
+def test_a_program_returns_the_probabilities_of_the_network(format, load, exported, finished_run, tiny):
+    metadata, compute = load(exported(format))
+    for count in (1, 33):  # the export was made with 7
+        images = tiny.test_images[:count].astype(np.float32) / 255
+        expected = logits(finished_run, tiny.test_images[:count]).softmax(1).numpy()
+        assert np.allclose(compute(images), expected, atol=1e-5)
+    results = json.loads((finished_run / "results.json").read_text())
+    assert float(metadata["test_accuracy"]) == results["test/accuracy"]
+    assert metadata["data_sha256"] == tiny.sha256()
+    assert json.loads(metadata["orderings"]) == [list(ordering) for ordering in ORDERINGS]
+    assert (metadata["classes"], metadata["images"]) == ("3", "float32 [batch, 1, 8, 8], pixels divided by 255")
+
+
+def test_a_program_computes_what_frames_share_once(exported):
+    """Its one convolution is applied to quadrants and to seams instead of all frames."""
+    onnx = pytest.importorskip("onnx")
+    counts = collections.Counter(node.op_type for node in onnx.load(exported("onnx")).graph.node)
+    assert counts["Conv"] == 2
 
 
 def test_without_onnxruntime_an_export_is_refused_in_one_line(finished_run):
@@ -70,10 +105,9 @@ def test_without_onnxruntime_an_export_is_refused_in_one_line(finished_run):
     assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(line)]) == (2, 1, line)
 
 
-def test_a_safetensors_file_contains_the_best_weights(finished_run, tmp_path):
+def test_a_safetensors_file_contains_the_best_weights(finished_run, exported):
     safetensors = pytest.importorskip("safetensors.torch")
-    run = shutil.copytree(finished_run, tmp_path / "run")
-    weights = safetensors.load_file(export(run, "safetensors"))
+    weights = safetensors.load_file(exported("safetensors"))
     network, _ = load_run(finished_run)
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
