@@ -9,7 +9,7 @@ from quadrant_lstm.kinds import Accelerator
 from quadrant_lstm.processes.signals import signals_deferred
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@hydra.main(version_base="1.3", config_path="conf/readers", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         folder = find_trained_run(cfg, {"accelerator": Accelerator})

@@ -10,7 +10,7 @@ from quadrant_lstm.config.check import find_trained_run, trusted_modules
 from quadrant_lstm.processes.signals import signals_deferred
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="export")
+@hydra.main(version_base="1.3", config_path="conf/readers", config_name="export")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {"format": Literal["onnx", "torch", "safetensors", "html"], "weights": Literal["float32", "float16"]}

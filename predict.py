@@ -4,23 +4,30 @@ import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
-from quadrant_lstm.config.check import find_trained_run, trusted_modules
+from quadrant_lstm.config.check import check_reader_keys, find_trained_run, trusted_modules
 from quadrant_lstm.data.image_files import find_image_files
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run.predictions import check_output
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="predict")
+@hydra.main(version_base="1.3", config_path="conf/readers", config_name="predict")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
-        kinds = {"images": str | None, "invert": bool | None, "output": str | None}
-        folder = find_trained_run(cfg, kinds)
+        kinds = {"model": str | None, "images": str | None, "invert": bool | None, "output": str | None}
+        check_reader_keys(cfg, kinds)
+        if cfg.model is not None and (cfg.run is not None or cfg.images == "test"):
+            raise UserError("model: is a file that needs no run; leave out run= and images=test, or model=.")
+        folder = None if cfg.model is not None else find_trained_run(cfg, kinds)
         files = None if cfg.images == "test" else find_image_files(cfg.images)
         check_output(cfg.output)
         with signals_deferred():
-            from quadrant_lstm.run.predict import predict  # imports torch
+            from quadrant_lstm.run.predict import load_onnx_file, predict, predict_files  # imports torch
 
-        predict(folder, files, cfg.invert, cfg.output, trusted_modules(cfg.trust))
+        if folder:
+            predict(folder, files, cfg.invert, cfg.output, trusted_modules(cfg.trust))
+        else:
+            predict_files(load_onnx_file(cfg.model), files or (), cfg.invert, cfg.output)
 
 
 if __name__ == "__main__":

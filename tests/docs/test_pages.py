@@ -76,7 +76,7 @@ def test_another_command_names_what_is_there(command):
         assert words[1].partition(".")[0] in ("pytest", "quadrant_lstm")
     else:
         assert (ROOT / words[0]).is_file()
-        config = OmegaConf.load(ROOT / "conf" / f"{Path(words[0]).stem}.yaml") if "/" not in words[0] else {}
+        config = OmegaConf.load(ROOT / "conf/readers" / f"{Path(words[0]).stem}.yaml") if "/" not in words[0] else {}
         keys = [word.partition("=")[0] for word in words[1:] if "=" in word]
         assert all(key in (*config, "run") for key in keys)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.run import predict as module
+from quadrant_lstm.run.export import export
 from quadrant_lstm.run.predict import predict
 from tests.folders import TINY
 from tests.scripts import script
@@ -69,9 +71,9 @@ def test_the_table_shows_what_was_predicted_after_each_step(finished_run, files,
     caplog.set_level("INFO", "quadrant_lstm")
     predict(finished_run, files, False, None)
     header, *rows, blank = caplog.messages
-    first, confidence, *_ = rows[0].split()
+    first, confidence, percent, *_ = rows[0].split()
     steps = expected[0].argmax(1).tolist()
-    assert (first, confidence) == (str(steps[-1]), f"{expected[0, -1].max():.1%}")
+    assert (first, confidence, percent) == (str(steps[-1]), f"{100 * expected[0, -1].max():.1f}", "%")
     assert rows[0][header.index("after") : header.index("file")].split() == [str(step) for step in steps]
     assert blank.split() == ["blank", str(files[-1])]
     assert {line.index("images") for line in [*rows, blank]} == {rows[0].index("images")}
@@ -104,6 +106,36 @@ def test_the_test_images_are_predicted_with_their_classes(finished_run, tiny, tm
     assert correct / count == json.loads((finished_run / "results.json").read_text())["test/accuracy"]
     line = f"{correct:,} of {count:,} test images are classified correctly: {100 * correct / count:.2f} %"
     assert line in done.stdout
+
+
+def test_the_classes_of_test_images_are_in_lines_of_json(finished_run, tiny, tmp_path):
+    predict(finished_run, None, None, str(tmp_path / "lines.jsonl"))
+    assert [row["class"] for row in rows_of(tmp_path / "lines.jsonl")] == tiny.test_labels.tolist()
+
+
+def test_an_onnx_file_predicts_without_a_run(finished_run, files, expected, tmp_path):
+    pytest.importorskip("onnxruntime")
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    shutil.move(export(run, "onnx"), tmp_path / "network.onnx")
+    shutil.rmtree(run)
+    done = script("predict.py", "model=network.onnx", "images=images", "invert=false", "output=x.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *rows, blank = rows_of(tmp_path / "x.jsonl")
+    assert np.allclose([row["probabilities"][0] for row in rows], expected[:, -1], atol=1e-5)
+    assert blank["prediction"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("model=no.onnx",), "model: no.onnx cannot be read (No such file or directory); give a file that export.py"),
+        (("model=images/0.png",), "model: images/0.png cannot be read (it is no ONNX file of this project); give a"),
+        (("model=no.onnx", "run=latest"), "model: is a file that needs no run; leave out run= and images=test, or"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_reported_in_one_line(words, message, files, tmp_path):
+    done = script("predict.py", *words, "images=images", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(message)]) == (2, 1, message)
 
 
 def test_the_other_files_are_predicted_if_one_cannot_be_read(finished_run, files, tmp_path):

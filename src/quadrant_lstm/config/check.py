@@ -53,10 +53,14 @@ def find_trained_run(cfg: DictConfig, kinds: Mapping[str, Any]) -> Path:
     """Checks the config of a script that reads a run, whose keys besides `run` and `trust` have these kinds. Returns
     the folder that `run` names. Raises UserError if that folder's config is invalid.
     """
-    check_keys(resolve_interpolations(cfg, trusted=True), {"run": str | None, "trust": str | list[str] | None, **kinds})
+    check_reader_keys(cfg, kinds)
     folder = find_run(cfg.run, BEST)
     read_config(folder / CONFIG, trusted_modules(cfg.trust))
     return folder
+
+
+def check_reader_keys(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
+    check_keys(resolve_interpolations(cfg, trusted=True), {"run": str | None, "trust": str | list[str] | None, **kinds})
 
 
 def trusted_modules(trust: str | Sequence[str] | None) -> list[str]:

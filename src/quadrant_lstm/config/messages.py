@@ -20,7 +20,9 @@ from quadrant_lstm.run_folder import quoted
 def default_config() -> DictConfig:
     """Composes the config of the running script with the typed choices of groups but without other overrides."""
     script = Path(sys.argv[0]).resolve()
-    if not (script.parent / "conf" / f"{script.stem}.yaml").is_file():
+    folders = [script.parent / folder for folder in ("conf", "conf/readers")]
+    folder = next((folder for folder in folders if (folder / f"{script.stem}.yaml").is_file()), None)
+    if folder is None:
         return OmegaConf.create()
     groups = r"(data|model(/\w+)?|optimizer|schedule|trainer)=\w+"
     options = get_args_parser().parse_known_intermixed_args(sys.argv[1:])[0]
@@ -29,7 +31,7 @@ def default_config() -> DictConfig:
         choices.append(f"hydra.searchpath=[{quoted(Path(options.config_dir).absolute())}]")
     running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # there may be only one at a time
     try:
-        with initialize_config_dir(str(script.parent / "conf"), version_base="1.3"):
+        with initialize_config_dir(str(folder), version_base="1.3"):
             try:
                 return compose(script.stem, choices)
             except HydraException:

@@ -1,4 +1,4 @@
-"""Classifies image files, or the test images of a run's data, with the run's best checkpoint.
+"""Classifies image files, or the test images of a run's data, with the run's best checkpoint or an ONNX file.
 
 The predictions are printed as a table or written to a file (predictions.py). Images are read, classified and written
 in batches, so that memory does not grow with their number.
@@ -7,23 +7,20 @@ in batches, so that memory does not grow with their number.
 import itertools
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import image_shape_of
 from quadrant_lstm.data.image_files import read_image
+from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.orderings import scaled, sequences
-from quadrant_lstm.errors import UserError
-from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
@@ -39,39 +36,78 @@ class Picture(NamedTuple):
     label: int | None = None
 
 
+class Predictor(NamedTuple):
+    image_shape: tuple[int, int, int]
+    probabilities: Callable[[np.ndarray], np.ndarray]  # uint8 images -> [images, steps, classes]
+
+
 def predict(
     folder: Path, files: Iterable[Path] | None, invert: bool | None, output: str | None, trust: Sequence[str] = ()
 ) -> None:
     """Predicts `files`, or the test images if that is None. Raises UserError at the end if files could not be read."""
     classifier, cfg = load_classifier(folder, trust)
-    image_shape = image_shape_of(classifier.hparams["frame_shape"], len(cfg.data.orderings))
-    classify = Classify(classifier.network.eval(), cfg.data.orderings)
-    batches = read_test_images(cfg) if files is None else read_files(files, image_shape, invert)
-    count = correct = unreadable = 0
-    _, num_steps, num_classes = classify.probabilities(np.zeros((1, *image_shape), np.uint8)).shape
-    with open_output(output, num_steps, num_classes) as write:
-        for pictures in batches if output is None else with_progress(batches, files):
-            for error in (picture for picture in pictures if isinstance(picture, UserError)):
+    network, orderings = classifier.network.eval(), cfg.data.orderings
+
+    @torch.inference_mode()
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        frames = scaled(sequences(torch.from_numpy(images), orderings))
+        return logits_after_steps(network, frames).softmax(dim=2).numpy()
+
+    predictor = Predictor(image_shape_of(classifier.hparams["frame_shape"], len(orderings)), probabilities)
+    if files is not None:
+        predict_files(predictor, files, invert, output)
+        return
+    images = build_data(cfg).images
+    correct = write_predictions(predictor, read_test_images(images), output)
+    count = len(images.test_labels)
+    log.info(f"{correct:,} of {count:,} test images are classified correctly: {100 * correct / count:.2f} %")
+
+
+def predict_files(predictor: Predictor, files: Iterable[Path], invert: bool | None, output: str | None) -> None:
+    """Names the files that cannot be read on stderr, and raises UserError at the end if there are any."""
+    count = unreadable = 0
+
+    def readable(batches: Iterable[list[Picture | UserError]]) -> Iterator[list[Picture]]:
+        nonlocal count, unreadable
+        for batch in batches:
+            for error in (picture for picture in batch if isinstance(picture, UserError)):
                 print(error, file=sys.stderr)
-            readable = [picture for picture in pictures if isinstance(picture, Picture)]
-            for prediction in classify(readable):
-                write(prediction)
-                correct += prediction.label is not None and prediction.label == prediction.predicted
-            count += len(pictures)
-            unreadable += len(pictures) - len(readable)
-    if files is None:
-        log.info(f"{correct:,} of {count:,} test images are classified correctly: {100 * correct / count:.2f} %")
-    if output:
-        log.info(f"wrote the predictions of {count - unreadable:,} images to {output}")
+                unreadable += 1
+            count += len(batch)
+            yield [picture for picture in batch if isinstance(picture, Picture)]
+
+    batches = read_files(files, predictor.image_shape, invert)
+    write_predictions(predictor, readable(batches if output is None else with_progress(batches, files)), output)
     if unreadable:
         raise UserError(f"images: {unreadable:,} of {count:,} files cannot be read; they are named above.")
 
 
-def read_test_images(cfg: DictConfig) -> Iterator[list[Picture | UserError]]:
-    images = build_data(cfg).images
+def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Picture]], output: str | None) -> int:
+    """Returns the number of correct predictions of images whose class is known."""
+    count = correct = 0
+    _, num_steps, num_classes = predictor.probabilities(np.zeros((1, *predictor.image_shape), np.uint8)).shape
+    with open_output(output, num_steps, num_classes) as write:
+        for pictures in batches:
+            for prediction in classify(predictor, pictures):
+                write(prediction)
+                correct += prediction.label is not None and prediction.label == prediction.predicted
+            count += len(pictures)
+    if output:
+        log.info(f"wrote the predictions of {count:,} images to {output}")
+    return correct
+
+
+def classify(predictor: Predictor, pictures: Sequence[Picture]) -> Iterator[Prediction]:
+    pixels = [picture.pixels for picture in pictures if picture.pixels is not None]
+    probabilities = iter(predictor.probabilities(np.stack(pixels)).tolist() if pixels else [])
+    for name, image, label in pictures:
+        yield Prediction(name, [] if image is None else next(probabilities), label)
+
+
+def read_test_images(images: Images) -> Iterator[list[Picture]]:
     for start in range(0, len(images.test_images), BATCH_SIZE):
-        batch = zip(images.test_images[start:][:BATCH_SIZE], images.test_labels[start:], strict=False)
-        yield [Picture(f"test image {start + number}", *pair) for number, pair in enumerate(batch)]
+        numbers = range(start, min(start + BATCH_SIZE, len(images.test_images)))
+        yield [Picture(f"test image {n}", images.test_images[n], int(images.test_labels[n])) for n in numbers]
 
 
 def read_files(
@@ -94,17 +130,21 @@ def with_progress(batches: Iterable[list[Any]], files: Iterable[Path] | None) ->
     return track(batches, "batches of 256 images", total, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
-class Classify:
-    def __init__(self, network: nn.Module, orderings: Orderings):
-        self.network, self.orderings = network, orderings
+def load_onnx_file(model: str) -> Predictor:
+    """Reads a file that export.py wrote. Its probabilities are those after the last step."""
+    with needs_extra("model", "export"):
+        import onnxruntime
+    try:
+        session = onnxruntime.InferenceSession(Path(model).read_bytes(), providers=["CPUExecutionProvider"])
+        (images,) = session.get_inputs()
+        _, channels, height, width = images.shape
+    except Exception as error:  # onnxruntime raises errors of many types
+        reason = error.strerror if isinstance(error, OSError) else "it is no ONNX file of this project"
+        raise UserError(
+            f"model: {model} cannot be read ({reason}); give a file that export.py format=onnx wrote."
+        ) from error
 
-    def __call__(self, pictures: Sequence[Picture]) -> Iterator[Prediction]:
-        pixels = [picture.pixels for picture in pictures if picture.pixels is not None]
-        probabilities = iter(self.probabilities(np.stack(pixels)).tolist() if pixels else [])
-        for name, image, label in pictures:
-            yield Prediction(name, [] if image is None else next(probabilities), label)
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        return session.run(["probabilities"], {"images": images.astype(np.float32) / 255})[0][:, None]
 
-    @torch.inference_mode()
-    def probabilities(self, pixels: np.ndarray) -> Float[Tensor, "images steps classes"]:
-        frames = scaled(sequences(torch.from_numpy(pixels), self.orderings))
-        return logits_after_steps(self.network, frames).softmax(dim=2)
+    return Predictor((channels, height, width), probabilities)

@@ -72,7 +72,7 @@ def table_row(prediction: Prediction) -> str:
     last = prediction.steps[-1]
     first, second = sorted(range(len(last)), key=last.__getitem__, reverse=True)[:2]
     steps = " ".join(str(most_probable(probabilities)) for probabilities in prediction.steps)
-    return f"{first:<10}  {last[first]:10.1%}  {second:<6}  {last[second]:10.1%}  {steps:<15}  {name}"
+    return f"{first:<10}  {100 * last[first]:8.1f} %  {second:<6}  {100 * last[second]:8.1f} %  {steps:<15}  {name}"
 
 
 def csv_writer(file: TextIO, num_steps: int, num_classes: int) -> Write:
