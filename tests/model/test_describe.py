@@ -277,11 +277,35 @@ def test_the_network_itself_is_not_changed():
          "TimeDistributed(layer) applies it to every step, as layer(x.flatten(0, 1)).unflatten(0, (N, T)) does; "
          "x.flatten(1, 2) mixes the steps with the channels."),
         (nn.Conv2d(3, 2, 3), (2, 8, 8, 3),
-         "The channels are last: x.movedim(-1, -3) moves them before height and width."),
+         "The channels are last: x.movedim(-1, -3) gives [..., 3, height, width]."),
+        (nn.Conv2d(3, 2, 3), (2, 4, 8, 8, 3),
+         "x.movedim(-1, -3) gives [..., 3, height, width]. TimeDistributed(layer) applies it to every step"),
+        (nn.Conv1d(6, 2, 3), (2, 4, 6), "The channels are last: x.movedim(-1, -2) gives [..., 6, length]."),
+        (nn.Conv3d(3, 2, 3), (2, 4, 3, 8, 8),
+         "Conv3d was given [N=2, T=4, 3, 8, 8]; it expects [batch, 3, depth, height, width]. "
+         "The steps are the depth: x.transpose(1, 2) moves them behind the channels."),
+        (nn.BatchNorm2d(3), (2, 4, 3, 8, 8),
+         "it expects [batch, 3, height, width]. TimeDistributed(layer) applies it to every step"),
+        (nn.MaxPool2d(2), (2, 4, 3, 8, 8),
+         "it expects [batch, channels, height, width]. TimeDistributed(layer) applies it to every step"),
+        (TimeDistributed(nn.Conv2d(1, 2, 3)), (8, 4, 28, 28),
+         "module (Conv2d) was given [N*T=32, 28, 28]; it expects [batch, 1, height, width]. "
+         "The first two axes were folded into one, so another is missing: before that, x.unsqueeze(1) adds a step "
+         "axis, and x.unsqueeze(2) a channel axis."),
+        (nn.Sequential(nn.Conv2d(1, 8, 3), nn.LSTM(8 * 38, 5, batch_first=True)), (2, 1, 30, 40),
+         "1 (LSTM) was given [N=2, 8, 28, 38]; it expects [batch, steps, 304]. Maps have no step axis: "
+         "x.movedim(2, 1).flatten(2) reads rows as steps and gives [N, 28, 304]; "
+         "x.movedim(3, 1).flatten(2) reads columns and gives [N, 38, 224]."),
+        (nn.LSTM(8 * 28, 5, batch_first=True), (2, 8, 28, 38), "reads columns and gives [N, 38, 224]."),
         (nn.Linear(32, 5), (2, 4, 2, 4, 4), "Linear was given [N=2, T=4, 2, 4, 4]; it expects [..., 32]. "
          "x.flatten(2) gives it."),
         (nn.Linear(128, 5), (2, 4, 2, 4, 4), "x.flatten(1) gives it, but loses the step axis."),
+        (nn.Linear(1000, 5), (2, 4, 5184), "Make the layer for inputs of size 5184, or change what comes before."),
+        (nn.Linear(1000, 5), (2, 4, 32, 27, 6),
+         "x.flatten(2) gives vectors of size 5184. Make the layer for inputs of size 5184, or change what comes"),
         (TimeDistributed(nn.Conv2d(1, 2, 9)), (2, 4, 1, 5, 6), "Kernel size can't be greater than actual input size"),
+        (ConvLSTM(3, 2, 3), (2, 4, 1, 8, 8),
+         "ConvLSTM was given [N=2, T=4, 1, 8, 8]: frames have the shape [2, 4, 1, 8, 8]; expected [batch, steps, 3, "),
         (nn.LayerNorm(7), (2, 4, 6), "LayerNorm was given [N=2, T=4, 6]: RuntimeError: Given normalized_shape=[7]"),
     ],
 )  # fmt: skip
@@ -289,3 +313,51 @@ def test_a_mismatch_is_explained(network, shape, message):
     with pytest.raises(ValueError) as error:
         describe(network, torch.zeros(shape))
     assert message in str(error.value)
+
+
+LSTM_OF_TORCH = nn.LSTM(16, 5, batch_first=True)
+
+
+@pytest.mark.parametrize("following", [nn.Linear(5, 10), nn.ReLU(), nn.Conv1d(5, 2, 1), nn.LSTM(5, 5)])
+def test_a_layer_that_is_given_the_state_of_an_lstm_as_well_is_named(following):
+    with pytest.raises(ValueError) as error:
+        describe(nn.Sequential(LSTM_OF_TORCH, following), torch.zeros(8, 4, 16))
+    assert str(error.value) == (
+        f"1 ({type(following).__name__}) was given a tuple ([N=8, T=4, 5], ([1, N=8, 5], [1, N=8, 5])); it expects a "
+        "tensor. A recurrent layer returns outputs and a state: pass on its outputs."
+    )
+
+
+class TakesATuple(nn.Module):
+    def forward(self, pair):
+        return pair[0] + pair.missing
+
+
+def test_an_own_module_may_be_given_a_tuple():
+    with pytest.raises(ValueError, match=r"5\]\)\): AttributeError: 'tuple' object has no attribute 'missing'$"):
+        describe(nn.Sequential(LSTM_OF_TORCH, TakesATuple()), torch.zeros(8, 4, 16))
+
+
+@pytest.mark.parametrize(
+    ("layer", "frames", "state", "message"),
+    [
+        (LSTM_OF_TORCH, (8, 4, 16), (torch.zeros(8, 1, 5), torch.zeros(8, 1, 5)),
+         "LSTM was given ([N=8, T=4, 16], ([N=8, 1, 5], [N=8, 1, 5])): RuntimeError: Expected hidden[0] size"),
+        (LSTM(16, 5), (8, 4, 16), torch.ones(8, dtype=torch.long),
+         "LSTM was given ([N=8, T=4, 16], [N=8]): the state has the shapes"),
+        (LSTM(16, 5), (8, 4, 2, 2, 4), torch.ones(8, dtype=torch.long),
+         "LSTM was given ([N=8, T=4, 2, 2, 4], [N=8]): the state has the shapes"),
+    ],
+)  # fmt: skip
+def test_the_error_itself_is_shown_if_the_inputs_fit(layer, frames, state, message):
+    with pytest.raises(ValueError) as error:
+        describe(layer, torch.zeros(frames), state)
+    assert str(error.value).startswith(message)
+
+
+def test_arguments_may_have_names():
+    frames, mask = torch.zeros(2, 3, 8), torch.tensor([[True, False, True], [True, True, False]])
+    assert shapes(TimeDistributed(nn.Linear(8, 5)), frames, mask=mask) == {
+        "inputs": "([N, T=3, 8], [N, T=3])", "module": "[N, T, 5]"
+    }  # fmt: skip
+    assert shapes(LSTM(8, 5), inputs=frames, lengths=torch.tensor([3, 2]))["inputs"] == "([N, T=3, 8], [N])"

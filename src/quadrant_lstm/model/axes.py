@@ -6,20 +6,25 @@ A size is compared with that of other runs of the network, in each of which one 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from quadrant_lstm.model.nested import map_tensors, named_tensors
 
+Sizes = Literal["hidden", "steps", "all"]  # whether N, T and N*T are shown with their sizes; N is not a step axis
+
 
 class Axes:
-    """Finds the batch and the steps among the sizes of tensors."""
+    """Finds the batch and the steps among the sizes of tensors. `given` are the positional arguments of the
+    network and those with a name.
+    """
 
-    def __init__(self, inputs: Any, count: int):
-        self.given, self.count = inputs, count
-        sizes = [tensor.shape[:count] for _, tensor in named_tensors(inputs, "inputs") if tensor.ndim >= count]
+    def __init__(self, given: tuple[Sequence[Any], dict[str, Any]], count: int):
+        self.given, self.count = given, count
+        tensors = [*named_tensors(given[0], "inputs"), *named_tensors(given[1], "kwargs")]
+        sizes = [tensor.shape[:count] for _, tensor in tensors if tensor.ndim >= count]
         if count < 1 or not sizes or 0 in sizes[0]:
             raise ValueError(
                 f"describe: there is no tensor with num_axes={count} axes that are not empty in the inputs."
@@ -28,7 +33,7 @@ class Axes:
         self.names = ["N", "T"] if count == 2 else ["N", *(f"T{number}" for number in range(1, count))]
 
     def inputs(self, longer: int | None, device: str) -> Any:
-        """Returns the inputs on a device, with one of the leading axes one longer."""
+        """Returns what is given, on a device and with one of the leading axes one longer."""
 
         def prepare(tensor: Tensor) -> Tensor:
             dtype = torch.float if tensor.is_floating_point() else tensor.dtype
@@ -39,18 +44,17 @@ class Axes:
 
         return map_tensors(prepare, self.given)
 
-    def as_text(self, values: Sequence[Any], with_sizes: bool = False) -> str:
+    def as_text(self, values: Sequence[Any], sizes: Sizes = "hidden") -> str:
         """Returns the shapes of nested tensors. `values` has those of each run; the first is that of the real sizes."""
         first = values[0]
         if isinstance(first, Tensor):
             shapes = [value.shape if isinstance(value, Tensor) else None for value in values]
-            return f"[{', '.join(self.label(shapes, axis, with_sizes) for axis in range(first.ndim))}]"
+            return f"[{', '.join(self.label(shapes, axis, sizes) for axis in range(first.ndim))}]"
         if isinstance(first, dict):
-            return (
-                f"{{{', '.join(f'{key}: {self.as_text([at(v, key) for v in values], with_sizes)}' for key in first)}}}"
-            )
+            items = [f"{key}: {self.as_text([at(value, key) for value in values], sizes)}" for key in first]
+            return f"{{{', '.join(items)}}}"
         if isinstance(first, tuple | list):
-            items = [self.as_text([at(value, place) for value in values], with_sizes) for place in range(len(first))]
+            items = [self.as_text([at(value, place) for value in values], sizes) for place in range(len(first))]
             return items[0] if len(items) == 1 else f"({', '.join(items)})"
         return str(first) if isinstance(first, int | float | str | None) else type(first).__name__
 
@@ -59,7 +63,7 @@ class Axes:
         shapes = [shape_of_first(value) for value in values]
         return [self.label(shapes, axis) for axis in range(len(shapes[0] or ()))]
 
-    def label(self, shapes: Sequence[Any], axis: int, with_size: bool = False) -> str:
+    def label(self, shapes: Sequence[Any], axis: int, sizes: Sizes = "hidden") -> str:
         """Returns e.g. N, T=4, N*T, or 26 for a size that depends on neither."""
         first, longer = shapes[0], shapes[1:]
         size = first[axis]
@@ -74,7 +78,7 @@ class Axes:
         if rest:
             return f"{size} (by {' and '.join(names)})"
         text = "*".join(names if factor == 1 else [str(factor), *names])
-        return f"{text}={size}" if with_size and text != "N" else text
+        return text if sizes == "hidden" or (sizes == "steps" and text == "N") else f"{text}={size}"
 
 
 def shape_of_first(value: Any) -> torch.Size | None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import Parameter, is_lazy
 
 from quadrant_lstm.console import align
-from quadrant_lstm.model.axes import Axes, shape_of_first
+from quadrant_lstm.model.axes import Axes
 from quadrant_lstm.model.mismatch import explain, misreading
 from quadrant_lstm.model.parts import check_module
 from quadrant_lstm.model.protocols import in_full
@@ -62,24 +62,25 @@ class Description:
         return table
 
 
-def describe(network: nn.Module, *inputs: Any, num_axes: int = 2) -> Description:
-    """Returns the stages of a network that is called with these inputs, whose first `num_axes` axes are the batch and
-    the steps. The network itself is not changed. A recurrent layer that reads the samples as steps is marked.
+def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any) -> Description:
+    """Returns the stages of a network that is called with these inputs and keyword arguments. The first `num_axes` axes
+    of the inputs are the batch and the steps. The network itself is not changed. A recurrent layer that reads the
+    samples as steps is marked.
 
     Raises ValueError if the inputs do not fit the network. Its message names the stage, what the stage was given, what
     it expects, and which reshape keeps the step axis. ScriptModules and uninitialized lazy modules are refused.
     """
     check_layers_are_visible(network)
-    axes = Axes(inputs, num_axes)
+    axes = Axes((inputs, kwargs), num_axes)
     runs = record(in_full(network), axes, "meta")
     if runs[0].error:  # also if the network needs values, such as lengths
         runs = record(in_full(network), axes, "cpu")
     if error := runs[0].error:
         name = next(reversed(runs[0].entered), "")
         given = inputs_of(name, runs)
-        sizes, labels = shape_of_first(given[0]) or (), axes.labels_of_first(given)
-        raise ValueError(explain(name, network.get_submodule(name), labels, sizes, error)) from error
-    text = axes.as_text(inputs_of("", runs), with_sizes=True)
+        texts = axes.as_text(given, "all"), axes.labels_of_first(given)
+        raise ValueError(explain(name, network.get_submodule(name), given[0], *texts, error)) from error
+    text = axes.as_text(inputs_of("", runs), "steps")
     stages = [Stage("inputs", "", text, 0), *stages_of(network, axes, runs)]
     return Description(stages, sum(parameter.numel() for parameter in network.parameters()))
 

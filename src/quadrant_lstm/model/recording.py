@@ -4,6 +4,7 @@ The network runs once as it is called, and once more for each of the leading axe
 longer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -46,10 +47,10 @@ class Run:
 def record(network: nn.Module, axes: Axes, device: str) -> list[Run]:
     """Runs the network on a device: as it is called, and with each leading axis one longer."""
     network = network.to(device).float().eval()
-    return [record_run(network, axes.inputs(longer, device)) for longer in (None, *range(axes.count))]
+    return [record_run(network, *axes.inputs(longer, device)) for longer in (None, *range(axes.count))]
 
 
-def record_run(network: nn.Module, inputs: Any) -> Run:
+def record_run(network: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> Run:
     run = Run()
     hooks: list[Any] = []
     for name, module in network.named_modules():
@@ -57,7 +58,7 @@ def record_run(network: nn.Module, inputs: Any) -> Run:
         hooks.append(module.register_forward_hook(partial(run.leave, name)))
     try:
         with torch.no_grad():
-            network(*inputs)
+            network(*args, **kwargs)
     except Exception as error:
         run.error = error
     for hook in hooks:
