@@ -15,7 +15,7 @@ from torch import nn
 from torch.export import Dim, export
 
 from quadrant_lstm import TimeDistributed
-from quadrant_lstm.model.time_distributed import check_mask
+from quadrant_lstm.model.folding import check_mask
 from tests.scripts import call_unchecked
 
 
@@ -223,11 +223,11 @@ def test_the_compiled_module_equals_the_module():
     ("call", "message"),
     [
         (lambda: TimeDistributed(nn.Identity())(torch.zeros(3)),
-         r"inputs\[0\] has the shape \[3\]; its leading axes must be \[batch, steps 1\]."),
+         r"inputs\[0\] has the shape \[3\]; its first axes must be \[batch, steps\].$"),
         (lambda: TimeDistributed(nn.Identity(), 3)(torch.zeros(5, 4, 3), {"a": [torch.zeros(5, 2, 3)]}),
-         r"inputs\[1\]\['a'\]\[0\] has the shape \[5, 2, 3\]; its leading axes must be \[batch 5, steps 1 4, steps 2"),
+         r"inputs\[1\]\['a'\]\[0\] has the shape \[5, 2, 3\]; its first axes must be \[batch=5, steps1=4, step"),
         (lambda: TimeDistributed(nn.Identity())(torch.zeros(5, 4), scale=torch.zeros(5)),
-         r"kwargs\['scale'\] has the shape \[5\]; its leading axes must be \[batch 5, steps 1 4\]."),
+         r"kwargs\['scale'\] has the shape \[5\]; its first axes must be \[batch=5, steps=4\], as those of inp"),
         (lambda: TimeDistributed(nn.LSTM(3, 2))(torch.zeros(2, 3, 4, 3)),
          r"LSTM was given 6 frames, but output\[1\]\[0\] has the shape \[1, 4, 2\]; the first axis must be"),
         (lambda: TimeDistributed(nn.Identity())(1), "there is no tensor among the inputs."),
@@ -238,6 +238,40 @@ def test_the_compiled_module_equals_the_module():
 def test_shapes_that_do_not_fit_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def notes_on(call) -> list[str]:
+    with pytest.raises(Exception) as error:
+        call()
+    return error.value.__notes__
+
+
+REMEDY = "If these are not its axes, add a missing one with x.unsqueeze, or move one with x.movedim."
+
+
+def test_an_error_of_the_module_tells_how_the_axes_were_read():
+    conv = TimeDistributed(nn.Conv2d(1, 8, 3))
+    assert notes_on(lambda: conv(torch.zeros(8, 1, 9, 7))) == [
+        f"TimeDistributed read inputs[0] as [batch=8, steps=1, 9, 7] and gave Conv2d [batch*steps=8, 9, 7]. {REMEDY}"
+    ]
+    assert notes_on(lambda: TimeDistributed(conv, 3)(torch.zeros(8, 4, 3, 28, 28, 1))) == [
+        "TimeDistributed read inputs[0] as [batch=96, steps=28, 28, 1] and gave Conv2d [batch*steps=2688, 28, 1]. "
+        + REMEDY,
+        "TimeDistributed read inputs[0] as [batch=8, steps1=4, steps2=3, 28, 28, 1] and gave TimeDistributed "
+        f"[batch*steps1*steps2=96, 28, 28, 1]. {REMEDY}",
+    ]
+
+
+def test_an_error_of_the_users_code_stays_what_it_is():
+    raised = KeyError("units")
+
+    def fail(_):
+        raise raised
+
+    (note,) = notes_on(lambda: TimeDistributed(Returns(fail), chunk=6)(torch.zeros(5, 4, 2), torch.zeros(5, 4)))
+    assert raised.__notes__ == [note]
+    assert "read inputs[0] as [batch=5, steps=4, 2] and gave Returns [batch*steps=20, 2]. " in note
+    assert "read inputs[1] as [batch=5, steps=4] and gave Returns [batch*steps=20]. " in note
 
 
 @pytest.mark.parametrize(
@@ -282,7 +316,7 @@ def test_tensors_in_collections_that_are_not_folded_are_refused(make):
         TimeDistributed(Returns(lambda x: (x, make(x))))(frames)
 
 
-def test_values_that_are_no_tensors_must_be_the_same_for_all_chunks():
+def test_values_other_than_tensors_must_be_the_same_for_all_chunks():
     frames = torch.zeros(5, 1)
     assert TimeDistributed(Returns(lambda x: (x, "name", None)), chunk=3)(frames)[1:] == ("name", None)
     with pytest.raises(ValueError, match="One chunk returns 2 and another 3; return a tensor with a value per frame."):
@@ -290,7 +324,7 @@ def test_values_that_are_no_tensors_must_be_the_same_for_all_chunks():
 
 
 def test_importing_it_imports_torch_and_nothing_heavier():
-    program = "import sys; from quadrant_lstm import ConvLSTM, TimeDistributed; print(*sys.modules)"
+    program = "import sys; from quadrant_lstm import ConvLSTM, TimeDistributed, describe; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     packages = {name.partition(".")[0] for name in done.stdout.split()}
     assert "torch" in packages

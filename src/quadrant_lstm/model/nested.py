@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Returns a copy of `value` in which each tensor is replaced by its function; what is no tensor is kept."""
+    """Returns a copy of `value` in which each tensor is replaced by `function(tensor)`; other values are unchanged."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, dict):
@@ -40,7 +40,7 @@ def named_tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 def concatenate(values: Sequence[Any]) -> Any:
     """Concatenates the tensors of values that are nested in the same way.
 
-    Raises ValueError if what is no tensor differs.
+    Raises ValueError if other values differ.
     """
     first = values[0]
     if isinstance(first, Tensor):

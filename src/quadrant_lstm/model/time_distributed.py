@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from quadrant_lstm.model.folding import check_leading_axes, check_mask, noted_in_errors
 from quadrant_lstm.model.nested import concatenate, map_tensors, named_tensors
 from quadrant_lstm.model.padding import check_sizes
 from quadrant_lstm.model.parts import check_module
@@ -27,7 +28,7 @@ class TimeDistributed(nn.Module):
     keyword arguments, have the same leading axes; other values are passed on, also objects that hold tensors.
     `num_axes` counts the leading axes, including the batch. A frame is what the module sees of one step of one sample.
 
-    With `chunk`, the module sees at most so many frames at once, in chunks of nearly equal size; outputs that are no
+    With `chunk`, the module sees at most so many frames at once, in chunks of nearly equal size; outputs other than
     tensors must be the same for all of them. With `checkpoint`, what it computes is not stored for the backward pass
     but computed again there. A module that normalizes over its batch in training, such as batch norm, takes its
     statistics from all frames, or from those of a chunk. Batch norm over vectors needs two frames at once; if `chunk`
@@ -36,7 +37,7 @@ class TimeDistributed(nn.Module):
     `mask`, a bool tensor over the leading axes, says which frames are real. The module does not see the others; their
     outputs are zeros. An exported program computes them all the same, because its shapes cannot depend on a mask.
 
-    Raises ValueError if shapes do not fit.
+    Raises ValueError if shapes do not fit. An error of the module gets a note about how the axes were read.
     """
 
     def __init__(self, module: nn.Module, num_axes: int = 2, chunk: int | None = None, checkpoint: bool = False):
@@ -51,25 +52,13 @@ class TimeDistributed(nn.Module):
     def forward(self, *inputs: Any, mask: Bool[Tensor, "..."] | None = None, **kwargs: Any) -> Any:
         tensors = [*named_tensors(inputs, "inputs"), *named_tensors(kwargs, "kwargs")]
         if not torch.jit.is_tracing():  # where sizes are tensors
-            self.check_leading_axes(tensors)
+            check_leading_axes(tensors, self.num_axes)
             check_mask(mask, tensors[0][1].shape[: self.num_axes])
         leading = tensors[0][1].shape[: self.num_axes]
         arguments = map_tensors(lambda tensor: tensor.flatten(0, self.num_axes - 1), (inputs, kwargs))
-        outputs = self.in_chunks(arguments) if mask is None else self.where_real(arguments, mask.flatten())
+        with noted_in_errors(tensors, self.num_axes, type(self.module).__name__):
+            outputs = self.in_chunks(arguments) if mask is None else self.where_real(arguments, mask.flatten())
         return map_tensors(lambda tensor: tensor.unflatten(0, leading), outputs)
-
-    def check_leading_axes(self, tensors: Sequence[tuple[str, Tensor]]) -> None:
-        if not tensors:
-            raise ValueError("TimeDistributed: there is no tensor among the inputs.")
-        leading = tensors[0][1].shape[: self.num_axes]
-        for name, tensor in tensors:
-            if len(leading) < self.num_axes or tensor.shape[: self.num_axes] != leading:
-                axes = ["batch", *(f"steps {axis}" for axis in range(1, self.num_axes))]
-                sizes = axes if len(leading) < self.num_axes else map("{} {}".format, axes, leading)
-                raise ValueError(
-                    f"TimeDistributed: {name} has the shape {list(tensor.shape)}; its leading axes must be "
-                    f"[{', '.join(sizes)}]."
-                )
 
     def in_chunks(self, arguments: Any) -> Any:
         if self.chunk is None or torch.compiler.is_exporting():
@@ -119,12 +108,6 @@ class TimeDistributed(nn.Module):
     def checkpoint_contexts(self) -> tuple[Any, Any]:
         """Returns the contexts of the forward pass and of its repetition, which leaves running statistics alone."""
         return contextlib.nullcontext(), WithoutRunningStatistics(self.module)
-
-
-def check_mask(mask: object, leading: torch.Size) -> None:
-    if mask is not None and not (isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == leading):
-        given = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
-        raise ValueError(f"TimeDistributed: mask is {given}; it must be a bool tensor of the shape {list(leading)}.")
 
 
 def num_frames_in(arguments: Any) -> int | torch.SymInt:
