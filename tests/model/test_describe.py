@@ -161,7 +161,8 @@ def test_tied_parameters_are_counted_once_and_marked():
     network = nn.Sequential(TimeDistributed(nn.Linear(6, 6)), nn.Linear(6, 6))
     network[1].weight = network[0].module.weight
     found = describe(network, torch.zeros(2, 4, 6))
-    assert [(stage.num_parameters, stage.note) for stage in found.stages[1:]] == [(42, ""), (6, "Shares 0.weight.")]
+    assert [(stage.num_parameters, stage.shared) for stage in found.stages[1:]] == [(42, ""), (6, "Shares 0.weight.")]
+    assert str(found).splitlines()[-2].endswith("6  Shares 0.weight.")
     assert found.num_parameters == 48
 
 
@@ -183,25 +184,26 @@ class StepsFirst(nn.Sequential):
 
 
 @pytest.mark.parametrize(
-    ("network", "note"),
+    ("network", "misreading"),
     [
-        (nn.Sequential(nn.LSTM(6, 5)), "It reads samples as steps; make it with batch_first=True."),
-        (nn.Sequential(nn.GRU(6, 5)), "It reads samples as steps; make it with batch_first=True."),
-        (StepsFirst(LSTM(6, 5)), "It reads samples as steps; give it x.transpose(0, 1)."),
-        (nn.Sequential(nn.Flatten(1), nn.RNN(24, 5)), "It reads samples as steps; give it [batch, steps, features]."),
-        (nn.Sequential(nn.Flatten(0, 1), nn.RNN(6, 5)), "It reads samples as steps; give it [batch, steps, features]."),
+        (nn.Sequential(nn.LSTM(6, 5)), "reads samples as steps; make it with batch_first=True."),
+        (nn.Sequential(nn.GRU(6, 5)), "reads samples as steps; make it with batch_first=True."),
+        (StepsFirst(LSTM(6, 5)), "reads samples as steps; give it x.transpose(0, 1)."),
+        (nn.Sequential(nn.Flatten(1), nn.RNN(24, 5)), "reads samples as steps; give it [batch, steps, features]."),
+        (nn.Sequential(nn.Flatten(0, 1), nn.RNN(6, 5)), "reads samples as steps; give it [batch, steps, features]."),
         (nn.Sequential(nn.LSTM(6, 5, batch_first=True)), ""),
         (StepsFirst(nn.LSTM(6, 5)), ""),
         (Packs(), ""),
     ],
 )
-def test_a_layer_that_reads_samples_as_steps_is_marked(network, note):
+def test_a_layer_that_reads_samples_as_steps_is_marked(network, misreading):
     found = describe(network, torch.zeros(8, 4, 6))
-    assert found.stages[-1].note == note
+    stage = found.stages[-1]
+    assert found.warnings() == [f"{stage.name} ({stage.layer}) {misreading}"] * bool(misreading)
     file = io.StringIO()
     rich.console.Console(file=file, width=150).print(found)
     for text in (str(found), file.getvalue()):
-        assert text.splitlines()[-2].rstrip().endswith(note or found.rows()[-2][3])
+        assert text.splitlines()[-2].rstrip().endswith(f"It {misreading}" if misreading else found.rows()[-2][3])
 
 
 @pytest.mark.parametrize(

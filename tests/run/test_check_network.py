@@ -25,7 +25,7 @@ class Own(nn.Module):
 
 
 def check(network, batch_shape=(16, 4, 1, 4, 4)):
-    return check_network(network, batch_shape, 3, torch.device("cpu"), contextlib.nullcontext)
+    check_network(network, batch_shape, 3, torch.device("cpu"), contextlib.nullcontext)
 
 
 def refused(network) -> str:
@@ -104,10 +104,29 @@ def test_a_network_without_code_of_the_user_has_no_line_to_name():
     assert refused(nn.Sequential(nn.Linear(5, 3))).startswith("model: 0 (Linear) was given [N=2, T=4, 1, 4, 4]; it ")
 
 
-def test_a_network_that_fits_is_described_and_stays_as_it_is():
+class ReadsSamplesAsSteps(Own):
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(16, 16)
+
+    def forward(self, frames):
+        return super().forward(self.gru(frames.flatten(2))[0])
+
+
+def test_a_layer_that_reads_samples_as_steps_is_warned_of_once(caplog):
+    for _ in range(2):
+        check(ReadsSamplesAsSteps())
+    warning = "model: gru (GRU) reads samples as steps; make it with batch_first=True."
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [warning]
+
+
+def test_a_network_that_fits_is_described_and_stays_as_it_is(caplog):
+    caplog.set_level("INFO")
     network, random = small_network().train(), torch.get_rng_state()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert check(network, (16, 4, 1, 32, 8)).stages[-1].shape == "[N, 3]"
+    check(network, (16, 4, 1, 32, 8))
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert re.search(r"^head +Linear +\[N, 3\] +15$", caplog.text, re.MULTILINE)
     assert network.training
     torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), random)

@@ -22,7 +22,7 @@ from torch.nn.parameter import Parameter, is_lazy
 
 from quadrant_lstm.console import align
 from quadrant_lstm.model.axes import Axes
-from quadrant_lstm.model.mismatch import explain, misreading
+from quadrant_lstm.model.mismatch import explain, misreading, titled
 from quadrant_lstm.model.parts import check_module
 from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.model.recording import Run, record
@@ -35,7 +35,12 @@ class Stage(NamedTuple):
     layer: str
     shape: str  # of all outputs, nested as they are
     num_parameters: int  # that no earlier stage has
-    note: str = ""  # what is wrong, or which parameters are those of an earlier stage
+    misreading: str = ""  # what the layer does with its inputs by mistake, and the remedy
+    shared: str = ""  # which parameters are those of an earlier stage
+
+    @property
+    def note(self) -> str:
+        return " ".join(filter(None, [self.misreading and f"It {self.misreading}", self.shared]))
 
 
 @dataclass
@@ -46,6 +51,9 @@ class Description:
     def rows(self) -> list[tuple[str, ...]]:
         rows = [(*stage[:3], f"{stage.num_parameters:,}", stage.note) for stage in self.stages]
         return [HEADER, *rows, ("total", "", "", f"{self.num_parameters:,}", "")]
+
+    def warnings(self) -> list[str]:
+        return [f"{titled(stage.name, stage.layer)} {stage.misreading}" for stage in self.stages if stage.misreading]
 
     def __str__(self) -> str:
         return align(self.rows())
@@ -93,10 +101,11 @@ def stages_of(network: nn.Module, axes: Axes, runs: Sequence[Run]) -> Iterator[S
         if own or (called and not list(module.children())):
             shape = axes.as_text([run.outputs.get(name) for run in runs]) if called else "not called"
             count = sum(parameter.numel() for parameter in own.keys() - listed.keys())
-            notes = [f"Shares {listed[parameter]}." for parameter in own if parameter in listed]
+            shared = " ".join(f"Shares {listed[parameter]}." for parameter in own if parameter in listed)
+            wrong = ""
             if called and isinstance(module, nn.RNNBase) and isinstance(runs[0].inputs[name][0], Tensor):
-                notes.insert(0, misreading(module, axes.labels_of_first(inputs_of(name, runs))))
-            yield Stage(shown(name), type(module).__name__, shape, count, " ".join(filter(None, notes)))
+                wrong = misreading(module, axes.labels_of_first(inputs_of(name, runs)))
+            yield Stage(shown(name), type(module).__name__, shape, count, wrong, shared)
             listed = own | listed
 
 

@@ -14,7 +14,7 @@ def axis_names(num_axes: int) -> list[str]:
     return ["batch", "steps"] if num_axes == 2 else ["batch", *(f"steps{number}" for number in range(1, num_axes))]
 
 
-def as_text(names: Sequence[str], shape: Sequence[int]) -> str:
+def labelled(names: Sequence[str], shape: Sequence[int]) -> str:
     """Returns e.g. [batch=8, steps=4, 28, 28]."""
     named = map("{}={}".format, names, shape)
     return f"[{', '.join([*named, *map(str, shape[len(names) :])])}]"
@@ -31,7 +31,7 @@ def check_leading_axes(tensors: NamedTensors, num_axes: int) -> None:
         if len(leading) < num_axes:
             raise ValueError(f"{given} [{', '.join(names)}].")
         if tensor.shape[:num_axes] != leading:
-            raise ValueError(f"{given} {as_text(names, leading)}, as those of {first}.")
+            raise ValueError(f"{given} {labelled(names, leading)}, as those of {first}.")
 
 
 def check_mask(mask: object, leading: torch.Size) -> None:
@@ -52,7 +52,7 @@ def noted_in_errors(tensors: NamedTensors, num_axes: int, module: str) -> Iterat
         names, notes = axis_names(num_axes), []
         for name, tensor in tensors:
             folded = (math.prod(tensor.shape[:num_axes]), *tensor.shape[num_axes:])
-            read, given = as_text(names, tensor.shape), as_text(["*".join(names)], folded)
+            read, given = labelled(names, tensor.shape), labelled(["*".join(names)], folded)
             notes.append(f"TimeDistributed read {name} as {read} and gave {module} {given}.")
         remedy = "If these are not its axes, add a missing one with x.unsqueeze, or move one with x.movedim."
         error.add_note(" ".join([*notes, remedy]))

@@ -25,7 +25,7 @@ def explain(
     the axes of the first tensor, e.g. N.
     """
     kind, first, expected = type(layer).__name__, inputs[0] if inputs else None, expected_by(layer)
-    start = f"{name} ({kind}) was given" if name else f"{kind} was given"
+    start = f"{titled(name, kind)} was given"
     if isinstance(first, Tensor) and expected and not fits(layer, expected, first.shape):
         remedy = advice(layer, expected, labels, first.shape)
         return f"{start} {given}; it expects [{', '.join(map(str, expected))}].{remedy and ' '}{remedy}"
@@ -37,14 +37,18 @@ def explain(
     return f"{start} {given}: {str(error).removeprefix(own) if str(error).startswith(own) else with_type(error)}"
 
 
+def titled(name: str, kind: str) -> str:
+    return f"{name} ({kind})" if name else kind
+
+
 def misreading(layer: nn.RNNBase, labels: Sequence[str]) -> str:
-    """Returns what is wrong, and the remedy, if the layer accepts an input but reads the batch `N` as steps."""
+    """Returns what the layer does, and the remedy, if it accepts an input but reads the batch `N` as steps."""
     if "N" not in labels[1 if layer.batch_first and len(labels) > 2 else 0].split("*"):
         return ""
     if len(labels) < 3:
-        return "It reads samples as steps; give it [batch, steps, features]."
+        return "reads samples as steps; give it [batch, steps, features]."
     remedy = "give it x.transpose(0, 1)" if layer.batch_first else "make it with batch_first=True"
-    return f"It reads samples as steps; {remedy}."
+    return f"reads samples as steps; {remedy}."
 
 
 def expected_by(layer: nn.Module) -> Expected:

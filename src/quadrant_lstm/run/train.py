@@ -49,7 +49,7 @@ def train(cfg: DictConfig) -> float | None:
     trainer = build_trainer(cfg, folder)
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     memory = (device, autocast, trainer.num_devices)
-    log.info(check_network(classifier.network, data.batch_shape, data.num_classes, *memory))
+    check_network(classifier.network, data.batch_shape, data.num_classes, *memory)
     with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
     if trainer.world_size > 1:
