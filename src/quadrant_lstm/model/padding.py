@@ -16,6 +16,11 @@ def real_steps(lengths: Int64[Tensor, " batch"], num_steps: Any) -> Bool[Tensor,
     return torch.arange(num_steps, device=lengths.device) < lengths[:, None]
 
 
+def add_axes(real: Bool[Tensor, " batch"], like: Tensor) -> Bool[Tensor, "batch ..."]:
+    """Returns `real` with axes of size 1 at its end, so that it broadcasts over the values of each sample."""
+    return real.view(-1, *[1] * (like.ndim - 1))
+
+
 def check_sizes(layer: str, **sizes: object) -> None:
     """Raises ValueError unless all arguments that are sizes are whole numbers of at least 1."""
     for name, size in sizes.items():

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from quadrant_lstm.model.folding import check_leading_axes, check_mask, noted_in_errors
 from quadrant_lstm.model.nested import concatenate, map_tensors, named_tensors
-from quadrant_lstm.model.padding import check_sizes
+from quadrant_lstm.model.padding import add_axes, check_sizes
 from quadrant_lstm.model.parts import check_module
 
 
@@ -77,7 +77,7 @@ class TimeDistributed(nn.Module):
         """Applies the module to the real frames only."""
         if torch.compiler.is_exporting():
             outputs = self.in_chunks(arguments)
-            return map_tensors(lambda out: out.masked_fill(~real.view(-1, *[1] * (out.ndim - 1)), 0), outputs)
+            return map_tensors(lambda out: out.masked_fill(~add_axes(real, like=out), 0), outputs)
         (places,) = real.nonzero(as_tuple=True)
         some = map_tensors(lambda tensor: tensor.index_select(0, places), arguments)
         with contextlib.nullcontext() if len(places) else in_eval_mode(self.module):  # there is nothing to normalize

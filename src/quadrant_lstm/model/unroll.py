@@ -11,6 +11,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch._higher_order_ops import scan
 
+from quadrant_lstm.model.padding import add_axes
+
 State = tuple[Tensor, ...]
 Step = Callable[[State, Tensor], State]
 
@@ -50,6 +52,6 @@ def unroll_by_scan(step: Step, state: State, inputs: Tensor, lengths: Tensor | N
 
 def keep_ended(is_real: Tensor, new: State, old: State) -> tuple[State, Tensor]:
     """Returns the new state for sequences whose step is real and the old one for the others, and the outputs."""
-    real = [is_real.view(-1, *[1] * (tensor.ndim - 1)) for tensor in new]
-    state = tuple(torch.where(*three) for three in zip(real, new, old, strict=True))
-    return state, new[0].masked_fill(~real[0], 0)
+    pairs = zip(new, old, strict=True)
+    state = tuple(torch.where(add_axes(is_real, like=tensor), tensor, before) for tensor, before in pairs)
+    return state, new[0].masked_fill(~add_axes(is_real, like=new[0]), 0)
