@@ -1,6 +1,7 @@
 """The code of docs/join.md runs, and the tables of stages in README and docs are what describe prints."""
 
 import re
+import sys
 import textwrap
 
 import pytest
@@ -12,6 +13,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 from quadrant_lstm import describe
 from tests.networks import question_network
 from tests.scripts import ROOT, call_unchecked
+from tests.sections import sections
 
 PAGE = ROOT / "docs/join.md"
 DOCUMENT = Document.parse(str(PAGE), PythonCodeBlockParser())
@@ -44,7 +46,30 @@ def test_an_error_in_a_title_is_raised_in_its_section():
 
 def test_every_problem_keeps_its_number():
     """Links from elsewhere name them."""
-    assert re.findall(r"^## (\d+)\. ", PAGE.read_text(), re.MULTILINE) == [str(number) for number in range(1, 16)]
+    assert re.findall(r"^## (\d+)\. ", PAGE.read_text(), re.MULTILINE) == [str(number) for number in range(1, 17)]
+
+
+def test_the_contents_lead_from_an_error_to_the_section_that_shows_it():
+    texts = sections(PAGE)
+    links = re.findall(r"^\| (.+) \| \[.+\]\(#(.+)\) \|$", PAGE.read_text(), re.MULTILINE)
+    assert {place for _, place in links} == texts.keys() - {"install-and-a-complete-network"}
+    errors = [(error, texts[place]) for symptom, place in links for error in re.findall("^`(.+)`$", symptom)]
+    assert len(errors) > 10
+    assert all(error in text for error, text in errors)
+
+
+def import_from_the_package_alone() -> None:
+    """Fails if what the page imports needs more than the packages that it names."""
+    for name in [name for name in sys.modules if name.startswith("quadrant_lstm")]:
+        del sys.modules[name]
+    for name in ("lightning", "torchmetrics", "hydra", "omegaconf", "pydantic", "tensorboard", "matplotlib", "jinja2"):
+        sys.modules[name] = None  # type: ignore[assignment]  # cannot be imported
+    for line in set(re.findall(r"^from quadrant_lstm.* import .+$", PAGE.read_text(), re.MULTILINE)):
+        exec(line)
+
+
+def test_the_imports_of_the_page_need_neither_lightning_nor_hydra():
+    call_unchecked(import_from_the_package_alone)
 
 
 def test_the_page_shows_what_its_code_prints(capsys):

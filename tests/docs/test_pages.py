@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from tests.scripts import ROOT
+from tests.sections import sections
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 RESUMES = ("run=", "sweep=", "plan=")  # read before Hydra composes the config
@@ -85,6 +86,12 @@ def test_another_command_names_what_is_there(command):
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_headings(page):
+    for file, place in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
+        assert place in sections(page.parent / file if file else page)
 
 
 def test_the_readme_takes_five_minutes():
