@@ -1,6 +1,7 @@
 """docs/your_network.md works as it is written."""
 
 import re
+import shlex
 import shutil
 import sys
 from functools import partial
@@ -85,7 +86,7 @@ def test_an_encoder_and_a_recurrent_layer_of_other_files_are_joined(tmp_path):
     done = run(tmp_path, *TRAIN_JOIN.split(), "data=idx", f"data.root={tmp_path / 'tiny'}", *SHORT)
     assert done.returncode == 0, done.stderr
     assert re.search(r"recurrent.inputs +Linear +\[N, T, \d+\]", done.stdout)
-    command, latest, trust = EVALUATE_JOIN.split()
+    command, latest, trust = shlex.split(EVALUATE_JOIN)
     assert run(tmp_path, command, latest, "trust=my_encoder").returncode == 2
     assert run(tmp_path, command, latest, trust).returncode == 0
 

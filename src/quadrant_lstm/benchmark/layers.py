@@ -1,6 +1,6 @@
 """Measures TimeDistributed and ConvLSTM on this machine, beside other ways to compute the same.
 
-python -m pip install -e ".[bench]" && python -m quadrant_lstm.benchmark.layers       five minutes
+python -m pip install -e ".[bench]" && python -m quadrant_lstm.benchmark.layers       three minutes
 
 A training step here is the forward and the backward pass of the layer alone. All ways take turns in every round; a
 first round warms up and does not count. A cell holds the median time, the median ratio to the first column, and the
