@@ -66,6 +66,12 @@ def test_a_wrong_command_would_be_noticed(as_train_py):
         check_command("python train.py model.lstm_units=many")
 
 
+def test_an_experiment_that_is_a_sweep_is_mentioned():
+    sweeps = {file.stem for file in ROOT.glob("conf/experiment/*.yaml") if "sweeper" in file.read_text()}
+    for page in ("conf/hydra/help/train.yaml", "docs/configuration.md"):
+        assert sweeps <= set(re.findall(r"\w+", (ROOT / page).read_text()))
+
+
 @pytest.mark.parametrize("command", OF_OTHERS)
 def test_another_command_names_what_is_there(command):
     program, *words = shlex.split(command)

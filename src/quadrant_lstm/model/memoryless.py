@@ -1,4 +1,4 @@
-"""Defines what a recurrent layer can be compared with: layers without memory, and with a memory that ignores order.
+"""Defines what a recurrent layer can be compared with: layers without recurrence.
 
 Each takes inputs [batch, steps, ...], a state and `lengths`, as the layers of rnn.py do, and raises ValueError for
 inputs that do not fit.
