@@ -17,8 +17,8 @@ class ConvLSTM(nn.Module):
         outputs, (h, c) = ConvLSTM(3, 16, kernel_size=3)(frames)
         # frames [N, T, 3, H, W]; outputs [N, T, 16, H, W]; h and c [N, 16, H, W]
 
-    `padding`, "same" or "valid", is that of the convolution of the frames; the one of the state is always "same". The
-    gates are in the order i, f, g, o. A state that is returned can be given to a later call, to go on where a sequence
+    `padding`, "same" or "valid", applies to the input convolution; the recurrent convolution always uses "same". The
+    gates are in the order i, f, g, o. A state that is returned can be given to a later call, to resume where a sequence
     was cut. `lengths` are the numbers of real steps of sequences that are padded at their ends.
 
     Raises ValueError for an even kernel size, which has no "same" padding that is symmetric, and for frames or states

@@ -1,4 +1,4 @@
-"""Defines LSTM and GRU over sequences that may be padded, with the parameters and results of nn.LSTM and nn.GRU.
+"""Defines LSTM and GRU over sequences that may be padded, with the weights and results of nn.LSTM and nn.GRU.
 
 outputs, (h, c) = LSTM(32 * 26 * 5, 64)(maps, lengths=lengths)    # maps [N, T, 32, 26, 5]; outputs [N, T, 64]
 """
@@ -16,6 +16,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from quadrant_lstm.model.padding import check_inputs, check_lengths, check_sizes, check_state
 from quadrant_lstm.model.unroll import State, unroll
 
+# Measured: training steps of LSTM with 5 and 64 units, batch 64, on one thread of a Xeon. With 4,160 features, the
+# loop takes 0.6 to 0.85 of nn.LSTM's time for 4, 8, 16 and 32 steps. With 128 features, it takes 1.1 to 1.6 times as
+# long for 4 and 8 steps, and 1.5 to 2.2 times for 16 and 32.
 FEW_STEPS = 8
 
 
@@ -26,7 +29,7 @@ class PaddedRNN(nn.RNNBase):
     padding are zeros, and the state that is returned is that of the last real step. It can be given to a later call,
     to resume where a sequence was cut. Raises ValueError for inputs that do not fit.
 
-    With a few steps, a loop is faster on a CPU than nn.LSTM, which is made for long sequences. Exporters make the
+    With many features and few steps, as in the question, a loop is faster on a CPU than nn.LSTM. Exporters make the
     number of steps of nn.LSTM a constant, so they are given the loop as well.
 
     If `num_channels` is set, the inputs are maps with so many channels that were flattened channels last. The weights

@@ -1,7 +1,7 @@
 """Applies the step of a recurrent layer to every step of a batch of sequences, which may differ in length.
 
-This is a loop, whose body torch.export and the ONNX exporter repeat for each step. If they are to accept any number of
-steps, it is `scan`, the loop of exported programs (torch 2.13; still private).
+This is a loop, whose body torch.export and the ONNX exporter repeat for each step. For exports with a dynamic number of
+steps, `scan` is used instead of the loop; it is the loop of exported programs (torch 2.13; still private).
 """
 
 from collections.abc import Callable
