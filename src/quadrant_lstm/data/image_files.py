@@ -81,10 +81,17 @@ def contained_size(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, in
     return max(round(proportion * box[1]), 1), box[1]
 
 
+def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resizes rows, then columns. In one call, the order and so the result would depend on the version of Pillow."""
+    for step in ((size[0], image.height), size):
+        image = image.resize(step, Image.Resampling.LANCZOS)
+    return image
+
+
 def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int, width: int) -> Image.Image:
     box = (round(DIGIT_SHARE * width), round(DIGIT_SHARE * height))
     digit = image.crop(ink)
-    digit = digit.resize(contained_size(digit.size, box), Image.Resampling.LANCZOS)
+    digit = resize(digit, contained_size(digit.size, box))
     weights = np.asarray(digit, dtype=float)
     rows, columns = np.indices(weights.shape)
     left = round(width / 2 - (columns * weights).sum() / weights.sum())
