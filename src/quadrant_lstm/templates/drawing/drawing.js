@@ -119,9 +119,10 @@ class DrawingPad {
         context.clearRect(0, 0, canvas.width, canvas.height)
         if (picture) this.drawPicture(picture)
         Object.assign(context, { lineWidth: PEN_WIDTH, lineCap: "round", lineJoin: "round" })
-        for (const points of strokes) {
+        for (const [[x, y], ...points] of strokes) {
             context.beginPath()
-            context.moveTo(...points[0])
+            context.moveTo(x, y)
+            context.lineTo(x + 0.01, y) // a dot, where there are no other points
             for (const point of points) context.lineTo(...point)
             context.stroke()
         }

@@ -82,7 +82,7 @@ function centreOfMass({ width, levels }) {
     return [x / sum, y / sum]
 }
 
-/** Resizes as Pillow's LANCZOS does: rows first, then columns, rounding to grey levels after each. */
+/** Resizes as Pillow's LANCZOS does: rows, then columns, with weights and sums that are whole multiples of 2 ** -22. */
 function resize({ width, height, levels }, newWidth, newHeight) {
     const columns = transpose(resizeRows(levels, width, height, newWidth), newWidth, height)
     const resized = resizeRows(columns, height, newWidth, newHeight)
@@ -104,12 +104,13 @@ function resizeRows(levels, width, height, newWidth) {
         const centre = (column + 0.5) * scale
         const first = Math.max(Math.floor(centre - reach + 0.5), 0)
         const size = Math.min(Math.floor(centre + reach + 0.5), width) - first
-        const weights = Float64Array.from({ length: size }, (_, i) => lanczos((first + i - centre + 0.5) / stretch))
-        const total = weights.reduce((sum, weight) => sum + weight, 0)
+        const shares = Array.from({ length: size }, (_, i) => lanczos((first + i - centre + 0.5) / stretch))
+        const total = shares.reduce((sum, share) => sum + share, 0)
+        const weights = Int32Array.from(shares, (share) => Math.round((share / total) * 2 ** 22))
         for (let row = 0; row < height; row++) {
             let sum = 0
-            for (let i = 0; i < weights.length; i++) sum += weights[i] * levels[row * width + first + i]
-            result[row * newWidth + column] = Math.floor(sum / total + 0.5)
+            for (let i = 0; i < size; i++) sum += weights[i] * levels[row * width + first + i]
+            result[row * newWidth + column] = Math.floor(sum / 2 ** 22 + 0.5)
         }
     }
     return new Uint8Array(result.buffer)
