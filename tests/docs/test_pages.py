@@ -80,7 +80,7 @@ def test_another_command_names_what_is_there(command):
     elif words[:3] == ["-m", "pip", "install"]:
         assert set(re.findall(r"\[(\w+)\]", words[-1])) <= EXTRAS
     elif words[0] == "-m":
-        assert words[1].partition(".")[0] in ("pytest", "quadrant_lstm")
+        assert words[1].partition(".")[0] in ("docs", "pytest", "quadrant_lstm")
     else:
         assert (ROOT / words[0]).is_file()
         config = OmegaConf.load(ROOT / "conf/readers" / f"{Path(words[0]).stem}.yaml") if "/" not in words[0] else {}

@@ -10,18 +10,17 @@ from PIL import Image, ImageDraw
 
 pytest.importorskip("selenium", reason="needs selenium")
 from selenium.webdriver import ActionChains
-from selenium.webdriver.common.actions.action_builder import ActionBuilder
-from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from docs.draw import DIGITS, PAGE, draw, settle, smooth
 from docs.tensorboard import CHROMIUM, DRIVER, chromium
 from quadrant_lstm.data.image_files import read_image
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
 from quadrant_lstm.data.sources import load_images
 from tests.networks import RECURRENT, question_network
-from tests.pages import DRAWN_DIGITS, deep_network, shaken, write_page
+from tests.pages import deep_network, shaken, write_page
 
 pytestmark = [
     pytest.mark.browser,
@@ -71,27 +70,6 @@ def deep_page(tmp_path_factory):
     return write_page(tmp_path_factory.mktemp("deep"), shaken(deep_network()))
 
 
-def draw(page, strokes, kind="mouse"):
-    """Draws strokes, lists of (x, y) from 0 to 1, on the pad."""
-    pad = page.find_element(By.ID, "pad")
-    page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", pad)
-    box = page.execute_script("return arguments[0].getBoundingClientRect()", pad)
-    actions = ActionBuilder(page, mouse=PointerInput(kind, kind), duration=10)
-    for stroke in strokes:
-        places = [(round(box["x"] + x * box["width"]), round(box["y"] + y * box["height"])) for x, y in stroke]
-        actions.pointer_action.move_to_location(*places[0]).pointer_down()
-        for place in places[1:]:
-            actions.pointer_action.move_to_location(*place)
-        actions.pointer_action.pointer_up()
-    actions.perform()
-    settle(page)
-
-
-def settle(page):
-    """Returns after the page has shown the prediction of the last change."""
-    page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-
-
 @pytest.mark.parametrize("orderings", [ORDERINGS, OTHERS], ids=["own orderings", "others"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_200_test_digits_have_the_probabilities_of_pytorch(name, orderings, opened, tmp_path):
@@ -135,9 +113,17 @@ def test_best_is_predicted_within_50_ms(opened, tmp_path, record_figure):
     assert min(times) < 50  # other processes may hold the processor
 
 
+def test_a_drawn_digit_is_read_as_that_digit(opened):
+    page = opened(PAGE)  # of a run of experiment=quick
+    for digit, strokes in DIGITS.items():
+        page.execute_script("pad.clear()")
+        draw(page, [smooth(stroke) for stroke in strokes])
+        assert page.find_element(By.CSS_SELECTOR, "#answer b").text == str(digit)
+
+
 def test_drawings_are_prepared_as_predict_does(opened, deep_page, tmp_path):
     page = opened(deep_page)
-    for name, strokes in {**DRAWN_DIGITS, "dot": [[(0.1, 0.9)]], "line": [[(0.02, 0.5), (0.98, 0.55)]]}.items():
+    for name, strokes in {**DIGITS, "dot": [[(0.1, 0.9)]], "line": [[(0.02, 0.5), (0.98, 0.55)]]}.items():
         page.execute_script("pad.clear()")
         draw(page, strokes)
         width, height, levels = page.execute_script(DRAWN)
@@ -208,7 +194,7 @@ def test_a_blank_drawing_is_called_blank(opened, deep_page):
 
 def test_undo_and_clear(opened, deep_page):
     page = opened(deep_page)
-    draw(page, DRAWN_DIGITS[4])
+    draw(page, DIGITS[4])
     assert page.execute_script("return pad.page.strokes.length") == 2
     page.find_element(By.ID, "undo").click()
     assert page.execute_script("return pad.page.strokes.length") == 1
@@ -223,7 +209,7 @@ def test_undo_and_clear(opened, deep_page):
 @pytest.mark.parametrize("kind", ["touch", "pen"])
 def test_a_finger_and_a_pen_draw(kind, opened, deep_page):
     page = opened(deep_page)
-    draw(page, DRAWN_DIGITS[4], kind)
+    draw(page, DIGITS[4], kind)
     assert page.execute_script("return pad.page.strokes.map((points) => points.length > 1)") == [True, True]
     assert page.find_element(By.ID, "answer").text.endswith("confidence")
 
@@ -249,7 +235,7 @@ def test_keys_that_are_held_together_move_diagonally(opened, deep_page):
 
 def test_a_screen_reader_is_told_the_prediction(opened, deep_page):
     page = opened(deep_page)
-    draw(page, DRAWN_DIGITS[4])
+    draw(page, DIGITS[4])
     status = page.find_element(By.ID, "status")
     WebDriverWait(page, 10).until(lambda _: status.get_attribute("textContent").startswith("Read as "))
     named = page.execute_script("""
@@ -263,7 +249,7 @@ def test_a_screen_reader_is_told_the_prediction(opened, deep_page):
 
 def test_another_order_is_shown_and_read(opened, deep_page):
     page = opened(deep_page)
-    draw(page, DRAWN_DIGITS[4])
+    draw(page, DIGITS[4])
     before = page.execute_script(SHARES)
     note = page.find_element(By.ID, "orders")
     assert not note.is_displayed()
@@ -278,7 +264,7 @@ def test_another_order_is_shown_and_read(opened, deep_page):
 
 def test_nothing_is_requested_and_nothing_can_be(browser, deep_page):
     browser.get(f"file://{deep_page}")
-    draw(browser, DRAWN_DIGITS[4])
+    draw(browser, DIGITS[4])
     assert browser.execute_script("return performance.getEntriesByType('resource')") == []
     refused = browser.execute_async_script("""
         document.addEventListener("securitypolicyviolation", (event) => arguments[0](event.effectiveDirective))
@@ -292,7 +278,7 @@ def test_the_page_fits_a_phone(opened, deep_page, browser):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
         page = opened(deep_page)
-        draw(page, DRAWN_DIGITS[4])
+        draw(page, DIGITS[4])
         assert page.execute_script("return document.documentElement.scrollWidth") == 360
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

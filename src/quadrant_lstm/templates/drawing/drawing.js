@@ -119,11 +119,9 @@ class DrawingPad {
         context.clearRect(0, 0, canvas.width, canvas.height)
         if (picture) this.drawPicture(picture)
         Object.assign(context, { lineWidth: PEN_WIDTH, lineCap: "round", lineJoin: "round" })
-        for (const [[x, y], ...points] of strokes) {
+        for (const points of strokes) {
             context.beginPath()
-            context.moveTo(x, y)
-            context.lineTo(x + 0.01, y) // a dot, where there are no other points
-            for (const point of points) context.lineTo(...point)
+            tracePath(context, points)
             context.stroke()
         }
         this.changed()
@@ -138,6 +136,19 @@ class DrawingPad {
         context.imageSmoothingEnabled = scale < 1
         context.drawImage(page, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height)
     }
+}
+
+/** Draws a curve from one middle between two points to the next, which has no corners. */
+function tracePath(context, points) {
+    let [x, y] = points[0]
+    context.moveTo(x, y)
+    context.lineTo(x + 0.01, y) // a dot, if there are no other points
+    for (const [nextX, nextY] of points.slice(1)) {
+        context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2)
+        x = nextX
+        y = nextY
+    }
+    context.lineTo(x, y)
 }
 
 /** Returns pixels whose opacity is the grey level. */

@@ -23,6 +23,7 @@ class KeyboardPen {
         else if (event.key === " ") event.repeat || this.toggle()
         else return
         event.preventDefault() // no scrolling
+        this.mark.classList.add("used")
     }
 
     /** Two arrow keys that are held together move the pen diagonally. */
@@ -49,6 +50,7 @@ class KeyboardPen {
         this.held.clear()
         if (this.isDown) this.pad.endStroke()
         this.isDown = false
+        this.mark.classList.remove("used")
         this.show()
     }
 

@@ -2,10 +2,12 @@
 // Connects the drawing pad, the network, and what the page shows.
 
 const SILENCE = 600 // ms without a change before a screen reader is told the prediction
+const NUM_TIMES = 15
 
 const description = JSON.parse(byId("network").textContent)
 const network = withWeights(description, decodeWeights(byId("weights").textContent, description.weights))
 let orderings = network.orderings
+let times = [] // of the last predictions, ms
 let redraw = 0, speech = 0 // a requested animation frame and a timer
 
 const pad = new DrawingPad(byId("pad"), network.height, network.width, requestReading)
@@ -63,8 +65,7 @@ function read() {
     const start = performance.now()
     const picture = pad.read(), image = prepare(picture, network.width, network.height)
     const prediction = inkBox(picture) ? logitsPerStep(network, image.levels, orderings).map(softmax) : null
-    const milliseconds = (performance.now() - start).toFixed(0)
-    if (prediction) byId("time").textContent = `The last prediction took ${milliseconds} ms.`
+    if (prediction) showTime(performance.now() - start)
     showImage(image, quadrants, table, orderings)
     showPrediction(prediction, table)
     byId("invitation").hidden = !pad.isEmpty
@@ -72,6 +73,13 @@ function read() {
     byId("clear").disabled = pad.isEmpty
     clearTimeout(speech)
     speech = setTimeout(() => announce(inWords(prediction)), SILENCE)
+}
+
+/** Shows the median of the last predictions. */
+function showTime(milliseconds) {
+    times = [...times, milliseconds].slice(-NUM_TIMES)
+    const median = times.toSorted((a, b) => a - b)[times.length >> 1]
+    byId("time").textContent = `A prediction takes ${median.toFixed(0)} ms here.`
 }
 
 function announce(text) {
