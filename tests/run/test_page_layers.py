@@ -83,6 +83,11 @@ def test_a_run_becomes_one_page_with_its_weights_and_its_accuracy(weights, bytes
     assert not re.search(r"https?:|\b(src|href)=", page)
 
 
+def test_the_type_of_the_weights_belongs_to_the_page(finished_run):
+    with pytest.raises(UserError, match="^weights: float16 is for format=html, but format is onnx; leave it out"):
+        export(finished_run, "onnx", weights="float16")
+
+
 def test_the_type_of_the_weights_is_checked(finished_run):
     done = script("export.py", f"run={finished_run}", "format=html", "weights=int8", cwd=finished_run.parents[2])
     assert (done.returncode, done.stderr) == (

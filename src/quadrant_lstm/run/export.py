@@ -16,7 +16,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.data.frames import Shape, image_shape_of
-from quadrant_lstm.errors import needs_extra
+from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.run.drawing_page import drawing_page, results_of
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.program import program_file
@@ -31,6 +31,8 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
 
     Raises UserError if a package of the format is not installed, or if network.html cannot compute a layer.
     """
+    if weights != "float32" and format != "html":
+        raise UserError(f"weights: {weights} is for format=html, but format is {format}; leave it out.")
     classifier, cfg = load_classifier(folder, trust)
     network, orderings = classifier.network.eval(), cfg.data.orderings
     frame_shape, num_classes = classifier.hparams["frame_shape"], classifier.hparams["num_classes"]
