@@ -71,6 +71,18 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
     return folder
 
 
+def find_weights(init: str) -> Path:
+    """Returns the file of weights that `init=` names: that of a run's best epoch, or a file itself."""
+    path = Path(init).expanduser()
+    for file in (path / BEST, path):
+        if file.is_file():
+            return file
+    raise UserError(
+        f"init: {init} is neither a run folder with a {BEST} nor a file; give a run folder, or a file that export.py "
+        "format=safetensors wrote."
+    )
+
+
 def write_atomically(file: Path, content: bytes) -> None:
     """Writes a file so that a reader finds either the previous version or the new one, even if the process is killed.
 

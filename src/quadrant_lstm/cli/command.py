@@ -23,7 +23,7 @@ from quadrant_lstm.cli.explain import explain, explain_disk
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.signals import signals_deferred
-from quadrant_lstm.run_folder import new_folder
+from quadrant_lstm.run_folder import find_weights, new_folder
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 128 + signal.SIGINT
@@ -95,8 +95,10 @@ class BeforeRun(Callback):
             if (params := config.hydra.sweeper.get("params")) and not config.get("swept"):
                 experiment = config.hydra.runtime.choices.get("experiment")
                 raise UserError(f"experiment: {experiment} is a sweep over {', '.join(map(str, params))}; add -m.")
+            if config.hydra.output_subdir and config.get("init"):  # a run that is resumed does not need it
+                find_weights(config.init)
             check_config(without_hydra(config))
-            folder, subdir = config.hydra.run.dir, config.hydra.output_subdir
+            folder, subdir = config.hydra.run.dir, config.hydra.output_subdir  # makes the folder
             if subdir and Path(folder, subdir).exists():
                 raise UserError(
                     f"hydra.run.dir: {folder} contains a run; resume it with run={folder}, or write another folder."

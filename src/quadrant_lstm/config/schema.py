@@ -13,6 +13,7 @@ GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
 ROOT: Kinds = {
     "seed": kinds.Natural,
     "label_smoothing": kinds.BelowOne,
+    "init": str | None,
     "run": str | None,
     "swept": list[str] | None,
 }

@@ -20,6 +20,7 @@ from quadrant_lstm.processes.launch import launch
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
 from quadrant_lstm.run.check_network import check_network
+from quadrant_lstm.run.initial_weights import copy_weights
 from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
 from quadrant_lstm.run.records import as_typed, is_finished, record_results, record_start, recorded_accuracy
 from quadrant_lstm.run_folder import BEST, LAST, locked
@@ -46,6 +47,8 @@ def train(cfg: DictConfig) -> float | None:
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
+    if cfg.get("init") and not (folder / LAST).exists():
+        copy_weights(classifier.network, cfg.init)
     trainer = build_trainer(cfg, folder)
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     memory = (device, autocast, trainer.num_devices)

@@ -1,0 +1,94 @@
+"""Tests train.py init=: a run that begins with the weights of another."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from quadrant_lstm import load_run
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.export import export
+from quadrant_lstm.run.initial_weights import copy_weights
+from tests.folders import TINY, run_folder
+from tests.scripts import script
+
+
+@pytest.fixture
+def network(finished_run):
+    """Has the trained network's sizes but other weights, and a last layer for one more class."""
+    network, _ = load_run(finished_run)
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, 7.0)
+    network.head = nn.Linear(network.head.in_features, network.head.out_features + 1)
+    network.more = nn.Linear(2, 2, bias=False)
+    return network
+
+
+def test_weights_that_fit_are_copied_and_the_others_are_named(finished_run, network, caplog):
+    caplog.set_level("INFO", "quadrant_lstm")
+    trained, before = load_run(finished_run)[0].state_dict(), network.state_dict()["head.weight"].clone()
+    copy_weights(network, str(finished_run))
+    state = network.state_dict()
+    others = {"head.weight", "head.bias", "more.weight"}
+    assert all(torch.equal(state[name], trained[name]) for name in state.keys() - others)
+    assert torch.equal(state["head.weight"], before)
+    first, *rest = caplog.messages
+    assert first.startswith(f"init: copied {len(state) - 3} of {len(state)} tensors from {finished_run}")
+    units = network.head.in_features
+    assert sorted(rest) == [
+        "init: head.bias [4] keeps its initial values; the file has [3]",
+        f"init: head.weight [4, {units}] keeps its initial values; the file has [3, {units}]",
+        "init: more.weight [2, 2] keeps its initial values; the file has none",
+    ]
+
+
+def test_weights_of_the_file_that_are_not_in_the_network_are_named(finished_run, caplog):
+    caplog.set_level("INFO", "quadrant_lstm")
+    network, _ = load_run(finished_run)
+    del network.head
+    copy_weights(network, str(finished_run))
+    assert "init: head.bias [3] of the file is not in this network" in caplog.messages
+
+
+def test_a_safetensors_file_holds_the_same_weights(finished_run, tmp_path, network):
+    pytest.importorskip("safetensors")
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    copy_weights(network, str(export(run, "safetensors")))
+    trained, _ = load_run(finished_run)
+    assert torch.equal(network.dense.weight, trained.dense.weight)
+
+
+def test_a_run_begins_with_the_weights_of_another(finished_run, tmp_path):
+    data = ("data=idx", f"data.root={finished_run.parents[2] / 'tiny'}")
+    words = (*data, *TINY, f"init={finished_run}", "seed=5", "optimizer.lr=1e-12", "trainer.max_epochs=1")
+    done = script("train.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found, expected = (
+        json.loads((folder / "results.json").read_text())["test/loss"]
+        for folder in (run_folder(tmp_path), finished_run)
+    )
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def damaged(folder):
+    (folder / "x.safetensors").write_bytes(b"nothing")
+    return folder / "x.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        (lambda folder: "nowhere", "^init: nowhere is neither a run folder with a checkpoints/best.ckpt nor a file"),
+        (damaged, r"^init: .*x\.safetensors cannot be read .*; export it again"),
+    ],
+)
+def test_weights_that_cannot_be_read_are_refused(init, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        copy_weights(nn.Linear(1, 1), str(init(tmp_path)))
+
+
+def test_a_network_without_a_common_weight_is_refused(finished_run):
+    with pytest.raises(UserError, match="has no weight whose name and shape this network has; choose its model"):
+        copy_weights(nn.Linear(1, 1), str(finished_run))
