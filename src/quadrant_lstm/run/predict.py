@@ -57,33 +57,25 @@ def predict(
     if files is not None:
         predict_files(predictor, files, invert, output)
         return
-    images = build_data(cfg).images
-    correct = write_predictions(predictor, read_test_images(images), output)
-    count = len(images.test_labels)
+    count, correct = write_predictions(predictor, read_test_images(build_data(cfg).images), output)
     log.info(f"{correct:,} of {count:,} test images are classified correctly: {100 * correct / count:.2f} %")
 
 
 def predict_files(predictor: Predictor, files: Iterable[Path], invert: bool | None, output: str | None) -> None:
     """Names the files that cannot be read on stderr, and raises UserError at the end if there are any."""
-    count = unreadable = 0
-
-    def readable(batches: Iterable[list[Picture | UserError]]) -> Iterator[list[Picture]]:
-        nonlocal count, unreadable
-        for batch in batches:
-            for error in (picture for picture in batch if isinstance(picture, UserError)):
-                print(error, file=sys.stderr)
-                unreadable += 1
-            count += len(batch)
-            yield [picture for picture in batch if isinstance(picture, Picture)]
-
-    batches = read_files(files, predictor.image_shape, invert)
-    write_predictions(predictor, readable(batches if output is None else with_progress(batches, files)), output)
-    if unreadable:
-        raise UserError(f"images: {unreadable:,} of {count:,} files cannot be read; they are named above.")
+    errors: list[UserError] = []
+    batches = read_files(files, predictor.image_shape, invert, errors)
+    count, _ = write_predictions(predictor, batches if output is None else with_progress(batches, files), output)
+    if errors:
+        raise UserError(
+            f"images: {len(errors):,} of {count + len(errors):,} files cannot be read; they are named above."
+        )
 
 
-def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Picture]], output: str | None) -> int:
-    """Returns the number of correct predictions of images whose class is known."""
+def write_predictions(
+    predictor: Predictor, batches: Iterable[Sequence[Picture]], output: str | None
+) -> tuple[int, int]:
+    """Returns the number of images, and that of correct predictions of images whose class is known."""
     count = correct = 0
     _, num_steps, num_classes = predictor.probabilities(np.zeros((1, *predictor.image_shape), np.uint8)).shape
     with open_output(output, num_steps, num_classes) as write:
@@ -94,7 +86,7 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Picture]]
             count += len(pictures)
     if output:
         log.info(f"wrote the predictions of {count:,} images to {output}")
-    return correct
+    return count, correct
 
 
 def classify(predictor: Predictor, pictures: Sequence[Picture]) -> Iterator[Prediction]:
@@ -111,17 +103,19 @@ def read_test_images(images: Images) -> Iterator[list[Picture]]:
 
 
 def read_files(
-    files: Iterable[Path], image_shape: tuple[int, int, int], invert: bool | None
-) -> Iterator[list[Picture | UserError]]:
-    def read(file: Path) -> Picture | UserError:
-        try:
-            return Picture(str(file), read_image(file, image_shape, invert))
-        except UserError as error:
-            return error
-
-    pictures = map(read, files)  # in one thread: for small files, several of them wait for each other
-    while batch := list(itertools.islice(pictures, BATCH_SIZE)):
-        yield batch
+    files: Iterable[Path], image_shape: tuple[int, int, int], invert: bool | None, errors: list[UserError]
+) -> Iterator[list[Picture]]:
+    """Prints the errors about files that cannot be read, and adds them to `errors`."""
+    remaining = iter(files)
+    while batch := list(itertools.islice(remaining, BATCH_SIZE)):
+        pictures = []
+        for file in batch:  # in one thread: for small files, several of them wait for each other
+            try:
+                pictures.append(Picture(str(file), read_image(file, image_shape, invert)))
+            except UserError as error:
+                print(error, file=sys.stderr)
+                errors.append(error)
+        yield pictures
 
 
 def with_progress(batches: Iterable[list[Any]], files: Iterable[Path] | None) -> Iterable[list[Any]]:
