@@ -13,7 +13,10 @@ from quadrant_lstm.processes.signals import signals_deferred
 @hydra.main(version_base="1.3", config_path="conf/readers", config_name="export")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
-        kinds = {"format": Literal["onnx", "torch", "safetensors", "html"], "weights": Literal["float32", "float16"]}
+        kinds = {
+            "format": Literal["onnx", "torch", "safetensors", "keras", "html"],
+            "weights": Literal["float32", "float16"],
+        }
         folder = find_trained_run(cfg, kinds)
         with signals_deferred():
             from quadrant_lstm.run.export import export  # imports torch

@@ -127,7 +127,10 @@ SCRIPT_MISTAKES = {
     ("evaluate.py", "run=nowhere"): "run: nowhere is not a run folder",
     ("evaluate.py", "runn=latest"): "runn: there is no such key; did you mean run?",
     ("predict.py", "run=nowhere"): "run: nowhere is not a run folder",
-    ("export.py", "format=pdf"): "format: 'pdf' is not one of onnx, torch, safetensors, html; write e.g. format=onnx.",
+    (
+        "export.py",
+        "format=pdf",
+    ): "format: 'pdf' is not one of onnx, torch, safetensors, keras, html; write e.g. format=onnx.",
 }
 BEFORE_TORCH = {("train.py", *words.split()): line for words, line in MISTAKES.items()} | SCRIPT_MISTAKES
 AFTER_TORCH = {("train.py", *words.split()): line for words, line in LIBRARY_MISTAKES.items()}

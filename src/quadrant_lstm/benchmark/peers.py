@@ -106,12 +106,12 @@ class KerasPeer:
 
     def __init__(self, backend: str):
         os.environ["KERAS_BACKEND"] = backend
-        from quadrant_lstm.benchmark.keras_network import keras_network
+        from quadrant_lstm.run.keras_model import Sizes, build_keras_model
 
         data = load_images("mnist", None)
         self.frames = scaled(sequences(torch.from_numpy(data.train_images)).permute(0, 1, 3, 4, 2)).numpy()
         self.labels = data.train_labels
-        self.model = keras_network(activation="softmax")
+        self.model = build_keras_model(Sizes(), (1, 56, 14), num_classes=10, activation="softmax")
         self.model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
     def train(self, batch: int, steps: int) -> float:

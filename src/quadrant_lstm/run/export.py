@@ -3,6 +3,7 @@
 network.onnx         a program, from images to probabilities, for ONNX runtimes
 network.pt2          the same program, for torch.export.load
 network.safetensors  the weights by their PyTorch names
+network.keras        the network of the question in Keras, from frames [4, 56, 14, 1] to logits
 network.html         a page to draw on, which shows the probabilities after each step
 
 The first three hold metadata: what goes in and comes out, the orderings, the accuracy, the data's checksum, the config.
@@ -10,10 +11,12 @@ The first three hold metadata: what goes in and comes out, the orderings, the ac
 
 import json
 import logging
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from quadrant_lstm.data.frames import Shape, image_shape_of
 from quadrant_lstm.errors import UserError, needs_extra
@@ -23,7 +26,7 @@ from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import PROVENANCE, write_atomically
 
 log = logging.getLogger(__name__)
-SUFFIXES = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors", "html": "html"}
+SUFFIXES = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors", "keras": "keras", "html": "html"}
 
 
 def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = "float32") -> Path:
@@ -39,13 +42,15 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
     image_shape = image_shape_of(frame_shape, len(orderings))
     metadata = metadata_of(folder, cfg, image_shape, num_classes)
     file = folder / f"network.{SUFFIXES[format]}"
-    with needs_extra(f"format={format}", "export"):
+    with needs_extra(f"format={format}", "keras" if format == "keras" else "export"):
         if format == "html":
             content = drawing_page(network, frame_shape, num_classes, cfg, folder, weights).encode()
         elif format == "safetensors":
             from safetensors.torch import save
 
             content = save(network.state_dict(), metadata)
+        elif format == "keras":
+            content = keras_file(network, frame_shape, num_classes)
         else:
             content, difference = program_file(format, network, orderings, image_shape, metadata)
             log.info(f"probabilities differ from the network's by at most {difference:.1e}, for batches of 1 and 7")
@@ -67,3 +72,13 @@ def metadata_of(folder: Path, cfg: DictConfig, image_shape: Shape, num_classes: 
         "data_sha256": data["sha256"],
         "config": OmegaConf.to_yaml(cfg),
     }
+
+
+def keras_file(network: nn.Module, frame_shape: Shape, num_classes: int) -> bytes:
+    from quadrant_lstm.run.keras_model import build_keras_model, copy_to_keras, sizes_of_network
+
+    model = build_keras_model(sizes_of_network(network), frame_shape, num_classes)
+    copy_to_keras(network, model)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder, "network.keras"))
+        return Path(folder, "network.keras").read_bytes()

@@ -1,0 +1,114 @@
+"""Makes a run folder from the network of the question that was trained in Keras 3.
+
+python -m quadrant_lstm.from_keras FILE run=NEW       in the project's root; FILE is .keras, or .weights.h5
+
+A file of weights has no sizes: type those that are not the question's, such as model.lstm_units=64. The folder can be
+given to evaluate.py, predict.py and export.py, and to train.py as init=NEW.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
+from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.config.check import check_without_torch
+from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.run.build import build_classifier, build_data
+from quadrant_lstm.run.provenance import provenance
+from quadrant_lstm.run.records import write_json
+from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="a model, .keras, or its weights, .weights.h5")
+    parser.add_argument(
+        "words", nargs="*", metavar="KEY=VALUE", help="run=NEW, the folder to make; keys of the network"
+    )
+    options = parser.parse_args()
+    runs = [word.partition("=")[2] for word in options.words if word.startswith("run=")]
+    if len(runs) != 1 or not runs[0]:
+        raise UserError("run: is missing; add run=NEW, the folder to make.")
+    make_run(options.file, Path(runs[0]), [word for word in options.words if not word.startswith("run=")])
+
+
+def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
+    """Raises UserError if the folder is not empty, or the file is not that of such a network."""
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"run: {folder} is not empty; write a new folder.")
+    if not file.is_file() or not file.name.endswith((".keras", ".weights.h5")):
+        raise UserError(f"{file}: is not a .keras or .weights.h5 file; give one that Keras 3 saved.")
+    cfg = compose_config(overrides)
+    data = build_data(cfg)
+    with needs_extra(str(file), "keras"):
+        from quadrant_lstm.run import keras_model
+    if file.suffix == ".keras":
+        model = load_model(file)
+        try:
+            sizes, frame_shape, num_classes = keras_model.sizes_of_keras(model)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        cfg = compose_config([*(f"model.{key}={value}" for key, value in sizes._asdict().items()), *overrides])
+        if (tuple(frame_shape), num_classes) != (data.frame_shape, data.num_classes):
+            raise UserError(
+                f"{file}: reads frames {list(frame_shape)} of {num_classes} classes, but data={cfg.data.dataset} has "
+                f"{list(data.frame_shape)} and {data.num_classes}; add data= or data.orderings= as in its training."
+            )
+    else:
+        keys = {key: cfg.model[key] for key in keras_model.Sizes._fields}
+        model = keras_model.build_keras_model(keras_model.Sizes(**keys), data.frame_shape, data.num_classes)
+        load_weights(model, file)
+    write_run(folder, cfg, data, keras_model.state_of_keras(model))
+    print(f"{folder}: python evaluate.py run={folder} tests it, python train.py init={folder} trains it further")
+
+
+def compose_config(overrides: list[str]) -> DictConfig:
+    if not Path("conf/train.yaml").is_file():
+        raise UserError("from_keras: there is no conf/train.yaml here; run it in the project's root.")
+    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
+        cfg = compose("train", overrides)
+    check_without_torch(cfg)
+    return cfg
+
+
+def load_model(file: Path) -> Any:
+    """Keras refuses code in the file: safe_mode is its default."""
+    import keras
+
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except Exception as error:  # Keras raises errors of many types
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{file}: cannot be read as a Keras model ({reason}); save it with model.save again."
+        ) from error
+
+
+def load_weights(model: Any, file: Path) -> None:
+    try:
+        model.load_weights(file)
+    except Exception as error:  # Keras raises errors of many types
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{file}: does not fit the network ({reason}); add its sizes, e.g. model.lstm_units=64."
+        ) from error
+
+
+def write_run(folder: Path, cfg: DictConfig, data: Any, state: dict[str, Any]) -> None:
+    classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
+    classifier.network.load_state_dict(state)
+    for file in (CONFIG, BEST):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(OmegaConf.to_yaml(cfg))
+    write_json(folder / PROVENANCE, provenance(cfg, data))
+    content = {"state_dict": classifier.state_dict(), "hyper_parameters": dict(classifier.hparams)}
+    write_checkpoint(content, folder / BEST)
+
+
+if __name__ == "__main__":
+    with handle_errors():
+        main()

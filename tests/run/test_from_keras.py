@@ -1,0 +1,145 @@
+"""Tests format=keras and quadrant_lstm.from_keras: networks that go to Keras and come from it keep their logits."""
+
+import subprocess
+import sys
+
+import keras
+import pytest
+import torch
+from keras import layers
+
+from quadrant_lstm import load_run, sequences
+from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.from_keras import make_run
+from quadrant_lstm.model.rnn import GRU
+from quadrant_lstm.run.export import keras_file
+from quadrant_lstm.run.keras_model import Sizes, build_keras_model, sizes_of_keras, sizes_of_network
+from tests.networks import question_network, small_network
+from tests.scripts import ROOT
+
+SIZES = Sizes(filters=[4, 6], kernel_size=5, pool_size=2, dropout=0.1, lstm_units=7, dense_units=8)
+FRAME_SHAPE = (1, 56, 14)
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def frames():
+    return sequences(torch.from_numpy(load_images("mnist", None).test_images[:20])).float() / 255
+
+
+def assert_equal_logits(folder, model, frames):
+    network, _ = load_run(folder)
+    with torch.no_grad():
+        expected = torch.as_tensor(model(frames.movedim(2, -1))).cpu()
+        torch.testing.assert_close(network(frames), expected, atol=1e-5, rtol=0)
+    assert expected.std(dim=0).min() > 1e-3
+
+
+def test_a_model_becomes_a_run_with_its_sizes_and_logits(tmp_path, frames):
+    model = build_keras_model(SIZES, FRAME_SHAPE, num_classes=10)
+    model.save(tmp_path / "model.keras")
+    make_run(tmp_path / "model.keras", tmp_path / "run", [])
+    assert_equal_logits(tmp_path / "run", model, frames)
+    assert load_run(tmp_path / "run")[1].model.dropout == 0.1
+
+
+def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
+    model = build_keras_model(SIZES, FRAME_SHAPE, num_classes=10)
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(
+        UserError, match=r"model\.weights\.h5: does not fit the network .*; add its sizes, e\.g\. model\."
+    ):
+        make_run(tmp_path / "model.weights.h5", tmp_path / "run", [])
+    sizes = [f"model.{key}={value}" for key, value in SIZES._asdict().items()]
+    make_run(tmp_path / "model.weights.h5", tmp_path / "run", sizes)
+    assert_equal_logits(tmp_path / "run", model, frames)
+
+
+def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
+    network = question_network(shared_tiles=True).eval()
+    (tmp_path / "network.keras").write_bytes(keras_file(network, FRAME_SHAPE, 10))
+    model = keras.saving.load_model(tmp_path / "network.keras")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            network(frames), torch.as_tensor(model(frames.movedim(2, -1))).cpu(), atol=1e-5, rtol=0
+        )
+    make_run(tmp_path / "network.keras", tmp_path / "run", [])
+    assert_equal_logits(tmp_path / "run", model, frames)
+
+
+def test_the_sizes_of_a_network_are_those_of_its_model():
+    network = small_network()
+    assert sizes_of_network(network) == Sizes([2, 3], 3, 2, 0.25, 5, 4)
+    assert sizes_of_keras(build_keras_model(sizes_of_network(network), (1, 32, 8), 3)) == (
+        sizes_of_network(network), [1, 32, 8], 3
+    )  # fmt: skip
+
+
+def changed(**changes):
+    """Returns the question's model in which one layer of each given name is replaced."""
+    parts = {
+        "conv": layers.Conv2D(4, 3, activation="relu"), "pool": layers.MaxPooling2D(2), "flatten": layers.Flatten(),
+        "dropout": layers.Dropout(0.25), "lstm": layers.LSTM(5), "dense": layers.Dense(6), "head": layers.Dense(10),
+    } | changes  # fmt: skip
+    folded = [layers.TimeDistributed(parts.pop(name)) for name in ("conv", "pool", "flatten")]
+    return keras.Sequential([keras.Input((4, 56, 14, 1)), *folded, *parts.values()])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conv": layers.Conv2D(4, 3, activation="relu", padding="same")}, "has padding=same; it must be valid"),
+        ({"conv": layers.Conv2D(4, 3)}, "has activation=linear; it must be relu"),
+        ({"conv": layers.Conv2D(4, (3, 5), activation="relu")}, r"has kernel_size=\(3, 5\); it must be \(3, 3\)"),
+        ({"pool": layers.MaxPooling2D(2, strides=1)}, r"has strides=\(1, 1\); it must be \(2, 2\)"),
+        (
+            {"pool": layers.AveragePooling2D(2)},
+            "has the layers Conv2D, AveragePooling2D, Flatten, .*; they must be Conv2D",
+        ),
+        ({"lstm": layers.GRU(5)}, "the model has the layers .*GRU"),
+        ({"lstm": layers.LSTM(5, go_backwards=True)}, "has go_backwards=True; it must be False"),
+        ({"dense": layers.Dense(6, activation="relu")}, "has activation=relu; it must be linear"),
+        ({"head": layers.Dense(10, activation="sigmoid")}, "has activation=sigmoid; it must be linear or softmax"),
+    ],
+)
+def test_another_network_is_refused_by_its_layer(changes, message):
+    with pytest.raises(UserError, match=message):
+        sizes_of_keras(changed(**changes))
+
+
+def test_a_softmax_at_the_end_changes_no_logits():
+    assert sizes_of_keras(changed(head=layers.Dense(10, activation="softmax"))) == sizes_of_keras(changed())
+
+
+@pytest.mark.parametrize("network", [torch.nn.Linear(1, 1), question_network(lstm_units=3, recurrent=GRU)])
+def test_a_network_that_the_question_did_not_have_is_not_written(network):
+    with pytest.raises(UserError, match="format=keras: writes model=cnn_lstm with one LSTM layer in one direction"):
+        sizes_of_network(network)
+
+
+def test_frames_of_other_data_are_refused(tmp_path):
+    build_keras_model(SIZES, FRAME_SHAPE, num_classes=10).save(tmp_path / "model.keras")
+    message = r"reads frames \[1, 56, 14\] of 10 classes, but data=mnist has \[1, 28, 14\] and 10; add data= or"
+    with pytest.raises(UserError, match=message):
+        make_run(tmp_path / "model.keras", tmp_path / "run", ["data.orderings=[[1,2,3,4],[4,3,2,1]]"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("conf/train.yaml", "run=new"), "conf/train.yaml: is not a .keras or .weights.h5 file; give one that Keras 3"),
+        (("nowhere.keras", "run=new"), "nowhere.keras: is not a .keras or .weights.h5 file; give one that Keras 3"),
+        (("nowhere.keras",), "run: is missing; add run=NEW, the folder to make."),
+        (("nowhere.keras", "run=conf"), "run: conf is not empty; write a new folder."),
+    ],
+)
+def test_a_wrong_command_is_answered_in_one_line(words, message):
+    command = [sys.executable, "-m", "quadrant_lstm.from_keras", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(message)]) == (2, 1, message)
