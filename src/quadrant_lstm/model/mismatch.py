@@ -13,9 +13,8 @@ from quadrant_lstm.errors import with_type
 from quadrant_lstm.model.rnn import PaddedRNN
 
 IMAGE_AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
-Expected = Sequence[
-    int | str
-]  # a size, or the name of an axis of any size; "..." are any axes, at the beginning or end
+# Sizes, or the names of axes of any size; "..." are any axes, at the beginning or end
+Expected = Sequence[int | str]
 
 
 def explain(
