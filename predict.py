@@ -18,6 +18,8 @@ def main(cfg: DictConfig) -> None:
         check_reader_keys(cfg, kinds)
         if cfg.model is not None and (cfg.run is not None or cfg.images == "test"):
             raise UserError("model: is a file that needs no run; leave out run= and images=test, or model=.")
+        if cfg.images == "test" and cfg.invert is not None:
+            raise UserError("invert: is for files, but the test images are used as they are; leave it out.")
         folder = None if cfg.model is not None else find_trained_run(cfg, kinds)
         files = None if cfg.images == "test" else find_image_files(cfg.images)
         check_output(cfg.output)

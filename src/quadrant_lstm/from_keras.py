@@ -2,8 +2,9 @@
 
 python -m quadrant_lstm.from_keras FILE run=NEW       in the project's root; FILE is .keras, or .weights.h5
 
-A file of weights has no sizes: type those that are not the question's, such as model.lstm_units=64. The folder can be
-given to evaluate.py, predict.py and export.py, and to train.py as init=NEW.
+A file of weights has no sizes: type those that are not the question's, such as model.lstm_units=64. It must be that of
+a model with the channels last. The folder can be given to
+evaluate.py, predict.py and export.py, and to train.py as init=NEW.
 """
 
 import argparse
@@ -38,8 +39,8 @@ def main() -> None:
 
 def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     """Raises UserError if the folder is not empty, or the file is not that of such a network."""
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"run: {folder} is not empty; write a new folder.")
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise UserError(f"run: {folder} is not an empty folder; write a new one.")
     if not file.is_file() or not file.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"{file}: is not a .keras or .weights.h5 file; give one that Keras 3 saved.")
     cfg = compose_config(overrides)
@@ -47,6 +48,8 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     with needs_extra(str(file), "keras"):
         from quadrant_lstm.run import keras_model
     if file.suffix == ".keras":
+        if typed := [word for word in overrides if word.lstrip("+").startswith("model")]:
+            raise UserError(f"{typed[0]}: {file} has the sizes of its network; leave it out.")
         model = load_model(file)
         try:
             sizes, frame_shape, num_classes = keras_model.sizes_of_keras(model)

@@ -75,11 +75,11 @@ def find_weights(init: str) -> Path:
     """Returns the file of weights that `init=` names: that of a run's best epoch, or a file itself."""
     path = Path(init).expanduser()
     for file in (path / BEST, path):
-        if file.is_file():
+        if file.is_file() and file.suffix in (BEST.suffix, ".safetensors"):
             return file
     raise UserError(
-        f"init: {init} is neither a run folder with a {BEST} nor a file; give a run folder, or a file that export.py "
-        "format=safetensors wrote."
+        f"init: {init} is neither a run folder with a {BEST} nor a .ckpt or .safetensors file; give a run folder, or a "
+        "file that export.py format=safetensors wrote."
     )
 
 

@@ -68,6 +68,8 @@ def test_files_are_found_by_name_folder_and_glob(tmp_path):
     assert [file.name for file in find_image_files(str(tmp_path))] == ["a.JPG", "b.png"]
     assert [file.name for file in find_image_files(f"{tmp_path}/*.png")] == ["b.png"]
     assert [file.name for file in find_image_files(f"{tmp_path}/b.png")] == ["b.png"]
+    Image.new("L", (4, 4)).save(tmp_path / "[b].png")
+    assert [file.name for file in find_image_files(f"{tmp_path}/[b].png")] == ["[b].png"]
     with pytest.raises(UserError, match=r"images: .*\.gif matches no image file; give a file, a folder, or a glob"):
         find_image_files(f"{tmp_path}/*.gif")
 

@@ -9,6 +9,7 @@ import torch
 from keras import layers
 
 from quadrant_lstm import load_run, sequences
+from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.from_keras import make_run
@@ -46,6 +47,21 @@ def test_a_model_becomes_a_run_with_its_sizes_and_logits(tmp_path, frames):
     make_run(tmp_path / "model.keras", tmp_path / "run", [])
     assert_equal_logits(tmp_path / "run", model, frames)
     assert load_run(tmp_path / "run")[1].model.dropout == 0.1
+
+
+def test_a_model_file_has_its_sizes(tmp_path):
+    build_keras_model(SIZES, FRAME_SHAPE, num_classes=10).save(tmp_path / "model.keras")
+    with pytest.raises(
+        UserError, match=r"^model\.lstm_units=9: .*model\.keras has the sizes of its network; leave it out"
+    ):
+        make_run(tmp_path / "model.keras", tmp_path / "run", ["model.lstm_units=9"])
+
+
+def test_a_run_from_keras_is_not_resumed(tmp_path):
+    build_keras_model(SIZES, FRAME_SHAPE, num_classes=10).save(tmp_path / "model.keras")
+    make_run(tmp_path / "model.keras", tmp_path / "run", [])
+    with pytest.raises(UserError, match=r"run holds weights, but no training to resume; begin a new one with init="):
+        hydra_arguments([f"run={tmp_path / 'run'}"])
 
 
 def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
@@ -136,7 +152,7 @@ def test_frames_of_other_data_are_refused(tmp_path):
         (("conf/train.yaml", "run=new"), "conf/train.yaml: is not a .keras or .weights.h5 file; give one that Keras 3"),
         (("nowhere.keras", "run=new"), "nowhere.keras: is not a .keras or .weights.h5 file; give one that Keras 3"),
         (("nowhere.keras",), "run: is missing; add run=NEW, the folder to make."),
-        (("nowhere.keras", "run=conf"), "run: conf is not empty; write a new folder."),
+        (("nowhere.keras", "run=conf"), "run: conf is not an empty folder; write a new one."),
     ],
 )
 def test_a_wrong_command_is_answered_in_one_line(words, message):

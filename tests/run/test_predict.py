@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from PIL import Image
 
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.data.idx import load_idx_folder
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import predict as module
 from quadrant_lstm.run.export import export
-from quadrant_lstm.run.predict import predict
+from quadrant_lstm.run.predict import load_onnx_file, predict
 from tests.folders import TINY
 from tests.scripts import script
 
@@ -138,6 +141,47 @@ def test_a_model_that_cannot_be_used_is_reported_in_one_line(words, message, fil
     assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(message)]) == (2, 1, message)
 
 
+def test_a_name_that_is_not_text_is_written_to_a_csv_file(finished_run, files, tmp_path):
+    strange = os.fsencode(tmp_path) + b"/bad\xff.png"
+    shutil.copy(files[0], strange)
+    predict(finished_run, [Path(os.fsdecode(strange))], False, str(tmp_path / "x.csv"))
+    assert b"bad\xff.png" in (tmp_path / "x.csv").read_bytes()
+
+
+def test_an_older_output_stays_if_prediction_fails(finished_run, files, tmp_path, monkeypatch):
+    (tmp_path / "x.csv").write_text("precious")
+    monkeypatch.setattr(module, "classify", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict(finished_run, files, False, str(tmp_path / "x.csv"))
+    assert (tmp_path / "x.csv").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("names", "shape"),
+    [
+        (("x", "probabilities"), ["n", 1, 8, 8]),
+        (("images", "y"), ["n", 1, 8, 8]),
+        (("images", "probabilities"), [1, 1, 8, 8]),
+    ],
+)
+def test_an_onnx_file_of_another_kind_is_refused(names, shape, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    given = onnx.helper.make_tensor_value_info(names[0], onnx.TensorProto.FLOAT, shape)
+    returned = onnx.helper.make_tensor_value_info(names[1], onnx.TensorProto.FLOAT, ["m", 64])
+    node = onnx.helper.make_node("Flatten", [names[0]], [names[1]])
+    graph = onnx.helper.make_graph([node], "other", [given], [returned])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(UserError, match="other.onnx cannot be read .it is no ONNX file of this project"):
+        load_onnx_file(str(tmp_path / "other.onnx"))
+
+
+def test_test_images_are_not_inverted(finished_run):
+    done = script("predict.py", "run=latest", "images=test", "invert=true", cwd=finished_run.parents[2])
+    assert done.returncode == 2
+    assert done.stderr == "invert: is for files, but the test images are used as they are; leave it out.\n"
+
+
 def test_the_other_files_are_predicted_if_one_cannot_be_read(finished_run, files, tmp_path):
     files[1].write_text("no image")
     done = script("predict.py", f"run={finished_run}", "images=images", "output=x.csv", cwd=tmp_path)
@@ -153,7 +197,7 @@ def test_the_other_files_are_predicted_if_one_cannot_be_read(finished_run, files
     [
         ("x.txt", "output: x.txt does not end in .csv or .jsonl; write such a name.\n"),
         ("no/x.csv", "output: the folder of no/x.csv does not exist; create it, or write another path.\n"),
-        ("images.csv", "output: images.csv cannot be written (Is a directory); write another path.\n"),
+        ("images.csv", "output: images.csv is a folder; write the path of a file.\n"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_reported_in_one_line(output, message, finished_run, files, tmp_path):

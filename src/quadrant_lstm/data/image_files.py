@@ -30,6 +30,8 @@ def find_image_files(images: str | None) -> Iterable[Path]:
     if images == "-":
         return (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
     path = Path(images).expanduser()
+    if path.is_file():  # also one whose name has the characters of a glob
+        return [path]
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     else:

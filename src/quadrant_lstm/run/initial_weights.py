@@ -23,11 +23,11 @@ def copy_weights(network: nn.Module, init: str) -> None:
         raise UserError(f"init: {file} has no weight whose name and shape this network has; choose its model.")
     network.load_state_dict(fitting, strict=False)
     log.info(f"init: copied {len(fitting)} of {len(own)} tensors from {file}")
-    for name in own.keys() - fitting.keys():
+    for name in (name for name in own if name not in fitting):
         shape = list(own[name].shape)
         reason = f"the file has {list(weights[name].shape)}" if name in weights else "the file has none"
         log.info(f"init: {name} {shape} keeps its initial values; {reason}")
-    for name in weights.keys() - own.keys():
+    for name in (name for name in weights if name not in own):
         log.info(f"init: {name} {list(weights[name].shape)} of the file is not in this network")
 
 

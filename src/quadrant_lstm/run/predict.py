@@ -130,15 +130,16 @@ def load_onnx_file(model: str) -> Predictor:
         import onnxruntime
     try:
         session = onnxruntime.InferenceSession(Path(model).read_bytes(), providers=["CPUExecutionProvider"])
-        (images,) = session.get_inputs()
-        _, channels, height, width = images.shape
+        channels, height, width = map(int, session.get_inputs()[0].shape[1:])
+
+        def probabilities(images: np.ndarray) -> np.ndarray:
+            return session.run(["probabilities"], {"images": images.astype(np.float32) / 255})[0][:, None]
+
+        for count in (1, 2):  # it must take any number
+            _, _, _ = probabilities(np.zeros((count, channels, height, width), np.uint8)).shape
     except Exception as error:  # onnxruntime raises errors of many types
         reason = error.strerror if isinstance(error, OSError) else "it is no ONNX file of this project"
         raise UserError(
             f"model: {model} cannot be read ({reason}); give a file that export.py format=onnx wrote."
         ) from error
-
-    def probabilities(images: np.ndarray) -> np.ndarray:
-        return session.run(["probabilities"], {"images": images.astype(np.float32) / 255})[0][:, None]
-
     return Predictor((channels, height, width), probabilities)

@@ -10,6 +10,7 @@ import csv
 import itertools
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -43,26 +44,30 @@ def check_output(output: str | None) -> None:
         return
     if Path(output).suffix.lower() not in FORMATS:
         raise UserError(f"output: {output} does not end in {' or '.join(FORMATS)}; write such a name.")
+    if Path(output).is_dir():
+        raise UserError(f"output: {output} is a folder; write the path of a file.")
     if not Path(output).absolute().parent.is_dir():
         raise UserError(f"output: the folder of {output} does not exist; create it, or write another path.")
 
 
 @contextlib.contextmanager
 def open_output(output: str | None, num_steps: int, num_classes: int) -> Iterator[Write]:
-    """Yields a function that prints a prediction, or writes it to the file."""
+    """Yields a function that prints a prediction, or writes it to the file, which replaces an older one at the end."""
     if output is None:
         log.info(TABLE_HEADER)
         yield lambda prediction: log.info(table_row(prediction))
         return
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(output, "w", newline=""))
+            part = f"{output}.part"
+            file = stack.enter_context(open(part, "w", newline="", encoding="utf-8", errors="surrogateescape"))
         except OSError as error:
             raise UserError(f"output: {output} cannot be written ({error.strerror}); write another path.") from error
         if output.lower().endswith(".csv"):
             yield csv_writer(file, num_steps, num_classes)
         else:
             yield lambda prediction: print(json.dumps(json_row(prediction)), file=file)
+    os.replace(part, output)
 
 
 def table_row(prediction: Prediction) -> str:
