@@ -15,12 +15,15 @@ from quadrant_lstm.run.predictions import check_output
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {"model": str | None, "images": str | None, "invert": bool | None, "output": str | None}
-        check_reader_keys(cfg, kinds)
-        if cfg.model is not None and (cfg.run is not None or cfg.images == "test"):
-            raise UserError("model: is a file that needs no run; leave out run= and images=test, or model=.")
+        folder = None
+        if cfg.model is None:
+            folder = find_trained_run(cfg, kinds)
+        else:
+            check_reader_keys(cfg, kinds)
+            if cfg.run is not None or cfg.images == "test":
+                raise UserError("model: is a file that needs no run; leave out run= and images=test, or model=.")
         if cfg.images == "test" and cfg.invert is not None:
             raise UserError("invert: is for files, but the test images are used as they are; leave it out.")
-        folder = None if cfg.model is not None else find_trained_run(cfg, kinds)
         files = None if cfg.images == "test" else find_image_files(cfg.images)
         check_output(cfg.output)
         with signals_deferred():

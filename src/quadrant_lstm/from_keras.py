@@ -3,8 +3,8 @@
 python -m quadrant_lstm.from_keras FILE run=NEW       in the project's root; FILE is .keras, or .weights.h5
 
 A file of weights has no sizes: type those that are not the question's, such as model.lstm_units=64. It must be that of
-a model with the channels last. The folder can be given to
-evaluate.py, predict.py and export.py, and to train.py as init=NEW.
+a model with the channels last. The folder can be given to evaluate.py, predict.py and export.py, and to train.py as
+init=NEW.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
-from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check import check_without_torch
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.run.build import build_classifier, build_data
@@ -39,12 +39,11 @@ def main() -> None:
 
 def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     """Raises UserError if the folder is not empty, or the file is not that of such a network."""
+    check_project_root("from_keras")
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"run: {folder} is not an empty folder; write a new one.")
     if not file.is_file() or not file.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"{file}: is not a .keras or .weights.h5 file; give one that Keras 3 saved.")
-    cfg = compose_config(overrides)
-    data = build_data(cfg)
     with needs_extra(str(file), "keras"):
         from quadrant_lstm.run import keras_model
     if file.suffix == ".keras":
@@ -56,12 +55,15 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
         cfg = compose_config([*(f"model.{key}={value}" for key, value in sizes._asdict().items()), *overrides])
+        data = build_data(cfg)
         if (tuple(frame_shape), num_classes) != (data.frame_shape, data.num_classes):
             raise UserError(
                 f"{file}: reads frames {list(frame_shape)} of {num_classes} classes, but data={cfg.data.dataset} has "
                 f"{list(data.frame_shape)} and {data.num_classes}; add data= or data.orderings= as in its training."
             )
     else:
+        cfg = compose_config(overrides)
+        data = build_data(cfg)
         keys = {key: cfg.model[key] for key in keras_model.Sizes._fields}
         model = keras_model.build_keras_model(keras_model.Sizes(**keys), data.frame_shape, data.num_classes)
         load_weights(model, file)
@@ -70,8 +72,6 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
-    if not Path("conf/train.yaml").is_file():
-        raise UserError("from_keras: there is no conf/train.yaml here; run it in the project's root.")
     with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
         cfg = compose("train", overrides)
     check_without_torch(cfg)

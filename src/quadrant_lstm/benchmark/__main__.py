@@ -24,7 +24,7 @@ from quadrant_lstm.benchmark import trainer
 from quadrant_lstm.benchmark.peers import PEERS
 from quadrant_lstm.benchmark.report import EPOCH, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Worker
-from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count, Natural
@@ -48,8 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     for name, allowed in {"rounds": Count, "epochs": Natural, "steps": Count}.items():
         check_value(f"--{name}", getattr(options, name), allowed)
-    if not Path("conf/train.yaml").is_file():
-        raise UserError("benchmark: there is no conf/train.yaml here; run it in the project's root.")
+    check_project_root("benchmark")
     options.out.mkdir(parents=True, exist_ok=True)
     measured: dict[str, Rounds] = defaultdict(Rounds)
     workers, notes = start_workers(measured)

@@ -12,7 +12,7 @@ from quadrant_lstm.config.check import read_config, trusted_modules
 from quadrant_lstm.config.interpolations import OWN_KEY
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import BEST, CONFIG, find_run, quoted, read_yaml, write_atomically
+from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run, quoted, read_yaml, write_atomically
 from quadrant_lstm.sweep.jobs import find_sweep
 
 MULTIRUN = {"-m", "--multirun"}
@@ -92,7 +92,7 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
         raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
     folder = find_run(run).absolute()
     cfg = read_config(folder / CONFIG, trust)  # checked first, because Hydra instantiates what it finds under `hydra`
-    if (folder / BEST).exists() and not (folder / "train.log").exists():  # made by from_keras
+    if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
         raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")
     if OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / CONFIG)):
         write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version

@@ -75,6 +75,12 @@ def fail(error: Exception) -> NoReturn:
     sys.exit(2)
 
 
+def check_project_root(command: str) -> None:
+    """Raises UserError if a command that needs conf/ runs elsewhere."""
+    if not Path("conf/train.yaml").is_file():
+        raise UserError(f"{command}: there is no conf/train.yaml here; run it in the project's root.")
+
+
 def check_config(cfg: DictConfig) -> None:
     """Checks a config that train.py composed, first as far as that needs no torch."""
     check_without_torch(cfg)

@@ -42,7 +42,7 @@ def check_mask(mask: object, leading: torch.Size) -> None:
 
 @contextlib.contextmanager
 def noted_in_errors(tensors: NamedTensors, num_axes: int, module: str) -> Iterator[None]:
-    """Adds a note to an error of the module: which axes were taken for the batch and the steps, and what it was given.
+    """Adds a note to an error of the module: which axes were read as the batch and the steps, and what it was given.
 
     The error stays as it is otherwise, because it may come from code of the user.
     """

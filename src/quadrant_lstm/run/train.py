@@ -16,6 +16,7 @@ from torch.distributed import destroy_process_group
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.model.recurrent import count
 from quadrant_lstm.processes.launch import launch
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
@@ -82,6 +83,6 @@ def fit_and_test(
         raise KeyboardInterrupt from None  # Lightning exits with status 1 after Ctrl-C
 
     if trainer.is_global_zero:
-        parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
+        parameters = count(classifier.network)
         record_results(classifier.test_results() | trained | {"parameters": parameters}, cfg, folder, trainer)
     return trained.get("val/accuracy")

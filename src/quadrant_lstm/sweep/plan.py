@@ -14,6 +14,7 @@ from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.console import align
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.recurrent import count
 from quadrant_lstm.pages import duration
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import bare_trainer, build_data, build_network, instantiate_node
@@ -74,7 +75,7 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     )
     epochs = cfg.trainer.max_epochs
     seconds = epochs * (num_train * training_step + num_val * evaluation_step) + num_test * evaluation_step
-    return sum(weights.numel() for weights in network.parameters()), num_train, epochs, seconds
+    return count(network), num_train, epochs, seconds
 
 
 def apply_limit(batches: int, limit: int | float) -> int:
