@@ -18,6 +18,7 @@ def check_ordering(ordering: Sequence[int]) -> Sequence[int]:
 
 
 Count = Annotated[int, Ge(1), "a whole number of at least 1"]
+AtLeastTwo = Annotated[int, Ge(2), "a whole number of at least 2"]
 Natural = Annotated[int, Ge(0), Lt(2**32), "a whole number from 0 to 4294967295"]
 Positive = Annotated[float, Gt(0), Lt(float("inf")), "a number above 0"]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf")), "a number of at least 0"]

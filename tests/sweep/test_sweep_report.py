@@ -64,6 +64,18 @@ def test_groups_are_ranked_by_their_mean_over_seeds(four_jobs):
     assert [group.mean("val/accuracy").mean for group in groups] == pytest.approx([0.8, 0.6])
 
 
+def test_folds_and_seeds_share_a_group(tmp_path):
+    overrides = [[f"a={a}", f"data.fold={fold}", f"seed={seed}"] for a in (1, 2) for fold in (0, 1) for seed in (1, 2)]
+    jobs = make_jobs(tmp_path, overrides, range(8))
+    assert [str(group) for group in ranked_groups(jobs)] == ["a=1", "a=2"]
+    assert [len(group.jobs) for group in ranked_groups(jobs)] == [4, 4]
+    assert [str(group) for group in ranked_groups(jobs[:4])] == ["a=1"]
+    only_folds = make_jobs(tmp_path, [["data.fold=0"], ["data.fold=1"]], range(2))
+    assert [str(group) for group in ranked_groups(only_folds)] == ["all folds"]
+    both = make_jobs(tmp_path, [words[1:] for words in overrides[:4]], range(4))
+    assert [str(group) for group in ranked_groups(both)] == ["all seeds and folds"]
+
+
 def as_override(orderings):
     return str([list(ordering) for ordering in orderings]).replace(" ", "")
 

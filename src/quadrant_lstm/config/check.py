@@ -180,6 +180,6 @@ def check_sizes(cfg: DictConfig) -> None:
             )
     images = load_images(data["dataset"], data["root"]) if data["dataset"] in ("mnist", "idx") else None
     if images:
-        images.check_split(data["validation_images"])
+        images.validation_range(data["validation_images"], data["fold"], data["num_folds"])
     if model["_target_"] in CHECKS:
         CHECKS[model["_target_"]](model, data, images and images.image_shape)

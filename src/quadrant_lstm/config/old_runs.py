@@ -1,4 +1,4 @@
-"""Converts the config of a run made by version 0.1 or 0.2 to the current keys, so that it can be read and resumed."""
+"""Converts the config of a run made by an older version to the current keys, so that it can be read and resumed."""
 
 from typing import Any
 
@@ -22,6 +22,8 @@ RECURRENT: dict[str, dict[str, Any]] = {  # what model.recurrent named in versio
 
 
 def upgrade(cfg: DictConfig) -> DictConfig:
+    if isinstance(cfg.get("data"), DictConfig):
+        cfg.data = OmegaConf.merge({"fold": None, "num_folds": 5}, cfg.data)
     recurrent = OmegaConf.select(cfg, "model.recurrent")
     if recurrent in RECURRENT:
         OmegaConf.update(cfg, "model.recurrent", RECURRENT[recurrent] | {"_partial_": True})

@@ -32,6 +32,8 @@ CLASSES: Mapping[str, Kinds] = {
         "augmentation": kinds.Node,
         "train_orderings": kinds.Orderings | None,
         "test_orderings": kinds.Orderings | None,
+        "fold": kinds.Natural | None,
+        "num_folds": kinds.AtLeastTwo,
     },
     "quadrant_lstm.data.augmentation.Augmentation": {
         "rotation": kinds.NonNegative,

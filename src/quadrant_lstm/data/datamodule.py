@@ -41,6 +41,8 @@ class SequenceDataModule(LightningDataModule):
         augmentation: Augmentation,
         train_orderings: Orderings | None = None,
         test_orderings: Orderings | None = None,
+        fold: int | None = None,
+        num_folds: int = 5,
     ):
         super().__init__()
         self.augmentation = augmentation
@@ -50,10 +52,10 @@ class SequenceDataModule(LightningDataModule):
         self.images = load_images(dataset, root)
         self.train = tensor_dataset(self.images.train_images, self.images.train_labels)
         self.test = tensor_dataset(self.images.test_images, self.images.test_labels)
-        self.images.check_split(validation_images)
+        start, end = self.images.validation_range(validation_images, fold, num_folds)
         shuffled = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(validation_seed))
-        self.validation_indices = shuffled[:validation_images].sort().values
-        self.train_indices = shuffled[validation_images:].sort().values
+        self.validation_indices = shuffled[start:end].sort().values
+        self.train_indices = torch.cat([shuffled[:start], shuffled[end:]]).sort().values
 
     @property
     def num_classes(self) -> int:

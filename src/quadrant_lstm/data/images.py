@@ -31,12 +31,24 @@ class Images(NamedTuple):
     def num_classes(self) -> int:
         return int(self.train_labels.max()) + 1
 
-    def check_split(self, validation_images: int) -> None:
-        if validation_images >= len(self.train_images):
-            raise UserError(
-                f"data.validation_images: {validation_images} of {len(self.train_images)} training images leave none "
-                "to train on; write fewer."
-            )
+    def validation_range(self, validation_images: int, fold: int | None, num_folds: int) -> tuple[int, int]:
+        """Returns where the validation images begin and end among the shuffled training images.
+
+        They are the first `validation_images`, or fold number `fold` of `num_folds` equal ones. Raises UserError.
+        """
+        total = len(self.train_images)
+        if fold is None:
+            if validation_images >= total:
+                raise UserError(
+                    f"data.validation_images: {validation_images} of {total} training images leave none to train on; "
+                    "write fewer."
+                )
+            return 0, validation_images
+        if fold >= num_folds:
+            raise UserError(f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}.")
+        if num_folds > total:
+            raise UserError(f"data.num_folds: {num_folds}, but there are {total} training images; write fewer.")
+        return fold * total // num_folds, (fold + 1) * total // num_folds
 
     def sha256(self) -> str:
         """Returns the checksum of all pixels and labels, which does not depend on the file format."""

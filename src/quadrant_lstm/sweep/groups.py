@@ -1,4 +1,4 @@
-"""Groups the jobs of a sweep that differ only in their seed, and ranks the groups by accuracy. Imports no torch."""
+"""Groups the jobs of a sweep that repeat each other, and ranks the groups by accuracy. Imports no torch."""
 
 import math
 import statistics
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from quadrant_lstm.pages import percent
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Job, readable
+
+REPETITIONS = ("seed", "data.fold")  # the keys in which the jobs of a group may differ
 
 # The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom; beyond these, 1.96.
 T_QUANTILES = (
@@ -45,15 +47,21 @@ class Mean:
 
 
 class Group:
-    """Jobs that differ only in their seed."""
+    """Jobs that differ only in their seed or fold."""
 
     def __init__(self, jobs: Sequence[Job]):
         self.jobs = jobs
-        self.swept = {key: value for key, value in jobs[0].swept.items() if key != "seed"}
+        self.swept = without_repetitions(jobs[0])
         self.results = {job.number: results for job in jobs if (results := job.results())}
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or "all seeds"
+        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or self.repetitions
+
+    @property
+    def repetitions(self) -> str:
+        """Returns "all seeds", "all folds" or "all seeds and folds"."""
+        repeated = [key.rpartition(".")[2] + "s" for key in REPETITIONS if key in self.jobs[0].swept]
+        return f"all {' and '.join(repeated) or 'seeds'}"
 
     def mean(self, name: str) -> Mean | None:
         """Returns the mean of a result over the finished jobs, or None if no job has finished."""
@@ -80,6 +88,10 @@ def ranked_groups(jobs: Sequence[Job]) -> list[Group]:
     """Returns the groups from the highest to the lowest mean val/accuracy; groups without a result come last."""
     members: dict[tuple[tuple[str, str], ...], list[Job]] = {}
     for job in jobs:
-        members.setdefault(tuple((key, value) for key, value in job.swept.items() if key != "seed"), []).append(job)
+        members.setdefault(tuple(without_repetitions(job).items()), []).append(job)
     groups = [Group(same) for same in members.values()]
     return sorted(groups, key=lambda group: -mean.mean if (mean := group.mean("val/accuracy")) else math.inf)
+
+
+def without_repetitions(job: Job) -> dict[str, str]:
+    return {key: value for key, value in job.swept.items() if key not in REPETITIONS}

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from quadrant_lstm.plotting import GROUP_COLOURS, new_figure
-from quadrant_lstm.sweep.groups import Group, Mean
+from quadrant_lstm.sweep.groups import REPETITIONS, Group, Mean
 from quadrant_lstm.sweep.jobs import Job, readable
 
 MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot
@@ -29,7 +29,7 @@ def draw_curves(groups: Sequence[Group]) -> Figure:
             axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=str(group))
         else:
             axes.plot(list(curve), errors, color="#cccccc", linewidth=1, zorder=1)
-    format_error_axes(axes, "epoch", "validation error, mean over seeds")
+    format_error_axes(axes, "epoch", "validation error, mean over repetitions")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
     return figure
@@ -52,7 +52,7 @@ def format_error_axes(axes: Axes, x_label: str, y_label: str) -> None:
 def draw_effects(jobs: Sequence[Job]) -> Figure:
     """Draws one panel per swept key: the val/accuracy of each job by the key's value, and means with 95 % intervals."""
     results = {job.number: found["val/accuracy"] for job in jobs if (found := job.results())}
-    keys = [key for key in jobs[0].swept if key != "seed"] or list(jobs[0].swept) or ["all"]
+    keys = [key for key in jobs[0].swept if key not in REPETITIONS] or list(jobs[0].swept) or ["all"]
     columns = min(len(keys), 3)
     rows = -(-len(keys) // columns)
     figure = new_figure(3.2 * columns + 0.6, 3.0 * rows)

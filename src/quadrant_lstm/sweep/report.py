@@ -1,4 +1,4 @@
-"""Writes sweep.csv and sweep.html, which rank the jobs of a sweep by their mean over seeds. Imports no torch."""
+"""Writes sweep.csv and sweep.html, which rank the jobs by their mean over seeds and folds. Imports no torch."""
 
 import contextlib
 import itertools
