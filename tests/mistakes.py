@@ -19,6 +19,10 @@ MISTAKES = {
     # unknown choices
     "model=cnn": "model: there is no model=cnn; choose from bidirectional, cnn_lstm, conv_lstm, deep, ",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
+    "trainer/logger=wnadb": "trainer/logger: there is no trainer/logger=wnadb; choose from csv, mlflow, tensorboard,",
+    "trainer/logger=[csv,wnadb]": "trainer/logger: there is no trainer/logger=wnadb; choose from csv, mlflow,",
+    "+trainer/logger=csv": "trainer/logger: a plus adds a second choice to the one in conf/; leave the plus out.",
+    "trainer/profiler=null": "trainer/profiler: there is no trainer/profiler=null; choose from pytorch, simple.",
     "model=null": "model: there is no model=null; choose from bidirectional, cnn_lstm, conv_lstm, deep, ",
     "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, exponential, onecycle.",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
@@ -51,6 +55,11 @@ MISTAKES = {
     "trainer.max_epochs=0": "trainer.max_epochs: 0 is not a whole number of at least 1",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
+    "data.fold=5": "data.fold: 5, but data.num_folds=5 makes folds 0 to 4.",
+    "data.fold=-1": "data.fold: -1 is not a whole number from 0 to 4294967295 or null",
+    "data.num_folds=1": "data.num_folds: 1 is not a whole number of at least 2; write e.g. data.num_folds=5.",
+    "trainer/callbacks=early_stopping trainer.callbacks.early_stopping.monitor=val/acc": "trainer.callbacks."
+    "early_stopping.monitor: 'val/acc' is not one of val/accuracy, val/loss, train/accuracy, train/loss; write e.g.",
     "+trainer.check_val_every_n_epoch=2": "2 is not 1, for validation in every epoch; leave it out.",
     "+trainer.fast_dev_run=true": "trainer.fast_dev_run: true is not false; use trainer=smoke instead.",
     "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is not a number of at least 0 or null",

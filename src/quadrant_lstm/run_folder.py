@@ -8,6 +8,7 @@ outputs/<date>/<time>/
     results.json         the final figures, written last
     provenance.json      the run's origin: commit, versions, command, data, seed
     checkpoints/         best.ckpt (by val/accuracy), last.ckpt (the newest finished epoch)
+    trackers.json        the ids of the run in Weights & Biases and MLflow
     .lock                locked while a process works in the folder
     events.out.tfevents  for TensorBoard
     network.*            written by export.py
@@ -36,6 +37,7 @@ RESULTS = Path("results.json")
 PROVENANCE = Path("provenance.json")
 METRICS = Path("metrics.csv")
 REPORT = Path("report.html")
+TRACKERS = Path("trackers.json")
 LOG = Path("train.log")
 LOCK = Path(".lock")
 
@@ -81,6 +83,11 @@ def find_weights(init: str) -> Path:
         f"init: {init} is neither a run folder with a {BEST} nor a .ckpt or .safetensors file; give a run folder, or a "
         "file that export.py format=safetensors wrote."
     )
+
+
+def as_typed(path: Path) -> Path:
+    """Returns the path as a user would type it: relative to the working directory if it is inside."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def write_atomically(file: Path, content: bytes) -> None:

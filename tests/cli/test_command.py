@@ -96,7 +96,7 @@ def test_help_lists_groups_and_examples(tmp_path):
     assert done.returncode == 0
     for words in (
         "model: bidirectional, cnn_lstm, ",
-        "trainer: default, smoke",
+        "trainer: default, overfit, smoke",
         "python train.py trainer=smoke",
         "run=latest",
     ):

@@ -13,9 +13,10 @@ from quadrant_lstm.errors import UserError
 from tests.networks import trainer
 
 
-def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, seed=1):
+def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, seed=1, **folds):
     orderings = [list(ordering) for ordering in ORDERINGS]
-    return SequenceDataModule(dataset, root, orderings, validation_images, validation_seed, 64, seed, Augmentation())
+    sizes = (validation_images, validation_seed, 64, seed)
+    return SequenceDataModule(dataset, root, orderings, *sizes, Augmentation(), **folds)
 
 
 def test_validation_is_the_same_for_every_seed_and_disjoint_from_training():
@@ -25,6 +26,21 @@ def test_validation_is_the_same_for_every_seed_and_disjoint_from_training():
     both = torch.cat([one.train_indices, one.validation_indices])
     assert torch.equal(both.sort().values, torch.arange(60000))
     assert not torch.equal(one.validation_indices, data_module(validation_seed=1).validation_indices)
+
+
+def test_each_training_image_is_in_one_fold(idx_folder):
+    folds = [data_module("idx", str(idx_folder), fold=fold, num_folds=3) for fold in range(3)]
+    assert [len(data.validation_indices) for data in folds] == [66, 67, 67]
+    assert torch.equal(torch.cat([data.validation_indices for data in folds]).sort().values, torch.arange(200))
+    for data in folds:
+        both = torch.cat([data.train_indices, data.validation_indices])
+        assert torch.equal(both.sort().values, torch.arange(200))
+
+
+def test_a_fold_is_the_same_for_every_seed():
+    one, other = data_module(seed=1, fold=2), data_module(seed=2, fold=2)
+    assert len(one.validation_indices) == 12000
+    assert torch.equal(one.validation_indices, other.validation_indices)
 
 
 def test_test_images_never_enter_training_or_validation():
@@ -113,6 +129,40 @@ def test_lightning_sets_the_epoch_of_the_sampler(idx_folder):
     assert model.epochs == [0, 1, 2]
 
 
+def test_an_overfitted_batch_is_the_same_in_every_epoch(idx_folder):
+    class Recorder(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.pixels = []
+
+        def training_step(self, batch, batch_idx):
+            self.pixels.append(batch[0].sum().item())
+            return self.layer(torch.zeros(1, 32)).sum()
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    def batches_of_three_epochs(**options):
+        model = Recorder()
+        trainer(max_epochs=3, **options).fit(model, datamodule=data_module("idx", str(idx_folder), 40))
+        return model.pixels
+
+    assert len(set(batches_of_three_epochs(overfit_batches=1))) == 1
+    assert len(set(batches_of_three_epochs(limit_train_batches=1))) == 3
+
+
 def test_a_split_without_training_images_is_refused(idx_folder):
     with pytest.raises(UserError, match="data.validation_images: 200 of 200 training images leave none to train on"):
         data_module("idx", str(idx_folder), validation_images=200)
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ({"fold": 5}, "data.fold: 5, but data.num_folds=5 makes folds 0 to 4."),
+        ({"fold": 0, "num_folds": 201}, "data.num_folds: 201, but there are 200 training images; write fewer."),
+    ],
+)
+def test_a_fold_that_does_not_exist_is_refused(folds, message, idx_folder):
+    with pytest.raises(UserError, match=message):
+        data_module("idx", str(idx_folder), **folds)

@@ -203,3 +203,20 @@ def test_each_experiment_without_a_sweep_runs(name, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert json.loads((run_folder(tmp_path) / "results.json").read_text())["test/images"] == 70
+
+
+@pytest.mark.parametrize(
+    ("profiler", "pattern", "content"),
+    [("simple", "fit-profile.txt", "run_training_batch"), ("pytorch", "fit-profile-*.pt.trace.json", "convolution")],
+)
+def test_a_profile_is_written_into_the_run_folder(profiler, pattern, content, tmp_path):
+    train_tiny(tmp_path, f"trainer/profiler={profiler}")
+    assert any(content in file.read_text() for file in run_folder(tmp_path).glob(pattern))
+
+
+def test_a_network_can_overfit_one_batch(tmp_path):
+    train_tiny(tmp_path, "trainer=overfit", "trainer.max_epochs=40", "optimizer.lr=0.01", "model.dropout=0")
+    epochs = rows(run_folder(tmp_path))
+    assert len(epochs) == 40
+    assert float(epochs[-1]["train/accuracy"]) == 1.0
+    assert float(epochs[-1]["train/loss"]) < 0.1 * float(epochs[0]["train/loss"])

@@ -183,6 +183,11 @@ def test_a_plan_shows_parameters_and_steps(tmp_path):
     assert rows[2][:3] == ["1", "16", f"{93718 - 83340 + 4 * 16 * (4160 + 16 + 2) + 11 * 50:,}"]
 
 
+def test_a_plan_counts_an_overfitted_batch_as_one_step(tmp_path):
+    done = script("train.py", "-m", "seed=1,2", "trainer=overfit", "plan=true", cwd=tmp_path)
+    assert done.stdout.splitlines()[1].split()[2:5] == ["93,718", "1", "200"]
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [(("sweep=nowhere",), "sweep: nowhere has no multirun.yaml; give a folder like"),

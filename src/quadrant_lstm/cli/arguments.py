@@ -27,6 +27,7 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
             raise UserError("plan: shows the jobs of a sweep, but run= resumes one run; leave one out.")
         others = hydra_arguments(["-m", *without("plan", arguments)])
         return ["-m", *(argument for argument in others if argument not in MULTIRUN), "hydra.sweeper.plan=true"]
+    arguments = [without_own_package(argument) for argument in arguments]
     check_options(arguments)
     check_choices(arguments)
     run, sweep = value_of("run", arguments), value_of("sweep", arguments)
@@ -44,6 +45,13 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     overrides = parse(arguments)[0].overrides
     options = [argument for argument in arguments if argument not in overrides]
     return [*options, *with_own_network(overrides)]  # Hydra's parser wants the options first
+
+
+def without_own_package(override: str) -> str:
+    """Shortens e.g. trainer/logger@trainer.logger=csv to trainer/logger=csv, which is all that Hydra understands."""
+    group, at, rest = override.partition("@")
+    package = group.replace("/", ".") + "="
+    return f"{group}={rest.removeprefix(package)}" if at and rest.startswith(package) else override
 
 
 def with_own_network(overrides: list[str]) -> list[str]:

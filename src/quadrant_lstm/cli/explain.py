@@ -25,14 +25,17 @@ def explain(error: Exception) -> UserError:
         return cause
     if isinstance(error, OverrideParseException):
         return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. model.lstm_units=64.")
-    if isinstance(error, MissingConfigException) and error.options is not None:
+    if isinstance(error, MissingConfigException):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return unknown_choice(group, choice, error.options)
+        if options := error.options or choices(group):
+            return unknown_choice(group, choice, options)
     reason = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(reason, ConfigAttributeError | ConfigKeyError):
         return explain_key(str(reason.full_key))
     if match := re.match(r"Could not override '(model/\w+)'", str(error)):
         return UserError(f"{match[1]}: this model has no such part; add model=join, or leave it out.")
+    if match := re.match(r"Multiple values for ([\w/]+)", str(error)):
+        return UserError(f"{match[1]}: a plus adds a second choice to the one in conf/; leave the plus out.")
     return UserError(error)
 
 
@@ -48,9 +51,14 @@ def check_choices(arguments: Iterable[str]) -> None:
     """Raises UserError for a group whose choice is null or a number: Hydra's own error does not name the group."""
     for argument in arguments:
         group, _, choice = argument.partition("=")
-        folder = Path(sys.argv[0]).resolve().parent / "conf" / group
-        if folder.is_dir() and re.fullmatch(r"null|[\d.]+", choice) and argument != "experiment=null":
-            raise unknown_choice(group, choice, sorted(file.stem for file in folder.glob("*.yaml")))
+        if re.fullmatch(r"null|[\d.]+", choice) and argument != "experiment=null" and (options := choices(group)):
+            raise unknown_choice(group, choice, options)
+
+
+def choices(group: str) -> list[str]:
+    """Returns the names of the files of a group in conf/."""
+    folder = Path(sys.argv[0]).resolve().parent / "conf" / group
+    return sorted(file.stem for file in folder.glob("*.yaml")) if group else []
 
 
 def explain_key(key: str) -> UserError:

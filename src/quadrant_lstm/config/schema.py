@@ -100,10 +100,17 @@ CLASSES: Mapping[str, Kinds] = {
     "quadrant_lstm.callbacks.reseed.Reseed": {"seed": kinds.Natural},
     "quadrant_lstm.callbacks.ema.EMA": {"decay": kinds.BelowOne | None},
     "quadrant_lstm.callbacks.progress.Progress": {},
+    "quadrant_lstm.callbacks.early_stopping.EarlyStopping": {
+        "monitor": Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"],
+        "patience": kinds.Count,
+        "min_delta": kinds.NonNegative,
+    },
     "quadrant_lstm.callbacks.epoch_end.Best": {},
     "quadrant_lstm.callbacks.epoch_end.EpochEnd": {},
     "quadrant_lstm.dashboard.dashboard.Dashboard": {},
     "quadrant_lstm.dashboard.tensorboard.TensorBoard": {"save_dir": str},
+    "quadrant_lstm.dashboard.trackers.WandB": {"save_dir": str, "project": str, "offline": bool, "**": Any},
+    "quadrant_lstm.dashboard.trackers.MLflow": {"save_dir": str, "experiment_name": str, "tracking_uri": str | None},
     "quadrant_lstm.sweep.pruning.Pruning": {},
 }
 
@@ -148,6 +155,7 @@ LIBRARIES: Mapping[str, Kinds] = {
         "enable_autolog_hparams": bool,
         "logger": kinds.Node | None | Annotated[Literal[False], "false"],
         "logger.*": kinds.Node,
+        "profiler": kinds.Node | str | None,
         "callbacks": kinds.Node,
         "callbacks.*": kinds.Node,
         "plugins": Annotated[None, "null, because a run needs its own plugin; leave it out"],
@@ -156,7 +164,7 @@ LIBRARIES: Mapping[str, Kinds] = {
         "enable_checkpointing": Annotated[Literal[True] | None, "true, because a run needs them; leave it out"],
         "barebones": Annotated[Literal[False], "false, because a run needs its checkpoints; leave it out"],
         "fast_dev_run": Annotated[Literal[False], "false; use trainer=smoke instead"],
-        "overfit_batches": Annotated[Literal[0], "0; use trainer.limit_train_batches instead"],
+        "overfit_batches": kinds.Natural | kinds.Fraction,
     },
 }
 REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.best", "trainer.callbacks.epoch_end")

@@ -1,4 +1,4 @@
-"""Writes the pictures of a run to TensorBoard, beside the scalars.
+"""Writes the pictures of a run to its loggers, beside the scalars.
 
 The functions in pictures/ draw them. To add one, call its function here and give its tag a caption in report.py.
 """
@@ -11,7 +11,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
@@ -25,6 +24,8 @@ from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderi
 from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
 from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistakes, most_confident_mistakes
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
+from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.dashboard.trackers import Tracker
 from quadrant_lstm.data.frames import STEPS, step_accuracy_names
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.model.describe import describe
@@ -138,12 +139,13 @@ class Dashboard(pl.Callback):
     def add(self, trainer: Any, tag: str, figure: Figure) -> None:
         self.pictures[tag] = as_png(figure, SCALE)
         pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(SCALE))
-        for writer in writers(trainer):
-            writer.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+        for logger in trainer.loggers:
+            if isinstance(logger, Tracker):
+                logger.add_picture(tag, pixels, trainer.global_step)
 
 
 def writers(trainer: pl.Trainer) -> list[SummaryWriter]:
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoard)]
 
 
 def as_markdown(text: str) -> str:

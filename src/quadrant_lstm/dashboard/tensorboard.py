@@ -1,11 +1,15 @@
 """Writes a run's TensorBoard events into the run folder."""
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.run_folder import OUTPUTS
 
 
 class TensorBoard(TensorBoardLogger):
@@ -31,7 +35,16 @@ class TensorBoard(TensorBoardLogger):
     def finalize(self, status: str) -> None:
         super().finalize(status)
 
-    def resume_from(self, step: int) -> None:
+    def start(self, config: dict[str, Any], step: int) -> None:
         """Tells TensorBoard to drop the points at this step and later: they belong to an epoch that was interrupted."""
         start = SessionLog(status=SessionLog.START)
         self.experiment.file_writer.add_event(Event(step=step, session_log=start))
+
+    def add_picture(self, tag: str, pixels: UInt8[np.ndarray, "height width 3"], step: int) -> None:
+        self.experiment.add_image(tag, pixels, step, dataformats="HWC")
+
+    def how_to_look(self) -> str:
+        return f"tensorboard --logdir {OUTPUTS}"
+
+    def close(self, status: str) -> None:
+        self.finalize(status)

@@ -71,7 +71,8 @@ class SequenceDataModule(LightningDataModule):
         return min(self.batch_size, len(self.train_indices)), STEPS, *self.frame_shape
 
     def train_dataloader(self) -> BatchLoader:
-        return self.loader(self.train, self.train_indices, self.seed)
+        overfits = getattr(self.trainer, "overfit_batches", 0)  # then every epoch has the same batches
+        return self.loader(self.train, self.train_indices, None if overfits else self.seed)
 
     def val_dataloader(self) -> BatchLoader:
         return self.loader(self.train, self.validation_indices)

@@ -29,7 +29,9 @@ def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments:
             raise cause from None
         if cause and (place := place_in_own_code(cause)):
             raise UserError(f"{group}: {place}{with_type(cause)}") from error
-        if isinstance(cause, MisconfigurationException | ValueError | TypeError | RuntimeError | AssertionError):
+        if isinstance(
+            cause, MisconfigurationException | ValueError | TypeError | RuntimeError | AssertionError | ImportError
+        ):
             reason = str(cause).partition("\n")[0].rstrip(".!")
             raise UserError(f"{group}: {reason}; change a value of {group}.") from error
         raise

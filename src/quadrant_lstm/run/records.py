@@ -3,8 +3,10 @@
 A run that resumes keeps its provenance.json; its config.yaml becomes the config that it resumes with.
 """
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,24 @@ from omegaconf import DictConfig, OmegaConf
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.report import write_run_report
-from quadrant_lstm.dashboard.tabs import hyperparameters, write_hyperparameters
+from quadrant_lstm.dashboard.tabs import BEST_ACCURACY, hyperparameters, write_hyperparameters
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.dashboard.trackers import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import percent
 from quadrant_lstm.run.provenance import provenance
-from quadrant_lstm.run_folder import CONFIG, LAST, PROVENANCE, REPORT, RESULTS, last_epoch, read_yaml, write_atomically
+from quadrant_lstm.run_folder import (
+    CONFIG,
+    LAST,
+    PROVENANCE,
+    REPORT,
+    RESULTS,
+    as_typed,
+    last_epoch,
+    read_yaml,
+    write_atomically,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +47,12 @@ def record_start(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceData
     if (folder / LAST).exists():
         log.info(f"resuming {as_typed(folder)} after its last finished epoch{changes}")
         step = read_checkpoint(folder / LAST)["global_step"]
-    for logger in tensorboards(trainer):
-        logger.resume_from(step)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    for logger in trainer.loggers:
+        if isinstance(logger, Tracker):
+            logger.start(config, step)
+        else:
+            logger.log_hyperparams(config)
 
 
 def record_config(cfg: DictConfig, folder: Path) -> str:
@@ -47,50 +64,70 @@ def record_config(cfg: DictConfig, folder: Path) -> str:
 
 
 def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
-    """Writes the hyperparameters to TensorBoard, then report.html, then results.json, which marks a finished run."""
+    """Writes the results to the loggers, then report.html, then results.json, which marks a finished run."""
     values = hyperparameters(cfg, HydraConfig.get().runtime.choices)
-    for logger in tensorboards(trainer):
-        write_hyperparameters(logger.experiment, values, results, trainer.global_step)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoard):
+            write_hyperparameters(logger.experiment, values, results, trainer.global_step)
+        else:  # the test has logged its own metrics
+            final = {BEST_ACCURACY: results["val/accuracy"], "best_epoch": results["best_epoch"]}
+            logger.log_metrics(final, trainer.global_step)
+            logger.save()
     for dashboard in (callback for callback in trainer.callbacks if isinstance(callback, Dashboard)):
         write_run_report(folder, results, dashboard.pictures, dashboard.network)
     write_json(folder / RESULTS, results)
-    log.info(run_summary(results, folder))
+    log.info(run_summary(results, folder, trainer.loggers))
 
 
-def run_summary(results: dict[str, Any], folder: Path) -> str:
+@contextlib.contextmanager
+def closing(loggers: Sequence[Any]) -> Iterator[None]:
+    """Ends the tracked runs after the block."""
+    status = "failed"
+    try:
+        yield
+        status = "success"
+    finally:
+        for logger in loggers:
+            if isinstance(logger, Tracker):
+                logger.close(status)
+
+
+def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -> str:
     accuracy, images = percent(results["test/accuracy"]), f"{results['test/images']:,} images"
     epochs = f"best epoch {results['best_epoch']} of {results['epochs']}"
     lines = [f"test accuracy  {accuracy}  ({images}, {epochs}, {results['seconds']:.0f} s)"]
     lines += [f"run folder     {as_typed(folder)}"]
     lines += [f"report         {as_typed(folder / REPORT)}"] if (folder / REPORT).exists() else []
-    return "\n".join([*lines, "dashboard      tensorboard --logdir outputs"])
+    lines += [f"dashboard      {logger.how_to_look()}" for logger in loggers if isinstance(logger, Tracker)]
+    return "\n".join(lines)
 
 
-def is_finished(folder: Path, max_epochs: int) -> bool:
+def is_finished(cfg: DictConfig, folder: Path) -> bool:
     """Tells whether a job of a sweep needs no more training. Raises UserError for a single run that is finished."""
     last = last_epoch(folder)
-    if not (folder / RESULTS).exists() or not last or int(last["epoch"]) < max_epochs:
+    if not (folder / RESULTS).exists() or not last:
+        return False
+    epochs, stopped_early = int(last["epoch"]), stopped_with(cfg.trainer.callbacks, folder)
+    if epochs < cfg.trainer.max_epochs and not stopped_early:
         return False
     if HydraConfig.get().mode != RunMode.MULTIRUN:
-        raise UserError(
-            f"run: {as_typed(folder)} has finished its {last['epoch']} epochs; to train longer, add e.g. "
-            f"trainer.max_epochs={max_epochs + 1}."
-        )
+        finished = f"run: {as_typed(folder)} has finished its {epochs} epochs"
+        if stopped_early:
+            remedy = "raise trainer.callbacks.early_stopping.patience or leave that callback out"
+            raise UserError(f"{finished}, by early stopping; to train longer, {remedy}.")
+        raise UserError(f"{finished}; to train longer, add e.g. trainer.max_epochs={epochs + 1}.")
     log.info(f"{as_typed(folder)} has already finished")
     return True
 
 
+def stopped_with(callbacks: DictConfig, folder: Path) -> bool:
+    """Tells whether early stopping ended the run, with these callbacks."""
+    stopped = json.loads((folder / RESULTS).read_text()).get("stopped_early", False)
+    return stopped and callbacks == read_yaml(folder / CONFIG).trainer.callbacks
+
+
 def recorded_accuracy(folder: Path) -> float:
     return json.loads((folder / RESULTS).read_text())["val/accuracy"]
-
-
-def tensorboards(trainer: Any) -> list[TensorBoard]:
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]
-
-
-def as_typed(path: Path) -> Path:
-    """Returns the path as a user would type it: relative to the working directory if it is inside."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

@@ -23,8 +23,8 @@ from quadrant_lstm.run.build import build_classifier, build_data, build_trainer,
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.initial_weights import copy_weights
 from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
-from quadrant_lstm.run.records import as_typed, is_finished, record_results, record_start, recorded_accuracy
-from quadrant_lstm.run_folder import BEST, LAST, locked
+from quadrant_lstm.run.records import closing, is_finished, record_results, record_start, recorded_accuracy
+from quadrant_lstm.run_folder import BEST, LAST, as_typed, locked
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def train(cfg: DictConfig) -> float | None:
     """Returns val/accuracy of the best epoch in the first process, and None in the others."""
     quiet_lightning()
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if is_finished(folder, cfg.trainer.max_epochs):
+    if is_finished(cfg, folder):
         return recorded_accuracy(folder)
     if to_launch := num_processes_to_launch(cfg):
         launch(functools.partial(train, cfg), to_launch, folder)
@@ -54,7 +54,7 @@ def train(cfg: DictConfig) -> float | None:
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     memory = (device, autocast, trainer.num_devices)
     check_network(classifier.network, data.batch_shape, data.num_classes, *memory)
-    with locked(folder) if trainer.is_global_zero else contextlib.nullcontext():
+    with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), closing(trainer.loggers):
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
     if trainer.world_size > 1:
         destroy_process_group()  # its threads sometimes abort a process that ends without this

@@ -68,9 +68,12 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     if key not in measured:
         measured[key] = measure_steps(cfg, data)
     training_step, evaluation_step = measured[key]
+    limits = dict(cfg.trainer)
+    if overfitted := cfg.trainer.get("overfit_batches"):
+        limits |= {"limit_train_batches": overfitted, "limit_val_batches": overfitted}
     loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
     num_train, num_val, num_test = (
-        apply_limit(-(-len(loader) // processes), cfg.trainer.get(f"limit_{split}_batches") or 1.0)
+        apply_limit(-(-len(loader) // processes), limits.get(f"limit_{split}_batches") or 1.0)
         for split, loader in loaders.items()
     )
     epochs = cfg.trainer.max_epochs

@@ -1,0 +1,34 @@
+"""Stops the training when a metric has not improved for some epochs; the best epoch so far is tested."""
+
+import logging
+from typing import Any
+
+import lightning.pytorch as pl
+
+log = logging.getLogger(__name__)
+
+
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Lightning's, for a run that resumes: with the patience of its config, and stopping at once if that is used up."""
+
+    state_key = "EarlyStopping"  # Lightning's contains the arguments, which may change
+
+    def __init__(self, monitor: str, patience: int, min_delta: float):
+        super().__init__(monitor, min_delta, patience, mode="min" if monitor.endswith("loss") else "max")
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state | {"patience": self.patience})
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        trainer.should_stop |= self.is_exhausted
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self.wait_count >= self.patience
+
+    def results(self) -> dict[str, Any]:
+        return {"stopped_early": True} if self.is_exhausted else {}
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.is_exhausted:
+            log.info(f"{self.monitor} has not improved for {self.wait_count} epochs; training stops")

@@ -1,0 +1,59 @@
+"""Tests early stopping with train.py, on the tiny data set, with a learning rate at which nothing improves."""
+
+import json
+
+import pytest
+
+from quadrant_lstm.run_folder import read_rows
+from tests.folders import TINY, run_folder, write_idx_folder
+from tests.scripts import script
+
+STUCK = ("optimizer.lr=1e-30", "model.dropout=0", "trainer.max_epochs=9", "trainer/callbacks=early_stopping")
+PATIENCE = "trainer.callbacks.early_stopping.patience"
+
+
+def train(cwd, *options):
+    done = script("train.py", "data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *TINY, *options, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def epochs(run):
+    return [int(row["epoch"]) for row in read_rows(run / "metrics.csv")]
+
+
+@pytest.fixture
+def stopped_run(tmp_path):
+    done = train(tmp_path, *STUCK, f"{PATIENCE}=2")
+    assert "val/accuracy has not improved for 2 epochs; training stops" in done.stdout
+    return run_folder(tmp_path)
+
+
+def test_training_stops_after_as_many_epochs_without_improvement(stopped_run):
+    assert epochs(stopped_run) == [1, 2, 3]
+    results = json.loads((stopped_run / "results.json").read_text())
+    assert results["stopped_early"] is True
+    assert results["epochs"] == 3
+
+
+def test_training_goes_on_while_a_loss_falls(tmp_path):
+    train(tmp_path, *STUCK[2:], "trainer.callbacks.early_stopping.monitor=val/loss", f"{PATIENCE}=1")
+    assert epochs(run_folder(tmp_path)) == [*range(1, 10)]
+    assert "stopped_early" not in json.loads((run_folder(tmp_path) / "results.json").read_text())
+
+
+def test_a_run_that_stopped_early_is_resumed_only_with_more_patience_or_none(stopped_run, tmp_path):
+    refused = script("train.py", f"run={stopped_run}", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert f"has finished its 3 epochs, by early stopping; to train longer, raise {PATIENCE}" in refused.stderr
+    assert script("train.py", f"run={stopped_run}", f"{PATIENCE}=3", cwd=tmp_path).returncode == 0
+    assert epochs(stopped_run) == [1, 2, 3, 4]
+    assert script("train.py", f"run={stopped_run}", "~trainer.callbacks.early_stopping", cwd=tmp_path).returncode == 0
+    assert epochs(stopped_run) == [*range(1, 10)]
+
+
+def test_a_run_that_was_interrupted_after_it_stopped_trains_no_more(stopped_run, tmp_path):
+    (stopped_run / "results.json").unlink()
+    assert script("train.py", f"run={stopped_run}", cwd=tmp_path).returncode == 0
+    assert epochs(stopped_run) == [1, 2, 3]
+    assert json.loads((stopped_run / "results.json").read_text())["stopped_early"] is True

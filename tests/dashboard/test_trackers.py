@@ -1,0 +1,146 @@
+"""Tests the loggers for Weights & Biases, MLflow and CSV with the real packages, without a network."""
+
+import csv
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from quadrant_lstm.dashboard.trackers import MLflow
+from quadrant_lstm.run_folder import read_rows
+from tests.folders import TINY, run_folder, write_idx_folder
+from tests.scripts import FORKSERVER, Script, script, without
+
+pytest.importorskip("wandb", reason='needs pip install -e ".[trackers]"')
+pytest.importorskip("mlflow", reason='needs pip install -e ".[trackers]"')
+
+EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+
+
+def train(cwd, *options):
+    done = script("train.py", "data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *options, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory):
+    """Trains with all loggers and with the dashboard, and resumes for one more epoch."""
+    cwd = tmp_path_factory.mktemp("tracked")
+    loggers = "trainer/logger@trainer.logger=[tensorboard,csv,wandb,mlflow]"
+    printed = train(cwd, *TINY[1:], loggers, "model.dropout=0.5").stdout
+    ids = json.loads((run_folder(cwd) / "trackers.json").read_text())
+    resumed = script("train.py", "run=latest", "trainer.max_epochs=4", cwd=cwd)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((run_folder(cwd) / "trackers.json").read_text()) == ids
+    return cwd, printed, ids
+
+
+def query(cwd, sql, *values):
+    with closing(sqlite3.connect(cwd / "outputs/mlflow.db")) as database:
+        return database.execute(sql, values).fetchall()
+
+
+def test_mlflow_has_each_epoch_of_a_resumed_run_once(tracked):
+    cwd, _, ids = tracked
+    assert query(cwd, "select run_uuid, status from runs") == [(ids["mlflow"], "FINISHED")]
+    rows = read_rows(run_folder(cwd) / "metrics.csv")
+    assert len(rows) == 4
+    for name in EPOCH_METRICS:
+        values = [value for (value,) in query(cwd, "select value from metrics where key = ? order by step", name)]
+        assert values == pytest.approx([float(row[name]) for row in rows], abs=1e-6)
+
+
+def test_mlflow_has_the_config_the_results_and_the_pictures(tracked):
+    cwd, _, ids = tracked
+    assert query(cwd, "select value from params where key = 'model/dropout'") == [("0.5",)]
+    results = json.loads((run_folder(cwd) / "results.json").read_text())
+    tested = query(cwd, "select value from metrics where key = 'test/accuracy' order by step")
+    assert tested[-1][0] == pytest.approx(results["test/accuracy"])
+    assert (cwd / "outputs/mlflow" / ids["mlflow"] / "artifacts/test/confusion.png").exists()
+
+
+def test_wandb_continues_a_resumed_run_under_the_same_id(tracked):
+    cwd, _, ids = tracked
+    files = sorted((run_folder(cwd) / "wandb").glob("offline-run-*/*.wandb"))
+    assert [file.name for file in files] == 2 * [f"run-{ids['wandb']}.wandb"]
+    first, second = (file.read_bytes() for file in files)
+    for words in (b"val/accuracy", b"train/batch_loss", b"test/accuracy", b"trainer/global_step"):
+        assert words in first and words in second, words
+    assert list((run_folder(cwd) / "wandb").glob("*/files/media/images/test/confusion_*.png"))
+
+
+def test_csv_has_the_points_within_epochs_too(tracked):
+    cwd, _, _ = tracked
+    with (run_folder(cwd) / "csv/version_0/metrics.csv").open() as opened:
+        points = list(csv.DictReader(opened))
+    steps = [int(point["step"]) for point in points if point["train/batch_loss"]]
+    assert steps == [*range(0, 30, 5)]
+    epochs = [float(point["val/accuracy"]) for point in points if point["val/accuracy"]]
+    rows = read_rows(run_folder(cwd) / "metrics.csv")
+    assert epochs == pytest.approx([float(row["val/accuracy"]) for row in rows[:3]], abs=1e-6)
+
+
+def test_the_summary_tells_how_to_look(tracked):
+    _, printed, ids = tracked
+    commands = [line.split(maxsplit=1)[1] for line in printed.splitlines() if line.startswith("dashboard ")]
+    assert commands[0] == "tensorboard --logdir outputs"
+    assert commands[1].startswith("wandb sync outputs/") and commands[1].endswith(ids["wandb"])
+    assert commands[2] == "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db"
+
+
+def test_without_loggers_nothing_is_written_but_the_run(tmp_path):
+    printed = train(tmp_path, *TINY, "trainer.logger=false").stdout
+    assert "dashboard" not in printed
+    assert {file.name for file in run_folder(tmp_path).iterdir()} == {
+        *(".hydra", ".lock", "checkpoints", "metrics.csv", "provenance.json", "results.json", "train.log")
+    }
+
+
+@pytest.mark.parametrize("package", ["wandb", "mlflow"])
+def test_a_missing_package_is_named_with_its_extra(package, tmp_path):
+    options = (f"trainer/logger={package}", "trainer=smoke")
+    done = Script("train.py", *options, cwd=tmp_path, before=without(package)).wait()
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"trainer.logger.{package}: needs {package}, which is not installed; install it with")
+    assert '".[trackers]"' in done.stderr
+
+
+def test_a_tracked_run_that_mlflow_does_not_know_is_one_line(tmp_path):
+    train(tmp_path, *TINY, "trainer/logger=mlflow")
+    (tmp_path / "outputs/mlflow.db").unlink()
+    resumed = script("train.py", "run=latest", "trainer.max_epochs=4", cwd=tmp_path)
+    assert resumed.returncode == 2
+    assert len(resumed.stderr.splitlines()) == 1
+    assert f"or delete {run_folder(tmp_path).relative_to(tmp_path)}/trackers.json to track a new run" in resumed.stderr
+
+
+def start_mlflow(folder: Path) -> None:
+    import os
+
+    os.chdir(folder.parent)
+    folder.mkdir()
+    MLflow(str(folder), "together", None).start({"seed": 1}, 0)
+
+
+def test_jobs_that_start_at_once_share_one_experiment(tmp_path):
+    jobs = [FORKSERVER.Process(target=start_mlflow, args=(tmp_path / str(number),)) for number in range(4)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(100)
+    assert [job.exitcode for job in jobs] == [0, 0, 0, 0]
+    assert query(tmp_path, "select count(*) from runs") == [(4,)]
+    assert query(tmp_path, "select count(*) from experiments where name = 'together'") == [(1,)]
+
+
+def test_two_processes_track_one_run(tmp_path):
+    train(tmp_path, *TINY, "trainer/logger=[wandb,mlflow]", "trainer.devices=2", "trainer.accelerator=cpu")
+    assert query(tmp_path, "select count(*) from runs") == [(1,)]
+    (file,) = (run_folder(tmp_path) / "wandb").glob("offline-run-*/*.wandb")
+    assert b"val/accuracy" in file.read_bytes()
+    steps = query(tmp_path, "select count(*) from metrics where key = 'val/accuracy'")
+    assert steps == [(3,)]
