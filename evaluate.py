@@ -1,8 +1,11 @@
 """Computes the test metrics of a run's best checkpoint. See `python evaluate.py --help`."""
 
+import sys
+
 import hydra
 from omegaconf import DictConfig
 
+from quadrant_lstm.cli.arguments import with_quoted_paths
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.check import find_trained_run, trusted_modules
 from quadrant_lstm.kinds import Accelerator
@@ -21,4 +24,5 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     with handle_errors():
+        sys.argv[1:] = with_quoted_paths(sys.argv[1:])
         main()

@@ -1,10 +1,12 @@
 """Exports a run's best checkpoint to a file for other programs or for people. See `python export.py --help`."""
 
+import sys
 from typing import Literal
 
 import hydra
 from omegaconf import DictConfig
 
+from quadrant_lstm.cli.arguments import with_quoted_paths
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.check import find_trained_run, trusted_modules
 from quadrant_lstm.processes.signals import signals_deferred
@@ -26,4 +28,5 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     with handle_errors():
+        sys.argv[1:] = with_quoted_paths(sys.argv[1:])
         main()

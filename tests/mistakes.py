@@ -12,6 +12,8 @@ MISTAKES = {
     "seed=1,2": "seed: 1,2 are several values; add -m to run a sweep over them.",
     "optimizer.lr=choice(0.1,0.2)": "optimizer.lr: choice(0.1,0.2) are several values; add -m",
     "-m seed=1,2 --cfg job": "--cfg: shows the config of one run; leave out -m, or list the jobs with plan=true.",
+    "init=": "init: is empty; give a value, or leave it out.",
+    "init=a(1)": "init: a value with such characters needs quotes: \"init='a(1)'\".",
     "init=nowhere": "init: nowhere is neither a run folder with a checkpoints/best.ckpt nor a .ckpt or",
     "--epochs 5": "--epochs: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.",
     "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",

@@ -167,7 +167,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: another process works in it; wait for that process or stop it.") from None
 
 
-def quoted(folder: Path) -> str:
+def quoted(folder: Path | str) -> str:
     """Returns the path as a quoted string of Hydra's override grammar."""
     text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return "'" + text.replace("${", "\\${") + "'"

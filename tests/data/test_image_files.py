@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,33 @@ def test_transparent_pixels_are_white_paper(tmp_path, digit):
     ink[..., 3] = digit
     Image.fromarray(ink).save(tmp_path / "ink.png")
     assert np.abs(read_image(tmp_path / "ink.png", SHAPE, None)[0].astype(int) - digit).max() <= 1
+
+
+def test_white_ink_on_transparent_pixels_is_not_blank(tmp_path, digit):
+    ink = np.full((28, 28, 4), 255, np.uint8)
+    ink[..., 3] = digit
+    Image.fromarray(ink).save(tmp_path / "ink.png")
+    assert np.abs(read_image(tmp_path / "ink.png", SHAPE, None)[0].astype(int) - digit).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_pixels_of_16_and_32_bits_are_scaled_to_their_range(dtype, tmp_path, digit):
+    highest = 1 if dtype is np.float32 else 60_000
+    Image.fromarray((digit.astype(np.float64) / 255 * highest).astype(dtype)).save(tmp_path / "digit.tif")
+    assert np.abs(read_image(tmp_path / "digit.tif", SHAPE, None)[0].astype(int) - digit).max() <= 1
+
+
+def test_a_file_of_several_pictures_is_refused(tmp_path, digit):
+    pages = [Image.fromarray(digit), Image.fromarray(255 - digit)]
+    pages[0].save(tmp_path / "two.gif", save_all=True, append_images=pages[1:])
+    with pytest.raises(UserError, match="two.gif: cannot be read as an image .it holds 2 pictures; save one of them"):
+        read_image(tmp_path / "two.gif", SHAPE, None)
+
+
+def test_what_is_not_a_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match="pipe.png: is not a file; give a PNG or JPEG file."):
+        read_image(tmp_path / "pipe.png", SHAPE, None)
 
 
 @pytest.mark.parametrize("size", [(28, 28), (90, 50)])

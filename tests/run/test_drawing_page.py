@@ -142,9 +142,12 @@ def pictures():
     ImageDraw.Draw(scan).line([(20, 200), (60, 30), (70, 220)], fill=40, width=7)
     transparent = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     transparent.putalpha(digit.resize((64, 64)))
+    white_ink = Image.new("RGBA", (64, 64), "white")
+    white_ink.putalpha(digit.resize((64, 64)))
     thin = Image.new("L", (400, 400), 255)
     thin.paste(0, (200, 20, 203, 380))
-    return {"digit": digit, "photo": photo, "scan": scan, "transparent": transparent, "thin": thin}
+    drawn = {"digit": digit, "photo": photo, "scan": scan, "transparent": transparent, "thin": thin}
+    return drawn | {"white_ink": white_ink}
 
 
 @pytest.mark.parametrize("name", pictures())

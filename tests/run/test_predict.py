@@ -148,6 +148,21 @@ def test_a_name_that_is_not_text_is_written_to_a_csv_file(finished_run, files, t
     assert b"bad\xff.png" in (tmp_path / "x.csv").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["a,b.png", "a[1]{2}(3).png", "it's=ü.png", "${oc.env:HOME}.png"])
+def test_a_name_needs_no_quotes_of_hydra(name, finished_run, files, tmp_path):
+    shutil.copy(files[0], tmp_path / name)
+    done = script("predict.py", f"run={finished_run}", f"images={name}", "output=x.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [row["file"] for row in rows_of(tmp_path / "x.csv")] == [name]
+
+
+def test_the_table_prints_no_control_characters(finished_run, files, tmp_path, caplog):
+    shutil.copy(files[0], tmp_path / "a\033[31m\nb.png")
+    caplog.set_level("INFO")
+    predict(finished_run, [tmp_path / "a\033[31m\nb.png"], False, None)
+    assert caplog.messages[-1].endswith("a?[31m?b.png")
+
+
 def test_an_older_output_stays_if_prediction_fails(finished_run, files, tmp_path, monkeypatch):
     (tmp_path / "x.csv").write_text("precious")
     monkeypatch.setattr(module, "classify", lambda *_: 1 / 0)

@@ -47,6 +47,15 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     return [*options, *with_own_network(overrides)]  # Hydra's parser wants the options first
 
 
+def with_quoted_paths(arguments: list[str]) -> list[str]:
+    """Quotes the values of the keys that name files in evaluate.py, predict.py and export.py: they are never lists."""
+    pattern = r"(run|images|output|model)=(?!null$|['\"])(.+)"
+    paths = [re.fullmatch(pattern, argument, re.DOTALL) for argument in arguments]
+    return [
+        f"{path[1]}={quoted(path[2])}" if path else argument for path, argument in zip(paths, arguments, strict=True)
+    ]
+
+
 def without_own_package(override: str) -> str:
     """Shortens e.g. trainer/logger@trainer.logger=csv to trainer/logger=csv, which is all that Hydra understands."""
     group, at, rest = override.partition("@")

@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 from quadrant_lstm.config.messages import default_config, unknown_key
 from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.errors import DISK, UserError
-from quadrant_lstm.run_folder import CONFIG, OUTPUTS
+from quadrant_lstm.run_folder import CONFIG
 
 
 def explain(error: Exception) -> UserError:
@@ -24,6 +24,10 @@ def explain(error: Exception) -> UserError:
     if isinstance(cause := innermost(error), UserError):  # raised by the resolver ${new_folder:...}
         return cause
     if isinstance(error, OverrideParseException):
+        key, _, value = str(error.override).partition("=")
+        if re.fullmatch(r"[+~]*[\w./@]+", key) and value and value[0] not in "[{":
+            value = value.replace("'", "\\'")
+            return UserError(f"{key}: a value with such characters needs quotes: \"{key}='{value}'\".")
         return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. model.lstm_units=64.")
     if isinstance(error, MissingConfigException):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
@@ -90,7 +94,9 @@ def explain_disk(error: OSError) -> UserError:
         raise error
     folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
     if not folder or not Path(folder, CONFIG).exists():  # no run starts, or a script that reads runs
-        return UserError(f"{error.filename or OUTPUTS}: cannot be written ({error.strerror}); make room and rerun.")
+        return UserError(
+            f"{error.filename or 'the output'}: cannot be written ({error.strerror}); make room and rerun."
+        )
     return UserError(
         f"{folder}: cannot be written ({error.strerror}); the last finished epoch is safe. Fix it and resume with "
         f"run={folder}."

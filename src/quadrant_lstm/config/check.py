@@ -159,6 +159,8 @@ def is_class_in(target: str, packages: Iterable[str]) -> bool:
 def check_value(key: str, value: Any, kind: Any) -> None:
     if value == "???":
         raise missing_key(key)
+    if value == "":
+        raise UserError(f"{key}: is empty; give a value, or leave it out.")
     try:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:

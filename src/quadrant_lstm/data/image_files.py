@@ -44,11 +44,15 @@ def find_image_files(images: str | None) -> Iterable[Path]:
 @contextlib.contextmanager
 def open_image(file: Path) -> Iterator[Image.Image]:
     """Opens an image file and checks its size before reading its pixels. Errors, also later ones, become UserErrors."""
+    if file.exists() and not file.is_file():
+        raise UserError(f"{file}: is not a file; give a PNG or JPEG file.")
     quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
     try:
         with quiet, Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height}, more than {MAX_PIXELS:,} pixels")
+            if (pages := getattr(image, "n_frames", 1)) > 1:
+                raise ValueError(f"it holds {pages} pictures; save one of them")
             yield image
     except Exception as error:  # decoders raise errors of many types
         raise UserError(f"{file}: cannot be read as an image ({error}); give a PNG or JPEG file.") from error
@@ -58,21 +62,37 @@ def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | Non
     """Returns uint8 [1, height, width], or None for a blank image. `invert=None` inverts images with a light border."""
     _, height, width = image_shape
     with open_image(file) as original:
-        image: Image.Image = ImageOps.exif_transpose(original)
-        if image.has_transparency_data:  # on white
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("L")
+        image = in_grey(ImageOps.exif_transpose(original))
     pixels = np.asarray(image)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     if invert or (invert is None and border.mean() > 127):
         image = ImageOps.invert(image)
-    if np.ptp(pixels) < MIN_CONTRAST:
+    if is_blank(image):
         return None
     if image.size == (width, height):
         return np.array(image)[None]
     ink = image.point(lambda value: 255 if value > INK_THRESHOLD else 0).getbbox()
     return np.array(centre_digit(image, ink, height, width))[None] if ink else None
+
+
+def in_grey(image: Image.Image) -> Image.Image:
+    """Puts a transparent image on white paper; white ink, which would vanish there, on black paper."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        on_white, on_black = (
+            Image.alpha_composite(Image.new("RGBA", image.size, paper), image).convert("L")
+            for paper in ("white", "black")
+        )
+        return on_black if is_blank(on_white) else on_white
+    if image.mode == "F" or image.mode.startswith("I"):  # of 16 or 32 bits, which Pillow would clip at 255
+        levels = np.asarray(image, dtype=np.float64)
+        low, high = np.nanmin(levels), np.nanmax(levels)
+        return Image.fromarray(np.nan_to_num(255 * (levels - low) / max(high - low, 1e-9)).astype(np.uint8))
+    return image.convert("L")
+
+
+def is_blank(image: Image.Image) -> bool:
+    return bool(np.ptp(np.asarray(image)) < MIN_CONTRAST)
 
 
 def contained_size(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:

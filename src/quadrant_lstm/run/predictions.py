@@ -71,7 +71,8 @@ def open_output(output: str | None, num_steps: int, num_classes: int) -> Iterato
 
 
 def table_row(prediction: Prediction) -> str:
-    name = prediction.name if prediction.label is None else f"{prediction.name}, class {prediction.label}"
+    name = "".join(letter if letter.isprintable() else "?" for letter in prediction.name)
+    name += "" if prediction.label is None else f", class {prediction.label}"
     if not prediction.steps:
         return f"{'blank':{len(TABLE_HEADER) - len('file')}}{name}"
     last = prediction.steps[-1]

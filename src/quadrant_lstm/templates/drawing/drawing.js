@@ -101,10 +101,15 @@ class DrawingPad {
             throw new Error(`${file.name} has ${width} x ${height} pixels; choose a smaller picture.`)
         }
         const context = new OffscreenCanvas(width, height).getContext("2d")
-        context.fillStyle = "white"
-        context.fillRect(0, 0, width, height)
-        context.drawImage(bitmap, 0, 0)
-        this.add({ picture: pictureOfFile(context.getImageData(0, 0, width, height)) })
+        let picture
+        for (const paper of ["white", "black"]) { // under transparent pixels; white ink would vanish on white paper
+            context.fillStyle = paper
+            context.fillRect(0, 0, width, height)
+            context.drawImage(bitmap, 0, 0)
+            picture = pictureOfFile(context.getImageData(0, 0, width, height))
+            if (inkBox(picture)) break
+        }
+        this.add({ picture })
     }
 
     /** Returns what the network is to read: a picture as it was loaded, or the ink of the pad. */
