@@ -18,10 +18,13 @@ from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
 from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check import check_without_torch
 from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_classifier, build_data
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run.records import write_json
 from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
+
+TOLERANCE = 1e-4  # maximum difference of an output between the models; both compute in fp32
 
 
 def main() -> None:
@@ -45,13 +48,13 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     if not file.is_file() or not file.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"{file}: is not a .keras or .weights.h5 file; give one that Keras 3 saved.")
     with needs_extra(str(file), "keras"):
-        from quadrant_lstm.run import keras_model
+        from quadrant_lstm.run import keras_model, keras_sizes
     if file.suffix == ".keras":
         if typed := [word for word in overrides if word.lstrip("+").startswith("model")]:
             raise UserError(f"{typed[0]}: {file} has the sizes of its network; leave it out.")
         model = load_model(file)
         try:
-            sizes, frame_shape, num_classes = keras_model.sizes_of_keras(model)
+            sizes, frame_shape, num_classes = keras_sizes.sizes_of_keras(model)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
         cfg = compose_config([*(f"model.{key}={value}" for key, value in sizes._asdict().items()), *overrides])
@@ -64,10 +67,21 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     else:
         cfg = compose_config(overrides)
         data = build_data(cfg)
-        keys = {key: cfg.model[key] for key in keras_model.Sizes._fields}
-        model = keras_model.build_keras_model(keras_model.Sizes(**keys), data.frame_shape, data.num_classes)
+        keys = {key: cfg.model[key] for key in keras_sizes.Sizes._fields}
+        model = keras_model.build_keras_model(keras_sizes.Sizes(**keys), data.frame_shape, data.num_classes)
         load_weights(model, file)
-    write_run(folder, cfg, data, keras_model.state_of_keras(model))
+    classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
+    try:
+        classifier.network.load_state_dict(keras_model.state_of_keras(model))
+        difference = keras_model.largest_difference(model, classifier.network.eval(), cfg.data.orderings)
+    except RuntimeError:  # weights of other shapes
+        difference = float("inf")
+    if difference > TOLERANCE:
+        raise UserError(
+            f"{file}: does not compute what the network of the question with the same layers does; connect its layers "
+            "one after another, each once."
+        )
+    write_run(folder, cfg, data, classifier)
     print(f"{folder}: python evaluate.py run={folder} tests it, python train.py init={folder} trains it further")
 
 
@@ -101,9 +115,7 @@ def load_weights(model: Any, file: Path) -> None:
         ) from error
 
 
-def write_run(folder: Path, cfg: DictConfig, data: Any, state: dict[str, Any]) -> None:
-    classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
-    classifier.network.load_state_dict(state)
+def write_run(folder: Path, cfg: DictConfig, data: Any, classifier: Classifier) -> None:
     for file in (CONFIG, BEST):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(OmegaConf.to_yaml(cfg))

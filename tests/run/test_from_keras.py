@@ -10,12 +10,14 @@ from keras import layers
 
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.cli.arguments import hydra_arguments
+from quadrant_lstm.data.orderings import ORDERINGS
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.from_keras import make_run
 from quadrant_lstm.model.rnn import GRU
 from quadrant_lstm.run.export import keras_file
-from quadrant_lstm.run.keras_model import Sizes, build_keras_model, sizes_of_keras, sizes_of_network
+from quadrant_lstm.run.keras_model import build_keras_model
+from quadrant_lstm.run.keras_sizes import Sizes, sizes_of_keras, sizes_of_network
 from tests.networks import question_network, small_network
 from tests.scripts import ROOT
 
@@ -57,6 +59,20 @@ def test_a_model_file_has_its_sizes(tmp_path):
         make_run(tmp_path / "model.keras", tmp_path / "run", ["model.lstm_units=9"])
 
 
+@pytest.mark.parametrize("twice", ["convolution", "dense layer"])
+def test_a_model_that_uses_a_layer_twice_is_refused(twice, tmp_path):
+    conv, dense = layers.TimeDistributed(layers.Conv2D(1, 3, activation="relu")), layers.Dense(5)
+    frames = keras.Input((4, 56, 14, 1))
+    maps = conv(conv(frames)) if twice == "convolution" else conv(frames)
+    features = layers.TimeDistributed(layers.Flatten())(layers.TimeDistributed(layers.MaxPooling2D(2))(maps))
+    state = dense(layers.LSTM(5)(layers.Dropout(0.25)(features)))
+    state = dense(state) if twice == "dense layer" else state
+    keras.Model(frames, layers.Dense(10)(state)).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match="connect its layers one after another, each once"):
+        make_run(tmp_path / "model.keras", tmp_path / "run", [])
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_from_keras_is_not_resumed(tmp_path):
     build_keras_model(SIZES, FRAME_SHAPE, num_classes=10).save(tmp_path / "model.keras")
     make_run(tmp_path / "model.keras", tmp_path / "run", [])
@@ -78,7 +94,7 @@ def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
 
 def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
     network = question_network(shared_tiles=True).eval()
-    (tmp_path / "network.keras").write_bytes(keras_file(network, FRAME_SHAPE, 10))
+    (tmp_path / "network.keras").write_bytes(keras_file(network, FRAME_SHAPE, 10, ORDERINGS))
     model = keras.saving.load_model(tmp_path / "network.keras")
     with torch.no_grad():
         torch.testing.assert_close(

@@ -20,6 +20,7 @@ from torch import nn
 
 from quadrant_lstm.data.frames import Shape, image_shape_of
 from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.run.drawing_page import drawing_page, results_of
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.program import program_file
@@ -50,7 +51,7 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
 
             content = save(network.state_dict(), metadata)
         elif format == "keras":
-            content = keras_file(network, frame_shape, num_classes)
+            content = keras_file(network, frame_shape, num_classes, orderings)
         else:
             content, difference = program_file(format, network, orderings, image_shape, metadata)
             log.info(f"probabilities differ from the network's by at most {difference:.1e}, for batches of 1 and 7")
@@ -74,11 +75,13 @@ def metadata_of(folder: Path, cfg: DictConfig, image_shape: Shape, num_classes: 
     }
 
 
-def keras_file(network: nn.Module, frame_shape: Shape, num_classes: int) -> bytes:
-    from quadrant_lstm.run.keras_model import build_keras_model, copy_to_keras, sizes_of_network
+def keras_file(network: nn.Module, frame_shape: Shape, num_classes: int, orderings: Orderings) -> bytes:
+    from quadrant_lstm.run.keras_model import build_keras_model, copy_to_keras, largest_difference
+    from quadrant_lstm.run.keras_sizes import sizes_of_network
 
     model = build_keras_model(sizes_of_network(network), frame_shape, num_classes)
     copy_to_keras(network, model)
+    log.info(f"logits differ from the network's by at most {largest_difference(model, network, orderings):.1e}")
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, "network.keras"))
         return Path(folder, "network.keras").read_bytes()
