@@ -24,7 +24,8 @@ EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["op
 
 def commands(page: Path) -> list[str]:
     """In indented code, and between backticks; && joins two."""
-    code = re.findall(r"^ {4}(.+)$|`([^`]+)`", page.read_text(), re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    code = re.findall(r"^ {4}(.+)$|`([^`]+)`", text, re.MULTILINE)
     parts = [part.strip() for pair in code for part in "".join(pair).split("&&")]
     return [part for part in parts if part.startswith(("python ", "tensorboard "))]
 

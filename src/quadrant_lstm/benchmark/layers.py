@@ -29,7 +29,7 @@ from quadrant_lstm.benchmark.report import Rounds, row
 from quadrant_lstm.benchmark.worker import discard_output
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.config.check import check_value
-from quadrant_lstm.kinds import Count
+from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.model.conv_lstm import ConvLSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
 from quadrant_lstm.processes.prepare import prepare_for_training
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds, after one that warms up")
     parser.add_argument("--out", type=Path, default=Path("outputs", "benchmark"), help="folder of the results")
     options = parser.parse_args()
-    check_value("--rounds", options.rounds, Count)
+    check_value("--rounds", options.rounds, AtLeastTwo)
     options.out.mkdir(parents=True, exist_ok=True)
     prepare_for_training()
     machine = f"{torch.get_num_threads()} threads on {processor()}, torch {torch.__version__}, {date.today()}"
@@ -199,13 +199,13 @@ def measure(ways: dict[str, Way], rounds: int) -> Rounds:
 
 
 def times(measured: Rounds, base: str, others: Sequence[str]) -> Iterator[str]:
-    yield f"{measured.median(base):.1f} ms"
+    yield f"{measured.median(base):.3g} ms"
     for name in others:
         if name not in measured:
             yield "not installed"
             continue
         low, middle, high = statistics.quantiles(measured.ratios(name, base), n=4)
-        yield f"{measured.median(name):.1f} ms, {middle:.2f} ({low:.2f} to {high:.2f})"
+        yield f"{measured.median(name):.3g} ms, {middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""Measures the exported programs of the question's network on this machine, beside the network itself.
+
+python -m pip install -e ".[export]" && python -m quadrant_lstm.benchmark.exported       about a minute
+
+From images to probabilities, in fp32. The network in PyTorch and the two programs have a process each and take turns in
+every round; a first round warms up and does not count. A cell holds the median time, the median ratio to the first
+column, and the range of the middle half of the ratios. Writes exported.md.
+"""
+
+import argparse
+import io
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from quadrant_lstm.benchmark.layers import times
+from quadrant_lstm.benchmark.peers import ours, some_orderings
+from quadrant_lstm.benchmark.report import Rounds, row
+from quadrant_lstm.benchmark.worker import discard_output
+from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.config.check import check_value
+from quadrant_lstm.errors import needs_extra
+from quadrant_lstm.kinds import AtLeastTwo
+from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.run.program import ImagesToProbabilities, program_file
+from quadrant_lstm.run.provenance import processor
+
+BATCHES = (1, 64, 512)
+NETWORK, ONNX, TORCH = "the network in PyTorch", "format=onnx", "format=torch"
+NUM_IMAGES = 2048  # at least, in each measurement
+
+compute: Callable[[Tensor], object]  # in the process of a way
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="rounds, after one that warms up")
+    parser.add_argument("--out", type=Path, default=Path("outputs", "benchmark"), help="folder of the results")
+    options = parser.parse_args()
+    check_value("--rounds", options.rounds, AtLeastTwo)
+    with needs_extra("benchmark", "export"):
+        import onnxruntime  # noqa: F401
+    prepare_for_training()  # sets the number of threads
+    options.out.mkdir(parents=True, exist_ok=True)
+    machine = f"{torch.get_num_threads()} threads on {processor()}, torch {torch.__version__}, {date.today()}"
+    lines = [f"{machine}; `python -m quadrant_lstm.benchmark.exported`", ""]
+    lines += [row("images", NETWORK, f"`{ONNX}`", f"`{TORCH}`"), "|---|---|---|---|"]
+    measured = measure(options.rounds)
+    for batch in BATCHES:
+        lines.append(row(str(batch), *times(measured[batch], NETWORK, [ONNX, TORCH])))
+    text = "\n".join(lines) + "\n"
+    (options.out / "exported.md").write_text(text)
+    print(f"{text}\n{options.out}/exported.md")
+
+
+def measure(rounds: int) -> dict[int, Rounds]:
+    """Returns the milliseconds of a batch in each way, by the size of the batch."""
+    measured = {batch: Rounds() for batch in BATCHES}
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for name in WAYS}
+        for name, process in processes.items():
+            process.submit(build, name).result()
+        for number in range(1 + rounds):
+            for batch in BATCHES:
+                for name, process in processes.items():
+                    milliseconds = process.submit(time_batch, batch).result()
+                    if number:
+                        measured[batch].add(name, milliseconds)
+    return measured
+
+
+def build(name: str) -> None:
+    global compute
+    discard_output()
+    prepare_for_training()
+    compute = WAYS[name]()
+
+
+def time_batch(batch: int) -> float:
+    images, calls = torch.rand(batch, 1, 28, 28), -(-NUM_IMAGES // batch)
+    compute(images)
+    start = time.perf_counter()
+    for _ in range(calls):
+        compute(images)
+    return 1000 * (time.perf_counter() - start) / calls
+
+
+def the_network() -> Callable[[Tensor], object]:
+    return torch.inference_mode()(ImagesToProbabilities(ours(4), some_orderings(4)).eval())
+
+
+def the_onnx_file() -> Callable[[Tensor], object]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file_of("onnx"), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images.numpy()})
+
+
+def the_torch_file() -> Callable[[Tensor], object]:
+    return torch.inference_mode()(torch.export.load(io.BytesIO(file_of("torch"))).module())
+
+
+def file_of(format: str) -> bytes:
+    return program_file(format, ours(4).eval(), some_orderings(4), (1, 28, 28), {})[0]
+
+
+WAYS = {NETWORK: the_network, ONNX: the_onnx_file, TORCH: the_torch_file}
+
+
+if __name__ == "__main__":
+    with handle_errors():
+        main()
