@@ -21,8 +21,7 @@ from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_classifier, build_data
 from quadrant_lstm.run.provenance import provenance
-from quadrant_lstm.run.records import write_json
-from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
+from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE, write_json
 
 TOLERANCE = 1e-4  # maximum difference of an output between the models; both compute in fp32
 

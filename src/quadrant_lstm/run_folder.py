@@ -9,6 +9,8 @@ outputs/<date>/<time>/
     provenance.json      the run's origin: commit, versions, command, data, seed
     checkpoints/         best.ckpt (by val/accuracy), last.ckpt (the newest finished epoch)
     trackers.json        the ids of the run in Weights & Biases and MLflow
+    wandb/ csv/          written by these loggers
+    *-profile*           written by a profiler
     .lock                locked while a process works in the folder
     events.out.tfevents  for TensorBoard
     network.*            written by export.py
@@ -17,6 +19,7 @@ outputs/<date>/<time>/
 import contextlib
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -114,6 +117,21 @@ def write_atomically(file: Path, content: bytes) -> None:
             f"{file}: cannot be written ({error.strerror}); its previous version is intact. Fix it and rerun; "
             "run=FOLDER and sweep=FOLDER resume."
         ) from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Returns the content of the file, or nothing if there is none. Raises UserError if it is damaged."""
+    try:
+        content = json.loads(file.read_text()) if file.exists() else {}
+        if not isinstance(content, dict):
+            raise ValueError("it is not a mapping")
+    except ValueError as error:
+        raise UserError(f"{file}: cannot be read ({error}); restore or delete it.") from error
+    return content
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(file, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_yaml(file: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Tests early stopping with train.py, on the tiny data set, with a learning rate at which nothing improves."""
+"""Tests early stopping with train.py, on the tiny data set."""
 
 import json
 
@@ -8,7 +8,8 @@ from quadrant_lstm.run_folder import read_rows
 from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
-STUCK = ("optimizer.lr=1e-30", "model.dropout=0", "trainer.max_epochs=9", "trainer/callbacks=early_stopping")
+NINE_EPOCHS = ("trainer.max_epochs=9", "trainer/callbacks=early_stopping")
+STUCK = (*NINE_EPOCHS, "optimizer.lr=1e-30", "model.dropout=0")  # nothing improves
 PATIENCE = "trainer.callbacks.early_stopping.patience"
 
 
@@ -29,7 +30,7 @@ def stopped_run(tmp_path):
     return run_folder(tmp_path)
 
 
-def test_training_stops_after_as_many_epochs_without_improvement(stopped_run):
+def test_training_stops_after_patience_epochs_without_improvement(stopped_run):
     assert epochs(stopped_run) == [1, 2, 3]
     results = json.loads((stopped_run / "results.json").read_text())
     assert results["stopped_early"] is True
@@ -37,7 +38,7 @@ def test_training_stops_after_as_many_epochs_without_improvement(stopped_run):
 
 
 def test_training_goes_on_while_a_loss_falls(tmp_path):
-    train(tmp_path, *STUCK[2:], "trainer.callbacks.early_stopping.monitor=val/loss", f"{PATIENCE}=1")
+    train(tmp_path, *NINE_EPOCHS, "trainer.callbacks.early_stopping.monitor=val/loss", f"{PATIENCE}=1")
     assert epochs(run_folder(tmp_path)) == [*range(1, 10)]
     assert "stopped_early" not in json.loads((run_folder(tmp_path) / "results.json").read_text())
 
@@ -57,3 +58,25 @@ def test_a_run_that_was_interrupted_after_it_stopped_trains_no_more(stopped_run,
     assert script("train.py", f"run={stopped_run}", cwd=tmp_path).returncode == 0
     assert epochs(stopped_run) == [1, 2, 3]
     assert json.loads((stopped_run / "results.json").read_text())["stopped_early"] is True
+
+
+def test_an_improvement_must_be_larger_than_min_delta(tmp_path):
+    loss = ("trainer.callbacks.early_stopping.monitor=val/loss", "trainer.callbacks.early_stopping.min_delta=10")
+    train(tmp_path, *NINE_EPOCHS, *loss, f"{PATIENCE}=1")
+    assert epochs(run_folder(tmp_path)) == [1, 2]
+
+
+def test_patience_that_ends_with_the_last_epoch_stops_nothing_early(tmp_path):
+    done = train(tmp_path, *STUCK, f"{PATIENCE}=8")
+    assert "training stops" not in done.stdout
+    run = run_folder(tmp_path)
+    assert "stopped_early" not in json.loads((run / "results.json").read_text())
+    assert "to train longer, add e.g. trainer.max_epochs=10" in script("train.py", f"run={run}", cwd=tmp_path).stderr
+
+
+def test_a_run_that_resumes_can_be_given_early_stopping(tmp_path):
+    train(tmp_path, "trainer.max_epochs=1", "optimizer.lr=1e-30", "model.dropout=0")
+    words = ("trainer/callbacks=early_stopping", f"{PATIENCE}=2", "trainer.max_epochs=9")
+    done = script("train.py", "run=latest", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert epochs(run_folder(tmp_path)) == [1, 2, 3, 4]

@@ -159,7 +159,7 @@ def test_a_split_without_training_images_is_refused(idx_folder):
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        ({"fold": 5}, "data.fold: 5, but data.num_folds=5 makes folds 0 to 4."),
+        ({"fold": 5}, "data.fold: 5, but data.num_folds=5 makes folds 0 to 4; write one."),
         ({"fold": 0, "num_folds": 201}, "data.num_folds: 201, but there are 200 training images; write fewer."),
     ],
 )

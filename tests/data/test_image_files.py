@@ -54,8 +54,8 @@ def test_white_ink_on_transparent_pixels_is_not_blank(tmp_path, digit):
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
 def test_pixels_of_16_and_32_bits_are_scaled_to_their_range(dtype, tmp_path, digit):
-    highest = 1 if dtype is np.float32 else 60_000
-    Image.fromarray((digit.astype(np.float64) / 255 * highest).astype(dtype)).save(tmp_path / "digit.tif")
+    white = 1 if dtype is np.float32 else 65535
+    Image.fromarray((digit.astype(np.float64) / 255 * white).astype(dtype)).save(tmp_path / "digit.tif")
     assert np.abs(read_image(tmp_path / "digit.tif", SHAPE, None)[0].astype(int) - digit).max() <= 1
 
 
@@ -70,6 +70,16 @@ def test_what_is_not_a_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(UserError, match="pipe.png: is not a file; give a PNG or JPEG file."):
         read_image(tmp_path / "pipe.png", SHAPE, None)
+
+
+@pytest.mark.parametrize("size", [28, 100])
+def test_ink_that_is_too_faint_is_blank_at_any_size(size, tmp_path):
+    for name, level in {"faint": 45, "dark": 200}.items():
+        page = Image.new("L", (size, size))
+        page.paste(level, (size // 4, size // 4, size // 2, size // 2))
+        page.save(tmp_path / f"{name}.png")
+    assert read_image(tmp_path / "faint.png", SHAPE, None) is None
+    assert read_image(tmp_path / "dark.png", SHAPE, None) is not None
 
 
 @pytest.mark.parametrize("size", [(28, 28), (90, 50)])

@@ -9,12 +9,13 @@ log = logging.getLogger(__name__)
 
 
 class EarlyStopping(pl.callbacks.EarlyStopping):
-    """Lightning's, for a run that resumes: with the patience of its config, and stopping at once if that is used up."""
+    """Lightning's, except that a resumed run uses the patience of its config and stops at once if it is exhausted."""
 
-    state_key = "EarlyStopping"  # Lightning's contains the arguments, which may change
+    state_key = "EarlyStopping"  # Lightning's key contains the arguments, which may change
 
     def __init__(self, monitor: str, patience: int, min_delta: float):
         super().__init__(monitor, min_delta, patience, mode="min" if monitor.endswith("loss") else "max")
+        self.ended_training = False
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state | {"patience": self.patience})
@@ -27,8 +28,9 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
         return self.wait_count >= self.patience
 
     def results(self) -> dict[str, Any]:
-        return {"stopped_early": True} if self.is_exhausted else {}
+        return {"stopped_early": True} if self.ended_training else {}
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
-        if self.is_exhausted:
+        self.ended_training = self.is_exhausted and trainer.current_epoch < (trainer.max_epochs or 0)
+        if self.ended_training:
             log.info(f"{self.monitor} has not improved for {self.wait_count} epochs; training stops")

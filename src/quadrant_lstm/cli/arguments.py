@@ -1,4 +1,7 @@
-"""Turns train.py's arguments into Hydra's: `run=` and `sweep=` become the config and the folder they resume."""
+"""Turns the arguments of the root scripts into Hydra's.
+
+`run=` and `sweep=` become the config and the folder that train.py resumes; `plan=true` becomes a key of the sweeper.
+"""
 
 import re
 from argparse import Namespace
@@ -16,6 +19,8 @@ from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run, quoted, read_y
 from quadrant_lstm.sweep.jobs import find_sweep
 
 MULTIRUN = {"-m", "--multirun"}
+# A resumed run cannot change what divides its images: it would validate on images that it has been trained on.
+SPLIT = [f"data.{key}" for key in ("dataset", "validation_images", "validation_seed", "fold", "num_folds")]
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:
@@ -78,8 +83,8 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
 
 
 def check_options(arguments: list[str]) -> None:
-    for option in parse(arguments)[1]:
-        raise UserError(f"{option}: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.")
+    if unknown := parse(arguments)[1]:
+        raise UserError(f"{unknown[0]}: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.")
     if MULTIRUN & set(arguments) and {"-c", "--cfg"} & set(arguments):
         raise UserError("--cfg: shows the config of one run; leave out -m, or list the jobs with plan=true.")
 
@@ -115,10 +120,11 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
         write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
     for argument in others:
         key = argument.partition("=")[0].lstrip("+~")
-        if key in (*GROUPS, "experiment") or key.startswith(("model.", "model/")):
-            raise UserError(f"{argument}: a run resumes with its own config; change single values, or start a new run.")
+        if key in (*GROUPS, "experiment", *SPLIT) or key.startswith(("model.", "model/")):
+            raise UserError(f"{argument}: a run resumes with its own config; change other values, or start a new run.")
     config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
-    return [*config, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *others]
+    added = [f"+{argument}" if argument.startswith("trainer/") else argument for argument in others]
+    return [*config, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *added]
 
 
 def resume_sweep(path: str, others: list[str]) -> list[str]:

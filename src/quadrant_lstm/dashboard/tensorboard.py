@@ -43,7 +43,7 @@ class TensorBoard(TensorBoardLogger):
     def add_picture(self, tag: str, pixels: UInt8[np.ndarray, "height width 3"], step: int) -> None:
         self.experiment.add_image(tag, pixels, step, dataformats="HWC")
 
-    def how_to_look(self) -> str:
+    def command_to_view(self) -> str:
         return f"tensorboard --logdir {OUTPUTS}"
 
     def close(self, status: str) -> None:

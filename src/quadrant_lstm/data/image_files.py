@@ -1,7 +1,7 @@
 """Reads image files as images like those of the training data.
 
-An image of the training size is used as it is. Others are prepared like MNIST's digits: the ink is cropped, scaled to
-20/28 of the image size, and placed with its centre of mass in the middle.
+An image of the training size is neither cropped nor scaled. Others are prepared like MNIST's digits: the ink is
+cropped, scaled to 20/28 of the image size, and placed with its centre of mass in the middle.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ from quadrant_lstm.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 INK_THRESHOLD = 50  # of 255; darker pixels are background
-MIN_CONTRAST = 10  # of 255; JPEG files of a blank page have some
+MIN_CONTRAST = 10  # of 255; JPEG files of a blank page have some contrast
+WHITE = (1, 255, 2**16 - 1, 2**32 - 1)  # of images with more than 8 bits: the first that no pixel exceeds
 DIGIT_SHARE = 20 / 28  # of the height and width
 MAX_PIXELS = 50_000_000
 
@@ -59,7 +60,10 @@ def open_image(file: Path) -> Iterator[Image.Image]:
 
 
 def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | None) -> np.ndarray | None:
-    """Returns uint8 [1, height, width], or None for a blank image. `invert=None` inverts images with a light border."""
+    """Returns uint8 [1, height, width], or None for an image without ink, or with ink that is too faint.
+
+    `invert=None` inverts images with a light border.
+    """
     _, height, width = image_shape
     with open_image(file) as original:
         image = in_grey(ImageOps.exif_transpose(original))
@@ -67,16 +71,14 @@ def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | Non
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     if invert or (invert is None and border.mean() > 127):
         image = ImageOps.invert(image)
-    if is_blank(image):
-        return None
-    if image.size == (width, height):
-        return np.array(image)[None]
     ink = image.point(lambda value: 255 if value > INK_THRESHOLD else 0).getbbox()
-    return np.array(centre_digit(image, ink, height, width))[None] if ink else None
+    if ink is None or is_blank(image):
+        return None
+    return np.array(image if image.size == (width, height) else centre_digit(image, ink, height, width))[None]
 
 
 def in_grey(image: Image.Image) -> Image.Image:
-    """Puts a transparent image on white paper; white ink, which would vanish there, on black paper."""
+    """Returns the image in 8-bit grey. A transparent one is put on white paper, or on black if its ink is white."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         on_white, on_black = (
@@ -84,10 +86,10 @@ def in_grey(image: Image.Image) -> Image.Image:
             for paper in ("white", "black")
         )
         return on_black if is_blank(on_white) else on_white
-    if image.mode == "F" or image.mode.startswith("I"):  # of 16 or 32 bits, which Pillow would clip at 255
-        levels = np.asarray(image, dtype=np.float64)
-        low, high = np.nanmin(levels), np.nanmax(levels)
-        return Image.fromarray(np.nan_to_num(255 * (levels - low) / max(high - low, 1e-9)).astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):  # of 16 or 32 bits; Pillow would clip them at 255
+        levels = np.nan_to_num(np.asarray(image, dtype=np.float64).clip(min=0), posinf=0)
+        white = next((white for white in WHITE if levels.max() <= white), levels.max())
+        return Image.fromarray((255 * levels / white).round().astype(np.uint8))
     return image.convert("L")
 
 

@@ -17,10 +17,12 @@ class Images(NamedTuple):
     test_labels: np.ndarray
 
     @classmethod
-    def without_channels(cls, **parts: np.ndarray) -> "Images":
-        """Takes images without a channel axis and labels of any integer type, by the names of the parts."""
-        images = {part: array[:, None] for part, array in parts.items() if part.endswith("images")}
-        return cls(**images, **{part: array.astype(np.int64) for part, array in parts.items() if part not in images})
+    def without_channels(
+        cls, train_images: np.ndarray, train_labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray
+    ) -> "Images":
+        """Adds a channel axis to the images, and converts the labels to int64."""
+        labels = (train_labels.astype(np.int64), test_labels.astype(np.int64))
+        return cls(train_images[:, None], labels[0], test_images[:, None], labels[1])
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -34,7 +36,8 @@ class Images(NamedTuple):
     def validation_range(self, validation_images: int, fold: int | None, num_folds: int) -> tuple[int, int]:
         """Returns where the validation images begin and end among the shuffled training images.
 
-        They are the first `validation_images`, or fold number `fold` of `num_folds` equal ones. Raises UserError.
+        They are the first `validation_images`, or fold number `fold` of `num_folds`, which are as equal as possible.
+        Raises UserError if no image would be left to train on, or if there is no such fold.
         """
         total = len(self.train_images)
         if fold is None:
@@ -45,7 +48,9 @@ class Images(NamedTuple):
                 )
             return 0, validation_images
         if fold >= num_folds:
-            raise UserError(f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}.")
+            raise UserError(
+                f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}; write one."
+            )
         if num_folds > total:
             raise UserError(f"data.num_folds: {num_folds}, but there are {total} training images; write fewer.")
         return fold * total // num_folds, (fold + 1) * total // num_folds

@@ -4,7 +4,6 @@ It is one file that needs neither a server nor the internet: templates/drawing/ 
 """
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.recurrent import count
 from quadrant_lstm.pages import render
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
-from quadrant_lstm.run_folder import RESULTS
+from quadrant_lstm.run_folder import RESULTS, read_json
 
 NUM_COMPARED = 1000  # test images
 
@@ -47,8 +46,7 @@ def drawing_page(
 
 def results_of(folder: Path) -> dict[str, Any] | None:
     """A run that was interrupted has none."""
-    file = folder / RESULTS
-    return json.loads(file.read_text()) if file.exists() else None
+    return read_json(folder / RESULTS) or None
 
 
 @torch.no_grad()

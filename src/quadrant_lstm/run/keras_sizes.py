@@ -1,6 +1,6 @@
 """Reads the sizes of the network of the question, as a model of Keras 3 or as a network of this project.
 
-Raises UserError for a network that is another one. Imports Keras, which an extra installs.
+Raises UserError for any other network. Imports Keras, which an extra installs.
 """
 
 import os
@@ -33,7 +33,7 @@ class Sizes(NamedTuple):
 
 
 def sizes_of_network(network: Any) -> Sizes:
-    """Raises UserError if Keras has no such network here."""
+    """Raises UserError if the network cannot be written as a model of Keras."""
     recurrent: Any = getattr(network, "recurrent", None)
     plain = type(network) is CNNLSTM and type(recurrent) is LSTM
     if not plain or recurrent.num_layers > 1 or recurrent.bidirectional:
@@ -82,7 +82,7 @@ def sizes_of_keras(model: keras.Model) -> tuple[Sizes, Shape, int]:
 def check_settings(
     convs: Sequence[Any], pool: Any, flatten: Any, dropout: Any, lstm: Any, dense: Any, head: Any
 ) -> None:
-    """Raises UserError for a layer that computes something else than the network of the question."""
+    """Raises UserError for a layer that computes something other than the network of the question."""
     square, pool_size = (convs[0].kernel_size[0],) * 2, (pool.pool_size[0],) * 2
     sizes: dict[str, list[Any]] = {
         "kernel_size": [square],

@@ -4,7 +4,6 @@ A run that resumes keeps its provenance.json; its config.yaml becomes the config
 """
 
 import contextlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,11 +31,14 @@ from quadrant_lstm.run_folder import (
     RESULTS,
     as_typed,
     last_epoch,
+    read_json,
     read_yaml,
     write_atomically,
+    write_json,
 )
 
 log = logging.getLogger(__name__)
+EARLY_STOPPING = "trainer.callbacks.early_stopping"
 
 
 def record_start(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceDataModule) -> None:
@@ -73,8 +75,9 @@ def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, train
             final = {BEST_ACCURACY: results["val/accuracy"], "best_epoch": results["best_epoch"]}
             logger.log_metrics(final, trainer.global_step)
             logger.save()
-    for dashboard in (callback for callback in trainer.callbacks if isinstance(callback, Dashboard)):
-        write_run_report(folder, results, dashboard.pictures, dashboard.network)
+    for callback in trainer.callbacks:
+        if isinstance(callback, Dashboard):
+            write_run_report(folder, results, callback.pictures, callback.network)
     write_json(folder / RESULTS, results)
     log.info(run_summary(results, folder, trainer.loggers))
 
@@ -87,9 +90,10 @@ def closing(loggers: Sequence[Any]) -> Iterator[None]:
         yield
         status = "success"
     finally:
-        for logger in loggers:
-            if isinstance(logger, Tracker):
-                logger.close(status)
+        with contextlib.ExitStack() as stack:  # closes the others too if one cannot be closed
+            for logger in loggers:
+                if isinstance(logger, Tracker):
+                    stack.callback(logger.close, status)
 
 
 def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -> str:
@@ -98,7 +102,7 @@ def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -
     lines = [f"test accuracy  {accuracy}  ({images}, {epochs}, {results['seconds']:.0f} s)"]
     lines += [f"run folder     {as_typed(folder)}"]
     lines += [f"report         {as_typed(folder / REPORT)}"] if (folder / REPORT).exists() else []
-    lines += [f"dashboard      {logger.how_to_look()}" for logger in loggers if isinstance(logger, Tracker)]
+    lines += [f"dashboard      {logger.command_to_view()}" for logger in loggers if isinstance(logger, Tracker)]
     return "\n".join(lines)
 
 
@@ -107,12 +111,13 @@ def is_finished(cfg: DictConfig, folder: Path) -> bool:
     last = last_epoch(folder)
     if not (folder / RESULTS).exists() or not last:
         return False
-    epochs, stopped_early = int(last["epoch"]), stopped_with(cfg.trainer.callbacks, folder)
-    if epochs < cfg.trainer.max_epochs and not stopped_early:
+    epochs = int(last["epoch"])
+    is_short = epochs < cfg.trainer.max_epochs
+    if is_short and not stopped_early(cfg, folder):
         return False
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         finished = f"run: {as_typed(folder)} has finished its {epochs} epochs"
-        if stopped_early:
+        if is_short:
             remedy = "raise trainer.callbacks.early_stopping.patience or leave that callback out"
             raise UserError(f"{finished}, by early stopping; to train longer, {remedy}.")
         raise UserError(f"{finished}; to train longer, add e.g. trainer.max_epochs={epochs + 1}.")
@@ -120,15 +125,11 @@ def is_finished(cfg: DictConfig, folder: Path) -> bool:
     return True
 
 
-def stopped_with(callbacks: DictConfig, folder: Path) -> bool:
-    """Tells whether early stopping ended the run, with these callbacks."""
-    stopped = json.loads((folder / RESULTS).read_text()).get("stopped_early", False)
-    return stopped and callbacks == read_yaml(folder / CONFIG).trainer.callbacks
+def stopped_early(cfg: DictConfig, folder: Path) -> bool:
+    """Tells whether the run was ended by early stopping as this config has it."""
+    now, before = (OmegaConf.select(each, EARLY_STOPPING) for each in (cfg, read_yaml(folder / CONFIG)))
+    return read_json(folder / RESULTS).get("stopped_early", False) and now == before
 
 
 def recorded_accuracy(folder: Path) -> float:
-    return json.loads((folder / RESULTS).read_text())["val/accuracy"]
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    write_atomically(file, (json.dumps(content, indent=2) + "\n").encode())
+    return read_json(folder / RESULTS)["val/accuracy"]

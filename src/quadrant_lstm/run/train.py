@@ -73,8 +73,10 @@ def fit_and_test(
         trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         # read before the test, which loads the state of the best epoch into all callbacks
         trained: dict[str, Any] = {}
-        for callback in trainer.callbacks if trainer.is_global_zero else ():
-            trained |= callback.results() if isinstance(callback, HasResults) else {}
+        if trainer.is_global_zero:
+            for callback in trainer.callbacks:
+                if isinstance(callback, HasResults):
+                    trained |= callback.results()
         trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
     except SystemExit as end:
         log.info(f"interrupted; resume with: python train.py run={as_typed(folder)}")

@@ -20,7 +20,7 @@ T_QUANTILES = (
 
 @dataclass(frozen=True)
 class Mean:
-    """A result of the runs of a group, and its mean. Intervals and texts are those of an accuracy."""
+    """A result of the runs of a group, and its mean. `interval` and `str` assume values from 0 to 1."""
 
     values: tuple[float, ...]
 

@@ -9,7 +9,6 @@ Everything comes from files, so this also works for a sweep that was killed and 
         sweep.csv sweep.html the report, written when the sweep ends
 """
 
-import json
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, read_yaml, write_atomically
+from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, read_json, read_yaml, write_atomically
 
 SWEEPS = OUTPUTS / "sweeps"
 SWEEP_CONFIG = "multirun.yaml"
@@ -44,11 +43,7 @@ class Job:
 
     def results(self) -> dict[str, Any] | None:
         """Returns the content of results.json, or None before the job has finished."""
-        file = self.folder / RESULTS
-        try:
-            return json.loads(file.read_text()) if file.exists() else None
-        except ValueError as error:
-            raise UserError(f"{file}: cannot be read ({error}); delete it to run the job again.") from error
+        return read_json(self.folder / RESULTS) or None
 
     def error(self) -> str | None:
         """Returns the error message that ends the job's log, or None. A job that is resumed logs other messages."""
