@@ -13,7 +13,7 @@ from torch import Tensor
 from quadrant_lstm.data.frames import STEPS, Shape, image_shape_of
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.kinds import Orderings
-from quadrant_lstm.run.keras_sizes import Sizes, conv_layers, frame_shape_of, inner_layers
+from quadrant_lstm.run.keras_sizes import Sizes, conv_layers, frame_shape_of, has_channels_first, inner_layers
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
@@ -54,11 +54,11 @@ def copy_to_keras(network: Any, model: keras.Model) -> None:
                 state[f"encoder.module.{name}.weight"].permute(2, 3, 1, 0),
                 state[f"encoder.module.{name}.bias"],
             ]
-    read = state["recurrent.weight_ih_l0"]
+    input_weight = state["recurrent.weight_ih_l0"]
     if reads_channels_last(model):
-        read = read.unflatten(1, (conv_layers(model)[-1].filters, -1)).transpose(1, 2).flatten(1)
+        input_weight = input_weight.unflatten(1, (conv_layers(model)[-1].filters, -1)).transpose(1, 2).flatten(1)
     weights += [
-        read.T,
+        input_weight.T,
         state["recurrent.weight_hh_l0"].T,
         state["recurrent.bias_ih_l0"] + state["recurrent.bias_hh_l0"],
     ]
@@ -74,10 +74,10 @@ def state_of_keras(model: keras.Model) -> dict[str, Tensor]:
     for number, _ in enumerate(conv_layers(model), start=1):
         state[f"encoder.module.conv{number}.weight"] = next(weights).permute(3, 2, 0, 1)
         state[f"encoder.module.conv{number}.bias"] = next(weights)
-    read = next(weights).T
+    input_weight = next(weights).T
     if reads_channels_last(model):
-        read = read.unflatten(1, (-1, conv_layers(model)[-1].filters)).transpose(1, 2).flatten(1)
-    state |= {"recurrent.weight_ih_l0": read, "recurrent.weight_hh_l0": next(weights).T}
+        input_weight = input_weight.unflatten(1, (-1, conv_layers(model)[-1].filters)).transpose(1, 2).flatten(1)
+    state |= {"recurrent.weight_ih_l0": input_weight, "recurrent.weight_hh_l0": next(weights).T}
     bias = next(weights)
     state |= {"recurrent.bias_ih_l0": bias, "recurrent.bias_hh_l0": torch.zeros_like(bias)}
     for name in ("dense", "head"):
@@ -88,16 +88,15 @@ def state_of_keras(model: keras.Model) -> dict[str, Tensor]:
 def reads_channels_last(model: keras.Model) -> bool:
     """Tells whether the LSTM reads maps that were flattened with their channels last."""
     (flatten,) = (layer for layer in inner_layers(model) if isinstance(layer, layers.Flatten))
-    return conv_layers(model)[0].data_format == "channels_last" or flatten.data_format == "channels_first"
+    return not has_channels_first(model) or flatten.data_format == "channels_first"
 
 
 @torch.no_grad()
 def largest_difference(model: keras.Model, network: torch.nn.Module, orderings: Orderings) -> float:
     """Returns the largest difference between the outputs of the models, for the frames of random images."""
-    is_first = conv_layers(model)[0].data_format == "channels_first"
     images = torch.rand(2, *image_shape_of(frame_shape_of(model), len(orderings)))
     frames = sequences(images, orderings)
-    outputs = keras.ops.convert_to_numpy(model((frames if is_first else frames.movedim(2, 4)).numpy()))
+    outputs = keras.ops.convert_to_numpy(model((frames if has_channels_first(model) else frames.movedim(2, 4)).numpy()))
     found = network(frames)
     if model.layers[-1].activation is keras.activations.softmax:
         found = found.softmax(1)

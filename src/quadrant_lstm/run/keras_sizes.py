@@ -54,10 +54,14 @@ def conv_layers(model: keras.Model) -> list[Any]:
     return [layer for layer in inner_layers(model) if isinstance(layer, layers.Conv2D)]
 
 
+def has_channels_first(model: keras.Model) -> bool:
+    return conv_layers(model)[0].data_format == "channels_first"
+
+
 def frame_shape_of(model: keras.Model) -> Shape:
     """Returns channels, height and width of a frame."""
     _, _, *shape = model.input_shape
-    return shape if conv_layers(model)[0].data_format == "channels_first" else [shape[2], *shape[:2]]
+    return shape if has_channels_first(model) else [shape[2], *shape[:2]]
 
 
 def sizes_of_keras(model: keras.Model) -> tuple[Sizes, Shape, int]:
