@@ -100,7 +100,7 @@ class DrawingPad {
         if (width * height > MAX_PIXELS) {
             throw new Error(`${file.name} has ${width} x ${height} pixels; choose a smaller picture.`)
         }
-        const context = new OffscreenCanvas(width, height).getContext("2d")
+        const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })
         let picture
         for (const paper of ["white", "black"]) { // under transparent pixels; white ink would vanish on white paper
             context.fillStyle = paper
