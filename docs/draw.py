@@ -1,9 +1,13 @@
-"""docs/draw.html -> docs/draw.png, the page of export.py format=html with a 5 that headless Chromium draws on it.
+"""Writes docs/draw.html with today's templates, and docs/draw.png: that page with a 5 that headless Chromium draws.
+
+The network in docs/draw.html stays: python export.py run=RUN format=html weights=float16 writes one for another.
 
 python -m pip install -e ".[dev]" && python -m docs.draw     (needs Debian's chromium-driver)
 """
 
 import io
+import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +19,8 @@ from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 
 from docs.tensorboard import COLOURS, chromium
+from quadrant_lstm.pages import render
+from quadrant_lstm.run.drawing_page import NUM_COMPARED
 
 PAGE = Path(__file__).with_name("draw.html")
 WIDTH = 900
@@ -78,7 +84,26 @@ def resize(page: webdriver.Chrome, height: int) -> None:
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
+def with_current_templates(page: str) -> str:
+    def found(pattern: str) -> str:
+        (text,) = re.findall(pattern, page)
+        return text
+
+    return render(
+        "drawing/page.html",
+        network=json.loads(found(r'id="network">(.*)</script>')),
+        weights=found(r'id="weights">(.*)</script>'),
+        kind=found(r"<p>(\w+), [\d,]+ parameters"),
+        num_parameters=int(found(r"([\d,]+) parameters").replace(",", "")),
+        results={"test/accuracy": float(found(r"classifies ([\d.]+)\u00a0%")) / 100, "test/images": 10_000},
+        rounding=float(found(r"by at most ([\d.]+)")) - 5e-5,  # the template adds it
+        subject="digit",
+        num_compared=NUM_COMPARED,
+    )
+
+
 def main() -> None:
+    PAGE.write_text(with_current_templates(PAGE.read_text()))
     with chromium() as page:
         page.get(PAGE.as_uri())
         resize(page, 1000)

@@ -10,7 +10,7 @@ from tests.scripts import script
 
 NINE_EPOCHS = ("trainer.max_epochs=9", "trainer/callbacks=early_stopping")
 STUCK = (*NINE_EPOCHS, "optimizer.lr=1e-30", "model.dropout=0")  # nothing improves
-PATIENCE = "trainer.callbacks.early_stopping.patience"
+PATIENCE, MONITOR = "trainer.callbacks.early_stopping.patience", "trainer.callbacks.early_stopping.monitor"
 
 
 def train(cwd, *options):
@@ -80,3 +80,11 @@ def test_a_run_that_resumes_can_be_given_early_stopping(tmp_path):
     done = script("train.py", "run=latest", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert epochs(run_folder(tmp_path)) == [1, 2, 3, 4]
+
+
+def test_another_metric_starts_from_its_own_values(tmp_path):
+    train(tmp_path, "trainer.max_epochs=2", "trainer/callbacks=early_stopping", f"{MONITOR}=val/loss")
+    words = (f"{MONITOR}=train/accuracy", f"{PATIENCE}=1", "trainer.max_epochs=3")
+    done = script("train.py", "run=latest", *words, cwd=tmp_path)  # a loss above 1 would be higher than any accuracy
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "training stops" not in done.stdout

@@ -141,6 +141,22 @@ def test_a_database_that_loses_the_run_is_one_line(tmp_path, monkeypatch):
         logger.close("success")
 
 
+@pytest.mark.parametrize("content", ['{"mlflow": 5}', "[]", "{"])
+def test_a_damaged_file_of_ids_is_one_line(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trackers.json").write_text(content)
+    with pytest.raises(UserError, match="trackers.json: .* restore or delete"):
+        MLflow(str(tmp_path), "damaged", None)
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs/mlflow.db").write_text("no database" * 100)
+    with pytest.raises(UserError, match="trainer.logger.mlflow: .*; correct trainer.logger.mlflow.tracking_uri"):
+        MLflow(str(tmp_path), "damaged", None)
+
+
 def start_mlflow(folder: Path) -> None:
     os.chdir(folder.parent)
     folder.mkdir()

@@ -52,6 +52,21 @@ def test_white_ink_on_transparent_pixels_is_not_blank(tmp_path, digit):
     assert np.abs(read_image(tmp_path / "ink.png", SHAPE, None)[0].astype(int) - digit).max() <= 1
 
 
+def test_transparent_ink_is_put_on_the_paper_with_more_contrast(tmp_path, digit):
+    ink = np.full((28, 28, 4), 235, np.uint8)  # light grey
+    ink[..., 3] = digit
+    ink[0, 0] = (0, 0, 0, 255)  # a black dot
+    Image.fromarray(ink).save(tmp_path / "ink.png")
+    assert np.abs(read_image(tmp_path / "ink.png", SHAPE, None)[0].astype(int) - digit).max() <= 21
+
+
+def test_pixels_that_are_no_numbers_are_background(tmp_path, digit):
+    pixels = digit.astype(np.float32) / 255
+    pixels[0, :2] = (np.nan, np.inf)
+    Image.fromarray(pixels).save(tmp_path / "digit.tif")
+    assert np.array_equal(read_image(tmp_path / "digit.tif", SHAPE, None)[0], digit)
+
+
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
 def test_pixels_of_16_and_32_bits_are_scaled_to_their_range(dtype, tmp_path, digit):
     white = 1 if dtype is np.float32 else 65535

@@ -1,13 +1,10 @@
 """The scripts that make the pictures and tables of docs/."""
 
-import json
-import re
-
 import pytest
 from PIL import Image
 
-from quadrant_lstm.pages import render
-from tests.scripts import ROOT, script
+from docs.draw import PAGE, with_current_templates
+from tests.scripts import script
 
 
 def test_the_mistakes_of_a_run_are_drawn_into_a_file(finished_run, tmp_path):
@@ -41,21 +38,5 @@ def test_a_missing_input_is_reported_in_one_line(arguments, line, tmp_path):
 
 
 def test_the_page_to_draw_on_is_what_the_templates_give_now():
-    page = (ROOT / "docs/draw.html").read_text()
-
-    def found(pattern):
-        (text,) = re.findall(pattern, page)
-        return text
-
-    again = render(
-        "drawing/page.html",
-        network=json.loads(found(r'id="network">(.*)</script>')),
-        weights=found(r'id="weights">(.*)</script>'),
-        kind=found(r"<p>(\w+), [\d,]+ parameters"),
-        num_parameters=int(found(r"([\d,]+) parameters").replace(",", "")),
-        results={"test/accuracy": float(found(r"classifies ([\d.]+)\u00a0%")) / 100, "test/images": 10_000},
-        rounding=float(found(r"by at most ([\d.]+)")) - 5e-5,
-        subject="digit",
-        num_compared=1000,
-    )
-    assert again == page, "export docs/draw.html again, or put the new templates into it"
+    page = PAGE.read_text()
+    assert with_current_templates(page) == page, "python -m docs.draw writes it again"

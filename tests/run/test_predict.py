@@ -148,7 +148,9 @@ def test_a_name_that_is_not_text_is_written_to_a_csv_file(finished_run, files, t
     assert b"bad\xff.png" in (tmp_path / "x.csv").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["a,b.png", "a[1]{2}(3).png", "it's=ü.png", "${oc.env:HOME}.png"])
+@pytest.mark.parametrize(
+    "name", ["~.png", "back\\slash.png", "a,b.png", "a[1]{2}(3).png", "it's=ü.png", "${oc.env:HOME}.png"]
+)
 def test_a_name_needs_no_quotes_of_hydra(name, finished_run, files, tmp_path):
     shutil.copy(files[0], tmp_path / name)
     done = script("predict.py", f"run={finished_run}", f"images={name}", "output=x.csv", cwd=tmp_path)

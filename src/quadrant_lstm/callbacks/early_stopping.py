@@ -11,8 +11,6 @@ log = logging.getLogger(__name__)
 class EarlyStopping(pl.callbacks.EarlyStopping):
     """Lightning's, except that a resumed run uses the patience of its config and stops at once if it is exhausted."""
 
-    state_key = "EarlyStopping"  # Lightning's key contains the arguments, which may change
-
     def __init__(self, monitor: str, patience: int, min_delta: float):
         super().__init__(monitor, min_delta, patience, mode="min" if monitor.endswith("loss") else "max")
         self.ended_training = False
@@ -33,4 +31,5 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.ended_training = self.is_exhausted and trainer.current_epoch < (trainer.max_epochs or 0)
         if self.ended_training:
-            log.info(f"{self.monitor} has not improved for {self.wait_count} epochs; training stops")
+            epochs = f"{self.wait_count} epoch{'s' if self.wait_count > 1 else ''}"
+            log.info(f"{self.monitor} has not improved for {epochs}; training stops")

@@ -21,8 +21,8 @@ def explain(error: Exception) -> UserError:
     """Rewrites an error of Hydra or OmegaConf; returns a UserError as it is."""
     if isinstance(error, UserError):
         return error
-    if isinstance(cause := innermost(error), UserError):  # raised by the resolver ${new_folder:...}
-        return cause
+    if mistake := mistake_behind(error):  # raised by the resolver ${new_folder:...}
+        return mistake
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).partition("=")
         if re.fullmatch(r"[+~]*[\w./@]+", key) and value and value[0] not in "[{":
@@ -43,8 +43,8 @@ def explain(error: Exception) -> UserError:
     return UserError(error)
 
 
-def innermost(error: BaseException) -> BaseException:
-    return innermost(error.__context__) if error.__context__ else error
+def mistake_behind(error: BaseException | None) -> UserError | None:
+    return error if error is None or isinstance(error, UserError) else mistake_behind(error.__context__)
 
 
 def unknown_choice(group: str, choice: str, options: Iterable[str]) -> UserError:

@@ -7,6 +7,7 @@ remain, beside those of its repetition.
 import contextlib
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -48,7 +49,7 @@ class WandB(WandbLogger):
             import wandb
         if offline:  # not online, where it must be able to ask for an account
             wandb.setup(wandb.Settings(mode="offline", silent=True))
-        self.folder = Path(save_dir)
+        self.folder, self.offline = Path(save_dir), offline
         options.setdefault("name", run_name(self.folder))
         options.setdefault("id", read_id(self.folder, "wandb"))
         super().__init__(save_dir=save_dir, project=project, offline=offline, **options)
@@ -57,7 +58,10 @@ class WandB(WandbLogger):
     def start(self, config: dict[str, Any], step: int) -> None:
         from wandb.errors import Error
 
-        with as_user_error("trainer.logger.wandb", Error, "log in with wandb login, or write offline=true"):
+        remedy = "correct a value of trainer.logger.wandb"
+        if not self.offline:
+            remedy += ", log in with wandb login, or write trainer.logger.wandb.offline=true"
+        with as_user_error("trainer.logger.wandb", (Error, TypeError), remedy):
             write_id(self.folder, "wandb", self.experiment.id)
         self.log_hyperparams(config)
 
@@ -67,8 +71,8 @@ class WandB(WandbLogger):
 
     def command_to_view(self) -> str:
         """Offline, each start of a run that resumes has a folder of its own."""
-        run = self.experiment
-        return f"wandb sync {as_typed(self.folder)}/wandb/offline-run-*" if run.offline else run.url
+        run, folder = self.experiment, shlex.quote(str(as_typed(self.folder)))
+        return f"wandb sync {folder}/wandb/offline-run-*" if run.offline else run.url or "wandb is disabled"
 
     @rank_zero_only
     def close(self, status: str) -> None:
@@ -100,11 +104,12 @@ class MLflow(MLFlowLogger):
 
     def as_user_error(self) -> contextlib.AbstractContextManager[None]:
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         remedy = "correct trainer.logger.mlflow.tracking_uri"
         if read_id(self.folder, "mlflow"):
             remedy += f", or delete {as_typed(self.folder / TRACKERS)} to track a new run"
-        return as_user_error("trainer.logger.mlflow", MlflowException, remedy)
+        return as_user_error("trainer.logger.mlflow", (MlflowException, SQLAlchemyError), remedy)
 
     @rank_zero_only
     def start(self, config: dict[str, Any], step: int) -> None:
@@ -145,10 +150,10 @@ def mlflow_setup_lock() -> FileLock:
 
 
 @contextlib.contextmanager
-def as_user_error(key: str, error_type: type[Exception], remedy: str) -> Iterator[None]:
+def as_user_error(key: str, error_types: tuple[type[Exception], ...], remedy: str) -> Iterator[None]:
     try:
         yield
-    except error_type as error:
+    except error_types as error:
         raise UserError(f"{key}: {str(error).partition(chr(10))[0].rstrip('.')}; {remedy}.") from error
 
 
@@ -159,7 +164,12 @@ def run_name(folder: Path) -> str:
 
 
 def read_id(folder: Path, tracker: str) -> str | None:
-    return read_json(folder / TRACKERS).get(tracker)
+    run_id = read_json(folder / TRACKERS).get(tracker)
+    if not isinstance(run_id, str | None):
+        raise UserError(
+            f"{folder / TRACKERS}: the id of {tracker}, {run_id!r}, is not text; restore or delete the file."
+        )
+    return run_id
 
 
 def write_id(folder: Path, tracker: str, run_id: str) -> None:

@@ -6,6 +6,7 @@ cropped, scaled to 20/28 of the image size, and placed with its centre of mass i
 
 import contextlib
 import glob
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -29,8 +30,10 @@ def find_image_files(images: str | None) -> Iterable[Path]:
     if images is None:
         raise UserError("images: is missing; add images=FILE, a folder, a quoted glob, or test for the test images.")
     if images == "-":
+        if sys.stdin is None:
+            raise UserError("images: - reads standard input, which is closed; give a file, a folder, or a glob.")
         return (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
-    path = Path(images).expanduser()
+    path = Path(os.path.expanduser(images))
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
     if path.is_dir():
@@ -78,19 +81,20 @@ def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | Non
 
 
 def in_grey(image: Image.Image) -> Image.Image:
-    """Returns the image in 8-bit grey. A transparent one is put on white paper, or on black if its ink is white."""
+    """Returns the image in 8-bit grey; a transparent one on white or black paper, where its ink has more contrast."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        on_white, on_black = (
-            Image.alpha_composite(Image.new("RGBA", image.size, paper), image).convert("L")
-            for paper in ("white", "black")
-        )
-        return on_black if is_blank(on_white) else on_white
+        papers = (Image.new("RGBA", image.size, paper) for paper in ("white", "black"))
+        return max((Image.alpha_composite(paper, image).convert("L") for paper in papers), key=contrast)
     if image.mode == "F" or image.mode.startswith("I"):  # of 16 or 32 bits; Pillow would clip them at 255
         levels = np.nan_to_num(np.asarray(image, dtype=np.float64).clip(min=0), posinf=0)
         white = next((white for white in WHITE if levels.max() <= white), levels.max())
         return Image.fromarray((255 * levels / white).round().astype(np.uint8))
     return image.convert("L")
+
+
+def contrast(image: Image.Image) -> float:
+    return float(np.asarray(image).std())
 
 
 def is_blank(image: Image.Image) -> bool:

@@ -22,6 +22,7 @@ def quiet_lightning() -> None:
         "LeafSpec",
         "`srun` command",  # a run on a cluster may be started without SLURM on purpose
         "Grad strides do not match bucket view strides",  # of convolutions that are channels last
+        "Be aware that when using `ckpt_path`",  # a callback was removed from a run that resumes
         "You requested to overfit",  # the loader itself stops shuffling
         "sync_dist=True",  # metrics synchronize themselves; other logged values are equal in all processes
     ):

@@ -101,15 +101,13 @@ class DrawingPad {
             throw new Error(`${file.name} has ${width} x ${height} pixels; choose a smaller picture.`)
         }
         const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })
-        let picture
-        for (const paper of ["white", "black"]) { // under transparent pixels; white ink would vanish on white paper
+        const [onWhite, onBlack] = ["white", "black"].map((paper) => { // under transparent pixels
             context.fillStyle = paper
             context.fillRect(0, 0, width, height)
             context.drawImage(bitmap, 0, 0)
-            picture = pictureOfFile(context.getImageData(0, 0, width, height))
-            if (inkBox(picture)) break
-        }
-        this.add({ picture })
+            return pictureOfFile(context.getImageData(0, 0, width, height))
+        })
+        this.add({ picture: contrast(onBlack) > contrast(onWhite) ? onBlack : onWhite })
     }
 
     /** Returns what the network is to read: a picture as it was loaded, or the ink of the pad. */

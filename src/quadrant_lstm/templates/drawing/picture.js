@@ -17,6 +17,12 @@ function pictureOfFile({ width, height, data }) {
     return { width, height, levels: mean > 127 ? levels.map((level) => 255 - level) : levels }
 }
 
+/** Returns the variance of the grey levels. */
+function contrast({ levels }) {
+    const mean = levels.reduce((sum, level) => sum + level, 0) / levels.length
+    return levels.reduce((sum, level) => sum + (level - mean) ** 2, 0) / levels.length
+}
+
 /** Returns the picture of the opacity of RGBA pixels, which is how the drawing pad holds ink. */
 function pictureOfInk({ width, height, data }) {
     const levels = new Uint8Array(width * height)
