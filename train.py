@@ -7,7 +7,9 @@ from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.cli.command import check_config, handle_errors, handle_job_errors
+from quadrant_lstm.cli.torchrun_arguments import shared_arguments
 from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.processes.torchrun import join
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -22,5 +24,6 @@ def main(cfg: DictConfig) -> float | None:
 
 if __name__ == "__main__":
     with handle_errors():
-        sys.argv[1:] = hydra_arguments(sys.argv[1:])
+        meeting = join()
+        sys.argv[1:] = shared_arguments(sys.argv[1:], meeting) if meeting else hydra_arguments(sys.argv[1:])
         main()

@@ -11,6 +11,7 @@ outputs/<date>/<time>/
     trackers.json        the ids of the run in Weights & Biases and MLflow
     wandb/ csv/          written by these loggers
     *-profile*           written by a profiler
+    .torchrun            written by the first process of torchrun, to see whether all nodes share the folder
     .lock                locked while a process works in the folder
     events.out.tfevents  for TensorBoard
     network.*            written by export.py
@@ -21,6 +22,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
             where = f"no run in {OUTPUTS.absolute()} has a {required_file}"
             raise UserError(f"run: latest, but {where}; start one with python train.py.")
         return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime_ns)
-    folder = Path(run).expanduser()
+    folder = Path(os.path.expanduser(run))
     if not (folder / CONFIG).is_file():
         raise UserError(f"run: {run} is not a run folder: it has no {CONFIG}; give one like outputs/<date>/<time>.")
     return folder
@@ -78,7 +80,7 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
 
 def find_weights(init: str) -> Path:
     """Returns the file of weights that `init=` names: that of a run's best epoch, or a file itself."""
-    path = Path(init).expanduser()
+    path = Path(os.path.expanduser(init))
     for file in (path / BEST, path):
         if file.is_file() and file.suffix in (BEST.suffix, ".safetensors"):
             return file
@@ -187,5 +189,6 @@ def locked(folder: Path) -> Iterator[None]:
 
 def quoted(folder: Path | str) -> str:
     """Returns the path as a quoted string of Hydra's override grammar."""
-    text = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    # a backslash stands for itself, except before a quote
+    text = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(folder))
     return "'" + text.replace("${", "\\${") + "'"

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quadrant_lstm.cli.explain import explain, explain_disk
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import find_weights, new_folder
 
@@ -51,6 +52,9 @@ def handle_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    finally:
+        if torchrun.meeting:
+            torchrun.meeting.decide(torchrun.Decision(""))  # the others end if no run was started
 
 
 @contextlib.contextmanager
@@ -71,7 +75,9 @@ def handle_job_errors() -> Iterator[None]:
 
 
 def fail(error: Exception) -> NoReturn:
-    print(error, file=sys.stderr)
+    meeting = torchrun.meeting
+    if meeting is None or meeting.is_first_to_report(str(error)):
+        print(error, file=sys.stderr)
     sys.exit(2)
 
 
@@ -109,5 +115,7 @@ class BeforeRun(Callback):
                 raise UserError(
                     f"hydra.run.dir: {folder} contains a run; resume it with run={folder}, or write another folder."
                 )
+            if torchrun.meeting:
+                torchrun.meeting.decide(torchrun.Decision(str(Path(folder).absolute())))
         except (UserError, OmegaConfBaseException) as error:
             fail(explain(error))

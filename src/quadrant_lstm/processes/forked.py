@@ -4,7 +4,6 @@ So a process starts at once. An error, a kill or a lack of memory ends only that
 when its parent ends.
 """
 
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -18,10 +17,10 @@ from typing import Any
 import torch
 
 from quadrant_lstm.processes.prepare import freeze
+from quadrant_lstm.processes.signals import end_with_parent
 
 FORK: Any = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
 GRACE = 8.0  # seconds that processes have to end
-SET_PDEATHSIG = 1  # man 2 prctl
 
 
 def start_process(
@@ -41,10 +40,7 @@ def start_process(
 def child_main(
     function: Callable[[], bool], environment: Mapping[str, str], threads: int, log: Path | None, parent: int
 ) -> None:
-    if sys.platform == "linux":  # the kernel kills this process when its parent ends
-        ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            sys.exit(1)  # it has already ended
+    end_with_parent(parent)
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -1,9 +1,25 @@
-"""Defers Ctrl-C and SIGTERM while code runs that must not be interrupted. Imports no torch."""
+"""Defers Ctrl-C and SIGTERM while code runs that must not be interrupted, and ends processes with their parents.
+
+Imports no torch.
+"""
 
 import contextlib
+import ctypes
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+
+SET_PDEATHSIG = 1  # man 2 prctl
+
+
+def end_with_parent(parent: int) -> None:
+    """On Linux, lets the kernel kill this process when its parent ends. `parent` is the parent's process id."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            sys.exit(1)  # it has already ended
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed import FileStore, init_process_group, is_initialized
 
+from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.launch import STORE
 
 
@@ -19,9 +20,10 @@ class DDP(DDPStrategy):
 
     def setup_distributed(self) -> None:
         """Called by fit and test. Lightning's method keeps a process group that exists; its own is open to others."""
-        if STORE in os.environ and not is_initialized():
+        meeting = torchrun.meeting
+        if (meeting or STORE in os.environ) and not is_initialized():
             self.set_world_ranks()
-            store = FileStore(os.environ[STORE], self.world_size)
+            store: Any = meeting.new_store() if meeting else FileStore(os.environ[STORE], self.world_size)
             store.set_timeout(self.timeout)
             device = self.root_device if self.root_device.type == "cuda" else None
             init_process_group(

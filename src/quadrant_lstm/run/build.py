@@ -83,7 +83,10 @@ def num_processes_to_launch(cfg: DictConfig) -> int:
     if trainer.world_size == 1 or trainer.strategy.cluster_environment.creates_processes_externally:
         return 0
     if trainer.num_nodes > 1:
-        raise UserError("trainer.num_nodes: several machines need SLURM; add hydra/launcher=submitit_slurm.")
+        raise UserError(
+            f"trainer.num_nodes: {trainer.num_nodes} machines need torchrun, whose command runs on each of them, or "
+            "SLURM: add -m hydra/launcher=submitit_slurm."
+        )
     return trainer.num_devices
 
 

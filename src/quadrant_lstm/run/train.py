@@ -6,17 +6,21 @@ If the run folder already has a last.ckpt, training resumes from it.
 import contextlib
 import functools
 import logging
+import re
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch.distributed import destroy_process_group
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.recurrent import count
+from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.launch import launch
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
@@ -78,6 +82,15 @@ def fit_and_test(
                 if isinstance(callback, HasResults):
                     trained |= callback.results()
         trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
+    except MisconfigurationException as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"trainer: {reason}; change a value of trainer.") from error
+    except RuntimeError as error:
+        if torchrun.meeting and re.search("gloo|nccl", str(error), re.IGNORECASE):
+            raise UserError(
+                f"torchrun: a process of this run has ended; resume with run={as_typed(folder)}."
+            ) from error
+        raise
     except SystemExit as end:
         log.info(f"interrupted; resume with: python train.py run={as_typed(folder)}")
         if end.code != 1:  # the exit status of our own or SLURM's signal handlers
