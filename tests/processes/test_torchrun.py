@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.processes import torchrun
 from quadrant_lstm.run_folder import read_rows
 from tests.folders import TINY, children, run_folder, write_idx_folder
-from tests.scripts import ROOT, script
+from tests.scripts import FORKSERVER, ROOT, script
 
 AGENT = [sys.executable, "-m", "torch.distributed.run"]
 CPU = ("trainer.accelerator=cpu",)
@@ -90,6 +93,48 @@ def test_its_processes_share_one_run_and_compute_what_our_own_do(start, tmp_path
     assert one["global_step"] == other["global_step"] == 50
     for name, weight in one["state_dict"].items():
         assert (weight - other["state_dict"][name]).abs().max() <= 1e-6, name
+
+
+def meet(rank: int, port: int, agent: Path, output: Path) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_RANK": str(rank)}
+    os.environ["TORCHELASTIC_ERROR_FILE"] = str(agent / "attempt_0/0/error.json")
+    meeting = torchrun.Meeting()
+    if rank == 0:
+        meeting.decide(torchrun.Decision(meeting.earlier, resumes=True))
+    else:
+        output.write_text(meeting.wait_for_decision().folder)
+
+
+def test_a_new_first_process_hears_of_the_run_from_the_others(tmp_path):
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set("hello/1", json.dumps(["a process that was killed", ""]))
+    agents = [tmp_path / "new", tmp_path / "survivor"]
+    for agent in agents:
+        agent.mkdir()
+    (agents[1] / "run_folder").write_text(str(tmp_path / "run"))
+    processes = [
+        FORKSERVER.Process(target=meet, args=(rank, store.port, agent, tmp_path / "decision"))
+        for rank, agent in enumerate(agents)
+    ]
+    processes[0].start()
+    time.sleep(1)  # it asks the killed process first
+    processes[1].start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert (tmp_path / "decision").read_text() == str(tmp_path / "run")
+    assert (agents[0] / "run_folder").read_text() == str(tmp_path / "run")
+
+
+def test_a_node_that_does_not_see_the_run_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("GROUP_RANK", "1")
+    monkeypatch.setattr(torchrun, "SECONDS_TO_APPEAR", 0.2)
+    (tmp_path / ".torchrun").write_text("of another run")
+    with pytest.raises(UserError, match=f"outputs: node 1 does not see the run folder {tmp_path}; start torchrun in a"):
+        torchrun.check_mark(torchrun.Decision(str(tmp_path), word="of this run"))
+    (tmp_path / ".torchrun").write_text("of this run")
+    torchrun.check_mark(torchrun.Decision(str(tmp_path), word="of this run"))
 
 
 @pytest.mark.parametrize(
