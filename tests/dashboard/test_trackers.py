@@ -132,9 +132,9 @@ def test_mlflow_uses_the_database_of_its_variable(tmp_path, monkeypatch):
 
 def test_a_database_that_loses_the_run_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    logger = MLflow(str(tmp_path), "lost", None)
+    logger = MLflow(str(tmp_path), "lost", f"sqlite:///{tmp_path}/lost.db")
     logger.start({"seed": 1}, 0)
-    with closing(sqlite3.connect(tmp_path / "outputs/mlflow.db")) as database, database:
+    with closing(sqlite3.connect(tmp_path / "lost.db")) as database, database:
         database.execute("delete from params")
         database.execute("delete from runs")
     with pytest.raises(UserError, match="trainer.logger.mlflow: .* not found; correct trainer.logger.mlflow.tracking"):
@@ -151,10 +151,9 @@ def test_a_damaged_file_of_ids_is_one_line(content, tmp_path, monkeypatch):
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "outputs").mkdir()
-    (tmp_path / "outputs/mlflow.db").write_text("no database" * 100)
+    (tmp_path / "other.db").write_text("no database" * 100)
     with pytest.raises(UserError, match="trainer.logger.mlflow: .*; correct trainer.logger.mlflow.tracking_uri"):
-        MLflow(str(tmp_path), "damaged", None)
+        MLflow(str(tmp_path), "damaged", f"sqlite:///{tmp_path}/other.db")
 
 
 def start_mlflow(folder: Path) -> None:
