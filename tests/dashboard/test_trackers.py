@@ -29,6 +29,12 @@ def train(cwd, *options):
     return done
 
 
+@pytest.fixture(autouse=True)
+def _tracking_uri():
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it, for processes that a test starts later
+
+
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
     """Trains with all loggers and with the dashboard, and resumes for one more epoch."""
