@@ -117,6 +117,8 @@ MISTAKES = {
 }
 # mistakes in arguments of classes of torch and Lightning, which have to be imported
 LIBRARY_MISTAKES = {
+    "trainer.num_nodes=2 trainer.accelerator=cpu": "trainer.num_nodes: 2 machines need torchrun, whose command runs on "
+    "each of them, or SLURM: add -m hydra/launcher=submitit_slurm.",
     "model._target_=os.system": "model._target_: os.system is not a class; name one.",
     "model._target_=nowhere.Network": "model._target_: nowhere.Network cannot be imported (No module named ",
     "optimizer._target_=torch.optim.swa_utils.torch.hub.load": "torch.optim.swa_utils.torch.hub.load cannot be ",

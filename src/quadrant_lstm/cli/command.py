@@ -109,7 +109,13 @@ class BeforeRun(Callback):
                 raise UserError(f"experiment: {experiment} is a sweep over {', '.join(map(str, params))}; add -m.")
             if config.hydra.output_subdir and config.get("init"):  # a run that is resumed does not need it
                 find_weights(config.init)
-            check_config(without_hydra(config))
+            check_config(cfg := without_hydra(config))
+            with signals_deferred():
+                from quadrant_lstm.run.build import num_processes_to_launch  # imports Lightning
+                from quadrant_lstm.run.quiet import quiet_lightning
+
+                quiet_lightning()
+                num_processes_to_launch(cfg)  # checks the devices and the nodes
             folder, subdir = config.hydra.run.dir, config.hydra.output_subdir  # makes the folder
             if subdir and Path(folder, subdir).exists():
                 raise UserError(
