@@ -132,9 +132,9 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(tmp_path, monkeypatch)
     monkeypatch.setattr(torchrun, "SECONDS_TO_APPEAR", 0.2)
     (tmp_path / ".torchrun").write_text("of another run")
     with pytest.raises(UserError, match=f"outputs: node 1 does not see the run folder {tmp_path}; start torchrun in a"):
-        torchrun.check_mark(torchrun.Decision(str(tmp_path), word="of this run"))
+        torchrun.check_mark(str(tmp_path), "of this run")
     (tmp_path / ".torchrun").write_text("of this run")
-    torchrun.check_mark(torchrun.Decision(str(tmp_path), word="of this run"))
+    torchrun.check_mark(str(tmp_path), "of this run")
 
 
 @pytest.mark.parametrize(

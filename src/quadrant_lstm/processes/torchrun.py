@@ -29,7 +29,6 @@ class Decision(NamedTuple):
 
     folder: str  # absolute; empty after a mistake, which the first process has reported
     resumes: bool = False
-    word: str = ""  # the content of the mark
 
 
 meeting: "Meeting | None" = None  # of this process, if torchrun started it
@@ -91,11 +90,10 @@ class Meeting:
         if self.rank or self.is_decided:
             return
         self.is_decided = True
-        decision = decision._replace(word=self.word)
         if decision.folder:
             Path(decision.folder).mkdir(parents=True, exist_ok=True)
-            Path(decision.folder, MARK).write_text(self.word)
-            self.remember(decision)
+            Path(decision.folder, MARK).write_text(self.first)
+            self.remember(decision.folder)
         for word in self.words:
             self.store.set(f"decision/{word}", json.dumps(decision))
 
@@ -103,13 +101,13 @@ class Meeting:
         """Called in the other processes. Raises UserError if this machine does not see the run folder."""
         decision = Decision(*json.loads(self.store.get(f"decision/{self.word}")))
         if decision.folder:
-            check_mark(decision)
-            self.remember(decision)
+            check_mark(decision.folder, self.first)
+            self.remember(decision.folder)
         return decision
 
-    def remember(self, decision: Decision) -> None:
+    def remember(self, folder: str) -> None:
         with suppress(OSError):  # another process of this agent does it, too
-            self.note.write_text(decision.folder)
+            self.note.write_text(folder)
 
     def new_store(self) -> Any:
         """Returns a store without keys of an earlier start."""
@@ -122,14 +120,15 @@ class Meeting:
         return self.store.add(f"reported/{error}", 1) == 1
 
 
-def check_mark(decision: Decision) -> None:
+def check_mark(folder: str, word: str) -> None:
+    """Waits for the first process's mark. Raises UserError if this machine does not see it in the run folder."""
     end = time.monotonic() + SECONDS_TO_APPEAR
     while time.monotonic() < end:
         with suppress(OSError):
-            if Path(decision.folder, MARK).read_text() == decision.word:
+            if Path(folder, MARK).read_text() == word:
                 return
         time.sleep(0.1)
     raise UserError(
-        f"outputs: node {os.environ['GROUP_RANK']} does not see the run folder {decision.folder}; start torchrun in a "
+        f"outputs: node {os.environ['GROUP_RANK']} does not see the run folder {folder}; start torchrun in a "
         "folder that all nodes share, or set hydra.run.dir to one."
     )
