@@ -91,6 +91,8 @@ class MLflow(MLFlowLogger):
             logging.getLogger(name).setLevel(logging.ERROR)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # 15 seconds; its default of 7 takes four minutes
         self.folder = Path(save_dir)
+        run_id = read_id(self.folder, "mlflow")
+        self.is_recorded = run_id is not None
         tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{OUTPUTS}/mlflow.db"
         is_local = tracking_uri.startswith("sqlite:")
         with self.as_user_error(), mlflow_setup_lock():
@@ -99,7 +101,7 @@ class MLflow(MLFlowLogger):
                 run_name=run_name(self.folder),
                 tracking_uri=tracking_uri,
                 artifact_location=Path(OUTPUTS, "mlflow").absolute().as_uri() if is_local else None,
-                run_id=read_id(self.folder, "mlflow"),
+                run_id=run_id,
             )
 
     def as_user_error(self) -> contextlib.AbstractContextManager[None]:
@@ -107,16 +109,17 @@ class MLflow(MLFlowLogger):
         from sqlalchemy.exc import SQLAlchemyError
 
         remedy = "correct trainer.logger.mlflow.tracking_uri"
-        if read_id(self.folder, "mlflow"):
+        if self.is_recorded:
             remedy += f", or delete {as_typed(self.folder / TRACKERS)} to track a new run"
         return as_user_error("trainer.logger.mlflow", (MlflowException, SQLAlchemyError), remedy)
 
     @rank_zero_only
     def start(self, config: dict[str, Any], step: int) -> None:
-        is_new = read_id(self.folder, "mlflow") is None
+        is_new = not self.is_recorded
         with self.as_user_error():
             with mlflow_setup_lock():
                 write_id(self.folder, "mlflow", str(self.run_id))  # creates the run, and the experiment if it is new
+            self.is_recorded = True
             if is_new:  # MLflow refuses to change the value of a parameter
                 self.log_hyperparams(config)
 

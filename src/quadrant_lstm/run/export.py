@@ -24,7 +24,7 @@ from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.run.drawing_page import drawing_page, results_of
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.program import program_file
-from quadrant_lstm.run_folder import PROVENANCE, write_atomically
+from quadrant_lstm.run_folder import PROVENANCE, read_json, write_atomically
 
 log = logging.getLogger(__name__)
 SUFFIXES = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors", "keras": "keras", "html": "html"}
@@ -62,7 +62,7 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
 
 def metadata_of(folder: Path, cfg: DictConfig, image_shape: Shape, num_classes: int) -> dict[str, str]:
     """A run that was interrupted has no accuracy."""
-    data = json.loads((folder / PROVENANCE).read_text())["data"]
+    data = read_json(folder / PROVENANCE)["data"]
     results = results_of(folder) or {}
     return {
         "images": f"float32 [batch, {', '.join(map(str, image_shape))}], pixels divided by 255",
