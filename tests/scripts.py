@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.folders import TINY, write_idx_folder
+
 ROOT = Path(__file__).parent.parent
 IMPORTED = [
     "quadrant_lstm.run.train", "quadrant_lstm.run.evaluate", "quadrant_lstm.run.predict", "quadrant_lstm.sweep.search",
@@ -90,6 +92,13 @@ class Script:
 
 def script(*arguments: object, cwd: Path, **environment: str) -> Script:
     return Script(*arguments, cwd=cwd, environment=environment).wait()
+
+
+def train_tiny(cwd: Path, *options: str) -> Script:
+    """Trains on the tiny data set, and returns the script, which has succeeded."""
+    done = script("train.py", "data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *TINY, *options, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def call_unchecked(function: Callable[..., object], *arguments: object) -> None:

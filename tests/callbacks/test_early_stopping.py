@@ -5,18 +5,12 @@ import json
 import pytest
 
 from quadrant_lstm.run_folder import read_rows
-from tests.folders import TINY, run_folder, write_idx_folder
-from tests.scripts import script
+from tests.folders import run_folder
+from tests.scripts import script, train_tiny
 
 NINE_EPOCHS = ("trainer.max_epochs=9", "trainer/callbacks=early_stopping")
 STUCK = (*NINE_EPOCHS, "optimizer.lr=1e-30", "model.dropout=0")  # nothing improves
 PATIENCE, MONITOR = "trainer.callbacks.early_stopping.patience", "trainer.callbacks.early_stopping.monitor"
-
-
-def train(cwd, *options):
-    done = script("train.py", "data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *TINY, *options, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def epochs(run):
@@ -25,7 +19,7 @@ def epochs(run):
 
 @pytest.fixture
 def stopped_run(tmp_path):
-    done = train(tmp_path, *STUCK, f"{PATIENCE}=2")
+    done = train_tiny(tmp_path, *STUCK, f"{PATIENCE}=2")
     assert "val/accuracy has not improved for 2 epochs; training stops" in done.stdout
     return run_folder(tmp_path)
 
@@ -38,7 +32,7 @@ def test_training_stops_after_patience_epochs_without_improvement(stopped_run):
 
 
 def test_training_goes_on_while_a_loss_falls(tmp_path):
-    train(tmp_path, *NINE_EPOCHS, "trainer.callbacks.early_stopping.monitor=val/loss", f"{PATIENCE}=1")
+    train_tiny(tmp_path, *NINE_EPOCHS, "trainer.callbacks.early_stopping.monitor=val/loss", f"{PATIENCE}=1")
     assert epochs(run_folder(tmp_path)) == [*range(1, 10)]
     assert "stopped_early" not in json.loads((run_folder(tmp_path) / "results.json").read_text())
 
@@ -62,12 +56,12 @@ def test_a_run_that_was_interrupted_after_it_stopped_trains_no_more(stopped_run,
 
 def test_an_improvement_must_be_larger_than_min_delta(tmp_path):
     loss = ("trainer.callbacks.early_stopping.monitor=val/loss", "trainer.callbacks.early_stopping.min_delta=10")
-    train(tmp_path, *NINE_EPOCHS, *loss, f"{PATIENCE}=1")
+    train_tiny(tmp_path, *NINE_EPOCHS, *loss, f"{PATIENCE}=1")
     assert epochs(run_folder(tmp_path)) == [1, 2]
 
 
 def test_patience_that_ends_with_the_last_epoch_stops_nothing_early(tmp_path):
-    done = train(tmp_path, *STUCK, f"{PATIENCE}=8")
+    done = train_tiny(tmp_path, *STUCK, f"{PATIENCE}=8")
     assert "training stops" not in done.stdout
     run = run_folder(tmp_path)
     assert "stopped_early" not in json.loads((run / "results.json").read_text())
@@ -75,7 +69,7 @@ def test_patience_that_ends_with_the_last_epoch_stops_nothing_early(tmp_path):
 
 
 def test_a_run_that_resumes_can_be_given_early_stopping(tmp_path):
-    train(tmp_path, "trainer.max_epochs=1", "optimizer.lr=1e-30", "model.dropout=0")
+    train_tiny(tmp_path, "trainer.max_epochs=1", "optimizer.lr=1e-30", "model.dropout=0")
     words = ("trainer/callbacks=early_stopping", f"{PATIENCE}=2", "trainer.max_epochs=9")
     done = script("train.py", "run=latest", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -83,7 +77,7 @@ def test_a_run_that_resumes_can_be_given_early_stopping(tmp_path):
 
 
 def test_another_metric_starts_from_its_own_values(tmp_path):
-    train(tmp_path, "trainer.max_epochs=2", "trainer/callbacks=early_stopping", f"{MONITOR}=val/loss")
+    train_tiny(tmp_path, "trainer.max_epochs=2", "trainer/callbacks=early_stopping", f"{MONITOR}=val/loss")
     words = (f"{MONITOR}=train/accuracy", f"{PATIENCE}=1", "trainer.max_epochs=3")
     done = script("train.py", "run=latest", *words, cwd=tmp_path)  # a loss above 1 would be higher than any accuracy
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,17 +14,12 @@ import torch
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.run_folder import read_rows
 from tests.folders import TINY, run_folder, sweep_folder, write_idx_folder
-from tests.scripts import ROOT, Script, script
+from tests.scripts import ROOT, Script, script, train_tiny
 
 RESULTS = (
     "test/accuracy", "test/loss", "test/images", "val/accuracy", "best_epoch", "epochs", "seconds", "parameters",
     "samples_per_second", *(f"test/accuracy_step_{step}" for step in range(1, 5)),
 )  # fmt: skip
-
-
-def train_tiny(cwd, *options):
-    done = script("train.py", "data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *TINY, *options, cwd=cwd)
-    assert done.returncode == 0, done.stderr
 
 
 def rows(run):
