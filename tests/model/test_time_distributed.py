@@ -251,15 +251,25 @@ REMEDY = "If these are not its axes, add a missing one with x.unsqueeze, or move
 
 def test_an_error_of_the_module_tells_how_the_axes_were_read():
     conv = TimeDistributed(nn.Conv2d(1, 8, 3))
+    expected = "Conv2d expects [batch, 1, height, width]."
     assert notes_on(lambda: conv(torch.zeros(8, 1, 9, 7))) == [
-        f"TimeDistributed read inputs[0] as [batch=8, steps=1, 9, 7] and gave Conv2d [batch*steps=8, 9, 7]. {REMEDY}"
+        "TimeDistributed read inputs[0] as [batch=8, steps=1, 9, 7] and gave Conv2d [batch*steps=8, 9, 7]. "
+        f"{expected} {REMEDY}"
     ]
     assert notes_on(lambda: TimeDistributed(conv, 3)(torch.zeros(8, 4, 3, 28, 28, 1))) == [
         "TimeDistributed read inputs[0] as [batch=96, steps=28, 28, 1] and gave Conv2d [batch*steps=2688, 28, 1]. "
-        + REMEDY,
+        f"{expected} {REMEDY}",
         "TimeDistributed read inputs[0] as [batch=8, steps1=4, steps2=3, 28, 28, 1] and gave TimeDistributed "
         f"[batch*steps1*steps2=96, 28, 28, 1]. {REMEDY}",
     ]
+
+
+def test_an_error_tells_what_the_first_layer_expects_only_if_frames_do_not_fit_it():
+    encoder = TimeDistributed(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(8, 4)))
+    (note,) = notes_on(lambda: encoder(torch.zeros(8, 4, 9, 7, 1)))
+    assert "and gave Sequential [batch*steps=32, 9, 7, 1]. Conv2d expects [batch, 1, height, width]. " in note
+    (note,) = notes_on(lambda: encoder(torch.zeros(8, 4, 1, 9, 7)))  # the linear layer fails
+    assert "expects" not in note
 
 
 def test_an_error_of_the_users_code_stays_what_it_is():

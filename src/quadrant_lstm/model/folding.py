@@ -5,7 +5,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from quadrant_lstm.model.mismatch import expected_by, fits
 
 NamedTensors = Sequence[tuple[str, Tensor]]  # with the expressions that lead to them, e.g. inputs[0]
 
@@ -41,8 +43,9 @@ def check_mask(mask: object, leading: torch.Size) -> None:
 
 
 @contextlib.contextmanager
-def noted_in_errors(tensors: NamedTensors, num_axes: int, module: str) -> Iterator[None]:
-    """Adds a note to an error of the module: which axes were read as the batch and the steps, and what it was given.
+def noted_in_errors(tensors: NamedTensors, num_axes: int, module: nn.Module) -> Iterator[None]:
+    """Adds a note to an error of the module: which axes were read as the batch and the steps, what the module was
+    given, and what it expects.
 
     The error stays as it is otherwise, because it may come from code of the user.
     """
@@ -53,7 +56,18 @@ def noted_in_errors(tensors: NamedTensors, num_axes: int, module: str) -> Iterat
         for name, tensor in tensors:
             folded = (math.prod(tensor.shape[:num_axes]), *tensor.shape[num_axes:])
             read, given = labelled(names, tensor.shape), labelled(["*".join(names)], folded)
-            notes.append(f"TimeDistributed read {name} as {read} and gave {module} {given}.")
+            notes.append(f"TimeDistributed read {name} as {read} and gave {type(module).__name__} {given}.")
+        notes += expectation(module, tensors[0][1].shape[num_axes:])
         remedy = "If these are not its axes, add a missing one with x.unsqueeze, or move one with x.movedim."
         error.add_note(" ".join([*notes, remedy]))
         raise
+
+
+def expectation(module: nn.Module, frame_shape: Sequence[int]) -> list[str]:
+    """Returns what the first layer of a module expects, if it is a layer of torch that frames do not fit."""
+    while isinstance(module, nn.Sequential) and len(module):
+        module = module[0]
+    expected = expected_by(module)
+    if not expected or fits(module, expected, (1, *frame_shape)):
+        return []
+    return [f"{type(module).__name__} expects [{', '.join(map(str, expected))}]."]

@@ -56,7 +56,7 @@ class TimeDistributed(nn.Module):
             check_mask(mask, tensors[0][1].shape[: self.num_axes])
         leading = tensors[0][1].shape[: self.num_axes]
         arguments = map_tensors(lambda tensor: tensor.flatten(0, self.num_axes - 1), (inputs, kwargs))
-        with noted_in_errors(tensors, self.num_axes, type(self.module).__name__):
+        with noted_in_errors(tensors, self.num_axes, self.module):
             outputs = self.in_chunks(arguments) if mask is None else self.where_real(arguments, mask.flatten())
         return map_tensors(lambda tensor: tensor.unflatten(0, leading), outputs)
 
