@@ -4,6 +4,7 @@ import collections
 import functools
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ import torch
 from quadrant_lstm import ORDERINGS, load_run, sequences
 from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.deep import DeepCNNLSTM
+from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.export import export
+from quadrant_lstm.run.program import program_file
 from tests.scripts import Script, script, without
 
 
@@ -87,6 +91,13 @@ def test_a_program_returns_the_probabilities_of_the_network(format, load, export
     assert metadata["data_sha256"] == tiny.sha256()
     assert json.loads(metadata["orderings"]) == [list(ordering) for ordering in ORDERINGS]
     assert (metadata["classes"], metadata["images"]) == ("3", "float32 [batch, 1, 8, 8], pixels divided by 255")
+
+
+def test_a_program_of_a_deep_network_is_written_without_a_warning():
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], LSTM, 0.0, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        program_file("torch", network.eval(), ORDERINGS, (1, 12, 12), {})
 
 
 def test_a_program_computes_what_frames_share_once(exported):

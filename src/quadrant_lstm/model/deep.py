@@ -73,8 +73,11 @@ class JoinedQuadrants(nn.Module):
         stacked = torch.tensor(orderings).T - 1  # [step, ordering]: the quadrant that is shown
         places = torch.arange(4 * num_orderings).view(4, -1)  # [step, ordering]: counted over all steps
         image_places = places.gather(0, stacked.argsort(0)).T  # [ordering, quadrant]: the place that shows it
+        if once:
+            image_places = image_places[:1]
         quadrants = stacked if once else stacked + 4 * torch.arange(num_orderings)
-        self.register_buffer("image_places", image_places[0] if once else image_places.flatten(), persistent=False)
+        # A copy, because torch.export warns of a buffer that is part of a larger tensor
+        self.register_buffer("image_places", image_places.flatten().clone(), persistent=False)
         self.register_buffer("frame_quadrants", quadrants.flatten(), persistent=False)
 
     def forward(self, frames: Float[Tensor, "batch 4 channels stack width"]) -> Float[Tensor, "batch 4 features"]:
