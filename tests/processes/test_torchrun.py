@@ -4,10 +4,10 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,23 +18,24 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.run_folder import read_rows
 from tests.folders import TINY, children, run_folder, write_idx_folder
+from tests.network import Machine, free_port, two_machines
 from tests.scripts import FORKSERVER, ROOT, script
 
 AGENT = [sys.executable, "-m", "torch.distributed.run"]
 CPU = ("trainer.accelerator=cpu",)
+THIS = Machine("localhost")
 
 
 class Agent:
     """A running torchrun. Its processes end with it."""
 
-    def __init__(self, cwd: Path, options: tuple[str, ...], overrides: tuple[str, ...], **environment: str):
+    def __init__(self, cwd: Path, machine: Machine, options: tuple[str, ...], overrides: tuple[str, ...]):
         number = len(list(cwd.glob("*.stdout")))
         self.outputs = [cwd / f"{number}.{name}" for name in ("stdout", "stderr")]
         with contextlib.ExitStack() as stack:
             stdout, stderr = (stack.enter_context(output.open("w")) for output in self.outputs)
-            command = [*AGENT, *options, str(ROOT / "train.py"), *overrides]
-            env = os.environ | environment
-            self.process = subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+            command = [*machine.prefix, *AGENT, *options, str(ROOT / "train.py"), *overrides]
+            self.process = subprocess.Popen(command, cwd=cwd, stdout=stdout, stderr=stderr)
 
     def wait(self) -> int:
         return self.process.wait(100)
@@ -54,8 +55,8 @@ def start(tmp_path):
     data, agents = write_idx_folder(tmp_path / "tiny", train=840), []
     tiny = ("data=idx", f"data.root={data}", *TINY, *CPU)
 
-    def start_agent(*overrides, options=("--nproc-per-node=2",), **environment):
-        agents.append(Agent(tmp_path, options, (*tiny, *overrides), **environment))
+    def start_agent(*overrides, options=("--nproc-per-node=2",), machine=THIS):
+        agents.append(Agent(tmp_path, machine, options, (*tiny, *overrides)))
         return agents[-1]
 
     yield start_agent
@@ -95,10 +96,15 @@ def test_its_processes_share_one_run_and_compute_what_our_own_do(start, tmp_path
         assert (weight - other["state_dict"][name]).abs().max() <= 1e-6, name
 
 
+def environment(rank: int, port: int, agent: Path) -> dict[str, str]:
+    """Returns the variables that torchrun sets for a process."""
+    address = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    files = {"TORCHELASTIC_ERROR_FILE": str(agent / "attempt_0/0/error.json")}
+    return address | files | {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_RANK": str(rank)}
+
+
 def meet(rank: int, port: int, agent: Path, output: Path) -> None:
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_RANK": str(rank)}
-    os.environ["TORCHELASTIC_ERROR_FILE"] = str(agent / "attempt_0/0/error.json")
+    os.environ |= environment(rank, port, agent)
     meeting = torchrun.Meeting()
     if rank == 0:
         meeting.decide(torchrun.Decision(meeting.earlier, resumes=True))
@@ -137,6 +143,18 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(tmp_path, monkeypatch)
     torchrun.check_mark(str(tmp_path), "of this run")
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_process_that_never_starts_is_named_after_the_timeout(earlier, tmp_path, monkeypatch):
+    monkeypatch.setattr(torchrun, "TIMEOUT", timedelta(seconds=1))
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    if earlier:
+        store.set("hello/1", json.dumps(["a process that was killed", ""]))
+    for name, value in environment(0, store.port, tmp_path).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="torchrun: rank 1 did not answer within 1 s .*; restart torchrun on all mac"):
+        torchrun.Meeting()
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -162,19 +180,48 @@ def test_a_killed_process_costs_no_more_than_its_epoch(start, tmp_path):
     assert "after its last finished epoch" in agent.stdout
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupt_keeps_the_last_finished_epoch(number, start, tmp_path):
+    agent = start("trainer.max_epochs=1000", options=("--nproc-per-node=2", "--max-restarts=2"))
+    run = until_an_epoch_is_saved(tmp_path)
+    agent.process.send_signal(number)
+    assert agent.wait() == 1
+    assert f"interrupted; resume with: torchrun ... train.py run={run.relative_to(tmp_path)}\n" in agent.stdout
+    assert agent.stderr.count("interrupted") == (number == signal.SIGINT)
+    saved = read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] + 1
+    assert epochs(run) == [str(epoch) for epoch in range(1, saved + 1)]
+
+
+@pytest.fixture
+def machines():
+    with two_machines() as machines:
+        yield machines
+
+
+def options_of(machines: list[Machine]) -> tuple[str, ...]:
+    nodes = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=2")
+    return (*nodes, "--rdzv-backend=c10d", "--rdzv-id=test", f"--rdzv-endpoint={machines[0].name}:{free_port()}")
+
+
+def test_two_machines_share_one_run(start, machines, tmp_path):
+    options = options_of(machines)
+    first, second = (start(options=options, machine=machine) for machine in machines)
+    assert first.wait() == 0, first.stderr
+    assert second.wait() == 0, second.stderr
+    assert epochs(run_folder(tmp_path)) == ["1", "2", "3"]
+    assert json.loads((run_folder(tmp_path) / "results.json").read_text())["test/images"] == 70
+    assert sorted(agent.stdout.count("test accuracy") for agent in (first, second)) == [0, 1]
+
+
 @pytest.mark.reliability
-def test_a_node_whose_agent_was_killed_joins_again(start, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    nodes = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=2", "--rdzv-backend=c10d", "--rdzv-id=test")
-    options = (*nodes, f"--rdzv-endpoint=127.0.0.1:{port}")
-    environment = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    first = start("trainer.max_epochs=150", options=options, **environment)
-    second = start("trainer.max_epochs=150", options=options, **environment)
+def test_a_machine_whose_agent_was_killed_joins_again(start, machines, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    options = options_of(machines)
+    first, second = (start("trainer.max_epochs=150", options=options, machine=machine) for machine in machines)
     run = until_an_epoch_is_saved(tmp_path)
     second.process.kill()
     time.sleep(1)
-    again = start("trainer.max_epochs=150", options=options, **environment)
+    again = start("trainer.max_epochs=150", options=options, machine=machines[1])
     assert first.wait() == 0, first.stderr
     assert again.wait() == 0, again.stderr
     assert run_folder(tmp_path) == run

@@ -50,7 +50,8 @@ def handle_errors() -> Iterator[None]:
     except OSError as error:
         fail(explain_disk(error))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if not torchrun.meeting or torchrun.meeting.rank == 0:
+            print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     finally:
         if torchrun.meeting:

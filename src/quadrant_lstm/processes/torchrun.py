@@ -10,7 +10,8 @@ import json
 import os
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,18 +36,11 @@ meeting: "Meeting | None" = None  # of this process, if torchrun started it
 
 
 def join() -> "Meeting | None":
-    """Waits for the other processes. Raises UserError if some do not start."""
+    """Waits for the other processes. Raises UserError if one does not start."""
     global meeting
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent(os.getppid())  # else the processes of a killed agent would continue
-        try:
-            meeting = Meeting()
-        except RuntimeError as error:
-            seconds = TIMEOUT.total_seconds()
-            raise UserError(
-                f"torchrun: the {os.environ['WORLD_SIZE']} processes did not find each other within {seconds:.0f} s "
-                f"({str(error).partition(chr(10))[0]}); restart them."
-            ) from error
+        meeting = Meeting()
     return meeting
 
 
@@ -59,14 +53,15 @@ class Meeting:
         self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         serves = self.rank == 0 and os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True"
-        self.store: Any = TCPStore(address, port, is_master=serves, wait_for_workers=False, timeout=TIMEOUT)
+        with named_if_missing(f"the store at {address}:{port}"):
+            self.store: Any = TCPStore(address, port, is_master=serves, wait_for_workers=False, timeout=TIMEOUT)
         self.note = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parents[2] / "run_folder"
         self.earlier = self.note.read_text() if self.note.exists() else ""
         self.word = secrets.token_hex(8)
         self.is_decided = False
         if self.rank:
             self.store.set(f"hello/{self.rank}", json.dumps([self.word, self.earlier]))
-            self.first = self.store.get(f"question/{self.word}").decode()
+            self.first = self.get(f"question/{self.word}", rank=0)
             self.store.set(f"answer/{self.first}/{self.word}", "")
         else:
             self.first = self.word
@@ -75,15 +70,22 @@ class Meeting:
             self.earlier = next(filter(None, [self.earlier, *(folder for _, folder in others)]), "")
 
     def greet(self, rank: int) -> tuple[str, str]:
-        """Returns the word and the note of a process that answers. Raises DistStoreError after TIMEOUT."""
-        while True:
-            word, earlier = json.loads(self.store.get(f"hello/{rank}"))
+        """Returns the word and the note of a process that answers. Raises UserError after TIMEOUT."""
+        end = time.monotonic() + TIMEOUT.total_seconds()
+        while time.monotonic() < end:
+            word, earlier = json.loads(self.get(f"hello/{rank}", rank))
             self.store.set(f"question/{word}", self.first)
-            end = time.monotonic() + SECONDS_TO_ANSWER
-            while time.monotonic() < end:
+            end_of_wait = time.monotonic() + SECONDS_TO_ANSWER
+            while time.monotonic() < end_of_wait:
                 if self.store.check([f"answer/{self.first}/{word}"]):
                     return word, earlier
                 time.sleep(0.01)
+        raise no_answer(f"rank {rank}", "an earlier process did")
+
+    def get(self, key: str, rank: int) -> str:
+        """Waits for a value that the process of that rank sets."""
+        with named_if_missing(f"rank {rank}"):
+            return self.store.get(key).decode()
 
     def decide(self, decision: Decision) -> None:
         """Called in the first process, of which only the first decision counts. Leaves the mark in the folder."""
@@ -99,7 +101,7 @@ class Meeting:
 
     def wait_for_decision(self) -> Decision:
         """Called in the other processes. Raises UserError if this machine does not see the run folder."""
-        decision = Decision(*json.loads(self.store.get(f"decision/{self.word}")))
+        decision = Decision(*json.loads(self.get(f"decision/{self.word}", rank=0)))
         if decision.folder:
             check_mark(decision.folder, self.first)
             self.remember(decision.folder)
@@ -117,7 +119,26 @@ class Meeting:
 
     def is_first_to_report(self, error: str) -> bool:
         """Tells whether no process, of this start or of an earlier one, has reported the same error."""
-        return self.store.add(f"reported/{error}", 1) == 1
+        try:
+            return self.store.add(f"reported/{error}", 1) == 1
+        except RuntimeError:  # the process that served the store has ended
+            return True
+
+
+@contextmanager
+def named_if_missing(source: str) -> Iterator[None]:
+    """Raises UserError if the source does not answer within TIMEOUT."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise no_answer(source, str(error).partition("\n")[0].rstrip(".")) from error
+
+
+def no_answer(source: str, reason: str) -> UserError:
+    seconds = TIMEOUT.total_seconds()
+    return UserError(
+        f"torchrun: {source} did not answer within {seconds:.0f} s ({reason}); restart torchrun on all machines."
+    )
 
 
 def check_mark(folder: str, word: str) -> None:

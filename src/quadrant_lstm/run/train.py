@@ -92,7 +92,8 @@ def fit_and_test(
             ) from error
         raise
     except SystemExit as end:
-        log.info(f"interrupted; resume with: python train.py run={as_typed(folder)}")
+        command = "torchrun ... train.py" if torchrun.meeting else "python train.py"
+        log.info(f"interrupted; resume with: {command} run={as_typed(folder)}")
         if end.code != 1:  # the exit status of our own or SLURM's signal handlers
             raise
         raise KeyboardInterrupt from None  # Lightning exits with status 1 after Ctrl-C
