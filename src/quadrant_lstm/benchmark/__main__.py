@@ -6,7 +6,6 @@ Each peer runs in a process of its own. Only one computes at a time, and each ha
 on the machine affects all alike. A first round warms up and does not count. Writes benchmark.md, .json and .png.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -14,13 +13,13 @@ import sys
 import tempfile
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 
 from quadrant_lstm.benchmark import trainer
+from quadrant_lstm.benchmark.command import machine, new_parser
 from quadrant_lstm.benchmark.peers import PEERS
 from quadrant_lstm.benchmark.report import EPOCH, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Worker
@@ -28,7 +27,6 @@ from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count, Natural
-from quadrant_lstm.run.provenance import processor
 from quadrant_lstm.run_folder import RESULTS
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -40,11 +38,9 @@ TRAIN_PY_OVERRIDES = (  # of the runs of train.py whose epochs are measured
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of steps, after one that warms up")
+    parser = new_parser(__doc__, rounds=5)
     parser.add_argument("--epochs", type=int, default=5, help="rounds of whole epochs; 0 for none")
     parser.add_argument("--steps", type=int, default=30, help="training steps of 64 images per round")
-    parser.add_argument("--out", type=Path, default=Path("outputs", "benchmark"), help="folder of the results")
     options = parser.parse_args()
     for name, allowed in {"rounds": Count, "epochs": Natural, "steps": Count}.items():
         check_value(f"--{name}", getattr(options, name), allowed)
@@ -123,14 +119,12 @@ def measure_trainer(kind: str, measured: dict[str, Rounds]) -> None:
 
 
 def write(folder: Path, measured: dict[str, Rounds], notes: list[str]) -> None:
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    machine = f"{torch.get_num_threads()} threads on {processor()}{gpu}, torch {torch.__version__}, {date.today()}"
-    text = table(measured, notes)
-    content = {"machine": machine, "measured": measured, "not measured": notes}
+    text, here = table(measured, notes), machine()
+    content = {"machine": here, "measured": measured, "not measured": notes}
     (folder / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n")
-    (folder / "benchmark.md").write_text(f"{machine}; `python -m quadrant_lstm.benchmark`\n\n{text}\n")
-    picture(measured, machine).savefig(folder / "benchmark.png")
-    print(f"\n{machine}\n\n{text}\n\n{folder}/benchmark.md, .json, .png")
+    (folder / "benchmark.md").write_text(f"{here}; `python -m quadrant_lstm.benchmark`\n\n{text}\n")
+    picture(measured, here).savefig(folder / "benchmark.png")
+    print(f"\n{here}\n\n{text}\n\n{folder}/benchmark.md, .json, .png")
 
 
 if __name__ == "__main__":

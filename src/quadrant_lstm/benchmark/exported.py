@@ -7,22 +7,19 @@ every round; a first round warms up and does not count. A cell holds the median 
 column, and the range of the middle half of the ratios. Writes exported.md.
 """
 
-import argparse
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from datetime import date
 from multiprocessing import get_context
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from quadrant_lstm.benchmark.layers import times
+from quadrant_lstm.benchmark.command import new_parser, write_page
 from quadrant_lstm.benchmark.peers import ours, some_orderings
-from quadrant_lstm.benchmark.report import Rounds, row
+from quadrant_lstm.benchmark.report import Rounds, row, times
 from quadrant_lstm.benchmark.worker import discard_output
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.config.check import check_value
@@ -30,7 +27,6 @@ from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.program import ImagesToProbabilities, program_file
-from quadrant_lstm.run.provenance import processor
 
 BATCHES = (1, 64, 512)
 NETWORK, ONNX, TORCH = "the network in PyTorch", "format=onnx", "format=torch"
@@ -40,24 +36,20 @@ compute: Callable[[Tensor], object]  # in the process of a way
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="rounds, after one that warms up")
-    parser.add_argument("--out", type=Path, default=Path("outputs", "benchmark"), help="folder of the results")
-    options = parser.parse_args()
+    options = new_parser(__doc__, rounds=15).parse_args()
     check_value("--rounds", options.rounds, AtLeastTwo)
     with needs_extra("benchmark", "export"):
         import onnxruntime  # noqa: F401
     prepare_for_training()  # sets the number of threads
-    options.out.mkdir(parents=True, exist_ok=True)
-    machine = f"{torch.get_num_threads()} threads on {processor()}, torch {torch.__version__}, {date.today()}"
-    lines = [f"{machine}; `python -m quadrant_lstm.benchmark.exported`", ""]
-    lines += [row("images", NETWORK, f"`{ONNX}`", f"`{TORCH}`"), "|---|---|---|---|"]
-    measured = measure(options.rounds)
+    write_page(options.out, "exported", table(options.rounds))
+
+
+def table(rounds: int) -> Iterator[str]:
+    measured = measure(rounds)
+    yield row("images", NETWORK, f"`{ONNX}`", f"`{TORCH}`")
+    yield "|---|---|---|---|"
     for batch in BATCHES:
-        lines.append(row(str(batch), *times(measured[batch], NETWORK, [ONNX, TORCH])))
-    text = "\n".join(lines) + "\n"
-    (options.out / "exported.md").write_text(text)
-    print(f"{text}\n{options.out}/exported.md")
+        yield row(str(batch), *times(measured[batch], NETWORK, [ONNX, TORCH]))
 
 
 def measure(rounds: int) -> dict[int, Rounds]:

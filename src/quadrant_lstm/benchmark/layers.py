@@ -7,25 +7,22 @@ first round warms up and does not count. A cell holds the median time, the media
 range of the middle half of the ratios. Writes layers.md.
 """
 
-import argparse
 import os
 import resource
-import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from quadrant_lstm.benchmark.report import Rounds, row
+from quadrant_lstm.benchmark.command import new_parser, write_page
+from quadrant_lstm.benchmark.report import Rounds, row, times
 from quadrant_lstm.benchmark.worker import discard_output
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.config.check import check_value
@@ -33,7 +30,6 @@ from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.model.conv_lstm import ConvLSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
 from quadrant_lstm.processes.prepare import prepare_for_training
-from quadrant_lstm.run.provenance import processor
 
 Way = Callable[[], Tensor | float]  # returns outputs that have gradients, or the seconds of a training step elsewhere
 KERAS = "Keras, TensorFlow"
@@ -44,21 +40,18 @@ keras_step: Callable[[], Any]  # in the process of Keras
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="rounds, after one that warms up")
-    parser.add_argument("--out", type=Path, default=Path("outputs", "benchmark"), help="folder of the results")
-    options = parser.parse_args()
+    options = new_parser(__doc__, rounds=15).parse_args()
     check_value("--rounds", options.rounds, AtLeastTwo)
-    options.out.mkdir(parents=True, exist_ok=True)
     prepare_for_training()
-    machine = f"{torch.get_num_threads()} threads on {processor()}, torch {torch.__version__}, {date.today()}"
-    lines = [f"{machine}; `python -m quadrant_lstm.benchmark.layers`", ""]
-    print(lines[0], end="\n\n", flush=True)
-    for line in (*time_distributed_table(options.rounds), "", *memory_table(), "", *conv_lstm_table(options.rounds)):
-        print(line, flush=True)
-        lines.append(line)
-    (options.out / "layers.md").write_text("\n".join(lines) + "\n")
-    print(f"\n{options.out}/layers.md")
+    write_page(options.out, "layers", tables(options.rounds))
+
+
+def tables(rounds: int) -> Iterator[str]:
+    yield from time_distributed_table(rounds)
+    yield ""
+    yield from memory_table()
+    yield ""
+    yield from conv_lstm_table(rounds)
 
 
 def time_distributed_table(rounds: int) -> Iterator[str]:
@@ -196,16 +189,6 @@ def measure(ways: dict[str, Way], rounds: int) -> Rounds:
             if number:
                 measured.add(name, 1000 * result)
     return measured
-
-
-def times(measured: Rounds, base: str, others: Sequence[str]) -> Iterator[str]:
-    yield f"{measured.median(base):.3g} ms"
-    for name in others:
-        if name not in measured:
-            yield "not installed"
-            continue
-        low, middle, high = statistics.quantiles(measured.ratios(name, base), n=4)
-        yield f"{measured.median(name):.3g} ms, {middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Renders the measurements of the benchmark as a table in Markdown and as a picture."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -37,6 +37,17 @@ def median_and_range(values: Sequence[float], digits: int = 1) -> str:
     if not values:
         return ""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def times(measured: Rounds, base: str, others: Sequence[str]) -> Iterator[str]:
+    """Returns cells: the median time, then, for each of `others`, also its median ratio to `base` and their range."""
+    yield f"{measured.median(base):.3g} ms"
+    for name in others:
+        if name not in measured:
+            yield "not installed"
+            continue
+        low, middle, high = statistics.quantiles(measured.ratios(name, base), n=4)
+        yield f"{measured.median(name):.3g} ms, {middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def table(measured: dict[str, Rounds], notes: list[str]) -> str:
