@@ -21,7 +21,7 @@ from quadrant_lstm.sweep.groups import Group, ranked_groups
 from quadrant_lstm.sweep.jobs import Sweep, find_sweep, readable
 from quadrant_lstm.sweep.plots import error_percent
 
-MEASURED = ("test/accuracy", *step_accuracy_names("test"))
+MEASURED = ("test/accuracy", *step_accuracy_names("test", 4))
 HERE = Path(__file__).parent
 
 

@@ -3,6 +3,7 @@
 import itertools
 from functools import partial
 
+import hypothesis.strategies as st
 from lightning.pytorch import Trainer
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR
@@ -20,8 +21,13 @@ CONSTANT = partial(ConstantLR, factor=1.0, total_iters=0)
 RECURRENT = {
     "lstm": LSTM, "gru": GRU, "bilstm": partial(LSTM, bidirectional=True), "stacked": partial(LSTM, num_layers=2),
     "conv_lstm": partial(ConvLSTM, kernel_size=3), "transformer": Transformer,
-    "mean": RunningMean, "last": PerStep, "concat": partial(Concatenated, num_steps=4),
+    "mean": RunningMean, "last": PerStep, "concat": Concatenated,
 }  # fmt: skip
+
+
+def orderings_on(grid: tuple[int, int], min_size: int = 1) -> st.SearchStrategy:
+    """Draws orderings of the pieces of a grid."""
+    return st.lists(st.permutations(range(1, grid[0] * grid[1] + 1)), min_size=min_size, max_size=6)
 
 
 class Flat(nn.Module):

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
+from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
@@ -14,7 +15,7 @@ from quadrant_lstm.run.drawing_page import drawing_page
 
 
 def deep_network(blocks=((4, 4), (6,), (8,)), lstm_units=7, orderings=ORDERINGS, recurrent=LSTM) -> DeepCNNLSTM:
-    data = ((1, 14 * len(orderings), 14), 10, orderings)
+    data = ((1, 14 * len(orderings), 14), 10, orderings, QUADRANTS)
     return DeepCNNLSTM(*data, blocks=blocks, recurrent=recurrent, dropout=0.2, lstm_units=lstm_units)
 
 
@@ -37,7 +38,7 @@ def shaken(network: nn.Module) -> nn.Module:
 
 
 def write_page(folder: Path, network: nn.Module, orderings=ORDERINGS, weights="float32") -> Path:
-    cfg = OmegaConf.create({"data": {"dataset": "mnist", "root": None, "orderings": orderings}})
+    cfg = OmegaConf.create({"data": {"dataset": "mnist", "root": None, "grid": QUADRANTS, "orderings": orderings}})
     file = folder / "network.html"
     file.write_text(drawing_page(network, (1, 14 * len(orderings), 14), 10, cfg, folder, weights))
     return file

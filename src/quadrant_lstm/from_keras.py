@@ -58,21 +58,23 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
             raise UserError(f"{file}: {error}") from error
         cfg = compose_config([*(f"model.{key}={value}" for key, value in sizes._asdict().items()), *overrides])
         data = build_data(cfg)
-        if (tuple(frame_shape), num_classes) != (data.frame_shape, data.num_classes):
+        num_steps = model.input_shape[1]
+        if (num_steps, tuple(frame_shape), num_classes) != (data.num_steps, data.frame_shape, data.num_classes):
             raise UserError(
-                f"{file}: reads frames {list(frame_shape)} of {num_classes} classes, but data={cfg.data.dataset} has "
-                f"{list(data.frame_shape)} and {data.num_classes}; add data= or data.orderings= as in its training."
+                f"{file}: reads {num_steps} frames {list(frame_shape)} of {num_classes} classes, but "
+                f"data={cfg.data.dataset} has {data.num_steps} of {list(data.frame_shape)} and {data.num_classes}; add "
+                "data=, data.grid= or data.orderings= as in its training."
             )
     else:
         cfg = compose_config(overrides)
         data = build_data(cfg)
-        keys = {key: cfg.model[key] for key in keras_sizes.Sizes._fields}
-        model = keras_model.build_keras_model(keras_sizes.Sizes(**keys), data.frame_shape, data.num_classes)
+        sizes = keras_sizes.Sizes(**{key: cfg.model[key] for key in keras_sizes.Sizes._fields})
+        model = keras_model.build_keras_model(sizes, data.frame_shape, data.num_classes, data.num_steps)
         load_weights(model, file)
     classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
     try:
         classifier.network.load_state_dict(keras_model.state_of_keras(model))
-        difference = keras_model.largest_difference(model, classifier.network.eval(), cfg.data.orderings)
+        difference = keras_model.largest_difference(model, classifier.network.eval(), cfg.data.orderings, cfg.data.grid)
     except RuntimeError:  # weights of other shapes
         difference = float("inf")
     if difference > TOLERANCE:

@@ -8,14 +8,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import AfterValidator
-
-
-def check_ordering(ordering: Sequence[int]) -> Sequence[int]:
-    if sorted(ordering) != [1, 2, 3, 4]:
-        raise ValueError(f"{list(ordering)} is not a permutation of 1234; write e.g. [1, 2, 3, 4].")
-    return ordering
-
 
 Count = Annotated[int, Ge(1), "a whole number of at least 1"]
 AtLeastTwo = Annotated[int, Ge(2), "a whole number of at least 2"]
@@ -27,11 +19,14 @@ Fraction = Annotated[float, Gt(0), Le(1), "a fraction above 0.0, up to 1.0"]
 Betas = Annotated[list[BelowOne], MinLen(2), MaxLen(2), "a list of two numbers in [0, 1)"]
 Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1"]
 Blocks = Annotated[Sequence[Counts], MinLen(1), "a list of lists of whole numbers of at least 1"]
-Ordering = Annotated[Sequence[int], AfterValidator(check_ordering), "a permutation of 1234"]
+Grid = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "a list of two whole numbers of at least 1: rows and columns"]
+Orderings = Sequence[Sequence[int]]  # permutations of the pieces of a grid
+OrderingsOrNames = Annotated[
+    Sequence[Sequence[int] | str], MinLen(1), "a list of permutations or names of orderings"
+]  # data/scans.py checks each
 Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
-Orderings = Annotated[Sequence[Ordering], MinLen(1), "a list of permutations of 1234"]
 Node = Annotated[dict[str, Any], "a group of keys"]
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}

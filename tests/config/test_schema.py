@@ -11,7 +11,8 @@ from quadrant_lstm.config.schema import CLASSES, LIBRARIES
 from tests.scripts import ROOT
 
 GIVEN_BY_CODE = {
-    "frame_shape", "num_classes", "orderings", "in_channels", "input_size", "num_units", "hidden_channels"
+    "frame_shape", "num_classes", "orderings", "grid", "in_channels", "input_size", "num_units", "num_steps",
+    "hidden_channels"
 }  # fmt: skip
 
 

@@ -14,18 +14,19 @@ from torch.utils.tensorboard import SummaryWriter
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
-from quadrant_lstm.dashboard.pictures.occlusion import correct_by_occluded_quadrant
+from quadrant_lstm.dashboard.pictures.occlusion import correct_by_occluded_piece
 from quadrant_lstm.dashboard.tabs import add_graph, add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.model.classifier import Classifier
 from tests.folders import TINY, run_folder, write_idx_folder
 from tests.networks import CONSTANT, small_network, trainer
 from tests.scripts import script
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
-            "test/occluded_quadrant", "test/occluded_ordering", "belief/image_1", "belief/image_6", "belief/mistake_1",
+            "test/occluded_piece", "test/occluded_ordering", "belief/image_1", "belief/image_6", "belief/mistake_1",
             "inside/filters", "inside/conv1", "inside/gates")  # fmt: skip
 
 
@@ -83,14 +84,14 @@ def test_graph_text_pr_curves_custom_scalars_and_projector_have_data(events, fin
 
 
 def test_a_network_with_logits_only_is_shown_without_its_inside(idx_folder, tmp_path):
-    data = SequenceDataModule("idx", str(idx_folder), ORDERINGS, 40, 0, 16, 1, Augmentation())
+    data = SequenceDataModule("idx", str(idx_folder), QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation())
     dashboard, logger = Dashboard(), TensorBoard(str(tmp_path))
     network = nn.Sequential(nn.Flatten(), nn.Linear(4 * 4 * 4 * 4, 3))
-    classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, data.frame_shape, 3)
+    classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, data.frame_shape, 3, 4)
     training = trainer(logger, max_epochs=1, log_every_n_steps=5, callbacks=[dashboard])
     training.fit(classifier, datamodule=data)
     training.test(classifier, datamodule=data, verbose=False)
-    assert {"test/confusion", "test/occluded_quadrant", "test/occluded_ordering"} <= set(dashboard.pictures)
+    assert {"test/confusion", "test/occluded_piece", "test/occluded_ordering"} <= set(dashboard.pictures)
     assert not [name for name in dashboard.pictures if name.startswith(("inside/", "belief/"))]
 
 
@@ -107,7 +108,7 @@ def test_a_network_in_float64_is_shown(tmp_path):
     network, images = small_network().double(), torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
     labels, frames = torch.arange(3), sequences(images[:1])
     assert draw_features(network, frames) and draw_gates(network, frames, "some")
-    assert correct_by_occluded_quadrant(network, images, labels, ORDERINGS).shape == (4, 3)
+    assert correct_by_occluded_piece(network, images, labels, ORDERINGS, QUADRANTS).shape == (4, 3)
     with SummaryWriter(str(tmp_path)) as writer:
         add_graph(writer, network.in_full(), frames)
-        add_states(writer, network, images, labels, ORDERINGS, 0)
+        add_states(writer, network, [sequences(images)], images, labels, 0)

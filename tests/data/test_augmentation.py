@@ -3,6 +3,7 @@ import torch
 
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.pieces import QUADRANTS
 
 
 @pytest.fixture
@@ -90,7 +91,9 @@ def test_images_are_augmented_independently_and_reproducibly():
 
 
 def test_only_training_images_are_augmented(idx_folder):
-    data = SequenceDataModule("idx", str(idx_folder), [[1, 2, 3, 4]], 40, 0, 16, 0, Augmentation(rotation=90.0))
+    data = SequenceDataModule(
+        "idx", str(idx_folder), QUADRANTS, [[1, 2, 3, 4]], 40, 0, 16, 0, Augmentation(rotation=90.0)
+    )
     batch = next(iter(data.val_dataloader()))
 
     class Trainer:

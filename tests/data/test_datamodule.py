@@ -8,6 +8,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule, mixed_sequences
+from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from tests.networks import trainer
@@ -16,7 +17,7 @@ from tests.networks import trainer
 def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, seed=1, **folds):
     orderings = [list(ordering) for ordering in ORDERINGS]
     sizes = (validation_images, validation_seed, 64, seed)
-    return SequenceDataModule(dataset, root, orderings, *sizes, Augmentation(), **folds)
+    return SequenceDataModule(dataset, root, QUADRANTS, orderings, *sizes, Augmentation(), **folds)
 
 
 def test_validation_is_the_same_for_every_seed_and_disjoint_from_training():
@@ -71,14 +72,14 @@ TRAINED = [[2, 1, 3, 4], [4, 3, 1, 2], [3, 4, 2, 1]]
 
 def test_images_use_the_orderings_in_turn():
     images = torch.arange(7)[:, None, None, None] * 10 + torch.tensor([[[[1, 2], [3, 4]]]])  # quadrants of one pixel
-    frames = mixed_sequences(images, TRAINED, 1)
+    frames = mixed_sequences(images, TRAINED, 1, QUADRANTS)
     assert frames.shape == (7, 4, 1, 1, 1)
     assert frames.flatten(1).tolist() == [[10 * n + quadrant for quadrant in TRAINED[n % 3]] for n in range(7)]
-    two = mixed_sequences(images, [*TRAINED, [1, 2, 3, 4]], 2)
+    two = mixed_sequences(images, [*TRAINED, [1, 2, 3, 4]], 2, QUADRANTS)
     assert two[0, :, 0, :, 0].tolist() == [[2, 4], [1, 3], [3, 1], [4, 2]]
     assert two[1, :, 0, :, 0].tolist() == [[13, 11], [14, 12], [12, 13], [11, 14]]
     assert torch.equal(two[2] - 20, two[0])
-    few = mixed_sequences(images[:2], TRAINED, 1)
+    few = mixed_sequences(images[:2], TRAINED, 1, QUADRANTS)
     assert few.flatten(1).tolist() == [TRAINED[0], [10 + quadrant for quadrant in TRAINED[1]]]
 
 

@@ -53,6 +53,15 @@ def test_different_data_sets_have_different_checksums(tmp_path):
     assert small.sha256() != large.sha256()
 
 
+def test_images_that_the_grid_does_not_divide_are_refused(tmp_path):
+    images = load_idx_folder(write_idx_folder(tmp_path))
+    images.check_grid((4, 2))
+    with pytest.raises(
+        UserError, match=r"data.grid: \[3, 2\] does not split images of 8 x 8 into equal pieces; write an"
+    ):
+        images.check_grid((3, 2))
+
+
 def truncate(file):
     file.write_bytes(file.read_bytes()[:-1])
 
@@ -94,7 +103,6 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (IMAGES, rename_to_gz, r"gz: cannot be read \(Not a gzipped file"),
         (IMAGES, truncate_gzip, r"gz: cannot be read \(Compressed file ended"),
         (IMAGES, rewrite((0, 8, 8)), "is empty"),
-        (IMAGES, rewrite((200, 7, 8)), "images of 7 x 8; quadrants need an even height and width"),
         (LABELS, rewrite((199,)), "199 labels for the 200 images of train-images-idx3-ubyte; there must be one per"),
         ("t10k-images-idx3-ubyte", rewrite((70, 6, 8)), "images of 6 x 8, but training images have 8 x 8"),
         (LABELS, rewrite((200,), 1), "every label is 1; at least two classes are needed"),

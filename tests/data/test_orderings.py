@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from omegaconf import OmegaConf
 
 from quadrant_lstm import ORDERINGS, sequences
-from tests.networks import ALL_ORDERINGS
+from tests.networks import orderings_on
 from tests.scripts import ROOT
 
 NUMBERED = torch.tensor([[1, 2], [3, 4]])[None, None]  # quadrants of one pixel, whose value is their number
@@ -25,32 +25,39 @@ def test_conf_and_the_public_constant_hold_the_same_orderings():
     assert OmegaConf.to_container(conf.orderings) == [list(ordering) for ordering in ORDERINGS]
 
 
-def slow_sequences(images, orderings):
+def slow_sequences(images, orderings, grid):
     """Splits and stacks with loops, after the table of the question."""
     samples = []
     for image in images:
-        height, width = image.shape[1] // 2, image.shape[2] // 2
-        upper, lower = image[:, :height], image[:, height:]
-        quadrant = {1: upper[..., :width], 2: upper[..., width:], 3: lower[..., :width], 4: lower[..., width:]}
-        steps = [torch.cat([quadrant[ordering[step]] for ordering in orderings], dim=1) for step in range(4)]
+        rows = [row.chunk(grid[1], dim=2) for row in image.chunk(grid[0], dim=1)]
+        pieces = [piece for row in rows for piece in row]
+        num_steps = len(pieces)
+        steps = [torch.cat([pieces[ordering[step] - 1] for ordering in orderings], dim=1) for step in range(num_steps)]
         samples.append(torch.stack(steps))
     return torch.stack(samples)
 
 
 @settings(deadline=None)
 @given(
-    orderings=st.lists(st.sampled_from(ALL_ORDERINGS), min_size=1, max_size=6),
+    data=st.data(),
+    grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
     batch=st.integers(1, 3),
     channels=st.integers(1, 3),
     height=st.integers(1, 5),
     width=st.integers(1, 5),
 )
-def test_any_orderings_of_any_images_equal_a_loop(orderings, batch, channels, height, width):
-    images = torch.randint(0, 256, (batch, channels, 2 * height, 2 * width), dtype=torch.uint8)
-    assert torch.equal(sequences(images, orderings), slow_sequences(images, orderings))
+def test_any_orderings_of_any_grid_equal_a_loop(data, grid, batch, channels, height, width):
+    orderings = data.draw(orderings_on(grid))
+    images = torch.randint(0, 256, (batch, channels, grid[0] * height, grid[1] * width), dtype=torch.uint8)
+    assert torch.equal(sequences(images, orderings, grid), slow_sequences(images, orderings, grid))
+
+
+def test_orderings_may_be_named():
+    named = sequences(NUMBERED, ["rows", "reversed-rows", "columns", [4, 2, 3, 1]])
+    assert torch.equal(named, sequences(NUMBERED))
 
 
 @pytest.mark.parametrize("ordering", [[1, 2, 3, 3], [1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 4, 1]])
 def test_an_ordering_that_is_no_permutation_is_refused(ordering):
-    with pytest.raises(ValueError, match=r"is not a permutation of 1234; write e\.g\. \[1, 2, 3, 4\]"):
+    with pytest.raises(ValueError, match="is not a permutation of 1234; write one, or"):
         sequences(NUMBERED, [[1, 2, 3, 4], ordering])

@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from quadrant_lstm import ORDERINGS, sequences, split_quadrants
+from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
+from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedQuadrants, QuadrantPool, encoder_of_images
+from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool, encoder_of_images
 from quadrant_lstm.model.encoder import PaddedEncoder
 from quadrant_lstm.model.rnn import LSTM
 
@@ -13,17 +15,27 @@ def images():
     return torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("orderings", [ORDERINGS, ((1, 2, 3, 4),), ((2, 1, 4, 3), (2, 3, 1, 4), (4, 3, 2, 1))])
-def test_the_features_of_a_step_are_those_of_the_quadrants_in_its_frame(orderings, images):
+@pytest.mark.parametrize(
+    ("grid", "orderings"),
+    [
+        (QUADRANTS, ORDERINGS),
+        (QUADRANTS, [(1, 2, 3, 4)]),
+        (QUADRANTS, [(2, 1, 4, 3), (2, 3, 1, 4), (4, 3, 2, 1)]),
+        ((3, 2), ["columns", "snake"]),
+        ((4, 4), ["spiral", "random:1", "reversed-hilbert"]),
+    ],
+)
+def test_the_features_of_a_step_are_those_of_the_pieces_in_its_frame(grid, orderings, images):
     torch.manual_seed(0)
-    encoder = encoder_of_images((1, 6, 6), [[4], [5, 6]]).eval()
-    frames = sequences(images, orderings)
-    features = split_quadrants(encoder(images)).permute(0, 1, 3, 4, 2).flatten(2).unbind(1)
-    steps = [torch.cat([features[ordering[step] - 1] for ordering in orderings], dim=1) for step in range(4)]
+    orderings = orderings_of(orderings, grid)
+    encoder = encoder_of_images((1, 12 // grid[0], 12 // grid[1]), grid, [[4], [5, 6]]).eval()
+    frames = sequences(images, orderings, grid)
+    features = split_pieces(encoder(images), grid).permute(0, 1, 3, 4, 2).flatten(2).unbind(1)
+    steps = [torch.cat([features[piece - 1] for piece in step], dim=1) for step in zip(*orderings, strict=True)]
     expected = torch.stack(steps, dim=1)
-    joined = JoinedQuadrants(encoder, orderings)
+    joined = JoinedPieces(encoder, orderings, grid)
     torch.testing.assert_close(joined(frames), expected)
-    torch.testing.assert_close(JoinedQuadrants(encoder, orderings, once=False)(frames), expected)
+    torch.testing.assert_close(JoinedPieces(encoder, orderings, grid, once=False)(frames), expected)
     gradient = torch.randn_like(expected)
     (expected_gradient,) = torch.autograd.grad(expected, encoder.conv1_1.weight, gradient)
     (actual_gradient,) = torch.autograd.grad(joined(frames), encoder.conv1_1.weight, gradient)
@@ -31,7 +43,7 @@ def test_the_features_of_a_step_are_those_of_the_quadrants_in_its_frame(ordering
 
 
 def test_in_full_the_orderings_may_show_different_images(images):
-    joined = JoinedQuadrants(PaddedEncoder(1, [[4]]).eval(), ORDERINGS, once=False)
+    joined = JoinedPieces(PaddedEncoder(1, [[4]]).eval(), ORDERINGS, QUADRANTS, once=False)
     frames = sequences(images)
     occluded = frames.clone()
     occluded[:, :, :, 12:18] = 0  # the rows of the third ordering
@@ -44,13 +56,14 @@ def test_the_image_is_encoded_once(images):
     shapes = []
     encoder = PaddedEncoder(1, [[4]])
     encoder.register_forward_hook(lambda module, inputs, outputs: shapes.append(inputs[0].shape))
-    JoinedQuadrants(encoder, ORDERINGS)(sequences(images))
+    JoinedPieces(encoder, ORDERINGS, QUADRANTS)(sequences(images))
     assert shapes == [images.shape]
 
 
 def test_a_pool_keeps_the_last_row_and_column_of_every_quadrant():
     maps = torch.arange(36).view(1, 1, 6, 6).float().repeat(1, 2, 1, 1)  # two equal channels, quadrants of 3 x 3
-    assert QuadrantPool()(maps)[0, 1].tolist() == [[7, 8, 10, 11], [13, 14, 16, 17], [25, 26, 28, 29], [31, 32, 34, 35]]
+    pooled = PiecePool(QUADRANTS)(maps)[0, 1]
+    assert pooled.tolist() == [[7, 8, 10, 11], [13, 14, 16, 17], [25, 26, 28, 29], [31, 32, 34, 35]]
 
 
 def test_convs_see_across_the_cut(images):
@@ -62,12 +75,12 @@ def test_convs_see_across_the_cut(images):
 
 
 def test_in_full_the_network_is_the_same(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], LSTM, 0.0, 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5).eval()
     torch.testing.assert_close(network.in_full()(sequences(images)), network(sequences(images)))
 
 
 def test_every_step_reaches_the_logits(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], LSTM, 0.0, 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5).eval()
     frames = sequences(images).requires_grad_()
     network(frames).sum().backward()  # the image is read from the first ordering
     assert (frames.grad[:, :, :, :6].abs().sum(dim=(0, 2, 3, 4)) > 0).all()
@@ -77,11 +90,11 @@ def test_every_step_reaches_the_logits(images):
 
 
 def test_samples_do_not_mix(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4], [4]], LSTM, 0.0, 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4], [4]], LSTM, 0.0, 5).eval()
     frames = sequences(images)
     torch.testing.assert_close(network(frames)[1:2], network(frames[1:2]))
 
 
 def test_too_many_blocks_are_refused():
     with pytest.raises(UserError, match=r"model.blocks: 4 blocks do not fit: .* pool of block 4 .* write at most 3"):
-        DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[2]] * 4, LSTM, 0.0, 5)
+        DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[2]] * 4, LSTM, 0.0, 5)

@@ -33,7 +33,7 @@ def shape_for(kind: str) -> tuple[int, ...]:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_outputs_have_the_type_of_the_weights(kind, dtype):
-    layer = make_recurrent(RECURRENT[kind], shape_for(kind), 5).to(dtype)
+    layer = make_recurrent(RECURRENT[kind], shape_for(kind), 5, 4).to(dtype)
     assert layer(torch.randn(2, 4, *shape_for(kind), dtype=dtype))[0].dtype == dtype
 
 
@@ -43,14 +43,14 @@ def test_all_kinds_have_about_as_many_parameters(kind, lstm_units):
     shape = (32, 26, 5)
     with torch.device("meta"):
         wanted = count(LSTM(32 * 26 * 5, lstm_units))
-        found = count(make_recurrent(RECURRENT[kind], shape, lstm_units))
+        found = count(make_recurrent(RECURRENT[kind], shape, lstm_units, 4))
     assert found == pytest.approx(wanted, rel=0.1 if kind in ("bilstm", "conv_lstm") and lstm_units == 6 else 0.02)
 
 
 def test_the_number_of_units_is_that_of_the_closest_number_of_parameters():
     for make in (GRU, PerStep):
-        layer = make_recurrent(make, (24,), 7)
-        units = num_outputs(layer, (24,))
+        layer = make_recurrent(make, (24,), 7, 4)
+        units = num_outputs(layer, (24,), 4)
         wanted = count(LSTM(24, 7))
         distances = [abs(count(make(24, other)) - wanted) for other in range(1, 100)]
         assert distances[units - 1] == min(distances)
@@ -58,18 +58,18 @@ def test_the_number_of_units_is_that_of_the_closest_number_of_parameters():
 
 def test_a_layer_whose_first_argument_is_in_channels_reads_maps():
     assert [kind for kind, make in RECURRENT.items() if reads_maps(make)] == ["conv_lstm"]
-    assert make_recurrent(RECURRENT["conv_lstm"], (8, 3, 1), 5).in_channels == 8
+    assert make_recurrent(RECURRENT["conv_lstm"], (8, 3, 1), 5, 4).in_channels == 8
 
 
 def test_a_layer_that_cannot_be_sized_or_reads_samples_as_steps_is_refused():
     with pytest.raises(
         UserError, match="model.recurrent: <lambda> has no more parameters with two units than with one"
     ):
-        make_recurrent(lambda input_size, units: GRU(input_size, 3), (24,), 5)
+        make_recurrent(lambda input_size, units: GRU(input_size, 3), (24,), 5, 4)
     with pytest.raises(UserError, match="model.recurrent.batch_first: false, which reads samples as steps"):
-        make_recurrent(nn.LSTM, (24,), 5)
+        make_recurrent(nn.LSTM, (24,), 5, 4)
     with pytest.raises(UserError, match="model.recurrent: ConvLSTM reads maps, but the encoder returns a vector"):
-        make_recurrent(RECURRENT["conv_lstm"], (24,), 5)
+        make_recurrent(RECURRENT["conv_lstm"], (24,), 5, 4)
 
 
 class OwnLayer(nn.GRU):
@@ -96,7 +96,7 @@ class OwnLayer(nn.GRU):
 )
 def test_a_layer_must_return_outputs_and_a_state(change, returned):
     with pytest.raises(UserError) as error:
-        num_outputs(OwnLayer(6, 3, change), (6,))
+        num_outputs(OwnLayer(6, 3, change), (6,), 4)
     assert str(error.value) == (
         f"model.recurrent: OwnLayer was given [2, 4, 6] and returned {returned}; it must return outputs [N, steps, "
         "units] and a state, which may be None."
@@ -108,9 +108,9 @@ def test_a_layer_is_called_with_the_number_of_features_and_of_units():
     with pytest.raises(
         UserError, match=rf"{line} \(missing a required argument: 'change'\); its constructor must take"
     ):
-        make_recurrent(OwnLayer, (24,), 5)
+        make_recurrent(OwnLayer, (24,), 5, 4)
     with pytest.raises(UserError, match=rf"{line} \(too many positional arguments\); its constructor must take these"):
-        make_recurrent(lambda: GRU(24, 3), (24,), 5)
+        make_recurrent(lambda: GRU(24, 3), (24,), 5, 4)
 
 
 def test_layers_without_memory_compute_what_their_names_say():

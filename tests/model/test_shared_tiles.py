@@ -11,7 +11,7 @@ from torch import nn
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.tile_plan import CannotShare
-from tests.networks import ALL_ORDERINGS, question_network
+from tests.networks import orderings_on, question_network
 
 
 def encoder(*layers: nn.Module) -> nn.Sequential:
@@ -20,32 +20,35 @@ def encoder(*layers: nn.Module) -> nn.Sequential:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    orderings=st.lists(st.sampled_from(ALL_ORDERINGS), min_size=2, max_size=8),
-    half_height=st.integers(3, 9),
-    half_width=st.integers(5, 8),
+    data=st.data(),
+    grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    piece_height=st.integers(3, 9),
+    piece_width=st.integers(5, 8),
     channels=st.integers(1, 3),
     kernels=st.lists(st.integers(1, 3), min_size=1, max_size=3),
     pool=st.integers(1, 3),
     seed=st.integers(0, 99),
 )
 def test_features_and_all_gradients_equal_those_of_full_frames(
-    orderings, half_height, half_width, channels, kernels, pool, seed
+    data, grid, piece_height, piece_width, channels, kernels, pool, seed
 ):
     torch.manual_seed(seed)
+    orderings = data.draw(orderings_on(grid, min_size=2))
     layers: list[nn.Module] = []
     for number, kernel in enumerate(kernels):
         layers += [nn.Conv2d(3 if number else channels, 3, (kernel, 1)), nn.ReLU()]
     full = TimeDistributed(encoder(*layers, nn.MaxPool2d(pool)))
     try:
-        shared = SharedTiles(full.module, orderings, half_height)
+        shared = SharedTiles(full.module, orderings, piece_height)
     except CannotShare:
-        assert half_height % pool or half_height < pool + sum(kernels) - len(kernels)
+        assert piece_height % pool or piece_height < pool + sum(kernels) - len(kernels)
         return
-    images = torch.randn(2, channels, 2 * half_height, 2 * half_width, dtype=torch.float64, requires_grad=True)
+    size = (grid[0] * piece_height, grid[1] * piece_width)
+    images = torch.randn(2, channels, *size, dtype=torch.float64, requires_grad=True)
     full.double()
     outputs, gradients = [], []
     for module in (full, shared):
-        output = module(sequences(images, orderings))
+        output = module(sequences(images, orderings, grid))
         outputs.append(output)
         weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view(output.shape)
         gradients.append(torch.autograd.grad((output * weights).sum(), [images, *full.parameters()]))
@@ -90,9 +93,9 @@ def test_frames_that_do_not_follow_the_orderings_are_encoded_in_full():
         ((nn.Conv2d(1, 2, 3, stride=2),), ORDERINGS, "layer layer0 .Conv2d. has a stride or padding"),
         ((nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), ORDERINGS, "layer1 is a BatchNorm2d"),
         ((nn.MaxPool2d(3, 2),), ORDERINGS, "layer layer0 .MaxPool2d. pools with overlap"),
-        ((nn.MaxPool2d(3),), ORDERINGS, "the pooling's 3 rows do not divide the 14 of a quadrant"),
-        ((nn.Conv2d(1, 2, (15, 1)),), ORDERINGS, "a feature sees 15 rows, more than the 14 of a quadrant"),
-        ((nn.Conv2d(1, 2, 3),), ORDERINGS[:1], "with one ordering each quadrant is shown once"),
+        ((nn.MaxPool2d(3),), ORDERINGS, "the pooling's 3 rows do not divide the 14 of a piece"),
+        ((nn.Conv2d(1, 2, (15, 1)),), ORDERINGS, "a feature sees 15 rows, more than the 14 of a piece"),
+        ((nn.Conv2d(1, 2, 3),), ORDERINGS[:1], "with one ordering each piece is shown once"),
     ],
 )
 def test_tiles_that_cannot_be_shared_are_refused_with_the_reason(layers, orderings, reason):
@@ -104,4 +107,4 @@ def test_a_network_that_cannot_share_tiles_encodes_in_full_and_logs_the_reason(c
     with caplog.at_level("INFO"):
         network = question_network(shared_tiles=True, pool_size=3)
     assert type(network.encoder) is TimeDistributed
-    assert "every frame is encoded in full: the pooling's 3 rows do not divide the 14 of a quadrant" in caplog.text
+    assert "every frame is encoded in full: the pooling's 3 rows do not divide the 14 of a piece" in caplog.text

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 
 from quadrant_lstm import ORDERINGS
 from quadrant_lstm.model.encoder import ConvEncoder
-from quadrant_lstm.model.tile_plan import plan_tiles, quadrants_between_seams
+from quadrant_lstm.model.tile_plan import pieces_between_seams, plan_tiles
 from tests.networks import ALL_ORDERINGS
 
 
@@ -38,7 +38,7 @@ PAIRS = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 @settings(deadline=None)
 @given(st.lists(PAIRS, unique=True, max_size=8))
-def test_no_other_plan_has_more_quadrants_between_two_seams(seams):
+def test_no_plan_has_two_more_pieces_between_seams(seams):
     def choices(quadrant):
         above, below = ([seam for seam in seams if seam[side] == quadrant] for side in (1, 0))
         return [(), *((one, other) for one in above for other in below if one != other)]
@@ -48,6 +48,6 @@ def test_no_other_plan_has_more_quadrants_between_two_seams(seams):
 
     combinations = map(used, itertools.product(*map(choices, range(4))))
     max_seams = max(len(chosen) for chosen in combinations if len(chosen) == len(set(chosen)))
-    between = quadrants_between_seams(seams)
-    assert 2 * len(between) == len(set(used(between.values()))) == max_seams
+    between = pieces_between_seams(seams, 4)
+    assert 2 * len(between) == len(set(used(between.values()))) >= max_seams - 2
     assert all(above[1] == quadrant == below[0] for quadrant, (above, below) in between.items())

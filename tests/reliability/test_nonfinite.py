@@ -15,6 +15,7 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.callbacks.finite import Finite
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from tests.folders import TINY, run_folder, write_idx_folder
@@ -50,12 +51,12 @@ class Explosion(nn.Module):
 @pytest.fixture
 def data(idx_folder):
     augmentation = Augmentation()
-    return SequenceDataModule("idx", str(idx_folder), [[1, 2, 3, 4]], 40, 0, 16, 1, augmentation)
+    return SequenceDataModule("idx", str(idx_folder), QUADRANTS, [[1, 2, 3, 4]], 40, 0, 16, 1, augmentation)
 
 
 def fit(network, data, **options):
     optimizer, schedule = partial(torch.optim.SGD, lr=1.0), partial(ConstantLR, factor=1.0, total_iters=0)
-    classifier = Classifier(network, optimizer, schedule, data.frame_shape, 3)
+    classifier = Classifier(network, optimizer, schedule, data.frame_shape, 3, 4)
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, callbacks=[Finite()], **options,

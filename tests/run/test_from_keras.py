@@ -11,6 +11,7 @@ from keras import layers
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.data.orderings import ORDERINGS
+from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.from_keras import make_run
@@ -94,7 +95,7 @@ def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
 
 def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
     network = question_network(shared_tiles=True).eval()
-    (tmp_path / "network.keras").write_bytes(keras_file(network, FRAME_SHAPE, 10, ORDERINGS))
+    (tmp_path / "network.keras").write_bytes(keras_file(network, FRAME_SHAPE, 10, ORDERINGS, QUADRANTS))
     model = keras.saving.load_model(tmp_path / "network.keras")
     with torch.no_grad():
         torch.testing.assert_close(
@@ -156,7 +157,7 @@ def test_a_network_that_the_question_did_not_have_is_not_written(network):
 
 def test_frames_of_other_data_are_refused(tmp_path):
     build_keras_model(SIZES, FRAME_SHAPE, num_classes=10).save(tmp_path / "model.keras")
-    message = r"reads frames \[1, 56, 14\] of 10 classes, but data=mnist has \[1, 28, 14\] and 10; add data= or"
+    message = r"reads 4 frames \[1, 56, 14\] of 10 classes, but data=mnist has 4 of \[1, 28, 14\] and 10; add data=, "
     with pytest.raises(UserError, match=message):
         make_run(tmp_path / "model.keras", tmp_path / "run", ["data.orderings=[[1,2,3,4],[4,3,2,1]]"])
     assert not (tmp_path / "run").exists()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from quadrant_lstm.data.orderings import ORDERINGS
+from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.backbone import Backbone
 from quadrant_lstm.model.join import Join
@@ -21,7 +22,7 @@ from tests.scripts import script
 
 
 def described(network, frame_shape=(1, 56, 14)):
-    return page_network(fold_batch_norm(network), frame_shape, 10, ORDERINGS)
+    return page_network(fold_batch_norm(network), frame_shape, 10, ORDERINGS, QUADRANTS)
 
 
 def joined(encoder, recurrent=RECURRENT["lstm"], channels=1):

@@ -12,6 +12,7 @@ import torch
 
 from quadrant_lstm import ORDERINGS, load_run, sequences
 from quadrant_lstm.data.idx import load_idx_folder
+from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
@@ -94,10 +95,10 @@ def test_a_program_returns_the_probabilities_of_the_network(format, load, export
 
 
 def test_a_program_of_a_deep_network_is_written_without_a_warning():
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, [[4]], LSTM, 0.0, 5)
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        program_file("torch", network.eval(), ORDERINGS, (1, 12, 12), {})
+        program_file("torch", network.eval(), ORDERINGS, QUADRANTS, (1, 12, 12), {})
 
 
 def test_a_program_computes_what_frames_share_once(exported):

@@ -23,6 +23,7 @@ from quadrant_lstm.benchmark.report import Rounds, row, times
 from quadrant_lstm.benchmark.worker import discard_output
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.config.check import check_value
+from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.prepare import prepare_for_training
@@ -85,7 +86,7 @@ def time_batch(batch: int) -> float:
 
 
 def the_network() -> Callable[[Tensor], object]:
-    return torch.inference_mode()(ImagesToProbabilities(ours(4), some_orderings(4)).eval())
+    return torch.inference_mode()(ImagesToProbabilities(ours(4), some_orderings(4), QUADRANTS).eval())
 
 
 def the_onnx_file() -> Callable[[Tensor], object]:
@@ -100,7 +101,7 @@ def the_torch_file() -> Callable[[Tensor], object]:
 
 
 def file_of(format: str) -> bytes:
-    return program_file(format, ours(4).eval(), some_orderings(4), (1, 28, 28), {})[0]
+    return program_file(format, ours(4).eval(), some_orderings(4), QUADRANTS, (1, 28, 28), {})[0]
 
 
 WAYS = {NETWORK: the_network, ONNX: the_onnx_file, TORCH: the_torch_file}

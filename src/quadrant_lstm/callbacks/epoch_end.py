@@ -6,6 +6,7 @@ its row and points are replaced: a resumed run has exactly one row per epoch. Ep
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,8 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, csv_text, read_rows, write_atomically
 
 log = logging.getLogger(__name__)
-CSV_COLUMNS = (
-    *("epoch", "train/loss", "train/accuracy", "val/loss", "val/accuracy", *step_accuracy_names("val")),
-    *("train/learning_rate", "train/weight_norm", "train/samples_per_second", "train/epoch_seconds"),
-)
+LOGGED = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in the line of the epoch
+OTHERS = ("train/learning_rate", "train/weight_norm", "train/samples_per_second", "train/epoch_seconds")
 
 
 class Best(ModelCheckpoint):
@@ -81,28 +80,29 @@ class EpochEnd(Checkpoint):
         self.images += len(batch[1])
         self.end = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Any, module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         samples_per_second = self.images * trainer.world_size / (self.end - self.start)
         metrics = trainer.callback_metrics  # read in every process, because reading reduces them over all
-        points = {name: metrics[name].item() for name in CSV_COLUMNS if name in metrics}
+        columns = ("epoch", *LOGGED, *step_accuracy_names("val", module.num_steps), *OTHERS)
+        points = {name: metrics[name].item() for name in columns if name in metrics}
         points["train/samples_per_second"] = samples_per_second
         points["train/epoch_seconds"] = time.perf_counter() - self.start
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
         row |= {name: round(value, 6) for name, value in points.items()}
         if trainer.is_global_zero:
-            write_row(self.folder / METRICS, row)
+            write_row(self.folder / METRICS, columns, row)
         for logger in trainer.loggers:
             logger.log_metrics(points, trainer.global_step - 1)
             logger.save()
         trainer.save_checkpoint(self.folder / LAST)
         log.info(
             f"epoch {row['epoch']}/{trainer.max_epochs}  "
-            + "  ".join(f"{name} {row[name]:.4f}" for name in CSV_COLUMNS[1:5] if name in row)
+            + "  ".join(f"{name} {row[name]:.4f}" for name in LOGGED if name in row)
             + f"  {samples_per_second:,.0f} images/s  {points['train/epoch_seconds']:.0f} s"
         )
 
 
-def write_row(file: Path, row: dict[str, Any]) -> None:
+def write_row(file: Path, columns: Sequence[str], row: dict[str, Any]) -> None:
     """Appends the row, after removing the rows of that epoch and of later ones."""
     earlier = [old for old in read_rows(file) if int(old["epoch"]) < row["epoch"]]
-    write_atomically(file, csv_text(CSV_COLUMNS, [*earlier, row]).encode())
+    write_atomically(file, csv_text(columns, [*earlier, row]).encode())

@@ -15,6 +15,7 @@ from quadrant_lstm.config.interpolations import resolve_interpolations
 from quadrant_lstm.config.messages import example, missing_key, unknown_arguments, unknown_key
 from quadrant_lstm.config.old_runs import upgrade
 from quadrant_lstm.config.schema import CLASSES, GROUPS, LIBRARIES, REQUIRED, ROOT, TARGETS
+from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Node, in_words
@@ -87,6 +88,7 @@ def check_keys_and_values(cfg: DictConfig, trust: Sequence[str] | None = None) -
         check_node(path, node)
     if trust is not None:
         check_trust(config, trust)
+    check_orderings(config["data"])
     for key in REQUIRED:
         if OmegaConf.select(cfg, key) is None:
             raise missing_key(key)
@@ -96,6 +98,14 @@ def check_keys_and_values(cfg: DictConfig, trust: Sequence[str] | None = None) -
             f"trainer.gradient_clip_val: {clip} cannot be combined with a fused optimizer "
             f"at trainer.precision={precision}; add optimizer.fused=false."
         )
+
+
+def check_orderings(data: Mapping[str, Any]) -> None:
+    for key in ("orderings", "train_orderings", "test_orderings"):
+        try:
+            orderings_of(data[key] or (), data["grid"])
+        except ValueError as error:
+            raise UserError(f"data.{key}: {error}") from error
 
 
 def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -182,6 +192,7 @@ def check_sizes(cfg: DictConfig) -> None:
             )
     images = load_images(data["dataset"], data["root"]) if data["dataset"] in ("mnist", "idx") else None
     if images:
+        images.check_grid(data["grid"])
         images.validation_range(data["validation_images"], data["fold"], data["num_folds"])
     if model["_target_"] in CHECKS:
         CHECKS[model["_target_"]](model, data, images and images.image_shape)

@@ -17,16 +17,18 @@ RECURRENT: dict[str, dict[str, Any]] = {  # what model.recurrent named in versio
     "gru": {"_target_": "quadrant_lstm.model.rnn.GRU", **RNN},
     "mean": {"_target_": "quadrant_lstm.model.memoryless.RunningMean"},
     "last": {"_target_": "quadrant_lstm.model.memoryless.PerStep"},
-    "concat": {"_target_": "quadrant_lstm.model.memoryless.Concatenated", "num_steps": 4},
+    "concat": {"_target_": "quadrant_lstm.model.memoryless.Concatenated"},
 }
 
 
 def upgrade(cfg: DictConfig) -> DictConfig:
     if isinstance(cfg.get("data"), DictConfig):
-        cfg.data = OmegaConf.merge({"fold": None, "num_folds": 5}, cfg.data)
+        cfg.data = OmegaConf.merge({"grid": [2, 2], "fold": None, "num_folds": 5}, cfg.data)
     recurrent = OmegaConf.select(cfg, "model.recurrent")
     if recurrent in RECURRENT:
         OmegaConf.update(cfg, "model.recurrent", RECURRENT[recurrent] | {"_partial_": True})
+    elif isinstance(recurrent, DictConfig):
+        recurrent.pop("num_steps", None)  # the network adds it
     return list_callbacks(cfg)
 
 

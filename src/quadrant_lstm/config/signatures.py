@@ -16,7 +16,7 @@ from quadrant_lstm.config.messages import missing_key, unknown_arguments
 from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 
-GIVEN_BY_CODE = {"params", "optimizer", "total_steps", "T_max", "frame_shape", "num_classes", "orderings"}
+GIVEN_BY_CODE = {"params", "optimizer", "total_steps", "T_max", "frame_shape", "num_classes", "orderings", "grid"}
 
 
 def check_signatures(cfg: DictConfig, group: str = "") -> None:

@@ -23,10 +23,10 @@ from quadrant_lstm.dashboard.pictures.confusion import draw_classes, draw_confus
 from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderings
 from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
 from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistakes, most_confident_mistakes
-from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
+from quadrant_lstm.dashboard.tabs import BATCH_SIZE, add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.dashboard.trackers import Tracker
-from quadrant_lstm.data.frames import STEPS, step_accuracy_names
+from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
@@ -41,7 +41,6 @@ NUM_OCCLUDED = 1000  # images on which occlusion is measured
 MAX_MISTAKE_PAGES = 3
 NUM_PROJECTED = 2000  # images whose last hidden state is shown in the Projector tab
 CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expression
-    "validation": {"accuracy after each step": ["Multiline", list(step_accuracy_names("val"))]},
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
         "accuracy": ["Multiline", ["train/accuracy$", "val/accuracy$"]],
@@ -62,13 +61,14 @@ class Dashboard(pl.Callback):
             return
         data = trainer.datamodule
         self.network = str(describe(module.network, torch.zeros(1, *data.batch_shape[1:])))
+        steps = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.num_steps))]}
         for writer in writers(trainer):
-            writer.add_custom_scalars(CHARTS)
+            writer.add_custom_scalars({"validation": steps} | CHARTS)
             writer.add_text("run/network", as_markdown(self.network), trainer.global_step)
             if (config := Path(writer.log_dir) / CONFIG).exists():
                 writer.add_text("run/config", as_markdown(config.read_text()), trainer.global_step)
         shown = (data.train_orderings or data.orderings)[: len(data.orderings)]
-        self.add(trainer, "data/orderings", draw_orderings(data.test[0][0], shown))
+        self.add(trainer, "data/orderings", draw_orderings(data.test[0][0], shown, data.grid))
         images = data.train[data.train_indices[:6]][0]
         if data.augmentation(images) is not images:
             self.add(trainer, "data/augmentation", draw_augmentation(images, data.augmentation))
@@ -91,7 +91,7 @@ class Dashboard(pl.Callback):
             add_precision_recall(writer, logits, labels, trainer.global_step)
         if data.test_orderings:  # each image has its own ordering, and the pictures below show frames of data.orderings
             return
-        if steps.shape[1] == STEPS:
+        if steps.shape[1] == data.num_steps:
             self.show_beliefs(trainer, indices, images, labels, steps, mistakes.tolist())
         self.show_network(trainer, module.network.eval(), images, labels, (logits.argmax(1) == labels).long())
 
@@ -101,24 +101,24 @@ class Dashboard(pl.Callback):
         """`indices` are those of the test set, `steps` the logits after each step, `mistakes` places in `images`."""
         for name, places in (("image", list(range(len(labels)))), ("mistake", mistakes)):
             for number, place in enumerate(places[:NUM_BELIEFS], start=1):
-                frames = sequences(images[place : place + 1], trainer.datamodule.orderings)[0]
+                frames = frames_of(trainer, images[place : place + 1])[0]
                 label = int(labels[place])
                 title = f"test image {indices[place]} of class {label}: predictions after each step"
                 self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[place], label, title))
 
     def show_network(self, trainer: Any, network: nn.Module, images: Tensor, labels: Tensor, correct: Tensor) -> None:
         """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
-        orderings = trainer.datamodule.orderings
+        orderings, grid = trainer.datamodule.orderings, trainer.datamodule.grid
         some, of_some, unoccluded = (values[:NUM_OCCLUDED] for values in (images, labels, correct))
-        by_quadrant = occlusion.correct_by_occluded_quadrant(network, some, of_some, orderings)
+        by_piece = occlusion.correct_by_occluded_piece(network, some, of_some, orderings, grid)
         any_frames = in_full(network)
-        by_ordering = occlusion.correct_by_occluded_ordering(any_frames, some, of_some, orderings)
-        self.add(trainer, "test/occluded_quadrant", occlusion.draw_occluded_quadrants(by_quadrant, of_some))
+        by_ordering = occlusion.correct_by_occluded_ordering(any_frames, some, of_some, orderings, grid)
+        self.add(trainer, "test/occluded_piece", occlusion.draw_occluded_pieces(by_piece, of_some, grid))
         figure = occlusion.draw_occluded_orderings(by_ordering, orderings, unoccluded)
         self.add(trainer, "test/occluded_ordering", figure)
         for writer in writers(trainer):
             try:
-                add_graph(writer, any_frames, sequences(images[:2], orderings))
+                add_graph(writer, any_frames, frames_of(trainer, images[:2]))
             except (RuntimeError, torch.jit.TracingCheckError) as error:
                 reason = str(error).partition("\n")[0]
                 log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
@@ -126,15 +126,15 @@ class Dashboard(pl.Callback):
             self.show_inside(trainer, network, images[:NUM_PROJECTED], labels[:NUM_PROJECTED])
 
     def show_inside(self, trainer: Any, network: Inspectable, images: Tensor, labels: Tensor) -> None:
-        orderings = trainer.datamodule.orderings
-        frames = sequences(images[:1], orderings)
+        frames = frames_of(trainer, images[:1])
         for name, figure in draw_features(network, frames).items():
             self.add(trainer, f"inside/{name}", figure)
         if isinstance(network.recurrent, LSTM):
             title = f"LSTM on the first test image, of class {labels[0]}"
             self.add(trainer, "inside/gates", draw_gates(network, frames, title))
         for writer in writers(trainer):
-            add_states(writer, network, images, labels, orderings, trainer.global_step)
+            batches = (frames_of(trainer, batch) for batch in images.split(BATCH_SIZE))
+            add_states(writer, network, batches, images, labels, trainer.global_step)
 
     def add(self, trainer: Any, tag: str, figure: Figure) -> None:
         self.pictures[tag] = as_png(figure, SCALE)
@@ -142,6 +142,10 @@ class Dashboard(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, Tracker):
                 logger.add_picture(tag, pixels, trainer.global_step)
+
+
+def frames_of(trainer: Any, images: Tensor) -> Tensor:
+    return sequences(images, trainer.datamodule.orderings, trainer.datamodule.grid)
 
 
 def writers(trainer: pl.Trainer) -> list[SummaryWriter]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
-from quadrant_lstm.data.frames import step_accuracy_names
+from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.pages import render
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_atomically
@@ -15,14 +15,14 @@ from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_r
 # For each section, patterns of the pictures' tags, and captions, which may use the groups of the pattern.
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Data": {
-        "data/orderings": "The first test image, its quadrants, and the frame of each step",
+        "data/orderings": "The first test image, its pieces, and the frame of each step",
         "data/augmentation": "Training images, and augmented versions of them",
     },
     "Test images": {
         "test/confusion": "Confusion matrix",
         "test/classes": "Share and number of misclassified images of each class",
         "test/calibration": "Accuracy at each level of confidence",
-        "test/occluded_quadrant": "Accuracy with a quadrant occluded",
+        "test/occluded_piece": "Accuracy with a piece of the image occluded",
         "test/occluded_ordering": "Accuracy with an ordering occluded",
     },
     "Mistakes": {r"test/mistakes_(\d+)": r"Misclassified test images, the most confident first (page \1)"},
@@ -45,7 +45,7 @@ def write_run_report(folder: Path, results: Mapping[str, Any], pictures: Mapping
     curves = [(title, as_png(draw_history(title, rows, best_epoch), SCALE)) for title in HISTORIES]
     values = {"name": folder.name, "results": results, "network": network, "config": (folder / CONFIG).read_text()}
     values["command"] = json.loads((folder / PROVENANCE).read_text())["command"]
-    values["step_accuracies"] = [results[name] for name in step_accuracy_names("test") if name in results]
+    values["step_accuracies"] = [results[name] for name in step_accuracies_in("test", results)]
     page = render("run.html", sections={"Curves": curves} | by_section(pictures), **values)
     write_atomically(folder / REPORT, page.encode())
 

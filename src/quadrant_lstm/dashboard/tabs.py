@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import hparams
 
-from quadrant_lstm.data.orderings import scaled, sequences
-from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.processes.signals import signals_deferred
 
@@ -50,13 +49,15 @@ def add_precision_recall(
 
 
 def add_states(
-    writer: SummaryWriter, network: Inspectable, images: UInt8[Tensor, "images channels height width"],
-    labels: Int64[Tensor, " images"], orderings: Orderings, step: int,
+    writer: SummaryWriter, network: Inspectable, batches: Iterable[UInt8[Tensor, "batch steps channels stack columns"]],
+    images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"], step: int,
 ) -> None:  # fmt: skip
-    """Writes the recurrent layer's last output for each image, with the image's label and a thumbnail of it."""
+    """Writes the recurrent layer's last output for each image, with the image's label and a thumbnail of it. `batches`
+    are the frames of the images.
+    """
     with torch.inference_mode():
-        batches = [as_inputs(sequences(batch, orderings), network.encoder) for batch in images.split(BATCH_SIZE)]
-        states = torch.cat([network.outputs_per_step(frames)[:, -1] for frames in batches])
+        inputs = (as_inputs(frames, network.encoder) for frames in batches)
+        states = torch.cat([network.outputs_per_step(frames)[:, -1] for frames in inputs])
     writer.add_embedding(states.float(), labels.tolist(), 1 - scaled(images), step, tag="last_state")
 
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.frames import STEPS, frame_shape_of
+from quadrant_lstm.data.frames import frame_shape_of
 from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.data.sampler import BatchLoader, EpochSampler
+from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.data.sources import load_images
-from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
 
 
 class SequenceDataModule(LightningDataModule):
@@ -26,30 +27,33 @@ class SequenceDataModule(LightningDataModule):
 
     If `train_orderings` is given, the images of a training or validation batch take these orderings in turn; for each
     training batch they are shuffled first. `test_orderings` does the same for test batches. `orderings` then only sets
-    how many quadrants a frame stacks.
+    how many pieces a frame stacks.
     """
 
     def __init__(
         self,
         dataset: str,
         root: str | None,
-        orderings: Orderings,
+        grid: Grid,
+        orderings: OrderingsOrNames,
         validation_images: int,
         validation_seed: int,
         batch_size: int,
         seed: int,
         augmentation: Augmentation,
-        train_orderings: Orderings | None = None,
-        test_orderings: Orderings | None = None,
+        train_orderings: OrderingsOrNames | None = None,
+        test_orderings: OrderingsOrNames | None = None,
         fold: int | None = None,
         num_folds: int = 5,
     ):
         super().__init__()
         self.augmentation = augmentation
-        self.orderings = [tuple(ordering) for ordering in orderings]
-        self.train_orderings, self.test_orderings = train_orderings, test_orderings
+        self.grid, self.orderings = tuple(grid), orderings_of(orderings, grid)
+        self.train_orderings = orderings_of(train_orderings or (), grid)
+        self.test_orderings = orderings_of(test_orderings or (), grid)
         self.batch_size, self.seed = batch_size, seed
         self.images = load_images(dataset, root)
+        self.images.check_grid(grid)
         self.train = tensor_dataset(self.images.train_images, self.images.train_labels)
         self.test = tensor_dataset(self.images.test_images, self.images.test_labels)
         start, end = self.images.validation_range(validation_images, fold, num_folds)
@@ -62,13 +66,17 @@ class SequenceDataModule(LightningDataModule):
         return self.images.num_classes
 
     @property
+    def num_steps(self) -> int:
+        return len(self.orderings[0])
+
+    @property
     def frame_shape(self) -> tuple[int, int, int]:
-        return frame_shape_of(self.images.image_shape, len(self.orderings))
+        return frame_shape_of(self.images.image_shape, len(self.orderings), self.grid)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of a training batch, unless it is the last."""
-        return min(self.batch_size, len(self.train_indices)), STEPS, *self.frame_shape
+        return min(self.batch_size, len(self.train_indices)), self.num_steps, *self.frame_shape
 
     def train_dataloader(self) -> BatchLoader:
         overfits = getattr(self.trainer, "overfit_batches", 0)  # then every epoch has the same batches
@@ -92,27 +100,27 @@ class SequenceDataModule(LightningDataModule):
 
     def on_after_batch_transfer(
         self, batch: tuple[Tensor, Tensor], dataloader_idx: int
-    ) -> tuple[Float[Tensor, "batch 4 channels stack width"], Int64[Tensor, " batch"]]:
+    ) -> tuple[Float[Tensor, "batch steps channels stack columns"], Int64[Tensor, " batch"]]:
         images, labels = batch
         mixed = self.train_orderings
         if self.trainer and self.trainer.testing:
             mixed = self.test_orderings
         elif self.trainer and self.trainer.training:
             images = self.augmentation(images)
-            mixed = mixed and [mixed[index] for index in torch.randperm(len(mixed)).tolist()]
-        num_stacked = len(self.orderings)
-        frames = mixed_sequences(images, mixed, num_stacked) if mixed else sequences(images, self.orderings)
-        return scaled(frames), labels
+            mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()] if mixed else []
+        if mixed:
+            return scaled(mixed_sequences(images, mixed, len(self.orderings), self.grid)), labels
+        return scaled(sequences(images, self.orderings, self.grid)), labels
 
 
 def mixed_sequences(
-    images: Shaped[Tensor, "batch channels height width"], mixed: Orderings, num_stacked: int
-) -> Shaped[Tensor, "batch 4 channels stack width//2"]:
+    images: Shaped[Tensor, "batch channels height width"], mixed: Orderings, num_stacked: int, grid: Grid
+) -> Shaped[Tensor, "batch steps channels stack columns"]:
     """Builds the first image's sequence with the first `num_stacked` orderings, the second's with the next ones, and so
     on. After the last orderings, the first are used again.
     """
     groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)][: len(images)]
-    parts = [sequences(images[first :: len(groups)], group) for first, group in enumerate(groups)]
+    parts = [sequences(images[first :: len(groups)], group, grid) for first, group in enumerate(groups)]
     frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
     for first, part in enumerate(parts):
         frames[first :: len(groups)] = part

@@ -1,22 +1,29 @@
 """Defines shapes of images and frames, and names of metrics, in plain Python: configs are checked without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from quadrant_lstm.kinds import Grid
 
 Shape = Sequence[int]  # channels, height, width
-STEPS = 4
 
 
-def step_accuracy_names(split: str) -> tuple[str, ...]:
-    """Returns e.g. "val/accuracy_step_1" to "val/accuracy_step_4" for the split "val"."""
-    return tuple(f"{split}/accuracy_step_{step}" for step in range(1, STEPS + 1))
+def step_accuracy_names(split: str, num_steps: int) -> tuple[str, ...]:
+    """Returns e.g. "val/accuracy_step_1" to "val/accuracy_step_4" for the split "val" and four steps."""
+    return tuple(f"{split}/accuracy_step_{step}" for step in range(1, num_steps + 1))
 
 
-def frame_shape_of(image_shape: Shape, num_orderings: int) -> tuple[int, int, int]:
-    """Returns the shape of a frame, which stacks one quadrant of the image for each ordering."""
+def step_accuracies_in(split: str, values: Iterable[str]) -> list[str]:
+    """Returns those of the names that step_accuracy_names gives for some number of steps, in the order of the steps."""
+    start = f"{split}/accuracy_step_"
+    return sorted((name for name in values if name.startswith(start)), key=lambda name: int(name.removeprefix(start)))
+
+
+def frame_shape_of(image_shape: Shape, num_orderings: int, grid: Grid) -> tuple[int, int, int]:
+    """Returns the shape of a frame, which stacks one piece of the image for each ordering."""
     channels, height, width = image_shape
-    return channels, num_orderings * height // 2, width // 2
+    return channels, num_orderings * (height // grid[0]), width // grid[1]
 
 
-def image_shape_of(frame_shape: Shape, num_orderings: int) -> tuple[int, int, int]:
+def image_shape_of(frame_shape: Shape, num_orderings: int, grid: Grid) -> tuple[int, int, int]:
     channels, height, width = frame_shape
-    return channels, 2 * height // num_orderings, 2 * width
+    return channels, grid[0] * height // num_orderings, grid[1] * width

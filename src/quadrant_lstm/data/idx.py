@@ -36,11 +36,6 @@ def load_idx_folder(folder: Path) -> Images:
             )
     height, width = arrays["train_images"].shape[1:]
     test_height, test_width = arrays["test_images"].shape[1:]
-    if height % 2 or width % 2:
-        raise UserError(
-            f"{files['train_images']}: images of {height} x {width}; quadrants need an even height and width: "
-            "pad or crop the images."
-        )
     if (test_height, test_width) != (height, width):
         raise UserError(
             f"{files['test_images']}: images of {test_height} x {test_width}, but training images have "

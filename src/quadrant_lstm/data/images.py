@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.kinds import Grid
 
 
 class Images(NamedTuple):
@@ -54,6 +55,15 @@ class Images(NamedTuple):
         if num_folds > total:
             raise UserError(f"data.num_folds: {num_folds}, but there are {total} training images; write fewer.")
         return fold * total // num_folds, (fold + 1) * total // num_folds
+
+    def check_grid(self, grid: Grid) -> None:
+        """Raises UserError if the grid does not split the images into equal pieces."""
+        _, height, width = self.image_shape
+        if height % grid[0] or width % grid[1]:
+            raise UserError(
+                f"data.grid: {list(grid)} does not split images of {height} x {width} into equal pieces; write "
+                "another, or pad or crop the images."
+            )
 
     def sha256(self) -> str:
         """Returns the checksum of all pixels and labels, which does not depend on the file format."""

@@ -1,6 +1,6 @@
-"""Turns images into sequences of frames. The frame at step t stacks the t-th quadrant of every ordering.
+"""Turns images into sequences of frames. The frame at step t stacks the t-th piece of every ordering.
 
-The quadrants are stacked top to bottom. With the four orderings of the question, a frame is a column of this table:
+The pieces are stacked top to bottom. With the four orderings of the question, a frame is a column of this table:
 
     ordering   step 1   2   3   4
     1234            1   2   3   4
@@ -15,31 +15,33 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from quadrant_lstm.data.quadrants import split_quadrants
-from quadrant_lstm.kinds import Orderings, check_ordering
+from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
+from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.kinds import Grid, OrderingsOrNames
 
 ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
 
 
 def ordering_name(ordering: Sequence[int]) -> str:
-    """Returns e.g. "1324" for [1, 3, 2, 4]."""
-    return "".join(map(str, ordering))
+    """Returns e.g. "1324" for [1, 3, 2, 4], and "1-3-2-..." for a longer one."""
+    return "".join(map(str, ordering)) if len(ordering) < 10 else "-".join(map(str, ordering[:3])) + "-..."
 
 
 def sequences(
     images: Shaped[Tensor, "batch channels height width"],
-    orderings: Orderings = ORDERINGS,
-) -> Shaped[Tensor, "batch 4 channels stack width//2"]:
-    """Returns frames of `len(orderings) * height / 2` rows, with the type and device of the images.
+    orderings: OrderingsOrNames = ORDERINGS,
+    grid: Grid = QUADRANTS,
+) -> Shaped[Tensor, "batch steps channels stack columns"]:
+    """Returns frames of `len(orderings) * height / rows of the grid` rows, with the type and device of the images.
 
-    Raises ValueError for an ordering that is not a permutation of 1, 2, 3, 4.
+    An ordering is a permutation of the pieces of the grid, or a name (data/scans.py). Raises ValueError for any other,
+    and if the grid does not divide the images.
     """
-    for ordering in orderings:
-        check_ordering(ordering)
-    quadrants = split_quadrants(images).unbind(1)
+    permutations = orderings_of(orderings, grid)
+    pieces = split_pieces(images, grid).unbind(1)
     # Indexing with a tensor would copy it to the device, and make a GPU wait, for each batch.
-    stacks = torch.cat([quadrants[ordering[step] - 1] for step in range(4) for ordering in orderings], dim=2)
-    return stacks.unflatten(2, (4, -1)).transpose(1, 2)
+    stacks = torch.cat([pieces[piece - 1] for step in zip(*permutations, strict=True) for piece in step], dim=2)
+    return stacks.unflatten(2, (len(pieces), -1)).transpose(1, 2)
 
 
 def scaled(pixels: Shaped[Tensor, "..."], dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:

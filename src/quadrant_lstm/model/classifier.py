@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from quadrant_lstm.data.frames import STEPS, Shape, step_accuracy_names
+from quadrant_lstm.data.frames import Shape, step_accuracy_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.protocols import logits_after_steps
 
@@ -33,8 +33,8 @@ class Classifier(LightningModule):
     """Trains and tests `network`. `optimizer` is called with the parameters, `schedule` with the optimizer. Checkpoints
     store `frame_shape` and `num_classes`, for `load_run`.
 
-    Logs {train,val,test}/loss (means over images) and {train,val,test}/accuracy, and {val,test}/accuracy_step_1 to
-    accuracy_step_4 for networks with logits_per_step. Sums are reduced over processes before they are divided, so
+    Logs {train,val,test}/loss (means over images) and {train,val,test}/accuracy, and {val,test}/accuracy_step_1 and so
+    on for networks with logits_per_step. Sums are reduced over processes before they are divided, so
     images count once even if processes have different numbers of them. Metrics are updated once per epoch: updating and
     logging them for every batch takes longer than a training step of a small network.
     """
@@ -46,16 +46,17 @@ class Classifier(LightningModule):
         schedule: Callable[..., LRScheduler],
         frame_shape: Shape,
         num_classes: int,
+        num_steps: int,
         label_smoothing: float = 0.0,
     ):
         super().__init__()
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
         self.save_hyperparameters({"frame_shape": list(frame_shape), "num_classes": num_classes}, logger=False)
-        self.network = network
+        self.network, self.num_steps = network, num_steps
         self.metrics = nn.ModuleDict()
         for split in SPLITS:
             self.metrics[f"{split}/loss"] = MeanMetric(nan_strategy="disable")  # looking for NaN waits for the device
-            steps = () if split == "train" else step_accuracy_names(split)
+            steps = () if split == "train" else step_accuracy_names(split, num_steps)
             for name in (f"{split}/accuracy", *steps):
                 self.metrics[name] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
@@ -93,7 +94,7 @@ class Classifier(LightningModule):
         correct, images = int(self.test_confusion.diagonal().sum()), int(self.test_confusion.sum())
         metrics = self.trainer.callback_metrics
         results = {"test/accuracy": correct / images, "test/loss": metrics["test/loss"].item(), "test/images": images}
-        steps = [name for name in step_accuracy_names("test") if name in metrics]
+        steps = [name for name in step_accuracy_names("test", self.num_steps) if name in metrics]
         return results | {name: round(metrics[name].item() * images) / images for name in steps}
 
     def compute_loss(self, split: str, batch: Batch) -> Float[Tensor, ""]:
@@ -111,8 +112,8 @@ class Classifier(LightningModule):
         metrics = cast(Mapping[str, Metric], self.metrics)
         metrics[f"{split}/loss"].update(losses)
         logits = {f"{split}/accuracy": steps[:, -1]}
-        if steps.shape[1] == STEPS:
-            logits |= dict(zip(step_accuracy_names(split), steps.unbind(1), strict=True))
+        if steps.shape[1] == self.num_steps:
+            logits |= dict(zip(step_accuracy_names(split, self.num_steps), steps.unbind(1), strict=True))
         for name, values in logits.items():
             metrics[name].update(values, labels)
         logger = None if split == "test" else False  # callbacks/epoch_end.py logs those of the other splits

@@ -51,18 +51,18 @@ class Join(StepClassifier):
         shared_tiles: bool,
     ):
         super().__init__()
+        num_steps = len(orderings[0])
         made = make_part("model.encoder", encoder, {"the number of channels": frame_shape[0]})
         self.encoder = encoder_per_step(made, orderings, frame_shape[1] // len(orderings), shared_tiles)
         shape = feature_shape(made, frame_shape)
         self.flatten = FlattenMaps() if len(shape) == 3 and not reads_maps(recurrent) else None
         self.dropout = Dropout(dropout)
-        self.recurrent = make_recurrent(recurrent, shape, lstm_units)
+        self.recurrent = make_recurrent(recurrent, shape, lstm_units, num_steps)
         if self.flatten and isinstance(self.recurrent, PaddedRNN):
             self.recurrent.num_channels = shape[0]
         self.last_step = LastStep(getattr(self.recurrent, "bidirectional", False))
-        self.dense = nn.Linear(
-            num_outputs(self.recurrent, [shape.numel()] if self.flatten else shape), dense_units
-        )  # no activation
+        inputs = [shape.numel()] if self.flatten else shape
+        self.dense = nn.Linear(num_outputs(self.recurrent, inputs, num_steps), dense_units)  # no activation
         self.head = nn.Linear(dense_units, num_classes)
         ours = [self.encoder] if isinstance(made, ConvEncoder | PaddedEncoder) else []  # others may be pretrained
         for part in (*ours, self.recurrent, self.dense, self.head):
@@ -78,11 +78,11 @@ class Join(StepClassifier):
 
 
 def encoder_per_step(
-    encoder: nn.Module, orderings: Orderings, quadrant_height: int, shared_tiles: bool
+    encoder: nn.Module, orderings: Orderings, piece_height: int, shared_tiles: bool
 ) -> TimeDistributed:
     if shared_tiles:
         try:
-            return SharedTiles(encoder, orderings, quadrant_height)
+            return SharedTiles(encoder, orderings, piece_height)
         except CannotShare as reason:
             log.info(f"model.shared_tiles: every frame is encoded in full: {reason}")
     return TimeDistributed(encoder)

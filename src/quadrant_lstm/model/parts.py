@@ -16,17 +16,20 @@ def layer_of(make: MakePart) -> MakePart:
     return make.func if isinstance(make, functools.partial) else make
 
 
-def make_part(key: str, make: MakePart, sizes: Mapping[str, int]) -> nn.Module:
-    """Calls the class that `key` names. Raises UserError if it does not take these sizes or makes no nn.Module."""
+def make_part(key: str, make: MakePart, sizes: Mapping[str, int], **options: int) -> nn.Module:
+    """Calls the class that `key` names. Raises UserError if it does not take these sizes or makes no nn.Module.
+
+    `options` are further arguments, which it takes.
+    """
     name = layer_of(make).__name__
     try:
-        inspect.signature(make).bind(*sizes.values())
+        inspect.signature(make).bind(*sizes.values(), **options)
     except TypeError as error:
         raise UserError(
             f"{key}: {name} is called with {' and '.join(sizes)} ({error}); its constructor must take "
             f"{'this' if len(sizes) == 1 else 'these'} first, and the config must give all its other arguments."
         ) from None
-    part = make(*sizes.values())
+    part = make(*sizes.values(), **options)
     if not isinstance(part, nn.Module):
         raise UserError(f"{key}: {name} is not an nn.Module; derive it from torch.nn.Module.")
     return part

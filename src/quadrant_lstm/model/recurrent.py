@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from quadrant_lstm.data.frames import STEPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.parts import MakePart, layer_of, make_part, wrong_result
 from quadrant_lstm.model.rnn import LSTM
@@ -30,16 +29,18 @@ def reads_maps(make: MakePart) -> bool:
     return next(iter(inspect.signature(layer_of(make)).parameters), None) == "in_channels"
 
 
-def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int) -> nn.Module:
+def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int, num_steps: int) -> nn.Module:
     """Returns the layer, with about as many parameters as an LSTM of `lstm_units` units over the same features."""
     if reads_maps(make) and len(feature_shape) != 3:
         raise UserError(
             f"model.recurrent: {layer_of(make).__name__} reads maps, but the encoder returns a vector; choose another."
         )
+    options = {"num_steps": num_steps} if "num_steps" in inspect.signature(make).parameters else {}
     input_size = feature_shape[0] if reads_maps(make) else math.prod(feature_shape)
 
     def make_layer(units: int) -> nn.Module:
-        return make_part("model.recurrent", make, {"the number of features": input_size, "a number of units": units})
+        sizes = {"the number of features": input_size, "a number of units": units}
+        return make_part("model.recurrent", make, sizes, **options)
 
     with torch.device("meta"):
         wanted = count(LSTM(math.prod(feature_shape), lstm_units))
@@ -65,9 +66,9 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
 
 
 @torch.no_grad()
-def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int]) -> int:
+def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_steps: int) -> int:
     """Returns the number of outputs of a step, whose features are maps or a vector."""
-    features = torch.zeros(2, STEPS, *feature_shape)
+    features = torch.zeros(2, num_steps, *feature_shape)
     match recurrent(features):
         case Tensor(ndim=3 | 5) as outputs, _ if len(outputs) == len(features):
             return outputs.shape[2]

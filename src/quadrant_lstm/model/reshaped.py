@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.data.frames import STEPS, Shape
+from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
@@ -24,14 +25,15 @@ from quadrant_lstm.model.sizes import encoded_shape
 
 
 class Reshaped(nn.Module):
-    """`frame_shape` (channels, height, width) and `num_classes` come from the data. Raises UserError if a kernel or the
-    pool is larger than its input.
+    """`frame_shape` (channels, height, width), `num_classes` and `orderings` come from the data. Raises UserError
+    if a kernel or the pool is larger than its input.
     """
 
     def __init__(
         self,
         frame_shape: Shape,
         num_classes: int,
+        orderings: Orderings,
         filters: Sequence[int],
         kernel_size: int,
         pool_size: int,
@@ -41,7 +43,7 @@ class Reshaped(nn.Module):
     ):
         super().__init__()
         features, _, columns = encoded_shape(frame_shape, filters, kernel_size, pool_size)
-        self.encoder = ConvEncoder(STEPS * frame_shape[0], filters, kernel_size, pool_size)
+        self.encoder = ConvEncoder(len(orderings[0]) * frame_shape[0], filters, kernel_size, pool_size)
         self.dropout = Dropout(dropout)
         self.recurrent = LSTM(features * columns, lstm_units)
         self.dense = nn.Linear(lstm_units, dense_units)

@@ -1,7 +1,7 @@
-"""Encodes frames of stacked quadrants like TimeDistributed, but computes feature rows that frames share only once.
+"""Encodes frames of stacked pieces like TimeDistributed, but computes feature rows that frames share only once.
 
 A row of the feature maps of convs without stride and padding depends on a window of input rows, which lies in one
-quadrant or crosses the seam between two. An image has four quadrants, and the four orderings of the question form six
+piece or crosses the seam between two. In the question, an image has four quadrants, and its four orderings form six
 seams, while its frames contain sixteen and twelve. With two 3x3 convs and a 2x2 pool, of the 26 feature rows of a frame
 
     rows 0-4     depend on the first quadrant     (a quadrant has 14 rows, a window 6, and windows are 2 rows apart)
@@ -44,48 +44,49 @@ class GatherRows(torch.autograd.Function):
 
 
 class SharedTiles(TimeDistributed):
-    """Maps [batch, 4, channels, stack, width] to [batch, 4, features, rows, columns], like TimeDistributed(encoder).
+    """Maps [batch, steps, channels, stack, width] to [batch, steps, features, rows, columns], like
+    TimeDistributed(encoder).
 
-    Parameter names are the same, too. Each quadrant is read from the first place where the orderings show it, so frames
-    must be those of `sequences(images, orderings)`. Raises CannotShare for an unsuitable encoder or orderings.
+    Parameter names are the same, too. Each piece is read from the first place where the orderings show it, so frames
+    must be those of `sequences(images, orderings, grid)`. Raises CannotShare for an unsuitable encoder or orderings.
     """
 
     # Indices of rows in what is named first, in the order of what is named second
-    frame_to_quadrant_rows: Tensor
-    quadrant_to_tile_rows: Tensor
+    frame_to_piece_rows: Tensor
+    piece_to_tile_rows: Tensor
     tile_to_frame_rows: Tensor
     selection: Tensor
 
-    def __init__(self, encoder: nn.Module, orderings: Orderings, quadrant_height: int):
+    def __init__(self, encoder: nn.Module, orderings: Orderings, piece_height: int):
         super().__init__(encoder)
-        tiles, rows_of_steps = plan_tiles(orderings, quadrant_height, encoder)
+        tiles, rows_of_steps = plan_tiles(orderings, piece_height, encoder)
         heights = collections.Counter(map(len, tiles))
         self.counts = list(heights.values())  # numbers of tiles of each height
         self.sizes = [height * count for height, count in heights.items()]  # and their rows
-        # Image rows are numbered over the four quadrants. `frames` lists the image rows in the four frames;
-        # `feature_rows` lists the feature rows of the tiles in the feature maps of the four frames.
-        rows = torch.arange(4 * quadrant_height).view(4, -1)
-        frames = torch.cat([rows[ordering[step] - 1] for step in range(4) for ordering in orderings])
+        # Image rows are numbered over all pieces. `frames` lists the image rows in the frames of all steps;
+        # `feature_rows` lists the feature rows of the tiles in the feature maps of these frames.
+        num_steps = len(orderings[0])
+        rows = torch.arange(num_steps * piece_height).view(num_steps, -1)
+        frames = torch.cat([rows[piece - 1] for step in zip(*orderings, strict=True) for piece in step])
         feature_rows = torch.tensor(rows_of_steps).flatten()
         for name, indices in {
-            "frame_to_quadrant_rows": (frames == rows.view(-1, 1)).int().argmax(1),  # first occurrences
-            "quadrant_to_tile_rows": torch.tensor(list(itertools.chain(*tiles))),
+            "frame_to_piece_rows": (frames == rows.view(-1, 1)).int().argmax(1),  # first occurrences
+            "piece_to_tile_rows": torch.tensor(list(itertools.chain(*tiles))),
             "tile_to_frame_rows": feature_rows,
             "selection": (torch.arange(int(feature_rows.max()) + 1).view(-1, 1) == feature_rows).float(),
         }.items():
             self.register_buffer(name, indices, persistent=False)
 
     def forward(  # type: ignore[override]
-        self, frames: Float[Tensor, "batch 4 channels stack width"]
-    ) -> Float[Tensor, "batch 4 features rows columns"]:
+        self, frames: Float[Tensor, "batch steps channels stack width"]
+    ) -> Float[Tensor, "batch steps features rows columns"]:
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
-        quadrants = stacks.index_select(1, self.frame_to_quadrant_rows)
-        rows = self.quadrant_to_tile_rows.split(self.sizes)
-        tiles = [quadrants.index_select(1, rows_of_height) for rows_of_height in rows]
+        pieces = stacks.index_select(1, self.frame_to_piece_rows)
+        rows = self.piece_to_tile_rows.split(self.sizes)
+        tiles = [pieces.index_select(1, rows_of_height) for rows_of_height in rows]
         maps = torch.cat([self.encode(*each) for each in zip(tiles, self.counts, strict=True)], dim=1)
-        return (
-            GatherRows.apply(maps, self.tile_to_frame_rows, self.selection).unflatten(1, (4, -1)).permute(0, 1, 4, 2, 3)
-        )
+        gathered = GatherRows.apply(maps, self.tile_to_frame_rows, self.selection)
+        return gathered.unflatten(1, (frames.shape[1], -1)).permute(0, 1, 4, 2, 3)
 
     def encode(
         self, rows: Float[Tensor, "batch stacked width channels"], num_tiles: int

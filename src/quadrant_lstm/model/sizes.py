@@ -55,7 +55,7 @@ def check_cnn_lstm(
     if num_stacked > 1 and model.get("shared_tiles"):
         check_reads_orderings(data, "write one ordering into data.orderings, or add model.shared_tiles=false")
     if image_shape:
-        frame_shape = frame_shape_of(image_shape, num_stacked)
+        frame_shape = frame_shape_of(image_shape, num_stacked, data["grid"])
         encoded_shape(frame_shape, model["filters"], model["kernel_size"], model["pool_size"], group)
 
 
@@ -72,7 +72,7 @@ def check_deep(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: S
             "model/recurrent: conv_lstm reads maps, but deep gives it vectors; choose another, or model=join."
         )
     if image_shape:
-        pooled_shape(frame_shape_of(image_shape, 1), model["blocks"])
+        pooled_shape(frame_shape_of(image_shape, 1, data["grid"]), model["blocks"])
 
 
 def check_reads_orderings(data: Mapping[str, Any], remedy: str) -> None:

@@ -1,15 +1,16 @@
 """Plans which rows of an image are encoded together, for given orderings and the receptive field of an encoder.
 
-A quadrant and the seams above and below it share image rows. If they are encoded as one tile, the first convs process
-the shared rows once. The plan therefore puts as many quadrants as possible into a tile with a seam above and a seam
-below that are in no other tile. Each remaining quadrant or seam is a tile of its own. In the question, with two 3x3
-convs and a 2x2 pool,
+A piece and the seams above and below it share image rows. If they are encoded as one tile, the first convs process the
+shared rows once. The plan therefore puts as many pieces as possible into a tile with a seam above and a seam below that
+are in no other tile. Each remaining piece or seam is a tile of its own. In the question, whose pieces are quadrants,
+with two 3x3 convs and a 2x2 pool,
 
     quadrants 1, 2, 3    are in tiles of 22 rows: the last 4 of the quadrant above, 14 of their own, the first 4 below
     quadrant 4           is a tile of 14 rows: both of its seams are in the tile of quadrant 1
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -20,70 +21,84 @@ ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.
 
 
 class CannotShare(Exception):
-    """Says why the feature rows of frames cannot be computed from single quadrants and pairs of them."""
+    """Says why the feature rows of frames cannot be computed from single pieces and pairs of them."""
 
 
-Seam = tuple[int, int]  # the quadrant above and the quadrant below, counted from 0
+Seam = tuple[int, int]  # the piece above and the piece below, counted from 0
 
 
 class TilePlan(NamedTuple):
-    tiles: list[list[int]]  # image rows of each, counted over the four quadrants; tiles of equal height are adjacent
+    tiles: list[list[int]]  # image rows of each, counted over all pieces; tiles of equal height are adjacent
     rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
 
 
-def plan_tiles(orderings: Orderings, quadrant_height: int, encoder: nn.Module) -> TilePlan:
+def plan_tiles(orderings: Orderings, piece_height: int, encoder: nn.Module) -> TilePlan:
     """Raises CannotShare if shared rows would not be exact or there are none."""
     window, jump = receptive_field(encoder)
     if len(orderings) < 2:
-        raise CannotShare("with one ordering each quadrant is shown once")
-    if window > quadrant_height:
-        raise CannotShare(f"a feature sees {window} rows, more than the {quadrant_height} of a quadrant")
-    if quadrant_height % jump:
-        raise CannotShare(f"the pooling's {jump} rows do not divide the {quadrant_height} of a quadrant")
-    quadrant_rows = (quadrant_height - window) // jump + 1  # feature rows that see a single quadrant
-    seam_rows = quadrant_height // jump - quadrant_rows  # feature rows that see both quadrants of a seam
-    upper_rows, lower_rows = jump * seam_rows, window - jump  # image rows of the two quadrants that these see
+        raise CannotShare("with one ordering each piece is shown once")
+    if window > piece_height:
+        raise CannotShare(f"a feature sees {window} rows, more than the {piece_height} of a piece")
+    if piece_height % jump:
+        raise CannotShare(f"the pooling's {jump} rows do not divide the {piece_height} of a piece")
+    piece_rows = (piece_height - window) // jump + 1  # feature rows that see a single piece
+    seam_rows = piece_height // jump - piece_rows  # feature rows that see both pieces of a seam
+    upper_rows, lower_rows = jump * seam_rows, window - jump  # image rows of the two pieces that these see
 
-    stacks = [[ordering[step] - 1 for ordering in orderings] for step in range(4)]
+    num_pieces = len(orderings[0])
+    stacks = [[piece - 1 for piece in step] for step in zip(*orderings, strict=True)]
     seams = list(dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack))) if seam_rows else []
-    between = quadrants_between_seams(seams)
+    between = pieces_between_seams(seams, num_pieces)
     seams_between = {seam for both in between.values() for seam in both}
 
-    images = [list(range(start, start + quadrant_height)) for start in range(0, 4 * quadrant_height, quadrant_height)]
+    images = [list(range(piece * piece_height, (piece + 1) * piece_height)) for piece in range(num_pieces)]
     tiles: list[list[int]] = []
-    pieces: list[int | Seam] = []  # the quadrants and seams of the tiles
-    for quadrant, (above, below) in between.items():
-        tiles.append(images[above[0]][-upper_rows:] + images[quadrant] + images[below[1]][:lower_rows])
-        pieces += [above, quadrant, below]
-    for quadrant in (quadrant for quadrant in range(4) if quadrant not in between):
-        tiles.append(images[quadrant])
-        pieces.append(quadrant)
+    parts: list[int | Seam] = []  # the pieces and seams of the tiles
+    for piece, (above, below) in between.items():
+        tiles.append(images[above[0]][-upper_rows:] + images[piece] + images[below[1]][:lower_rows])
+        parts += [above, piece, below]
+    for piece in (piece for piece in range(num_pieces) if piece not in between):
+        tiles.append(images[piece])
+        parts.append(piece)
     for upper, lower in (seam for seam in seams if seam not in seams_between):
         tiles.append(images[upper][-upper_rows:] + images[lower][:lower_rows])
-        pieces.append((upper, lower))
+        parts.append((upper, lower))
 
     next_row = itertools.count()
-    counts = (quadrant_rows if isinstance(piece, int) else seam_rows for piece in pieces)
-    features = {piece: list(itertools.islice(next_row, count)) for piece, count in zip(pieces, counts, strict=True)}
+    counts = (piece_rows if isinstance(part, int) else seam_rows for part in parts)
+    features = {part: list(itertools.islice(next_row, count)) for part, count in zip(parts, counts, strict=True)}
     rows = []
     for stack in stacks:
-        shown = [stack[0], *(piece for seam in itertools.pairwise(stack) for piece in (seam, seam[1]))]
-        rows.append([row for piece in shown for row in features.get(piece, [])])
+        shown = [stack[0], *(part for seam in itertools.pairwise(stack) for part in (seam, seam[1]))]
+        rows.append([row for part in shown for row in features.get(part, [])])
     return TilePlan(tiles, rows)
 
 
-def quadrants_between_seams(seams: list[Seam], quadrant: int = 0) -> dict[int, tuple[Seam, Seam]]:
-    """Assigns one seam above and one below to as many quadrants as possible, from `quadrant` on, and no seam twice."""
-    if quadrant == 4:
-        return {}
+def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> dict[int, tuple[Seam, Seam]]:
+    """Assigns one seam above and one below to as many pieces as possible, one after another, and no seam twice."""
+    places: dict[Seam, tuple[int, int]] = {}  # the piece that has the seam, and 0 if it is above, 1 if it is below
+
+    def find_seam(place: tuple[int, int], tried: set[Seam]) -> bool:
+        """Finds a seam for a place, if others can be moved to make one free."""
+        piece, side = place
+        for seam in seams:
+            if seam[1 - side] == piece and seam not in tried:
+                tried.add(seam)
+                if seam not in places or find_seam(places[seam], tried):
+                    places[seam] = place
+                    return True
+        return False
+
     found = []
-    for above, below in itertools.permutations(seams, 2):
-        if above[1] == quadrant == below[0]:
-            others = [seam for seam in seams if seam not in (above, below)]
-            found.append({quadrant: (above, below)} | quadrants_between_seams(others, quadrant + 1))
-            if len(found[-1]) == 4 - quadrant:
-                return found[-1]
-    return max([*found, quadrants_between_seams(seams, quadrant + 1)], key=len)
+    for piece in range(num_pieces):
+        before = dict(places)
+        if find_seam((piece, 0), set()) and find_seam((piece, 1), set()):
+            found.append(piece)
+        else:
+            places.clear()
+            places.update(before)
+    seam_at = {place: seam for seam, place in places.items()}
+    return {piece: (seam_at[piece, 0], seam_at[piece, 1]) for piece in found}
 
 
 def receptive_field(encoder: nn.Module) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Builds the parts of a run from its config: the data, the network in a Classifier, and the Trainer."""
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from quadrant_lstm.callbacks.checkpoint_io import AtomicCheckpointIO
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.precision import resolve_precision
@@ -42,8 +44,10 @@ def build_data(cfg: DictConfig) -> SequenceDataModule:
 
 
 def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.Module:
-    """Gives a class that somebody else wrote those of the three arguments that it takes."""
-    known = {"frame_shape": frame_shape, "num_classes": num_classes, "orderings": cfg.data.orderings}
+    """Gives a class those of the four arguments that it takes."""
+    grid = tuple(cfg.data.grid)
+    known = {"frame_shape": frame_shape, "num_classes": num_classes, "grid": grid}
+    known["orderings"] = orderings_of(cfg.data.orderings, grid)
     taken = inspect.signature(get_class(cfg.model._target_)).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     arguments = {name: value for name, value in known.items() if takes_any or name in taken}
@@ -57,7 +61,8 @@ def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.M
 def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> Classifier:
     network = build_network(cfg, frame_shape, num_classes)
     optimizer, schedule = instantiate_node("optimizer", cfg.optimizer), instantiate_node("schedule", cfg.schedule)
-    return Classifier(network, optimizer, schedule, frame_shape, num_classes, cfg.label_smoothing)
+    num_steps = math.prod(cfg.data.grid)
+    return Classifier(network, optimizer, schedule, frame_shape, num_classes, num_steps, cfg.label_smoothing)
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:

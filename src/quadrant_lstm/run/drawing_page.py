@@ -31,7 +31,7 @@ def drawing_page(
     `cfg` is the config of the run in `folder`. Raises UserError if the page cannot compute a layer.
     """
     stored = fold_batch_norm(network)
-    description, values = page_network(stored, frame_shape, num_classes, cfg.data.orderings)
+    description, values = page_network(stored, frame_shape, num_classes, cfg.data.orderings, cfg.data.grid)
     rounding = None
     if weights == "float16":
         round_to_half(stored)
@@ -61,5 +61,5 @@ def round_to_half(network: nn.Module) -> None:
 def largest_difference(network: nn.Module, other: nn.Module, data: DictConfig) -> float:
     """Returns the largest difference of a probability between the networks, on test images."""
     images = torch.from_numpy(load_images(data.dataset, data.root).test_images[:NUM_COMPARED])
-    frames = scaled(sequences(images, data.orderings))
+    frames = scaled(sequences(images, data.orderings, data.grid))
     return (network(frames).softmax(1) - other(frames).softmax(1)).abs().max().item()

@@ -11,6 +11,7 @@ The first three hold metadata: what goes in and comes out, the orderings, the ac
 
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.data.frames import Shape, image_shape_of
+from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.run.drawing_page import drawing_page, results_of
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.program import program_file
@@ -38,9 +40,9 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
     if weights != "float32" and format != "html":
         raise UserError(f"weights: {weights} is for format=html, but format is {format}; leave it out.")
     classifier, cfg = load_classifier(folder, trust)
-    network, orderings = classifier.network.eval(), cfg.data.orderings
+    network, orderings, grid = classifier.network.eval(), cfg.data.orderings, cfg.data.grid
     frame_shape, num_classes = classifier.hparams["frame_shape"], classifier.hparams["num_classes"]
-    image_shape = image_shape_of(frame_shape, len(orderings))
+    image_shape = image_shape_of(frame_shape, len(orderings), grid)
     metadata = metadata_of(folder, cfg, image_shape, num_classes)
     file = folder / f"network.{SUFFIXES[format]}"
     with needs_extra(f"format={format}", "keras" if format == "keras" else "export"):
@@ -51,9 +53,9 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
 
             content = save(network.state_dict(), metadata)
         elif format == "keras":
-            content = keras_file(network, frame_shape, num_classes, orderings)
+            content = keras_file(network, frame_shape, num_classes, orderings, grid)
         else:
-            content, difference = program_file(format, network, orderings, image_shape, metadata)
+            content, difference = program_file(format, network, orderings, grid, image_shape, metadata)
             log.info(f"probabilities differ from the network's by at most {difference:.1e}, for batches of 1 and 7")
     write_atomically(file, content)
     log.info(f"{file}  {file.stat().st_size:,} bytes")
@@ -67,7 +69,8 @@ def metadata_of(folder: Path, cfg: DictConfig, image_shape: Shape, num_classes: 
     return {
         "images": f"float32 [batch, {', '.join(map(str, image_shape))}], pixels divided by 255",
         "classes": str(num_classes),
-        "orderings": json.dumps([list(ordering) for ordering in cfg.data.orderings]),
+        "orderings": json.dumps(orderings_of(cfg.data.orderings, cfg.data.grid)),
+        "grid": json.dumps(list(cfg.data.grid)),
         "test_accuracy": str(results.get("test/accuracy", "")),
         "dataset": data["dataset"],
         "data_sha256": data["sha256"],
@@ -75,13 +78,15 @@ def metadata_of(folder: Path, cfg: DictConfig, image_shape: Shape, num_classes: 
     }
 
 
-def keras_file(network: nn.Module, frame_shape: Shape, num_classes: int, orderings: Orderings) -> bytes:
+def keras_file(
+    network: nn.Module, frame_shape: Shape, num_classes: int, orderings: OrderingsOrNames, grid: Grid
+) -> bytes:
     from quadrant_lstm.run.keras_model import build_keras_model, copy_to_keras, largest_difference
     from quadrant_lstm.run.keras_sizes import sizes_of_network
 
-    model = build_keras_model(sizes_of_network(network), frame_shape, num_classes)
+    model = build_keras_model(sizes_of_network(network), frame_shape, num_classes, math.prod(grid))
     copy_to_keras(network, model)
-    log.info(f"logits differ from the network's by at most {largest_difference(model, network, orderings):.1e}")
+    log.info(f"logits differ from the network's by at most {largest_difference(model, network, orderings, grid):.1e}")
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, "network.keras"))
         return Path(folder, "network.keras").read_bytes()

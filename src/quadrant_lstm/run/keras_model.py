@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quadrant_lstm.data.frames import STEPS, Shape, image_shape_of
+from quadrant_lstm.data.frames import Shape, image_shape_of
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.run.keras_sizes import Sizes, conv_layers, frame_shape_of, has_channels_first, inner_layers
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -24,10 +24,11 @@ def build_keras_model(
     sizes: Sizes,
     frame_shape: Shape,
     num_classes: int,
+    num_steps: int = 4,
     data_format: str = "channels_last",
     activation: str | None = None,
 ) -> keras.Model:
-    """Frames are [4, height, width, channels], or [4, channels, height, width] for data_format="channels_first"."""
+    """Frames are [steps, height, width, channels], or [steps, channels, height, width] if channels are first."""
     channels, height, width = frame_shape
     shape = (channels, height, width) if data_format == "channels_first" else (height, width, channels)
     convs = [layers.Conv2D(n, sizes.kernel_size, activation="relu", data_format=data_format) for n in sizes.filters]
@@ -35,7 +36,7 @@ def build_keras_model(
     encoder = [*convs, pool, layers.Flatten(data_format="channels_last")]  # which keeps the order of the axes
     return keras.Sequential(
         [
-            keras.Input((STEPS, *shape)),
+            keras.Input((num_steps, *shape)),
             *map(layers.TimeDistributed, encoder),
             layers.Dropout(sizes.dropout),
             layers.LSTM(sizes.lstm_units),
@@ -92,10 +93,10 @@ def reads_channels_last(model: keras.Model) -> bool:
 
 
 @torch.no_grad()
-def largest_difference(model: keras.Model, network: torch.nn.Module, orderings: Orderings) -> float:
+def largest_difference(model: keras.Model, network: torch.nn.Module, orderings: OrderingsOrNames, grid: Grid) -> float:
     """Returns the largest difference between the outputs of the models, for the frames of random images."""
-    images = torch.rand(2, *image_shape_of(frame_shape_of(model), len(orderings)))
-    frames = sequences(images, orderings)
+    images = torch.rand(2, *image_shape_of(frame_shape_of(model), len(orderings), grid))
+    frames = sequences(images, orderings, grid)
     outputs = keras.ops.convert_to_numpy(model((frames if has_channels_first(model) else frames.movedim(2, 4)).numpy()))
     found = network(frames)
     if model.layers[-1].activation is keras.activations.softmax:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from quadrant_lstm.data.frames import STEPS, Shape
+from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import LSTM
@@ -75,8 +75,8 @@ def sizes_of_keras(model: keras.Model) -> tuple[Sizes, Shape, int]:
     check_settings(convs, *rest)
     pool, _, dropout, lstm, dense, head = rest
     _, steps, *shape = model.input_shape
-    if steps != STEPS or len(shape) != 3:
-        raise UserError(f"the model reads {list(model.input_shape)}; it must be [batch, {STEPS}, ...] with frames.")
+    if steps is None or len(shape) != 3:
+        raise UserError(f"the model reads {list(model.input_shape)}; it must be [batch, steps, ...] with frames.")
     frame_shape = frame_shape_of(model)
     filters = [conv.filters for conv in convs]
     sizes = Sizes(filters, convs[0].kernel_size[0], pool.pool_size[0], dropout.rate, lstm.units, dense.units)

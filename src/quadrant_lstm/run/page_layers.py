@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from quadrant_lstm.data.frames import Shape, image_shape_of
+from quadrant_lstm.data.pieces import QUADRANTS
+from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.kinds import Orderings
-from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedQuadrants, QuadrantPool
+from quadrant_lstm.kinds import Grid, OrderingsOrNames
+from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
 from quadrant_lstm.model.join import Join
@@ -50,15 +52,19 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return network
 
 
-def page_network(network: nn.Module, frame_shape: Shape, num_classes: int, orderings: Orderings) -> PageNetwork:
+def page_network(
+    network: nn.Module, frame_shape: Shape, num_classes: int, orderings: OrderingsOrNames, grid: Grid
+) -> PageNetwork:
     """Describes a network that fold_batch_norm returned. Raises UserError that names a layer which is unknown."""
     if type(network) not in (Join, CNNLSTM, DeepCNNLSTM) or not isinstance(network, StepClassifier):
         raise unknown("model", network)
-    channels, height, width = image_shape_of(frame_shape, len(orderings))
+    if tuple(grid) != QUADRANTS:
+        raise UserError(f"format=html: data.grid is {list(grid)}, but the page cuts quadrants; use format=onnx.")
+    channels, height, width = image_shape_of(frame_shape, len(orderings), grid)
     if channels != 1:
         raise UserError(f"format=html: images have {channels} channels, but the page has one; use format=onnx.")
     outer = network.encoder
-    if not isinstance(outer, JoinedQuadrants | TimeDistributed):
+    if not isinstance(outer, JoinedPieces | TimeDistributed):
         raise unknown("encoder", outer)
     parts = {
         "encoder": list(encoder_layers("encoder", outer.module)),
@@ -66,8 +72,8 @@ def page_network(network: nn.Module, frame_shape: Shape, num_classes: int, order
         "classifier": [linear_layer(getattr(network, name)) for name in ("dense", "head") if hasattr(network, name)],
     }
     description = {
-        "height": height, "width": width, "classes": num_classes, "orderings": [list(each) for each in orderings],
-        "encodes": "image" if isinstance(outer, JoinedQuadrants) else "frame",
+        "height": height, "width": width, "classes": num_classes, "orderings": orderings_of(orderings, grid),
+        "encodes": "image" if isinstance(outer, JoinedPieces) else "frame",
     }  # fmt: skip
     description |= {name: [layer.description for layer in layers] for name, layers in parts.items()}
     weights = [weight.detach().flatten() for layers in parts.values() for layer in layers for weight in layer.weights]
@@ -92,8 +98,8 @@ def encoder_layers(name: str, layer: nn.Module) -> Iterator[Layer]:
         yield Layer(description, (layer.weight.permute(0, 2, 3, 1), bias))
     elif type(layer) is nn.ReLU:
         yield Layer({"type": "relu"})
-    elif type(layer) in (nn.MaxPool2d, QuadrantPool) and is_plain_pool(layer):
-        quadrants = type(layer) is QuadrantPool
+    elif type(layer) in (nn.MaxPool2d, PiecePool) and is_plain_pool(layer):
+        quadrants = type(layer) is PiecePool
         yield Layer({"type": "pool", "size": layer.kernel_size, "ceil": layer.ceil_mode, "quadrants": quadrants})
     elif type(layer) not in (nn.Identity, nn.Dropout, Dropout):
         raise unknown(name, layer)

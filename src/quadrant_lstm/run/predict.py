@@ -46,14 +46,14 @@ def predict(
 ) -> None:
     """Predicts `files`, or the test images if that is None. Raises UserError at the end if files could not be read."""
     classifier, cfg = load_classifier(folder, trust)
-    network, orderings = classifier.network.eval(), cfg.data.orderings
+    network, orderings, grid = classifier.network.eval(), cfg.data.orderings, cfg.data.grid
 
     @torch.inference_mode()
     def probabilities(images: np.ndarray) -> np.ndarray:
-        frames = scaled(sequences(torch.from_numpy(images), orderings))
+        frames = scaled(sequences(torch.from_numpy(images), orderings, grid))
         return logits_after_steps(network, frames).softmax(dim=2).numpy()
 
-    predictor = Predictor(image_shape_of(classifier.hparams["frame_shape"], len(orderings)), probabilities)
+    predictor = Predictor(image_shape_of(classifier.hparams["frame_shape"], len(orderings), grid), probabilities)
     if files is not None:
         predict_files(predictor, files, invert, output)
         return

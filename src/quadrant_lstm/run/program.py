@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.kinds import Grid, OrderingsOrNames
 
 TOLERANCE = 1e-5  # maximum difference of a probability between the network and its program
 ANY_BATCH = ({0: torch.export.Dim("batch")},)
@@ -25,23 +26,28 @@ METADATA = "metadata.json"  # the name of the metadata in a program of torch.exp
 
 
 class ImagesToProbabilities(nn.Module):
-    def __init__(self, network: nn.Module, orderings: Orderings):
+    def __init__(self, network: nn.Module, orderings: OrderingsOrNames, grid: Grid):
         super().__init__()
         self.network = network
-        self.orderings = [list(ordering) for ordering in orderings]
+        self.orderings, self.grid = orderings_of(orderings, grid), tuple(grid)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        return self.network(sequences(images, self.orderings)).softmax(dim=1)
+        return self.network(sequences(images, self.orderings, self.grid)).softmax(dim=1)
 
 
 def program_file(
-    format: str, network: nn.Module, orderings: Orderings, image_shape: Shape, metadata: Mapping[str, str]
+    format: str,
+    network: nn.Module,
+    orderings: OrderingsOrNames,
+    grid: Grid,
+    image_shape: Shape,
+    metadata: Mapping[str, str],
 ) -> tuple[bytes, float]:
     """Returns the content of the file, and the largest difference of a probability between the file and the network.
 
     Raises RuntimeError if that is more than TOLERANCE.
     """
-    module, images = ImagesToProbabilities(network, orderings).eval(), torch.rand(7, *image_shape)
+    module, images = ImagesToProbabilities(network, orderings, grid).eval(), torch.rand(7, *image_shape)
     program = torch.export.export(module, (images,), dynamic_shapes=ANY_BATCH)
     content, compute = (onnx_file if format == "onnx" else torch_file)(program, metadata)
     with torch.inference_mode():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.console import say
-from quadrant_lstm.data.frames import step_accuracy_names
+from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import render
 from quadrant_lstm.run_folder import csv_text, last_epoch, write_atomically
@@ -17,8 +17,7 @@ from quadrant_lstm.sweep.jobs import Job, Sweep, readable
 from quadrant_lstm.sweep.table import PENDING
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
-RESULT_COLUMNS = (*ACCURACIES, *step_accuracy_names("test"), "test/loss", "best_epoch", "epochs", "pruned", "seconds",
-                  "parameters", "samples_per_second")  # fmt: skip
+RESULTS = ("test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters", "samples_per_second")
 OVER_SEEDS = {name: [f"{name} {what}" for what in ("mean", "95 % low", "95 % high")] for name in ACCURACIES}
 
 
@@ -61,7 +60,9 @@ def sweep_summary(sweep: Sweep, groups: Sequence[Group]) -> str:
 def csv_table(groups: Sequence[Group]) -> str:
     """Returns one row per job; the jobs of the best group come first."""
     keys = list(groups[0].jobs[0].swept) if groups else []
-    columns = ["rank", "job", *keys, *RESULT_COLUMNS, *itertools.chain(*OVER_SEEDS.values()), "error"]
+    names = {name for group in groups for results in group.results.values() for name in results}
+    results = (*ACCURACIES, *step_accuracies_in("test", names), *RESULTS)
+    columns = ["rank", "job", *keys, *results, *itertools.chain(*OVER_SEEDS.values()), "error"]
     return csv_text(columns, [row for rank, group in enumerate(groups, 1) for row in csv_rows(rank, group)])
 
 

@@ -3,10 +3,11 @@ from torch import nn
 
 from quadrant_lstm.dashboard.pictures.occlusion import (
     correct_by_occluded_ordering,
-    correct_by_occluded_quadrant,
+    correct_by_occluded_piece,
     draw_occluded_orderings,
-    draw_occluded_quadrants,
+    draw_occluded_pieces,
 )
+from quadrant_lstm.data.pieces import QUADRANTS
 
 
 class FirstPixel(nn.Module):
@@ -25,11 +26,11 @@ def test_only_occluding_what_the_network_uses_costs_accuracy():
     images = torch.full((6, 1, 4, 4), 255, dtype=torch.uint8)
     labels = torch.ones(6, dtype=torch.long)
     orderings = [(1, 3, 2, 4), (4, 3, 2, 1)]
-    by_quadrant = correct_by_occluded_quadrant(FirstPixel(), images, labels, orderings)
-    assert by_quadrant.float().mean(1).tolist() == [1, 1, 0, 1]
-    by_ordering = correct_by_occluded_ordering(FirstPixel(), images, labels, orderings)
+    by_piece = correct_by_occluded_piece(FirstPixel(), images, labels, orderings, QUADRANTS)
+    assert by_piece.float().mean(1).tolist() == [1, 1, 0, 1]
+    by_ordering = correct_by_occluded_ordering(FirstPixel(), images, labels, orderings, QUADRANTS)
     assert by_ordering.float().mean(1).tolist() == [0, 1]
-    (axes,) = draw_occluded_quadrants(by_quadrant, labels).axes
+    (axes,) = draw_occluded_pieces(by_piece, labels, QUADRANTS).axes
     assert [label.get_text() for label in axes.get_yticklabels()][2] == "3: 0.0 %"
     (axes,) = draw_occluded_orderings(by_ordering, orderings, torch.tensor([1, 1, 1, 0, 0, 0])).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["none", "1324", "4321"]

@@ -1,6 +1,6 @@
-"""Draws the data: an image with its quadrants and the frame of each step, and augmented training images."""
+"""Draws the data: an image with its pieces and the frame of each step, and augmented training images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,37 +12,73 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from quadrant_lstm.data.orderings import ORDERINGS, ordering_name, sequences
-from quadrant_lstm.data.quadrants import split_quadrants
-from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
+from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, WIDTH, new_figure, style
 
 MAX_NAMED = 5  # orderings
 NUM_VERSIONS = 10  # of each augmented image
 TITLE_HEIGHT = 0.2  # inches
+MAX_NUMBERED = 6  # pieces; more would not be legible, so paths are drawn
+NUM_PATHS, NUM_FRAMES = 4, 8
+PATH_COLOUR = "#ccbb44"  # legible on black and on white
+MARGINS = {"left": 0.01, "right": 0.99, "bottom": 0.08, "top": 0.92, "wspace": 0.1}
 
 
 @style
-def draw_orderings(image: UInt8[Tensor, "channels height width"], orderings: Orderings = ORDERINGS) -> Figure:
-    quadrants = split_quadrants(image[None])[0]
-    frames = sequences(image[None], orderings)[0]
+def draw_orderings(
+    image: UInt8[Tensor, "channels height width"], orderings: OrderingsOrNames = ORDERINGS, grid: Grid = QUADRANTS
+) -> Figure:
     figure = new_figure(layout=None)  # fixed margins: the start of every run waits for this picture
-    margins = {"left": 0.01, "right": 0.99, "bottom": 0.08, "top": 0.92, "wspace": 0.1}
-    columns: Any = figure.add_gridspec(1, 3, width_ratios=[1.8, 1.5, 4.4], **margins)
-    digit, pieces, steps = columns
-    show_image(figure.add_subplot(digit), image, "image")
-    places = list(pieces.subgridspec(4, 2, height_ratios=[1, 1.6, 1.6, 1]))[2:6]  # the two rows in the middle
-    for number, (place, quadrant) in enumerate(zip(places, quadrants, strict=True), start=1):
-        show_image(figure.add_subplot(place), quadrant, str(number))
-    left, right = pieces.get_position(figure).intervalx
-    figure.text((left + right) / 2, 0.82, "quadrants", ha="center")
-    for step, (place, frame) in enumerate(zip(steps.subgridspec(1, 4), frames, strict=True)):
-        axes = figure.add_subplot(place)
-        show_image(axes, frame, f"step {step + 1}")
-        outline_quadrants(axes, [ordering[step] for ordering in orderings], *quadrants.shape[-2:])
-    names = ", ".join(map(ordering_name, orderings[:MAX_NAMED]))
-    more = ", ..." if len(orderings) > MAX_NAMED else ""
+    permutations, (rows, columns) = orderings_of(orderings, grid), grid
+    frames = sequences(image[None], permutations, grid)[0]
+    draw = draw_pieces_and_frames if rows * columns <= MAX_NUMBERED else draw_paths_and_frames
+    draw(figure, image, frames, permutations, grid)
+    names = ", ".join(map(ordering_name, permutations[:MAX_NAMED]))
+    more = ", ..." if len(permutations) > MAX_NAMED else ""
     figure.text(0.99, 0.02, f"top to bottom: orderings {names}{more}", ha="right")
     return figure
+
+
+def draw_pieces_and_frames(
+    figure: Figure, image: Tensor, frames: Tensor, orderings: Sequence[Sequence[int]], grid: Grid
+) -> None:
+    pieces, (num_rows, num_columns) = split_pieces(image[None], grid)[0], grid
+    columns: Any = figure.add_gridspec(1, 3, width_ratios=[1.8, 1.5, 4.4], **MARGINS)
+    digit, middle, steps = columns
+    show_image(figure.add_subplot(digit), image, "image")
+    heights = [1, *[3.2 / num_rows] * num_rows, 1]  # the rows of pieces are in the middle
+    places = list(middle.subgridspec(num_rows + 2, num_columns, height_ratios=heights))[num_columns:-num_columns]
+    for number, (place, piece) in enumerate(zip(places, pieces, strict=True), start=1):
+        show_image(figure.add_subplot(place), piece, str(number))
+    left, right = middle.get_position(figure).intervalx
+    figure.text((left + right) / 2, 0.82, "quadrants" if grid == QUADRANTS else "pieces", ha="center")
+    for step, (place, frame) in enumerate(zip(steps.subgridspec(1, len(frames)), frames, strict=True)):
+        axes = figure.add_subplot(place)
+        show_image(axes, frame, f"step {step + 1}")
+        outline_pieces(axes, [ordering[step] for ordering in orderings], *pieces.shape[-2:])
+
+
+def draw_paths_and_frames(
+    figure: Figure, image: Tensor, frames: Tensor, orderings: Sequence[Sequence[int]], grid: Grid
+) -> None:
+    """Draws the path of each of the first orderings over the image, and below them some of the frames."""
+    panels: Any = figure.add_gridspec(2, 1, height_ratios=[1.5, 1], hspace=0.25, **MARGINS)
+    above, below = panels
+    height, width = image.shape[1] / grid[0], image.shape[2] / grid[1]
+    for number, place in enumerate(above.subgridspec(1, NUM_PATHS)):
+        axes = figure.add_subplot(place)
+        axes.set_axis_off()
+        if number < len(orderings):
+            show_image(axes, image // 2, ordering_name(orderings[number]))
+            cells = [divmod(piece - 1, grid[1]) for piece in orderings[number]]
+            ys, xs = zip(*(((row + 0.5) * height - 0.5, (col + 0.5) * width - 0.5) for row, col in cells), strict=True)
+            axes.plot(xs, ys, color=PATH_COLOUR, linewidth=1)
+            axes.plot(xs[0], ys[0], "o", color=PATH_COLOUR, markersize=3)
+    shown = range(0, len(frames), -(-len(frames) // NUM_FRAMES))
+    for step, place in zip(shown, below.subgridspec(1, len(shown)), strict=True):
+        show_image(figure.add_subplot(place), frames[step], f"step {step + 1}")
 
 
 def show_image(axes: Axes, image: UInt8[Tensor, "channels height width"], title: str) -> None:
@@ -52,14 +88,14 @@ def show_image(axes: Axes, image: UInt8[Tensor, "channels height width"], title:
     axes.set_axis_off()
 
 
-def outline_quadrants(axes: Axes, quadrants: list[int], rows: int, columns: int) -> None:
-    """Outlines each quadrant, of `rows` x `columns` pixels, in the colour of its ordering, and adds its number."""
-    for place, quadrant in enumerate(quadrants):
+def outline_pieces(axes: Axes, pieces: list[int], rows: int, columns: int) -> None:
+    """Outlines each piece, of `rows` x `columns` pixels, in the colour of its ordering, and adds its number."""
+    for place, piece in enumerate(pieces):
         colour = ORDERING_COLOURS[place % len(ORDERING_COLOURS)]
         corner = (-0.5, place * rows - 0.5)
         axes.add_patch(Rectangle(corner, columns, rows, fill=False, edgecolor=colour, linewidth=1.2))
         box = {"facecolor": colour, "edgecolor": "none", "pad": 1}
-        axes.text(0, place * rows + 0.3, str(quadrant), color="white", bbox=box, va="top")
+        axes.text(0, place * rows + 0.3, str(piece), color="white", bbox=box, va="top")
 
 
 @style

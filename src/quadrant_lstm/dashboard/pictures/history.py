@@ -1,20 +1,28 @@
 """Draws a run's loss and accuracy by epoch, from the rows of metrics.csv."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from quadrant_lstm.data.frames import step_accuracy_names
-from quadrant_lstm.plotting import CORRECT, GREY, ORDERING_COLOURS, WRONG, new_figure, style
+from quadrant_lstm.data.frames import step_accuracies_in
+from quadrant_lstm.plotting import CORRECT, GREY, WRONG, new_figure, style
 
+AFTER_STEPS = "Validation accuracy after each step, by epoch"
 HISTORIES = {  # title: the colour of each metric's curve
     "Loss by epoch": {"train/loss": GREY, "val/loss": CORRECT},
     "Accuracy by epoch": {"train/accuracy": GREY, "val/accuracy": CORRECT},
-    "Validation accuracy after each step, by epoch": dict(
-        zip(step_accuracy_names("val"), (*ORDERING_COLOURS[1:], CORRECT), strict=True)
-    ),
+    AFTER_STEPS: {},  # the steps are in the rows
 }
+EARLY, MAX_NAMED = "#d9e2ea", 8  # the colour of the first step; steps in the legend
+
+
+def colours_of_steps(names: Sequence[str]) -> dict[str, Any]:
+    """Returns colours that grow darker from step to step."""
+    shades = LinearSegmentedColormap.from_list("steps", [EARLY, CORRECT])
+    return {name: shades((number + 1) / len(names)) for number, name in enumerate(names)}
 
 
 @style
@@ -22,9 +30,11 @@ def draw_history(title: str, rows: Sequence[Mapping[str, str]], best_epoch: int)
     """`title` is a key of HISTORIES; a dotted line marks the best epoch."""
     figure = new_figure()
     axes = figure.subplots()
-    for name, colour in HISTORIES[title].items():
+    curves = HISTORIES[title] if title != AFTER_STEPS else colours_of_steps(step_accuracies_in("val", rows[0]))
+    for number, (name, colour) in enumerate(curves.items(), start=1):
         if points := [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]:
-            label = name.replace("val/accuracy_step_", "step ")
+            is_named = number == len(curves) or number % -(-len(curves) // MAX_NAMED) == 0
+            label = name.replace("val/accuracy_step_", "step ") if is_named else None
             axes.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=2)
     if axes.lines:
         axes.legend()

@@ -1,4 +1,6 @@
-"""Measures and draws a network's accuracy when one quadrant or one ordering is occluded."""
+"""Measures and draws a network's accuracy when one piece of the image or one ordering is occluded."""
+
+import math
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -7,9 +9,11 @@ from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.tabs import BATCH_SIZE, as_inputs
 from quadrant_lstm.data.orderings import ordering_name, sequences
-from quadrant_lstm.data.quadrants import occlude_quadrant
-from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.data.pieces import occlude_piece
+from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
+
+MAX_ROWS = 9
 
 
 def is_correct(network: nn.Module, frames: Tensor, labels: Int64[Tensor, " images"]) -> Int64[Tensor, " images"]:
@@ -19,31 +23,38 @@ def is_correct(network: nn.Module, frames: Tensor, labels: Int64[Tensor, " image
     return (torch.cat(predictions) == labels).long()
 
 
-def correct_by_occluded_quadrant(
+def correct_by_occluded_piece(
     network: nn.Module, images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
-    orderings: Orderings,
-) -> Int64[Tensor, "4 images"]:  # fmt: skip
-    occluded = [sequences(occlude_quadrant(images, quadrant), orderings) for quadrant in range(1, 5)]
+    orderings: Orderings, grid: Grid,
+) -> Int64[Tensor, "pieces images"]:  # fmt: skip
+    pieces = range(1, math.prod(grid) + 1)
+    occluded = (sequences(occlude_piece(images, piece, grid), orderings, grid) for piece in pieces)
     return torch.stack([is_correct(network, frames, labels) for frames in occluded])
 
 
 def correct_by_occluded_ordering(
     network: nn.Module, images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
-    orderings: Orderings,
+    orderings: Orderings, grid: Grid,
 ) -> Int64[Tensor, "orderings images"]:  # fmt: skip
-    """Blanks the quadrants of one ordering in every frame, so `network` must encode each frame in full."""
-    rows = images.shape[2] // 2
+    """Blanks the pieces of one ordering in every frame, so `network` must encode each frame in full."""
+    rows = images.shape[2] // grid[0]
     correct = []
     for place in range(len(orderings)):
-        frames = sequences(images, orderings)
+        frames = sequences(images, orderings, grid)
         frames[..., place * rows : (place + 1) * rows, :] = 0
         correct.append(is_correct(network, frames, labels))
     return torch.stack(correct)
 
 
 @style
-def draw_occluded_quadrants(correct: Int64[Tensor, "4 images"], labels: Int64[Tensor, " images"]) -> Figure:
-    """Draws the accuracy as a matrix with one row per occluded quadrant and one column per class."""
+def draw_occluded_pieces(
+    correct: Int64[Tensor, "pieces images"], labels: Int64[Tensor, " images"], grid: Grid
+) -> Figure:
+    """Draws the accuracy as a matrix with one row per occluded piece and one column per class, or for more than
+    MAX_ROWS pieces as a map of the image.
+    """
+    if len(correct) > MAX_ROWS:
+        return draw_map(correct, grid)
     num_classes = int(labels.max()) + 1
     counts = labels.bincount(minlength=num_classes).clamp(min=1)
     shares = torch.stack([100 * labels.bincount(row.float(), minlength=num_classes) / counts for row in correct])
@@ -57,8 +68,22 @@ def draw_occluded_quadrants(correct: Int64[Tensor, "4 images"], labels: Int64[Te
                 axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
         axes.set_xticks(range(num_classes))
     means = 100 * correct.float().mean(1)
-    axes.set_yticks(range(4), [f"{number}: {mean:.1f} %" for number, mean in enumerate(means.tolist(), 1)])
-    axes.set(xlabel="class", ylabel="occluded quadrant", title=f"accuracy on {len(labels):,} test images, %")
+    axes.set_yticks(range(len(correct)), [f"{number}: {mean:.1f} %" for number, mean in enumerate(means.tolist(), 1)])
+    axes.set(
+        xlabel="class",
+        ylabel="occluded quadrant" if len(correct) == 4 else "occluded piece",
+        title=f"accuracy on {len(labels):,} test images, %",
+    )
+    return figure
+
+
+def draw_map(correct: Int64[Tensor, "pieces images"], grid: Grid) -> Figure:
+    means = (100 * correct.float().mean(1)).unflatten(0, tuple(grid)).cpu().numpy()
+    figure = new_figure()
+    axes = figure.subplots()
+    shown = axes.imshow(means, cmap="Blues_r")
+    figure.colorbar(shown, ax=axes)
+    axes.set(xticks=[], yticks=[], title=f"accuracy without each piece, {correct.shape[1]:,} test images, %")
     return figure
 
 

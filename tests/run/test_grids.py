@@ -1,0 +1,67 @@
+"""Trains, tests and exports on grids other than the question's."""
+
+import json
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from quadrant_lstm.run.build import build_data, build_network
+from quadrant_lstm.run.program import program_file
+from quadrant_lstm.run_folder import read_rows
+from tests.folders import TINY, run_folder, write_idx_folder
+from tests.scripts import ROOT, script
+
+MODELS = {
+    "cnn_lstm": ("model=cnn_lstm", "model.kernel_size=2", "model.filters=[3,4]"),
+    "without recurrence": ("model=cnn_lstm", "model.kernel_size=2", "model.filters=[3]", "model/recurrent=concat"),
+    "deep": ("model=deep", "model.blocks=[[4],[6]]"),
+    "reshaped": ("model=reshaped", "model.kernel_size=2", "model.filters=[3]"),
+    "join": ("model=join", "model/encoder=rows", "model/recurrent=bilstm"),
+    "conv_lstm": ("model=conv_lstm", "model.encoder.kernel_size=2", "model.encoder.filters=[3]"),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("grid", "orderings", "frame"),
+    [
+        ("[4,4]", "[rows,snake,spiral]", (1, 21, 7)),
+        ("[7,4]", '["random:1"]', (1, 4, 7)),
+        ("[1,2]", "[rows]", (1, 28, 14)),
+    ],
+)
+def test_every_network_reads_any_grid(model, grid, orderings, frame):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [*MODELS[model], f"data.grid={grid}", f"data.orderings={orderings}"])
+    data = build_data(cfg)
+    assert data.frame_shape == frame
+    network = build_network(cfg, data.frame_shape, data.num_classes).eval()
+    frames = torch.rand(2, data.num_steps, *frame)
+    assert network(frames).shape == (2, 10)
+
+
+def test_a_program_cuts_its_images_on_the_grid_of_the_run():
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", ["data.grid=[4,2]", "data.orderings=[snake,reversed-columns]", *MODELS["cnn_lstm"]])
+    network = build_network(cfg, (1, 14, 14), 10).eval()
+    _, difference = program_file("torch", network, cfg.data.orderings, cfg.data.grid, (1, 28, 28), {})
+    assert difference < 1e-6
+
+
+def test_a_run_on_a_grid_has_an_accuracy_for_each_step_and_is_tested_again(tmp_path):
+    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
+    sizes = ("model.kernel_size=1", "model.pool_size=1", "data.grid=[4,2]", "data.orderings=[rows,hilbert]")
+    refused = script("train.py", *data, *TINY, *sizes, cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.startswith("data.orderings: hilbert needs a grid of 2 x 2, 4 x 4, 8 x 8, ..., not 4 x 2;")
+    done = script("train.py", *data, *TINY[1:], *sizes[:-1], "data.orderings=[rows,snake]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = run_folder(tmp_path)
+    assert {f"val/accuracy_step_{step}" for step in range(1, 9)} <= set(read_rows(run / "metrics.csv")[0])
+    results = json.loads((run / "results.json").read_text())
+    assert results["test/accuracy_step_8"] == results["test/accuracy"]
+    again = script("evaluate.py", "run=latest", cwd=tmp_path)
+    assert f"{'test/accuracy':20}  {results['test/accuracy']}\n" in again.stdout
+    page = script("export.py", "run=latest", "format=html", cwd=tmp_path)
+    assert page.stderr == "format=html: data.grid is [4, 2], but the page cuts quadrants; use format=onnx.\n"
