@@ -11,7 +11,7 @@ outputs/<date>/<time>/
     trackers.json        the ids of the run in Weights & Biases and MLflow
     wandb/ csv/          written by these loggers
     *-profile*           written by a profiler
-    .torchrun            written by the first process of torchrun, to see whether all nodes share the folder
+    .torchrun            written by the first process of torchrun, to see whether all machines share the folder
     .lock                locked while a process works in the folder
     events.out.tfevents  for TensorBoard
     network.*            written by export.py

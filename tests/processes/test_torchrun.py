@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -100,21 +101,21 @@ def environment(rank: int, port: int, agent: Path) -> dict[str, str]:
     """Returns the variables that torchrun sets for a process."""
     address = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     files = {"TORCHELASTIC_ERROR_FILE": str(agent / "attempt_0/0/error.json")}
-    return address | files | {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_RANK": str(rank)}
+    return address | files | {"TORCHELASTIC_USE_AGENT_STORE": "True"}
 
 
 def meet(rank: int, port: int, agent: Path, output: Path) -> None:
     os.environ |= environment(rank, port, agent)
     meeting = torchrun.Meeting()
     if rank == 0:
-        meeting.decide(torchrun.Decision(meeting.earlier, resumes=True))
+        meeting.decide(meeting.earlier)
     else:
-        output.write_text(meeting.wait_for_decision().folder)
+        output.write_text(meeting.wait_for_decision())
 
 
 def test_a_new_first_process_hears_of_the_run_from_the_others(tmp_path):
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    store.set("hello/1", json.dumps(["a process that was killed", ""]))
+    store.set("hello/1", json.dumps(["a process that was killed", None]))
     agents = [tmp_path / "new", tmp_path / "survivor"]
     for agent in agents:
         agent.mkdir()
@@ -133,11 +134,12 @@ def test_a_new_first_process_hears_of_the_run_from_the_others(tmp_path):
     assert (agents[0] / "run_folder").read_text() == str(tmp_path / "run")
 
 
-def test_a_node_that_does_not_see_the_run_folder_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("GROUP_RANK", "1")
+def test_a_machine_that_does_not_see_the_run_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(torchrun, "SECONDS_TO_APPEAR", 0.2)
     (tmp_path / ".torchrun").write_text("of another run")
-    with pytest.raises(UserError, match=f"outputs: node 1 does not see the run folder {tmp_path}; start torchrun in a"):
+    with pytest.raises(
+        UserError, match=f"outputs: machine {platform.node()} does not see the run folder {tmp_path}; start torc"
+    ):
         torchrun.check_mark(str(tmp_path), "of this run")
     (tmp_path / ".torchrun").write_text("of this run")
     torchrun.check_mark(str(tmp_path), "of this run")
@@ -148,7 +150,7 @@ def test_a_process_that_never_starts_is_named_after_the_timeout(earlier, tmp_pat
     monkeypatch.setattr(torchrun, "TIMEOUT", timedelta(seconds=1))
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     if earlier:
-        store.set("hello/1", json.dumps(["a process that was killed", ""]))
+        store.set("hello/1", json.dumps(["a process that was killed", None]))
     for name, value in environment(0, store.port, tmp_path).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="torchrun: rank 1 did not answer within 1 s .*; restart torchrun on all mac"):
@@ -161,6 +163,7 @@ def test_a_process_that_never_starts_is_named_after_the_timeout(earlier, tmp_pat
         (("model.lstm_units=many",), "model.lstm_units: 'many' is not a whole number of at least 1; write e.g."),
         (("-m", "seed=1,2"), "-m: a sweep starts the processes of its jobs itself; run it without torchrun"),
         (("trainer.devices=3",), "trainer.devices: 3, but torchrun started 2; leave it out."),
+        (("trainer.num_nodes=2",), "trainer.num_nodes: 2, but torchrun started 1; leave it out."),
     ],
 )
 def test_a_mistake_is_one_line_for_all_processes_and_restarts(words, line, start, tmp_path):
@@ -170,8 +173,22 @@ def test_a_mistake_is_one_line_for_all_processes_and_restarts(words, line, start
     assert not list(tmp_path.glob("outputs/*"))
 
 
-def test_a_killed_process_costs_no_more_than_its_epoch(start, tmp_path):
-    agent = start("trainer.max_epochs=40", options=("--nproc-per-node=2", "--max-restarts=2"))
+OWN_NETWORK = """
+import math
+from torch import nn
+
+
+class OwnNetwork(nn.Sequential):
+    def __init__(self, frame_shape, num_classes, filters):
+        super().__init__(nn.Flatten(), nn.Linear(4 * math.prod(frame_shape), num_classes))
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("model._target_=own_network.OwnNetwork",)], ids=["ours", "own"])
+def test_a_killed_process_costs_no_more_than_its_epoch(words, start, tmp_path, monkeypatch):
+    (tmp_path / "own_network.py").write_text(OWN_NETWORK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    agent = start("trainer.max_epochs=40", *words, options=("--nproc-per-node=2", "--max-restarts=2"))
     run = until_an_epoch_is_saved(tmp_path)
     os.kill(children(agent.process.pid)[-1], signal.SIGKILL)
     assert agent.wait() == 0, agent.stderr

@@ -2,8 +2,8 @@
 
 python -m quadrant_lstm.benchmark.processes       in the project's root; a quarter of an hour
 
-The network of the question in fp32, on CPUs, with 64 images in a training step of all processes. The ways take turns in
-every round; a first round warms up and does not count. A cell holds the median and the range. The second table is
+The network of the question in fp32, on CPUs, with 64 images in a training step of all processes. The two commands
+alternate; a first round warms up and does not count. A cell holds the median and the range. The second table is
 computed: how long an all-reduce of the gradients takes between several machines, and its share of a training step on
 one process, which is measured. Writes processes.md.
 """
@@ -82,16 +82,14 @@ def time_restart() -> float:
     with tempfile.TemporaryDirectory() as folder:
         batch = ("data.batch_size=32", "trainer.limit_train_batches=20", "trainer.max_epochs=10")
         command = command_of(TORCHRUN, 2, folder, *batch)
-        agent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not Path(folder, LAST).exists():
-            time.sleep(0.1)
-        *_, last = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-        start = time.time()
-        os.kill(int(last), signal.SIGKILL)
-        if agent.wait():
-            raise RuntimeError(
-                f"torchrun ended with exit status {agent.returncode} after one of its processes was killed."
-            )
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as agent:
+            while agent.poll() is None and not Path(folder, LAST).exists():
+                time.sleep(0.1)
+            *_, last = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+            start = time.time()
+            os.kill(int(last), signal.SIGKILL)
+        if agent.returncode:
+            raise RuntimeError(f"torchrun ended with exit status {agent.returncode}.")
         return max(first_steps(folder)) - start
 
 

@@ -24,7 +24,7 @@ from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.signals import signals_deferred
-from quadrant_lstm.run_folder import find_weights, new_folder
+from quadrant_lstm.run_folder import CONFIG, find_weights, new_folder
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 128 + signal.SIGINT
@@ -55,7 +55,7 @@ def handle_errors() -> Iterator[None]:
         sys.exit(INTERRUPTED)
     finally:
         if torchrun.meeting:
-            torchrun.meeting.decide(torchrun.Decision(""))  # the others end if no run was started
+            torchrun.meeting.decide(None)  # the others end if no run was started
 
 
 @contextlib.contextmanager
@@ -118,11 +118,11 @@ class BeforeRun(Callback):
                 quiet_lightning()
                 num_processes_to_launch(cfg)  # checks the devices and the nodes
             folder, subdir = config.hydra.run.dir, config.hydra.output_subdir  # makes the folder
-            if subdir and Path(folder, subdir).exists():
+            if subdir and Path(folder, CONFIG).exists():
                 raise UserError(
                     f"hydra.run.dir: {folder} contains a run; resume it with run={folder}, or write another folder."
                 )
             if torchrun.meeting:
-                torchrun.meeting.decide(torchrun.Decision(str(Path(folder).absolute())))
+                torchrun.meeting.decide(str(Path(folder).absolute()))
         except (UserError, OmegaConfBaseException) as error:
             fail(explain(error))

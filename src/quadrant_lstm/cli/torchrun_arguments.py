@@ -6,28 +6,38 @@ from pathlib import Path
 
 from quadrant_lstm.cli.arguments import MULTIRUN, hydra_arguments, value_of, without
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes.torchrun import Decision, Meeting
-from quadrant_lstm.run_folder import find_run, quoted
+from quadrant_lstm.processes.torchrun import Meeting
+from quadrant_lstm.run_folder import CONFIG, find_run, quoted
 
 
 def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
     """Returns Hydra's arguments. Exits if the first process has reported a mistake."""
     if meeting.rank == 0:
         check_arguments(arguments)
-        if meeting.earlier:
-            arguments = [f"run={meeting.earlier}"]
-        words = hydra_arguments(with_devices(arguments))
-        if run := value_of("run", arguments):
-            meeting.decide(Decision(str(find_run(run).absolute()), resumes=True))
-        return words  # of a new run, BeforeRun decides on the folder
-    decision = meeting.wait_for_decision()
-    if not decision.folder:
+        run = value_of("run", arguments)
+        folder = meeting.earlier or (str(find_run(run).absolute()) if run else None)
+        words = arguments_in(folder, arguments, keeps_config=folder is not None and Path(folder, CONFIG).exists())
+        if folder:  # otherwise BeforeRun decides
+            meeting.decide(folder)
+        return words
+    folder = meeting.wait_for_decision()
+    if not folder:
         sys.exit(2)
-    if decision.resumes:
-        typed = without("run", arguments) if value_of("run", arguments) else []
-        return hydra_arguments(with_devices([f"run={decision.folder}", *typed]))
-    folder = quoted(Path(decision.folder))
-    return [*hydra_arguments(with_devices(arguments)), f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
+    return arguments_in(folder, arguments, keeps_config=True)
+
+
+def arguments_in(folder: str | None, arguments: list[str], keeps_config: bool) -> list[str]:
+    """Returns Hydra's arguments for a run in that folder, or in a new one.
+
+    A process that is started again repeats what was typed: the config of the folder alone would not be trusted to name
+    the user's own classes.
+    """
+    if folder and value_of("run", arguments):
+        arguments = [f"run={folder}", *without("run", arguments)]
+        return hydra_arguments(with_devices(arguments))
+    words = hydra_arguments(with_devices(arguments))
+    place = [f"hydra.run.dir={quoted(Path(folder))}"] if folder else []
+    return [*words, *place, *(["hydra.output_subdir=null"] if keeps_config else [])]
 
 
 def check_arguments(arguments: list[str]) -> None:
@@ -36,8 +46,14 @@ def check_arguments(arguments: list[str]) -> None:
 
 
 def with_devices(arguments: list[str]) -> list[str]:
-    """Adds the numbers of devices and of nodes. Raises UserError if others were typed."""
-    started = {"trainer.devices": os.environ["LOCAL_WORLD_SIZE"], "trainer.num_nodes": os.environ["GROUP_WORLD_SIZE"]}
+    """Adds the numbers of devices and of machines. Raises UserError if others were typed."""
+    devices, machines, total = (os.environ[f"{name}WORLD_SIZE"] for name in ("LOCAL_", "GROUP_", ""))
+    if int(devices) * int(machines) != int(total):
+        raise UserError(
+            f"--nproc-per-node: {devices} on this machine, but {total} processes on {machines} machines; start the "
+            "same number on each."
+        )
+    started = {"trainer.devices": devices, "trainer.num_nodes": machines}
     for key, number in started.items():
         typed = value_of(key, arguments)
         if typed not in (None, number, "auto", "-1"):

@@ -1,35 +1,36 @@
 """Lets the processes that torchrun started agree on one run folder, before Hydra composes their configs.
 
-The first process checks the config and decides on the folder; the others wait for it. Processes that torchrun starts
-again, after one of them or an agent died, resume the run: they find its folder in a note that earlier processes left
-in the agent's temporary folder. They talk through the store of torchrun's agents, which may outlive its processes: all
-keys contain a random word of a living process. Imports torch only if torchrun started the process.
+The first process, rank 0, checks the config and decides on the folder; the others wait for it. They exchange values in
+the store of torchrun's agents. It may outlive its processes, so each process draws an id, and all keys contain one:
+
+    other processes                     rank 0
+    hello/RANK = id, earlier folder ->
+                                     <- question/ID = its own id
+    answer/ITS_ID/ID ->                 (only a process that is alive answers)
+                                     <- decision/ID = the run folder, or null after a mistake
+
+Processes that torchrun starts again, after one of them or an agent died, find the run folder of the earlier start in a
+file of the agent's temporary folder, and resume the run. Imports torch only if torchrun started the process.
 """
 
 import json
 import os
+import platform
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.signals import end_with_parent
 
-MARK = ".torchrun"  # a file in the run folder, which every node must see
-TIMEOUT = timedelta(seconds=120)  # for all processes to start, and for the first one to check the config
+MARK = ".torchrun"  # a file in the run folder, which every machine must see
+TIMEOUT = timedelta(seconds=120)  # for each process to start, and for the first one to check the config
 SECONDS_TO_ANSWER = 0.5  # a process that does not answer has ended, and its key in the store is old
 SECONDS_TO_APPEAR = 10.0  # a network file system may show a new file late
-
-
-class Decision(NamedTuple):
-    """What the first process tells the others."""
-
-    folder: str  # absolute; empty after a mistake, which the first process has reported
-    resumes: bool = False
 
 
 meeting: "Meeting | None" = None  # of this process, if torchrun started it
@@ -45,7 +46,7 @@ def join() -> "Meeting | None":
 
 
 class Meeting:
-    """Joins the processes of one start. `earlier` is the run folder of an earlier start, or an empty text."""
+    """Joins the processes of one start. `earlier` is the run folder of an earlier start, if there was one."""
 
     def __init__(self) -> None:
         from torch.distributed import TCPStore
@@ -55,30 +56,30 @@ class Meeting:
         serves = self.rank == 0 and os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True"
         with named_if_missing(f"the store at {address}:{port}"):
             self.store: Any = TCPStore(address, port, is_master=serves, wait_for_workers=False, timeout=TIMEOUT)
-        self.note = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parents[2] / "run_folder"
-        self.earlier = self.note.read_text() if self.note.exists() else ""
-        self.word = secrets.token_hex(8)
+        self.folder_file = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parents[2] / "run_folder"
+        self.earlier = self.folder_file.read_text() if self.folder_file.exists() else None
+        self.id = secrets.token_hex(8)
         self.is_decided = False
         if self.rank:
-            self.store.set(f"hello/{self.rank}", json.dumps([self.word, self.earlier]))
-            self.first = self.get(f"question/{self.word}", rank=0)
-            self.store.set(f"answer/{self.first}/{self.word}", "")
+            self.store.set(f"hello/{self.rank}", json.dumps([self.id, self.earlier]))
+            self.first_id = self.get(f"question/{self.id}", rank=0)
+            self.store.set(f"answer/{self.first_id}/{self.id}", "")
         else:
-            self.first = self.word
-            others = [self.greet(rank) for rank in range(1, self.world_size)]
-            self.words = [word for word, _ in others]
-            self.earlier = next(filter(None, [self.earlier, *(folder for _, folder in others)]), "")
+            self.first_id = self.id
+            others = [self.find(rank) for rank in range(1, self.world_size)]
+            self.other_ids = [other for other, _ in others]
+            self.earlier = next(filter(None, [self.earlier, *(folder for _, folder in others)]), None)
 
-    def greet(self, rank: int) -> tuple[str, str]:
-        """Returns the word and the note of a process that answers. Raises UserError after TIMEOUT."""
+    def find(self, rank: int) -> tuple[str, str | None]:
+        """Returns the id and the earlier folder of a process that answers. Raises UserError after TIMEOUT."""
         end = time.monotonic() + TIMEOUT.total_seconds()
         while time.monotonic() < end:
-            word, earlier = json.loads(self.get(f"hello/{rank}", rank))
-            self.store.set(f"question/{word}", self.first)
+            other, earlier = json.loads(self.get(f"hello/{rank}", rank))
+            self.store.set(f"question/{other}", self.first_id)
             end_of_wait = time.monotonic() + SECONDS_TO_ANSWER
             while time.monotonic() < end_of_wait:
-                if self.store.check([f"answer/{self.first}/{word}"]):
-                    return word, earlier
+                if self.store.check([f"answer/{self.first_id}/{other}"]):
+                    return other, earlier
                 time.sleep(0.01)
         raise no_answer(f"rank {rank}", "an earlier process did")
 
@@ -87,35 +88,35 @@ class Meeting:
         with named_if_missing(f"rank {rank}"):
             return self.store.get(key).decode()
 
-    def decide(self, decision: Decision) -> None:
-        """Called in the first process, of which only the first decision counts. Leaves the mark in the folder."""
+    def decide(self, folder: str | None) -> None:
+        """Tells the other processes the folder, if this is the first process. Its first decision counts."""
         if self.rank or self.is_decided:
             return
         self.is_decided = True
-        if decision.folder:
-            Path(decision.folder).mkdir(parents=True, exist_ok=True)
-            Path(decision.folder, MARK).write_text(self.first)
-            self.remember(decision.folder)
-        for word in self.words:
-            self.store.set(f"decision/{word}", json.dumps(decision))
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder, MARK).write_text(self.first_id)
+            self.remember(folder)
+        for other in self.other_ids:
+            self.store.set(f"decision/{other}", json.dumps(folder))
 
-    def wait_for_decision(self) -> Decision:
+    def wait_for_decision(self) -> str | None:
         """Called in the other processes. Raises UserError if this machine does not see the run folder."""
-        decision = Decision(*json.loads(self.get(f"decision/{self.word}", rank=0)))
-        if decision.folder:
-            check_mark(decision.folder, self.first)
-            self.remember(decision.folder)
-        return decision
+        folder = json.loads(self.get(f"decision/{self.id}", rank=0))
+        if folder:
+            check_mark(folder, self.first_id)
+            self.remember(folder)
+        return folder
 
     def remember(self, folder: str) -> None:
         with suppress(OSError):  # another process of this agent does it, too
-            self.note.write_text(folder)
+            self.folder_file.write_text(folder)
 
     def new_store(self) -> Any:
         """Returns a store without keys of an earlier start."""
         from torch.distributed import PrefixStore
 
-        return PrefixStore(self.first, self.store)
+        return PrefixStore(self.first_id, self.store)
 
     def is_first_to_report(self, error: str) -> bool:
         """Tells whether no process, of this start or of an earlier one, has reported the same error."""
@@ -141,15 +142,15 @@ def no_answer(source: str, reason: str) -> UserError:
     )
 
 
-def check_mark(folder: str, word: str) -> None:
+def check_mark(folder: str, first_id: str) -> None:
     """Waits for the first process's mark. Raises UserError if this machine does not see it in the run folder."""
     end = time.monotonic() + SECONDS_TO_APPEAR
     while time.monotonic() < end:
         with suppress(OSError):
-            if Path(folder, MARK).read_text() == word:
+            if Path(folder, MARK).read_text() == first_id:
                 return
         time.sleep(0.1)
     raise UserError(
-        f"outputs: node {os.environ['GROUP_RANK']} does not see the run folder {folder}; start torchrun in a "
-        "folder that all nodes share, or set hydra.run.dir to one."
+        f"outputs: machine {platform.node()} does not see the run folder {folder}; start torchrun in a folder that all "
+        "machines share under the same path, or set hydra.run.dir to one."
     )
