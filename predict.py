@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from quadrant_lstm.cli.arguments import with_quoted_paths
+from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.check import check_reader_keys, find_trained_run, trusted_modules
 from quadrant_lstm.data.image_files import find_image_files
@@ -40,5 +40,5 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     with handle_errors():
-        sys.argv[1:] = with_quoted_paths(sys.argv[1:])
+        sys.argv[1:] = reader_arguments(sys.argv[1:])
         main()

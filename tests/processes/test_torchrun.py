@@ -30,12 +30,12 @@ THIS = Machine("localhost")
 class Agent:
     """A running torchrun. Its processes end with it."""
 
-    def __init__(self, cwd: Path, machine: Machine, options: tuple[str, ...], overrides: tuple[str, ...]):
+    def __init__(self, cwd: Path, machine: Machine, options: tuple[str, ...], words: tuple[str, ...], name="train.py"):
         number = len(list(cwd.glob("*.stdout")))
         self.outputs = [cwd / f"{number}.{name}" for name in ("stdout", "stderr")]
         with contextlib.ExitStack() as stack:
             stdout, stderr = (stack.enter_context(output.open("w")) for output in self.outputs)
-            command = [*machine.prefix, *AGENT, *options, str(ROOT / "train.py"), *overrides]
+            command = [*machine.prefix, *AGENT, *options, str(ROOT / name), *words]
             self.process = subprocess.Popen(command, cwd=cwd, stdout=stdout, stderr=stderr)
 
     def wait(self) -> int:
@@ -119,6 +119,7 @@ def test_a_new_first_process_hears_of_the_run_from_the_others(tmp_path):
     agents = [tmp_path / "new", tmp_path / "survivor"]
     for agent in agents:
         agent.mkdir()
+    (tmp_path / "run").mkdir()
     (agents[1] / "run_folder").write_text(str(tmp_path / "run"))
     processes = [
         FORKSERVER.Process(target=meet, args=(rank, store.port, agent, tmp_path / "decision"))
@@ -163,6 +164,11 @@ def test_a_process_that_never_starts_is_named_after_the_timeout(earlier, tmp_pat
         (("model.lstm_units=many",), "model.lstm_units: 'many' is not a whole number of at least 1; write e.g."),
         (("-m", "seed=1,2"), "-m: a sweep starts the processes of its jobs itself; run it without torchrun"),
         (("trainer.devices=3",), "trainer.devices: 3, but torchrun started 2; leave it out."),
+        (
+            ("trainer.strategy=ddp_spawn",),
+            "trainer.strategy: ddp_spawn starts processes, but torchrun has started",
+        ),
+        (("hydra.run.dir=/proc/run",), "hydra.run.dir: /proc/run cannot be made (No such file or directory); write an"),
         (("trainer.num_nodes=2",), "trainer.num_nodes: 2, but torchrun started 1; leave it out."),
     ],
 )
@@ -182,6 +188,33 @@ class OwnNetwork(nn.Sequential):
     def __init__(self, frame_shape, num_classes, filters):
         super().__init__(nn.Flatten(), nn.Linear(4 * math.prod(frame_shape), num_classes))
 """
+
+
+def test_help_is_printed_once(start):
+    agent = start("--help")
+    assert agent.wait() == 0, agent.stderr
+    assert agent.stdout.count("Usage: python train.py") == 1
+
+
+def test_a_script_that_reads_a_run_is_refused_once(start, tmp_path):
+    agent = Agent(tmp_path, THIS, ("--nproc-per-node=2",), ("run=latest", "images=test"), name="predict.py")
+    assert agent.wait() == 1
+    assert agent.stderr.count("torchrun: only train.py works in several processes; start this script with pyth") == 1
+
+
+def wait_with_handler(*arguments) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    meet(*arguments)
+
+
+def test_a_process_that_waits_for_the_first_one_ends_at_sigterm(tmp_path):
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    waiting = FORKSERVER.Process(target=wait_with_handler, args=(1, store.port, tmp_path, tmp_path / "decision"))
+    waiting.start()
+    store.get("hello/1")
+    waiting.terminate()
+    waiting.join(10)
+    assert waiting.exitcode == 143
 
 
 @pytest.mark.parametrize("words", [(), ("model._target_=own_network.OwnNetwork",)], ids=["ours", "own"])

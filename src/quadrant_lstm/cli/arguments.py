@@ -3,7 +3,9 @@
 `run=` and `sweep=` become the config and the folder that train.py resumes; `plan=true` becomes a key of the sweeper.
 """
 
+import os
 import re
+import sys
 from argparse import Namespace
 
 from hydra._internal.utils import get_args_parser
@@ -15,6 +17,7 @@ from quadrant_lstm.config.check import read_config, trusted_modules
 from quadrant_lstm.config.interpolations import OWN_KEY
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.processes.torchrun import is_used
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run, quoted, read_yaml, write_atomically
 from quadrant_lstm.sweep.jobs import find_sweep
 
@@ -50,6 +53,15 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     overrides = parse(arguments)[0].overrides
     options = [argument for argument in arguments if argument not in overrides]
     return [*options, *with_own_network(overrides)]  # Hydra's parser wants the options first
+
+
+def reader_arguments(arguments: list[str]) -> list[str]:
+    """Returns Hydra's arguments of a script that reads a run, which has one process."""
+    if is_used():
+        if os.environ["RANK"] != "0":
+            sys.exit(2)
+        raise UserError("torchrun: only train.py works in several processes; start this script with python.")
+    return with_quoted_paths(arguments)
 
 
 def with_quoted_paths(arguments: list[str]) -> list[str]:

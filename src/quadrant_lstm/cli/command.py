@@ -75,6 +75,16 @@ def handle_job_errors() -> Iterator[None]:
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """Makes the run folder and tells it to the other processes of torchrun."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if torchrun.meeting:
+            torchrun.meeting.decide(str(folder.absolute()))
+    except OSError as error:
+        raise UserError(f"hydra.run.dir: {folder} cannot be made ({error.strerror}); write another folder.") from error
+
+
 def fail(error: Exception) -> NoReturn:
     meeting = torchrun.meeting
     if meeting is None or meeting.is_first_to_report(str(error)):
@@ -122,7 +132,6 @@ class BeforeRun(Callback):
                 raise UserError(
                     f"hydra.run.dir: {folder} contains a run; resume it with run={folder}, or write another folder."
                 )
-            if torchrun.meeting:
-                torchrun.meeting.decide(str(Path(folder).absolute()))
+            make_folder(Path(folder))
         except (UserError, OmegaConfBaseException) as error:
             fail(explain(error))

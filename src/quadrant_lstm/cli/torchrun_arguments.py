@@ -1,13 +1,14 @@
 """Turns the command that torchrun repeats in each process into one of a run that all processes share."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
-from quadrant_lstm.cli.arguments import MULTIRUN, hydra_arguments, value_of, without
+from quadrant_lstm.cli.arguments import MULTIRUN, hydra_arguments, parse, value_of, without
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.torchrun import Meeting
-from quadrant_lstm.run_folder import CONFIG, find_run, quoted
+from quadrant_lstm.run_folder import CONFIG, find_run, locked, quoted
 
 
 def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
@@ -16,13 +17,16 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
         check_arguments(arguments)
         run = value_of("run", arguments)
         folder = meeting.earlier or (str(find_run(run).absolute()) if run else None)
+        if folder:
+            with locked(Path(folder)):  # raises UserError if another process works in it
+                pass
         words = arguments_in(folder, arguments, keeps_config=folder is not None and Path(folder, CONFIG).exists())
         if folder:  # otherwise BeforeRun decides
             meeting.decide(folder)
         return words
     folder = meeting.wait_for_decision()
     if not folder:
-        sys.exit(2)
+        sys.exit(0 if only_shows(arguments) else 2)
     return arguments_in(folder, arguments, keeps_config=True)
 
 
@@ -45,6 +49,12 @@ def check_arguments(arguments: list[str]) -> None:
         raise UserError("-m: a sweep starts the processes of its jobs itself; run it without torchrun, or on SLURM.")
 
 
+def only_shows(arguments: list[str]) -> bool:
+    """Tells whether the first process prints something, such as --help, and ends."""
+    options = parse(arguments)[0]
+    return bool(options.help or options.hydra_help or options.version or options.cfg or options.info)
+
+
 def with_devices(arguments: list[str]) -> list[str]:
     """Adds the numbers of devices and of machines. Raises UserError if others were typed."""
     devices, machines, total = (os.environ[f"{name}WORLD_SIZE"] for name in ("LOCAL_", "GROUP_", ""))
@@ -53,6 +63,9 @@ def with_devices(arguments: list[str]) -> list[str]:
             f"--nproc-per-node: {devices} on this machine, but {total} processes on {machines} machines; start the "
             "same number on each."
         )
+    strategy = value_of("trainer.strategy", arguments) or ""
+    if re.search("spawn|fork|notebook", strategy):
+        raise UserError(f"trainer.strategy: {strategy} starts processes, but torchrun has started them; leave it out.")
     started = {"trainer.devices": devices, "trainer.num_nodes": machines}
     for key, number in started.items():
         typed = value_of(key, arguments)

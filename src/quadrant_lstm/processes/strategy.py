@@ -1,4 +1,7 @@
-"""Lightning's strategy for several processes, with a timeout in seconds and a rendezvous closed to other machines."""
+"""Lightning's strategy for several processes, with a timeout in seconds.
+
+Processes that train.py itself starts meet through a file, which is closed to other machines.
+"""
 
 import os
 from datetime import timedelta

@@ -36,10 +36,15 @@ SECONDS_TO_APPEAR = 10.0  # a network file system may show a new file late
 meeting: "Meeting | None" = None  # of this process, if torchrun started it
 
 
+def is_used() -> bool:
+    """Tells whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def join() -> "Meeting | None":
     """Waits for the other processes. Raises UserError if one does not start."""
     global meeting
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if is_used():
         end_with_parent(os.getppid())  # else the processes of a killed agent would continue
         meeting = Meeting()
     return meeting
@@ -84,19 +89,25 @@ class Meeting:
         raise no_answer(f"rank {rank}", "an earlier process did")
 
     def get(self, key: str, rank: int) -> str:
-        """Waits for a value that the process of that rank sets."""
+        """Waits for a value that the process of that rank sets. It asks again and again, because torch's own way of
+        waiting keeps Python from handling SIGTERM.
+        """
+        end = time.monotonic() + TIMEOUT.total_seconds()
         with named_if_missing(f"rank {rank}"):
+            while not self.store.check([key]):
+                if time.monotonic() > end:
+                    raise no_answer(f"rank {rank}", "it has not started")
+                time.sleep(0.02)
             return self.store.get(key).decode()
 
     def decide(self, folder: str | None) -> None:
         """Tells the other processes the folder, if this is the first process. Its first decision counts."""
         if self.rank or self.is_decided:
             return
-        self.is_decided = True
         if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
             Path(folder, MARK).write_text(self.first_id)
             self.remember(folder)
+        self.is_decided = True
         for other in self.other_ids:
             self.store.set(f"decision/{other}", json.dumps(folder))
 

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
-from torch.distributed import destroy_process_group
+from torch.distributed import DistError, destroy_process_group
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
@@ -86,9 +86,10 @@ def fit_and_test(
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"trainer: {reason}; change a value of trainer.") from error
     except RuntimeError as error:
-        if torchrun.meeting and re.search("gloo|nccl", str(error), re.IGNORECASE):
+        if torchrun.meeting and (isinstance(error, DistError) or re.search("gloo|nccl", str(error), re.IGNORECASE)):
             raise UserError(
-                f"torchrun: a process of this run has ended; resume with run={as_typed(folder)}."
+                "torchrun: a process of this run has ended, or did not answer within trainer.strategy.timeout; if "
+                f"torchrun does not start them again, resume with run={as_typed(folder)}."
             ) from error
         raise
     except SystemExit as end:
