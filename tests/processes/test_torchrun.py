@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import platform
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from torch.distributed import TCPStore
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes import torchrun
+from quadrant_lstm.processes import shared_folder, torchrun
 from quadrant_lstm.run_folder import read_rows
 from tests.folders import TINY, children, run_folder, write_idx_folder
 from tests.network import Machine, free_port, two_machines
@@ -135,15 +135,12 @@ def test_a_new_first_process_hears_of_the_run_from_the_others(tmp_path):
     assert (agents[0] / "run_folder").read_text() == str(tmp_path / "run")
 
 
-def test_a_machine_that_does_not_see_the_run_folder_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(torchrun, "SECONDS_TO_APPEAR", 0.2)
+def test_a_mark_of_another_run_is_not_this_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_folder, "SECONDS_TO_APPEAR", 0.2)
     (tmp_path / ".torchrun").write_text("of another run")
-    with pytest.raises(
-        UserError, match=f"outputs: machine {platform.node()} does not see the run folder {tmp_path}; start torc"
-    ):
-        torchrun.check_mark(str(tmp_path), "of this run")
+    assert not shared_folder.sees_mark(str(tmp_path), "of this run")
     (tmp_path / ".torchrun").write_text("of this run")
-    torchrun.check_mark(str(tmp_path), "of this run")
+    assert shared_folder.sees_mark(str(tmp_path), "of this run")
 
 
 @pytest.mark.parametrize("earlier", [False, True])
@@ -261,6 +258,20 @@ def test_two_machines_share_one_run(start, machines, tmp_path):
     assert epochs(run_folder(tmp_path)) == ["1", "2", "3"]
     assert json.loads((run_folder(tmp_path) / "results.json").read_text())["test/images"] == 70
     assert sorted(agent.stdout.count("test accuracy") for agent in (first, second)) == [0, 1]
+
+
+def test_a_machine_that_does_not_see_the_run_folder_is_named_once(start, machines, tmp_path):
+    if not machines[0].prefix:
+        pytest.skip("needs two machines")
+    (tmp_path / "outputs").mkdir()
+    apart = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none outputs && exec "$@"', "sh")
+    others = [machines[0], machines[1]._replace(prefix=(*machines[1].prefix, *apart))]
+    options = options_of(machines)
+    agents = [start(options=options, machine=machine) for machine in others]
+    assert [agent.wait() for agent in agents] == [1, 1]
+    lines = "".join(agent.stderr for agent in agents)
+    assert lines.count("does not see the run folder") == 1
+    assert re.search(rf"outputs: machine quadrant-\S+ does not see the run folder {tmp_path}/outputs/2", lines)
 
 
 @pytest.mark.reliability

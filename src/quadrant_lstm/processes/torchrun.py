@@ -8,6 +8,7 @@ the store of torchrun's agents. It may outlive its processes, so each process dr
                                      <- question/ID = its own id
     answer/ITS_ID/ID ->                 (only a process that is alive answers)
                                      <- decision/ID = the run folder, or null after a mistake
+    seen/ID = why it is not visible ->  (an empty text if it is)
 
 Processes that torchrun starts again, after one of them or an agent died, find the run folder of the earlier start in a
 file of the agent's temporary folder, and resume the run. Imports torch only if torchrun started the process.
@@ -15,7 +16,6 @@ file of the agent's temporary folder, and resume the run. Imports torch only if 
 
 import json
 import os
-import platform
 import secrets
 import time
 from collections.abc import Iterator
@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.processes.shared_folder import invisible, leave_mark, sees_mark
 from quadrant_lstm.processes.signals import end_with_parent
 
-MARK = ".torchrun"  # a file in the run folder, which every machine must see
 TIMEOUT = timedelta(seconds=120)  # for each process to start, and for the first one to check the config
 SECONDS_TO_ANSWER = 0.5  # a process that does not answer has ended, and its key in the store is old
-SECONDS_TO_APPEAR = 10.0  # a network file system may show a new file late
 
 
 meeting: "Meeting | None" = None  # of this process, if torchrun started it
@@ -101,21 +100,29 @@ class Meeting:
             return self.store.get(key).decode()
 
     def decide(self, folder: str | None) -> None:
-        """Tells the other processes the folder, if this is the first process. Its first decision counts."""
+        """Tells the other processes the folder, if this is the first process. Its first decision counts. Raises
+        UserError if one of them does not see the folder.
+        """
         if self.rank or self.is_decided:
             return
         if folder:
-            Path(folder, MARK).write_text(self.first_id)
+            leave_mark(folder, self.first_id)
             self.remember(folder)
         self.is_decided = True
         for other in self.other_ids:
             self.store.set(f"decision/{other}", json.dumps(folder))
+        for rank, other in enumerate(self.other_ids if folder else (), start=1):
+            if error := self.get(f"seen/{other}", rank):
+                raise UserError(error)
 
     def wait_for_decision(self) -> str | None:
         """Called in the other processes. Raises UserError if this machine does not see the run folder."""
         folder = json.loads(self.get(f"decision/{self.id}", rank=0))
         if folder:
-            check_mark(folder, self.first_id)
+            error = "" if sees_mark(folder, self.first_id) else invisible(folder)
+            self.store.set(f"seen/{self.id}", error)
+            if error:
+                raise UserError(error)
             self.remember(folder)
         return folder
 
@@ -150,18 +157,4 @@ def no_answer(source: str, reason: str) -> UserError:
     seconds = TIMEOUT.total_seconds()
     return UserError(
         f"torchrun: {source} did not answer within {seconds:.0f} s ({reason}); restart torchrun on all machines."
-    )
-
-
-def check_mark(folder: str, first_id: str) -> None:
-    """Waits for the first process's mark. Raises UserError if this machine does not see it in the run folder."""
-    end = time.monotonic() + SECONDS_TO_APPEAR
-    while time.monotonic() < end:
-        with suppress(OSError):
-            if Path(folder, MARK).read_text() == first_id:
-                return
-        time.sleep(0.1)
-    raise UserError(
-        f"outputs: machine {platform.node()} does not see the run folder {folder}; start torchrun in a folder that all "
-        "machines share under the same path, or set hydra.run.dir to one."
     )
