@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from quadrant_lstm.data import scans
-from quadrant_lstm.data.scans import SCANS, orderings_of
+from quadrant_lstm.data.scans import SCANS, ordering_name, orderings_of
 
 TABLES = """
     rows           columns        snake          spiral         hilbert
@@ -65,3 +65,17 @@ def test_a_list_that_is_no_permutation_of_the_pieces_is_refused():
         orderings_of([[1, 2, 3, 4]], (2, 3))
     with pytest.raises(ValueError, match=r"is not a permutation of 1 to 16; write one, or rows"):
         orderings_of([[1, 2, 3, 4]], (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("ordering", "grid", "name"),
+    [
+        ([1, 3, 2, 4], (2, 2), "1324"),
+        ("snake", (4, 4), "snake"),
+        ("reversed-hilbert", (4, 4), "reversed-hilbert"),
+        ("columns", (5, 3), "columns"),
+        ("random:1", (4, 4), "14-10-9-..."),
+    ],
+)
+def test_an_ordering_is_named_by_its_pieces_or_its_scan(ordering, grid, name):
+    assert ordering_name(orderings_of([ordering], grid)[0], grid) == name

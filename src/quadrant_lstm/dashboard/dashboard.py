@@ -114,7 +114,7 @@ class Dashboard(pl.Callback):
         any_frames = in_full(network)
         by_ordering = occlusion.correct_by_occluded_ordering(any_frames, some, of_some, orderings, grid)
         self.add(trainer, "test/occluded_piece", occlusion.draw_occluded_pieces(by_piece, of_some, grid))
-        figure = occlusion.draw_occluded_orderings(by_ordering, orderings, unoccluded)
+        figure = occlusion.draw_occluded_orderings(by_ordering, orderings, grid, unoccluded)
         self.add(trainer, "test/occluded_ordering", figure)
         for writer in writers(trainer):
             try:

@@ -9,8 +9,6 @@ The pieces are stacked top to bottom. With the four orderings of the question, a
     4231            4   2   3   1
 """
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -20,11 +18,6 @@ from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 
 ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
-
-
-def ordering_name(ordering: Sequence[int]) -> str:
-    """Returns e.g. "1324" for [1, 3, 2, 4], and "1-3-2-..." for a longer one."""
-    return "".join(map(str, ordering)) if len(ordering) < 10 else "-".join(map(str, ordering[:3])) + "-..."
 
 
 def sequences(

@@ -13,6 +13,7 @@ random:SEED is a permutation drawn with that seed. reversed-NAME reads the same 
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 
@@ -99,3 +100,14 @@ def named_ordering(name: str, height: int, width: int) -> tuple[int, ...]:
     else:
         raise ValueError(f"{name} is no name of an ordering; write {NAMES}.")
     return tuple(reversed(pieces) if name.startswith(REVERSED) else pieces)
+
+
+def ordering_name(ordering: Sequence[int], grid: Grid) -> str:
+    """Returns e.g. "1324" for [1, 3, 2, 4], and for ten pieces or more the name of the scan, or "7-6-16-..."."""
+    if len(ordering) < 10:
+        return "".join(map(str, ordering))
+    for name in (prefix + scan for prefix in ("", REVERSED) for scan in SCANS):
+        with suppress(ValueError):  # no such scan on this grid
+            if ordering_of(name, grid) == tuple(ordering):
+                return name
+    return "-".join(map(str, ordering[:3])) + "-..."

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from quadrant_lstm.data.orderings import ORDERINGS, ordering_name, sequences
+from quadrant_lstm.data.orderings import ORDERINGS, sequences
 from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
-from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.data.scans import ordering_name, orderings_of
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, WIDTH, new_figure, style
 
@@ -35,7 +35,7 @@ def draw_orderings(
     frames = sequences(image[None], permutations, grid)[0]
     draw = draw_pieces_and_frames if rows * columns <= MAX_NUMBERED else draw_paths_and_frames
     draw(figure, image, frames, permutations, grid)
-    names = ", ".join(map(ordering_name, permutations[:MAX_NAMED]))
+    names = ", ".join(ordering_name(ordering, grid) for ordering in permutations[:MAX_NAMED])
     more = ", ..." if len(permutations) > MAX_NAMED else ""
     figure.text(0.99, 0.02, f"top to bottom: orderings {names}{more}", ha="right")
     return figure
@@ -71,7 +71,7 @@ def draw_paths_and_frames(
         axes = figure.add_subplot(place)
         axes.set_axis_off()
         if number < len(orderings):
-            show_image(axes, image // 2, ordering_name(orderings[number]))
+            show_image(axes, image // 2, ordering_name(orderings[number], grid))
             cells = [divmod(piece - 1, grid[1]) for piece in orderings[number]]
             ys, xs = zip(*(((row + 0.5) * height - 0.5, (col + 0.5) * width - 0.5) for row, col in cells), strict=True)
             axes.plot(xs, ys, color=PATH_COLOUR, linewidth=1)

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.tabs import BATCH_SIZE, as_inputs
-from quadrant_lstm.data.orderings import ordering_name, sequences
+from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pieces import occlude_piece
+from quadrant_lstm.data.scans import ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
 
@@ -89,13 +90,17 @@ def draw_map(correct: Int64[Tensor, "pieces images"], grid: Grid) -> Figure:
 
 @style
 def draw_occluded_orderings(
-    correct: Int64[Tensor, "orderings images"], orderings: Orderings, unoccluded: Int64[Tensor, " images"]
+    correct: Int64[Tensor, "orderings images"], orderings: Orderings, grid: Grid, unoccluded: Int64[Tensor, " images"]
 ) -> Figure:
     """`unoccluded` is 1 for each image that is classified correctly when nothing is occluded."""
     shares = (100 * torch.cat([unoccluded[None], correct]).float().mean(1)).tolist()
     figure = new_figure()
     axes = figure.subplots()
-    bars = axes.barh(["none", *map(ordering_name, orderings)], shares, color=[GREY] + [CORRECT] * len(orderings))
+    bars = axes.barh(
+        ["none", *(ordering_name(ordering, grid) for ordering in orderings)],
+        shares,
+        color=[GREY] + [CORRECT] * len(orderings),
+    )
     axes.bar_label(bars, [f"{bar.get_width():.1f}" for bar in bars], padding=2)
     axes.invert_yaxis()
     axes.set(xlim=(0, 112), xticks=range(0, 101, 20), ylabel="occluded ordering")
