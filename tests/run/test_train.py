@@ -217,8 +217,15 @@ def test_a_network_can_overfit_one_batch(tmp_path):
     assert float(epochs[-1]["train/loss"]) < 0.1 * float(epochs[0]["train/loss"])
 
 
-def test_a_run_that_resumes_keeps_its_validation_images(finished_run, tmp_path):
-    for override in ("data.fold=1", "data.validation_images=50", "data.dataset=mnist"):
+def test_a_run_that_resumes_keeps_its_images_and_sizes(finished_run, tmp_path):
+    fixed = (
+        "data.fold=1",
+        "data.validation_images=50",
+        "data.dataset=mnist",
+        "data.grid=[4,4]",
+        "data.orderings=[rows]",
+    )
+    for override in fixed:
         done = script("train.py", f"run={finished_run}", override, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.startswith(f"{override}: a run resumes with its own config; change other values, or start")

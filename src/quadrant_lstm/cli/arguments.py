@@ -22,8 +22,12 @@ from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run, quoted, read_y
 from quadrant_lstm.sweep.jobs import find_sweep
 
 MULTIRUN = {"-m", "--multirun"}
-# A resumed run cannot change what divides its images: it would validate on images that it has been trained on.
-SPLIT = [f"data.{key}" for key in ("dataset", "validation_images", "validation_seed", "fold", "num_folds")]
+# A resumed run cannot change what divides its images, because it would validate on images that it has been trained on,
+# nor what the sizes of its network depend on.
+OF_THE_RUN = [
+    f"data.{key}"
+    for key in ("dataset", "validation_images", "validation_seed", "fold", "num_folds", "grid", "orderings")
+]
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:
@@ -132,7 +136,7 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
         write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
     for argument in others:
         key = argument.partition("=")[0].lstrip("+~")
-        if key in (*GROUPS, "experiment", *SPLIT) or key.startswith(("model.", "model/")):
+        if key in (*GROUPS, "experiment", *OF_THE_RUN) or key.startswith(("model.", "model/")):
             raise UserError(f"{argument}: a run resumes with its own config; change other values, or start a new run.")
     config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
     added = [f"+{argument}" if argument.startswith("trainer/") else argument for argument in others]
