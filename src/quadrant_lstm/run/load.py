@@ -20,7 +20,7 @@ def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Modu
     """Returns the network of a run's best epoch, on the CPU and in eval mode, and the run's config.
 
         network, cfg = load_run("outputs/2026-11-24/23-59-05")
-        logits = network(sequences(images, cfg.data.orderings))    # images: float in [0, 1]
+        logits = network(sequences(images, cfg.data.orderings, cfg.data.grid))    # images: float in [0, 1]
 
     `trust` are modules of other code that the config may name, such as ["my_module"]; they are imported.
 

@@ -20,6 +20,7 @@ from quadrant_lstm.data.frames import image_shape_of
 from quadrant_lstm.data.image_files import read_image
 from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.orderings import scaled, sequences
+from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.build import build_data
@@ -46,7 +47,8 @@ def predict(
 ) -> None:
     """Predicts `files`, or the test images if that is None. Raises UserError at the end if files could not be read."""
     classifier, cfg = load_classifier(folder, trust)
-    network, orderings, grid = classifier.network.eval(), cfg.data.orderings, cfg.data.grid
+    network, grid = classifier.network.eval(), tuple(cfg.data.grid)
+    orderings = orderings_of(cfg.data.orderings, grid)
 
     @torch.inference_mode()
     def probabilities(images: np.ndarray) -> np.ndarray:
