@@ -1,6 +1,6 @@
-"""Measures TimeDistributed and ConvLSTM on this machine, beside other ways to compute the same.
+"""Measures TimeDistributed, ConvLSTM and SharedTiles on this machine, beside other ways to compute the same.
 
-python -m pip install -e ".[bench]" && python -m quadrant_lstm.benchmark.layers       three minutes
+python -m pip install -e ".[bench]" && python -m quadrant_lstm.benchmark.layers       four minutes
 
 A training step here is the forward and the backward pass of the layer alone. All ways take turns in every round; a
 first round warms up and does not count. A cell holds the median time, the median ratio to the first column, and the
@@ -10,7 +10,7 @@ range of the middle half of the ratios. Writes layers.md.
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.util import find_spec
@@ -20,20 +20,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
+from torch.utils.flop_counter import FlopCounterMode
 
 from quadrant_lstm.benchmark.command import new_parser, write_page
 from quadrant_lstm.benchmark.report import Rounds, row, times
 from quadrant_lstm.benchmark.worker import discard_output
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.config.check import check_value
+from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.model.conv_lstm import ConvLSTM
+from quadrant_lstm.model.encoder import ConvEncoder
+from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.time_distributed import TimeDistributed
 from quadrant_lstm.processes.prepare import prepare_for_training
 
 Way = Callable[[], Tensor | float]  # returns outputs that have gradients, or the seconds of a training step elsewhere
 KERAS = "Keras, TensorFlow"
 CLIPS = ((1, 16, 32, 16), (4, 16, 32, 16), (16, 16, 32, 16), (4, 16, 64, 16), (32, 16, 14, 32))
+SCANS = ("rows", "columns", "snake", "spiral")
+TILED = (((2, 2), SCANS), ((4, 4), SCANS), ((7, 7), SCANS), ((4, 4), ("rows", "reversed-rows")))
 CLIPS_OF_MAPS = ((4, 16, 32, 3, 16), (8, 10, 64, 1, 16), (2, 20, 64, 1, 32))
 
 keras_step: Callable[[], Any]  # in the process of Keras
@@ -52,6 +59,8 @@ def tables(rounds: int) -> Iterator[str]:
     yield from memory_table()
     yield ""
     yield from conv_lstm_table(rounds)
+    yield ""
+    yield from shared_tiles_table(rounds)
 
 
 def time_distributed_table(rounds: int) -> Iterator[str]:
@@ -98,6 +107,33 @@ def memory_of_a_step(options: dict[str, Any]) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     layer(frames).sum().backward()
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def shared_tiles_table(rounds: int) -> Iterator[str]:
+    """`predicted` is the ratio of the floating-point operations of a training step, which the plan of tiles decides."""
+    yield row("images of 112 x 112, grid", "orderings", "every frame", "shared tiles", "predicted")
+    yield "|---|---|---|---|---|"
+    for grid, orderings in TILED:
+        ways = ways_to_share(grid, orderings)
+        operations = {name: count_operations(way) for name, way in ways.items()}
+        predicted = operations["shared"] / operations["full"]
+        cells = times(measure(ways, rounds), "full", ["shared"])
+        yield row(f"{grid[0]} x {grid[1]}", ", ".join(orderings), *cells, f"{predicted:.2f}")
+
+
+def ways_to_share(grid: tuple[int, int], orderings: Sequence[str]) -> dict[str, Way]:
+    shared = SharedTiles(ConvEncoder(1, [32, 32], 3, 2), orderings_of(orderings, grid), 112 // grid[0])
+    full = TimeDistributed(shared.module)
+    frames = sequences(torch.randn(8, 1, 112, 112), orderings, grid)
+    return {"full": lambda: full(frames), "shared": lambda: shared(frames)}
+
+
+def count_operations(way: Way) -> int:
+    with FlopCounterMode(display=False) as counter:
+        result = way()
+        if isinstance(result, Tensor):
+            result.square().mean().backward()
+    return counter.get_total_flops()
 
 
 def conv_lstm_table(rounds: int) -> Iterator[str]:
