@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from quadrant_lstm import sequences
-from quadrant_lstm.benchmark.layers import ways_to_convolve, ways_to_encode
+from quadrant_lstm.benchmark.conv_lstm import ways_to_convolve
+from quadrant_lstm.benchmark.layers import ways_to_encode
 from quadrant_lstm.benchmark.peers import Plain, ours, some_orderings
 from quadrant_lstm.benchmark.worker import Worker
 

@@ -1,6 +1,6 @@
 import torch
 
-from quadrant_lstm.benchmark.layers import SCANS, count_operations, ways_to_share
+from quadrant_lstm.benchmark.tiles import SCANS, count_operations, ways_to_share
 
 
 def test_shared_tiles_compute_the_same_with_fewer_operations():
