@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.tabs import BATCH_SIZE, as_inputs
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.data.pieces import occlude_piece
+from quadrant_lstm.data.pieces import QUADRANTS, occlude_piece
 from quadrant_lstm.data.scans import ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
@@ -72,7 +72,7 @@ def draw_occluded_pieces(
     axes.set_yticks(range(len(correct)), [f"{number}: {mean:.1f} %" for number, mean in enumerate(means.tolist(), 1)])
     axes.set(
         xlabel="class",
-        ylabel="occluded quadrant" if len(correct) == 4 else "occluded piece",
+        ylabel="occluded quadrant" if tuple(grid) == QUADRANTS else "occluded piece",
         title=f"accuracy on {len(labels):,} test images, %",
     )
     return figure
