@@ -1,5 +1,6 @@
 import gc
 import platform
+import signal
 import subprocess
 import sys
 
@@ -32,6 +33,23 @@ def test_a_process_prepared_twice_flushes_denormals_and_keeps_objects_frozen():
     prepare_for_training()
     assert gc.get_freeze_count() > 100_000
     assert (torch.tensor([1e-40]) * 0.5).item() == 0
+    gc.unfreeze()
+    torch.set_flush_denormal(False)
+
+
+class Interrupts:
+    """Stands for Ctrl-C while Python deletes an object."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_while_garbage_is_collected_is_not_lost():
+    garbage = Interrupts()
+    garbage.itself = garbage
+    del garbage
+    with pytest.raises(KeyboardInterrupt):
+        prepare_for_training()
     gc.unfreeze()
     torch.set_flush_denormal(False)
 

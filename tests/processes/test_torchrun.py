@@ -115,7 +115,7 @@ def meet(rank: int, port: int, agent: Path, output: Path) -> None:
 
 def test_a_new_first_process_hears_of_the_run_from_the_others(tmp_path):
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    store.set("hello/1", json.dumps(["a process that was killed", None]))
+    store.set("hello/1", json.dumps(["a process that was killed", None, []]))
     agents = [tmp_path / "new", tmp_path / "survivor"]
     for agent in agents:
         agent.mkdir()
@@ -148,7 +148,7 @@ def test_a_process_that_never_starts_is_named_after_the_timeout(earlier, tmp_pat
     monkeypatch.setattr(torchrun, "TIMEOUT", timedelta(seconds=1))
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     if earlier:
-        store.set("hello/1", json.dumps(["a process that was killed", None]))
+        store.set("hello/1", json.dumps(["a process that was killed", None, []]))
     for name, value in environment(0, store.port, tmp_path).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="torchrun: rank 1 did not answer within 1 s .*; restart torchrun on all mac"):
@@ -173,6 +173,7 @@ def test_a_mistake_is_one_line_for_all_processes_and_restarts(words, line, start
     agent = start(*words, options=("--nproc-per-node=2", "--max-restarts=1"))
     assert agent.wait() == 1
     assert agent.stderr.count(line) == 1
+    assert 'train.py", line' not in agent.stderr  # no traceback of ours
     assert not list(tmp_path.glob("outputs/*"))
 
 
@@ -187,10 +188,13 @@ class OwnNetwork(nn.Sequential):
 """
 
 
-def test_help_is_printed_once(start):
-    agent = start("--help")
+@pytest.mark.parametrize(
+    ("option", "printed"), [("--help", "Usage: python train.py"), ("--cfg=job", "_target_: lightning.pytorch.Trainer")]
+)
+def test_what_an_option_shows_is_printed_once(option, printed, start):
+    agent = start(option)
     assert agent.wait() == 0, agent.stderr
-    assert agent.stdout.count("Usage: python train.py") == 1
+    assert agent.stdout.count(printed) == 1
 
 
 def test_a_script_that_reads_a_run_is_refused_once(start, tmp_path):
@@ -258,6 +262,16 @@ def test_two_machines_share_one_run(start, machines, tmp_path):
     assert epochs(run_folder(tmp_path)) == ["1", "2", "3"]
     assert json.loads((run_folder(tmp_path) / "results.json").read_text())["test/images"] == 70
     assert sorted(agent.stdout.count("test accuracy") for agent in (first, second)) == [0, 1]
+
+
+def test_different_commands_are_refused(start, machines, tmp_path):
+    options = options_of(machines)
+    words = ("optimizer.lr=0.01", "optimizer.lr=0.02")
+    agents = [start(word, options=options, machine=machine) for word, machine in zip(words, machines, strict=True)]
+    assert [agent.wait() for agent in agents] == [1, 1]
+    printed = "".join(agent.stderr for agent in agents)
+    assert len(re.findall("^torchrun: rank 1 was started with .*; start the same command on all", printed, re.M)) == 1
+    assert not list(tmp_path.glob("outputs/*"))
 
 
 def test_a_machine_that_does_not_see_the_run_folder_is_named_once(start, machines, tmp_path):

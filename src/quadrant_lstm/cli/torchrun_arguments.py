@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
     """Returns Hydra's arguments. Exits if the first process has reported a mistake."""
     if meeting.rank == 0:
         check_arguments(arguments)
+        check_commands(meeting.commands)
         run = value_of("run", arguments)
         folder = meeting.earlier or (str(find_run(run).absolute()) if run else None)
         if folder:
@@ -49,10 +51,22 @@ def check_arguments(arguments: list[str]) -> None:
         raise UserError("-m: a sweep starts the processes of its jobs itself; run it without torchrun, or on SLURM.")
 
 
+def check_commands(commands: list[list[str]]) -> None:
+    """Raises UserError unless all processes were started with the arguments of this one."""
+    for rank, command in enumerate(commands, start=1):
+        if command != sys.argv[1:]:
+            raise UserError(
+                f"torchrun: rank {rank} was started with {shlex.join(command)!r}, but rank 0 with "
+                f"{shlex.join(sys.argv[1:])!r}; start the same command on all machines."
+            )
+
+
 def only_shows(arguments: list[str]) -> bool:
     """Tells whether the first process prints something, such as --help, and ends."""
+    if "--version" in arguments:  # parse would print it
+        return True
     options = parse(arguments)[0]
-    return bool(options.help or options.hydra_help or options.version or options.cfg or options.info)
+    return bool(options.help or options.hydra_help or options.cfg or options.info)
 
 
 def with_devices(arguments: list[str]) -> list[str]:

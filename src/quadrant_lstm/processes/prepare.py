@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from quadrant_lstm.processes.signals import signals_deferred
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 NEVER = 2**31 - 1  # bytes
 
@@ -20,7 +22,8 @@ def prepare_for_training() -> None:
     configure_cpu()
     if multiprocessing.parent_process() is None:
         gc.unfreeze()  # objects of an earlier job, if the jobs of a sweep share a process
-    gc.collect()
+    with signals_deferred():  # Python drops an exception that is raised while it deletes an object
+        gc.collect()
     freeze()
     torch.set_flush_denormal(True)  # processors are slow with denormal numbers
 

@@ -4,7 +4,7 @@ The first process, rank 0, checks the config and decides on the folder; the othe
 the store of torchrun's agents. It may outlive its processes, so each process draws an id, and all keys contain one:
 
     other processes                     rank 0
-    hello/RANK = id, earlier folder ->
+    hello/RANK = id, earlier folder, command ->
                                      <- question/ID = its own id
     answer/ITS_ID/ID ->                 (only a process that is alive answers)
                                      <- decision/ID = the run folder, or null after a mistake
@@ -17,12 +17,13 @@ file of the agent's temporary folder, and resume the run. Imports torch only if 
 import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.shared_folder import invisible, leave_mark, sees_mark
@@ -49,6 +50,12 @@ def join() -> "Meeting | None":
     return meeting
 
 
+class Hello(NamedTuple):
+    id: str
+    earlier: str | None  # the run folder of an earlier start
+    command: list[str]  # the arguments that were typed
+
+
 class Meeting:
     """Joins the processes of one start. `earlier` is the run folder of an earlier start, if there was one."""
 
@@ -65,25 +72,26 @@ class Meeting:
         self.id = secrets.token_hex(8)
         self.is_decided = False
         if self.rank:
-            self.store.set(f"hello/{self.rank}", json.dumps([self.id, self.earlier]))
+            self.store.set(f"hello/{self.rank}", json.dumps(Hello(self.id, self.earlier, sys.argv[1:])))
             self.first_id = self.get(f"question/{self.id}", rank=0)
             self.store.set(f"answer/{self.first_id}/{self.id}", "")
         else:
             self.first_id = self.id
             others = [self.find(rank) for rank in range(1, self.world_size)]
-            self.other_ids = [other for other, _ in others]
-            self.earlier = next(filter(None, [self.earlier, *(folder for _, folder in others)]), None)
+            self.other_ids = [other.id for other in others]
+            self.earlier = next(filter(None, [self.earlier, *(other.earlier for other in others)]), None)
+            self.commands = [other.command for other in others]
 
-    def find(self, rank: int) -> tuple[str, str | None]:
-        """Returns the id and the earlier folder of a process that answers. Raises UserError after TIMEOUT."""
+    def find(self, rank: int) -> "Hello":
+        """Waits for a process that answers. Raises UserError after TIMEOUT."""
         end = time.monotonic() + TIMEOUT.total_seconds()
         while time.monotonic() < end:
-            other, earlier = json.loads(self.get(f"hello/{rank}", rank))
-            self.store.set(f"question/{other}", self.first_id)
+            other = Hello(*json.loads(self.get(f"hello/{rank}", rank)))
+            self.store.set(f"question/{other.id}", self.first_id)
             end_of_wait = time.monotonic() + SECONDS_TO_ANSWER
             while time.monotonic() < end_of_wait:
-                if self.store.check([f"answer/{self.first_id}/{other}"]):
-                    return other, earlier
+                if self.store.check([f"answer/{self.first_id}/{other.id}"]):
+                    return other
                 time.sleep(0.01)
         raise no_answer(f"rank {rank}", "an earlier process did")
 
