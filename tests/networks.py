@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
+from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import ORDERINGS
 from quadrant_lstm.model.conv_lstm import ConvLSTM
 from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
@@ -39,9 +40,16 @@ class Flat(nn.Module):
         return self.linear(frames.flatten(1))
 
 
+class Pooled(nn.Sequential):
+    """An encoder that returns maps."""
+
+    def __init__(self, in_channels):
+        super().__init__(nn.Conv2d(in_channels, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+
+
 def batches(frames, labels, size) -> DataLoader:
     pairs = list(zip(frames.split(size), labels.split(size), strict=True))
-    return DataLoader(pairs, batch_size=None, collate_fn=tuple)
+    return DataLoader(pairs, batch_size=None, collate_fn=lambda pair: Batch(*pair))
 
 
 def trainer(logger=False, **options) -> Trainer:
@@ -50,7 +58,7 @@ def trainer(logger=False, **options) -> Trainer:
 
 
 def question_network(**changes) -> CNNLSTM:
-    data = {"frame_shape": (1, 56, 14), "num_classes": 10, "orderings": ORDERINGS}
+    data = {"frame_shape": (1, 56, 14), "num_classes": 10, "num_steps": 4, "orderings": ORDERINGS}
     encoder = {"filters": [32, 32], "kernel_size": 3, "pool_size": 2, "dropout": 0.25, "shared_tiles": False}
     return CNNLSTM(**(data | encoder | {"recurrent": LSTM, "lstm_units": 5, "dense_units": 50} | changes))
 

@@ -20,6 +20,7 @@ from quadrant_lstm.config.check import check_without_torch
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_classifier, build_data
+from quadrant_lstm.run.inputs import inputs_of
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE, write_json
 
@@ -71,10 +72,11 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
         sizes = keras_sizes.Sizes(**{key: cfg.model[key] for key in keras_sizes.Sizes._fields})
         model = keras_model.build_keras_model(sizes, data.frame_shape, data.num_classes, data.num_steps)
         load_weights(model, file)
-    classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
+    classifier = build_classifier(cfg, data.frame_shape, data.num_classes, data.num_steps)
+    inputs = inputs_of(cfg.data, data.frame_shape, data.num_steps)
     try:
         classifier.network.load_state_dict(keras_model.state_of_keras(model))
-        difference = keras_model.largest_difference(model, classifier.network.eval(), cfg.data.orderings, cfg.data.grid)
+        difference = keras_model.largest_difference(model, classifier.network.eval(), inputs)
     except RuntimeError:  # weights of other shapes
         difference = float("inf")
     if difference > TOLERANCE:

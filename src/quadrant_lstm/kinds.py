@@ -20,6 +20,7 @@ Betas = Annotated[list[BelowOne], MinLen(2), MaxLen(2), "a list of two numbers i
 Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1"]
 Blocks = Annotated[Sequence[Counts], MinLen(1), "a list of lists of whole numbers of at least 1"]
 Grid = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "a list of two whole numbers of at least 1: rows and columns"]
+Size = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "a list of two whole numbers of at least 1: height and width"]
 Orderings = Sequence[Sequence[int]]  # permutations of the pieces of a grid
 OrderingsOrNames = Annotated[
     Sequence[Sequence[int] | str], MinLen(1), "a list of permutations or names of orderings"

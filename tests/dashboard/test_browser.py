@@ -48,7 +48,7 @@ def test_scalars_have_one_curve_per_job(shown):
 def test_images_are_not_resized(shown):
     page = shown("images")
     assert set(find(page, "img", "naturalWidth")) == set(find(page, "img", "width")) == {350}
-    assert {f"belief/image_{number}" for number in range(1, 7)} <= set(find(page, "tf-image-loader", "tag"))
+    assert {f"belief/example_{number}" for number in range(1, 7)} <= set(find(page, "tf-image-loader", "tag"))
 
 
 def test_custom_scalars_show_the_four_steps_in_one_chart(shown):
@@ -85,5 +85,5 @@ def test_the_projector_holds_the_last_states(shown):
 def test_time_series_shows_the_selected_pictures(shown):
     page = shown("time_series")
     cards = " ".join(find(page, "card-view", "textContent"))
-    assert re.findall(r"(belief/\w+?)sweeps", cards) == ["belief/image_1"] * 2 + ["belief/image_4"] * 2
+    assert re.findall(r"(belief/\w+?)sweeps", cards) == ["belief/example_1"] * 2 + ["belief/example_4"] * 2
     assert set(find(page, "img", "naturalWidth")) == {350}

@@ -18,7 +18,8 @@ from quadrant_lstm.dashboard.pictures.occlusion import correct_by_occluded_piece
 from quadrant_lstm.dashboard.tabs import add_graph, add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.datamodule import Batch
+from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.model.classifier import Classifier
 from tests.folders import TINY, run_folder, write_idx_folder
@@ -26,7 +27,7 @@ from tests.networks import CONSTANT, small_network, trainer
 from tests.scripts import script
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
-            "test/occluded_piece", "test/occluded_ordering", "belief/image_1", "belief/image_6", "belief/mistake_1",
+            "test/occluded_piece", "test/occluded_ordering", "belief/example_1", "belief/example_6", "belief/mistake_1",
             "inside/filters", "inside/conv1", "inside/gates")  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def test_graph_text_pr_curves_custom_scalars_and_projector_have_data(events, fin
 
 
 def test_a_network_with_logits_only_is_shown_without_its_inside(idx_folder, tmp_path):
-    data = SequenceDataModule("idx", str(idx_folder), QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation())
+    data = ImageSequences("idx", str(idx_folder), QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation())
     dashboard, logger = Dashboard(), TensorBoard(str(tmp_path))
     network = nn.Sequential(nn.Flatten(), nn.Linear(4 * 4 * 4 * 4, 3))
     classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, data.frame_shape, 3, 4)
@@ -111,4 +112,4 @@ def test_a_network_in_float64_is_shown(tmp_path):
     assert correct_by_occluded_piece(network, images, labels, ORDERINGS, QUADRANTS).shape == (4, 3)
     with SummaryWriter(str(tmp_path)) as writer:
         add_graph(writer, network.in_full(), frames)
-        add_states(writer, network, [sequences(images)], images, labels, 0)
+        add_states(writer, network, [Batch(sequences(images), labels)], images, "012", 0)

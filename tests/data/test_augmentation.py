@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.pieces import QUADRANTS
 
 
@@ -91,18 +91,16 @@ def test_images_are_augmented_independently_and_reproducibly():
 
 
 def test_only_training_images_are_augmented(idx_folder):
-    data = SequenceDataModule(
-        "idx", str(idx_folder), QUADRANTS, [[1, 2, 3, 4]], 40, 0, 16, 0, Augmentation(rotation=90.0)
-    )
+    data = ImageSequences("idx", str(idx_folder), QUADRANTS, [[1, 2, 3, 4]], 40, 0, 16, 0, Augmentation(rotation=90.0))
     batch = next(iter(data.val_dataloader()))
 
     class Trainer:
         training = testing = False
 
     data.trainer = Trainer()
-    plain, _ = data.on_after_batch_transfer(batch, 0)
+    plain = data.on_after_batch_transfer(batch, 0).frames
     data.trainer.training = True
-    augmented, _ = data.on_after_batch_transfer(batch, 0)
+    augmented = data.on_after_batch_transfer(batch, 0).frames
     assert (plain * 255 == (plain * 255).round()).all()
     assert (plain != augmented).any()
     assert plain.shape == augmented.shape

@@ -104,7 +104,7 @@ def test_only_the_weights_of_a_recurrent_layer_are_drawn_anew(monkeypatch, tmp_p
 
     encoder, recurrent = partial(ones, "encoder", width=4), partial(ones, "recurrent", decay=0.5)
     sizes = {"dropout": 0.0, "lstm_units": 5, "dense_units": 4, "shared_tiles": False}
-    network = Join((1, 8, 4), 3, [[1, 2, 3, 4]], encoder, recurrent, **sizes)
+    network = Join((1, 8, 4), 3, 4, [[1, 2, 3, 4]], encoder, recurrent, **sizes)
     assert all((parameter == 1).all() for parameter in network.encoder.parameters())
     assert (network.recurrent.inputs.bias == 0).all()
     assert network.recurrent.inputs.weight.std() > 0.1

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, OneCycleLR
 
+from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.model.classifier import Classifier
 from tests.networks import CONSTANT, Flat, batches, trainer
 
@@ -115,5 +116,5 @@ def test_labels_are_smoothed_in_training_only():
     logits = classifier(frames)
     loss = -logits.log_softmax(1).gather(1, labels[:, None]).mean()
     uniform_loss = -logits.log_softmax(1).mean()
-    torch.testing.assert_close(classifier.compute_loss("train", (frames, labels)), 0.7 * loss + 0.3 * uniform_loss)
-    torch.testing.assert_close(classifier.compute_loss("val", (frames, labels)), loss)
+    torch.testing.assert_close(classifier.compute_loss("train", Batch(frames, labels)), 0.7 * loss + 0.3 * uniform_loss)
+    torch.testing.assert_close(classifier.compute_loss("val", Batch(frames, labels)), loss)

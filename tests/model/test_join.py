@@ -31,7 +31,7 @@ ENCODERS = {
 def join(encoder=CONV, recurrent=LSTM, shared_tiles=False, **changes) -> Join:
     torch.manual_seed(0)
     sizes = {"dropout": 0.0, "lstm_units": 5, "dense_units": 4} | changes
-    return Join((1, 56, 14), 3, ORDERINGS, encoder, recurrent, shared_tiles=shared_tiles, **sizes).eval()
+    return Join((1, 56, 14), 3, 4, ORDERINGS, encoder, recurrent, shared_tiles=shared_tiles, **sizes).eval()
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

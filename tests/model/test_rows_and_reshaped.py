@@ -2,7 +2,6 @@ import copy
 
 import torch
 
-from quadrant_lstm import ORDERINGS
 from quadrant_lstm.model.reshaped import Reshaped
 from quadrant_lstm.model.rows import RowsEncoder
 
@@ -20,7 +19,7 @@ def test_rows_are_read_pixel_by_pixel_and_then_from_top_to_bottom():
 
 def test_after_a_reshape_the_steps_are_channels_whose_order_is_lost():
     torch.manual_seed(0)
-    network = Reshaped((1, 56, 14), 10, ORDERINGS, [32, 32], 3, 2, 0.25, 5, 50).eval()
+    network = Reshaped((1, 56, 14), 10, 4, [32, 32], 3, 2, 0.25, 5, 50).eval()
     frames, order = torch.randn(2, 4, 1, 56, 14), [2, 0, 3, 1]
     other = copy.deepcopy(network)
     other.encoder.conv1.weight.data = network.encoder.conv1.weight[:, order]

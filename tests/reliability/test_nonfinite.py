@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ConstantLR
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.callbacks.finite import Finite
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
@@ -51,7 +51,7 @@ class Explosion(nn.Module):
 @pytest.fixture
 def data(idx_folder):
     augmentation = Augmentation()
-    return SequenceDataModule("idx", str(idx_folder), QUADRANTS, [[1, 2, 3, 4]], 40, 0, 16, 1, augmentation)
+    return ImageSequences("idx", str(idx_folder), QUADRANTS, [[1, 2, 3, 4]], 40, 0, 16, 1, augmentation)
 
 
 def fit(network, data, **options):

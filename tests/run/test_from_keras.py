@@ -17,6 +17,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.from_keras import make_run
 from quadrant_lstm.model.rnn import GRU
 from quadrant_lstm.run.export import keras_file
+from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.keras_model import build_keras_model
 from quadrant_lstm.run.keras_sizes import Sizes, sizes_of_keras, sizes_of_network
 from tests.networks import question_network, small_network
@@ -95,7 +96,8 @@ def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
 
 def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
     network = question_network(shared_tiles=True).eval()
-    (tmp_path / "network.keras").write_bytes(keras_file(network, FRAME_SHAPE, 10, ORDERINGS, QUADRANTS))
+    images = cut_images((1, 28, 28), ORDERINGS, QUADRANTS)
+    (tmp_path / "network.keras").write_bytes(keras_file(network, FRAME_SHAPE, 10, 4, images))
     model = keras.saving.load_model(tmp_path / "network.keras")
     with torch.no_grad():
         torch.testing.assert_close(

@@ -27,7 +27,7 @@ def described(network, frame_shape=(1, 56, 14)):
 
 def joined(encoder, recurrent=RECURRENT["lstm"], channels=1):
     sizes = {"dropout": 0.1, "lstm_units": 3, "dense_units": 4, "shared_tiles": False}
-    return Join((channels, 56, 14), 10, ORDERINGS, encoder=encoder, recurrent=recurrent, **sizes)
+    return Join((channels, 56, 14), 10, 4, ORDERINGS, encoder=encoder, recurrent=recurrent, **sizes)
 
 
 def test_the_layers_of_the_question_are_listed_in_order():

@@ -107,7 +107,7 @@ def test_the_test_images_are_predicted_with_their_classes(finished_run, tiny, tm
     assert [int(row["class"]) for row in rows] == tiny.test_labels.tolist()
     correct = sum(row["class"] == row["prediction"] for row in rows)
     assert correct / count == json.loads((finished_run / "results.json").read_text())["test/accuracy"]
-    line = f"{correct:,} of {count:,} test images are classified correctly: {100 * correct / count:.2f} %"
+    line = f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %"
     assert line in done.stdout
 
 

@@ -17,6 +17,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.export import export
+from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.program import program_file
 from tests.scripts import Script, script, without
 
@@ -98,7 +99,7 @@ def test_a_program_of_a_deep_network_is_written_without_a_warning():
     network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        program_file("torch", network.eval(), ORDERINGS, QUADRANTS, (1, 12, 12), {})
+        program_file("torch", network.eval(), cut_images((1, 12, 12), ORDERINGS, QUADRANTS), {})
 
 
 def test_a_program_computes_what_frames_share_once(exported):

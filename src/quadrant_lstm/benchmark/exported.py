@@ -27,10 +27,12 @@ from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.prepare import prepare_for_training
-from quadrant_lstm.run.program import ImagesToProbabilities, program_file
+from quadrant_lstm.run.inputs import cut_images
+from quadrant_lstm.run.program import ToProbabilities, program_file
 
 BATCHES = (1, 64, 512)
 NETWORK, ONNX, TORCH = "the network in PyTorch", "format=onnx", "format=torch"
+IMAGES = cut_images((1, 28, 28), some_orderings(4), QUADRANTS)
 NUM_IMAGES = 2048  # at least, in each measurement
 
 compute: Callable[[Tensor], object]  # in the process of a way
@@ -86,7 +88,7 @@ def time_batch(batch: int) -> float:
 
 
 def the_network() -> Callable[[Tensor], object]:
-    return torch.inference_mode()(ImagesToProbabilities(ours(4), some_orderings(4), QUADRANTS).eval())
+    return torch.inference_mode()(ToProbabilities(ours(4), IMAGES).eval())
 
 
 def the_onnx_file() -> Callable[[Tensor], object]:
@@ -101,7 +103,7 @@ def the_torch_file() -> Callable[[Tensor], object]:
 
 
 def file_of(format: str) -> bytes:
-    return program_file(format, ours(4).eval(), some_orderings(4), QUADRANTS, (1, 28, 28), {})[0]
+    return program_file(format, ours(4).eval(), IMAGES, {}).content
 
 
 WAYS = {NETWORK: the_network, ONNX: the_onnx_file, TORCH: the_torch_file}

@@ -49,7 +49,7 @@ def ours(num_orderings: int) -> nn.Module:
     configure_cpu()  # as load_run does
     sizes: dict[str, Any] = {"filters": [32, 32], "kernel_size": 3, "pool_size": 2, "lstm_units": 5, "dense_units": 50}
     sizes |= {"dropout": 0.25, "recurrent": LSTM, "shared_tiles": True}
-    return CNNLSTM((1, 14 * num_orderings, 14), 10, some_orderings(num_orderings), **sizes)
+    return CNNLSTM((1, 14 * num_orderings, 14), 10, 4, some_orderings(num_orderings), **sizes)
 
 
 def compiled(num_orderings: int) -> nn.Module:

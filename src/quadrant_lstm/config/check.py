@@ -11,12 +11,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
+from quadrant_lstm.config.check_data import DATA_CHECKS, check_orderings
 from quadrant_lstm.config.interpolations import resolve_interpolations
 from quadrant_lstm.config.messages import example, missing_key, unknown_arguments, unknown_key
 from quadrant_lstm.config.old_runs import upgrade
 from quadrant_lstm.config.schema import CLASSES, GROUPS, LIBRARIES, REQUIRED, ROOT, TARGETS
-from quadrant_lstm.data.scans import orderings_of
-from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Node, in_words
 from quadrant_lstm.model.sizes import CHECKS
@@ -100,14 +99,6 @@ def check_keys_and_values(cfg: DictConfig, trust: Sequence[str] | None = None) -
         )
 
 
-def check_orderings(data: Mapping[str, Any]) -> None:
-    for key in ("orderings", "train_orderings", "test_orderings"):
-        try:
-            orderings_of(data[key] or (), data["grid"])
-        except ValueError as error:
-            raise UserError(f"data.{key}: {error}") from error
-
-
 def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the dotted path and the content of each node that names a class, also of those in lists."""
     if isinstance(node, dict) and "_target_" in node:
@@ -183,16 +174,6 @@ def check_sizes(cfg: DictConfig) -> None:
     """Checks that data and network fit together. Data sets that are downloaded are checked when training starts."""
     config = resolve_interpolations(cfg, trusted=True)
     data, model = config["data"], config["model"]
-    num_stacked = len(data["orderings"])
-    for key in ("train_orderings", "test_orderings"):
-        if data.get(key) and len(data[key]) % num_stacked:
-            raise UserError(
-                f"data.{key}: {len(data[key])} orderings cannot fill frames that stack {num_stacked}; "
-                f"write a multiple of {num_stacked}."
-            )
-    images = load_images(data["dataset"], data["root"]) if data["dataset"] in ("mnist", "idx") else None
-    if images:
-        images.check_grid(data["grid"])
-        images.validation_range(data["validation_images"], data["fold"], data["num_folds"])
+    frame_shape = DATA_CHECKS[data["_target_"]](data)
     if model["_target_"] in CHECKS:
-        CHECKS[model["_target_"]](model, data, images and images.image_shape)
+        CHECKS[model["_target_"]](model, data, frame_shape)

@@ -22,7 +22,8 @@ RECURRENT: dict[str, dict[str, Any]] = {  # what model.recurrent named in versio
 
 
 def upgrade(cfg: DictConfig) -> DictConfig:
-    if isinstance(cfg.get("data"), DictConfig):
+    if OmegaConf.select(cfg, "data._target_") == "quadrant_lstm.data.datamodule.SequenceDataModule":
+        cfg.data._target_ = "quadrant_lstm.data.image_sequences.ImageSequences"
         cfg.data = OmegaConf.merge({"grid": [2, 2], "fold": None, "num_folds": 5}, cfg.data)
     recurrent = OmegaConf.select(cfg, "model.recurrent")
     if recurrent in RECURRENT:

@@ -19,9 +19,9 @@ ROOT: Kinds = {
 }
 
 # All arguments that a config passes to the classes of this project; each is required. The code passes frame_shape,
-# num_classes, orderings, and the sizes of encoders and recurrent layers.
+# num_classes, num_steps, orderings, grid, and the sizes of encoders and recurrent layers.
 CLASSES: Mapping[str, Kinds] = {
-    "quadrant_lstm.data.datamodule.SequenceDataModule": {
+    "quadrant_lstm.data.image_sequences.ImageSequences": {
         "dataset": kinds.Dataset,
         "root": str | None,
         "grid": kinds.Grid,
@@ -33,6 +33,20 @@ CLASSES: Mapping[str, Kinds] = {
         "augmentation": kinds.Node,
         "train_orderings": kinds.OrderingsOrNames | None,
         "test_orderings": kinds.OrderingsOrNames | None,
+        "fold": kinds.Natural | None,
+        "num_folds": kinds.AtLeastTwo,
+    },
+    "quadrant_lstm.data.moving_digits.MovingDigits": {
+        "dataset": kinds.Dataset,
+        "root": str | None,
+        "label": Literal["digit", "motion"],
+        "num_frames": kinds.Count,
+        "canvas": kinds.Size,
+        "speed": kinds.Count,
+        "validation_images": kinds.Count,
+        "validation_seed": kinds.Natural,
+        "batch_size": kinds.Count,
+        "seed": kinds.Natural,
         "fold": kinds.Natural | None,
         "num_folds": kinds.AtLeastTwo,
     },

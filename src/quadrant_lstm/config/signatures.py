@@ -16,7 +16,8 @@ from quadrant_lstm.config.messages import missing_key, unknown_arguments
 from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 
-GIVEN_BY_CODE = {"params", "optimizer", "total_steps", "T_max", "frame_shape", "num_classes", "orderings", "grid"}
+GIVEN_BY_CODE = {"params", "optimizer", "total_steps", "T_max"}
+GIVEN_BY_CODE |= {"frame_shape", "num_classes", "num_steps", "orderings", "grid"}
 
 
 def check_signatures(cfg: DictConfig, group: str = "") -> None:

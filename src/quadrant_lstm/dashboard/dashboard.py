@@ -19,15 +19,22 @@ from torch.utils.tensorboard import SummaryWriter
 from quadrant_lstm.dashboard.pictures import occlusion
 from quadrant_lstm.dashboard.pictures.belief import draw_belief
 from quadrant_lstm.dashboard.pictures.calibration import draw_calibration
+from quadrant_lstm.dashboard.pictures.clips import draw_clips
 from quadrant_lstm.dashboard.pictures.confusion import draw_classes, draw_confusion
 from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderings
 from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
-from quadrant_lstm.dashboard.pictures.mistakes import COLUMNS, ROWS, draw_mistakes, most_confident_mistakes
+from quadrant_lstm.dashboard.pictures.mistakes import ROWS, columns_for, draw_mistakes, most_confident_mistakes
+from quadrant_lstm.dashboard.pictures.step_occlusion import (
+    accuracy_by_blank_step,
+    accuracy_by_order,
+    draw_occluded_steps,
+)
 from quadrant_lstm.dashboard.tabs import BATCH_SIZE, add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.dashboard.trackers import Tracker
+from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.frames import step_accuracy_names
-from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.rnn import LSTM
@@ -36,10 +43,11 @@ from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import CONFIG
 
 log = logging.getLogger(__name__)
-NUM_BELIEFS = 6  # images, and as many mistakes, whose class probabilities are drawn after each step
-NUM_OCCLUDED = 1000  # images on which occlusion is measured
+NUM_CLIPS = 4  # that are drawn before training
+NUM_BELIEFS = 6  # samples, and as many mistakes, whose class probabilities are drawn after each step
+NUM_OCCLUDED = 1000  # samples on which occlusion is measured
 MAX_MISTAKE_PAGES = 3
-NUM_PROJECTED = 2000  # images whose last hidden state is shown in the Projector tab
+NUM_PROJECTED = 2000  # samples whose last hidden state is shown in the Projector tab
 CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expression
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
@@ -67,8 +75,16 @@ class Dashboard(pl.Callback):
             writer.add_text("run/network", as_markdown(self.network), trainer.global_step)
             if (config := Path(writer.log_dir) / CONFIG).exists():
                 writer.add_text("run/config", as_markdown(config.read_text()), trainer.global_step)
+        self.show_data(trainer, data)
+
+    def show_data(self, trainer: Any, data: SequenceDataModule) -> None:
+        if not isinstance(data, ImageSequences):
+            samples = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test))))
+            names = [data.class_names[label] for label in samples.labels.tolist()]
+            self.add(trainer, "data/clips", draw_clips(samples.clips(), names))
+            return
         shown = (data.train_orderings or data.orderings)[: len(data.orderings)]
-        self.add(trainer, "data/orderings", draw_orderings(data.test[0][0], shown, data.grid))
+        self.add(trainer, "data/orderings", draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid))
         images = data.train[data.train_indices[:6]][0]
         if data.augmentation(images) is not images:
             self.add(trainer, "data/augmentation", draw_augmentation(images, data.augmentation))
@@ -78,63 +94,79 @@ class Dashboard(pl.Callback):
         if not trainer.is_global_zero:
             return
         data, steps, labels = trainer.datamodule, module.test_logits, module.test_labels
-        indices = torch.cat([*trainer.test_dataloaders.sampler])[: len(labels)]  # of this process
-        images, logits = data.test[indices][0].to(labels.device), steps[:, -1]
-        mistakes = most_confident_mistakes(logits, labels)
-        self.add(trainer, "test/confusion", draw_confusion(module.test_confusion))
-        self.add(trainer, "test/classes", draw_classes(module.test_confusion))
+        names, logits = data.class_names, steps[:, -1]
+        indices = torch.cat([*trainer.test_dataloaders.sampler]).cpu()[: len(labels)]  # of this process
+        mistakes = most_confident_mistakes(logits, labels).cpu()
+        self.add(trainer, "test/confusion", draw_confusion(module.test_confusion, names))
+        self.add(trainer, "test/classes", draw_classes(module.test_confusion, names))
         self.add(trainer, "test/calibration", draw_calibration(logits, labels))
-        for page in range(min(MAX_MISTAKE_PAGES, max(1, -(-len(mistakes) // (ROWS * COLUMNS))))):
-            figure = draw_mistakes(images, labels, logits, start=page * ROWS * COLUMNS)
-            self.add(trainer, f"test/mistakes_{page + 1}", figure)
+        per_page = ROWS * columns_for(*data.test_pictures(indices[:1]).shape[2:])
+        for page in range(1, min(MAX_MISTAKE_PAGES, max(1, -(-len(mistakes) // per_page))) + 1):
+            figure = draw_mistakes(lambda some: data.test_pictures(indices[some]), labels, logits, names, page)
+            self.add(trainer, f"test/mistakes_{page}", figure)
         for writer in writers(trainer):
-            add_precision_recall(writer, logits, labels, trainer.global_step)
-        if data.test_orderings:  # each image has its own ordering, and the pictures below show frames of data.orderings
-            return
+            add_precision_recall(writer, logits, labels, names, trainer.global_step)
+        if isinstance(data, ImageSequences) and data.test_orderings:
+            return  # each image has its own ordering, and the pictures below show frames of data.orderings
         if steps.shape[1] == data.num_steps:
-            self.show_beliefs(trainer, indices, images, labels, steps, mistakes.tolist())
-        self.show_network(trainer, module.network.eval(), images, labels, (logits.argmax(1) == labels).long())
+            self.show_beliefs(trainer, data, indices, steps, mistakes)
+        network = module.network.eval()
+        if isinstance(data, ImageSequences):
+            self.show_occlusion(trainer, network, data, indices[:NUM_OCCLUDED], (logits.argmax(1) == labels).long())
+        else:
+            samples = data.test_samples(indices[:NUM_OCCLUDED]).to(labels.device)
+            by_step, by_order = accuracy_by_blank_step(network, samples), accuracy_by_order(network, samples)
+            figure = draw_occluded_steps(by_step, by_order, len(samples.labels))
+            self.add(trainer, "test/occluded_step", figure)
+        self.show_network(trainer, network, data, indices[:NUM_PROJECTED])
 
     def show_beliefs(
-        self, trainer: Any, indices: Tensor, images: Tensor, labels: Tensor, steps: Tensor, mistakes: list[int]
+        self, trainer: Any, data: SequenceDataModule, indices: Tensor, steps: Tensor, mistakes: Tensor
     ) -> None:
-        """`indices` are those of the test set, `steps` the logits after each step, `mistakes` places in `images`."""
-        for name, places in (("image", list(range(len(labels)))), ("mistake", mistakes)):
-            for number, place in enumerate(places[:NUM_BELIEFS], start=1):
-                frames = frames_of(trainer, images[place : place + 1])[0]
-                label = int(labels[place])
-                title = f"test image {indices[place]} of class {label}: predictions after each step"
-                self.add(trainer, f"belief/{name}_{number}", draw_belief(frames, steps[place], label, title))
+        """`indices` are those of the test set, `steps` the logits after each step, `mistakes` places among them."""
+        for name, places in (("example", torch.arange(len(indices))), ("mistake", mistakes)):
+            some = places[:NUM_BELIEFS]
+            samples = data.test_samples(indices[some])
+            shown = zip(some.tolist(), samples.clips(), samples.labels.tolist(), strict=True)
+            for number, (place, clip, label) in enumerate(shown, start=1):
+                title = f"test sample {indices[place]} of class {data.class_names[label]}: predictions after each step"
+                figure = draw_belief(clip, steps[place, : len(clip)], label, data.class_names, title)
+                self.add(trainer, f"belief/{name}_{number}", figure)
 
-    def show_network(self, trainer: Any, network: nn.Module, images: Tensor, labels: Tensor, correct: Tensor) -> None:
+    def show_occlusion(
+        self, trainer: Any, network: nn.Module, data: ImageSequences, indices: Tensor, correct: Tensor
+    ) -> None:
         """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
-        orderings, grid = trainer.datamodule.orderings, trainer.datamodule.grid
-        some, of_some, unoccluded = (values[:NUM_OCCLUDED] for values in (images, labels, correct))
-        by_piece = occlusion.correct_by_occluded_piece(network, some, of_some, orderings, grid)
-        any_frames = in_full(network)
-        by_ordering = occlusion.correct_by_occluded_ordering(any_frames, some, of_some, orderings, grid)
-        self.add(trainer, "test/occluded_piece", occlusion.draw_occluded_pieces(by_piece, of_some, grid))
-        figure = occlusion.draw_occluded_orderings(by_ordering, orderings, grid, unoccluded)
+        images, labels = (values.to(correct.device) for values in data.test[indices])
+        orderings, grid = data.orderings, data.grid
+        by_piece = occlusion.correct_by_occluded_piece(network, images, labels, orderings, grid)
+        by_ordering = occlusion.correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
+        figure = occlusion.draw_occluded_pieces(by_piece, labels, grid, data.class_names)
+        self.add(trainer, "test/occluded_piece", figure)
+        figure = occlusion.draw_occluded_orderings(by_ordering, orderings, grid, correct[: len(images)])
         self.add(trainer, "test/occluded_ordering", figure)
+
+    def show_network(self, trainer: Any, network: nn.Module, data: SequenceDataModule, indices: Tensor) -> None:
+        """`indices` are those of the test samples in the Projector tab."""
+        device = trainer.strategy.root_device
+        first = data.test_samples(indices[:2]).to(device)
         for writer in writers(trainer):
             try:
-                add_graph(writer, any_frames, frames_of(trainer, images[:2]))
+                add_graph(writer, in_full(network), first.frames)
             except (RuntimeError, torch.jit.TracingCheckError) as error:
                 reason = str(error).partition("\n")[0]
                 log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
-        if isinstance(network, Inspectable):
-            self.show_inside(trainer, network, images[:NUM_PROJECTED], labels[:NUM_PROJECTED])
-
-    def show_inside(self, trainer: Any, network: Inspectable, images: Tensor, labels: Tensor) -> None:
-        frames = frames_of(trainer, images[:1])
+        if not isinstance(network, Inspectable):
+            return
+        frames = first.clips()[0][None]
         for name, figure in draw_features(network, frames).items():
             self.add(trainer, f"inside/{name}", figure)
         if isinstance(network.recurrent, LSTM):
-            title = f"LSTM on the first test image, of class {labels[0]}"
+            title = f"LSTM on the first test sample, of class {data.class_names[int(first.labels[0])]}"
             self.add(trainer, "inside/gates", draw_gates(network, frames, title))
         for writer in writers(trainer):
-            batches = (frames_of(trainer, batch) for batch in images.split(BATCH_SIZE))
-            add_states(writer, network, batches, images, labels, trainer.global_step)
+            batches = (data.test_samples(some).to(device) for some in indices.split(BATCH_SIZE))
+            add_states(writer, network, batches, data.test_pictures(indices), data.class_names, trainer.global_step)
 
     def add(self, trainer: Any, tag: str, figure: Figure) -> None:
         self.pictures[tag] = as_png(figure, SCALE)
@@ -142,10 +174,6 @@ class Dashboard(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, Tracker):
                 logger.add_picture(tag, pixels, trainer.global_step)
-
-
-def frames_of(trainer: Any, images: Tensor) -> Tensor:
-    return sequences(images, trainer.datamodule.orderings, trainer.datamodule.grid)
 
 
 def writers(trainer: pl.Trainer) -> list[SummaryWriter]:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import hparams
 
+from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.processes.signals import signals_deferred
@@ -41,24 +42,26 @@ def short_name(node: str, prefix: str) -> str:
 
 
 def add_precision_recall(
-    writer: SummaryWriter, logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"], step: int
-) -> None:
+    writer: SummaryWriter, logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"],
+    names: Sequence[str], step: int,
+) -> None:  # fmt: skip
     probabilities = logits.float().softmax(1)
-    for label in range(min(logits.shape[1], MAX_CLASSES)):
-        writer.add_pr_curve(f"precision_recall/{label}", labels == label, probabilities[:, label], step)
+    for label, name in enumerate(names[:MAX_CLASSES]):
+        writer.add_pr_curve(f"precision_recall/{name}", labels == label, probabilities[:, label], step)
 
 
 def add_states(
-    writer: SummaryWriter, network: Inspectable, batches: Iterable[UInt8[Tensor, "batch steps channels stack columns"]],
-    images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"], step: int,
+    writer: SummaryWriter, network: Inspectable, batches: Iterable[Batch],
+    pictures: UInt8[Tensor, "samples channels height width"], names: Sequence[str], step: int,
 ) -> None:  # fmt: skip
-    """Writes the recurrent layer's last output for each image, with the image's label and a thumbnail of it. `batches`
-    are the frames of the images.
-    """
+    """Writes the recurrent layer's last output for each sample, with the name of its class and a picture of it."""
+    states, labels = [], []
     with torch.inference_mode():
-        inputs = (as_inputs(frames, network.encoder) for frames in batches)
-        states = torch.cat([network.outputs_per_step(frames)[:, -1] for frames in inputs])
-    writer.add_embedding(states.float(), labels.tolist(), 1 - scaled(images), step, tag="last_state")
+        for batch in batches:
+            lengths = {} if batch.lengths is None else {"lengths": batch.lengths}
+            states.append(network.outputs_per_step(as_inputs(batch.frames, network.encoder), **lengths)[:, -1])
+            labels += [names[label] for label in batch.labels.tolist()]
+    writer.add_embedding(torch.cat(states).float(), labels, 1 - scaled(pictures), step, tag="last_state")
 
 
 def as_inputs(frames: UInt8[Tensor, "..."], network: nn.Module) -> Float[Tensor, "..."]:

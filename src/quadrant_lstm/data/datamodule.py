@@ -1,77 +1,73 @@
-"""Loads a data set and gives Lightning batches of frames and labels.
+"""Defines what a run needs of its data: batches of sequences with their labels, and some test sequences to look at.
 
-The uint8 images are kept on the device, where each batch is gathered and turned into sequences. So the sequences of a
-whole data set, [60000, 4, 1, 56, 14], are never stored.
+    indices of an epoch -> samples on the device -> sequences [batch, steps, channels, height, width] and labels
+
+data/image_sequences.py cuts images into pieces; data/moving_digits.py makes clips.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Int64, Num, UInt8
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.frames import frame_shape_of
-from quadrant_lstm.data.orderings import scaled, sequences
+from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.sampler import BatchLoader, EpochSampler
-from quadrant_lstm.data.scans import orderings_of
-from quadrant_lstm.data.sources import load_images
-from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
+from quadrant_lstm.kinds import Grid, Orderings
+
+
+class Batch(NamedTuple):
+    """`lengths` are the numbers of real frames of clips that are padded at their ends; None if no clip is."""
+
+    frames: Num[Tensor, "batch steps channels height width"]
+    labels: Int64[Tensor, " batch"]
+    lengths: Int64[Tensor, " batch"] | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        lengths = None if self.lengths is None else self.lengths.to(device)
+        return Batch(self.frames.to(device), self.labels.to(device), lengths)
+
+    def clips(self) -> list[Num[Tensor, "frames channels height width"]]:
+        """Returns the real frames of each clip."""
+        ends = [self.frames.shape[1]] * len(self.frames) if self.lengths is None else self.lengths.tolist()
+        return [clip[:end] for clip, end in zip(self.frames, ends, strict=True)]
 
 
 class SequenceDataModule(LightningDataModule):
-    """conf/data/mnist.yaml explains the arguments. Raises UserError for images that are missing or damaged.
+    """Keeps the samples on the device, where a subclass makes a Batch of them in `on_after_batch_transfer`.
 
-    If `train_orderings` is given, the images of a training or validation batch take these orderings in turn; for each
-    training batch they are shuffled first. `test_orderings` does the same for test batches. `orderings` then only sets
-    how many pieces a frame stacks.
+    A subclass sets `frame_shape` (channels, height, width), `num_steps` and `class_names`. The validation samples are
+    those from `validation[0]` to `validation[1]` among the training samples, which `validation_seed` shuffles.
     """
+
+    frame_shape: tuple[int, int, int]
+    num_steps: int
+    class_names: Sequence[str]
+    orderings: Orderings | None = None  # of the pieces of images
+    grid: Grid | None = None
 
     def __init__(
         self,
-        dataset: str,
-        root: str | None,
-        grid: Grid,
-        orderings: OrderingsOrNames,
-        validation_images: int,
+        train: TensorDataset,
+        test: TensorDataset,
+        validation: tuple[int, int],
         validation_seed: int,
         batch_size: int,
         seed: int,
-        augmentation: Augmentation,
-        train_orderings: OrderingsOrNames | None = None,
-        test_orderings: OrderingsOrNames | None = None,
-        fold: int | None = None,
-        num_folds: int = 5,
     ):
         super().__init__()
-        self.augmentation = augmentation
-        self.grid, self.orderings = tuple(grid), orderings_of(orderings, grid)
-        self.train_orderings = orderings_of(train_orderings or (), grid)
-        self.test_orderings = orderings_of(test_orderings or (), grid)
-        self.batch_size, self.seed = batch_size, seed
-        self.images = load_images(dataset, root)
-        self.images.check_grid(grid)
-        self.train = tensor_dataset(self.images.train_images, self.images.train_labels)
-        self.test = tensor_dataset(self.images.test_images, self.images.test_labels)
-        start, end = self.images.validation_range(validation_images, fold, num_folds)
-        shuffled = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(validation_seed))
+        self.train, self.test, self.batch_size, self.seed = train, test, batch_size, seed
+        start, end = validation
+        shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(validation_seed))
         self.validation_indices = shuffled[start:end].sort().values
         self.train_indices = torch.cat([shuffled[:start], shuffled[end:]]).sort().values
 
     @property
     def num_classes(self) -> int:
-        return self.images.num_classes
-
-    @property
-    def num_steps(self) -> int:
-        return len(self.orderings[0])
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        return frame_shape_of(self.images.image_shape, len(self.orderings), self.grid)
+        return len(self.class_names)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -88,7 +84,7 @@ class SequenceDataModule(LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self.loader(self.test, torch.arange(len(self.test)))
 
-    def loader(self, data: TensorDataset, indices: Int64[Tensor, " images"], seed: int | None = None) -> BatchLoader:
+    def loader(self, data: TensorDataset, indices: Int64[Tensor, " samples"], seed: int | None = None) -> BatchLoader:
         if self.trainer is None:
             return BatchLoader(data, EpochSampler(indices, self.batch_size, seed))
         device, rank, num_ranks = self.trainer.strategy.root_device, self.trainer.global_rank, self.trainer.world_size
@@ -98,34 +94,26 @@ class SequenceDataModule(LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch  # it is already there
 
-    def on_after_batch_transfer(
-        self, batch: tuple[Tensor, Tensor], dataloader_idx: int
-    ) -> tuple[Float[Tensor, "batch steps channels stack columns"], Int64[Tensor, " batch"]]:
-        images, labels = batch
-        mixed = self.train_orderings
-        if self.trainer and self.trainer.testing:
-            mixed = self.test_orderings
-        elif self.trainer and self.trainer.training:
-            images = self.augmentation(images)
-            mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()] if mixed else []
-        if mixed:
-            return scaled(mixed_sequences(images, mixed, len(self.orderings), self.grid)), labels
-        return scaled(sequences(images, self.orderings, self.grid)), labels
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        raise NotImplementedError
+
+    def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
+        """Returns some test samples, on the CPU, with frames in uint8."""
+        raise NotImplementedError
+
+    def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
+        """Returns a picture of each of some test samples: its first, middle and last frame, side by side."""
+        frames, _, lengths = self.test_samples(indices)
+        last = torch.full((len(frames),), frames.shape[1] - 1) if lengths is None else lengths - 1
+        numbers = torch.arange(len(frames))
+        return torch.cat([frames[:, 0], frames[numbers, last // 2], frames[numbers, last]], dim=3)
+
+    def sha256(self) -> str:
+        """Returns the checksum of what is read from files."""
+        raise NotImplementedError
 
 
-def mixed_sequences(
-    images: Shaped[Tensor, "batch channels height width"], mixed: Orderings, num_stacked: int, grid: Grid
-) -> Shaped[Tensor, "batch steps channels stack columns"]:
-    """Builds the first image's sequence with the first `num_stacked` orderings, the second's with the next ones, and so
-    on. After the last orderings, the first are used again.
-    """
-    groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)][: len(images)]
-    parts = [sequences(images[first :: len(groups)], group, grid) for first, group in enumerate(groups)]
-    frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
-    for first, part in enumerate(parts):
-        frames[first :: len(groups)] = part
-    return frames
-
-
-def tensor_dataset(images: np.ndarray, labels: np.ndarray) -> TensorDataset:
-    return TensorDataset(torch.from_numpy(images), torch.from_numpy(labels))
+def tensor_datasets(images: Images) -> tuple[TensorDataset, TensorDataset]:
+    """Returns the training and the test images with their labels."""
+    train_images, train_labels, test_images, test_labels = map(torch.from_numpy, images)
+    return TensorDataset(train_images, train_labels), TensorDataset(test_images, test_labels)

@@ -9,7 +9,7 @@ import glob
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ def open_image(file: Path) -> Iterator[Image.Image]:
         raise UserError(f"{file}: cannot be read as an image ({error}); give a PNG or JPEG file.") from error
 
 
-def read_image(file: Path, image_shape: tuple[int, int, int], invert: bool | None) -> np.ndarray | None:
+def read_image(file: Path, image_shape: Sequence[int], invert: bool | None) -> np.ndarray | None:
     """Returns uint8 [1, height, width], or None for an image without ink, or with ink that is too faint.
 
     `invert=None` inverts images with a light border.

@@ -1,6 +1,7 @@
 """Holds the images and labels of a data set, with its image shape, number of classes and checksum."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +64,15 @@ class Images(NamedTuple):
             raise UserError(
                 f"data.grid: {list(grid)} does not split images of {height} x {width} into equal pieces; write "
                 "another, or pad or crop the images."
+            )
+
+    def check_canvas(self, canvas: Sequence[int]) -> None:
+        """Raises UserError if the images are larger than the canvas, height and width."""
+        _, height, width = self.image_shape
+        if canvas[0] < height or canvas[1] < width:
+            raise UserError(
+                f"data.canvas: {list(canvas)} is smaller than the images of {height} x {width}; write at least "
+                f"[{height},{width}]."
             )
 
     def sha256(self) -> str:

@@ -14,13 +14,14 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.frames import Shape, step_accuracy_names
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.padding import Lengths
 from quadrant_lstm.model.protocols import logits_after_steps
 
 NUM_STEPS_ARGUMENTS = ("total_steps", "T_max")  # torch's schedules without one of these are advanced once per epoch
 SPLITS = ("train", "val", "test")
-Batch = tuple[Float[Tensor, "batch steps channels height width"], Int64[Tensor, " batch"]]
 
 
 class BatchOutputs(NamedTuple):
@@ -31,7 +32,7 @@ class BatchOutputs(NamedTuple):
 
 class Classifier(LightningModule):
     """Trains and tests `network`. `optimizer` is called with the parameters, `schedule` with the optimizer. Checkpoints
-    store `frame_shape` and `num_classes`, for `load_run`.
+    store `frame_shape`, `num_classes` and `num_steps`, for `load_run`.
 
     Logs {train,val,test}/loss (means over images) and {train,val,test}/accuracy, and {val,test}/accuracy_step_1 and so
     on for networks with logits_per_step. Sums are reduced over processes before they are divided, so
@@ -51,7 +52,8 @@ class Classifier(LightningModule):
     ):
         super().__init__()
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
-        self.save_hyperparameters({"frame_shape": list(frame_shape), "num_classes": num_classes}, logger=False)
+        sizes = {"frame_shape": list(frame_shape), "num_classes": num_classes, "num_steps": num_steps}
+        self.save_hyperparameters(sizes, logger=False)
         self.network, self.num_steps = network, num_steps
         self.metrics = nn.ModuleDict()
         for split in SPLITS:
@@ -62,8 +64,10 @@ class Classifier(LightningModule):
         self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.epoch_outputs: dict[str, list[BatchOutputs]] = {split: [] for split in SPLITS}
 
-    def forward(self, frames: Float[Tensor, "batch steps channels height width"]) -> Float[Tensor, "batch classes"]:
-        return self.network(frames)
+    def forward(
+        self, frames: Float[Tensor, "batch steps channels height width"], lengths: Lengths = None
+    ) -> Float[Tensor, "batch classes"]:
+        return self.network(frames) if lengths is None else self.network(frames, lengths=lengths)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         return self.compute_loss("train", batch)
@@ -98,8 +102,12 @@ class Classifier(LightningModule):
         return results | {name: round(metrics[name].item() * images) / images for name in steps}
 
     def compute_loss(self, split: str, batch: Batch) -> Float[Tensor, ""]:
-        frames, labels = batch[0].to(self.dtype), batch[1]  # not float32 with e.g. trainer.precision=64-true
-        logits = self(frames)[:, None] if split == "train" else logits_after_steps(self.network, frames)
+        frames, labels, lengths = batch
+        frames = frames.to(self.dtype)  # not float32 with e.g. trainer.precision=64-true
+        if split == "train":
+            logits = self(frames, lengths)[:, None]
+        else:
+            logits = logits_after_steps(self.network, frames, lengths)
         smoothing = self.label_smoothing if split == "train" else 0.0
         losses = cross_entropy(logits[:, -1], labels, reduction="none", label_smoothing=smoothing)
         self.epoch_outputs[split].append(BatchOutputs(losses.detach(), logits.detach(), labels))

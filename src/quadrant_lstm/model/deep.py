@@ -20,13 +20,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import PaddedEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
 from quadrant_lstm.model.parts import MakePart
 from quadrant_lstm.model.recurrent import LastStep, make_recurrent, num_outputs
-from quadrant_lstm.model.sizes import pooled_shape
+from quadrant_lstm.model.sizes import NEEDS_PIECES, pooled_shape
 from quadrant_lstm.model.step_classifier import StepClassifier
 
 
@@ -110,22 +111,24 @@ def encoder_of_images(piece_shape: Shape, grid: Grid, blocks: Sequence[Sequence[
 
 class DeepCNNLSTM(StepClassifier):
     """`frame_shape` (channels, height, width), `num_classes`, `orderings` and `grid` come from the data;
-    conf/model/deep.yaml explains the other arguments. Raises UserError if there are too many blocks for the size of
-    the pieces.
+    conf/model/deep.yaml explains the other arguments. Raises UserError for clips, and if there are too many blocks for
+    the size of the pieces.
     """
 
     def __init__(
         self,
         frame_shape: Shape,
         num_classes: int,
-        orderings: Orderings,
-        grid: Grid,
+        orderings: Orderings | None,
+        grid: Grid | None,
         blocks: Sequence[Sequence[int]],
         recurrent: MakePart,
         dropout: float,
         lstm_units: int,
     ):
         super().__init__()
+        if orderings is None or grid is None:
+            raise UserError(NEEDS_PIECES)
         channels, stack, width = frame_shape
         piece_shape, num_steps = (channels, stack // len(orderings), width), len(orderings[0])
         features, rows, columns = pooled_shape(piece_shape, blocks)

@@ -33,16 +33,17 @@ log = logging.getLogger(__name__)
 
 
 class Join(StepClassifier):
-    """`frame_shape` (channels, height, width), `num_classes` and `orderings` come from the data; conf/model/join.yaml
-    explains the other arguments. With `shared_tiles`, frames must be those of `sequences(images, orderings)`; use
-    `in_full()` for any others.
+    """`frame_shape` (channels, height, width), `num_classes`, `num_steps` and `orderings` come from the data;
+    conf/model/join.yaml explains the other arguments. Clips have no orderings. With `shared_tiles` and orderings,
+    frames must be those of `sequences(images, orderings)`; use `in_full()` for any others.
     """
 
     def __init__(
         self,
         frame_shape: Shape,
         num_classes: int,
-        orderings: Orderings,
+        num_steps: int,
+        orderings: Orderings | None,
         encoder: MakePart,
         recurrent: MakePart,
         dropout: float,
@@ -51,9 +52,8 @@ class Join(StepClassifier):
         shared_tiles: bool,
     ):
         super().__init__()
-        num_steps = len(orderings[0])
         made = make_part("model.encoder", encoder, {"the number of channels": frame_shape[0]})
-        self.encoder = encoder_per_step(made, orderings, frame_shape[1] // len(orderings), shared_tiles)
+        self.encoder = encoder_per_step(made, orderings, frame_shape, shared_tiles)
         shape = feature_shape(made, frame_shape)
         self.flatten = FlattenMaps() if len(shape) == 3 and not reads_maps(recurrent) else None
         self.dropout = Dropout(dropout)
@@ -78,11 +78,11 @@ class Join(StepClassifier):
 
 
 def encoder_per_step(
-    encoder: nn.Module, orderings: Orderings, piece_height: int, shared_tiles: bool
+    encoder: nn.Module, orderings: Orderings | None, frame_shape: Shape, shared_tiles: bool
 ) -> TimeDistributed:
-    if shared_tiles:
+    if shared_tiles and orderings:
         try:
-            return SharedTiles(encoder, orderings, piece_height)
+            return SharedTiles(encoder, orderings, frame_shape[1] // len(orderings))
         except CannotShare as reason:
             log.info(f"model.shared_tiles: every frame is encoded in full: {reason}")
     return TimeDistributed(encoder)

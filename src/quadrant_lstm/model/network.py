@@ -20,16 +20,18 @@ from quadrant_lstm.model.sizes import encoded_shape
 class CNNLSTM(Join):
     """Encodes every frame with convs, feeds the features to a recurrent layer, and classifies its last output.
 
-    `frame_shape` (channels, height, width), `num_classes` and `orderings` come from the data; conf/model/cnn_lstm.yaml
-    explains the other arguments. With `shared_tiles`, frames must be those of `sequences(images, orderings)`; use
-    `in_full()` for any others. Raises UserError if a kernel or the pool is larger than its input.
+    `frame_shape` (channels, height, width), `num_classes`, `num_steps` and `orderings` come from the data;
+    conf/model/cnn_lstm.yaml explains the other arguments. Clips have no orderings. With `shared_tiles` and orderings,
+    frames must be those of `sequences(images, orderings)`; use `in_full()` for any others. Raises UserError if a kernel
+    or the pool is larger than its input.
     """
 
     def __init__(
         self,
         frame_shape: Shape,
         num_classes: int,
-        orderings: Orderings,
+        num_steps: int,
+        orderings: Orderings | None,
         filters: Sequence[int],
         kernel_size: int,
         pool_size: int,
@@ -42,4 +44,4 @@ class CNNLSTM(Join):
         encoded_shape(frame_shape, filters, kernel_size, pool_size)  # checks the sizes
         encoder = partial(ConvEncoder, filters=filters, kernel_size=kernel_size, pool_size=pool_size)
         parts = (encoder, recurrent, dropout, lstm_units, dense_units, shared_tiles)
-        super().__init__(frame_shape, num_classes, orderings, *parts)
+        super().__init__(frame_shape, num_classes, num_steps, orderings, *parts)

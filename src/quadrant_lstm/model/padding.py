@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from quadrant_lstm.model.parts import shapes_in
@@ -14,6 +14,14 @@ Lengths = Int64[Tensor, " batch"] | None
 
 def real_steps(lengths: Int64[Tensor, " batch"], num_steps: Any) -> Bool[Tensor, "batch steps"]:
     return torch.arange(num_steps, device=lengths.device) < lengths[:, None]
+
+
+def repeat_last_real(
+    outputs: Float[Tensor, "batch output_steps units"], lengths: Int64[Tensor, " batch"]
+) -> Float[Tensor, "batch output_steps units"]:
+    """Replaces the outputs of padding by those of the last real step. A single output is that of the last step."""
+    places = torch.arange(outputs.shape[1], device=outputs.device).minimum(lengths[:, None] - 1)
+    return outputs.gather(1, places[:, :, None].expand(-1, -1, outputs.shape[2]))
 
 
 def add_axes(real: Bool[Tensor, " batch"], like: Tensor) -> Bool[Tensor, "batch ..."]:

@@ -6,18 +6,26 @@ from typing import Protocol, cast, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from quadrant_lstm.model.padding import Lengths
+
 Frames = Float[Tensor, "batch steps channels height width"]
 
 
 @runtime_checkable
 class LogitsPerStep(Protocol):
-    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps classes"]:
-        """Returns the logits after every step, or after the last step only. The last are those of `forward`."""
+    def logits_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps classes"]:
+        """Returns the logits after every step, or after the last step only. The last are those of `forward`.
+
+        `lengths` is given only if sequences are padded; the logits of padding are those of the last real step.
+        """
 
 
-def logits_after_steps(network: nn.Module, frames: Frames) -> Tensor:
+def logits_after_steps(network: nn.Module, frames: Frames, lengths: Lengths = None) -> Tensor:
     """Returns the logits [batch, output_steps, classes] after every step, or after the last step only."""
-    return network.logits_per_step(frames) if isinstance(network, LogitsPerStep) else network(frames)[:, None]
+    padded = {} if lengths is None else {"lengths": lengths}
+    if isinstance(network, LogitsPerStep):
+        return network.logits_per_step(frames, **padded)
+    return network(frames, **padded)[:, None]
 
 
 @runtime_checkable
@@ -30,7 +38,7 @@ class Inspectable(LogitsPerStep, Protocol):
     def features(self, frames: Frames) -> Float[Tensor, "batch steps features"]:
         """Returns the inputs of the recurrent layer."""
 
-    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps units"]:
+    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
         """Returns the outputs of the recurrent layer, after every step or after the last step only."""
 
     def in_full(self) -> "Inspectable":

@@ -93,7 +93,7 @@ class LastStep(nn.Module):
     def forward(
         self, outputs: Float[Tensor, "batch steps units"], lengths: Int64[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch units"]:
-        if lengths is None:
+        if lengths is None or outputs.shape[1] == 1:  # of a layer with one output for all steps
             last = outputs[:, -1]
         else:
             places = (lengths - 1).view(-1, 1, 1).expand(-1, 1, outputs.shape[2])

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import Shape
-from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
@@ -25,7 +24,7 @@ from quadrant_lstm.model.sizes import encoded_shape
 
 
 class Reshaped(nn.Module):
-    """`frame_shape` (channels, height, width), `num_classes` and `orderings` come from the data. Raises UserError
+    """`frame_shape` (channels, height, width), `num_classes` and `num_steps` come from the data. Raises UserError
     if a kernel or the pool is larger than its input.
     """
 
@@ -33,7 +32,7 @@ class Reshaped(nn.Module):
         self,
         frame_shape: Shape,
         num_classes: int,
-        orderings: Orderings,
+        num_steps: int,
         filters: Sequence[int],
         kernel_size: int,
         pool_size: int,
@@ -43,7 +42,7 @@ class Reshaped(nn.Module):
     ):
         super().__init__()
         features, _, columns = encoded_shape(frame_shape, filters, kernel_size, pool_size)
-        self.encoder = ConvEncoder(len(orderings[0]) * frame_shape[0], filters, kernel_size, pool_size)
+        self.encoder = ConvEncoder(num_steps * frame_shape[0], filters, kernel_size, pool_size)
         self.dropout = Dropout(dropout)
         self.recurrent = LSTM(features * columns, lstm_units)
         self.dense = nn.Linear(lstm_units, dense_units)

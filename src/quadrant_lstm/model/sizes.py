@@ -6,8 +6,10 @@ This is plain Python, so that a config whose sizes do not fit is refused before 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from quadrant_lstm.data.frames import Shape, frame_shape_of
+from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.errors import UserError
+
+NEEDS_PIECES = "model: deep joins the pieces of images, which clips do not have; choose another, e.g. model=join."
 
 
 def encoded_shape(
@@ -48,31 +50,32 @@ def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, in
 
 
 def check_cnn_lstm(
-    model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None, group: str = "model"
+    model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: Shape | None, group: str = "model"
 ) -> None:
-    """Raises UserError for a CNNLSTM that does not fit. `image_shape` is None if the images are not downloaded yet."""
-    num_stacked = len(data["orderings"])
-    if num_stacked > 1 and model.get("shared_tiles"):
+    """Raises UserError for a CNNLSTM that does not fit. `frame_shape` is None if the data is not downloaded yet."""
+    if len(data.get("orderings", [])) > 1 and model.get("shared_tiles"):
         check_reads_orderings(data, "write one ordering into data.orderings, or add model.shared_tiles=false")
-    if image_shape:
-        frame_shape = frame_shape_of(image_shape, num_stacked, data["grid"])
+    if frame_shape:
         encoded_shape(frame_shape, model["filters"], model["kernel_size"], model["pool_size"], group)
 
 
-def check_join(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None) -> None:
+def check_join(model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: Shape | None) -> None:
     encoder = model["encoder"]
     if encoder["_target_"] == "quadrant_lstm.model.encoder.ConvEncoder":
-        check_cnn_lstm({**encoder, **model}, data, image_shape, "model.encoder")
+        check_cnn_lstm({**encoder, **model}, data, frame_shape, "model.encoder")
 
 
-def check_deep(model: Mapping[str, Any], data: Mapping[str, Any], image_shape: Shape | None) -> None:
+def check_deep(model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: Shape | None) -> None:
+    if "orderings" not in data:
+        raise UserError(NEEDS_PIECES)
     check_reads_orderings(data, "leave it out, or write model=cnn_lstm model.shared_tiles=false")
     if model["recurrent"]["_target_"] == "quadrant_lstm.model.conv_lstm.ConvLSTM":
         raise UserError(
             "model/recurrent: conv_lstm reads maps, but deep gives it vectors; choose another, or model=join."
         )
-    if image_shape:
-        pooled_shape(frame_shape_of(image_shape, 1, data["grid"]), model["blocks"])
+    if frame_shape:
+        channels, height, width = frame_shape
+        pooled_shape((channels, height // len(data["orderings"]), width), model["blocks"])
 
 
 def check_reads_orderings(data: Mapping[str, Any], remedy: str) -> None:

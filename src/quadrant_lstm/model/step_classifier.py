@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.model.padding import Lengths, real_steps
+from quadrant_lstm.model.padding import Lengths, real_steps, repeat_last_real
 from quadrant_lstm.model.protocols import Frames
 from quadrant_lstm.model.recurrent import LastStep
 from quadrant_lstm.model.time_distributed import TimeDistributed
@@ -29,13 +29,17 @@ class StepClassifier(nn.Module):
     def forward(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch classes"]:
         return self.classify(self.last_step(self.all_outputs(frames, lengths), lengths))
 
-    def logits_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps classes"]:
-        return self.classify(self.outputs_per_step(frames))
+    def logits_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps classes"]:
+        return self.classify(self.outputs_per_step(frames, lengths))
 
-    def outputs_per_step(self, frames: Frames) -> Float[Tensor, "batch output_steps units"]:
-        """A recurrent layer that also reads backwards has one output, after the last step."""
-        outputs = self.all_outputs(frames)
-        return self.last_step(outputs)[:, None] if self.last_step.bidirectional else outputs
+    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
+        """A recurrent layer that also reads backwards has one output, after the last step. The outputs of padding are
+        those of the last real step.
+        """
+        outputs = self.all_outputs(frames, lengths)
+        if self.last_step.bidirectional:
+            return self.last_step(outputs, lengths)[:, None]
+        return outputs if lengths is None else repeat_last_real(outputs, lengths)
 
     def all_outputs(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
         features = self.features(frames, lengths)

@@ -1,7 +1,6 @@
 """Builds the parts of a run from its config: the data, the network in a Classifier, and the Trainer."""
 
 import inspect
-import math
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,12 @@ def build_data(cfg: DictConfig) -> SequenceDataModule:
     return instantiate_node("data", cfg.data)
 
 
-def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.Module:
-    """Gives a class those of the four arguments that it takes."""
-    grid = tuple(cfg.data.grid)
-    known = {"frame_shape": frame_shape, "num_classes": num_classes, "grid": grid}
-    known["orderings"] = orderings_of(cfg.data.orderings, grid)
+def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int, num_steps: int) -> nn.Module:
+    """Gives a class those of the five arguments that it takes. Clips have neither a grid nor orderings."""
+    grid = tuple(cfg.data.grid) if "grid" in cfg.data else None
+    orderings = orderings_of(cfg.data.orderings, grid) if grid else None
+    known = {"frame_shape": frame_shape, "num_classes": num_classes, "num_steps": num_steps}
+    known |= {"orderings": orderings, "grid": grid}
     taken = inspect.signature(get_class(cfg.model._target_)).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     arguments = {name: value for name, value in known.items() if takes_any or name in taken}
@@ -58,10 +58,9 @@ def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> nn.M
     return network
 
 
-def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int) -> Classifier:
-    network = build_network(cfg, frame_shape, num_classes)
+def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int, num_steps: int) -> Classifier:
+    network = build_network(cfg, frame_shape, num_classes, num_steps)
     optimizer, schedule = instantiate_node("optimizer", cfg.optimizer), instantiate_node("schedule", cfg.schedule)
-    num_steps = math.prod(cfg.data.grid)
     return Classifier(network, optimizer, schedule, frame_shape, num_classes, num_steps, cfg.label_smoothing)
 
 

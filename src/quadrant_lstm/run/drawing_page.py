@@ -30,6 +30,8 @@ def drawing_page(
 
     `cfg` is the config of the run in `folder`. Raises UserError if the page cannot compute a layer.
     """
+    if "grid" not in cfg.data:
+        raise UserError("format=html: this run reads clips, but the page cuts an image; use format=onnx.")
     stored = fold_batch_norm(network)
     description, values = page_network(stored, frame_shape, num_classes, cfg.data.orderings, cfg.data.grid)
     rounding = None

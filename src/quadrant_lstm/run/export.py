@@ -1,6 +1,6 @@
 """Exports a run's best checkpoint to a file in the run folder.
 
-network.onnx         a program, from images to probabilities, for ONNX runtimes
+network.onnx         a program, from images or clips to probabilities, for ONNX runtimes
 network.pt2          the same program, for torch.export.load
 network.safetensors  the weights by their PyTorch names
 network.keras        the network of the question in Keras, from frames [4, 56, 14, 1] to logits
@@ -11,7 +11,6 @@ The first three hold metadata: what goes in and comes out, the orderings, the ac
 
 import json
 import logging
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +18,11 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from quadrant_lstm.data.frames import Shape, image_shape_of
+from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.run.drawing_page import drawing_page, results_of
+from quadrant_lstm.run.inputs import Inputs, inputs_of
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import PROVENANCE, read_json, write_atomically
@@ -40,10 +39,11 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
     if weights != "float32" and format != "html":
         raise UserError(f"weights: {weights} is for format=html, but format is {format}; leave it out.")
     classifier, cfg = load_classifier(folder, trust)
-    network, orderings, grid = classifier.network.eval(), cfg.data.orderings, cfg.data.grid
-    frame_shape, num_classes = classifier.hparams["frame_shape"], classifier.hparams["num_classes"]
-    image_shape = image_shape_of(frame_shape, len(orderings), grid)
-    metadata = metadata_of(folder, cfg, image_shape, num_classes)
+    network = classifier.network.eval()
+    sizes = classifier.hparams
+    frame_shape, num_classes, num_steps = sizes["frame_shape"], sizes["num_classes"], sizes["num_steps"]
+    inputs = inputs_of(cfg.data, frame_shape, num_steps)
+    metadata = metadata_of(folder, cfg, inputs, num_classes)
     file = folder / f"network.{SUFFIXES[format]}"
     with needs_extra(f"format={format}", "keras" if format == "keras" else "export"):
         if format == "html":
@@ -53,24 +53,30 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
 
             content = save(network.state_dict(), metadata)
         elif format == "keras":
-            content = keras_file(network, frame_shape, num_classes, orderings, grid)
+            content = keras_file(network, frame_shape, num_classes, num_steps, inputs)
         else:
-            content, difference = program_file(format, network, orderings, grid, image_shape, metadata)
-            log.info(f"probabilities differ from the network's by at most {difference:.1e}, for batches of 1 and 7")
+            content, difference, any_steps = program_file(format, network, inputs, metadata)
+            compared = "batches of 1 and 7" + (f", and {num_steps} and {2 * num_steps} frames" if any_steps else "")
+            log.info(f"probabilities differ from the network's by at most {difference:.1e}, for {compared}")
+            if inputs.name == "clips" and not any_steps:
+                log.info(f"the file reads clips of {num_steps} frames only, as the network does")
     write_atomically(file, content)
     log.info(f"{file}  {file.stat().st_size:,} bytes")
     return file
 
 
-def metadata_of(folder: Path, cfg: DictConfig, image_shape: Shape, num_classes: int) -> dict[str, str]:
+def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, num_classes: int) -> dict[str, str]:
     """A run that was interrupted has no accuracy."""
     data = read_json(folder / PROVENANCE)["data"]
     results = results_of(folder) or {}
+    pieces = {}
+    if inputs.name == "images":
+        pieces["orderings"] = json.dumps(orderings_of(cfg.data.orderings, cfg.data.grid))
+        pieces["grid"] = json.dumps(list(cfg.data.grid))
     return {
-        "images": f"float32 [batch, {', '.join(map(str, image_shape))}], pixels divided by 255",
+        inputs.name: f"float32 [batch, {', '.join(map(str, inputs.shape))}], pixels divided by 255",
         "classes": str(num_classes),
-        "orderings": json.dumps(orderings_of(cfg.data.orderings, cfg.data.grid)),
-        "grid": json.dumps(list(cfg.data.grid)),
+        **pieces,
         "test_accuracy": str(results.get("test/accuracy", "")),
         "dataset": data["dataset"],
         "data_sha256": data["sha256"],
@@ -78,15 +84,13 @@ def metadata_of(folder: Path, cfg: DictConfig, image_shape: Shape, num_classes: 
     }
 
 
-def keras_file(
-    network: nn.Module, frame_shape: Shape, num_classes: int, orderings: OrderingsOrNames, grid: Grid
-) -> bytes:
+def keras_file(network: nn.Module, frame_shape: Shape, num_classes: int, num_steps: int, inputs: Inputs) -> bytes:
     from quadrant_lstm.run.keras_model import build_keras_model, copy_to_keras, largest_difference
     from quadrant_lstm.run.keras_sizes import sizes_of_network
 
-    model = build_keras_model(sizes_of_network(network), frame_shape, num_classes, math.prod(grid))
+    model = build_keras_model(sizes_of_network(network), frame_shape, num_classes, num_steps)
     copy_to_keras(network, model)
-    log.info(f"logits differ from the network's by at most {largest_difference(model, network, orderings, grid):.1e}")
+    log.info(f"logits differ from the network's by at most {largest_difference(model, network, inputs):.1e}")
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, "network.keras"))
         return Path(folder, "network.keras").read_bytes()

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quadrant_lstm.data.frames import Shape, image_shape_of
-from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.kinds import Grid, OrderingsOrNames
-from quadrant_lstm.run.keras_sizes import Sizes, conv_layers, frame_shape_of, has_channels_first, inner_layers
+from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.run.inputs import Inputs
+from quadrant_lstm.run.keras_sizes import Sizes, conv_layers, has_channels_first, inner_layers
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
@@ -93,10 +92,9 @@ def reads_channels_last(model: keras.Model) -> bool:
 
 
 @torch.no_grad()
-def largest_difference(model: keras.Model, network: torch.nn.Module, orderings: OrderingsOrNames, grid: Grid) -> float:
-    """Returns the largest difference between the outputs of the models, for the frames of random images."""
-    images = torch.rand(2, *image_shape_of(frame_shape_of(model), len(orderings), grid))
-    frames = sequences(images, orderings, grid)
+def largest_difference(model: keras.Model, network: torch.nn.Module, inputs: Inputs) -> float:
+    """Returns the largest difference between the outputs of the models, for random inputs."""
+    frames = inputs.to_frames(torch.rand(2, *inputs.shape))
     outputs = keras.ops.convert_to_numpy(model((frames if has_channels_first(model) else frames.movedim(2, 4)).numpy()))
     found = network(frames)
     if model.layers[-1].activation is keras.activations.softmax:

@@ -1,5 +1,6 @@
 """Loads the trained network of a run folder and its config."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,10 @@ def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier
     if OmegaConf.select(cfg, "model.encoder.weights"):
         built.model.encoder.weights = None  # the checkpoint holds the trained ones, so none are downloaded
     try:
-        classifier = build_classifier(built, **checkpoint["hyper_parameters"])
+        sizes = checkpoint["hyper_parameters"]
+        if "num_steps" not in sizes:  # of an older version, which cut images
+            sizes["num_steps"] = math.prod(cfg.data.grid)
+        classifier = build_classifier(built, **sizes)
         classifier.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder / BEST}: does not fit {folder / CONFIG} ({error}); restore one of them.") from error

@@ -16,14 +16,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from quadrant_lstm.data.frames import image_shape_of
+from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_files import read_image
-from quadrant_lstm.data.images import Images
-from quadrant_lstm.data.orderings import scaled, sequences
-from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.build import build_data
+from quadrant_lstm.run.inputs import inputs_of
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predictions import Prediction, open_output
 
@@ -33,13 +32,13 @@ BATCH_SIZE = 256
 
 class Picture(NamedTuple):
     name: str
-    pixels: np.ndarray | None  # uint8 [channels, height, width]; None if nothing is drawn
+    pixels: np.ndarray | None  # uint8, of an image or of the frames of a sequence; None if nothing is drawn
     label: int | None = None
 
 
 class Predictor(NamedTuple):
-    image_shape: tuple[int, int, int]
-    probabilities: Callable[[np.ndarray], np.ndarray]  # uint8 images -> [images, steps, classes]
+    shape: tuple[int, ...]  # of an image or of the frames of a sequence
+    probabilities: Callable[[np.ndarray], np.ndarray]  # uint8 [samples, *shape] -> [samples, steps, classes]
 
 
 def predict(
@@ -47,26 +46,31 @@ def predict(
 ) -> None:
     """Predicts `files`, or the test images if that is None. Raises UserError at the end if files could not be read."""
     classifier, cfg = load_classifier(folder, trust)
-    network, grid = classifier.network.eval(), tuple(cfg.data.grid)
-    orderings = orderings_of(cfg.data.orderings, grid)
+    network, sizes = classifier.network.eval(), classifier.hparams
+    inputs = inputs_of(cfg.data, sizes["frame_shape"], sizes["num_steps"])
 
     @torch.inference_mode()
-    def probabilities(images: np.ndarray) -> np.ndarray:
-        frames = scaled(sequences(torch.from_numpy(images), orderings, grid))
-        return logits_after_steps(network, frames).softmax(dim=2).numpy()
+    def of_frames(frames: np.ndarray) -> np.ndarray:
+        return logits_after_steps(network, scaled(torch.from_numpy(frames))).softmax(dim=2).numpy()
 
-    predictor = Predictor(image_shape_of(classifier.hparams["frame_shape"], len(orderings), grid), probabilities)
-    if files is not None:
-        predict_files(predictor, files, invert, output)
+    if files is None:
+        predictor = Predictor((sizes["num_steps"], *sizes["frame_shape"]), of_frames)
+        count, correct = write_predictions(predictor, read_test_samples(build_data(cfg)), output)
+        log.info(f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %")
         return
-    count, correct = write_predictions(predictor, read_test_images(build_data(cfg).images), output)
-    log.info(f"{correct:,} of {count:,} test images are classified correctly: {100 * correct / count:.2f} %")
+    if inputs.name == "clips":
+        raise UserError(f"images: this run reads clips of {cfg.data.dataset}, not images; write images=test.")
+
+    def of_images(images: np.ndarray) -> np.ndarray:
+        return of_frames(inputs.to_frames(torch.from_numpy(images)).numpy())
+
+    predict_files(Predictor(inputs.shape, of_images), files, invert, output)
 
 
 def predict_files(predictor: Predictor, files: Iterable[Path], invert: bool | None, output: str | None) -> None:
     """Names the files that cannot be read on stderr, and raises UserError at the end if there are any."""
     errors: list[UserError] = []
-    batches = read_files(files, predictor.image_shape, invert, errors)
+    batches = read_files(files, predictor.shape, invert, errors)
     count, _ = write_predictions(predictor, batches if output is None else with_progress(batches, files), output)
     if errors:
         raise UserError(
@@ -79,7 +83,7 @@ def write_predictions(
 ) -> tuple[int, int]:
     """Returns the number of images, and that of correct predictions of images whose class is known."""
     count = correct = 0
-    _, num_steps, num_classes = predictor.probabilities(np.zeros((1, *predictor.image_shape), np.uint8)).shape
+    _, num_steps, num_classes = predictor.probabilities(np.zeros((1, *predictor.shape), np.uint8)).shape
     with open_output(output, num_steps, num_classes) as write:
         for pictures in batches:
             for prediction in classify(predictor, pictures):
@@ -98,14 +102,15 @@ def classify(predictor: Predictor, pictures: Sequence[Picture]) -> Iterator[Pred
         yield Prediction(name, [] if image is None else next(probabilities), label)
 
 
-def read_test_images(images: Images) -> Iterator[list[Picture]]:
-    for start in range(0, len(images.test_images), BATCH_SIZE):
-        numbers = range(start, min(start + BATCH_SIZE, len(images.test_images)))
-        yield [Picture(f"test image {n}", images.test_images[n], int(images.test_labels[n])) for n in numbers]
+def read_test_samples(data: SequenceDataModule) -> Iterator[list[Picture]]:
+    for numbers in torch.arange(len(data.test)).split(BATCH_SIZE):
+        frames, labels, _ = data.test_samples(numbers)
+        samples = zip(numbers.tolist(), frames.numpy(), labels.tolist(), strict=True)
+        yield [Picture(f"test sample {number}", clip, label) for number, clip, label in samples]
 
 
 def read_files(
-    files: Iterable[Path], image_shape: tuple[int, int, int], invert: bool | None, errors: list[UserError]
+    files: Iterable[Path], image_shape: Sequence[int], invert: bool | None, errors: list[UserError]
 ) -> Iterator[list[Picture]]:
     """Prints the errors about files that cannot be read, and adds them to `errors`."""
     remaining = iter(files)

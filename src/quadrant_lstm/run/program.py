@@ -1,80 +1,94 @@
-"""Exports a network as a program from images to probabilities, for any batch size: with torch.export, or as ONNX.
+"""Exports a network as a program from images or clips to probabilities: with torch.export, or as ONNX.
 
-images, float32 [batch, channels, height, width] from 0 to 1 -> probabilities [batch, classes]
+images, float32 [batch, channels, height, width] from 0 to 1       -> probabilities [batch, classes]
+clips, float32 [batch, steps, channels, height, width] from 0 to 1 -> probabilities [batch, classes]
 
-What frames have in common is computed once in the program, too.
+The batch has any size, and a clip any number of steps if the network reads any. What frames of an image have in common
+is computed once in the program, too.
 """
 
 import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.export import Dim
 
-from quadrant_lstm.data.frames import Shape
-from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.data.scans import orderings_of
-from quadrant_lstm.kinds import Grid, OrderingsOrNames
+from quadrant_lstm.run.inputs import Inputs
 
 TOLERANCE = 1e-5  # maximum difference of a probability between the network and its program
-ANY_BATCH = ({0: torch.export.Dim("batch")},)
 METADATA = "metadata.json"  # the name of the metadata in a program of torch.export
 
 
-class ImagesToProbabilities(nn.Module):
-    def __init__(self, network: nn.Module, orderings: OrderingsOrNames, grid: Grid):
+class ToProbabilities(nn.Module):
+    def __init__(self, network: nn.Module, inputs: Inputs):
         super().__init__()
-        self.network = network
-        self.orderings, self.grid = orderings_of(orderings, grid), tuple(grid)
+        self.network, self.to_frames = network, inputs.to_frames
 
-    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        return self.network(sequences(images, self.orderings, self.grid)).softmax(dim=1)
+    def forward(self, samples: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
+        return self.network(self.to_frames(samples)).softmax(dim=1)
 
 
-def program_file(
-    format: str,
-    network: nn.Module,
-    orderings: OrderingsOrNames,
-    grid: Grid,
-    image_shape: Shape,
-    metadata: Mapping[str, str],
-) -> tuple[bytes, float]:
-    """Returns the content of the file, and the largest difference of a probability between the file and the network.
+class Program(NamedTuple):
+    content: bytes
+    difference: float  # the largest of a probability between the program and the network
+    any_steps: bool  # whether it reads clips of any number of steps
 
-    Raises RuntimeError if that is more than TOLERANCE.
-    """
-    module, images = ImagesToProbabilities(network, orderings, grid).eval(), torch.rand(7, *image_shape)
-    program = torch.export.export(module, (images,), dynamic_shapes=ANY_BATCH)
-    content, compute = (onnx_file if format == "onnx" else torch_file)(program, metadata)
+
+def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapping[str, str]) -> Program:
+    """Raises RuntimeError if a probability of the program differs by more than TOLERANCE."""
+    module, samples = ToProbabilities(network, inputs).eval(), torch.rand(7, *inputs.shape)
+    any_steps = inputs.name == "clips" and reads_more_steps(module, samples)
+    axes = {0: Dim("batch")} | ({1: Dim.AUTO} if any_steps else {})
+    exported = torch.export.export(module, (samples,), dynamic_shapes=(axes,))
+    content, compute = (onnx_file if format == "onnx" else torch_file)(exported, inputs.name, axes, metadata)
+    batches = [samples[:1], samples, *([twice_as_long(samples)] if any_steps else [])]
     with torch.inference_mode():
-        batches = (images[:1], images)
         difference = max((compute(batch) - module(batch)).abs().max().item() for batch in batches)
     if difference > TOLERANCE:
         raise RuntimeError(f"The probabilities of the {format} file differ from the network's by {difference:.1e}.")
-    return content, difference
+    return Program(content, difference, any_steps)
 
 
-def torch_file(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> tuple[bytes, Callable[..., Any]]:
+def twice_as_long(clips: Float[Tensor, "batch steps ..."]) -> Float[Tensor, "batch 2*steps ..."]:
+    return torch.cat([clips, clips], dim=1)
+
+
+@torch.inference_mode()
+def reads_more_steps(module: nn.Module, clips: Float[Tensor, "batch steps ..."]) -> bool:
+    try:
+        module(twice_as_long(clips))
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
+def torch_file(
+    program: torch.export.ExportedProgram, _name: str, _axes: object, metadata: Mapping[str, str]
+) -> tuple[bytes, Callable[..., Any]]:
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={METADATA: json.dumps(metadata)})
     return content.getvalue(), program.module()
 
 
-def onnx_file(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> tuple[bytes, Callable[..., Any]]:
+def onnx_file(
+    program: torch.export.ExportedProgram, name: str, axes: Any, metadata: Mapping[str, str]
+) -> tuple[bytes, Callable[..., Any]]:
     import onnxruntime
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they concern the exporter itself
         exported: Any = torch.onnx.export(
-            program, (), input_names=["images"], output_names=["probabilities"], dynamic_shapes=ANY_BATCH, verbose=False
-        )
+            program, (), input_names=[name], output_names=["probabilities"], dynamic_shapes=(axes,),
+            verbose=False,
+        )  # fmt: skip
     proto = exported.model_proto
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
     content = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return content, lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    return content, lambda samples: torch.from_numpy(session.run(None, {name: samples.numpy()})[0])

@@ -51,7 +51,7 @@ def train(cfg: DictConfig) -> float | None:
         return recorded_accuracy(folder)
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
-    classifier = build_classifier(cfg, data.frame_shape, data.num_classes)
+    classifier = build_classifier(cfg, data.frame_shape, data.num_classes, data.num_steps)
     if cfg.get("init") and not (folder / LAST).exists():
         copy_weights(classifier.network, cfg.init)
     trainer = build_trainer(cfg, folder)

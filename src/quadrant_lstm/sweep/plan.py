@@ -62,7 +62,7 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     cfg = without_hydra(cfg)
     check_without_torch(cfg)
     data = build_data(cfg)
-    network = build_network(cfg, data.frame_shape, data.num_classes)
+    network = build_network(cfg, data.frame_shape, data.num_classes, data.num_steps)
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"])) + str(cfg.trainer.precision)
     processes = bare_trainer(cfg).world_size  # checks the accelerator
     if key not in measured:
@@ -90,20 +90,21 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, flo
     """Returns the seconds of a training step and of an evaluation step."""
     accelerator = cfg.trainer.get("accelerator", "auto")
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(cfg.trainer.precision, accelerator))
-    network: Any = build_network(cfg, data.frame_shape, data.num_classes)
+    network: Any = build_network(cfg, data.frame_shape, data.num_classes, data.num_steps)
     check_network(network, data.batch_shape, data.num_classes, fabric.device, fabric.autocast)
     network, optimizer = fabric.setup(network, instantiate_node("optimizer", cfg.optimizer)(network.parameters()))
     batch = fabric.to_device(next(iter(data.train_dataloader())))
-    frames, labels = data.on_after_batch_transfer(batch, 0)
+    frames, labels, lengths = data.on_after_batch_transfer(batch, 0)
+    padded = {} if lengths is None else {"lengths": lengths}
 
     def train() -> None:
         optimizer.zero_grad()
-        fabric.backward(cross_entropy(network(frames), labels))
+        fabric.backward(cross_entropy(network(frames, **padded), labels))
         optimizer.step()
 
     @torch.no_grad()
     def evaluate() -> None:
-        network(frames)
+        network(frames, **padded)
 
     return fastest(train, fabric.device), fastest(evaluate, fabric.device)
 

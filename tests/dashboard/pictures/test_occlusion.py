@@ -30,7 +30,7 @@ def test_only_occluding_what_the_network_uses_costs_accuracy():
     assert by_piece.float().mean(1).tolist() == [1, 1, 0, 1]
     by_ordering = correct_by_occluded_ordering(FirstPixel(), images, labels, orderings, QUADRANTS)
     assert by_ordering.float().mean(1).tolist() == [0, 1]
-    (axes,) = draw_occluded_pieces(by_piece, labels, QUADRANTS).axes
+    (axes,) = draw_occluded_pieces(by_piece, labels, QUADRANTS, "012").axes
     assert [label.get_text() for label in axes.get_yticklabels()][2] == "3: 0.0 %"
     (axes,) = draw_occluded_orderings(by_ordering, orderings, QUADRANTS, torch.tensor([1, 1, 1, 0, 0, 0])).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["none", "1324", "4321"]
@@ -40,7 +40,7 @@ def test_only_occluding_what_the_network_uses_costs_accuracy():
 def test_more_pieces_than_rows_of_a_table_are_a_map_of_the_image():
     correct = torch.ones(16, 5, dtype=torch.long)
     correct[6] = 0  # piece 7: the second row, the third column
-    figure = draw_occluded_pieces(correct, torch.zeros(5, dtype=torch.long), (4, 4))
+    figure = draw_occluded_pieces(correct, torch.zeros(5, dtype=torch.long), (4, 4), "0")
     means = figure.axes[0].images[0].get_array()
     assert means.shape == (4, 4)
     assert means[1, 2] == 0

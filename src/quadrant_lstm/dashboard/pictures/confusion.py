@@ -3,6 +3,8 @@
 Rows of the matrix are true classes, columns predicted classes.
 """
 
+from collections.abc import Sequence
+
 from jaxtyping import Int64
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -12,7 +14,8 @@ from quadrant_lstm.plotting import CORRECT, new_figure, style
 
 
 @style
-def draw_confusion(matrix: Int64[Tensor, "classes classes"]) -> Figure:
+def draw_confusion(matrix: Int64[Tensor, "classes classes"], names: Sequence[str]) -> Figure:
+    """`names` are those of the classes."""
     num_classes = len(matrix)
     figure = new_figure()
     axes = figure.subplots()
@@ -26,15 +29,15 @@ def draw_confusion(matrix: Int64[Tensor, "classes classes"]) -> Figure:
                 if count := int(matrix[row, column]):
                     colour = "white" if shares[row, column] > 0.3 else "black"
                     axes.text(column, row, str(count), ha="center", va="center", color=colour)
-        axes.set_xticks(range(num_classes))
-        axes.set_yticks(range(num_classes))
+        axes.set_xticks(range(num_classes), names)
+        axes.set_yticks(range(num_classes), names)
     correct, total = int(matrix.diagonal().sum()), int(matrix.sum())
-    axes.set(xlabel="predicted class", ylabel="true class", title=f"{correct:,} of {total:,} test images correct")
+    axes.set(xlabel="predicted class", ylabel="true class", title=f"{correct:,} of {total:,} test samples correct")
     return figure
 
 
 @style
-def draw_classes(matrix: Int64[Tensor, "classes classes"]) -> Figure:
+def draw_classes(matrix: Int64[Tensor, "classes classes"], names: Sequence[str]) -> Figure:
     counts, correct = matrix.sum(1).tolist(), matrix.diagonal().tolist()
     errors = [100 * (1 - hits / max(1, count)) for hits, count in zip(correct, counts, strict=True)]
     figure = new_figure()
@@ -43,8 +46,8 @@ def draw_classes(matrix: Int64[Tensor, "classes classes"]) -> Figure:
     if len(errors) <= 10:  # labels of more bars would overlap
         texts = [f"{error:.1f}\n{count - hits:,}" for error, hits, count in zip(errors, correct, counts, strict=True)]
         axes.bar_label(bars, texts, padding=1)
-        axes.set_xticks(range(len(errors)))
+        axes.set_xticks(range(len(errors)), names)
     axes.margins(y=0.25)
-    axes.set(xlabel="class", ylabel="error, %", title="misclassified test images: share (%) and number")
+    axes.set(xlabel="class", ylabel="error, %", title="misclassified test samples: share (%) and number")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -1,41 +1,59 @@
-"""Draws the misclassified test images, each with its class, its prediction and the confidence of the prediction."""
+"""Draws the misclassified test samples, each with its class, its prediction and the confidence of the prediction."""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from quadrant_lstm.plotting import HEIGHT, new_figure, style
+from quadrant_lstm.plotting import HEIGHT, WIDTH, new_figure, style
 
-COLUMNS, ROWS = 10, 4
+ROWS = 4  # on a page
 TITLE_HEIGHT = 0.2  # inches
-GAP, CAPTION = 6, 20  # between two images and below each, in pixels of the images
+GAP = 6  # pixels between two pictures
+CAPTION = 20 / 28  # height below a picture, as a share of that of the picture
 
 
 @style
 def draw_mistakes(
-    images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
-    logits: Float[Tensor, "images classes"], start: int = 0, rows: int = ROWS,
+    pictures: Callable[[Int64[Tensor, " some"]], UInt8[Tensor, "some channels height width"]],
+    labels: Int64[Tensor, " images"], logits: Float[Tensor, "images classes"], names: Sequence[str],
+    page_number: int = 1, rows: int = ROWS,
 ) -> Figure:  # fmt: skip
-    """Draws `rows` rows of mistakes, the most confident first, from number `start` (counted from 0)."""
+    """Draws `rows` rows of mistakes, the most confident first, on the page with this number.
+
+    `pictures` returns those of given indices; `names` are those of the classes.
+    """
     confidences, predictions = logits.float().softmax(1).max(1)
     mistakes = most_confident_mistakes(logits, labels)
-    shown = mistakes[start : start + rows * COLUMNS].tolist()
-    channels, height, width = images.shape[1:]
-    page = np.full((rows, height + CAPTION, COLUMNS, width + GAP, channels), 255, np.uint8)
+    channels, height, width = pictures(torch.zeros(1, dtype=torch.long)).shape[1:]
+    columns, caption_height = columns_for(height, width), round(CAPTION * height)
+    start = (page_number - 1) * rows * columns
+    shown = mistakes[start : start + rows * columns].tolist()
+    images = pictures(torch.tensor(shown, dtype=torch.long))
+    page = np.full((rows, height + caption_height, columns, width + GAP, channels), 255, np.uint8)
     figure = new_figure(height=(HEIGHT - TITLE_HEIGHT) / ROWS * rows + TITLE_HEIGHT, layout=None)
     axes = figure.add_axes((0, 0, 1, 1 - TITLE_HEIGHT / figure.get_figheight()))
     for place, index in enumerate(shown):
-        row, column = divmod(place, COLUMNS)
-        page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - images[index].permute(1, 2, 0).cpu().numpy()
-        caption = f"{labels[index]} as {predictions[index]}\n{100 * confidences[index]:.0f} %"
-        x, y = (column + 0.5) * (width + GAP), row * (height + CAPTION) + height
+        row, column = divmod(place, columns)
+        page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - images[place].permute(1, 2, 0).cpu().numpy()
+        caption = f"{names[int(labels[index])]} as {names[int(predictions[index])]}\n{100 * confidences[index]:.0f} %"
+        x, y = (column + 0.5) * (width + GAP), row * (height + caption_height) + height
         axes.text(x, y, caption, ha="center", va="top", linespacing=1.0)
-    axes.imshow(page.reshape(rows * (height + CAPTION), COLUMNS * (width + GAP), channels), cmap="gray", aspect="auto")
+    pixels = page.reshape(rows * (height + caption_height), columns * (width + GAP), channels)
+    axes.imshow(pixels, cmap="gray", aspect="auto")
     axes.set_axis_off()
     part = f": {start + 1} to {start + len(shown)}, most confident first" if len(mistakes) > len(shown) else ""
     axes.set_title(f"{len(mistakes):,} of {len(labels):,} misclassified{part}")
     return figure
+
+
+def columns_for(height: int, width: int) -> int:
+    """Returns how many pictures of this size stand in a row, so that they keep their shape."""
+    page_height = ROWS * round((1 + CAPTION) * height)
+    return max(1, int(WIDTH / (HEIGHT - TITLE_HEIGHT) * page_height / (width + GAP)))
 
 
 def most_confident_mistakes(

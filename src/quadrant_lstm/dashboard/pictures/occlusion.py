@@ -1,6 +1,7 @@
 """Measures and draws a network's accuracy when one piece of the image or one ordering is occluded."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -49,14 +50,14 @@ def correct_by_occluded_ordering(
 
 @style
 def draw_occluded_pieces(
-    correct: Int64[Tensor, "pieces images"], labels: Int64[Tensor, " images"], grid: Grid
+    correct: Int64[Tensor, "pieces images"], labels: Int64[Tensor, " images"], grid: Grid, names: Sequence[str]
 ) -> Figure:
     """Draws the accuracy as a matrix with one row per occluded piece and one column per class, or for more than
     MAX_ROWS pieces as a map of the image.
     """
     if len(correct) > MAX_ROWS:
         return draw_map(correct, grid)
-    num_classes = int(labels.max()) + 1
+    num_classes = len(names)
     counts = labels.bincount(minlength=num_classes).clamp(min=1)
     shares = torch.stack([100 * labels.bincount(row.float(), minlength=num_classes) / counts for row in correct])
     figure = new_figure()
@@ -67,7 +68,7 @@ def draw_occluded_pieces(
             for column, value in enumerate(share):
                 colour = "white" if value > 55 else "black"
                 axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
-        axes.set_xticks(range(num_classes))
+        axes.set_xticks(range(num_classes), names)
     means = 100 * correct.float().mean(1)
     axes.set_yticks(range(len(correct)), [f"{number}: {mean:.1f} %" for number, mean in enumerate(means.tolist(), 1)])
     axes.set(

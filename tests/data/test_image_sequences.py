@@ -7,7 +7,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import SequenceDataModule, mixed_sequences
+from quadrant_lstm.data.image_sequences import ImageSequences, mixed_sequences
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
@@ -17,7 +17,7 @@ from tests.networks import trainer
 def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, seed=1, **folds):
     orderings = [list(ordering) for ordering in ORDERINGS]
     sizes = (validation_images, validation_seed, 64, seed)
-    return SequenceDataModule(dataset, root, QUADRANTS, orderings, *sizes, Augmentation(), **folds)
+    return ImageSequences(dataset, root, QUADRANTS, orderings, *sizes, Augmentation(), **folds)
 
 
 def test_validation_is_the_same_for_every_seed_and_disjoint_from_training():
@@ -59,7 +59,8 @@ def test_uint8_images_become_frames_in_0_1_on_the_device():
     images, labels = next(iter(data.train_dataloader()))
     assert images.dtype == torch.uint8
     assert images.shape == (64, 1, 28, 28)
-    frames, same_labels = data.on_after_batch_transfer((images, labels), 0)
+    frames, same_labels, lengths = data.on_after_batch_transfer((images, labels), 0)
+    assert lengths is None
     assert frames.shape == (64, 4, 1, 56, 14)
     assert frames.dtype == torch.float32
     assert frames.max() == 1
@@ -90,7 +91,7 @@ def test_training_draws_its_orderings_and_the_test_has_its_own():
 
     def orderings_in(split):
         data.trainer = SimpleNamespace(training=split == "train", testing=split == "test")
-        frames, _ = data.on_after_batch_transfer((images, torch.zeros(9, dtype=torch.long)), 0)
+        frames = data.on_after_batch_transfer((images, torch.zeros(9, dtype=torch.long)), 0).frames
         return [[round(pixel * 255) for pixel in steps] for steps in frames.flatten(1).tolist()]
 
     torch.manual_seed(0)

@@ -1,0 +1,98 @@
+"""Cuts the images of a data set into pieces, and gives Lightning batches of frames and labels.
+
+The uint8 images are kept on the device, where each batch is gathered and turned into sequences. So the sequences of a
+whole data set, [60000, 4, 1, 56, 14], are never stored.
+"""
+
+import torch
+from jaxtyping import Int64, Shaped, UInt8
+from torch import Tensor
+
+from quadrant_lstm.data.augmentation import Augmentation
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
+from quadrant_lstm.data.frames import frame_shape_of
+from quadrant_lstm.data.orderings import scaled, sequences
+from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
+
+
+class ImageSequences(SequenceDataModule):
+    """conf/data/mnist.yaml explains the arguments. Raises UserError for images that are missing or damaged.
+
+    If `train_orderings` is given, the images of a training or validation batch take these orderings in turn; for each
+    training batch they are shuffled first. `test_orderings` does the same for test batches. `orderings` then only sets
+    how many pieces a frame stacks.
+    """
+
+    orderings: Orderings
+    grid: Grid
+
+    def __init__(
+        self,
+        dataset: str,
+        root: str | None,
+        grid: Grid,
+        orderings: OrderingsOrNames,
+        validation_images: int,
+        validation_seed: int,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        train_orderings: OrderingsOrNames | None = None,
+        test_orderings: OrderingsOrNames | None = None,
+        fold: int | None = None,
+        num_folds: int = 5,
+    ):
+        images = load_images(dataset, root)
+        images.check_grid(grid)
+        validation = images.validation_range(validation_images, fold, num_folds)
+        super().__init__(*tensor_datasets(images), validation, validation_seed, batch_size, seed)
+        self.images, self.augmentation = images, augmentation
+        self.grid, self.orderings = tuple(grid), orderings_of(orderings, grid)
+        self.train_orderings = orderings_of(train_orderings or (), grid)
+        self.test_orderings = orderings_of(test_orderings or (), grid)
+        self.num_steps = len(self.orderings[0])
+        self.frame_shape = frame_shape_of(images.image_shape, len(self.orderings), grid)
+        self.class_names = [str(number) for number in range(images.num_classes)]
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> Batch:
+        images, labels = batch
+        mixed = self.train_orderings
+        if self.trainer and self.trainer.testing:
+            mixed = self.test_orderings
+        elif self.trainer and self.trainer.training:
+            images = self.augmentation(images)
+            mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()] if mixed else []
+        if mixed:
+            return Batch(scaled(mixed_sequences(images, mixed, len(self.orderings), self.grid)), labels)
+        return Batch(scaled(self.cut(images)), labels)
+
+    def cut(
+        self, images: Shaped[Tensor, "batch channels height width"]
+    ) -> Shaped[Tensor, "batch steps channels stack columns"]:
+        return sequences(images, self.orderings, self.grid)
+
+    def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
+        images, labels = self.test[indices]
+        return Batch(self.cut(images), labels)
+
+    def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
+        return self.test[indices][0]
+
+    def sha256(self) -> str:
+        return self.images.sha256()
+
+
+def mixed_sequences(
+    images: Shaped[Tensor, "batch channels height width"], mixed: Orderings, num_stacked: int, grid: Grid
+) -> Shaped[Tensor, "batch steps channels stack columns"]:
+    """Builds the first image's sequence with the first `num_stacked` orderings, the second's with the next ones, and so
+    on. After the last orderings, the first are used again.
+    """
+    groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)][: len(images)]
+    parts = [sequences(images[first :: len(groups)], group, grid) for first, group in enumerate(groups)]
+    frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
+    for first, part in enumerate(parts):
+        frames[first :: len(groups)] = part
+    return frames

@@ -1,0 +1,114 @@
+"""Makes clips of digits that move over a canvas, batch by batch, on the device. Nothing but the digits is stored.
+
+A digit keeps its direction and its speed. A canvas has no edges: what leaves it on one side enters it again on the
+opposite side. So each position of a digit is as likely as any other, in each frame and for each direction, and no
+single frame tells the direction. With a canvas of 40 x 40, speed 3 and direction 0, the columns of a digit's left edge
+are e.g. 31, 34, 37, 0, 3, 6, 9, 12.
+
+The directions, which are the classes of `label="motion"`:
+
+    5 6 7
+    4   0
+    3 2 1
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
+from quadrant_lstm.data.orderings import scaled
+from quadrant_lstm.data.sources import load_images
+
+ARROWS = ("→", "↘", "↓", "↙", "←", "↖", "↑", "↗")
+STEPS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))  # rows down, columns to the right
+
+
+class MovingDigits(SequenceDataModule):
+    """conf/data/moving_digits.yaml explains the arguments. Raises UserError for images that are missing or damaged.
+
+    A validation or test image always moves in the same way, for all runs with the same `validation_seed`. A training
+    image moves in another way in each epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        root: str | None,
+        label: Literal["digit", "motion"],
+        num_frames: int,
+        canvas: Sequence[int],
+        speed: int,
+        validation_images: int,
+        validation_seed: int,
+        batch_size: int,
+        seed: int,
+        fold: int | None = None,
+        num_folds: int = 5,
+    ):
+        images = load_images(dataset, root)
+        images.check_canvas(canvas)
+        validation = images.validation_range(validation_images, fold, num_folds)
+        height, width = self.canvas = tuple(canvas)
+        generator = torch.Generator().manual_seed(validation_seed)
+        train, test = (
+            TensorDataset(*data.tensors, draw_motions(len(data), (height, width), generator))
+            for data in tensor_datasets(images)
+        )
+        super().__init__(train, test, validation, validation_seed, batch_size, seed)
+        self.images, self.label, self.speed = images, label, speed
+        self.num_steps, self.frame_shape = num_frames, (images.image_shape[0], height, width)
+        self.class_names = ARROWS if label == "motion" else [str(number) for number in range(images.num_classes)]
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Batch:
+        images, labels, motions = batch
+        if self.trainer and self.trainer.training:
+            motions = draw_motions(len(images), self.canvas, device=images.device)
+        frames, labels, _ = self.clips(images, labels, motions)
+        return Batch(scaled(frames), labels)
+
+    def clips(self, images: Tensor, labels: Tensor, motions: Tensor) -> Batch:
+        frames = move(images, motions, self.num_steps, self.canvas, self.speed)
+        return Batch(frames, motions[:, 0] if self.label == "motion" else labels)
+
+    def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
+        return self.clips(*self.test[indices])
+
+    def sha256(self) -> str:
+        return self.images.sha256()
+
+
+def draw_motions(
+    count: int, canvas: Sequence[int], generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Int64[Tensor, "count 3"]:
+    """Draws a direction, and the row and the column of the upper left corner in the first frame."""
+    sizes = (len(STEPS), *canvas)
+    return torch.stack([torch.randint(size, (count,), generator=generator, device=device) for size in sizes], dim=1)
+
+
+def move(
+    images: UInt8[Tensor, "batch channels height width"],
+    motions: Int64[Tensor, "batch 3"],
+    num_frames: int,
+    canvas: Sequence[int],
+    speed: int,
+) -> UInt8[Tensor, "batch frames channels rows columns"]:
+    """Returns the clips of images that move by `speed` pixels from frame to frame, diagonally by as many down and
+    across.
+    """
+    canvas_height, canvas_width = canvas
+    height, width = images.shape[2:]
+    padded = torch.nn.functional.pad(images, (0, canvas_width - width, 0, canvas_height - height))
+    direction, start = motions[:, 0], motions[:, None, 1:]  # [batch, 1, row and column]
+    velocity = speed * torch.tensor(STEPS, device=images.device)[direction][:, None]
+    corners = start + velocity * torch.arange(num_frames, device=images.device)[:, None]
+    rows, columns = (
+        (torch.arange(size, device=images.device) - corners[:, :, axis, None]) % size  # of the image, for each pixel
+        for axis, size in enumerate(canvas)
+    )
+    samples = torch.arange(len(images), device=images.device)[:, None, None, None]
+    return padded[samples, :, rows[:, :, :, None], columns[:, :, None, :]].movedim(-1, 2)

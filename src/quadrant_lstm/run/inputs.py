@@ -1,0 +1,35 @@
+"""Defines what exported programs and predictions of a run start from: images, which they cut as the run does, or clips.
+
+images [batch, channels, height, width] -> frames [batch, steps, channels, height, width]
+clips                                    = frames
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from omegaconf import DictConfig
+from torch import Tensor
+
+from quadrant_lstm.data.frames import Shape, image_shape_of
+from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.kinds import Grid, OrderingsOrNames
+
+
+class Inputs(NamedTuple):
+    name: Literal["images", "clips"]
+    shape: tuple[int, ...]  # without the batch
+    to_frames: Callable[[Tensor], Tensor]
+
+
+def cut_images(image_shape: Shape, orderings: OrderingsOrNames, grid: Grid) -> Inputs:
+    to_frames = functools.partial(sequences, orderings=orderings_of(orderings, grid), grid=tuple(grid))
+    return Inputs("images", tuple(image_shape), to_frames)
+
+
+def inputs_of(data: DictConfig, frame_shape: Shape, num_steps: int) -> Inputs:
+    """`data` is that group of the run's config."""
+    if "grid" not in data:
+        return Inputs("clips", (num_steps, *frame_shape), lambda clips: clips)
+    return cut_images(image_shape_of(frame_shape, len(data.orderings), data.grid), data.orderings, data.grid)
