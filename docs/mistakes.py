@@ -24,5 +24,5 @@ if __name__ == "__main__":
         labels, logits = classifier.test_labels, classifier.test_logits[:, -1]
         columns = columns_for(*data.test_pictures(torch.arange(1)).shape[2:])
         rows = max(1, -(-len(most_confident_mistakes(logits, labels)) // columns))
-        figure = draw_mistakes(data.test_pictures, labels, logits, data.class_names, rows=rows)
+        figure = draw_mistakes(data.test_pictures, labels, logits, data.spec.class_names, rows=rows)
         write_atomically(given.file, as_png(figure, SCALE))

@@ -60,20 +60,20 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
         cfg = compose_config([*(f"model.{key}={value}" for key, value in sizes._asdict().items()), *overrides])
         data = build_data(cfg)
         num_steps = model.input_shape[1]
-        if (num_steps, tuple(frame_shape), num_classes) != (data.num_steps, data.frame_shape, data.num_classes):
+        if (tuple(frame_shape), num_steps, num_classes) != (*data.spec[:2], data.spec.num_classes):
             raise UserError(
                 f"{file}: reads {num_steps} frames {list(frame_shape)} of {num_classes} classes, but "
-                f"data={cfg.data.dataset} has {data.num_steps} of {list(data.frame_shape)} and {data.num_classes}; add "
-                "data=, data.grid= or data.orderings= as in its training."
+                f"data={cfg.data.dataset} has {data.spec.num_steps} of {list(data.spec.frame_shape)} and "
+                f"{data.spec.num_classes}; add data=, data.grid= or data.orderings= as in its training."
             )
     else:
         cfg = compose_config(overrides)
         data = build_data(cfg)
         sizes = keras_sizes.Sizes(**{key: cfg.model[key] for key in keras_sizes.Sizes._fields})
-        model = keras_model.build_keras_model(sizes, data.frame_shape, data.num_classes, data.num_steps)
+        model = keras_model.build_keras_model(sizes, data.spec)
         load_weights(model, file)
-    classifier = build_classifier(cfg, data.frame_shape, data.num_classes, data.num_steps)
-    inputs = inputs_of(cfg.data, data.frame_shape, data.num_steps)
+    classifier = build_classifier(cfg, data.spec)
+    inputs = inputs_of(cfg.data, data.spec)
     try:
         classifier.network.load_state_dict(keras_model.state_of_keras(model))
         difference = keras_model.largest_difference(model, classifier.network.eval(), inputs)

@@ -6,7 +6,7 @@ from torch.nn.utils import get_total_norm
 
 from quadrant_lstm.callbacks.finite import Finite
 from quadrant_lstm.model.classifier import Classifier
-from tests.networks import CONSTANT, Flat, batches, trainer
+from tests.networks import CONSTANT, SPEC, Flat, batches, trainer
 
 
 class Norms(pl.Callback):
@@ -28,7 +28,7 @@ class Points(pl.loggers.logger.DummyLogger):
 
 def test_the_logged_gradient_norm_is_the_total_norm():
     frames, labels = torch.randn(80, 4, 1, 2, 2), torch.randint(0, 3, (80,))
-    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3, 4)
+    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC)
     norms, logger = Norms(), Points()
     training = trainer(logger, max_epochs=1, log_every_n_steps=1, callbacks=[Finite(), norms])
     training.fit(classifier, batches(frames, labels, 8))

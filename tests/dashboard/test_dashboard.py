@@ -88,7 +88,7 @@ def test_a_network_with_logits_only_is_shown_without_its_inside(idx_folder, tmp_
     data = ImageSequences("idx", str(idx_folder), QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation())
     dashboard, logger = Dashboard(), TensorBoard(str(tmp_path))
     network = nn.Sequential(nn.Flatten(), nn.Linear(4 * 4 * 4 * 4, 3))
-    classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, data.frame_shape, 3, 4)
+    classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, data.spec)
     training = trainer(logger, max_epochs=1, log_every_n_steps=5, callbacks=[dashboard])
     training.fit(classifier, datamodule=data)
     training.test(classifier, datamodule=data, verbose=False)

@@ -57,7 +57,7 @@ def test_the_label_is_the_digit_or_its_direction():
     first = torch.arange(3)
     assert digits.test_samples(first).labels.tolist() == [7, 2, 1]
     assert motion.test_samples(first).labels.tolist() == motion.test[first][2][:, 0].tolist()
-    assert (digits.num_classes, motion.num_classes) == (10, 8)
+    assert (digits.spec.num_classes, motion.spec.num_classes) == (10, 8)
 
 
 def test_test_clips_are_the_same_for_every_seed_and_training_clips_are_not():
@@ -77,7 +77,7 @@ def test_test_clips_are_the_same_for_every_seed_and_training_clips_are_not():
 def test_frames_are_floats_from_0_to_1():
     data = moving_digits()
     frames, labels, lengths = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
-    assert frames.shape == (64, data.num_steps, *data.frame_shape) == (64, 8, 1, 40, 40)
+    assert frames.shape == (64, data.spec.num_steps, *data.spec.frame_shape) == (64, 8, 1, 40, 40)
     assert (frames.dtype, frames.max().item(), lengths) == (torch.float32, 1.0, None)
     assert labels.dtype == torch.int64
 

@@ -11,13 +11,13 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialL
 
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.model.classifier import Classifier
-from tests.networks import CONSTANT, Flat, batches, trainer
+from tests.networks import CONSTANT, SPEC, Flat, batches, trainer
 
 
 def test_metrics_are_means_over_images_not_over_batches():
     torch.manual_seed(0)
     frames, labels = torch.randn(10, 4, 1, 2, 2), torch.randint(0, 3, (10,))
-    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3, 4)
+    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC)
     trainer().test(classifier, batches(frames, labels, 7), verbose=False)
     with torch.no_grad():
         logits = classifier(frames)
@@ -45,7 +45,7 @@ def test_the_accuracy_of_a_step_counts_the_predictions_after_it():
     frames = torch.zeros(6, 4, 1, 2, 2)
     for step in range(4):
         frames[: step + 2, step] = labels[: step + 2, None, None, None]  # every step adds a correct prediction
-    classifier = Classifier(FirstPixelClassifier(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3, 4)
+    classifier = Classifier(FirstPixelClassifier(), partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC)
     trainer().test(classifier, batches(frames, labels, 4), verbose=False)
     results = classifier.test_results()
     assert [results[f"test/accuracy_step_{step}"] for step in range(1, 5)] == [2 / 6, 3 / 6, 4 / 6, 5 / 6]
@@ -55,7 +55,7 @@ def test_the_accuracy_of_a_step_counts_the_predictions_after_it():
 def test_training_equals_a_plain_loop():
     torch.manual_seed(0)
     frames, labels = torch.randn(30, 4, 1, 2, 2), torch.randint(0, 3, (30,))
-    classifier = Classifier(Flat(), partial(torch.optim.Adam, lr=0.1), CONSTANT, (1, 2, 2), 3, 4)
+    classifier = Classifier(Flat(), partial(torch.optim.Adam, lr=0.1), CONSTANT, SPEC)
     plain = Flat()
     plain.load_state_dict(classifier.network.state_dict())
     optimizer = torch.optim.Adam(plain.parameters(), lr=0.1)
@@ -69,7 +69,7 @@ def test_training_equals_a_plain_loop():
 
 def test_frozen_weights_are_not_given_to_the_optimizer():
     network = nn.Sequential(nn.Flatten(2), nn.Linear(4, 4).requires_grad_(False), Flat())
-    classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3, 4)
+    classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC)
     (group,) = classifier.configure_optimizers()["optimizer"].param_groups
     assert [tuple(weights.shape) for weights in group["params"]] == [(3, 16), (3,)]
 
@@ -82,7 +82,7 @@ def train_steps(schedule, epochs: int, setting: str) -> list[float]:
     """Trains with four steps per epoch and returns a setting of the optimizer in each step."""
     torch.manual_seed(0)
     frames, labels = torch.randn(32, 4, 1, 2, 2), torch.randint(0, 3, (32,))
-    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1, momentum=0.9), schedule, (1, 2, 2), 3, 4)
+    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1, momentum=0.9), schedule, SPEC)
     values, callback = [], Callback()
     callback.on_train_batch_start = lambda trainer, *_: values.append(trainer.optimizers[0].param_groups[0][setting])
     trainer(max_epochs=epochs, callbacks=[callback], log_every_n_steps=1).fit(classifier, batches(frames, labels, 8))
@@ -112,7 +112,7 @@ def test_a_scheduled_momentum_is_used_from_the_first_step():
 
 def test_labels_are_smoothed_in_training_only():
     frames, labels = torch.randn(10, 4, 1, 2, 2), torch.randint(0, 3, (10,))
-    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, (1, 2, 2), 3, 4, label_smoothing=0.3)
+    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC, label_smoothing=0.3)
     logits = classifier(frames)
     loss = -logits.log_softmax(1).gather(1, labels[:, None]).mean()
     uniform_loss = -logits.log_softmax(1).mean()

@@ -56,7 +56,7 @@ def data(idx_folder):
 
 def fit(network, data, **options):
     optimizer, schedule = partial(torch.optim.SGD, lr=1.0), partial(ConstantLR, factor=1.0, total_iters=0)
-    classifier = Classifier(network, optimizer, schedule, data.frame_shape, 3, 4)
+    classifier = Classifier(network, optimizer, schedule, data.spec)
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, callbacks=[Finite()], **options,

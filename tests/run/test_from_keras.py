@@ -10,6 +10,7 @@ from keras import layers
 
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.cli.arguments import hydra_arguments
+from quadrant_lstm.data.frames import SequenceSpec, numbered
 from quadrant_lstm.data.orderings import ORDERINGS
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.data.sources import load_images
@@ -20,7 +21,7 @@ from quadrant_lstm.run.export import keras_file
 from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.keras_model import build_keras_model
 from quadrant_lstm.run.keras_sizes import Sizes, sizes_of_keras, sizes_of_network
-from tests.networks import question_network, small_network
+from tests.networks import QUESTION, question_network, small_network
 from tests.scripts import ROOT
 
 SIZES = Sizes(filters=[4, 6], kernel_size=5, pool_size=2, dropout=0.1, lstm_units=7, dense_units=8)
@@ -46,7 +47,7 @@ def assert_equal_logits(folder, model, frames):
 
 
 def test_a_model_becomes_a_run_with_its_sizes_and_logits(tmp_path, frames):
-    model = build_keras_model(SIZES, FRAME_SHAPE, num_classes=10)
+    model = build_keras_model(SIZES, QUESTION)
     model.save(tmp_path / "model.keras")
     make_run(tmp_path / "model.keras", tmp_path / "run", [])
     assert_equal_logits(tmp_path / "run", model, frames)
@@ -54,7 +55,7 @@ def test_a_model_becomes_a_run_with_its_sizes_and_logits(tmp_path, frames):
 
 
 def test_a_model_file_has_its_sizes(tmp_path):
-    build_keras_model(SIZES, FRAME_SHAPE, num_classes=10).save(tmp_path / "model.keras")
+    build_keras_model(SIZES, QUESTION).save(tmp_path / "model.keras")
     with pytest.raises(
         UserError, match=r"^model\.lstm_units=9: .*model\.keras has the sizes of its network; leave it out"
     ):
@@ -76,14 +77,14 @@ def test_a_model_that_uses_a_layer_twice_is_refused(twice, tmp_path):
 
 
 def test_a_run_from_keras_is_not_resumed(tmp_path):
-    build_keras_model(SIZES, FRAME_SHAPE, num_classes=10).save(tmp_path / "model.keras")
+    build_keras_model(SIZES, QUESTION).save(tmp_path / "model.keras")
     make_run(tmp_path / "model.keras", tmp_path / "run", [])
     with pytest.raises(UserError, match=r"run holds weights, but no training to resume; begin a new one with init="):
         hydra_arguments([f"run={tmp_path / 'run'}"])
 
 
 def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
-    model = build_keras_model(SIZES, FRAME_SHAPE, num_classes=10)
+    model = build_keras_model(SIZES, QUESTION)
     model.save_weights(tmp_path / "model.weights.h5")
     with pytest.raises(
         UserError, match=r"model\.weights\.h5: does not fit the network .*; add its sizes, e\.g\. model\."
@@ -97,7 +98,7 @@ def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
 def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
     network = question_network(shared_tiles=True).eval()
     images = cut_images((1, 28, 28), ORDERINGS, QUADRANTS)
-    (tmp_path / "network.keras").write_bytes(keras_file(network, FRAME_SHAPE, 10, 4, images))
+    (tmp_path / "network.keras").write_bytes(keras_file(network, QUESTION, images))
     model = keras.saving.load_model(tmp_path / "network.keras")
     with torch.no_grad():
         torch.testing.assert_close(
@@ -108,9 +109,9 @@ def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
 
 
 def test_the_sizes_of_a_network_are_those_of_its_model():
-    network = small_network()
+    network, spec = small_network(), SequenceSpec((1, 32, 8), 4, numbered(3))
     assert sizes_of_network(network) == Sizes([2, 3], 3, 2, 0.25, 5, 4)
-    assert sizes_of_keras(build_keras_model(sizes_of_network(network), (1, 32, 8), 3)) == (
+    assert sizes_of_keras(build_keras_model(sizes_of_network(network), spec)) == (
         sizes_of_network(network), [1, 32, 8], 3
     )  # fmt: skip
 
@@ -158,7 +159,7 @@ def test_a_network_that_the_question_did_not_have_is_not_written(network):
 
 
 def test_frames_of_other_data_are_refused(tmp_path):
-    build_keras_model(SIZES, FRAME_SHAPE, num_classes=10).save(tmp_path / "model.keras")
+    build_keras_model(SIZES, QUESTION).save(tmp_path / "model.keras")
     message = r"reads 4 frames \[1, 56, 14\] of 10 classes, but data=mnist has 4 of \[1, 28, 14\] and 10; add data=, "
     with pytest.raises(UserError, match=message):
         make_run(tmp_path / "model.keras", tmp_path / "run", ["data.orderings=[[1,2,3,4],[4,3,2,1]]"])

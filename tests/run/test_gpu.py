@@ -60,5 +60,5 @@ def test_the_host_never_waits_during_a_step(experiment, tmp_path):
     callback, data, trainer = NeverWaits(), build_data(cfg), build_trainer(cfg, tmp_path)
     trainer.callbacks.append(callback)
     prepare_for_training()
-    trainer.fit(build_classifier(cfg, data.frame_shape, data.num_classes, data.num_steps), datamodule=data)
+    trainer.fit(build_classifier(cfg, data.spec), datamodule=data)
     assert callback.steps == 5

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from quadrant_lstm.data.frames import SequenceSpec, numbered
 from quadrant_lstm.run.build import build_data, build_network
 from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.program import program_file
@@ -36,16 +37,16 @@ def test_every_network_reads_any_grid(model, grid, orderings, frame):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", [*MODELS[model], f"data.grid={grid}", f"data.orderings={orderings}"])
     data = build_data(cfg)
-    assert data.frame_shape == frame
-    network = build_network(cfg, data.frame_shape, data.num_classes, data.num_steps).eval()
-    frames = torch.rand(2, data.num_steps, *frame)
+    assert data.spec.frame_shape == frame
+    network = build_network(cfg, data.spec).eval()
+    frames = torch.rand(2, data.spec.num_steps, *frame)
     assert network(frames).shape == (2, 10)
 
 
 def test_a_program_cuts_its_images_on_the_grid_of_the_run():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", ["data.grid=[4,2]", "data.orderings=[snake,reversed-columns]", *MODELS["cnn_lstm"]])
-    network = build_network(cfg, (1, 14, 14), 10, 4).eval()
+    network = build_network(cfg, SequenceSpec((1, 14, 14), 8, numbered(10))).eval()
     inputs = cut_images((1, 28, 28), cfg.data.orderings, cfg.data.grid)
     assert program_file("torch", network, inputs, {}).difference < 1e-6
 

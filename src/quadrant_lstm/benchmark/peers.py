@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from quadrant_lstm.data.frames import SequenceSpec, numbered
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.processes.prepare import configure_cpu
+
+QUESTION = SequenceSpec((1, 56, 14), 4, numbered(10))
 
 
 def some_orderings(number: int) -> Orderings:
@@ -111,7 +114,7 @@ class KerasPeer:
         data = load_images("mnist", None)
         self.frames = scaled(sequences(torch.from_numpy(data.train_images)).permute(0, 1, 3, 4, 2)).numpy()
         self.labels = data.train_labels
-        self.model = build_keras_model(Sizes(), (1, 56, 14), num_classes=10, activation="softmax")
+        self.model = build_keras_model(Sizes(), QUESTION, activation="softmax")
         self.model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
     def train(self, batch: int, steps: int) -> float:

@@ -48,5 +48,5 @@ def measure(precision: str) -> dict[str, list[float]]:
         data, trainer = build_data(cfg), build_trainer(cfg, Path(folder))
         trainer.callbacks.append(timing)  # type: ignore[attr-defined]
         prepare_for_training()
-        trainer.fit(build_classifier(cfg, data.frame_shape, data.num_classes, data.num_steps), datamodule=data)
+        trainer.fit(build_classifier(cfg, data.spec), datamodule=data)
     return {name: values[1:] for name, values in timing.seconds.items()}  # the first turn warms up

@@ -83,7 +83,7 @@ class EpochEnd(Checkpoint):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         samples_per_second = self.images * trainer.world_size / (self.end - self.start)
         metrics = trainer.callback_metrics  # read in every process, because reading reduces them over all
-        columns = ("epoch", *LOGGED, *step_accuracy_names("val", module.num_steps), *OTHERS)
+        columns = ("epoch", *LOGGED, *step_accuracy_names("val", module.spec.num_steps), *OTHERS)
         points = {name: metrics[name].item() for name in columns if name in metrics}
         points["train/samples_per_second"] = samples_per_second
         points["train/epoch_seconds"] = time.perf_counter() - self.start

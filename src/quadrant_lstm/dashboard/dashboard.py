@@ -69,7 +69,7 @@ class Dashboard(pl.Callback):
             return
         data = trainer.datamodule
         self.network = str(describe(module.network, torch.zeros(1, *data.batch_shape[1:])))
-        steps = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.num_steps))]}
+        steps = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.spec.num_steps))]}
         for writer in writers(trainer):
             writer.add_custom_scalars({"validation": steps} | CHARTS)
             writer.add_text("run/network", as_markdown(self.network), trainer.global_step)
@@ -80,7 +80,7 @@ class Dashboard(pl.Callback):
     def show_data(self, trainer: Any, data: SequenceDataModule) -> None:
         if not isinstance(data, ImageSequences):
             samples = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test))))
-            names = [data.class_names[label] for label in samples.labels.tolist()]
+            names = [data.spec.class_names[label] for label in samples.labels.tolist()]
             self.add(trainer, "data/clips", draw_clips(samples.clips(), names))
             return
         shown = (data.train_orderings or data.orderings)[: len(data.orderings)]
@@ -94,7 +94,7 @@ class Dashboard(pl.Callback):
         if not trainer.is_global_zero:
             return
         data, steps, labels = trainer.datamodule, module.test_logits, module.test_labels
-        names, logits = data.class_names, steps[:, -1]
+        names, logits = data.spec.class_names, steps[:, -1]
         indices = torch.cat([*trainer.test_dataloaders.sampler]).cpu()[: len(labels)]  # of this process
         mistakes = most_confident_mistakes(logits, labels).cpu()
         self.add(trainer, "test/confusion", draw_confusion(module.test_confusion, names))
@@ -108,7 +108,7 @@ class Dashboard(pl.Callback):
             add_precision_recall(writer, logits, labels, names, trainer.global_step)
         if isinstance(data, ImageSequences) and data.test_orderings:
             return  # each image has its own ordering, and the pictures below show frames of data.orderings
-        if steps.shape[1] == data.num_steps:
+        if steps.shape[1] == data.spec.num_steps:
             self.show_beliefs(trainer, data, indices, steps, mistakes)
         network = module.network.eval()
         if isinstance(data, ImageSequences):
@@ -124,13 +124,14 @@ class Dashboard(pl.Callback):
         self, trainer: Any, data: SequenceDataModule, indices: Tensor, steps: Tensor, mistakes: Tensor
     ) -> None:
         """`indices` are those of the test set, `steps` the logits after each step, `mistakes` places among them."""
+        names = data.spec.class_names
         for name, places in (("example", torch.arange(len(indices))), ("mistake", mistakes)):
             some = places[:NUM_BELIEFS]
             samples = data.test_samples(indices[some])
             shown = zip(some.tolist(), samples.clips(), samples.labels.tolist(), strict=True)
             for number, (place, clip, label) in enumerate(shown, start=1):
-                title = f"test sample {indices[place]} of class {data.class_names[label]}: predictions after each step"
-                figure = draw_belief(clip, steps[place, : len(clip)], label, data.class_names, title)
+                title = f"test sample {indices[place]} of class {names[label]}: predictions after each step"
+                figure = draw_belief(clip, steps[place, : len(clip)], label, names, title)
                 self.add(trainer, f"belief/{name}_{number}", figure)
 
     def show_occlusion(
@@ -141,7 +142,7 @@ class Dashboard(pl.Callback):
         orderings, grid = data.orderings, data.grid
         by_piece = occlusion.correct_by_occluded_piece(network, images, labels, orderings, grid)
         by_ordering = occlusion.correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
-        figure = occlusion.draw_occluded_pieces(by_piece, labels, grid, data.class_names)
+        figure = occlusion.draw_occluded_pieces(by_piece, labels, grid, data.spec.class_names)
         self.add(trainer, "test/occluded_piece", figure)
         figure = occlusion.draw_occluded_orderings(by_ordering, orderings, grid, correct[: len(images)])
         self.add(trainer, "test/occluded_ordering", figure)
@@ -162,11 +163,13 @@ class Dashboard(pl.Callback):
         for name, figure in draw_features(network, frames).items():
             self.add(trainer, f"inside/{name}", figure)
         if isinstance(network.recurrent, LSTM):
-            title = f"LSTM on the first test sample, of class {data.class_names[int(first.labels[0])]}"
+            title = f"LSTM on the first test sample, of class {data.spec.class_names[int(first.labels[0])]}"
             self.add(trainer, "inside/gates", draw_gates(network, frames, title))
         for writer in writers(trainer):
             batches = (data.test_samples(some).to(device) for some in indices.split(BATCH_SIZE))
-            add_states(writer, network, batches, data.test_pictures(indices), data.class_names, trainer.global_step)
+            add_states(
+                writer, network, batches, data.test_pictures(indices), data.spec.class_names, trainer.global_step
+            )
 
     def add(self, trainer: Any, tag: str, figure: Figure) -> None:
         self.pictures[tag] = as_png(figure, SCALE)

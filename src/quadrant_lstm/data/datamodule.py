@@ -5,7 +5,6 @@
 data/image_sequences.py cuts images into pieces; data/moving_digits.py makes clips.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.sampler import BatchLoader, EpochSampler
 from quadrant_lstm.kinds import Grid, Orderings
@@ -39,18 +39,16 @@ class Batch(NamedTuple):
 class SequenceDataModule(LightningDataModule):
     """Keeps the samples on the device, where a subclass makes a Batch of them in `on_after_batch_transfer`.
 
-    A subclass sets `frame_shape` (channels, height, width), `num_steps` and `class_names`. The validation samples are
-    those from `validation[0]` to `validation[1]` among the training samples, which `validation_seed` shuffles.
+    The validation samples are those from `validation[0]` to `validation[1]` among the training samples, which
+    `validation_seed` shuffles.
     """
 
-    frame_shape: tuple[int, int, int]
-    num_steps: int
-    class_names: Sequence[str]
     orderings: Orderings | None = None  # of the pieces of images
     grid: Grid | None = None
 
     def __init__(
         self,
+        spec: SequenceSpec,
         train: TensorDataset,
         test: TensorDataset,
         validation: tuple[int, int],
@@ -59,20 +57,16 @@ class SequenceDataModule(LightningDataModule):
         seed: int,
     ):
         super().__init__()
-        self.train, self.test, self.batch_size, self.seed = train, test, batch_size, seed
+        self.spec, self.train, self.test, self.batch_size, self.seed = spec, train, test, batch_size, seed
         start, end = validation
         shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(validation_seed))
         self.validation_indices = shuffled[start:end].sort().values
         self.train_indices = torch.cat([shuffled[:start], shuffled[end:]]).sort().values
 
     @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of a training batch, unless it is the last."""
-        return min(self.batch_size, len(self.train_indices)), self.num_steps, *self.frame_shape
+        return min(self.batch_size, len(self.train_indices)), self.spec.num_steps, *self.spec.frame_shape
 
     def train_dataloader(self) -> BatchLoader:
         overfits = getattr(self.trainer, "overfit_batches", 0)  # then every epoch has the same batches

@@ -1,10 +1,28 @@
 """Defines shapes of images and frames, and names of metrics, in plain Python: configs are checked without torch."""
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from quadrant_lstm.kinds import Grid
 
 Shape = Sequence[int]  # channels, height, width
+
+
+class SequenceSpec(NamedTuple):
+    """What a network has to fit. A checkpoint stores it."""
+
+    frame_shape: tuple[int, int, int]
+    num_steps: int
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+def numbered(num_classes: int) -> tuple[str, ...]:
+    """Returns the names of classes that have none: 0, 1, 2, ..."""
+    return tuple(map(str, range(num_classes)))
 
 
 def step_accuracy_names(split: str, num_steps: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
-from quadrant_lstm.data.frames import frame_shape_of
+from quadrant_lstm.data.frames import SequenceSpec, frame_shape_of, numbered
 from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.data.sources import load_images
@@ -47,14 +47,14 @@ class ImageSequences(SequenceDataModule):
         images = load_images(dataset, root)
         images.check_grid(grid)
         validation = images.validation_range(validation_images, fold, num_folds)
-        super().__init__(*tensor_datasets(images), validation, validation_seed, batch_size, seed)
+        permutations = orderings_of(orderings, grid)
+        frame_shape = frame_shape_of(images.image_shape, len(permutations), grid)
+        spec = SequenceSpec(frame_shape, len(permutations[0]), numbered(images.num_classes))
+        super().__init__(spec, *tensor_datasets(images), validation, validation_seed, batch_size, seed)
         self.images, self.augmentation = images, augmentation
-        self.grid, self.orderings = tuple(grid), orderings_of(orderings, grid)
+        self.grid, self.orderings = tuple(grid), permutations
         self.train_orderings = orderings_of(train_orderings or (), grid)
         self.test_orderings = orderings_of(test_orderings or (), grid)
-        self.num_steps = len(self.orderings[0])
-        self.frame_shape = frame_shape_of(images.image_shape, len(self.orderings), grid)
-        self.class_names = [str(number) for number in range(images.num_classes)]
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> Batch:
         images, labels = batch

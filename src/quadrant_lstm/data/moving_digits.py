@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
+from quadrant_lstm.data.frames import SequenceSpec, numbered
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.data.sources import load_images
 
@@ -53,16 +54,16 @@ class MovingDigits(SequenceDataModule):
         images = load_images(dataset, root)
         images.check_canvas(canvas)
         validation = images.validation_range(validation_images, fold, num_folds)
-        height, width = self.canvas = tuple(canvas)
+        height, width = canvas
         generator = torch.Generator().manual_seed(validation_seed)
         train, test = (
             TensorDataset(*data.tensors, draw_motions(len(data), (height, width), generator))
             for data in tensor_datasets(images)
         )
-        super().__init__(train, test, validation, validation_seed, batch_size, seed)
-        self.images, self.label, self.speed = images, label, speed
-        self.num_steps, self.frame_shape = num_frames, (images.image_shape[0], height, width)
-        self.class_names = ARROWS if label == "motion" else [str(number) for number in range(images.num_classes)]
+        names = ARROWS if label == "motion" else numbered(images.num_classes)
+        spec = SequenceSpec((images.image_shape[0], height, width), num_frames, names)
+        super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
+        self.canvas, self.images, self.label, self.speed = (height, width), images, label, speed
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Batch:
         images, labels, motions = batch
@@ -72,7 +73,7 @@ class MovingDigits(SequenceDataModule):
         return Batch(scaled(frames), labels)
 
     def clips(self, images: Tensor, labels: Tensor, motions: Tensor) -> Batch:
-        frames = move(images, motions, self.num_steps, self.canvas, self.speed)
+        frames = move(images, motions, self.spec.num_steps, self.canvas, self.speed)
         return Batch(frames, motions[:, 0] if self.label == "motion" else labels)
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:

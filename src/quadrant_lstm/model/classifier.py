@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from quadrant_lstm.data.datamodule import Batch
-from quadrant_lstm.data.frames import Shape, step_accuracy_names
+from quadrant_lstm.data.frames import SequenceSpec, step_accuracy_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.padding import Lengths
 from quadrant_lstm.model.protocols import logits_after_steps
@@ -32,7 +32,7 @@ class BatchOutputs(NamedTuple):
 
 class Classifier(LightningModule):
     """Trains and tests `network`. `optimizer` is called with the parameters, `schedule` with the optimizer. Checkpoints
-    store `frame_shape`, `num_classes` and `num_steps`, for `load_run`.
+    store `spec`, for `load_run`.
 
     Logs {train,val,test}/loss (means over images) and {train,val,test}/accuracy, and {val,test}/accuracy_step_1 and so
     on for networks with logits_per_step. Sums are reduced over processes before they are divided, so
@@ -45,23 +45,22 @@ class Classifier(LightningModule):
         network: nn.Module,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         schedule: Callable[..., LRScheduler],
-        frame_shape: Shape,
-        num_classes: int,
-        num_steps: int,
+        spec: SequenceSpec,
         label_smoothing: float = 0.0,
     ):
         super().__init__()
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
-        sizes = {"frame_shape": list(frame_shape), "num_classes": num_classes, "num_steps": num_steps}
-        self.save_hyperparameters(sizes, logger=False)
-        self.network, self.num_steps = network, num_steps
+        frame_shape, num_steps, class_names = spec
+        stored = {"frame_shape": list(frame_shape), "num_steps": num_steps, "class_names": list(class_names)}
+        self.save_hyperparameters(stored, logger=False)
+        self.network, self.spec = network, spec
         self.metrics = nn.ModuleDict()
         for split in SPLITS:
             self.metrics[f"{split}/loss"] = MeanMetric(nan_strategy="disable")  # looking for NaN waits for the device
-            steps = () if split == "train" else step_accuracy_names(split, num_steps)
+            steps = () if split == "train" else step_accuracy_names(split, spec.num_steps)
             for name in (f"{split}/accuracy", *steps):
-                self.metrics[name] = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        self.confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+                self.metrics[name] = MulticlassAccuracy(spec.num_classes, average="micro", validate_args=False)
+        self.confusion = MulticlassConfusionMatrix(spec.num_classes, validate_args=False)
         self.epoch_outputs: dict[str, list[BatchOutputs]] = {split: [] for split in SPLITS}
 
     def forward(
@@ -98,7 +97,7 @@ class Classifier(LightningModule):
         correct, images = int(self.test_confusion.diagonal().sum()), int(self.test_confusion.sum())
         metrics = self.trainer.callback_metrics
         results = {"test/accuracy": correct / images, "test/loss": metrics["test/loss"].item(), "test/images": images}
-        steps = [name for name in step_accuracy_names("test", self.num_steps) if name in metrics]
+        steps = [name for name in step_accuracy_names("test", self.spec.num_steps) if name in metrics]
         return results | {name: round(metrics[name].item() * images) / images for name in steps}
 
     def compute_loss(self, split: str, batch: Batch) -> Float[Tensor, ""]:
@@ -120,8 +119,8 @@ class Classifier(LightningModule):
         metrics = cast(Mapping[str, Metric], self.metrics)
         metrics[f"{split}/loss"].update(losses)
         logits = {f"{split}/accuracy": steps[:, -1]}
-        if steps.shape[1] == self.num_steps:
-            logits |= dict(zip(step_accuracy_names(split, self.num_steps), steps.unbind(1), strict=True))
+        if steps.shape[1] == self.spec.num_steps:
+            logits |= dict(zip(step_accuracy_names(split, self.spec.num_steps), steps.unbind(1), strict=True))
         for name, values in logits.items():
             metrics[name].update(values, labels)
         logger = None if split == "test" else False  # callbacks/epoch_end.py logs those of the other splits

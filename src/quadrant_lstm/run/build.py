@@ -13,7 +13,7 @@ from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import AtomicCheckpointIO
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.classifier import Classifier
@@ -42,11 +42,11 @@ def build_data(cfg: DictConfig) -> SequenceDataModule:
     return instantiate_node("data", cfg.data)
 
 
-def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int, num_steps: int) -> nn.Module:
+def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
     """Gives a class those of the five arguments that it takes. Clips have neither a grid nor orderings."""
     grid = tuple(cfg.data.grid) if "grid" in cfg.data else None
     orderings = orderings_of(cfg.data.orderings, grid) if grid else None
-    known = {"frame_shape": frame_shape, "num_classes": num_classes, "num_steps": num_steps}
+    known = {"frame_shape": spec.frame_shape, "num_classes": spec.num_classes, "num_steps": spec.num_steps}
     known |= {"orderings": orderings, "grid": grid}
     taken = inspect.signature(get_class(cfg.model._target_)).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
@@ -58,10 +58,10 @@ def build_network(cfg: DictConfig, frame_shape: Shape, num_classes: int, num_ste
     return network
 
 
-def build_classifier(cfg: DictConfig, frame_shape: Shape, num_classes: int, num_steps: int) -> Classifier:
-    network = build_network(cfg, frame_shape, num_classes, num_steps)
+def build_classifier(cfg: DictConfig, spec: SequenceSpec) -> Classifier:
+    network = build_network(cfg, spec)
     optimizer, schedule = instantiate_node("optimizer", cfg.optimizer), instantiate_node("schedule", cfg.schedule)
-    return Classifier(network, optimizer, schedule, frame_shape, num_classes, num_steps, cfg.label_smoothing)
+    return Classifier(network, optimizer, schedule, spec, cfg.label_smoothing)
 
 
 def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
@@ -23,9 +23,7 @@ from quadrant_lstm.run_folder import RESULTS, read_json
 NUM_COMPARED = 1000  # test images
 
 
-def drawing_page(
-    network: nn.Module, frame_shape: Shape, num_classes: int, cfg: DictConfig, folder: Path, weights: str
-) -> str:
+def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder: Path, weights: str) -> str:
     """Returns the page. `weights` is the type that they are stored in, float32 or float16.
 
     `cfg` is the config of the run in `folder`. Raises UserError if the page cannot compute a layer.
@@ -33,7 +31,7 @@ def drawing_page(
     if "grid" not in cfg.data:
         raise UserError("format=html: this run reads clips, but the page cuts an image; use format=onnx.")
     stored = fold_batch_norm(network)
-    description, values = page_network(stored, frame_shape, num_classes, cfg.data.orderings, cfg.data.grid)
+    description, values = page_network(stored, spec.frame_shape, spec.num_classes, cfg.data.orderings, cfg.data.grid)
     rounding = None
     if weights == "float16":
         round_to_half(stored)

@@ -18,7 +18,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.run.drawing_page import drawing_page, results_of
@@ -39,33 +39,32 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
     if weights != "float32" and format != "html":
         raise UserError(f"weights: {weights} is for format=html, but format is {format}; leave it out.")
     classifier, cfg = load_classifier(folder, trust)
-    network = classifier.network.eval()
-    sizes = classifier.hparams
-    frame_shape, num_classes, num_steps = sizes["frame_shape"], sizes["num_classes"], sizes["num_steps"]
-    inputs = inputs_of(cfg.data, frame_shape, num_steps)
-    metadata = metadata_of(folder, cfg, inputs, num_classes)
+    network, spec = classifier.network.eval(), classifier.spec
+    inputs = inputs_of(cfg.data, spec)
+    metadata = metadata_of(folder, cfg, inputs, spec)
     file = folder / f"network.{SUFFIXES[format]}"
     with needs_extra(f"format={format}", "keras" if format == "keras" else "export"):
         if format == "html":
-            content = drawing_page(network, frame_shape, num_classes, cfg, folder, weights).encode()
+            content = drawing_page(network, spec, cfg, folder, weights).encode()
         elif format == "safetensors":
             from safetensors.torch import save
 
             content = save(network.state_dict(), metadata)
         elif format == "keras":
-            content = keras_file(network, frame_shape, num_classes, num_steps, inputs)
+            content = keras_file(network, spec, inputs)
         else:
             content, difference, any_steps = program_file(format, network, inputs, metadata)
-            compared = "batches of 1 and 7" + (f", and {num_steps} and {2 * num_steps} frames" if any_steps else "")
+            lengths = f", and {spec.num_steps} and {2 * spec.num_steps} frames" if any_steps else ""
+            compared = f"batches of 1 and 7{lengths}"
             log.info(f"probabilities differ from the network's by at most {difference:.1e}, for {compared}")
             if inputs.name == "clips" and not any_steps:
-                log.info(f"the file reads clips of {num_steps} frames only, as the network does")
+                log.info(f"the file reads clips of {spec.num_steps} frames only, as the network does")
     write_atomically(file, content)
     log.info(f"{file}  {file.stat().st_size:,} bytes")
     return file
 
 
-def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, num_classes: int) -> dict[str, str]:
+def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpec) -> dict[str, str]:
     """A run that was interrupted has no accuracy."""
     data = read_json(folder / PROVENANCE)["data"]
     results = results_of(folder) or {}
@@ -75,7 +74,8 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, num_classes: int)
         pieces["grid"] = json.dumps(list(cfg.data.grid))
     return {
         inputs.name: f"float32 [batch, {', '.join(map(str, inputs.shape))}], pixels divided by 255",
-        "classes": str(num_classes),
+        "classes": str(spec.num_classes),
+        "class_names": json.dumps(spec.class_names),
         **pieces,
         "test_accuracy": str(results.get("test/accuracy", "")),
         "dataset": data["dataset"],
@@ -84,11 +84,11 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, num_classes: int)
     }
 
 
-def keras_file(network: nn.Module, frame_shape: Shape, num_classes: int, num_steps: int, inputs: Inputs) -> bytes:
+def keras_file(network: nn.Module, spec: SequenceSpec, inputs: Inputs) -> bytes:
     from quadrant_lstm.run.keras_model import build_keras_model, copy_to_keras, largest_difference
     from quadrant_lstm.run.keras_sizes import sizes_of_network
 
-    model = build_keras_model(sizes_of_network(network), frame_shape, num_classes, num_steps)
+    model = build_keras_model(sizes_of_network(network), spec)
     copy_to_keras(network, model)
     log.info(f"logits differ from the network's by at most {largest_difference(model, network, inputs):.1e}")
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from omegaconf import DictConfig
 from torch import Tensor
 
-from quadrant_lstm.data.frames import Shape, image_shape_of
+from quadrant_lstm.data.frames import SequenceSpec, Shape, image_shape_of
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
@@ -28,8 +28,8 @@ def cut_images(image_shape: Shape, orderings: OrderingsOrNames, grid: Grid) -> I
     return Inputs("images", tuple(image_shape), to_frames)
 
 
-def inputs_of(data: DictConfig, frame_shape: Shape, num_steps: int) -> Inputs:
+def inputs_of(data: DictConfig, spec: SequenceSpec) -> Inputs:
     """`data` is that group of the run's config."""
     if "grid" not in data:
-        return Inputs("clips", (num_steps, *frame_shape), lambda clips: clips)
-    return cut_images(image_shape_of(frame_shape, len(data.orderings), data.grid), data.orderings, data.grid)
+        return Inputs("clips", (spec.num_steps, *spec.frame_shape), lambda clips: clips)
+    return cut_images(image_shape_of(spec.frame_shape, len(data.orderings), data.grid), data.orderings, data.grid)

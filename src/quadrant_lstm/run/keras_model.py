@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.run.inputs import Inputs
 from quadrant_lstm.run.keras_sizes import Sizes, conv_layers, has_channels_first, inner_layers
 
@@ -21,26 +21,24 @@ from keras import layers
 
 def build_keras_model(
     sizes: Sizes,
-    frame_shape: Shape,
-    num_classes: int,
-    num_steps: int = 4,
+    spec: SequenceSpec,
     data_format: str = "channels_last",
     activation: str | None = None,
 ) -> keras.Model:
     """Frames are [steps, height, width, channels], or [steps, channels, height, width] if channels are first."""
-    channels, height, width = frame_shape
+    channels, height, width = spec.frame_shape
     shape = (channels, height, width) if data_format == "channels_first" else (height, width, channels)
     convs = [layers.Conv2D(n, sizes.kernel_size, activation="relu", data_format=data_format) for n in sizes.filters]
     pool = layers.MaxPooling2D(sizes.pool_size, data_format=data_format)
     encoder = [*convs, pool, layers.Flatten(data_format="channels_last")]  # which keeps the order of the axes
     return keras.Sequential(
         [
-            keras.Input((num_steps, *shape)),
+            keras.Input((spec.num_steps, *shape)),
             *map(layers.TimeDistributed, encoder),
             layers.Dropout(sizes.dropout),
             layers.LSTM(sizes.lstm_units),
             layers.Dense(sizes.dense_units),
-            layers.Dense(num_classes, activation=activation),
+            layers.Dense(spec.num_classes, activation=activation),
         ]
     )
 

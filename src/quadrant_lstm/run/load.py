@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.config.check import read_config, trusted_modules
 from quadrant_lstm.config.signatures import check_signatures
+from quadrant_lstm.data.frames import SequenceSpec, numbered
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.prepare import configure_cpu
@@ -40,11 +42,14 @@ def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier
     if OmegaConf.select(cfg, "model.encoder.weights"):
         built.model.encoder.weights = None  # the checkpoint holds the trained ones, so none are downloaded
     try:
-        sizes = checkpoint["hyper_parameters"]
-        if "num_steps" not in sizes:  # of an older version, which cut images
-            sizes["num_steps"] = math.prod(cfg.data.grid)
-        classifier = build_classifier(built, **sizes)
+        classifier = build_classifier(built, stored_spec(checkpoint["hyper_parameters"], cfg))
         classifier.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder / BEST}: does not fit {folder / CONFIG} ({error}); restore one of them.") from error
     return classifier, cfg
+
+
+def stored_spec(stored: dict[str, Any], cfg: DictConfig) -> SequenceSpec:
+    if "class_names" not in stored:  # by an older version, which cut images
+        return SequenceSpec(tuple(stored["frame_shape"]), math.prod(cfg.data.grid), numbered(stored["num_classes"]))
+    return SequenceSpec(tuple(stored["frame_shape"]), stored["num_steps"], tuple(stored["class_names"]))

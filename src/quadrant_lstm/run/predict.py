@@ -5,6 +5,7 @@ in batches, so that memory does not grow with their number.
 """
 
 import itertools
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.frames import numbered
 from quadrant_lstm.data.image_files import read_image
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.errors import UserError, needs_extra
@@ -24,7 +26,7 @@ from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.inputs import inputs_of
 from quadrant_lstm.run.load import load_classifier
-from quadrant_lstm.run.predictions import Prediction, open_output
+from quadrant_lstm.run.predictions import Classes, Prediction, open_output
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 256
@@ -39,6 +41,7 @@ class Picture(NamedTuple):
 class Predictor(NamedTuple):
     shape: tuple[int, ...]  # of an image or of the frames of a sequence
     probabilities: Callable[[np.ndarray], np.ndarray]  # uint8 [samples, *shape] -> [samples, steps, classes]
+    classes: Classes
 
 
 def predict(
@@ -46,15 +49,15 @@ def predict(
 ) -> None:
     """Predicts `files`, or the test images if that is None. Raises UserError at the end if files could not be read."""
     classifier, cfg = load_classifier(folder, trust)
-    network, sizes = classifier.network.eval(), classifier.hparams
-    inputs = inputs_of(cfg.data, sizes["frame_shape"], sizes["num_steps"])
+    network, spec = classifier.network.eval(), classifier.spec
+    inputs, classes = inputs_of(cfg.data, spec), names_or_numbers(spec.class_names)
 
     @torch.inference_mode()
     def of_frames(frames: np.ndarray) -> np.ndarray:
         return logits_after_steps(network, scaled(torch.from_numpy(frames))).softmax(dim=2).numpy()
 
     if files is None:
-        predictor = Predictor((sizes["num_steps"], *sizes["frame_shape"]), of_frames)
+        predictor = Predictor((spec.num_steps, *spec.frame_shape), of_frames, classes)
         count, correct = write_predictions(predictor, read_test_samples(build_data(cfg)), output)
         log.info(f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %")
         return
@@ -64,7 +67,11 @@ def predict(
     def of_images(images: np.ndarray) -> np.ndarray:
         return of_frames(inputs.to_frames(torch.from_numpy(images)).numpy())
 
-    predict_files(Predictor(inputs.shape, of_images), files, invert, output)
+    predict_files(Predictor(inputs.shape, of_images, classes), files, invert, output)
+
+
+def names_or_numbers(names: Sequence[str]) -> Classes:
+    return range(len(names)) if tuple(names) == numbered(len(names)) else names
 
 
 def predict_files(predictor: Predictor, files: Iterable[Path], invert: bool | None, output: str | None) -> None:
@@ -83,8 +90,8 @@ def write_predictions(
 ) -> tuple[int, int]:
     """Returns the number of images, and that of correct predictions of images whose class is known."""
     count = correct = 0
-    _, num_steps, num_classes = predictor.probabilities(np.zeros((1, *predictor.shape), np.uint8)).shape
-    with open_output(output, num_steps, num_classes) as write:
+    _, num_steps, _ = predictor.probabilities(np.zeros((1, *predictor.shape), np.uint8)).shape
+    with open_output(output, num_steps, predictor.classes) as write:
         for pictures in batches:
             for prediction in classify(predictor, pictures):
                 write(prediction)
@@ -143,10 +150,12 @@ def load_onnx_file(model: str) -> Predictor:
             return session.run(["probabilities"], {"images": images.astype(np.float32) / 255})[0][:, None]
 
         for count in (1, 2):  # it must take any number
-            _, _, _ = probabilities(np.zeros((count, channels, height, width), np.uint8)).shape
+            _, _, num_classes = probabilities(np.zeros((count, channels, height, width), np.uint8)).shape
+        metadata = session.get_modelmeta().custom_metadata_map
+        names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered(num_classes)
     except Exception as error:  # onnxruntime raises errors of many types
         reason = error.strerror if isinstance(error, OSError) else "it is no ONNX file of this project"
         raise UserError(
             f"model: {model} cannot be read ({reason}); give a file that export.py format=onnx wrote."
         ) from error
-    return Predictor((channels, height, width), probabilities)
+    return Predictor((channels, height, width), probabilities, names_or_numbers(names))

@@ -22,6 +22,9 @@ FORMATS = (".csv", ".jsonl")
 TABLE_HEADER = "prediction  confidence  second  confidence  after each step  file"
 
 
+Classes = Sequence[int | str]  # the names of the classes, or their numbers if they have no names
+
+
 class Prediction(NamedTuple):
     name: str
     steps: list[list[float]]  # the probabilities of the classes after each step; empty if the image is blank
@@ -51,11 +54,14 @@ def check_output(output: str | None) -> None:
 
 
 @contextlib.contextmanager
-def open_output(output: str | None, num_steps: int, num_classes: int) -> Iterator[Write]:
-    """Yields a function that prints a prediction, or writes it to the file, which replaces an older one at the end."""
+def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterator[Write]:
+    """Yields a function that prints a prediction, or writes it to the file, which replaces an older one at the end.
+
+    Classes stand there by their names.
+    """
     if output is None:
         log.info(TABLE_HEADER)
-        yield lambda prediction: log.info(table_row(prediction))
+        yield lambda prediction: log.info(table_row(prediction, classes))
         return
     with contextlib.ExitStack() as stack:
         try:
@@ -64,36 +70,39 @@ def open_output(output: str | None, num_steps: int, num_classes: int) -> Iterato
         except OSError as error:
             raise UserError(f"output: {output} cannot be written ({error.strerror}); write another path.") from error
         if output.lower().endswith(".csv"):
-            yield csv_writer(file, num_steps, num_classes)
+            yield csv_writer(file, num_steps, classes)
         else:
-            yield lambda prediction: print(json.dumps(json_row(prediction)), file=file)
+            yield lambda prediction: print(json.dumps(json_row(prediction, classes)), file=file)
     os.replace(part, output)
 
 
-def table_row(prediction: Prediction) -> str:
+def table_row(prediction: Prediction, classes: Classes) -> str:
     name = "".join(letter if letter.isprintable() else "?" for letter in prediction.name)
-    name += "" if prediction.label is None else f", class {prediction.label}"
+    name += "" if prediction.label is None else f", class {classes[prediction.label]}"
     if not prediction.steps:
         return f"{'blank':{len(TABLE_HEADER) - len('file')}}{name}"
     last = prediction.steps[-1]
     first, second = sorted(range(len(last)), key=last.__getitem__, reverse=True)[:2]
-    steps = " ".join(str(most_probable(probabilities)) for probabilities in prediction.steps)
-    return f"{first:<10}  {100 * last[first]:8.1f} %  {second:<6}  {100 * last[second]:8.1f} %  {steps:<15}  {name}"
+    steps = " ".join(str(classes[most_probable(probabilities)]) for probabilities in prediction.steps)
+    one, other = classes[first], classes[second]
+    return f"{one:<10}  {100 * last[first]:8.1f} %  {other:<6}  {100 * last[second]:8.1f} %  {steps:<15}  {name}"
 
 
-def csv_writer(file: TextIO, num_steps: int, num_classes: int) -> Write:
+def csv_writer(file: TextIO, num_steps: int, classes: Classes) -> Write:
     writer = csv.writer(file)
-    earlier = [f"step{step}_{label}" for step in range(1, num_steps) for label in range(num_classes)]
-    writer.writerow(["file", "class", "prediction", *range(num_classes), *earlier])
+    earlier = [f"step{step}_{name}" for step in range(1, num_steps) for name in classes]
+    writer.writerow(["file", "class", "prediction", *classes, *earlier])
 
     def write(prediction: Prediction) -> None:
-        steps: Sequence[Sequence[object]] = prediction.steps or [[""] * num_classes] * num_steps
+        steps: Sequence[Sequence[object]] = prediction.steps or [[""] * len(classes)] * num_steps
         *before, last = steps
-        writer.writerow([prediction.name, prediction.label, prediction.predicted, *last, *itertools.chain(*before)])
+        names = (None if number is None else classes[number] for number in (prediction.label, prediction.predicted))
+        writer.writerow([prediction.name, *names, *last, *itertools.chain(*before)])
 
     return write
 
 
-def json_row(prediction: Prediction) -> dict[str, Any]:
-    known = {} if prediction.label is None else {"class": prediction.label}
-    return {"file": prediction.name, **known, "prediction": prediction.predicted, "probabilities": prediction.steps}
+def json_row(prediction: Prediction, classes: Classes) -> dict[str, Any]:
+    known = {} if prediction.label is None else {"class": classes[prediction.label]}
+    predicted = None if prediction.predicted is None else classes[prediction.predicted]
+    return {"file": prediction.name, **known, "prediction": predicted, "probabilities": prediction.steps}

@@ -51,13 +51,13 @@ def train(cfg: DictConfig) -> float | None:
         return recorded_accuracy(folder)
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
-    classifier = build_classifier(cfg, data.frame_shape, data.num_classes, data.num_steps)
+    classifier = build_classifier(cfg, data.spec)
     if cfg.get("init") and not (folder / LAST).exists():
         copy_weights(classifier.network, cfg.init)
     trainer = build_trainer(cfg, folder)
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     memory = (device, autocast, trainer.num_devices)
-    check_network(classifier.network, data.batch_shape, data.num_classes, *memory)
+    check_network(classifier.network, data.batch_shape, data.spec.num_classes, *memory)
     with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), closing(trainer.loggers):
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
     if trainer.world_size > 1:

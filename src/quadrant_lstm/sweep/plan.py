@@ -62,7 +62,7 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     cfg = without_hydra(cfg)
     check_without_torch(cfg)
     data = build_data(cfg)
-    network = build_network(cfg, data.frame_shape, data.num_classes, data.num_steps)
+    network = build_network(cfg, data.spec)
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"])) + str(cfg.trainer.precision)
     processes = bare_trainer(cfg).world_size  # checks the accelerator
     if key not in measured:
@@ -90,8 +90,8 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, flo
     """Returns the seconds of a training step and of an evaluation step."""
     accelerator = cfg.trainer.get("accelerator", "auto")
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(cfg.trainer.precision, accelerator))
-    network: Any = build_network(cfg, data.frame_shape, data.num_classes, data.num_steps)
-    check_network(network, data.batch_shape, data.num_classes, fabric.device, fabric.autocast)
+    network: Any = build_network(cfg, data.spec)
+    check_network(network, data.batch_shape, data.spec.num_classes, fabric.device, fabric.autocast)
     network, optimizer = fabric.setup(network, instantiate_node("optimizer", cfg.optimizer)(network.parameters()))
     batch = fabric.to_device(next(iter(data.train_dataloader())))
     frames, labels, lengths = data.on_after_batch_transfer(batch, 0)
