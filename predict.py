@@ -1,4 +1,4 @@
-"""Classifies image files with a run's best checkpoint. See `python predict.py --help`."""
+"""Classifies files of images or clips with a run's best checkpoint. See `python predict.py --help`."""
 
 import sys
 
@@ -8,7 +8,6 @@ from omegaconf import DictConfig
 from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.check import check_reader_keys, find_trained_run, trusted_modules
-from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run.predictions import check_output
@@ -25,17 +24,20 @@ def main(cfg: DictConfig) -> None:
             check_reader_keys(cfg, kinds)
             if cfg.run is not None or cfg.images == "test":
                 raise UserError("model: is a file that needs no run; leave out run= and images=test, or model=.")
+        if cfg.images is None:
+            raise UserError("images: is missing; add images=FILE, a folder, a quoted glob, or images=test.")
         if cfg.images == "test" and cfg.invert is not None:
-            raise UserError("invert: is for files, but the test images are used as they are; leave it out.")
-        files = None if cfg.images == "test" else find_image_files(cfg.images)
+            raise UserError("invert: is for files, but the test samples are used as they are; leave it out.")
         check_output(cfg.output)
         with signals_deferred():
-            from quadrant_lstm.run.predict import load_onnx_file, predict, predict_files  # imports torch
+            from quadrant_lstm.run.predict import predict, predict_files  # imports torch
+            from quadrant_lstm.run.predictor import predictor_of_onnx
 
         if folder:
-            predict(folder, files, cfg.invert, cfg.output, trusted_modules(cfg.trust))
+            predict(folder, cfg.images, cfg.invert, cfg.output, trusted_modules(cfg.trust))
         else:
-            predict_files(load_onnx_file(cfg.model), files or (), cfg.invert, cfg.output)
+            predictor = predictor_of_onnx(cfg.model)
+            predict_files(predictor, predictor.find(cfg.images), cfg.invert, cfg.output)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ MISTAKES = {
     "optimizer.lr=nan": "optimizer.lr: nan is not a number above 0",
     "trainer.max_epochs=0": "trainer.max_epochs: 0 is not a whole number of at least 1",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
-    "data.validation_images=60000": "data.validation_images: 60000 of 60000 training images leave none",
+    "data.validation_images=60000": "data.validation_images: 60000 of 60000 training samples leave none",
     "data.fold=5": "data.fold: 5, but data.num_folds=5 makes folds 0 to 4; write one.",
     "data.fold=-1": "data.fold: -1 is not a whole number from 0 to 4294967295 or null",
     "data.num_folds=1": "data.num_folds: 1 is not a whole number of at least 2; write e.g. data.num_folds=5.",

@@ -8,6 +8,7 @@ outputs/<date>/<time>/
     results.json         the final figures, written last
     provenance.json      the run's origin: commit, versions, command, data, seed
     checkpoints/         best.ckpt (by val/accuracy), last.ckpt (the newest finished epoch)
+    skipped_clips.txt    the errors of clips that were left out
     trackers.json        the ids of the run in Weights & Biases and MLflow
     wandb/ csv/          written by these loggers
     *-profile*           written by a profiler
@@ -40,6 +41,7 @@ BEST = Path("checkpoints", "best.ckpt")
 LAST = Path("checkpoints", "last.ckpt")
 RESULTS = Path("results.json")
 PROVENANCE = Path("provenance.json")
+SKIPPED = Path("skipped_clips.txt")
 METRICS = Path("metrics.csv")
 REPORT = Path("report.html")
 TRACKERS = Path("trackers.json")

@@ -154,7 +154,7 @@ def test_an_overfitted_batch_is_the_same_in_every_epoch(idx_folder):
 
 
 def test_a_split_without_training_images_is_refused(idx_folder):
-    with pytest.raises(UserError, match="data.validation_images: 200 of 200 training images leave none to train on"):
+    with pytest.raises(UserError, match="data.validation_images: 200 of 200 training samples leave none to train on"):
         data_module("idx", str(idx_folder), validation_images=200)
 
 
@@ -162,7 +162,7 @@ def test_a_split_without_training_images_is_refused(idx_folder):
     ("folds", "message"),
     [
         ({"fold": 5}, "data.fold: 5, but data.num_folds=5 makes folds 0 to 4; write one."),
-        ({"fold": 0, "num_folds": 201}, "data.num_folds: 201, but there are 200 training images; write fewer."),
+        ({"fold": 0, "num_folds": 201}, "data.num_folds: 201, but there are 200 training samples; write fewer."),
     ],
 )
 def test_a_fold_that_does_not_exist_is_refused(folds, message, idx_folder):

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
+from tests.clips import noise_clip, write_folder
 from tests.scripts import ROOT
 from tests.sections import sections
 
@@ -38,9 +39,21 @@ OF_TRAIN = [
 OF_OTHERS = [command for command in ALL if not command.startswith("python train.py")]
 
 
+@pytest.fixture(scope="session")
+def folders_of_clips(tmp_path_factory):
+    """Those that the commands name."""
+    cwd = tmp_path_factory.mktemp("clips")
+    for place in ("one", "other"):
+        for root in ("FOLDER", "ucf101"):
+            for number in range(2):
+                write_folder(cwd / root / place / str(number), noise_clip(2))
+    return cwd
+
+
 @pytest.fixture
-def as_train_py(monkeypatch):
+def as_train_py(monkeypatch, folders_of_clips):
     monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py")])
+    monkeypatch.chdir(folders_of_clips)
 
 
 def check_command(command: str) -> int:

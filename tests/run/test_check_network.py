@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.frames import SequenceSpec, numbered
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.build import instantiate_node
 from quadrant_lstm.run.check_network import check_network
@@ -24,13 +26,15 @@ class Own(nn.Module):
         return self.change(self.linear(frames.flatten(1)))
 
 
-def check(network, batch_shape=(16, 4, 1, 4, 4)):
-    check_network(network, batch_shape, 3, torch.device("cpu"), contextlib.nullcontext)
+def check(network, frame_shape=(1, 4, 4), pads=False):
+    data = SequenceDataModule(SequenceSpec(frame_shape, 4, numbered(3)), range(16), range(1), (0, 0), 0, 16, 0)
+    data.pads = pads
+    check_network(network, data, torch.device("cpu"), contextlib.nullcontext)
 
 
-def refused(network) -> str:
+def refused(network, pads=False) -> str:
     with pytest.raises(UserError) as error:
-        check(network)
+        check(network, pads=pads)
     return str(error.value)
 
 
@@ -124,9 +128,22 @@ def test_a_network_that_fits_is_described_and_stays_as_it_is(caplog):
     caplog.set_level("INFO")
     network, random = small_network().train(), torch.get_rng_state()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    check(network, (16, 4, 1, 32, 8))
+    check(network, (1, 32, 8))
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert re.search(r"^head +Linear +\[N, 3\] +15$", caplog.text, re.MULTILINE)
     assert network.training
     torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), random)
+
+
+class ReadsLengths(Own):
+    def forward(self, frames, lengths=None):
+        return super().forward(frames)
+
+
+def test_padded_clips_need_a_network_that_takes_lengths():
+    check(ReadsLengths(), pads=True)
+    assert refused(Own(), pads=True) == (
+        "model: Own.forward has no argument lengths, but clips are padded; add it, or write a data.num_frames that no "
+        "clip is shorter than."
+    )

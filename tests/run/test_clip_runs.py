@@ -2,18 +2,26 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from quadrant_lstm import load_run
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.data.moving_digits import ARROWS
 from quadrant_lstm.model.join import Join
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs
+from quadrant_lstm.run.load import load_classifier
+from quadrant_lstm.run.predict import predict_files
+from quadrant_lstm.run.predictor import predictor_of_run
 from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import read_rows
+from tests.clips import noise_clip, write_clip_folder, write_folder
 from tests.folders import TINY, run_folder, write_idx_folder
 from tests.networks import RECURRENT, Pooled
 from tests.scripts import script
@@ -54,8 +62,27 @@ def test_its_test_clips_are_predicted_with_their_classes(clip_run, tmp_path):
     assert done.returncode == 0, done.stderr
     correct = sum(row["class"] == row["prediction"] for row in csv.DictReader(output.open()))
     assert correct / 70 == json.loads((clip_run / "results.json").read_text())["test/accuracy"]
-    refused = script("predict.py", "run=latest", f"images={cwd}", cwd=cwd)
-    assert refused.returncode == 2
+
+
+def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_path):
+    write_clip_folder(tmp_path / "clips", halves=("",), num_frames=[7, 3])
+    write_folder(tmp_path / "clips/pictures", noise_clip(2))
+    classifier, cfg = load_classifier(clip_run)
+    network = classifier.network.eval()
+    predictor = predictor_of_run(network, OmegaConf.merge(cfg.data, {"layout": "THWC"}), classifier.spec)
+    files = list(predictor.find(str(tmp_path / "clips")))
+    assert [str(file.relative_to(tmp_path / "clips")) for file in files] == [
+        *(f"bright/{number}.npy" for number in range(4)), *(f"dark/{number}.npy" for number in range(4)), "pictures"
+    ]  # fmt: skip
+    predict_files(predictor, files, None, str(tmp_path / "clips.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
+    assert [len(row["probabilities"]) for row in rows] == [7, 3, 7, 3] * 2 + [2]
+    for file, row in zip(files, rows, strict=True):
+        clip = torch.from_numpy(predictor.read(file, None))[None] / 255
+        assert clip.shape[2:] == (1, 12, 10)
+        expected = network.logits_per_step(clip)[0].softmax(1)
+        assert torch.allclose(torch.tensor(row["probabilities"]), expected, atol=1e-5)
+        assert row["prediction"] == ARROWS[int(expected[-1].argmax())]
 
 
 def test_its_exported_program_reads_clips_of_any_length(clip_run):
@@ -102,3 +129,63 @@ def test_a_program_of_a_network_for_one_number_of_steps_says_so():
     clips = Inputs("clips", (5, 1, 6, 6), lambda clips: clips)
     assert not program_file("torch", join("concat"), clips, {}).any_steps
     assert program_file("torch", join("mean"), clips, {}).any_steps
+
+
+@pytest.fixture(scope="module")
+def own_clips_run(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("own")
+    root = write_clip_folder(cwd / "data", per_class=8, num_frames=[2, 5, 3])
+    return cwd, (
+        "data=clips", f"data.root={root}", "data.layout=THWC", "data.num_frames=4", "data.batch_size=3",
+        "model.filters=[4]", "model.pool_size=2", "optimizer.lr=0.01",
+    )  # fmt: skip
+
+
+def test_clips_of_ones_own_are_trained_on_tested_and_predicted(own_clips_run, monkeypatch):
+    cwd, words = own_clips_run
+    monkeypatch.setenv("HOME", str(cwd))
+    done = script("train.py", *words, "trainer.max_epochs=2", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    run = run_folder(cwd)
+    results = json.loads((run / "results.json").read_text())
+    assert results["test/images"] == 16
+    assert json.loads((run / "provenance.json").read_text())["data"]["dataset"] == "clips"
+    again = script("evaluate.py", "run=latest", cwd=cwd)
+    assert f"{'test/accuracy':20}  {results['test/accuracy']}\n" in again.stdout
+    tested = script("predict.py", "run=latest", "images=test", "output=test.csv", cwd=cwd)
+    files = script("predict.py", "run=latest", "images=data/test", "output=files.csv", cwd=cwd)
+    assert (tested.returncode, files.returncode) == (0, 0)
+    one, other = (list(csv.DictReader((cwd / name).open())) for name in ("test.csv", "files.csv"))
+    assert [row["prediction"] for row in one] == [row["prediction"] for row in other]
+    assert {row["class"] for row in one} == {"bright", "dark"}
+    assert one[0]["step3_dark"] == ""  # a clip of two frames
+    assert [float(row["dark"]) for row in one] == pytest.approx([float(row["dark"]) for row in other], abs=1e-5)
+
+
+def test_a_resumed_run_on_clips_equals_an_uninterrupted_one(own_clips_run, tmp_path, monkeypatch):
+    _, words = own_clips_run
+    monkeypatch.setenv("HOME", str(tmp_path))
+    weights = []
+    for name, epochs in (("whole", [3]), ("resumed", [1, 3])):
+        run = tmp_path / name
+        for number in epochs:
+            place = f"run={run}" if run.exists() else f"hydra.run.dir={run}"
+            start = () if run.exists() else (*words, "~trainer.callbacks.dashboard")
+            done = script("train.py", *start, place, f"trainer.max_epochs={number}", cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        weights.append(read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_skipped_clips_are_listed_in_the_run_folder(own_clips_run, tmp_path, monkeypatch):
+    cwd, words = own_clips_run
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(cwd / "data", tmp_path / "data")
+    (tmp_path / "data/train/dark/3.npy").write_bytes(b"")
+    words = (*words, f"data.root={tmp_path / 'data'}", "~trainer.callbacks.dashboard", "trainer.max_epochs=1")
+    refused = script("train.py", *words, cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "train/dark/3.npy: cannot be read as a clip (No data left in file)" in refused.stderr
+    done = script("train.py", *words, "data.skip_broken=true", "hydra.run.dir=skipped", cwd=tmp_path)
+    assert "data.skip_broken: left out 1 clips; skipped/skipped_clips.txt lists them" in done.stdout
+    assert (tmp_path / "skipped/skipped_clips.txt").read_text().count("3.npy") == 1

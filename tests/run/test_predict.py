@@ -16,7 +16,9 @@ from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import predict as module
 from quadrant_lstm.run.export import export
-from quadrant_lstm.run.predict import load_onnx_file, predict
+from quadrant_lstm.run.load import load_classifier
+from quadrant_lstm.run.predict import predict, predict_files
+from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_run
 from tests.folders import TINY
 from tests.scripts import script
 
@@ -45,6 +47,11 @@ def expected(finished_run, tiny):
         return network.logits_per_step(frames).softmax(2).numpy()
 
 
+def predict_some(run, files, invert, output):
+    classifier, cfg = load_classifier(run)
+    predict_files(predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec), files, invert, output)
+
+
 def rows_of(output):
     if output.suffix == ".jsonl":
         return [json.loads(line) for line in output.read_text().splitlines()]
@@ -53,7 +60,7 @@ def rows_of(output):
 
 
 def test_a_csv_file_has_the_probabilities_after_each_step(finished_run, files, expected, tmp_path):
-    predict(finished_run, files, False, str(tmp_path / "table.csv"))
+    predict_some(finished_run, files, False, str(tmp_path / "table.csv"))
     *rows, blank = rows_of(tmp_path / "table.csv")
     steps = [[[float(row[f"step{step}_{label}"]) for label in range(3)] for row in rows] for step in (1, 2, 3)]
     last = [[float(row[str(label)]) for label in range(3)] for row in rows]
@@ -63,7 +70,7 @@ def test_a_csv_file_has_the_probabilities_after_each_step(finished_run, files, e
 
 
 def test_a_line_of_json_has_the_probabilities_after_each_step(finished_run, files, expected, tmp_path):
-    predict(finished_run, files, False, str(tmp_path / "lines.jsonl"))
+    predict_some(finished_run, files, False, str(tmp_path / "lines.jsonl"))
     *rows, blank = rows_of(tmp_path / "lines.jsonl")
     assert np.allclose([row["probabilities"] for row in rows], expected, atol=1e-6)
     assert [row["prediction"] for row in rows] == expected[:, -1].argmax(1).tolist()
@@ -72,7 +79,7 @@ def test_a_line_of_json_has_the_probabilities_after_each_step(finished_run, file
 
 def test_the_table_shows_what_was_predicted_after_each_step(finished_run, files, expected, caplog):
     caplog.set_level("INFO", "quadrant_lstm")
-    predict(finished_run, files, False, None)
+    predict_some(finished_run, files, False, None)
     header, *rows, blank = caplog.messages
     first, confidence, percent, *_ = rows[0].split()
     steps = expected[0].argmax(1).tolist()
@@ -92,9 +99,9 @@ def test_the_table_is_printed_alone(tiny, finished_run, files, tmp_path):
 
 
 def test_the_batches_change_nothing(finished_run, files, tmp_path, monkeypatch):
-    predict(finished_run, files, False, str(tmp_path / "one.jsonl"))
+    predict_some(finished_run, files, False, str(tmp_path / "one.jsonl"))
     monkeypatch.setattr(module, "BATCH_SIZE", 2)
-    predict(finished_run, files, False, str(tmp_path / "three.jsonl"))
+    predict_some(finished_run, files, False, str(tmp_path / "three.jsonl"))
     one, three = (rows_of(tmp_path / name) for name in ("one.jsonl", "three.jsonl"))
     assert [row["file"] for row in three] == [row["file"] for row in one] == list(map(str, files))
     assert np.allclose(three[4]["probabilities"], one[4]["probabilities"], atol=1e-6)
@@ -112,7 +119,7 @@ def test_the_test_images_are_predicted_with_their_classes(finished_run, tiny, tm
 
 
 def test_the_classes_of_test_images_are_in_lines_of_json(finished_run, tiny, tmp_path):
-    predict(finished_run, None, None, str(tmp_path / "lines.jsonl"))
+    predict(finished_run, "test", None, str(tmp_path / "lines.jsonl"))
     assert [row["class"] for row in rows_of(tmp_path / "lines.jsonl")] == tiny.test_labels.tolist()
 
 
@@ -144,7 +151,7 @@ def test_a_model_that_cannot_be_used_is_reported_in_one_line(words, message, fil
 def test_a_name_that_is_not_text_is_written_to_a_csv_file(finished_run, files, tmp_path):
     strange = os.fsencode(tmp_path) + b"/bad\xff.png"
     shutil.copy(files[0], strange)
-    predict(finished_run, [Path(os.fsdecode(strange))], False, str(tmp_path / "x.csv"))
+    predict_some(finished_run, [Path(os.fsdecode(strange))], False, str(tmp_path / "x.csv"))
     assert b"bad\xff.png" in (tmp_path / "x.csv").read_bytes()
 
 
@@ -161,7 +168,7 @@ def test_a_name_needs_no_quotes_of_hydra(name, finished_run, files, tmp_path):
 def test_the_table_prints_no_control_characters(finished_run, files, tmp_path, caplog):
     shutil.copy(files[0], tmp_path / "a\033[31m\nb.png")
     caplog.set_level("INFO")
-    predict(finished_run, [tmp_path / "a\033[31m\nb.png"], False, None)
+    predict_some(finished_run, [tmp_path / "a\033[31m\nb.png"], False, None)
     assert caplog.messages[-1].endswith("a?[31m?b.png")
 
 
@@ -169,7 +176,7 @@ def test_an_older_output_stays_if_prediction_fails(finished_run, files, tmp_path
     (tmp_path / "x.csv").write_text("precious")
     monkeypatch.setattr(module, "classify", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        predict(finished_run, files, False, str(tmp_path / "x.csv"))
+        predict_some(finished_run, files, False, str(tmp_path / "x.csv"))
     assert (tmp_path / "x.csv").read_text() == "precious"
 
 
@@ -190,13 +197,13 @@ def test_an_onnx_file_of_another_kind_is_refused(names, shape, tmp_path):
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(UserError, match="other.onnx cannot be read .it is no ONNX file of this project"):
-        load_onnx_file(str(tmp_path / "other.onnx"))
+        predictor_of_onnx(str(tmp_path / "other.onnx"))
 
 
 def test_test_images_are_not_inverted(finished_run):
     done = script("predict.py", "run=latest", "images=test", "invert=true", cwd=finished_run.parents[2])
     assert done.returncode == 2
-    assert done.stderr == "invert: is for files, but the test images are used as they are; leave it out.\n"
+    assert done.stderr == "invert: is for files, but the test samples are used as they are; leave it out.\n"
 
 
 def test_the_other_files_are_predicted_if_one_cannot_be_read(finished_run, files, tmp_path):

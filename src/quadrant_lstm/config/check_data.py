@@ -6,6 +6,7 @@ Data sets that are downloaded are checked when training starts.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from quadrant_lstm.data.clip_folder import find_clips
 from quadrant_lstm.data.frames import Shape, frame_shape_of
 from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.scans import orderings_of
@@ -45,6 +46,11 @@ def check_moving_digits(data: Mapping[str, Any]) -> Shape | None:
     return images.image_shape[0], *data["canvas"]
 
 
+def check_clips(data: Mapping[str, Any]) -> Shape | None:
+    find_clips(data["root"], data["test_share"], data["validation_seed"], data["layout"])
+    return None if data["size"] is None else (data["channels"], *data["size"])
+
+
 def available_images(data: Mapping[str, Any]) -> Images | None:
     """Returns the images of a data set on this machine; raises UserError if none would be left to train on."""
     if data["dataset"] not in ("mnist", "idx"):
@@ -58,4 +64,5 @@ def available_images(data: Mapping[str, Any]) -> Images | None:
 DATA_CHECKS: Mapping[str, Callable[[Mapping[str, Any]], Shape | None]] = {
     "quadrant_lstm.data.image_sequences.ImageSequences": check_image_sequences,
     "quadrant_lstm.data.moving_digits.MovingDigits": check_moving_digits,
+    "quadrant_lstm.data.clips.Clips": check_clips,
 }

@@ -5,6 +5,7 @@
 data/image_sequences.py cuts images into pieces; data/moving_digits.py makes clips.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -43,14 +44,19 @@ class SequenceDataModule(LightningDataModule):
     `validation_seed` shuffles.
     """
 
+    train: Any  # a data set, as `test`
+    test: Any
+    pads = False  # whether there are clips of different lengths
+    skipped: Sequence[str] = ()  # the errors of samples that were left out
+    cached_bytes = 0  # of samples that are kept in memory while they are read
     orderings: Orderings | None = None  # of the pieces of images
     grid: Grid | None = None
 
     def __init__(
         self,
         spec: SequenceSpec,
-        train: TensorDataset,
-        test: TensorDataset,
+        train: Any,
+        test: Any,
         validation: tuple[int, int],
         validation_seed: int,
         batch_size: int,
@@ -68,17 +74,17 @@ class SequenceDataModule(LightningDataModule):
         """The shape of a training batch, unless it is the last."""
         return min(self.batch_size, len(self.train_indices)), self.spec.num_steps, *self.spec.frame_shape
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> Any:
         overfits = getattr(self.trainer, "overfit_batches", 0)  # then every epoch has the same batches
         return self.loader(self.train, self.train_indices, None if overfits else self.seed)
 
-    def val_dataloader(self) -> BatchLoader:
+    def val_dataloader(self) -> Any:
         return self.loader(self.train, self.validation_indices)
 
-    def test_dataloader(self) -> BatchLoader:
+    def test_dataloader(self) -> Any:
         return self.loader(self.test, torch.arange(len(self.test)))
 
-    def loader(self, data: TensorDataset, indices: Int64[Tensor, " samples"], seed: int | None = None) -> BatchLoader:
+    def loader(self, data: Any, indices: Int64[Tensor, " samples"], seed: int | None = None) -> Any:
         if self.trainer is None:
             return BatchLoader(data, EpochSampler(indices, self.batch_size, seed))
         device, rank, num_ranks = self.trainer.strategy.root_device, self.trainer.global_rank, self.trainer.world_size

@@ -25,10 +25,8 @@ DIGIT_SHARE = 20 / 28  # of the height and width
 MAX_PIXELS = 50_000_000
 
 
-def find_image_files(images: str | None) -> Iterable[Path]:
+def find_image_files(images: str) -> Iterable[Path]:
     """Returns the files of `images`: a file, a folder, a glob, or `-` for the lines of standard input."""
-    if images is None:
-        raise UserError("images: is missing; add images=FILE, a folder, a quoted glob, or test for the test images.")
     if images == "-":
         if sys.stdin is None:
             raise UserError("images: - reads standard input, which is closed; give a file, a folder, or a glob.")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quadrant_lstm.data.split import validation_range
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Grid
 
@@ -36,26 +37,7 @@ class Images(NamedTuple):
         return int(self.train_labels.max()) + 1
 
     def validation_range(self, validation_images: int, fold: int | None, num_folds: int) -> tuple[int, int]:
-        """Returns where the validation images begin and end among the shuffled training images.
-
-        They are the first `validation_images`, or fold number `fold` of `num_folds`, which are as equal as possible.
-        Raises UserError if no image would be left to train on, or if there is no such fold.
-        """
-        total = len(self.train_images)
-        if fold is None:
-            if validation_images >= total:
-                raise UserError(
-                    f"data.validation_images: {validation_images} of {total} training images leave none to train on; "
-                    "write fewer."
-                )
-            return 0, validation_images
-        if fold >= num_folds:
-            raise UserError(
-                f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}; write one."
-            )
-        if num_folds > total:
-            raise UserError(f"data.num_folds: {num_folds}, but there are {total} training images; write fewer.")
-        return fold * total // num_folds, (fold + 1) * total // num_folds
+        return validation_range(len(self.train_images), validation_images, fold, num_folds, "data.validation_images")
 
     def check_grid(self, grid: Grid) -> None:
         """Raises UserError if the grid does not split the images into equal pieces."""

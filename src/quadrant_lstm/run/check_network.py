@@ -2,14 +2,15 @@
 
 import copy
 import functools
+import inspect
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
+from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.parts import wrong_result
@@ -20,17 +21,23 @@ log = logging.getLogger(__name__)
 warn_once = functools.cache(rank_zero_only(log.warning))  # the jobs of a plan may have one network
 
 
-def check_network(network: nn.Module, batch_shape: Sequence[int], num_classes: int, *memory: Any) -> None:
+def check_network(network: nn.Module, data: SequenceDataModule, *memory: Any) -> None:
     """Logs the stages of the network, and a warning if a recurrent layer reads samples as steps. Raises UserError if
     the network does not map frames to logits that can be trained, or needs too much memory. `memory` are the other
     arguments of check_memory.
     """
-    frames = torch.zeros(2, *batch_shape[1:])
+    frames = torch.zeros(2, *data.batch_shape[1:])
+    lengths = torch.tensor([frames.shape[1], 1]) if data.pads else None
+    if data.pads and not takes_lengths(network):
+        raise UserError(
+            f"model: {type(network).__name__}.forward has no argument lengths, but clips are padded; add it, or write "
+            "a data.num_frames that no clip is shorter than."
+        )
     try:
         stages = describe(network, frames)
         with torch.random.fork_rng([]):
-            check_logits(copy.deepcopy(network).eval(), frames, num_classes)
-        check_memory(network, batch_shape, *memory)
+            check_logits(copy.deepcopy(network).eval(), frames, lengths, data.spec.num_classes)
+        check_memory(network, data.batch_shape, *memory)
     except Exception as error:
         place = place_in_own_code(error)
         if isinstance(error, UserError) or not (place or isinstance(error, ValueError)):
@@ -41,8 +48,14 @@ def check_network(network: nn.Module, batch_shape: Sequence[int], num_classes: i
         warn_once(f"model: {warning}")
 
 
-def check_logits(network: nn.Module, frames: Tensor, num_classes: int) -> None:
-    logits, expected = network(frames), (len(frames), num_classes)
+def takes_lengths(network: nn.Module) -> bool:
+    parameters = inspect.signature(network.forward).parameters.values()
+    return any(each.name == "lengths" or each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num_classes: int) -> None:
+    logits = network(frames) if lengths is None else network(frames, lengths=lengths)
+    expected = (len(frames), num_classes)
     if not isinstance(logits, Tensor) or logits.shape != expected:
         last = "; x[:, -1] takes the last step" if isinstance(logits, Tensor) and logits.ndim == 3 else ""
         rule = f"logits [N, classes], here {list(expected)}{last}"
@@ -52,6 +65,6 @@ def check_logits(network: nn.Module, frames: Tensor, num_classes: int) -> None:
             f"model: the logits of {type(network).__name__} have no gradient; compute them from parameters or layers "
             "that are attributes of the network, without detach() and torch.no_grad()."
         )
-    steps = logits_after_steps(network, frames)
+    steps = logits_after_steps(network, frames, lengths)
     if not isinstance(steps, Tensor) or steps.ndim != 3 or steps.shape[::2] != expected:
         raise wrong_result("model", network, frames, steps, "logits [N, steps, classes] from logits_per_step")

@@ -44,6 +44,16 @@ def check_memory(
         )
 
 
+def check_cache(num_bytes: int, num_processes: int) -> None:
+    """Raises UserError if the decoded clips of each process on this machine do not fit into its memory."""
+    available = available_to_cpu()
+    if available is not None and num_bytes * num_processes > available:
+        raise UserError(
+            f"data.cache_gb: {num_processes} processes would keep {num_bytes / 1e9:.1f} GB of frames each, and "
+            f"{available / 1e9:.1f} GB are available; write less."
+        )
+
+
 def bytes_per_image(network: nn.Module, batch_shape: Sequence[int], device: torch.device, autocast: Autocast) -> float:
     copied = copy.deepcopy(network).to(device).train()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws random numbers

@@ -94,8 +94,9 @@ def csv_writer(file: TextIO, num_steps: int, classes: Classes) -> Write:
     writer.writerow(["file", "class", "prediction", *classes, *earlier])
 
     def write(prediction: Prediction) -> None:
-        steps: Sequence[Sequence[object]] = prediction.steps or [[""] * len(classes)] * num_steps
+        steps: Sequence[Sequence[object]] = prediction.steps or [[""] * len(classes)]
         *before, last = steps
+        before += [[""] * len(classes)] * (num_steps - len(steps))  # of a clip that is shorter than others
         names = (None if number is None else classes[number] for number in (prediction.label, prediction.predicted))
         writer.writerow([prediction.name, *names, *last, *itertools.chain(*before)])
 

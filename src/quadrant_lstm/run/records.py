@@ -29,6 +29,7 @@ from quadrant_lstm.run_folder import (
     PROVENANCE,
     REPORT,
     RESULTS,
+    SKIPPED,
     as_typed,
     last_epoch,
     read_json,
@@ -45,6 +46,9 @@ def record_start(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceData
     changes = record_config(cfg, folder)
     if not (folder / PROVENANCE).exists():
         write_json(folder / PROVENANCE, provenance(cfg, data))
+    if data.skipped:
+        write_atomically(folder / SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
+        log.info(f"data.skip_broken: left out {len(data.skipped):,} clips; {as_typed(folder / SKIPPED)} lists them")
     step = 0
     if (folder / LAST).exists():
         log.info(f"resuming {as_typed(folder)} after its last finished epoch{changes}")

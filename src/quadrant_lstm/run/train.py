@@ -26,6 +26,7 @@ from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.initial_weights import copy_weights
+from quadrant_lstm.run.memory import check_cache
 from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
 from quadrant_lstm.run.records import closing, is_finished, record_results, record_start, recorded_accuracy
 from quadrant_lstm.run_folder import BEST, LAST, as_typed, locked
@@ -57,7 +58,8 @@ def train(cfg: DictConfig) -> float | None:
     trainer = build_trainer(cfg, folder)
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     memory = (device, autocast, trainer.num_devices)
-    check_network(classifier.network, data.batch_shape, data.spec.num_classes, *memory)
+    check_cache(data.cached_bytes, trainer.num_devices)
+    check_network(classifier.network, data, *memory)
     with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), closing(trainer.loggers):
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
     if trainer.world_size > 1:

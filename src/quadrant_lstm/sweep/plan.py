@@ -91,7 +91,7 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, flo
     accelerator = cfg.trainer.get("accelerator", "auto")
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(cfg.trainer.precision, accelerator))
     network: Any = build_network(cfg, data.spec)
-    check_network(network, data.batch_shape, data.spec.num_classes, fabric.device, fabric.autocast)
+    check_network(network, data, fabric.device, fabric.autocast)
     network, optimizer = fabric.setup(network, instantiate_node("optimizer", cfg.optimizer)(network.parameters()))
     batch = fabric.to_device(next(iter(data.train_dataloader())))
     frames, labels, lengths = data.on_after_batch_transfer(batch, 0)

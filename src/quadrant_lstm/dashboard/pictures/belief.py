@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, new_figure, style
 
-MAX_BARS = 6  # steps; more would be too narrow for bars
+MAX_BARS = 6  # steps; more, or wide frames, leave no room for bars
 MAX_FRAMES = 8  # drawn of a longer sequence
 FRAME, BARS = (0.06, 0.36), (0.42, 0.94)  # where the two parts of a step start and end, as shares of its width
 
@@ -26,7 +26,8 @@ def draw_belief(
     figure = new_figure()
     figure.suptitle(title)
     probabilities = logits.float().softmax(-1).cpu().numpy()
-    draw = draw_bars if len(frames) <= MAX_BARS else draw_strip
+    is_tall = frames.shape[2] >= 2 * frames.shape[3]
+    draw = draw_bars if is_tall and len(frames) <= MAX_BARS else draw_strip
     draw(figure, frames.permute(0, 2, 3, 1).cpu().numpy(), probabilities, label, names)
     return figure
 

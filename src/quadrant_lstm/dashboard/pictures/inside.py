@@ -11,6 +11,7 @@ from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import HEIGHT, SMALL, WIDTH, new_figure, style
 
+MAX_TICKS = 8
 MAX_MAPS = 32  # drawn of one convolution
 TITLES = ("input gate", "forget gate", "cell candidate", "output gate", "cell state", "output")  # as in LSTMStep
 GATES = ("input gate", "forget gate", "output gate")  # with values between 0 and 1
@@ -90,7 +91,8 @@ def draw_gates(network: Inspectable, frames: UInt8[Tensor, "1 steps channels hei
         cmap, lowest = ("Blues", 0.0) if is_gate else ("RdBu", -limit)
         axes.imshow(shown, cmap=cmap, vmin=lowest, vmax=limit, aspect="auto")
         axes.set_title(f"{name}, {'0 to 1' if is_gate else f'±{limit:.2g}'}", fontsize=SMALL)
-        axes.set_yticks(range(len(shown)), range(1, len(shown) + 1))
+        ticks = range(0, len(shown), -(-len(shown) // MAX_TICKS))
+        axes.set_yticks(ticks, [step + 1 for step in ticks])
         axes.set_xticks([])
     panels[0, 0].set_ylabel("step")
     panels[1, 0].set_ylabel("step")

@@ -38,12 +38,13 @@ def draw_mistakes(
     axes = figure.add_axes((0, 0, 1, 1 - TITLE_HEIGHT / figure.get_figheight()))
     for place, index in enumerate(shown):
         row, column = divmod(place, columns)
-        page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - images[place].permute(1, 2, 0).cpu().numpy()
+        pixels = images[place].permute(1, 2, 0).cpu().numpy()
+        page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - pixels if channels == 1 else pixels
         caption = f"{names[int(labels[index])]} as {names[int(predictions[index])]}\n{100 * confidences[index]:.0f} %"
         x, y = (column + 0.5) * (width + GAP), row * (height + caption_height) + height
         axes.text(x, y, caption, ha="center", va="top", linespacing=1.0)
-    pixels = page.reshape(rows * (height + caption_height), columns * (width + GAP), channels)
-    axes.imshow(pixels, cmap="gray", aspect="auto")
+    whole = page.reshape(rows * (height + caption_height), columns * (width + GAP), channels)
+    axes.imshow(whole, cmap="gray", aspect="auto")
     axes.set_axis_off()
     part = f": {start + 1} to {start + len(shown)}, most confident first" if len(mistakes) > len(shown) else ""
     axes.set_title(f"{len(mistakes):,} of {len(labels):,} misclassified{part}")

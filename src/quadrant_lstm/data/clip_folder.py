@@ -1,0 +1,119 @@
+"""Finds the clips of a folder, with their classes. Imports no torch.
+
+    FOLDER/{train,test}/CLASS/CLIP, or FOLDER/CLASS/CLIP: then some clips of each class are drawn for the test
+
+Names that begin with a dot are ignored.
+"""
+
+import glob
+import random
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from quadrant_lstm.data.clip_files import ARRAYS, is_clip, natural, visible
+from quadrant_lstm.errors import UserError
+
+
+class Clip(NamedTuple):
+    path: Path
+    label: int  # the number of its class
+
+
+class ClipFolder(NamedTuple):
+    class_names: tuple[str, ...]
+    train: list[Clip]
+    test: list[Clip]
+
+
+def find_clips(root: str | None, test_share: float, seed: int, layout: str | None) -> ClipFolder:
+    """Raises UserError for a folder with another structure, and for arrays without a layout."""
+    if root is None:
+        raise UserError("data.root: null, but clips are read from a folder; add data.root=FOLDER.")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"data.root: {folder} is not a folder; give one with a folder of clips for each class.")
+    halves = [folder / name for name in ("train", "test") if (folder / name).is_dir()]
+    if len(halves) == 1:
+        raise UserError(f"data.root: {folder} holds {halves[0].name}, but not both train and test; add the other.")
+    if halves:
+        train, test = map(clips_by_class, halves)
+        check_same_classes(halves[0], train, halves[1], test)
+    else:
+        train, test = divided(folder, clips_by_class(folder), test_share, seed)
+    names = tuple(train)
+    found = ClipFolder(names, numbered_clips(train, names), numbered_clips(test, names))
+    arrays = next((clip.path for clip in (*found.train, *found.test) if clip.path.suffix.lower() in ARRAYS), None)
+    if arrays and layout is None:
+        raise UserError(f"data.layout: null, but {arrays} is an array; write e.g. data.layout=THWC.")
+    return found
+
+
+def find_clip_files(images: str) -> Iterable[Path]:
+    """Returns the clips of `images`: a clip, a folder of clips, a glob, or `-` for the lines of standard input."""
+    if images == "-":
+        return (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
+    path = Path(images).expanduser()
+    if path.is_file() or (path.is_dir() and is_clip(path)):
+        return [path]
+    found = clips_below(path) if path.is_dir() else [Path(name) for name in glob.glob(str(path), recursive=True)]
+    if not found:
+        raise UserError(f"images: {images} matches no clip; give a clip, a folder of clips, or a glob in quotes.")
+    return sorted(found, key=lambda clip: [natural(part) for part in clip.parts])
+
+
+def clips_below(folder: Path) -> list[Path]:
+    """Returns the clips in a folder, and in the folders in it."""
+    clips: list[Path] = []
+    for path in filter(visible, folder.iterdir()):
+        if is_clip(path):
+            clips.append(path)
+        elif path.is_dir():
+            clips += clips_below(path)
+    return clips
+
+
+def clips_by_class(folder: Path) -> dict[str, list[Path]]:
+    classes = sorted(
+        (path for path in folder.iterdir() if path.is_dir() and visible(path)), key=lambda path: natural(path.name)
+    )
+    if len(classes) < 2:
+        raise UserError(f"{folder}: holds {len(classes)} folders, but each class needs one; add at least two.")
+    return {each.name: clips_of(each) for each in classes}
+
+
+def clips_of(class_folder: Path) -> list[Path]:
+    clips = sorted(filter(visible, class_folder.iterdir()), key=lambda path: natural(path.name))
+    if not clips:
+        raise UserError(f"{class_folder}: holds no clips; add some, or remove the folder.")
+    for clip in clips:
+        if not is_clip(clip):
+            what = "a folder without pictures" if clip.is_dir() else "neither a folder of pictures nor a file of clips"
+            raise UserError(f"{clip}: is {what}; remove it, or begin its name with a dot.")
+    return clips
+
+
+def check_same_classes(one: Path, train: Mapping[str, object], other: Path, test: Mapping[str, object]) -> None:
+    for here, there, known in ((other, train, test), (one, test, train)):
+        if missing := [name for name in there if name not in known]:
+            raise UserError(f"{here}: has no class {missing[0]}; add its folder, or remove it from the other half.")
+
+
+def divided(
+    folder: Path, clips: Mapping[str, Sequence[Path]], test_share: float, seed: int
+) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """Draws the test clips of each class: the share, but at least one clip, and at least one remains for training."""
+    train, test = {}, {}
+    for name, paths in clips.items():
+        if len(paths) < 2:
+            raise UserError(f"{folder / name}: holds one clip, but training and test need one each; add another.")
+        count = min(len(paths) - 1, max(1, round(test_share * len(paths))))
+        drawn = set(random.Random(f"{seed} {name}").sample(range(len(paths)), count))
+        test[name] = [path for number, path in enumerate(paths) if number in drawn]
+        train[name] = [path for number, path in enumerate(paths) if number not in drawn]
+    return train, test
+
+
+def numbered_clips(clips: Mapping[str, Sequence[Path]], names: Sequence[str]) -> list[Clip]:
+    return [Clip(path, label) for label, name in enumerate(names) for path in clips[name]]

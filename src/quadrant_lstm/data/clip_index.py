@@ -1,0 +1,113 @@
+"""Examines all clips once before the training: decodes them, and notes their lengths, sizes and checksums.
+
+The notes are kept in ~/.cache/quadrant_lstm/clips/, so that a clip which has not changed is not decoded again.
+"""
+
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from filelock import FileLock
+from rich.progress import track
+from torch.utils.data import DataLoader, Dataset
+
+from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, picture_files
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run_folder import write_atomically
+
+CACHE = Path("~/.cache/quadrant_lstm/clips")
+
+
+class Note(NamedTuple):
+    """What is known of a clip."""
+
+    num_frames: int
+    size: tuple[int, int]  # height and width after resizing
+    sha256: str  # of its files
+
+
+def examine_clips(
+    root: Path, paths: Sequence[Path], frame_format: FrameFormat, num_workers: int
+) -> tuple[dict[Path, Note], list[str]]:
+    """Returns notes of the clips that can be read, and the errors of the others.
+
+    Processes that start together wait for the first.
+    """
+    name = hashlib.sha256(repr((str(root.absolute()), frame_format)).encode()).hexdigest()[:16]
+    file = CACHE.expanduser() / f"{name}.json"
+    with contextlib.ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(file.with_suffix(".lock")))
+        except OSError:  # a home that cannot be written
+            return examine_new_clips({}, root, paths, frame_format, num_workers)
+        stored = json.loads(file.read_text()) if file.exists() else {}
+        result = examine_new_clips(stored, root, paths, frame_format, num_workers)
+        write_atomically(file, json.dumps(stored).encode())
+        return result
+
+
+def examine_new_clips(
+    stored: dict[str, Any], root: Path, paths: Sequence[Path], frame_format: FrameFormat, num_workers: int
+) -> tuple[dict[Path, Note], list[str]]:
+    """Adds the notes of new and changed clips to `stored`, which has them by their paths in the root."""
+    names = {path: str(path.relative_to(root)) for path in paths}
+    states = {path: state_of(path) for path in paths}
+    new = [path for path in paths if stored.get(names[path], [None])[0] != states[path]]
+    broken: list[str] = []
+    for path, found in zip(new, examined(new, frame_format, num_workers), strict=True):
+        if isinstance(found, Note):
+            stored[names[path]] = [states[path], *found]
+        else:
+            broken.append(found)
+            stored.pop(names[path], None)
+    entries = {path: stored[names[path]] for path in paths if names[path] in stored}
+    notes = {path: Note(count, (height, width), sha) for path, (_, count, (height, width), sha) in entries.items()}
+    return notes, broken
+
+
+def state_of(clip: Path) -> list[int]:
+    """Returns what changes with the content: the number of files, their bytes, and the time of the last change."""
+    stats = [file.stat() for file in files_of(clip)]
+    return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
+
+
+def files_of(clip: Path) -> list[Path]:
+    return picture_files(clip) if clip.is_dir() else [clip]
+
+
+def examined(clips: Sequence[Path], frame_format: FrameFormat, num_workers: int) -> Any:
+    """Yields a Note or an error for each clip. Shows a progress bar on a terminal."""
+    if not clips:
+        return []
+    # a DataLoader draws a seed for its workers; from the default generator, this would change the initial weights
+    options: dict[str, Any] = {"num_workers": num_workers, "generator": torch.Generator()}
+    loader = DataLoader(Examinations(clips, frame_format), batch_size=None, **options)
+    return track(loader, "reading clips", len(clips), disable=not sys.stderr.isatty())
+
+
+class Examinations(Dataset):
+    def __init__(self, clips: Sequence[Path], frame_format: FrameFormat):
+        self.clips, self.frame_format = clips, frame_format
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, number: int) -> Note | str:
+        try:
+            return examine(self.clips[number], self.frame_format)
+        except UserError as error:
+            return str(error)
+
+
+def examine(clip: Path, frame_format: FrameFormat) -> Note:
+    num_frames, size = examine_frames(clip, frame_format)
+    digest = hashlib.sha256()
+    for file in files_of(clip):
+        digest.update(file.read_bytes())
+    return Note(num_frames, size, digest.hexdigest())

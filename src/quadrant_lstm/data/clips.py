@@ -1,0 +1,122 @@
+"""Reads clips of your own by worker processes, and gives Lightning batches of padded clips with their lengths.
+
+files -> uint8 frames, cached in memory -> every n-th frame, cut to `num_frames` or padded -> batch -> device
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from quadrant_lstm.data.augmentation import Augmentation
+from quadrant_lstm.data.clip_files import FrameFormat
+from quadrant_lstm.data.clip_folder import Clip, find_clips
+from quadrant_lstm.data.clip_index import Note, examine_clips
+from quadrant_lstm.data.clip_loader import ClipDataset, ClipLoader
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
+from quadrant_lstm.data.frame_cache import FrameCache
+from quadrant_lstm.data.frames import SequenceSpec
+from quadrant_lstm.data.orderings import scaled
+from quadrant_lstm.data.sampler import EpochSampler
+from quadrant_lstm.data.split import validation_range
+from quadrant_lstm.errors import UserError
+
+
+class Clips(SequenceDataModule):
+    """conf/data/clips.yaml explains the arguments. Raises UserError for a clip that cannot be read, unless broken clips
+    are skipped: `skipped` then lists them.
+    """
+
+    def __init__(
+        self,
+        root: str | None,
+        num_frames: int | None,
+        frame_step: int,
+        size: Sequence[int] | None,
+        channels: int,
+        layout: str | None,
+        test_share: float,
+        validation_share: float,
+        validation_seed: int,
+        batch_size: int,
+        num_workers: int,
+        cache_gb: float,
+        skip_broken: bool,
+        seed: int,
+        augmentation: Augmentation,
+        fold: int | None = None,
+        num_folds: int = 5,
+    ):
+        names, train_clips, test_clips = find_clips(root, test_share, validation_seed, layout)
+        self.folder = Path(str(root)).expanduser()
+        frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout)
+        paths = [clip.path for clip in (*train_clips, *test_clips)]
+        self.notes, self.skipped = examine_clips(self.folder, paths, frame_format, num_workers)
+        if self.skipped and not skip_broken:
+            others = f" ({len(self.skipped) - 1} other clips are broken, too)" if len(self.skipped) > 1 else ""
+            raise UserError(f"{self.skipped[0]}{others}")
+        height, width = only_size(self.notes)
+        longest = max(-(-note.num_frames // frame_step) for note in self.notes.values())
+        spec = SequenceSpec((channels, height, width), num_frames or longest, names)
+        reader = partial(ClipDataset, notes=self.notes, frame_format=frame_format, frame_step=frame_step, spec=spec)
+        train, test = (
+            reader(readable(clips, self.notes, names, half), seed=seed)
+            for clips, half in ((train_clips, "train"), (test_clips, "test"))
+        )
+        held_out = max(1, round(validation_share * len(train)))
+        validation = validation_range(len(train), held_out, fold, num_folds, "data.validation_share")
+        super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
+        self.num_workers, self.augmentation = num_workers, augmentation
+        sizes = [math.prod(train.stored_shape(number)) for number in range(len(train))]
+        train.cache = FrameCache(sizes, round(1e9 * cache_gb))
+        self.cached_bytes, self.pads = train.cache.num_bytes, train.pads
+
+    def loader(self, data: ClipDataset, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
+        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        sampler = EpochSampler(indices, self.batch_size, seed, rank, num_ranks)
+        return ClipLoader(data, sampler, self.num_workers, on_gpu)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        frames = batch.frames
+        if self.trainer and self.trainer.training:
+            frames = self.augmentation(frames.flatten(1, 2)).unflatten(1, frames.shape[1:3])
+        return batch._replace(frames=scaled(frames))
+
+    def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
+        return self.test.read_batch(indices.tolist(), epoch=None)
+
+    def sha256(self) -> str:
+        lines = [f"{path.relative_to(self.folder)} {note.sha256}" for path, note in self.notes.items()]
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def only_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
+    """Returns the height and width of all clips. Raises UserError if they differ, or if no clip is left."""
+    if not notes:
+        raise UserError("data.root: no clip can be read; without data.skip_broken=true, an error names the first.")
+    first, size = next((path, note.size) for path, note in notes.items())
+    for path, note in notes.items():
+        if note.size != size:
+            raise UserError(
+                f"{path}: its frames are of {note.size[0]} x {note.size[1]}, but those of {first} of {size[0]} x "
+                f"{size[1]}; add data.size=[HEIGHT,WIDTH]."
+            )
+    return size
+
+
+def readable(clips: Sequence[Clip], notes: Mapping[Path, Note], names: Sequence[str], half: str) -> list[Clip]:
+    """Returns the clips that are not skipped. Raises UserError for a class of which none is left."""
+    left = [clip for clip in clips if clip.path in notes]
+    for label, name in enumerate(names):
+        if not any(clip.label == label for clip in left):
+            raise UserError(f"data.root: no {half} clip of class {name} can be read; add one, or remove the class.")
+    return left

@@ -1,0 +1,35 @@
+"""Keeps decoded frames of clips in memory that worker processes share, up to a limit.
+
+The first clips whose frames fit are kept, so that which ones are does not depend on the order of reading. The memory is
+used as clips are read.
+"""
+
+import mmap
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+class FrameCache:
+    """`sizes` are the bytes of each clip. Workers must be forked from the process that makes the cache."""
+
+    def __init__(self, sizes: Sequence[int], limit: int):
+        ends = np.cumsum(sizes)
+        self.count = int(np.searchsorted(ends, limit, side="right"))  # of the clips that are kept
+        self.starts = np.concatenate([[0], ends])[: self.count]
+        self.num_bytes = int(ends[self.count - 1]) if self.count else 0
+        self.memory = np.frombuffer(mmap.mmap(-1, max(1, self.num_bytes)), np.uint8)
+        self.is_filled = np.frombuffer(mmap.mmap(-1, max(1, self.count)), np.uint8)
+
+    def holds(self, number: int) -> bool:
+        """Tells whether the clip is one of those that are kept."""
+        return number < self.count
+
+    def read(self, number: int, shape: Sequence[int], decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """Returns all frames of a clip that is kept, uint8 in that shape. Decodes them the first time."""
+        start = int(self.starts[number])
+        frames = self.memory[start : start + int(np.prod(shape))].reshape(shape)
+        if not self.is_filled[number]:  # two workers may both fill it, with the same frames
+            frames[:] = decode()
+            self.is_filled[number] = 1
+        return frames

@@ -1,0 +1,152 @@
+"""Makes a Predictor of a run's best checkpoint, or of an ONNX file that export.py wrote.
+
+A sample is an image [channels, height, width] or a clip [frames, channels, height, width], in uint8. Clips of one batch
+may have different lengths.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, read_frames
+from quadrant_lstm.data.clip_folder import find_clip_files
+from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered
+from quadrant_lstm.data.image_files import find_image_files, read_image
+from quadrant_lstm.data.orderings import scaled
+from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.model.protocols import logits_after_steps
+from quadrant_lstm.run.inputs import Inputs, inputs_of
+from quadrant_lstm.run.predictions import Classes
+
+
+class Predictor(NamedTuple):
+    find: Callable[[str], Iterable[Path]]  # the files that the key `images` names
+    read: Callable[[Path, bool | None], np.ndarray | None]  # a sample; None if nothing is drawn
+    probabilities: Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # [steps, classes] of each sample
+    num_steps: int  # of the probabilities, at most
+    classes: Classes
+
+
+def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -> Predictor:
+    """`data` is that group of the run's config."""
+    inputs = inputs_of(data, spec)
+    if inputs.name == "images":
+        predict, files = of_images(network, inputs), image_files(inputs.shape)
+    else:
+        predict, files = of_clips(network), clip_files(data, spec.frame_shape, spec.num_steps)
+    (steps,) = predict([np.zeros(inputs.shape, np.uint8)])
+    return Predictor(*files, predict, len(steps), names_or_numbers(spec.class_names))
+
+
+def of_images(network: nn.Module, inputs: Inputs) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    @torch.inference_mode()
+    def probabilities(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        frames = scaled(inputs.to_frames(torch.from_numpy(np.stack(images))))
+        return list(logits_after_steps(network, frames).softmax(dim=2).numpy())
+
+    return probabilities
+
+
+def of_clips(network: nn.Module) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    @torch.inference_mode()
+    def probabilities(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        frames, lengths = padded(clips)
+        steps = logits_after_steps(network, scaled(frames), lengths).softmax(dim=2).numpy()
+        return [each[: len(clip)] for each, clip in zip(steps, clips, strict=True)]
+
+    return probabilities
+
+
+def padded(clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
+    """Returns the frames of all clips, and their lengths unless these are equal."""
+    lengths = torch.tensor([len(clip) for clip in clips])
+    frames = torch.zeros(len(clips), int(lengths.max()), *clips[0].shape[1:], dtype=torch.uint8)
+    for place, clip in enumerate(clips):
+        frames[place, : len(clip)] = torch.from_numpy(clip)
+    return frames, None if bool((lengths == lengths[0]).all()) else lengths
+
+
+def image_files(shape: Shape) -> tuple[Any, Any]:
+    """Returns functions that find and read files."""
+    return find_image_files, lambda file, invert: read_image(file, shape, invert)
+
+
+def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None) -> tuple[Any, Any]:
+    """Returns functions that find and read clips, of which they take what the test does: every n-th frame, and the
+    middle of a long clip.
+    """
+    channels, height, width = frame_shape
+    frame_format, step = FrameFormat(channels, (height, width), data.get("layout")), data.get("frame_step", 1)
+
+    def read(file: Path, invert: bool | None) -> np.ndarray:
+        if invert is not None:
+            raise UserError("invert: is for images, but this run reads clips; leave it out.")
+        available = -(-examine_frames(file, frame_format)[0] // step)
+        length = min(available, num_frames or available)
+        start = (available - length) // 2
+        return read_frames(file, frame_format, range(start * step, (start + length) * step, step))
+
+    return find_clip_files, read
+
+
+def names_or_numbers(names: Sequence[str]) -> Classes:
+    return range(len(names)) if tuple(names) == numbered(len(names)) else names
+
+
+def predictor_of_onnx(model: str) -> Predictor:
+    """The probabilities are those after the last step."""
+    with needs_extra("model", "export"):
+        import onnxruntime
+    try:
+        session = onnxruntime.InferenceSession(Path(model).read_bytes(), providers=["CPUExecutionProvider"])
+        return predictor_of_session(session)
+    except Exception as error:  # onnxruntime raises errors of many types
+        reason = error.strerror if isinstance(error, OSError) else "it is no ONNX file of this project"
+        raise UserError(
+            f"model: {model} cannot be read ({reason}); give a file that export.py format=onnx wrote."
+        ) from error
+
+
+def predictor_of_session(session: Any) -> Predictor:
+    (given,), metadata = session.get_inputs(), session.get_modelmeta().custom_metadata_map
+
+    def run(samples: np.ndarray) -> np.ndarray:
+        return session.run(["probabilities"], {given.name: samples.astype(np.float32) / 255})[0]
+
+    def of_equal_samples(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return list(run(np.stack(samples))[:, None])
+
+    def of_any_clips(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [run(clip[None]) for clip in clips]  # the program has no lengths of padded clips
+
+    predict: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+    *steps, channels, height, width = given.shape[1:]
+    if given.name != ("clips" if steps else "images"):
+        raise ValueError(f"its input is called {given.name}")
+    shape = int(channels), int(height), int(width)
+    if steps:
+        data = OmegaConf.create(metadata["config"]).data
+        fixed = steps[0] if isinstance(steps[0], int) else None
+        files = clip_files(data, shape, fixed or data.num_frames)
+        predict = functools.partial(padded_to, fixed, of_equal_samples) if fixed else of_any_clips
+        example = np.zeros((fixed or 2, *shape), np.uint8)
+    else:
+        files, predict, example = image_files(shape), of_equal_samples, np.zeros(shape, np.uint8)
+    for count in (1, 2):  # it must take any number
+        probabilities = predict([example] * count)
+    num_classes = probabilities[0].shape[1]
+    names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered(num_classes)
+    return Predictor(*files, predict, 1, names_or_numbers(names))
+
+
+def padded_to(
+    num_frames: int, predict: Callable[[Sequence[np.ndarray]], list[np.ndarray]], clips: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    return predict([np.pad(clip, [(0, num_frames - len(clip)), (0, 0), (0, 0), (0, 0)]) for clip in clips])

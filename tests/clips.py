@@ -1,0 +1,62 @@
+"""Writes clips in all formats."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def noise_clip(num_frames: int, height: int = 12, width: int = 16, seed: int = 0) -> np.ndarray:
+    """Returns uint8 [frames, height, width, 3] of which lossless formats keep every pixel."""
+    return np.random.default_rng(seed).integers(0, 256, (num_frames, height, width, 3)).astype(np.uint8)
+
+
+def write_folder(path: Path, frames: np.ndarray) -> None:
+    path.mkdir(parents=True)
+    for number, frame in enumerate(frames, start=1):
+        Image.fromarray(frame).save(path / f"frame{number}.png")
+
+
+def write_animation(path: Path, frames: np.ndarray) -> None:
+    first, *others = map(Image.fromarray, frames)
+    first.save(path, save_all=True, append_images=others, duration=40, lossless=True)
+
+
+def write_gif(path: Path, frames: np.ndarray) -> None:
+    """Reduces the colours of each frame to 64 levels of grey, which the file keeps."""
+    write_animation(path, frames // 4 * 4)
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    import av
+
+    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for frame in frames:
+            for packet in stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+WRITERS: dict[str, Callable[[Path, np.ndarray], None]] = {
+    "folder": write_folder,
+    "clip.png": write_animation,
+    "clip.webp": write_animation,
+    "clip.npy": np.save,
+    "clip.npz": lambda path, frames: np.savez_compressed(path, frames),
+}
+
+
+def write_clip_folder(root: Path, per_class: int = 4, halves=("train", "test"), num_frames=range(2, 6)) -> Path:
+    """Writes clips of two classes as .npy files. Those of class "dark" are dark."""
+    for half in halves:
+        for name, brightest in (("bright", 255), ("dark", 60)):
+            (root / half / name).mkdir(parents=True)
+            for number in range(per_class):
+                frames = noise_clip(num_frames[number % len(num_frames)], seed=number)
+                np.save(root / half / name / f"{number}.npy", (frames * (brightest / 255)).astype(np.uint8))
+    return root

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, natural, read_frames
+from quadrant_lstm.errors import UserError
+from tests.clips import WRITERS, noise_clip, write_folder, write_gif, write_video
+
+COLOUR = FrameFormat(3, None, "THWC")
+FRAMES = noise_clip(11)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_each_format_keeps_every_pixel_and_the_order(name, tmp_path):
+    WRITERS[name](tmp_path / name, FRAMES)
+    assert examine_frames(tmp_path / name, COLOUR) == (11, (12, 16))
+    expected = FRAMES.transpose(0, 3, 1, 2)
+    assert np.array_equal(read_frames(tmp_path / name, COLOUR, range(11)), expected)
+    assert np.array_equal(read_frames(tmp_path / name, COLOUR, range(3, 10, 3)), expected[3:10:3])
+
+
+def test_a_gif_is_read(tmp_path):
+    greys = np.zeros((12, 8, 8, 3), np.uint8) + np.arange(0, 240, 20, dtype=np.uint8)[:, None, None, None]
+    write_gif(tmp_path / "clip.gif", greys)
+    read = read_frames(tmp_path / "clip.gif", COLOUR, range(12))
+    assert np.array_equal(read, greys.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "webm"])
+def test_a_video_is_read_by_its_frame_numbers(suffix, tmp_path):
+    pytest.importorskip("av", reason="needs PyAV")
+    greys = np.zeros((20, 32, 48, 3), np.uint8) + np.arange(0, 240, 12, dtype=np.uint8)[:, None, None, None]
+    write_video(tmp_path / f"clip.{suffix}", greys)
+    assert examine_frames(tmp_path / f"clip.{suffix}", COLOUR) == (20, (32, 48))
+    read = read_frames(tmp_path / f"clip.{suffix}", COLOUR, range(4, 20, 5))
+    assert read.mean((1, 2, 3)) == pytest.approx([48, 108, 168, 228], abs=4)  # videos are lossy
+    grey = read_frames(tmp_path / f"clip.{suffix}", COLOUR._replace(channels=1), range(4, 5))
+    assert grey.shape == (1, 1, 32, 48)
+
+
+@pytest.mark.parametrize(("layout", "axes"), [("TCHW", (0, 3, 1, 2)), ("CTHW", (3, 0, 1, 2)), ("THWC", (0, 1, 2, 3))])
+def test_the_axes_of_an_array_are_those_of_the_layout(layout, axes, tmp_path):
+    np.save(tmp_path / "clip.npy", FRAMES.transpose(axes))
+    read = read_frames(tmp_path / "clip.npy", COLOUR._replace(layout=layout), range(11))
+    assert np.array_equal(read, FRAMES.transpose(0, 3, 1, 2))
+
+
+def test_an_array_without_channels_is_grey(tmp_path):
+    np.save(tmp_path / "clip.npy", FRAMES[..., 0])
+    read = read_frames(tmp_path / "clip.npy", FrameFormat(1, None, "THW"), range(11))
+    assert np.array_equal(read, FRAMES[:, None, :, :, 0])
+
+
+def test_frames_are_converted_and_resized_as_pillow_does(tmp_path):
+    write_folder(tmp_path / "clip", FRAMES[:2])
+    np.save(tmp_path / "clip.npy", FRAMES[:2])
+    expected = [
+        np.asarray(Image.fromarray(frame).convert("L").resize((8, 6), Image.Resampling.BILINEAR))
+        for frame in FRAMES[:2]
+    ]
+    for name in ("clip", "clip.npy"):
+        read = read_frames(tmp_path / name, FrameFormat(1, (6, 8), "THWC"), range(2))
+        assert np.array_equal(read, np.stack(expected)[:, None])
+
+
+def test_names_are_sorted_in_natural_order():
+    names = ["frame10.png", "frame2.png", "frame1.png", "a1b10.png", "a1b9.png"]
+    assert sorted(names, key=natural) == ["a1b9.png", "a1b10.png", "frame1.png", "frame2.png", "frame10.png"]
+
+
+def broken_clips():
+    yield "none.npy", lambda path: np.save(path, FRAMES[:0]), "it holds no frames"
+    yield "float.npy", lambda path: np.save(path, FRAMES / 255), "its type is float64, not uint8"
+    yield (
+        "axes.npy",
+        lambda path: np.save(path, FRAMES[0]),
+        r"its shape is \[12, 16, 3\], but data.layout=THWC has 4 axes",
+    )
+    yield "four.npy", lambda path: np.save(path, FRAMES[:, :, :, [0, 0, 0, 0]]), "it has 4 channels by data.layout=THWC"
+    yield "two.npz", lambda path: np.savez(path, FRAMES, FRAMES), "it holds 2 arrays, not one"
+    yield "pickle.npz", lambda path: np.savez(path, np.array([{}])), "Object arrays cannot be loaded"
+    yield "cut.gif", lambda path: path.write_bytes(b"GIF89a"), "cannot identify image file"
+    yield "cut.npy", lambda path: path.write_bytes(b""), "No data left in file"
+    yield "large.png", lambda path: Image.new("1", (9000, 9000)).save(path), "9000 x 9000, more than 50,000,000 pixels"
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "reason"), list(broken_clips()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_broken_clip_is_named_with_the_reason(name, write, reason, tmp_path):
+    write(tmp_path / name)
+    with pytest.raises(
+        UserError, match=rf"{name}: cannot be read as a clip \({reason}.*\); replace or remove it, or add"
+    ) as error:
+        examine_frames(tmp_path / name, COLOUR)
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_frame_of_a_folder_is_named(tmp_path):
+    write_folder(tmp_path / "clip", FRAMES)
+    picture = tmp_path / "clip/frame7.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"clip: cannot be read as a clip \(frame7.png: .*truncated"):
+        examine_frames(tmp_path / "clip", COLOUR)
+
+
+def test_frames_of_two_sizes_are_refused_unless_they_are_resized(tmp_path):
+    write_folder(tmp_path / "clip", FRAMES[:2])
+    Image.fromarray(FRAMES[0, :6]).save(tmp_path / "clip/frame3.png")
+    with pytest.raises(UserError, match="its frames are of 12 x 16 and 6 x 16"):
+        examine_frames(tmp_path / "clip", COLOUR)
+    assert examine_frames(tmp_path / "clip", COLOUR._replace(size=(4, 5))) == (3, (4, 5))
+
+
+def test_a_file_that_is_no_video_is_refused(tmp_path):
+    pytest.importorskip("av", reason="needs PyAV")
+    (tmp_path / "clip.mp4").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"clip.mp4: cannot be read as a clip \(.*Invalid data"):
+        examine_frames(tmp_path / "clip.mp4", COLOUR)
