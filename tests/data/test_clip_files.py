@@ -2,12 +2,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, natural, read_frames
+from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, natural
+from quadrant_lstm.data.clip_files import read_frames as read_into
 from quadrant_lstm.errors import UserError
 from tests.clips import WRITERS, noise_clip, write_folder, write_gif, write_video
 
 COLOUR = FrameFormat(3, None, "THWC")
 FRAMES = noise_clip(11)
+
+
+def read_frames(clip, frame_format, numbers) -> np.ndarray:
+    _, size = examine_frames(clip, frame_format)
+    out = np.empty((len(numbers), *size, frame_format.channels), np.uint8)
+    read_into(clip, frame_format, numbers, out)
+    return out.transpose(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize("name", WRITERS)

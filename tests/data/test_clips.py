@@ -1,4 +1,5 @@
 import shutil
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,7 +36,7 @@ def clips_in(root, augmentation=NONE, **changes) -> Clips:
 def epoch_of(data: Clips, epoch: int) -> list:
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    return list(loader)
+    return [batch._replace(frames=batch.frames.clone()) for batch in loader]
 
 
 def are_equal(batches, others) -> bool:
@@ -79,6 +80,18 @@ def test_batches_depend_only_on_the_seed_and_the_epoch(options, tmp_path):
     assert not are_equal(epoch_of(data, 0), epoch_of(clips_in(root, seed=2), 0))
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_frames_of_the_last_three_batches_are_valid(num_workers, tmp_path):
+    data = clips_in(write_clip_folder(tmp_path / "data"), num_workers=num_workers, batch_size=1)
+    expected = epoch_of(data, 0)
+    assert len(expected) == 6
+    batches = []
+    for batch in data.train_dataloader():
+        time.sleep(0.05)  # workers read the next ones
+        batches.append(batch)
+        assert are_equal(batches[-3:], expected[max(0, len(batches) - 3) : len(batches)])
+
+
 def test_training_cuts_long_clips_at_random(tmp_path):
     data = clips_in(write_clip_folder(tmp_path / "data", num_frames=[9]), num_frames=2)
     starts = {data.train.start(0, 2, epoch) for epoch in range(40)}
@@ -91,9 +104,9 @@ def test_a_cache_keeps_the_first_clips_that_fit_and_decodes_them_once():
     assert [cache.holds(number) for number in range(3)] == [True, True, False]
     assert cache.num_bytes == 12
 
-    def decode():
+    def decode(out):
         decoded.append(1)
-        return np.arange(6, dtype=np.uint8).reshape(2, 3)
+        out[:] = np.arange(6).reshape(2, 3)
 
     for _ in range(2):
         assert cache.read(1, (2, 3), decode).tolist() == [[0, 1, 2], [3, 4, 5]]

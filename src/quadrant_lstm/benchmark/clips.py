@@ -31,7 +31,7 @@ from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_data, build_network
 
-NUM_CLIPS, NUM_FRAMES, SIZE = 60, 32, 112  # of the clips that are decoded
+NUM_CLIPS, NUM_FRAMES, SIZE = 240, 32, 112  # of the clips that are decoded
 WORKERS = 2
 
 

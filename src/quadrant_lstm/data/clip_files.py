@@ -5,7 +5,8 @@ an animated GIF, WebP or PNG     its pictures
 .npy, or .npz with one array     uint8, its axes in the order of `layout`
 .mp4, .mkv, .webm, .avi, .mov    by PyAV, from the extra `video`
 
-A frame becomes uint8 [channels, height, width], in grey or in colour, and is resized if a size is given.
+A frame becomes uint8 [height, width, channels], in grey or in colour, and is resized if a size is given. Its channels
+remain last, as decoders write them, because moving them takes time.
 """
 
 import contextlib
@@ -56,13 +57,17 @@ def is_clip(path: Path) -> bool:
     return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
 
 
-def read_frames(clip: Path, frame_format: FrameFormat, numbers: range) -> np.ndarray:
-    """Returns the frames with these numbers, uint8 [frames, channels, height, width]. Raises UserError."""
+def read_frames(clip: Path, frame_format: FrameFormat, numbers: range, out: np.ndarray) -> None:
+    """Writes the frames with these numbers to `out`, uint8 [frames, height, width, channels]. Raises UserError."""
     with named(clip):
-        frames = list(frames_of(clip, frame_format, numbers))
-        if len(frames) != len(numbers):
-            raise ValueError(f"it has no frame {numbers[len(frames)] + 1}")
-        return np.stack(frames)
+        count = 0
+        for place, frame in zip(out, frames_of(clip, frame_format, numbers), strict=False):
+            if frame.shape != place.shape:
+                raise ValueError(f"a frame has the shape {list(frame.shape)}, not {list(place.shape)}")
+            place[:] = frame
+            count += 1
+        if count < len(numbers):
+            raise ValueError(f"it has no frame {numbers[count] + 1}")
 
 
 def examine_frames(clip: Path, frame_format: FrameFormat) -> tuple[int, tuple[int, int]]:
@@ -72,7 +77,7 @@ def examine_frames(clip: Path, frame_format: FrameFormat) -> tuple[int, tuple[in
         count = 0
         for frame in frames_of(clip, frame_format):
             count += 1
-            sizes[frame.shape[1:]] = None
+            sizes[frame.shape[:2]] = None
         if count == 0:
             raise ValueError("it holds no frames")
         if len(sizes) > 1:
@@ -82,7 +87,7 @@ def examine_frames(clip: Path, frame_format: FrameFormat) -> tuple[int, tuple[in
 
 
 def frames_of(clip: Path, frame_format: FrameFormat, numbers: range | None = None) -> Iterator[np.ndarray]:
-    """Yields frames, uint8 [channels, height, width]: those with the numbers, or all."""
+    """Yields frames, uint8 [height, width, channels]: those with the numbers, or all."""
     if clip.is_dir() or clip.suffix.lower() not in VIDEOS:
         with opened(clip, frame_format.layout) as found:
             for number in range(len(found)) if numbers is None else numbers:
@@ -124,7 +129,8 @@ class Pictures:
             with Image.open(file) as image:
                 check_pixels(image)
                 image.load()
-                return ImageOps.exif_transpose(image)
+                ImageOps.exif_transpose(image, in_place=True)
+                return image
         except Exception as error:  # decoders raise errors of many types
             raise ValueError(f"{file.name}: {error}") from error
 
@@ -206,14 +212,14 @@ def decoded(clip: Path) -> Iterator[Any]:
 
 
 def as_array(frame: Image.Image | np.ndarray, frame_format: FrameFormat) -> np.ndarray:
-    """Returns uint8 [channels, height, width]."""
+    """Returns uint8 [height, width, channels]."""
     channels, size, _ = frame_format
     if isinstance(frame, np.ndarray):
         fits = (frame.ndim == 3) == (channels == 3) and size in (None, frame.shape[:2])
         pixels = frame if fits else as_pixels(Image.fromarray(frame), frame_format)
     else:
         pixels = as_pixels(frame, frame_format)
-    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
 def as_pixels(image: Image.Image, frame_format: FrameFormat) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -17,7 +18,7 @@ from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clip_files import FrameFormat
 from quadrant_lstm.data.clip_folder import Clip, find_clips
 from quadrant_lstm.data.clip_index import Note, examine_clips
-from quadrant_lstm.data.clip_loader import ClipDataset, ClipLoader
+from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, to_batch
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.frame_cache import FrameCache
 from quadrant_lstm.data.frames import SequenceSpec
@@ -63,7 +64,7 @@ class Clips(SequenceDataModule):
         height, width = only_size(self.notes)
         longest = max(-(-note.num_frames // frame_step) for note in self.notes.values())
         spec = SequenceSpec((channels, height, width), num_frames or longest, names)
-        reader = partial(ClipDataset, notes=self.notes, frame_format=frame_format, frame_step=frame_step, spec=spec)
+        reader = partial(ClipReader, notes=self.notes, frame_format=frame_format, frame_step=frame_step, spec=spec)
         train, test = (
             reader(readable(clips, self.notes, names, half), seed=seed)
             for clips, half in ((train_clips, "train"), (test_clips, "test"))
@@ -74,13 +75,13 @@ class Clips(SequenceDataModule):
         self.num_workers, self.augmentation = num_workers, augmentation
         sizes = [math.prod(train.stored_shape(number)) for number in range(len(train))]
         train.cache = FrameCache(sizes, round(1e9 * cache_gb))
-        self.cached_bytes, self.pads = train.cache.num_bytes, train.pads
+        self.cached_bytes = train.cache.num_bytes
+        self.pads = any(-(-note.num_frames // frame_step) < spec.num_steps for note in self.notes.values())
 
-    def loader(self, data: ClipDataset, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
+    def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
         rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         sampler = EpochSampler(indices, self.batch_size, seed, rank, num_ranks)
-        return ClipLoader(data, sampler, self.num_workers, on_gpu)
+        return ClipLoader(data, sampler, self.num_workers, self.pads)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
@@ -92,7 +93,10 @@ class Clips(SequenceDataModule):
         return batch._replace(frames=scaled(frames))
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        return self.test.read_batch(indices.tolist(), epoch=None)
+        channels, height, width = self.spec.frame_shape
+        frames = np.empty((len(indices), self.spec.num_steps, height, width, channels), np.uint8)
+        labels, lengths = self.test.read_batch(indices.tolist(), None, frames)
+        return to_batch(frames, labels, lengths if self.pads else None)
 
     def sha256(self) -> str:
         lines = [f"{path.relative_to(self.folder)} {note.sha256}" for path, note in self.notes.items()]

@@ -91,7 +91,9 @@ def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None) -> 
         available = -(-examine_frames(file, frame_format)[0] // step)
         length = min(available, num_frames or available)
         start = (available - length) // 2
-        return read_frames(file, frame_format, range(start * step, (start + length) * step, step))
+        frames = np.empty((length, height, width, channels), np.uint8)
+        read_frames(file, frame_format, range(start * step, (start + length) * step, step), frames)
+        return np.moveaxis(frames, 3, 1)
 
     return find_clip_files, read
 
