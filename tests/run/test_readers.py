@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from quadrant_lstm import ORDERINGS, load_run, sequences
 from quadrant_lstm.data.idx import load_idx_folder
@@ -18,6 +19,7 @@ from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run.inputs import cut_images
+from quadrant_lstm.run.load import stored_spec
 from quadrant_lstm.run.program import program_file
 from tests.scripts import Script, script, without
 
@@ -153,3 +155,11 @@ def test_a_broken_run_folder_is_reported_in_one_line(break_it, message, finished
     with pytest.raises(UserError, match=message) as error:
         load_run(run)
     assert "\n" not in str(error.value)
+
+
+def test_the_sizes_in_a_checkpoint_of_an_older_version_are_read():
+    cfg = OmegaConf.create({"data": {"grid": [2, 2]}})
+    spec = stored_spec({"frame_shape": [1, 56, 14], "num_classes": 3}, cfg)
+    assert spec == ((1, 56, 14), 4, ("0", "1", "2"))
+    stored = {"frame_shape": [3, 8, 8], "num_steps": 5, "class_names": ["left", "right"]}
+    assert stored_spec(stored, cfg) == ((3, 8, 8), 5, ("left", "right"))

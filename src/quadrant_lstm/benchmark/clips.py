@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
@@ -27,6 +26,7 @@ from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clips import Clips
+from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_data, build_network
@@ -39,6 +39,8 @@ def main() -> None:
     options = new_parser(__doc__, rounds=7).parse_args()
     check_value("--rounds", options.rounds, AtLeastTwo)
     check_project_root("benchmark.clips")
+    with needs_extra("benchmark", "video"):
+        import av  # noqa: F401
     prepare_for_training()
     write_page(options.out, "clips", tables(options.rounds))
 
@@ -125,6 +127,8 @@ def decode_pictures(path: Path) -> int:
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
+    import av
+
     with av.open(f"{path}.mp4", "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.height, stream.width, stream.pix_fmt = SIZE, SIZE, "yuv420p"
@@ -134,6 +138,8 @@ def write_video(path: Path, frames: np.ndarray) -> None:
 
 
 def decode_video(path: Path) -> int:
+    import av
+
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             frame.to_ndarray(format="rgb24")

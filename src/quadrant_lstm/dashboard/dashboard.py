@@ -5,6 +5,7 @@ The functions in pictures/ draw them. To add one, call its function here and giv
 
 import io
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 NUM_CLIPS = 4  # that are drawn before training
 NUM_BELIEFS = 6  # samples, and as many mistakes, whose class probabilities are drawn after each step
 NUM_OCCLUDED = 1000  # samples on which occlusion is measured
+MAX_BYTES = 100_000_000  # of the frames of so many samples: there are fewer of large clips
 MAX_MISTAKE_PAGES = 3
 NUM_PROJECTED = 2000  # samples whose last hidden state is shown in the Projector tab
 CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expression
@@ -111,14 +113,16 @@ class Dashboard(pl.Callback):
         if steps.shape[1] == data.spec.num_steps:
             self.show_beliefs(trainer, data, indices, steps, mistakes)
         network = module.network.eval()
+        fitting = MAX_BYTES // math.prod(data.batch_shape[1:])
+        some = indices[: max(1, min(NUM_OCCLUDED, fitting))]
         if isinstance(data, ImageSequences):
-            self.show_occlusion(trainer, network, data, indices[:NUM_OCCLUDED], (logits.argmax(1) == labels).long())
+            self.show_occlusion(trainer, network, data, some, (logits.argmax(1) == labels).long())
         else:
-            samples = data.test_samples(indices[:NUM_OCCLUDED]).to(labels.device)
+            samples = data.test_samples(some).to(labels.device)
             by_step, by_order = accuracy_by_blank_step(network, samples), accuracy_by_order(network, samples)
             figure = draw_occluded_steps(by_step, by_order, len(samples.labels))
             self.add(trainer, "test/occluded_step", figure)
-        self.show_network(trainer, network, data, indices[:NUM_PROJECTED])
+        self.show_network(trainer, network, data, indices[: max(2, min(NUM_PROJECTED, fitting))])
 
     def show_beliefs(
         self, trainer: Any, data: SequenceDataModule, indices: Tensor, steps: Tensor, mistakes: Tensor
