@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, natural
+from quadrant_lstm.data.clip_files import FrameFormat, examine_frames
 from quadrant_lstm.data.clip_files import read_frames as read_into
+from quadrant_lstm.data.clip_formats import natural
 from quadrant_lstm.errors import UserError
 from tests.clips import WRITERS, noise_clip, write_folder, write_gif, write_video
 

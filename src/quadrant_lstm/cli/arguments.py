@@ -26,7 +26,10 @@ MULTIRUN = {"-m", "--multirun"}
 # nor what the sizes of its network depend on.
 OF_THE_RUN = [
     f"data.{key}"
-    for key in ("dataset", "validation_images", "validation_seed", "fold", "num_folds", "grid", "orderings")
+    for key in (
+        *("dataset", "validation_images", "validation_seed", "fold", "num_folds", "grid", "orderings"),
+        *("test_share", "validation_share", "num_frames", "frame_step", "size", "channels", "label", "canvas"),
+    )
 ]
 
 

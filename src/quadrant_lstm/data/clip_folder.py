@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from quadrant_lstm.data.clip_files import ARRAYS, is_clip, natural, visible
+from quadrant_lstm.data.clip_formats import ARRAYS, is_clip, natural, visible
 from quadrant_lstm.errors import UserError
 
 

@@ -16,7 +16,8 @@ from filelock import FileLock
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
-from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, picture_files
+from quadrant_lstm.data.clip_files import FrameFormat, examine_frames
+from quadrant_lstm.data.clip_formats import picture_files
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import write_atomically
 

@@ -1,0 +1,142 @@
+"""Opens the formats of clips: folders of pictures, animated pictures, arrays and videos. Imports no torch.
+
+A sequence of frames is what has a length and returns a frame by its number: a picture of Pillow, or an array uint8
+[height, width] or [height, width, channels].
+"""
+
+import contextlib
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from quadrant_lstm.data.image_files import MAX_PIXELS, SUFFIXES
+from quadrant_lstm.errors import UserError, needs_extra
+
+ANIMATED = {".gif", ".webp", ".png", ".apng"}
+ARRAYS = {".npy", ".npz"}
+VIDEOS = {".mp4", ".mkv", ".webm", ".avi", ".mov"}
+NUMBERS_OF_CHANNELS = (1, 3)
+LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "THW": (0, 1, 2)}  # axes to move
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Returns a key by which numbers in names are sorted as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def picture_files(folder: Path) -> list[Path]:
+    files = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and visible(file))
+    return sorted(files, key=lambda file: natural(file.name))
+
+
+def visible(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+def is_clip(path: Path) -> bool:
+    """Tells whether the name of a file is that of a clip, or a folder holds pictures."""
+    if path.is_dir():
+        return any(visible(file) and file.suffix.lower() in SUFFIXES for file in path.iterdir())
+    return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
+
+
+class Pictures:
+    """The pictures of a folder."""
+
+    def __init__(self, folder: Path):
+        self.files = picture_files(folder)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        file = self.files[number]
+        try:
+            with Image.open(file) as image:
+                check_pixels(image)
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return image
+        except Exception as error:  # decoders raise errors of many types
+            raise ValueError(f"{file.name}: {error}") from error
+
+
+class Animation:
+    """The pictures of an open file."""
+
+    def __init__(self, image: Image.Image):
+        check_pixels(image)
+        self.image = image
+
+    def __len__(self) -> int:
+        return getattr(self.image, "n_frames", 1)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        self.image.seek(number)
+        return self.image
+
+
+def check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height}, more than {MAX_PIXELS:,} pixels")
+    if image.mode[0] in "IF":
+        raise ValueError("it has more than 8 bits per pixel")
+
+
+@contextlib.contextmanager
+def opened(clip: Path, layout: str | None) -> Iterator[Any]:
+    """Yields a sequence of the frames of a clip that is no video."""
+    if clip.is_dir():
+        yield Pictures(clip)
+    elif clip.suffix.lower() in ARRAYS:
+        yield read_array(clip, layout)
+    else:
+        with Image.open(clip) as image:
+            yield Animation(image)
+
+
+def read_array(clip: Path, layout: str | None) -> np.ndarray:
+    """Returns uint8 [frames, height, width] or [frames, height, width, channels]. Reads only what is indexed later of
+    a .npy file.
+    """
+    if layout is None:
+        raise UserError(f"{clip}: data.layout is null, but arrays need it; write e.g. data.layout=THWC.")
+    array = np.load(clip, mmap_mode="r", allow_pickle=False) if clip.suffix.lower() == ".npy" else read_npz(clip)
+    if array.dtype != np.uint8:
+        raise ValueError(f"its type is {array.dtype}, not uint8")
+    if array.ndim != len(layout):
+        raise ValueError(f"its shape is {list(array.shape)}, but data.layout={layout} has {len(layout)} axes")
+    moved = array.transpose(LAYOUTS[layout])
+    if moved.ndim == 4 and moved.shape[3] not in NUMBERS_OF_CHANNELS:
+        raise ValueError(f"it has {moved.shape[3]} channels by data.layout={layout}, not 1 or 3")
+    if moved.shape[1] * moved.shape[2] > MAX_PIXELS:
+        raise ValueError(f"{moved.shape[2]} x {moved.shape[1]}, more than {MAX_PIXELS:,} pixels")
+    return moved[..., 0] if moved.ndim == 4 and moved.shape[3] == 1 else moved
+
+
+def read_npz(clip: Path) -> np.ndarray:
+    with zipfile.ZipFile(clip) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > 100 * MAX_PIXELS:
+            raise ValueError(f"it holds more than {100 * MAX_PIXELS:,} bytes")
+    with np.load(clip, allow_pickle=False) as arrays:
+        if len(arrays.files) != 1:
+            raise ValueError(f"it holds {len(arrays.files)} arrays, not one")
+        return arrays[arrays.files[0]]
+
+
+def decoded(clip: Path) -> Iterator[Any]:
+    """Yields the frames of a video as PyAV decodes them."""
+    with needs_extra(str(clip), "video"):
+        import av
+    with av.open(str(clip)) as container:
+        if not container.streams.video:
+            raise ValueError("it holds no video")
+        stream = container.streams.video[0]
+        if stream.width * stream.height > MAX_PIXELS:
+            raise ValueError(f"{stream.width} x {stream.height}, more than {MAX_PIXELS:,} pixels")
+        yield from container.decode(stream)
