@@ -15,12 +15,13 @@ Natural = Annotated[int, Ge(0), Lt(2**32), "a whole number from 0 to 4294967295"
 Positive = Annotated[float, Gt(0), Lt(float("inf")), "a number above 0"]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf")), "a number of at least 0"]
 BelowOne = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]
+Share = Annotated[float, Gt(0), Lt(1), "a number above 0 and below 1"]
 Fraction = Annotated[float, Gt(0), Le(1), "a fraction above 0.0, up to 1.0"]
 Betas = Annotated[list[BelowOne], MinLen(2), MaxLen(2), "a list of two numbers in [0, 1)"]
 Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1"]
 Blocks = Annotated[Sequence[Counts], MinLen(1), "a list of lists of whole numbers of at least 1"]
 Grid = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "a list of two whole numbers of at least 1: rows and columns"]
-Size = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "a list of two whole numbers of at least 1: height and width"]
+Size = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "a list of two whole numbers of at least 1, such as [64,64]"]
 Orderings = Sequence[Sequence[int]]  # permutations of the pieces of a grid
 OrderingsOrNames = Annotated[
     Sequence[Sequence[int] | str], MinLen(1), "a list of permutations or names of orderings"

@@ -153,7 +153,7 @@ def change(root, way):
     ("way", "line"),
     [
         ("no folder", "data.root: .* is not a folder; give one with a folder of clips for each class"),
-        ("one half", "data.root: .* holds train, but not both train and test; add the other"),
+        ("one half", "data.root: .* holds train without the other of train and test; add it, or rename"),
         ("one class", "train: holds 1 folders, but each class needs one; add at least two"),
         ("missing in test", "test: has no class dim; add its folder, or remove it from the other half"),
         ("no clips", "train/dim: holds no clips; add some, or remove the folder"),
@@ -195,6 +195,14 @@ def test_broken_clips_are_refused_together_or_skipped(tmp_path):
         (root / f"test/dark/{number}.npy").write_bytes(b"")
     with pytest.raises(UserError, match="data.root: no test clip of class dark can be read; add one, or remove"):
         clips_in(root, skip_broken=True)
+
+
+def test_links_that_lead_nowhere_are_broken_clips(tmp_path):
+    root = write_clip_folder(tmp_path / "data")
+    (root / "train/dark/link.npy").symlink_to("nothing.npy")
+    (root / "train/dark/loop.npy").symlink_to("loop.npy")
+    data = clips_in(root, skip_broken=True)
+    assert ["link.npy" in data.skipped[0], "loop.npy" in data.skipped[1]] == [True, True]
 
 
 def test_a_clip_is_decoded_again_only_when_it_has_changed(tmp_path, monkeypatch):

@@ -144,6 +144,6 @@ class ReadsLengths(Own):
 def test_padded_clips_need_a_network_that_takes_lengths():
     check(ReadsLengths(), pads=True)
     assert refused(Own(), pads=True) == (
-        "model: Own.forward has no argument lengths, but clips are padded; add it, or write a data.num_frames that no "
-        "clip is shorter than."
+        "model: Own.forward has no argument lengths, but clips are padded; write a data.num_frames that no clip is "
+        "shorter than, choose another model, or add the argument."
     )

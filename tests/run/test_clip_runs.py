@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -22,9 +24,9 @@ from quadrant_lstm.run.predictor import predictor_of_run
 from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder
-from tests.folders import TINY, run_folder, write_idx_folder
+from tests.folders import TINY, children, run_folder, write_idx_folder
 from tests.networks import RECURRENT, Pooled
-from tests.scripts import script
+from tests.scripts import Script, script
 
 MOVING = ("data=moving_digits", "data.dataset=idx", "data.label=motion", "data.canvas=[12,10]", "data.num_frames=7")
 
@@ -175,6 +177,18 @@ def test_a_resumed_run_on_clips_equals_an_uninterrupted_one(own_clips_run, tmp_p
             assert done.returncode == 0, done.stderr
         weights.append(read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"])
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_killed_process_that_reads_clips_costs_one_line(own_clips_run, tmp_path, monkeypatch):
+    _, words = own_clips_run
+    monkeypatch.setenv("HOME", str(tmp_path))
+    training = Script("train.py", *words, "~trainer.callbacks.dashboard", "trainer.max_epochs=300", cwd=tmp_path)
+    next(line for line in training.lines() if line.startswith("epoch 2/"))
+    os.kill(children(training.pid)[-1], signal.SIGKILL)
+    training.wait()
+    assert (training.returncode, training.stderr.count("\n")) == (2, 1)
+    assert training.stderr.startswith("data.num_workers: a process that reads clips was killed, perhaps because")
+    assert f"resume with run={run_folder(tmp_path).relative_to(tmp_path)}" in training.stderr
 
 
 def test_skipped_clips_are_listed_in_the_run_folder(own_clips_run, tmp_path, monkeypatch):

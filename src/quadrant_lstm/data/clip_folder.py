@@ -36,7 +36,10 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
         raise UserError(f"data.root: {folder} is not a folder; give one with a folder of clips for each class.")
     halves = [folder / name for name in ("train", "test") if (folder / name).is_dir()]
     if len(halves) == 1:
-        raise UserError(f"data.root: {folder} holds {halves[0].name}, but not both train and test; add the other.")
+        raise UserError(
+            f"data.root: {folder} holds {halves[0].name} without the other of train and test; add it, or rename the "
+            "class."
+        )
     if halves:
         train, test = map(clips_by_class, halves)
         check_same_classes(halves[0], train, halves[1], test)
@@ -69,7 +72,7 @@ def clips_below(folder: Path) -> list[Path]:
     for path in filter(visible, folder.iterdir()):
         if is_clip(path):
             clips.append(path)
-        elif path.is_dir():
+        elif path.is_dir() and not path.is_symlink():  # which may lead back to where it stands
             clips += clips_below(path)
     return clips
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from filelock import FileLock
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
-from quadrant_lstm.data.clip_files import FrameFormat, examine_frames
+from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, named
 from quadrant_lstm.data.clip_formats import picture_files
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import write_atomically
@@ -59,7 +60,7 @@ def examine_new_clips(
     """Adds the notes of new and changed clips to `stored`, which has them by their paths in the root."""
     names = {path: str(path.relative_to(root)) for path in paths}
     states = {path: state_of(path) for path in paths}
-    new = [path for path in paths if stored.get(names[path], [None])[0] != states[path]]
+    new = [path for path in paths if not states[path] or stored.get(names[path], [None])[0] != states[path]]
     broken: list[str] = []
     for path, found in zip(new, examined(new, frame_format, num_workers), strict=True):
         if isinstance(found, Note):
@@ -73,8 +74,13 @@ def examine_new_clips(
 
 
 def state_of(clip: Path) -> list[int]:
-    """Returns what changes with the content: the number of files, their bytes, and the time of the last change."""
-    stats = [file.stat() for file in files_of(clip)]
+    """Returns what changes with the content: the number of files, their bytes, and the time of the last change; nothing
+    for a clip whose files cannot be found, such as a link that leads nowhere.
+    """
+    try:
+        stats = [file.stat() for file in files_of(clip)]
+    except OSError:
+        return []
     return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
 
 
@@ -88,7 +94,8 @@ def examined(clips: Sequence[Path], frame_format: FrameFormat, num_workers: int)
         return []
     # a DataLoader draws a seed for its workers; from the default generator, this would change the initial weights
     options: dict[str, Any] = {"num_workers": num_workers, "generator": torch.Generator()}
-    loader = DataLoader(Examinations(clips, frame_format), batch_size=None, **options)
+    with warnings.catch_warnings(action="ignore"):  # about more workers than cores
+        loader = DataLoader(Examinations(clips, frame_format), batch_size=None, **options)
     return track(loader, "reading clips", len(clips), disable=not sys.stderr.isatty())
 
 
@@ -109,6 +116,7 @@ class Examinations(Dataset):
 def examine(clip: Path, frame_format: FrameFormat) -> Note:
     num_frames, size = examine_frames(clip, frame_format)
     digest = hashlib.sha256()
-    for file in files_of(clip):
-        digest.update(file.read_bytes())
+    with named(clip):
+        for file in files_of(clip):
+            digest.update(file.read_bytes())
     return Note(num_frames, size, digest.hexdigest())

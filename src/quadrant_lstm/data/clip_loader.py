@@ -4,6 +4,7 @@ The batches of an epoch, and where its long clips are cut, depend only on the se
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -137,7 +138,8 @@ class ClipLoader:
         if num_workers:
             options |= {"num_workers": num_workers, "prefetch_factor": PREFETCH, "persistent_workers": True}
             options["multiprocessing_context"] = "fork"
-        self.answers = DataLoader(self.reader, batch_size=None, collate_fn=lambda answer: answer, **options)
+        with warnings.catch_warnings(action="ignore"):  # about more workers than cores
+            self.answers = DataLoader(self.reader, batch_size=None, collate_fn=lambda answer: answer, **options)
 
     def __len__(self) -> int:
         return len(self.sampler)

@@ -30,8 +30,8 @@ def check_network(network: nn.Module, data: SequenceDataModule, *memory: Any) ->
     lengths = torch.tensor([frames.shape[1], 1]) if data.pads else None
     if data.pads and not takes_lengths(network):
         raise UserError(
-            f"model: {type(network).__name__}.forward has no argument lengths, but clips are padded; add it, or write "
-            "a data.num_frames that no clip is shorter than."
+            f"model: {type(network).__name__}.forward has no argument lengths, but clips are padded; write a "
+            "data.num_frames that no clip is shorter than, choose another model, or add the argument."
         )
     try:
         stages = describe(network, frames)

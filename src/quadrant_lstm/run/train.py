@@ -93,6 +93,11 @@ def fit_and_test(
                 "torchrun: a process of this run has ended, or did not answer within trainer.strategy.timeout; if "
                 f"torchrun does not start them again, resume with run={as_typed(folder)}."
             ) from error
+        if "DataLoader worker" in str(error):  # torch raises it wherever this process happens to be
+            raise UserError(
+                "data.num_workers: a process that reads clips was killed, perhaps because memory was short; write "
+                f"fewer, or a smaller data.cache_gb, and resume with run={as_typed(folder)}."
+            ) from error
         raise
     except SystemExit as end:
         command = "torchrun ... train.py" if torchrun.meeting else "python train.py"
