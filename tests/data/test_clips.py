@@ -8,8 +8,10 @@ import torch
 
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clip_folder import find_clips
+from quadrant_lstm.data.clip_loader import ClipLoader
 from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.data.frame_cache import FrameCache
+from quadrant_lstm.data.sampler import EpochSampler
 from quadrant_lstm.errors import UserError
 from tests.clips import write_clip_folder
 
@@ -90,6 +92,14 @@ def test_the_frames_of_the_last_three_batches_are_valid(num_workers, tmp_path):
         time.sleep(0.05)  # workers read the next ones
         batches.append(batch)
         assert are_equal(batches[-3:], expected[max(0, len(batches) - 3) : len(batches)])
+
+
+def test_a_last_batch_with_one_more_clip_is_read(tmp_path):
+    data = clips_in(write_clip_folder(tmp_path / "data", per_class=5))
+    sampler = EpochSampler(torch.arange(7), 3, seed=None, rank=0, num_ranks=2)
+    (batch,) = ClipLoader(data.train, sampler, 0, data.pads)  # the seventh clip would leave the other process without
+    assert batch.labels.tolist() == [0, 0, 0, 1]
+    assert torch.equal(batch.lengths, torch.tensor([min(3, data.train.lengths[n]) for n in (0, 2, 4, 6)]))
 
 
 def test_training_cuts_long_clips_at_random(tmp_path):

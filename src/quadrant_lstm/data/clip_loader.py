@@ -132,7 +132,7 @@ class ClipLoader:
     def __init__(self, clips: ClipReader, sampler: EpochSampler, num_workers: int, pads: bool):
         self.sampler, self.pads = sampler, pads
         num_slots = PREFETCH * num_workers + 3  # those that workers write to, and those of the last three batches
-        self.reader = BatchReader(clips, sampler.batch_size, num_slots)
+        self.reader = BatchReader(clips, sampler.batch_size + 1, num_slots)  # the last batch may have one more
         # a DataLoader draws a seed for its workers; from the default generator, this would change the dropout
         options: dict[str, Any] = {"generator": torch.Generator(), "sampler": Requests(sampler, num_slots)}
         if num_workers:

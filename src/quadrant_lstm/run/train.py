@@ -7,6 +7,9 @@ import contextlib
 import functools
 import logging
 import re
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -75,30 +78,16 @@ def fit_and_test(
         record_start(cfg, folder, trainer, data)
     prepare_for_training()
     allow_frozen_modules(classifier.network)
+    trained: dict[str, Any] = {}
     try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        # read before the test, which loads the state of the best epoch into all callbacks
-        trained: dict[str, Any] = {}
-        if trainer.is_global_zero:
-            for callback in trainer.callbacks:
-                if isinstance(callback, HasResults):
-                    trained |= callback.results()
-        trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
-    except MisconfigurationException as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise UserError(f"trainer: {reason}; change a value of trainer.") from error
-    except RuntimeError as error:
-        if torchrun.meeting and (isinstance(error, DistError) or re.search("gloo|nccl", str(error), re.IGNORECASE)):
-            raise UserError(
-                "torchrun: a process of this run has ended, or did not answer within trainer.strategy.timeout; if "
-                f"torchrun does not start them again, resume with run={as_typed(folder)}."
-            ) from error
-        if "DataLoader worker" in str(error):  # torch raises it wherever this process happens to be
-            raise UserError(
-                "data.num_workers: a process that reads clips was killed, perhaps because memory was short; write "
-                f"fewer, or a smaller data.cache_gb, and resume with run={as_typed(folder)}."
-            ) from error
-        raise
+        with errors_explained(folder):
+            trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            # read before the test, which loads the state of the best epoch into all callbacks
+            if trainer.is_global_zero:
+                for callback in trainer.callbacks:
+                    if isinstance(callback, HasResults):
+                        trained |= callback.results()
+            trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
     except SystemExit as end:
         command = "torchrun ... train.py" if torchrun.meeting else "python train.py"
         log.info(f"interrupted; resume with: {command} run={as_typed(folder)}")
@@ -110,3 +99,34 @@ def fit_and_test(
         parameters = count(classifier.network)
         record_results(classifier.test_results() | trained | {"parameters": parameters}, cfg, folder, trainer)
     return trained.get("val/accuracy")
+
+
+@contextlib.contextmanager
+def errors_explained(folder: Path) -> Iterator[None]:
+    """Turns errors of Lightning and of other processes into one line."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"trainer: {reason}; change a value of trainer.") from error
+    except RuntimeError as error:
+        if torchrun.meeting and (isinstance(error, DistError) or re.search("gloo|nccl", str(error), re.IGNORECASE)):
+            wait_for_signal()
+            raise UserError(
+                "torchrun: a process of this run has ended, or did not answer within trainer.strategy.timeout; if "
+                f"torchrun does not start them again, resume with run={as_typed(folder)}."
+            ) from error
+        if "DataLoader worker" in str(error):  # torch raises it wherever this process happens to be
+            raise UserError(
+                "data.num_workers: a process that reads clips was killed, perhaps because memory was short; write "
+                f"fewer, or a smaller data.cache_gb, and resume with run={as_typed(folder)}."
+            ) from error
+        raise
+
+
+def wait_for_signal() -> None:
+    """Waits for torchrun to interrupt this process too: the other process may have ended for that reason."""
+    try:
+        time.sleep(1)
+    except KeyboardInterrupt:
+        sys.exit(1)  # as Lightning does
