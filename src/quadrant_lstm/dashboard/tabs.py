@@ -15,6 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import scaled
+from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.processes.signals import signals_deferred
 
@@ -58,8 +59,8 @@ def add_states(
     states, labels = [], []
     with torch.inference_mode():
         for batch in batches:
-            lengths = {} if batch.lengths is None else {"lengths": batch.lengths}
-            states.append(network.outputs_per_step(as_inputs(batch.frames, network.encoder), **lengths)[:, -1])
+            frames, padded = as_inputs(batch.frames, network.encoder), as_argument(batch.lengths)
+            states.append(network.outputs_per_step(frames, **padded)[:, -1])
             labels += [names[label] for label in batch.labels.tolist()]
     writer.add_embedding(torch.cat(states).float(), labels, 1 - scaled(pictures), step, tag="last_state")
 

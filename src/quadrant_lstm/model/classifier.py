@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.frames import SequenceSpec, step_accuracy_names
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.padding import Lengths
+from quadrant_lstm.model.padding import Lengths, as_argument
 from quadrant_lstm.model.protocols import logits_after_steps
 
 NUM_STEPS_ARGUMENTS = ("total_steps", "T_max")  # torch's schedules without one of these are advanced once per epoch
@@ -66,7 +66,7 @@ class Classifier(LightningModule):
     def forward(
         self, frames: Float[Tensor, "batch steps channels height width"], lengths: Lengths = None
     ) -> Float[Tensor, "batch classes"]:
-        return self.network(frames) if lengths is None else self.network(frames, lengths=lengths)
+        return self.network(frames, **as_argument(lengths))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         return self.compute_loss("train", batch)

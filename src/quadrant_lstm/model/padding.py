@@ -24,6 +24,11 @@ def repeat_last_real(
     return outputs.gather(1, places[:, :, None].expand(-1, -1, outputs.shape[2]))
 
 
+def as_argument(lengths: Lengths) -> dict[str, Tensor]:
+    """Returns the keyword argument of a network, which gets it only if sequences are padded."""
+    return {} if lengths is None else {"lengths": lengths}
+
+
 def add_axes(real: Bool[Tensor, " batch"], like: Tensor) -> Bool[Tensor, "batch ..."]:
     """Returns `real` with axes of size 1 at its end, so that it broadcasts over the values of each sample."""
     return real.view(-1, *[1] * (like.ndim - 1))

@@ -6,7 +6,7 @@ from typing import Protocol, cast, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.model.padding import Lengths
+from quadrant_lstm.model.padding import Lengths, as_argument
 
 Frames = Float[Tensor, "batch steps channels height width"]
 
@@ -22,10 +22,9 @@ class LogitsPerStep(Protocol):
 
 def logits_after_steps(network: nn.Module, frames: Frames, lengths: Lengths = None) -> Tensor:
     """Returns the logits [batch, output_steps, classes] after every step, or after the last step only."""
-    padded = {} if lengths is None else {"lengths": lengths}
     if isinstance(network, LogitsPerStep):
-        return network.logits_per_step(frames, **padded)
-    return network(frames, **padded)[:, None]
+        return network.logits_per_step(frames, **as_argument(lengths))
+    return network(frames, **as_argument(lengths))[:, None]
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.describe import describe
+from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.parts import wrong_result
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.memory import check_memory
@@ -54,7 +55,7 @@ def takes_lengths(network: nn.Module) -> bool:
 
 
 def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num_classes: int) -> None:
-    logits = network(frames) if lengths is None else network(frames, lengths=lengths)
+    logits = network(frames, **as_argument(lengths))
     expected = (len(frames), num_classes)
     if not isinstance(logits, Tensor) or logits.shape != expected:
         last = "; x[:, -1] takes the last step" if isinstance(logits, Tensor) and logits.ndim == 3 else ""

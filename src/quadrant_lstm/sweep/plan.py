@@ -14,6 +14,7 @@ from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.console import align
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.recurrent import count
 from quadrant_lstm.pages import duration
 from quadrant_lstm.processes.prepare import prepare_for_training
@@ -95,16 +96,15 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, flo
     network, optimizer = fabric.setup(network, instantiate_node("optimizer", cfg.optimizer)(network.parameters()))
     batch = fabric.to_device(next(iter(data.train_dataloader())))
     frames, labels, lengths = data.on_after_batch_transfer(batch, 0)
-    padded = {} if lengths is None else {"lengths": lengths}
 
     def train() -> None:
         optimizer.zero_grad()
-        fabric.backward(cross_entropy(network(frames, **padded), labels))
+        fabric.backward(cross_entropy(network(frames, **as_argument(lengths)), labels))
         optimizer.step()
 
     @torch.no_grad()
     def evaluate() -> None:
-        network(frames, **padded)
+        network(frames, **as_argument(lengths))
 
     return fastest(train, fabric.device), fastest(evaluate, fabric.device)
 

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from quadrant_lstm.dashboard.pictures.clips import shown_frames
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, new_figure, style
 
 MAX_BARS = 6  # steps; more, or wide frames, leave no room for bars
-MAX_FRAMES = 8  # drawn of a longer sequence
 FRAME, BARS = (0.06, 0.36), (0.42, 0.94)  # where the two parts of a step start and end, as shares of its width
 
 
@@ -57,7 +57,7 @@ def draw_bars(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, lab
 def draw_strip(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, label: int, names: Sequence[str]) -> None:
     """Draws some frames above a map of the probabilities, which has a column per step and a dot per prediction."""
     num_steps = len(frames)
-    shown = np.linspace(0, num_steps - 1, min(num_steps, MAX_FRAMES)).round().astype(int)
+    shown = shown_frames(num_steps)
     rows: Any = figure.subfigures(2, 1, height_ratios=[1, 2.2])
     for axes, step in zip(rows[0].subplots(1, len(shown)), shown, strict=True):
         axes.imshow(frames[step], cmap="gray_r", vmin=0, vmax=255)

@@ -13,16 +13,23 @@ from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pieces import QUADRANTS, occlude_piece
 from quadrant_lstm.data.scans import ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
+from quadrant_lstm.model.padding import Lengths, as_argument
 from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
 
 MAX_ROWS = 9
 
 
-def is_correct(network: nn.Module, frames: Tensor, labels: Int64[Tensor, " images"]) -> Int64[Tensor, " images"]:
-    """Returns 1 for each image whose predicted class is its label, and 0 for the others."""
+def is_correct(
+    network: nn.Module, frames: Tensor, labels: Int64[Tensor, " samples"], lengths: Lengths = None
+) -> Int64[Tensor, " samples"]:
+    """Returns 1 for each sample whose predicted class is its label, and 0 for the others."""
+    predictions = []
     with torch.inference_mode():
-        predictions = [network(as_inputs(batch, network)).argmax(1) for batch in frames.split(BATCH_SIZE)]
-    return (torch.cat(predictions) == labels).long()
+        for start in range(0, len(frames), BATCH_SIZE):
+            some = slice(start, start + BATCH_SIZE)
+            padded = as_argument(None if lengths is None else lengths[some])
+            predictions.append(network(as_inputs(frames[some], network), **padded).argmax(1))
+    return torch.eq(torch.cat(predictions), labels).long()
 
 
 def correct_by_occluded_piece(

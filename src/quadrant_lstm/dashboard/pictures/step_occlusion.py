@@ -8,25 +8,15 @@ from jaxtyping import Int64
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.tabs import BATCH_SIZE, as_inputs
+from quadrant_lstm.dashboard.pictures.occlusion import is_correct
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.model.padding import real_steps
-from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.plotting import CORRECT, GROUP_COLOURS, new_figure, style
 
 
 def accuracy(network: nn.Module, samples: Batch) -> float:
     """`samples` are on the network's device."""
-    frames, labels, lengths = samples
-    predictions = []
-    with torch.inference_mode():
-        for start in range(0, len(frames), BATCH_SIZE):
-            some = slice(start, start + BATCH_SIZE)
-            logits = logits_after_steps(
-                network, as_inputs(frames[some], network), None if lengths is None else lengths[some]
-            )
-            predictions.append(logits[:, -1].argmax(1))
-    return torch.eq(torch.cat(predictions), labels).float().mean().item()
+    return is_correct(network, *samples).float().mean().item()
 
 
 def accuracy_by_blank_step(network: nn.Module, samples: Batch) -> list[float]:
