@@ -36,7 +36,7 @@ class PaddedEncoder(nn.Sequential):
     """Blocks of padded 3x3 convs. Maps [batch, channels, height, width] to [batch, blocks[-1][-1], rows, columns].
 
     A block lists the filters of its convs, each with batch norm and ReLU, and ends in a 2x2 max-pool that keeps an odd
-    last row and column.
+    last row and column. The maps are channels last in memory.
     """
 
     def __init__(self, in_channels: int, blocks: Sequence[Sequence[int]]):
@@ -52,9 +52,14 @@ class PaddedEncoder(nn.Sequential):
             layers[f"pool{block}"] = nn.MaxPool2d(2, ceil_mode=True)
         super().__init__(layers)
 
+    def forward(
+        self, frames: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch features rows columns"]:
+        return super().forward(channels_last(frames))
+
 
 def channels_last(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
-    """Returns a copy that is channels last in memory, also for a single channel.
+    """Returns the maps channels last in memory, also for a single channel; copies them unless they are.
 
     `contiguous(memory_format=torch.channels_last)` keeps the strides of a single channel. Convs and all later layers
     then take the maps to be channels first, which is a third slower.
