@@ -15,9 +15,11 @@ from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.drawing_page import drawing_page
 
 
-def deep_network(blocks=((4, 4), (6,), (8,)), lstm_units=7, orderings=ORDERINGS, recurrent=LSTM) -> DeepCNNLSTM:
+def deep_network(
+    blocks=((4, 4), (6,), (8,)), lstm_units=7, orderings=ORDERINGS, recurrent=LSTM, join_pieces=True
+) -> DeepCNNLSTM:
     data = ((1, 14 * len(orderings), 14), 10, orderings, QUADRANTS)
-    return DeepCNNLSTM(*data, blocks=blocks, recurrent=recurrent, dropout=0.2, lstm_units=lstm_units)
+    return DeepCNNLSTM(*data, blocks, recurrent, 0.2, lstm_units, join_pieces)
 
 
 @torch.no_grad()

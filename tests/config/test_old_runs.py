@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.config.check import read_config
+from quadrant_lstm.config.old_runs import upgrade
 from tests.scripts import script
 
 OLD = Path(__file__).with_name("version_0_1.yaml")
@@ -23,6 +24,12 @@ def test_an_old_config_gets_the_current_keys():
 def test_a_current_config_stays_unchanged(finished_run):
     file = finished_run / ".hydra/config.yaml"
     assert read_config(file) == OmegaConf.load(file)
+
+
+def test_a_deep_network_joined_the_pieces():
+    deep = {"_target_": "quadrant_lstm.model.deep.DeepCNNLSTM"}
+    assert upgrade(OmegaConf.create({"model": deep})).model.join_pieces is True
+    assert upgrade(OmegaConf.create({"model": deep | {"join_pieces": False}})).model.join_pieces is False
 
 
 def test_an_old_run_is_resumed_in_its_folder(tmp_path):

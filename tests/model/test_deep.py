@@ -74,13 +74,34 @@ def test_convs_see_across_the_cut(images):
     assert last.tolist() == [6, 6]  # quadrant 1 ends at row and column 5
 
 
+@pytest.mark.parametrize("once", [True, False])
+def test_pieces_that_are_not_joined_are_encoded_each_alone(once, images):
+    grid, orderings = (2, 3), [(1, 2, 3, 4, 5, 6), (6, 1, 5, 2, 4, 3)]
+    torch.manual_seed(0)
+    encoder = PaddedEncoder(1, [[4], [5]]).eval()
+    alone = [encoder(piece).permute(0, 2, 3, 1).flatten(1) for piece in split_pieces(images, grid).unbind(1)]
+    steps = [torch.cat([alone[piece - 1] for piece in step], dim=1) for step in zip(*orderings, strict=True)]
+    separate = JoinedPieces(encoder, orderings, (1, 1), once=once)
+    torch.testing.assert_close(separate(sequences(images, orderings, grid)), torch.stack(steps, dim=1))
+
+
+def test_a_network_that_joins_no_pieces_has_as_many_parameters(images):
+    arguments = ((1, 3, 3), 10, [tuple(range(1, 17))], (4, 4), [[4], [5]], LSTM, 0.0, 5)
+    joined, separate = (DeepCNNLSTM(*arguments, join_pieces=join).eval() for join in (True, False))
+    separate.load_state_dict(joined.state_dict())
+    frames = sequences(images, arguments[2], (4, 4)).requires_grad_()
+    for network, sees_others in ((joined, True), (separate, False)):
+        (gradient,) = torch.autograd.grad(network.encoder(frames)[:, 0].sum(), frames)
+        assert bool(gradient[:, 1:].any()) == sees_others
+
+
 def test_in_full_the_network_is_the_same(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5, join_pieces=True).eval()
     torch.testing.assert_close(network.in_full()(sequences(images)), network(sequences(images)))
 
 
 def test_every_step_reaches_the_logits(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5, join_pieces=True).eval()
     frames = sequences(images).requires_grad_()
     network(frames).sum().backward()  # the image is read from the first ordering
     assert (frames.grad[:, :, :, :6].abs().sum(dim=(0, 2, 3, 4)) > 0).all()
@@ -90,11 +111,11 @@ def test_every_step_reaches_the_logits(images):
 
 
 def test_samples_do_not_mix(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4], [4]], LSTM, 0.0, 5).eval()
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4], [4]], LSTM, 0.0, 5, join_pieces=True).eval()
     frames = sequences(images)
     torch.testing.assert_close(network(frames)[1:2], network(frames[1:2]))
 
 
 def test_too_many_blocks_are_refused():
     with pytest.raises(UserError, match=r"model.blocks: 4 blocks do not fit: .* pool of block 4 .* write at most 3"):
-        DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[2]] * 4, LSTM, 0.0, 5)
+        DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[2]] * 4, LSTM, 0.0, 5, join_pieces=True)

@@ -72,6 +72,11 @@ def test_images_with_colours_are_refused():
         described(joined(lambda channels: nn.Conv2d(channels, 2, 3), channels=3), (3, 56, 14))
 
 
+def test_pieces_that_are_encoded_alone_are_refused():
+    with pytest.raises(UserError, match="^format=html: model.join_pieces is false, but the page .*; use format=onnx"):
+        described(deep_network(join_pieces=False))
+
+
 @pytest.mark.parametrize(("weights", "bytes_each"), [("float32", 4), ("float16", 2)])
 def test_a_run_becomes_one_page_with_its_weights_and_its_accuracy(weights, bytes_each, finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")

@@ -98,7 +98,7 @@ def test_a_program_returns_the_probabilities_of_the_network(format, load, export
 
 
 def test_a_program_of_a_deep_network_is_written_without_a_warning():
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5)
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5, True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         program_file("torch", network.eval(), cut_images((1, 12, 12), ORDERINGS, QUADRANTS), {})

@@ -30,6 +30,8 @@ def upgrade(cfg: DictConfig) -> DictConfig:
         OmegaConf.update(cfg, "model.recurrent", RECURRENT[recurrent] | {"_partial_": True})
     elif isinstance(recurrent, DictConfig):
         recurrent.pop("num_steps", None)  # the network adds it
+    if OmegaConf.select(cfg, "model._target_") == "quadrant_lstm.model.deep.DeepCNNLSTM":
+        cfg.model = OmegaConf.merge({"join_pieces": True}, cfg.model)
     return list_callbacks(cfg)
 
 

@@ -92,6 +92,7 @@ CLASSES: Mapping[str, Kinds] = {
         "recurrent": kinds.Node,
         "dropout": kinds.BelowOne,
         "lstm_units": kinds.Count,
+        "join_pieces": bool,
     },
     "quadrant_lstm.model.join.Join": {
         "encoder": kinds.Node,

@@ -8,7 +8,8 @@ samples of four orderings of quadrants, with the values of conf/model/deep.yaml:
                       -> concatenate at every step -> [N, 4, 6144] -> dropout -> LSTM -> [N, 4, 128]
                       -> last step -> [N, 128] -> dropout -> head -> [N, 10]
 
-Because convs see across the cuts, the features of a step also depend on pieces of later steps.
+Because convs see across the cuts, the features of a step also depend on pieces of later steps. With join_pieces=False,
+each piece is encoded alone, with the same parameters.
 """
 
 import copy
@@ -67,8 +68,9 @@ class JoinedPieces(nn.Module):
     """Maps [batch, steps, channels, stack, width] to [batch, steps, features] by encoding the image that the orderings
     show.
 
-    With `once`, the image is read from the first ordering's pieces and encoded once. Otherwise the image of each
-    ordering is encoded, for frames whose orderings show different images.
+    A `grid` of 1 x 1 encodes each piece alone, as an image of its own. With `once`, the image is read from the first
+    ordering's pieces and encoded once. Otherwise the image of each ordering is encoded, for frames whose orderings show
+    different images.
     """
 
     image_places: Tensor
@@ -92,11 +94,10 @@ class JoinedPieces(nn.Module):
     ) -> Float[Tensor, "batch steps features"]:
         # [batch, place, channels, rows, columns]
         places = frames.unflatten(3, (len(self.orderings), -1)).transpose(2, 3).flatten(1, 2)
-        num_steps = frames.shape[1]
-        pieces = places.index_select(1, self.image_places).unflatten(1, (-1, num_steps))
-        maps = self.module(join_maps(pieces.flatten(0, 1).permute(0, 1, 3, 4, 2), self.grid))
-        features = split_maps(maps, self.grid).flatten(2).unflatten(0, (frames.shape[0], -1)).flatten(1, 2)
-        return features.index_select(1, self.frame_pieces).unflatten(1, (num_steps, -1)).flatten(2)
+        pieces = places.index_select(1, self.image_places).permute(0, 1, 3, 4, 2).flatten(0, 1)
+        maps = self.module(join_maps(pieces.unflatten(0, (-1, self.grid[0] * self.grid[1])), self.grid))
+        features = split_maps(maps, self.grid).flatten(2).flatten(0, 1).unflatten(0, (frames.shape[0], -1))
+        return features.index_select(1, self.frame_pieces).unflatten(1, (frames.shape[1], -1)).flatten(2)
 
 
 def encoder_of_images(piece_shape: Shape, grid: Grid, blocks: Sequence[Sequence[int]]) -> PaddedEncoder:
@@ -125,6 +126,7 @@ class DeepCNNLSTM(StepClassifier):
         recurrent: MakePart,
         dropout: float,
         lstm_units: int,
+        join_pieces: bool,
     ):
         super().__init__()
         if orderings is None or grid is None:
@@ -132,7 +134,8 @@ class DeepCNNLSTM(StepClassifier):
         channels, stack, width = frame_shape
         piece_shape, num_steps = (channels, stack // len(orderings), width), len(orderings[0])
         features, rows, columns = pooled_shape(piece_shape, blocks)
-        self.encoder = JoinedPieces(encoder_of_images(piece_shape, grid, blocks), orderings, grid)
+        joined = grid if join_pieces else (1, 1)
+        self.encoder = JoinedPieces(encoder_of_images(piece_shape, joined, blocks), orderings, joined)
         self.flatten = None
         self.dropout = Dropout(dropout)
         num_inputs = len(orderings) * features * rows * columns
