@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from quadrant_lstm.config.check_data import check_clips
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clip_folder import find_clips
 from quadrant_lstm.data.clip_loader import ClipLoader
@@ -13,7 +14,7 @@ from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.data.frame_cache import FrameCache
 from quadrant_lstm.data.sampler import EpochSampler
 from quadrant_lstm.errors import UserError
-from tests.clips import write_clip_folder
+from tests.clips import noise_clip, write_clip_folder, write_gif
 
 TRAINING = SimpleNamespace(training=True, testing=False)
 
@@ -157,6 +158,9 @@ def change(root, way):
         (root / "train/dim").mkdir()
     elif way == "text":
         (root / "train/dark/notes.txt").write_text("")
+    elif way == "animated":
+        (root / "train/dark/many").mkdir()
+        write_gif(root / "train/dark/many/clip.gif", noise_clip(2))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +171,8 @@ def change(root, way):
         ("one class", "train: holds 1 folders, but each class needs one; add at least two"),
         ("missing in test", "test: has no class dim; add its folder, or remove it from the other half"),
         ("no clips", "train/dim: holds no clips; add some, or remove the folder"),
-        ("text", "notes.txt: is neither a folder of pictures nor a file of clips; remove it, or begin its name"),
+        ("text", "notes.txt: is neither a folder nor a file of clips; remove it, or begin its name"),
+        ("animated", "many: is a folder without still pictures; remove it, or begin its name with a dot"),
     ],
 )
 def test_a_folder_with_another_structure_is_refused(way, line, tmp_path):
@@ -220,12 +225,12 @@ def test_a_clip_is_decoded_again_only_when_it_has_changed(tmp_path, monkeypatch)
 
     root, examined = write_clip_folder(tmp_path / "data"), []
 
-    def examine(clip, frame_format):
+    def note_of(clip, frame_format):
         examined.append(clip.name)
         return real(clip, frame_format)
 
-    real = index.examine
-    monkeypatch.setattr(index, "examine", examine)
+    real = index.note_of
+    monkeypatch.setattr(index, "note_of", note_of)
     first = clips_in(root).sha256()
     assert len(examined) == 16
     assert clips_in(root).sha256() == first
@@ -251,3 +256,12 @@ def test_clips_of_different_sizes_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"2.npy: its frames are of 6 x 16, but those of .* of 12 x 16; add data.size"):
         clips_in(root)
     assert clips_in(root, size=[4, 5]).spec.frame_shape == (3, 4, 5)
+
+
+def test_reading_processes_need_a_system_that_forks(tmp_path, monkeypatch):
+    data = {"root": str(write_clip_folder(tmp_path / "data")), "test_share": 0.2, "validation_seed": 0}
+    data |= {"layout": "THWC", "size": None, "num_workers": 0}
+    assert check_clips(data) is None
+    monkeypatch.delattr("os.fork")
+    with pytest.raises(UserError, match="data.num_workers: 2, but this system cannot .*; write data.num_workers=0"):
+        check_clips(data | {"num_workers": 2})

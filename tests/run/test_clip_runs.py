@@ -14,16 +14,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from quadrant_lstm import load_run
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.data.clip_folder import find_clip_files
+from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.moving_digits import ARROWS
 from quadrant_lstm.model.join import Join
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predict import predict_files
-from quadrant_lstm.run.predictor import predictor_of_run
+from quadrant_lstm.run.predictor import of_clips, predictor_of_run
 from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import read_rows
-from tests.clips import noise_clip, write_clip_folder, write_folder
+from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 from tests.folders import TINY, children, run_folder, write_idx_folder
 from tests.networks import RECURRENT, Pooled
 from tests.scripts import Script, script
@@ -87,6 +89,28 @@ def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_pa
         assert row["prediction"] == ARROWS[int(expected[-1].argmax())]
 
 
+def test_a_folder_of_animations_holds_several_clips(tmp_path):
+    for number in range(3):
+        (tmp_path / "clips/one").mkdir(parents=True, exist_ok=True)
+        write_gif(tmp_path / f"clips/one/{number}.gif", noise_clip(2))
+    write_folder(tmp_path / "clips/two/pictures", noise_clip(2))
+    found = [str(clip.relative_to(tmp_path)) for clip in find_clip_files(str(tmp_path / "clips"))]
+    assert found == ["clips/one/0.gif", "clips/one/1.gif", "clips/one/2.gif", "clips/two/pictures"]
+    assert list(find_clip_files(str(tmp_path / "clips/two/pictures"))) == [tmp_path / "clips/two/pictures"]
+    assert len(list(find_clip_files(str(tmp_path / "clips/one")))) == 3
+
+
+def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():
+    network, spec = join("concat"), SequenceSpec((1, 6, 6), 5, ("0", "1", "2"))
+    short, full = noise_clip(3, 6, 6)[..., :1].transpose(0, 3, 1, 2), noise_clip(5, 6, 6)[..., :1].transpose(0, 3, 1, 2)
+    frames = torch.zeros(2, 5, 1, 6, 6)
+    frames[0, :3], frames[1] = torch.from_numpy(short) / 255, torch.from_numpy(full) / 255
+    expected = network(frames, lengths=torch.tensor([3, 5])).softmax(1)
+    predict = of_clips(network, spec)
+    for clips, rows in (([short, full], expected), ([short], expected[:1])):
+        assert np.allclose(np.concatenate([steps[-1:] for steps in predict(clips)]), rows.detach(), atol=1e-6)
+
+
 def test_its_exported_program_reads_clips_of_any_length(clip_run):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     done = script("export.py", "run=latest", "format=onnx", cwd=clip_run.parents[2])
@@ -124,7 +148,7 @@ def test_a_padded_clip_has_the_logits_of_the_clip_alone(recurrent):
             assert torch.allclose(alone[0, -1], logits[number], atol=1e-6)
             if steps.shape[1] > 1:
                 assert torch.allclose(steps[number, :length], alone[0], atol=1e-6)
-                assert torch.equal(steps[number, length:], steps[number, length - 1].expand(5 - int(length), -1))
+                assert torch.allclose(steps[number, length:], steps[number, length - 1], atol=1e-6)
 
 
 def test_a_program_of_a_network_for_one_number_of_steps_says_so():
@@ -159,6 +183,7 @@ def test_clips_of_ones_own_are_trained_on_tested_and_predicted(own_clips_run, mo
     assert (tested.returncode, files.returncode) == (0, 0)
     one, other = (list(csv.DictReader((cwd / name).open())) for name in ("test.csv", "files.csv"))
     assert [row["prediction"] for row in one] == [row["prediction"] for row in other]
+    assert [row["file"] for row in one] == [str(cwd / row["file"]) for row in other]
     assert {row["class"] for row in one} == {"bright", "dark"}
     assert one[0]["step3_dark"] == ""  # a clip of two frames
     assert [float(row["dark"]) for row in one] == pytest.approx([float(row["dark"]) for row in other], abs=1e-5)

@@ -3,6 +3,7 @@
 Data sets that are downloaded are checked when training starts.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,6 +48,11 @@ def check_moving_digits(data: Mapping[str, Any]) -> Shape | None:
 
 
 def check_clips(data: Mapping[str, Any]) -> Shape | None:
+    if data["num_workers"] and not hasattr(os, "fork"):
+        raise UserError(
+            f"data.num_workers: {data['num_workers']}, but this system cannot fork the processes that read clips; "
+            "write data.num_workers=0."
+        )
     find_clips(data["root"], data["test_share"], data["validation_seed"], data["layout"])
     return None if data["size"] is None else (data["channels"], *data["size"])
 

@@ -83,7 +83,7 @@ class Dashboard(pl.Callback):
         if not isinstance(data, ImageSequences):
             samples = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test))))
             names = [data.spec.class_names[label] for label in samples.labels.tolist()]
-            self.add(trainer, "data/clips", draw_clips(samples.clips(), names))
+            self.add(trainer, "data/clips", draw_clips(samples.unpadded(), names))
             return
         shown = (data.train_orderings or data.orderings)[: len(data.orderings)]
         self.add(trainer, "data/orderings", draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid))
@@ -132,7 +132,7 @@ class Dashboard(pl.Callback):
         for name, places in (("example", torch.arange(len(indices))), ("mistake", mistakes)):
             some = places[:NUM_BELIEFS]
             samples = data.test_samples(indices[some])
-            shown = zip(some.tolist(), samples.clips(), samples.labels.tolist(), strict=True)
+            shown = zip(some.tolist(), samples.unpadded(), samples.labels.tolist(), strict=True)
             for number, (place, clip, label) in enumerate(shown, start=1):
                 title = f"test sample {indices[place]} of class {names[label]}: predictions after each step"
                 figure = draw_belief(clip, steps[place, : len(clip)], label, names, title)
@@ -163,7 +163,7 @@ class Dashboard(pl.Callback):
                 log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
         if not isinstance(network, Inspectable):
             return
-        frames = first.clips()[0][None]
+        frames = first.unpadded()[0][None]
         for name, figure in draw_features(network, frames).items():
             self.add(trainer, f"inside/{name}", figure)
         if isinstance(network.recurrent, LSTM):

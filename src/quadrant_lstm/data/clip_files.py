@@ -17,11 +17,20 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from quadrant_lstm.data.clip_formats import VIDEOS, decoded, opened
+from quadrant_lstm.data.clip_formats import decoded, is_video, opened
 from quadrant_lstm.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 FFMPEG_FORMATS = {1: "gray", 3: "rgb24"}
+
+
+def steps_in(num_frames: int, frame_step: int) -> int:
+    """Returns how many frames are left when every n-th is taken."""
+    return -(-num_frames // frame_step)
+
+
+def frame_numbers(first_step: int, num_steps: int, frame_step: int) -> range:
+    return range(first_step * frame_step, (first_step + num_steps) * frame_step, frame_step)
 
 
 class FrameFormat(NamedTuple):
@@ -32,7 +41,7 @@ class FrameFormat(NamedTuple):
 
 def read_frames(clip: Path, frame_format: FrameFormat, numbers: range, out: np.ndarray) -> None:
     """Writes the frames with these numbers to `out`, uint8 [frames, height, width, channels]. Raises UserError."""
-    with named(clip):
+    with decoder_errors_explained(clip):
         count = 0
         for place, frame in zip(out, frames_of(clip, frame_format, numbers), strict=False):
             if frame.shape != place.shape:
@@ -43,9 +52,22 @@ def read_frames(clip: Path, frame_format: FrameFormat, numbers: range, out: np.n
             raise ValueError(f"it has no frame {numbers[count] + 1}")
 
 
+def count_frames(clip: Path, layout: str | None) -> int:
+    """Counts frames without converting them. Raises UserError."""
+    with decoder_errors_explained(clip):
+        if is_video(clip):
+            count = sum(1 for _ in decoded(clip))
+        else:
+            with opened(clip, layout) as found:
+                count = len(found)
+        if count == 0:
+            raise ValueError("it holds no frames")
+        return count
+
+
 def examine_frames(clip: Path, frame_format: FrameFormat) -> tuple[int, tuple[int, int]]:
     """Decodes all frames, and returns their number, height and width. Raises UserError."""
-    with named(clip):
+    with decoder_errors_explained(clip):
         sizes: dict[tuple[int, int], None] = {}
         count = 0
         for frame in frames_of(clip, frame_format):
@@ -61,7 +83,7 @@ def examine_frames(clip: Path, frame_format: FrameFormat) -> tuple[int, tuple[in
 
 def frames_of(clip: Path, frame_format: FrameFormat, numbers: range | None = None) -> Iterator[np.ndarray]:
     """Yields frames, uint8 [height, width, channels]: those with the numbers, or all."""
-    if clip.is_dir() or clip.suffix.lower() not in VIDEOS:
+    if not is_video(clip):
         with opened(clip, frame_format.layout) as found:
             for number in range(len(found)) if numbers is None else numbers:
                 yield as_array(found[number], frame_format)
@@ -74,7 +96,7 @@ def frames_of(clip: Path, frame_format: FrameFormat, numbers: range | None = Non
 
 
 @contextlib.contextmanager
-def named(clip: Path) -> Iterator[None]:
+def decoder_errors_explained(clip: Path) -> Iterator[None]:
     """Turns the errors of decoders, which have many types, into one line with the name of the clip."""
     try:
         yield

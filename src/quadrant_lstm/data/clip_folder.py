@@ -7,12 +7,12 @@ Names that begin with a dot are ignored.
 
 import glob
 import random
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from quadrant_lstm.data.clip_formats import ARRAYS, is_clip, natural, visible
+from quadrant_lstm.data.image_files import files_of_stdin
 from quadrant_lstm.errors import UserError
 
 
@@ -56,7 +56,7 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
 def find_clip_files(images: str) -> Iterable[Path]:
     """Returns the clips of `images`: a clip, a folder of clips, a glob, or `-` for the lines of standard input."""
     if images == "-":
-        return (Path(line.rstrip("\r\n")) for line in sys.stdin if line.strip())
+        return files_of_stdin()
     path = Path(images).expanduser()
     if path.is_file() or (path.is_dir() and is_clip(path)):
         return [path]
@@ -92,7 +92,7 @@ def clips_of(class_folder: Path) -> list[Path]:
         raise UserError(f"{class_folder}: holds no clips; add some, or remove the folder.")
     for clip in clips:
         if not is_clip(clip):
-            what = "a folder without pictures" if clip.is_dir() else "neither a folder of pictures nor a file of clips"
+            what = "a folder without still pictures" if clip.is_dir() else "neither a folder nor a file of clips"
             raise UserError(f"{clip}: is {what}; remove it, or begin its name with a dot.")
     return clips
 

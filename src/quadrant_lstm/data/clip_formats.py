@@ -39,10 +39,26 @@ def visible(path: Path) -> bool:
 
 
 def is_clip(path: Path) -> bool:
-    """Tells whether the name of a file is that of a clip, or a folder holds pictures."""
+    """Tells whether the name of a file is that of a clip, or a folder holds still pictures."""
     if path.is_dir():
-        return any(visible(file) and file.suffix.lower() in SUFFIXES for file in path.iterdir())
+        pictures = (file for file in path.iterdir() if visible(file) and file.suffix.lower() in SUFFIXES)
+        first = next(pictures, None)
+        return first is not None and not is_animated(first)
     return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
+
+
+def is_video(clip: Path) -> bool:
+    return clip.suffix.lower() in VIDEOS and not clip.is_dir()
+
+
+def is_animated(picture: Path) -> bool:
+    if picture.suffix.lower() not in ANIMATED:
+        return False
+    try:
+        with Image.open(picture) as image:
+            return getattr(image, "is_animated", False)
+    except Exception:  # of many types; the reader of the clip names the file
+        return False
 
 
 class Pictures:

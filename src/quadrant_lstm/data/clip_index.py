@@ -17,7 +17,7 @@ from filelock import FileLock
 from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
-from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, named
+from quadrant_lstm.data.clip_files import FrameFormat, decoder_errors_explained, examine_frames
 from quadrant_lstm.data.clip_formats import picture_files
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import write_atomically
@@ -47,14 +47,14 @@ def examine_clips(
             file.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(file.with_suffix(".lock")))
         except OSError:  # a home that cannot be written
-            return examine_new_clips({}, root, paths, frame_format, num_workers)
+            return update_notes({}, root, paths, frame_format, num_workers)
         stored = json.loads(file.read_text()) if file.exists() else {}
-        result = examine_new_clips(stored, root, paths, frame_format, num_workers)
+        result = update_notes(stored, root, paths, frame_format, num_workers)
         write_atomically(file, json.dumps(stored).encode())
         return result
 
 
-def examine_new_clips(
+def update_notes(
     stored: dict[str, Any], root: Path, paths: Sequence[Path], frame_format: FrameFormat, num_workers: int
 ) -> tuple[dict[Path, Note], list[str]]:
     """Adds the notes of new and changed clips to `stored`, which has them by their paths in the root."""
@@ -62,7 +62,7 @@ def examine_new_clips(
     states = {path: state_of(path) for path in paths}
     new = [path for path in paths if not states[path] or stored.get(names[path], [None])[0] != states[path]]
     broken: list[str] = []
-    for path, found in zip(new, examined(new, frame_format, num_workers), strict=True):
+    for path, found in zip(new, examine_in_workers(new, frame_format, num_workers), strict=True):
         if isinstance(found, Note):
             stored[names[path]] = [states[path], *found]
         else:
@@ -88,7 +88,7 @@ def files_of(clip: Path) -> list[Path]:
     return picture_files(clip) if clip.is_dir() else [clip]
 
 
-def examined(clips: Sequence[Path], frame_format: FrameFormat, num_workers: int) -> Any:
+def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_workers: int) -> Any:
     """Yields a Note or an error for each clip. Shows a progress bar on a terminal."""
     if not clips:
         return []
@@ -108,15 +108,15 @@ class Examinations(Dataset):
 
     def __getitem__(self, number: int) -> Note | str:
         try:
-            return examine(self.clips[number], self.frame_format)
+            return note_of(self.clips[number], self.frame_format)
         except UserError as error:
             return str(error)
 
 
-def examine(clip: Path, frame_format: FrameFormat) -> Note:
+def note_of(clip: Path, frame_format: FrameFormat) -> Note:
     num_frames, size = examine_frames(clip, frame_format)
     digest = hashlib.sha256()
-    with named(clip):
+    with decoder_errors_explained(clip):
         for file in files_of(clip):
             digest.update(file.read_bytes())
     return Note(num_frames, size, digest.hexdigest())

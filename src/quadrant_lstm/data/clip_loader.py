@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from quadrant_lstm.data.clip_files import FrameFormat, read_frames
+from quadrant_lstm.data.clip_files import FrameFormat, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_folder import Clip
 from quadrant_lstm.data.clip_index import Note
 from quadrant_lstm.data.datamodule import Batch
@@ -27,9 +27,10 @@ PREFETCH = 2  # batches for each worker
 
 
 class ClipReader:
-    """Reads some of the frames of clips: every n-th, and of long clips as many as a network reads."""
+    """Reads some of the frames of clips: every n-th, and of long clips as many as a network reads.
 
-    cache: FrameCache | None = None
+    All frames that are left of the first clips are kept in memory, up to `cache_bytes`.
+    """
 
     def __init__(
         self,
@@ -39,10 +40,12 @@ class ClipReader:
         frame_step: int,
         spec: SequenceSpec,
         seed: int,
+        cache_bytes: int = 0,
     ):
         self.clips, self.frame_format, self.frame_step = clips, frame_format, frame_step
         self.spec, self.seed = spec, seed
-        self.lengths = [-(-notes[clip.path].num_frames // frame_step) for clip in clips]  # after every n-th was taken
+        self.lengths = [steps_in(notes[clip.path].num_frames, frame_step) for clip in clips]
+        self.cache = FrameCache([math.prod(self.stored_shape(number)) for number in range(len(clips))], cache_bytes)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -65,13 +68,12 @@ class ClipReader:
 
     def read_clip(self, number: int, start: int, out: np.ndarray) -> None:
         path = self.clips[number].path
-        if self.cache and self.cache.holds(number):
-            every = range(0, self.lengths[number] * self.frame_step, self.frame_step)
+        if self.cache.holds(number):
+            every = frame_numbers(0, self.lengths[number], self.frame_step)
             decode = partial(read_frames, path, self.frame_format, every)
             out[:] = self.cache.read(number, self.stored_shape(number), decode)[start : start + len(out)]
             return
-        numbers = range(start * self.frame_step, (start + len(out)) * self.frame_step, self.frame_step)
-        read_frames(path, self.frame_format, numbers, out)
+        read_frames(path, self.frame_format, frame_numbers(start, len(out), self.frame_step), out)
 
     def stored_shape(self, number: int) -> tuple[int, ...]:
         channels, height, width = self.spec.frame_shape

@@ -4,9 +4,7 @@ files -> uint8 frames, cached in memory -> every n-th frame, cut to `num_frames`
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +13,11 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.clip_files import FrameFormat
+from quadrant_lstm.data.clip_files import FrameFormat, steps_in
 from quadrant_lstm.data.clip_folder import Clip, find_clips
 from quadrant_lstm.data.clip_index import Note, examine_clips
 from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, to_batch
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
-from quadrant_lstm.data.frame_cache import FrameCache
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.data.sampler import EpochSampler
@@ -61,22 +58,19 @@ class Clips(SequenceDataModule):
         if self.skipped and not skip_broken:
             others = f" ({len(self.skipped) - 1} other clips are broken, too)" if len(self.skipped) > 1 else ""
             raise UserError(f"{self.skipped[0]}{others}")
-        height, width = only_size(self.notes)
-        longest = max(-(-note.num_frames // frame_step) for note in self.notes.values())
-        spec = SequenceSpec((channels, height, width), num_frames or longest, names)
-        reader = partial(ClipReader, notes=self.notes, frame_format=frame_format, frame_step=frame_step, spec=spec)
-        train, test = (
-            reader(readable(clips, self.notes, names, half), seed=seed)
-            for clips, half in ((train_clips, "train"), (test_clips, "test"))
-        )
+        train_clips = without_skipped(train_clips, self.notes, names, "training")
+        test_clips = without_skipped(test_clips, self.notes, names, "test")
+        height, width = common_size(self.notes)
+        lengths = [steps_in(note.num_frames, frame_step) for note in self.notes.values()]
+        spec = SequenceSpec((channels, height, width), num_frames or max(lengths), names)
+        reading = (self.notes, frame_format, frame_step, spec, seed)
+        train, test = ClipReader(train_clips, *reading, round(1e9 * cache_gb)), ClipReader(test_clips, *reading)
         held_out = max(1, round(validation_share * len(train)))
         validation = validation_range(len(train), held_out, fold, num_folds, "data.validation_share")
         super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
         self.num_workers, self.augmentation = num_workers, augmentation
-        sizes = [math.prod(train.stored_shape(number)) for number in range(len(train))]
-        train.cache = FrameCache(sizes, round(1e9 * cache_gb))
         self.cached_bytes = train.cache.num_bytes
-        self.pads = any(-(-note.num_frames // frame_step) < spec.num_steps for note in self.notes.values())
+        self.pads = min(lengths) < spec.num_steps
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
         rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -92,6 +86,9 @@ class Clips(SequenceDataModule):
             frames = self.augmentation(frames.flatten(1, 2)).unflatten(1, frames.shape[1:3])
         return batch._replace(frames=scaled(frames))
 
+    def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
+        return [str(self.test.clips[number].path) for number in indices.tolist()]
+
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
         channels, height, width = self.spec.frame_shape
         frames = np.empty((len(indices), self.spec.num_steps, height, width, channels), np.uint8)
@@ -103,7 +100,7 @@ class Clips(SequenceDataModule):
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def only_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
+def common_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
     """Returns the height and width of all clips. Raises UserError if they differ, or if no clip is left."""
     if not notes:
         raise UserError("data.root: no clip can be read; without data.skip_broken=true, an error names the first.")
@@ -117,8 +114,8 @@ def only_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
     return size
 
 
-def readable(clips: Sequence[Clip], notes: Mapping[Path, Note], names: Sequence[str], half: str) -> list[Clip]:
-    """Returns the clips that are not skipped. Raises UserError for a class of which none is left."""
+def without_skipped(clips: Sequence[Clip], notes: Mapping[Path, Note], names: Sequence[str], half: str) -> list[Clip]:
+    """Raises UserError for a class of which no clip is left."""
     left = [clip for clip in clips if clip.path in notes]
     for label, name in enumerate(names):
         if not any(clip.label == label for clip in left):

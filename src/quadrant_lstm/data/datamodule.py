@@ -1,8 +1,8 @@
 """Defines what a run needs of its data: batches of sequences with their labels, and some test sequences to look at.
 
-    indices of an epoch -> samples on the device -> sequences [batch, steps, channels, height, width] and labels
+    indices of an epoch -> samples -> sequences [batch, steps, channels, height, width] on the device, and labels
 
-data/image_sequences.py cuts images into pieces; data/moving_digits.py makes clips.
+data/image_sequences.py cuts images into pieces; data/moving_digits.py makes clips, and data/clips.py reads them.
 """
 
 from collections.abc import Sequence
@@ -31,14 +31,15 @@ class Batch(NamedTuple):
         lengths = None if self.lengths is None else self.lengths.to(device)
         return Batch(self.frames.to(device), self.labels.to(device), lengths)
 
-    def clips(self) -> list[Num[Tensor, "frames channels height width"]]:
+    def unpadded(self) -> list[Num[Tensor, "frames channels height width"]]:
         """Returns the real frames of each clip."""
         ends = [self.frames.shape[1]] * len(self.frames) if self.lengths is None else self.lengths.tolist()
         return [clip[:end] for clip, end in zip(self.frames, ends, strict=True)]
 
 
 class SequenceDataModule(LightningDataModule):
-    """Keeps the samples on the device, where a subclass makes a Batch of them in `on_after_batch_transfer`.
+    """Keeps the samples on the device, unless a subclass has a `loader` of its own. The subclass makes a Batch of them
+    there, in `on_after_batch_transfer`.
 
     The validation samples are those from `validation[0]` to `validation[1]` among the training samples, which
     `validation_seed` shuffles.
@@ -46,7 +47,7 @@ class SequenceDataModule(LightningDataModule):
 
     train: Any  # a data set, as `test`
     test: Any
-    pads = False  # whether there are clips of different lengths
+    pads = False  # whether a clip has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
     cached_bytes = 0  # of samples that are kept in memory while they are read
     orderings: Orderings | None = None  # of the pieces of images
@@ -96,6 +97,9 @@ class SequenceDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         raise NotImplementedError
+
+    def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
+        return [f"test sample {number}" for number in indices.tolist()]
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
         """Returns some test samples, on the CPU, with frames in uint8."""

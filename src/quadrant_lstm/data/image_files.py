@@ -28,9 +28,7 @@ MAX_PIXELS = 50_000_000
 def find_image_files(images: str) -> Iterable[Path]:
     """Returns the files of `images`: a file, a folder, a glob, or `-` for the lines of standard input."""
     if images == "-":
-        if sys.stdin is None:
-            raise UserError("images: - reads standard input, which is closed; give a file, a folder, or a glob.")
-        return (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
+        return files_of_stdin()
     path = Path(os.path.expanduser(images))
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
@@ -41,6 +39,13 @@ def find_image_files(images: str) -> Iterable[Path]:
     if not found:
         raise UserError(f"images: {images} matches no image file; give a file, a folder, or a glob in quotes.")
     return found
+
+
+def files_of_stdin() -> Iterator[Path]:
+    """Returns the files that the lines of standard input name, as they come. Raises UserError if it is closed."""
+    if sys.stdin is None:
+        raise UserError("images: - reads standard input, which is closed; give a file, a folder, or a glob.")
+    return (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
 
 
 @contextlib.contextmanager

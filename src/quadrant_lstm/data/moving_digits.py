@@ -69,15 +69,15 @@ class MovingDigits(SequenceDataModule):
         images, labels, motions = batch
         if self.trainer and self.trainer.training:
             motions = draw_motions(len(images), self.canvas, device=images.device)
-        frames, labels, _ = self.clips(images, labels, motions)
+        frames, labels, _ = self.make_clips(images, labels, motions)
         return Batch(scaled(frames), labels)
 
-    def clips(self, images: Tensor, labels: Tensor, motions: Tensor) -> Batch:
+    def make_clips(self, images: Tensor, labels: Tensor, motions: Tensor) -> Batch:
         frames = move(images, motions, self.spec.num_steps, self.canvas, self.speed)
         return Batch(frames, motions[:, 0] if self.label == "motion" else labels)
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        return self.clips(*self.test[indices])
+        return self.make_clips(*self.test[indices])
 
     def sha256(self) -> str:
         return self.images.sha256()

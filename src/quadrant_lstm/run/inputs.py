@@ -8,8 +8,10 @@ import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import torch
+from jaxtyping import Float
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import SequenceSpec, Shape, image_shape_of
 from quadrant_lstm.data.orderings import sequences
@@ -33,3 +35,16 @@ def inputs_of(data: DictConfig, spec: SequenceSpec) -> Inputs:
     if "grid" not in data:
         return Inputs("clips", (spec.num_steps, *spec.frame_shape), lambda clips: clips)
     return cut_images(image_shape_of(spec.frame_shape, len(data.orderings), data.grid), data.orderings, data.grid)
+
+
+def twice_as_long(clips: Float[Tensor, "batch steps ..."]) -> Float[Tensor, "batch 2*steps ..."]:
+    return torch.cat([clips, clips], dim=1)
+
+
+@torch.inference_mode()
+def reads_more_steps(module: nn.Module, clips: Float[Tensor, "batch steps ..."]) -> bool:
+    try:
+        module(twice_as_long(clips))
+    except (ValueError, RuntimeError):
+        return False
+    return True

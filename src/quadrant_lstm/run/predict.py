@@ -42,7 +42,7 @@ def predict(folder: Path, images: str, invert: bool | None, output: str | None, 
     if images != "test":
         predict_files(predictor, predictor.find(images), invert, output)
         return
-    predictor = predictor._replace(probabilities=of_clips(network))  # the test samples are cut already
+    predictor = predictor._replace(probabilities=of_clips(network, classifier.spec))  # the samples are cut already
     count, correct = write_predictions(predictor, read_test_samples(build_data(cfg)), output)
     log.info(f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %")
 
@@ -83,8 +83,8 @@ def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
     bytes_of_one = int(np.prod(data.batch_shape[1:]))
     for numbers in torch.arange(len(data.test)).split(max(1, min(BATCH_SIZE, MAX_BYTES // bytes_of_one))):
         samples = data.test_samples(numbers)
-        found = zip(numbers.tolist(), samples.clips(), samples.labels.tolist(), strict=True)
-        yield [Sample(f"test sample {number}", clip.numpy(), label) for number, clip, label in found]
+        found = zip(data.test_names(numbers), samples.unpadded(), samples.labels.tolist(), strict=True)
+        yield [Sample(name, clip.numpy(), label) for name, clip, label in found]
 
 
 def read_files(

@@ -15,14 +15,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from quadrant_lstm.data.clip_files import FrameFormat, examine_frames, read_frames
+from quadrant_lstm.data.clip_files import FrameFormat, count_frames, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_folder import find_clip_files
 from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered
 from quadrant_lstm.data.image_files import find_image_files, read_image
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.model.protocols import logits_after_steps
-from quadrant_lstm.run.inputs import Inputs, inputs_of
+from quadrant_lstm.run.inputs import Inputs, inputs_of, reads_more_steps
 from quadrant_lstm.run.predictions import Classes
 
 
@@ -40,7 +40,7 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
     if inputs.name == "images":
         predict, files = of_images(network, inputs), image_files(inputs.shape)
     else:
-        predict, files = of_clips(network), clip_files(data, spec.frame_shape, spec.num_steps)
+        predict, files = of_clips(network, spec), clip_files(data, spec.frame_shape, spec.num_steps)
     (steps,) = predict([np.zeros(inputs.shape, np.uint8)])
     return Predictor(*files, predict, len(steps), names_or_numbers(spec.class_names))
 
@@ -54,23 +54,27 @@ def of_images(network: nn.Module, inputs: Inputs) -> Callable[[Sequence[np.ndarr
     return probabilities
 
 
-def of_clips(network: nn.Module) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+def of_clips(network: nn.Module, spec: SequenceSpec) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    example = torch.zeros(1, spec.num_steps, *spec.frame_shape)
+    num_steps = 0 if reads_more_steps(network, example) else spec.num_steps
+
     @torch.inference_mode()
     def probabilities(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        frames, lengths = padded(clips)
+        frames, lengths = padded(clips, num_steps)
         steps = logits_after_steps(network, scaled(frames), lengths).softmax(dim=2).numpy()
         return [each[: len(clip)] for each, clip in zip(steps, clips, strict=True)]
 
     return probabilities
 
 
-def padded(clips: Sequence[np.ndarray]) -> tuple[Tensor, Tensor | None]:
-    """Returns the frames of all clips, and their lengths unless these are equal."""
+def padded(clips: Sequence[np.ndarray], num_steps: int) -> tuple[Tensor, Tensor | None]:
+    """Returns the frames of all clips, at least `num_steps` of each, and the clips' lengths if any is padded."""
     lengths = torch.tensor([len(clip) for clip in clips])
-    frames = torch.zeros(len(clips), int(lengths.max()), *clips[0].shape[1:], dtype=torch.uint8)
+    longest = max(num_steps, int(lengths.max()))
+    frames = torch.zeros(len(clips), longest, *clips[0].shape[1:], dtype=torch.uint8)
     for place, clip in enumerate(clips):
         frames[place, : len(clip)] = torch.from_numpy(clip)
-    return frames, None if bool((lengths == lengths[0]).all()) else lengths
+    return frames, None if bool((lengths == longest).all()) else lengths
 
 
 def image_files(shape: Shape) -> tuple[Any, Any]:
@@ -88,11 +92,11 @@ def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None) -> 
     def read(file: Path, invert: bool | None) -> np.ndarray:
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
-        available = -(-examine_frames(file, frame_format)[0] // step)
+        available = steps_in(count_frames(file, frame_format.layout), step)
         length = min(available, num_frames or available)
         start = (available - length) // 2
         frames = np.empty((length, height, width, channels), np.uint8)
-        read_frames(file, frame_format, range(start * step, (start + length) * step, step), frames)
+        read_frames(file, frame_format, frame_numbers(start, length, step), frames)
         return np.moveaxis(frames, 3, 1)
 
     return find_clip_files, read

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim
 
-from quadrant_lstm.run.inputs import Inputs
+from quadrant_lstm.run.inputs import Inputs, reads_more_steps, twice_as_long
 
 TOLERANCE = 1e-5  # maximum difference of a probability between the network and its program
 METADATA = "metadata.json"  # the name of the metadata in a program of torch.export
@@ -52,19 +52,6 @@ def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapp
     if difference > TOLERANCE:
         raise RuntimeError(f"The probabilities of the {format} file differ from the network's by {difference:.1e}.")
     return Program(content, difference, any_steps)
-
-
-def twice_as_long(clips: Float[Tensor, "batch steps ..."]) -> Float[Tensor, "batch 2*steps ..."]:
-    return torch.cat([clips, clips], dim=1)
-
-
-@torch.inference_mode()
-def reads_more_steps(module: nn.Module, clips: Float[Tensor, "batch steps ..."]) -> bool:
-    try:
-        module(twice_as_long(clips))
-    except (ValueError, RuntimeError):
-        return False
-    return True
 
 
 def torch_file(
