@@ -27,6 +27,7 @@ OrderingsOrNames = Annotated[
     Sequence[Sequence[int] | str], MinLen(1), "a list of permutations or names of orderings"
 ]  # data/scans.py checks each
 Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
+Keep = Literal["best", "last"]  # an epoch
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
 Node = Annotated[dict[str, Any], "a group of keys"]

@@ -17,8 +17,8 @@ from tests.folders import TINY, run_folder, sweep_folder, write_idx_folder
 from tests.scripts import ROOT, Script, script, train_tiny
 
 RESULTS = (
-    "test/accuracy", "test/loss", "test/images", "val/accuracy", "best_epoch", "epochs", "seconds", "parameters",
-    "samples_per_second", *(f"test/accuracy_step_{step}" for step in range(1, 5)),
+    "test/accuracy", "test/loss", "test/images", "val/accuracy", "best_epoch", "keep", "epochs", "seconds",
+    "parameters", "samples_per_second", *(f"test/accuracy_step_{step}" for step in range(1, 5)),
 )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_the_results_agree_with_metrics_and_checkpoint(finished_run):
     epochs = rows(finished_run)
     best = max(reversed(epochs), key=lambda row: float(row["val/accuracy"]))  # ties go to the later epoch
     assert results["epochs"] == 3
-    assert results["best_epoch"] == int(best["epoch"])
+    assert (results["best_epoch"], results["keep"]) == (int(best["epoch"]), "best")
     assert results["val/accuracy"] == float(best["val/accuracy"])
     assert checkpoint(finished_run, "best")["epoch"] + 1 == results["best_epoch"]
     assert results["test/images"] == 70

@@ -19,6 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hydra_plugins.quadrants.launcher import compose
+from quadrant_lstm.config.check_validation import check_validation
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.signals import signals_deferred
@@ -56,6 +57,12 @@ class GridSweeper(Sweeper):
         self.config.hydra.overrides.task = [str(override.input_line) for override in overrides]  # for Sweep.overrides
         with self.locked_folder():
             self.launcher.launch(grid, initial_job_idx=0)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Composes the config of each job before any starts, as in the base class, and checks it for a ranking."""
+        assert self.config and self.hydra_context
+        for overrides in batch:
+            check_validation(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
 
     def all_overrides(self, arguments: Sequence[str]) -> list[Override]:
         """Returns the overrides of the command, and those of `params` whose keys the command does not set."""

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
@@ -25,16 +25,23 @@ OTHERS = ("train/learning_rate", "train/weight_norm", "train/samples_per_second"
 
 
 class Best(ModelCheckpoint):
-    """Saves best.ckpt, by val/accuracy. Ties go to the later epoch, which has been trained for longer."""
+    """Saves best.ckpt: the epoch with the highest val/accuracy, or the last with keep="last" or without validation.
+
+    Of equal epochs the later one is kept, which has been trained for longer.
+    """
 
     state_key = "Best"  # Lightning's contains the arguments, which may change between versions
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Literal["best", "last"]):
         overwrite: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-        super().__init__(filename=BEST.stem, monitor="val/accuracy", mode="max", **overwrite)
+        super().__init__(
+            filename=BEST.stem, monitor="val/accuracy" if keep == "best" else None, mode="max", **overwrite
+        )
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
         self.dirpath = str(Path(trainer.default_root_dir, BEST.parent))
+        if not len(trainer.datamodule.validation_indices):
+            self.monitor = None  # then ModelCheckpoint keeps the last epoch
         super().setup(trainer, pl_module, stage)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
@@ -43,17 +50,23 @@ class Best(ModelCheckpoint):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         moved: dict[str, Any] = {"dirpath": self.dirpath}  # the state holds the paths from before a move
-        if state["best_model_path"]:
+        if self.monitor is None:
+            moved |= {"best_model_score": None, "best_k_models": {}, "kth_best_model_path": ""}
+        elif state["best_model_score"] is not None:
             file = str(Path(self.dirpath or "", BEST.name))
             moved |= {"best_model_path": file, "kth_best_model_path": file}
             moved["best_k_models"] = {file: state["best_model_score"]}
         super().load_state_dict(state | moved)
 
     def results(self) -> dict[str, Any]:
-        if self.best_model_score is None:
+        """Returns the number of the epoch that is kept, which of them it is, and its val/accuracy if it has one."""
+        file = Path(self.dirpath or "", BEST.name)
+        if not file.exists():
             raise UserError("trainer: training stopped before an epoch was finished and validated; train for longer.")
-        best_epoch = read_checkpoint(Path(self.best_model_path))["epoch"] + 1
-        return {"val/accuracy": round(self.best_model_score.item(), 6), "best_epoch": best_epoch}
+        epoch = read_checkpoint(file)["epoch"] + 1
+        (row,) = (row for row in read_rows(file.parents[1] / METRICS) if int(row["epoch"]) == epoch)
+        accuracy = {"val/accuracy": float(row["val/accuracy"])} if row.get("val/accuracy") else {}
+        return accuracy | {"best_epoch": epoch, "keep": "best" if self.monitor else "last"}
 
 
 class EpochEnd(Checkpoint):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from quadrant_lstm.config.check_data import DATA_CHECKS, check_orderings
+from quadrant_lstm.config.check_validation import check_validation
 from quadrant_lstm.config.interpolations import resolve_interpolations
 from quadrant_lstm.config.messages import example, missing_key, unknown_arguments, unknown_key
 from quadrant_lstm.config.old_runs import upgrade
@@ -25,6 +26,7 @@ from quadrant_lstm.run_folder import BEST, CONFIG, find_run, read_yaml
 def check_without_torch(cfg: DictConfig) -> None:
     """Checks a config that train.py composed."""
     check_keys_and_values(cfg)
+    check_validation(cfg)
     check_sizes(cfg)
 
 

@@ -30,6 +30,10 @@ def upgrade(cfg: DictConfig) -> DictConfig:
         OmegaConf.update(cfg, "model.recurrent", RECURRENT[recurrent] | {"_partial_": True})
     elif isinstance(recurrent, DictConfig):
         recurrent.pop("num_steps", None)  # the network adds it
+    if "keep" not in cfg:
+        cfg.keep = "best"
+        if OmegaConf.select(cfg, "trainer.callbacks.best"):
+            cfg.trainer.callbacks.best.keep = "${keep}"
     if OmegaConf.select(cfg, "model._target_") == "quadrant_lstm.model.deep.DeepCNNLSTM":
         cfg.model = OmegaConf.merge({"join_pieces": True}, cfg.model)
     return list_callbacks(cfg)
@@ -48,7 +52,7 @@ def list_callbacks(cfg: DictConfig) -> DictConfig:
         "reseed": {"_target_": "quadrant_lstm.callbacks.reseed.Reseed", "seed": "${seed}"},
         "ema": {"_target_": "quadrant_lstm.callbacks.ema.EMA", "decay": config.pop("ema_decay")},
         **(config["trainer"].get("callbacks") or {}),
-        "best": {"_target_": "quadrant_lstm.callbacks.epoch_end.Best"},
+        "best": {"_target_": "quadrant_lstm.callbacks.epoch_end.Best", "keep": "${keep}"},
         "epoch_end": {"_target_": "quadrant_lstm.callbacks.epoch_end.EpochEnd"},
     }
     return OmegaConf.create(config | {"swept": None})

@@ -75,10 +75,11 @@ def write_hyperparameters(
     writer: SummaryWriter, values: Mapping[str, Any], results: Mapping[str, Any], step: int
 ) -> None:
     metrics = {"test/accuracy": results["test/accuracy"], "test/loss": results["test/loss"]}
-    metrics[BEST_ACCURACY] = results["val/accuracy"]
-    for summary in hparams(values, metrics):
+    validated = {BEST_ACCURACY: results["val/accuracy"]} if "val/accuracy" in results else {}
+    for summary in hparams(values, metrics | validated):
         writer._get_file_writer().add_summary(summary)  # add_hparams would make a run of its own
-    writer.add_scalar(BEST_ACCURACY, results["val/accuracy"], step)  # the test has written the others
+    for name, accuracy in validated.items():  # the test has written the others
+        writer.add_scalar(name, accuracy, step)
     writer.flush()
 
 

@@ -42,7 +42,7 @@ class SequenceDataModule(LightningDataModule):
     there, in `on_after_batch_transfer`.
 
     The validation samples are those from `validation[0]` to `validation[1]` among the training samples, which
-    `validation_seed` shuffles.
+    `validation_seed` shuffles. There may be none.
     """
 
     train: Any  # a data set, as `test`
@@ -80,7 +80,7 @@ class SequenceDataModule(LightningDataModule):
         return self.loader(self.train, self.train_indices, None if overfits else self.seed)
 
     def val_dataloader(self) -> Any:
-        return self.loader(self.train, self.validation_indices)
+        return self.loader(self.train, self.validation_indices) if len(self.validation_indices) else []
 
     def test_dataloader(self) -> Any:
         return self.loader(self.test, torch.arange(len(self.test)))

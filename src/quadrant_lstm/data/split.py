@@ -6,8 +6,8 @@ from quadrant_lstm.errors import UserError
 def validation_range(total: int, held_out: int, fold: int | None, num_folds: int, key: str) -> tuple[int, int]:
     """Returns where the validation samples begin and end among the `total` shuffled training samples.
 
-    They are the first `held_out`, or fold number `fold` of `num_folds`, which are as equal as possible. Raises
-    UserError that names `key` if no sample would be left to train on, or if there is no such fold.
+    They are the first `held_out`, which may be 0, or fold number `fold` of `num_folds`, which are as equal as possible.
+    Raises UserError that names `key` if no sample would be left to train on, or if there is no such fold.
     """
     if fold is None:
         if held_out >= total:

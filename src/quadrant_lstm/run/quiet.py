@@ -19,6 +19,7 @@ def quiet_lightning() -> None:
     for message in (
         "exists and is not empty",
         "smaller than the logging interval",
+        "Total length of `list` across ranks is zero",  # no validation images
         "LeafSpec",
         "`srun` command",  # a run on a cluster may be started without SLURM on purpose
         "Grad strides do not match bucket view strides",  # of convolutions that are channels last

@@ -76,8 +76,8 @@ def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, train
         if isinstance(logger, TensorBoard):
             write_hyperparameters(logger.experiment, values, results, trainer.global_step)
         else:  # the test has logged its own metrics
-            final = {BEST_ACCURACY: results["val/accuracy"], "best_epoch": results["best_epoch"]}
-            logger.log_metrics(final, trainer.global_step)
+            accuracy = {BEST_ACCURACY: results["val/accuracy"]} if "val/accuracy" in results else {}
+            logger.log_metrics(accuracy | {"best_epoch": results["best_epoch"]}, trainer.global_step)
             logger.save()
     for callback in trainer.callbacks:
         if isinstance(callback, Dashboard):
@@ -102,7 +102,7 @@ def closing(loggers: Sequence[Any]) -> Iterator[None]:
 
 def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -> str:
     accuracy, images = percent(results["test/accuracy"]), f"{results['test/images']:,} images"
-    epochs = f"best epoch {results['best_epoch']} of {results['epochs']}"
+    epochs = f"{results['keep']} epoch {results['best_epoch']} of {results['epochs']}"
     lines = [f"test accuracy  {accuracy}  ({images}, {epochs}, {results['seconds']:.0f} s)"]
     lines += [f"run folder     {as_typed(folder)}"]
     lines += [f"report         {as_typed(folder / REPORT)}"] if (folder / REPORT).exists() else []
@@ -135,5 +135,5 @@ def stopped_early(cfg: DictConfig, folder: Path) -> bool:
     return read_json(folder / RESULTS).get("stopped_early", False) and now == before
 
 
-def recorded_accuracy(folder: Path) -> float:
-    return read_json(folder / RESULTS)["val/accuracy"]
+def recorded_accuracy(folder: Path) -> float | None:
+    return read_json(folder / RESULTS).get("val/accuracy")

@@ -1,4 +1,4 @@
-"""Trains a network as a checked config says, tests its best epoch, and writes the results to the run folder.
+"""Trains a network as a checked config says, tests the epoch that is kept, and writes the results to the run folder.
 
 If the run folder already has a last.ckpt, training resumes from it.
 """
@@ -45,7 +45,7 @@ class HasResults(Protocol):
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Returns val/accuracy of the best epoch in the first process, and None in the others."""
+    """Returns val/accuracy of the kept epoch in the first process, if it has one, and None in the others."""
     quiet_lightning()
     folder = Path(HydraConfig.get().runtime.output_dir)
     if is_finished(cfg, folder):
@@ -82,7 +82,7 @@ def fit_and_test(
     try:
         with errors_explained(folder):
             trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-            # read before the test, which loads the state of the best epoch into all callbacks
+            # read before the test, which loads the state of the kept epoch into all callbacks
             if trainer.is_global_zero:
                 for callback in trainer.callbacks:
                     if isinstance(callback, HasResults):

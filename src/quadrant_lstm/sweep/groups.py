@@ -5,11 +5,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quadrant_lstm.config.check_validation import REPETITIONS
 from quadrant_lstm.pages import percent
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Job, readable
-
-REPETITIONS = ("seed", "data.fold")  # the keys in which the jobs of a group may differ
 
 # The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom; beyond these, 1.96.
 T_QUANTILES = (
@@ -64,8 +63,8 @@ class Group:
         return f"all {' and '.join(repeated) or 'seeds'}"
 
     def mean(self, name: str) -> Mean | None:
-        """Returns the mean of a result over the finished jobs, or None if no job has finished."""
-        values = tuple(results[name] for results in self.results.values())
+        """Returns the mean of a result over the finished jobs, or None if no job has it."""
+        values = tuple(results[name] for results in self.results.values() if name in results)
         return Mean(values) if values else None
 
     @property
@@ -79,7 +78,7 @@ class Group:
         points: dict[int, list[float]] = {}
         for job in self.jobs:
             for row in read_rows(job.folder / METRICS):
-                if row["val/accuracy"]:
+                if row.get("val/accuracy"):
                     points.setdefault(int(row["epoch"]), []).append(float(row["val/accuracy"]))
         return {epoch: statistics.mean(values) for epoch, values in sorted(points.items())}
 

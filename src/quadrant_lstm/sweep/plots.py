@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from quadrant_lstm.config.check_validation import REPETITIONS
 from quadrant_lstm.plotting import GROUP_COLOURS, new_figure
-from quadrant_lstm.sweep.groups import REPETITIONS, Group, Mean
+from quadrant_lstm.sweep.groups import Group, Mean
 from quadrant_lstm.sweep.jobs import Job, readable
 
 MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot
@@ -51,7 +52,7 @@ def format_error_axes(axes: Axes, x_label: str, y_label: str) -> None:
 
 def draw_effects(jobs: Sequence[Job]) -> Figure:
     """Draws one panel per swept key: the val/accuracy of each job by the key's value, and means with 95 % intervals."""
-    results = {job.number: found["val/accuracy"] for job in jobs if (found := job.results())}
+    results = {job.number: found["val/accuracy"] for job in jobs if "val/accuracy" in (found := job.results() or {})}
     keys = [key for key in jobs[0].swept if key not in REPETITIONS] or list(jobs[0].swept) or ["all"]
     columns = min(len(keys), 3)
     rows = -(-len(keys) // columns)

@@ -46,9 +46,10 @@ def report_at_end(folder: Path) -> Iterator[None]:
 def sweep_summary(sweep: Sweep, groups: Sequence[Group]) -> str:
     """Returns the lines that the command prints when the sweep ends."""
     lines = []
-    if groups and (val := groups[0].mean("val/accuracy")):
-        test = groups[0].mean("test/accuracy")
-        lines.append(f"best           {groups[0]}  validation accuracy {val}  test accuracy {test}")
+    if groups and (test := groups[0].mean("test/accuracy")):
+        val = groups[0].mean("val/accuracy")
+        validated = f"validation accuracy {val}  " if val else ""
+        lines.append(f"best           {groups[0]}  {validated}test accuracy {test}")
     finished = len(sweep.jobs) - len(sweep.unfinished)
     lines.append(f"sweep folder   {sweep.folder}  ({finished} of {sweep.num_jobs} jobs finished)")
     lines.append(f"report         {sweep.folder / 'sweep.html'}")
@@ -83,7 +84,7 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
     plots = {}
     if any(group.curve() for group in groups):
         plots["Learning curves"] = as_svg(draw_curves(groups))
-    if any(group.results for group in groups):
+    if any(group.mean("val/accuracy") for group in groups):
         plots["Effect of each value"] = as_svg(draw_effects(sweep.jobs))
         if sweep.is_search:
             plots["Progress of the search"] = as_svg(draw_search(sweep.jobs))

@@ -62,7 +62,7 @@ class JobTable:
         self.states[job.number] = FAILED if error else PRUNED if results.get("pruned") else FINISHED
         if job.number in self.started:
             self.durations.append(time.monotonic() - self.started[job.number][0])
-        accuracy = f"  val/accuracy {results['val/accuracy']:.4f}" if results else ""
+        accuracy = f"  val/accuracy {results['val/accuracy']:.4f}" if "val/accuracy" in results else ""
         self.print_line(job, error or f"{self.states[job.number]}{accuracy}  {results['seconds']:.0f} s")
 
     def print_line(self, job: Job, message: str) -> None:
@@ -91,14 +91,14 @@ class JobTable:
     def row(self, job: Job) -> list[str]:
         state, last, time_left = self.states[job.number], last_epoch(job.folder) or {}, ""
         epoch = last.get("epoch", "")
-        accuracy = f"{float(last['val/accuracy']):.4f}" if last else ""
+        accuracy = f"{float(last['val/accuracy']):.4f}" if last and last.get("val/accuracy") else ""
         if state == RUNNING:
             (start, before), max_epochs = self.started[job.number], self.max_epochs[job.number]
             finished = int(epoch or 0)
             epoch = f"{finished}/{max_epochs}"
             if finished > before:
                 time_left = duration((time.monotonic() - start) / (finished - before) * (max_epochs - finished))
-        elif state in (FINISHED, PRUNED) and (results := job.results()):
+        elif state in (FINISHED, PRUNED) and "val/accuracy" in (results := job.results() or {}):
             accuracy = f"{results['val/accuracy']:.4f}"
         return [str(job.number), *map(readable, job.swept.values()), state, epoch, accuracy, time_left]
 
