@@ -23,7 +23,9 @@ def main(cfg: DictConfig) -> None:
         else:
             check_reader_keys(cfg, kinds)
             if cfg.run is not None or cfg.images == "test":
-                raise UserError("model: is a file that needs no run; leave out run= and images=test, or model=.")
+                raise UserError(
+                    "model: a file reads neither a run nor its test data; leave out run= and images=test, or model=."
+                )
         if cfg.images is None:
             raise UserError("images: is missing; add images=FILE, a folder, a quoted glob, or images=test.")
         if cfg.images == "test" and cfg.invert is not None:

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from quadrant_lstm.config.check_data import check_motion
 from quadrant_lstm.data.moving_digits import ARROWS, STEPS, MovingDigits, draw_motions, move
 from quadrant_lstm.errors import UserError
 
@@ -85,3 +86,17 @@ def test_frames_are_floats_from_0_to_1():
 def test_a_canvas_smaller_than_the_images_is_refused():
     with pytest.raises(UserError, match=r"data.canvas: \[40, 20\] is smaller than the images of 28 x 28"):
         moving_digits(canvas=(40, 20))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "canvas", "speed", "line"),
+    [
+        (1, (40, 40), 3, "data.num_frames: 1 shows no motion; write at least 2"),
+        (8, (30, 40), 20, "data.speed: with 20 pixels, opposite directions look alike on a canvas of 30 x 40; write"),
+        (8, (40, 30), 30, "data.speed: with 30 pixels, opposite directions look alike on a canvas of 40 x 30; write"),
+    ],
+)
+def test_motion_that_cannot_be_seen_is_refused(num_frames, canvas, speed, line):
+    with pytest.raises(UserError, match=line):
+        check_motion(num_frames, canvas, speed)
+    check_motion(2, (40, 40), 3)

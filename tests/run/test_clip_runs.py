@@ -17,12 +17,13 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.data.clip_folder import find_clip_files
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.moving_digits import ARROWS
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.join import Join
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predict import predict_files
-from quadrant_lstm.run.predictor import of_clips, predictor_of_run
+from quadrant_lstm.run.predictor import clip_files, of_clips, predictor_of_run
 from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
@@ -226,5 +227,49 @@ def test_skipped_clips_are_listed_in_the_run_folder(own_clips_run, tmp_path, mon
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "train/dark/3.npy: cannot be read as a clip (No data left in file)" in refused.stderr
     done = script("train.py", *words, "data.skip_broken=true", "hydra.run.dir=skipped", cwd=tmp_path)
-    assert "data.skip_broken: left out 1 clips; skipped/skipped_clips.txt lists them" in done.stdout
-    assert (tmp_path / "skipped/skipped_clips.txt").read_text().count("3.npy") == 1
+    assert "data.skip_broken: left out 1 clip; skipped/skipped_clips.txt lists them" in done.stdout
+    assert (tmp_path / "skipped/skipped_clips.txt").read_text() == (
+        f"{tmp_path}/data/train/dark/3.npy: cannot be read as a clip (No data left in file)\n"
+    )
+
+
+def test_data_that_have_changed_are_noticed(own_clips_run, tmp_path, monkeypatch):
+    cwd, words = own_clips_run
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = shutil.copytree(cwd / "data", tmp_path / "data")
+    words = (*words, f"data.root={root}", "~trainer.callbacks.dashboard", "trainer.max_epochs=1")
+    assert script("train.py", *words, cwd=tmp_path).returncode == 0
+    uses = (
+        ("evaluate.py", "run=latest"),
+        ("predict.py", "run=latest", "images=test"),
+        ("train.py", "run=latest", "trainer.max_epochs=2"),
+    )
+    (root / "test/dark/1.npy").unlink()
+    for use in uses:
+        done = script(*use, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "data: the files have changed since outputs/" in done.stdout
+    for half in ("train", "test"):
+        (root / half / "dark").rename(root / half / "another")
+    for use in uses:
+        refused = script(*[word.replace("epochs=2", "epochs=3") for word in use], cwd=tmp_path)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert refused.stderr.startswith("data: the classes are another, bright, but outputs/")
+        assert "was trained on bright, dark; restore the data, or start a new run." in refused.stderr
+
+
+def test_clips_of_one_frame_are_trained_on(tmp_path):
+    words = (f"data.root={write_idx_folder(tmp_path / 'tiny')}", "data.num_frames=1", "data.label=digit", *TINY)
+    done = script("train.py", *MOVING, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((run_folder(tmp_path) / "results.json").read_text())
+    assert results["test/accuracy_step_1"] == results["test/accuracy"]
+
+
+def test_a_program_for_one_number_of_frames_refuses_shorter_clips(tmp_path):
+    write_folder(tmp_path / "short", noise_clip(2))
+    read = clip_files(OmegaConf.create({}), (3, 12, 16), 4, 4)[1]
+    with pytest.raises(UserError, match=r"short: has 2 frames, but the network of this file reads exactly 4; predict"):
+        read(tmp_path / "short", None)
+    write_folder(tmp_path / "long", noise_clip(5))
+    assert read(tmp_path / "long", None).shape == (4, 3, 12, 16)

@@ -4,7 +4,7 @@ Data sets that are downloaded are checked when training starts.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quadrant_lstm.data.clip_folder import find_clips
@@ -44,7 +44,20 @@ def check_moving_digits(data: Mapping[str, Any]) -> Shape | None:
     if images is None:
         return None
     images.check_canvas(data["canvas"])
+    if data["label"] == "motion":
+        check_motion(data["num_frames"], data["canvas"], data["speed"])
     return images.image_shape[0], *data["canvas"]
+
+
+def check_motion(num_frames: int, canvas: Sequence[int], speed: int) -> None:
+    """Raises UserError if clips cannot tell the directions apart."""
+    if num_frames < 2:
+        raise UserError(f"data.num_frames: {num_frames} shows no motion; write at least 2 for data.label=motion.")
+    if any(2 * speed % size == 0 for size in canvas):  # a digit that leaves the canvas enters it on the opposite side
+        raise UserError(
+            f"data.speed: with {speed} pixels, opposite directions look alike on a canvas of {canvas[0]} x "
+            f"{canvas[1]}; write another speed for data.label=motion."
+        )
 
 
 def check_clips(data: Mapping[str, Any]) -> Shape | None:

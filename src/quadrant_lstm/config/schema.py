@@ -59,7 +59,7 @@ CLASSES: Mapping[str, Kinds] = {
         "channels": Literal[1, 3],
         "layout": Literal["TCHW", "CTHW", "THWC", "THW"] | None,
         "test_share": kinds.Share,
-        "validation_share": kinds.Share,
+        "validation_share": kinds.BelowOne,
         "validation_seed": kinds.Natural,
         "batch_size": kinds.Count,
         "num_workers": kinds.Natural,

@@ -97,16 +97,14 @@ def frames_of(clip: Path, frame_format: FrameFormat, numbers: range | None = Non
 
 @contextlib.contextmanager
 def decoder_errors_explained(clip: Path) -> Iterator[None]:
-    """Turns the errors of decoders, which have many types, into one line with the name of the clip."""
+    """Turns the errors of decoders, which have many types, into one line that names the clip and lacks a remedy."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        raise UserError(
-            f"{clip}: cannot be read as a clip ({reason}); replace or remove it, or add data.skip_broken=true."
-        ) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
+        raise UserError(f"{clip}: cannot be read as a clip ({reason.rstrip('.') or type(error).__name__})") from error
 
 
 def as_array(frame: Image.Image | np.ndarray, frame_format: FrameFormat) -> np.ndarray:

@@ -35,7 +35,8 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def visible(path: Path) -> bool:
-    return not path.name.startswith(".")
+    """Tells files and folders from those that systems hide."""
+    return not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
 
 
 def is_clip(path: Path) -> bool:

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,11 +91,18 @@ def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_wor
     """Yields a Note or an error for each clip. Shows a progress bar on a terminal."""
     if not clips:
         return []
-    # a DataLoader draws a seed for its workers; from the default generator, this would change the initial weights
-    options: dict[str, Any] = {"num_workers": num_workers, "generator": torch.Generator()}
-    with warnings.catch_warnings(action="ignore"):  # about more workers than cores
-        loader = DataLoader(Examinations(clips, frame_format), batch_size=None, **options)
+    loader = WorkerLoader(Examinations(clips, frame_format), batch_size=None, num_workers=num_workers)
     return track(loader, "reading clips", len(clips), disable=not sys.stderr.isatty())
+
+
+class WorkerLoader(DataLoader):
+    """Draws the seed for its workers from a generator of its own: the default one draws weights and dropout."""
+
+    def __init__(self, dataset: Dataset, **options: Any):
+        super().__init__(dataset, generator=torch.Generator(), **options)
+
+    def check_worker_number_rationality(self) -> None:
+        """Does not warn of more workers than cores: the user has chosen their number."""
 
 
 class Examinations(Dataset):

@@ -4,7 +4,6 @@ The batches of an epoch, and where its long clips are cut, depend only on the se
 """
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from quadrant_lstm.data.clip_files import FrameFormat, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_folder import Clip
-from quadrant_lstm.data.clip_index import Note
+from quadrant_lstm.data.clip_index import Note, WorkerLoader
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.frame_cache import FrameCache, shared_memory
 from quadrant_lstm.data.frames import SequenceSpec
@@ -68,12 +67,15 @@ class ClipReader:
 
     def read_clip(self, number: int, start: int, out: np.ndarray) -> None:
         path = self.clips[number].path
-        if self.cache.holds(number):
-            every = frame_numbers(0, self.lengths[number], self.frame_step)
-            decode = partial(read_frames, path, self.frame_format, every)
-            out[:] = self.cache.read(number, self.stored_shape(number), decode)[start : start + len(out)]
-            return
-        read_frames(path, self.frame_format, frame_numbers(start, len(out), self.frame_step), out)
+        try:
+            if self.cache.holds(number):
+                every = frame_numbers(0, self.lengths[number], self.frame_step)
+                decode = partial(read_frames, path, self.frame_format, every)
+                out[:] = self.cache.read(number, self.stored_shape(number), decode)[start : start + len(out)]
+            else:
+                read_frames(path, self.frame_format, frame_numbers(start, len(out), self.frame_step), out)
+        except UserError as error:
+            raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
 
     def stored_shape(self, number: int) -> tuple[int, ...]:
         channels, height, width = self.spec.frame_shape
@@ -135,13 +137,11 @@ class ClipLoader:
         self.sampler, self.pads = sampler, pads
         num_slots = PREFETCH * num_workers + 3  # those that workers write to, and those of the last three batches
         self.reader = BatchReader(clips, sampler.batch_size + 1, num_slots)  # the last batch may have one more
-        # a DataLoader draws a seed for its workers; from the default generator, this would change the dropout
-        options: dict[str, Any] = {"generator": torch.Generator(), "sampler": Requests(sampler, num_slots)}
+        options: dict[str, Any] = {"sampler": Requests(sampler, num_slots)}
         if num_workers:
             options |= {"num_workers": num_workers, "prefetch_factor": PREFETCH, "persistent_workers": True}
             options["multiprocessing_context"] = "fork"
-        with warnings.catch_warnings(action="ignore"):  # about more workers than cores
-            self.answers = DataLoader(self.reader, batch_size=None, collate_fn=lambda answer: answer, **options)
+        self.answers = WorkerLoader(self.reader, batch_size=None, collate_fn=lambda answer: answer, **options)
 
     def __len__(self) -> int:
         return len(self.sampler)

@@ -56,8 +56,9 @@ class Clips(SequenceDataModule):
         paths = [clip.path for clip in (*train_clips, *test_clips)]
         self.notes, self.skipped = examine_clips(self.folder, paths, frame_format, num_workers)
         if self.skipped and not skip_broken:
-            others = f" ({len(self.skipped) - 1} other clips are broken, too)" if len(self.skipped) > 1 else ""
-            raise UserError(f"{self.skipped[0]}{others}")
+            number = len(self.skipped) - 1
+            others = f" ({number} other{' is' if number == 1 else 's are'} broken, too)" if number else ""
+            raise UserError(f"{self.skipped[0]}{others}; replace or remove it, or add data.skip_broken=true.")
         train_clips = without_skipped(train_clips, self.notes, names, "training")
         test_clips = without_skipped(test_clips, self.notes, names, "test")
         height, width = common_size(self.notes)
@@ -65,7 +66,7 @@ class Clips(SequenceDataModule):
         spec = SequenceSpec((channels, height, width), num_frames or max(lengths), names)
         reading = (self.notes, frame_format, frame_step, spec, seed)
         train, test = ClipReader(train_clips, *reading, round(1e9 * cache_gb)), ClipReader(test_clips, *reading)
-        held_out = max(1, round(validation_share * len(train)))
+        held_out = max(1, round(validation_share * len(train))) if validation_share else 0
         validation = validation_range(len(train), held_out, fold, num_folds, "data.validation_share")
         super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
         self.num_workers, self.augmentation = num_workers, augmentation

@@ -119,7 +119,7 @@ class Classifier(LightningModule):
         metrics = cast(Mapping[str, Metric], self.metrics)
         metrics[f"{split}/loss"].update(losses)
         logits = {f"{split}/accuracy": steps[:, -1]}
-        if steps.shape[1] == self.spec.num_steps:
+        if split != "train" and steps.shape[1] == self.spec.num_steps:
             logits |= dict(zip(step_accuracy_names(split, self.spec.num_steps), steps.unbind(1), strict=True))
         for name, values in logits.items():
             metrics[name].update(values, labels)

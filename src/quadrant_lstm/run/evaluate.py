@@ -13,6 +13,7 @@ from quadrant_lstm.run.build import build_data, instantiate_node
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.precision import resolve_precision
 from quadrant_lstm.run.quiet import quiet_lightning
+from quadrant_lstm.run.same_data import check_same_data
 
 log = logging.getLogger(__name__)
 
@@ -39,5 +40,6 @@ def run_test(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> tuple
         enable_model_summary=False,
     )  # fmt: skip
     data = build_data(cfg)
+    check_same_data(data, classifier.spec, folder)
     trainer.test(classifier, datamodule=data, verbose=False)
     return classifier, data

@@ -22,6 +22,7 @@ from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predictions import Prediction, open_output
 from quadrant_lstm.run.predictor import Predictor, of_clips, predictor_of_run
+from quadrant_lstm.run.same_data import check_same_data
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 256
@@ -43,7 +44,9 @@ def predict(folder: Path, images: str, invert: bool | None, output: str | None, 
         predict_files(predictor, predictor.find(images), invert, output)
         return
     predictor = predictor._replace(probabilities=of_clips(network, classifier.spec))  # the samples are cut already
-    count, correct = write_predictions(predictor, read_test_samples(build_data(cfg)), output)
+    data = build_data(cfg)
+    check_same_data(data, classifier.spec, folder)
+    count, correct = write_predictions(predictor, read_test_samples(data), output)
     log.info(f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %")
 
 

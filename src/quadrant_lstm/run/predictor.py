@@ -4,7 +4,6 @@ A sample is an image [channels, height, width] or a clip [frames, channels, heig
 may have different lengths.
 """
 
-import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -82,9 +81,9 @@ def image_files(shape: Shape) -> tuple[Any, Any]:
     return find_image_files, lambda file, invert: read_image(file, shape, invert)
 
 
-def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None) -> tuple[Any, Any]:
+def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None, fewest_frames: int = 1) -> tuple[Any, Any]:
     """Returns functions that find and read clips, of which they take what the test does: every n-th frame, and the
-    middle of a long clip.
+    middle of a long clip. Reading raises UserError for a clip of fewer frames than `fewest_frames`.
     """
     channels, height, width = frame_shape
     frame_format, step = FrameFormat(channels, (height, width), data.get("layout")), data.get("frame_step", 1)
@@ -92,7 +91,15 @@ def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None) -> 
     def read(file: Path, invert: bool | None) -> np.ndarray:
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
-        available = steps_in(count_frames(file, frame_format.layout), step)
+        try:
+            available = steps_in(count_frames(file, frame_format.layout), step)
+        except UserError as error:
+            raise UserError(f"{error}; replace it or leave it out.") from error
+        if available < fewest_frames:
+            raise UserError(
+                f"{file}: has {available} frames, but the network of this file reads exactly {fewest_frames}; predict "
+                "with run=PATH instead of model=, which pads it."
+            )
         length = min(available, num_frames or available)
         start = (available - length) // 2
         frames = np.empty((length, height, width, channels), np.uint8)
@@ -140,8 +147,8 @@ def predictor_of_session(session: Any) -> Predictor:
     if steps:
         data = OmegaConf.create(metadata["config"]).data
         fixed = steps[0] if isinstance(steps[0], int) else None
-        files = clip_files(data, shape, fixed or data.num_frames)
-        predict = functools.partial(padded_to, fixed, of_equal_samples) if fixed else of_any_clips
+        files = clip_files(data, shape, fixed or data.num_frames, fixed or 1)
+        predict = of_equal_samples if fixed else of_any_clips
         example = np.zeros((fixed or 2, *shape), np.uint8)
     else:
         files, predict, example = image_files(shape), of_equal_samples, np.zeros(shape, np.uint8)
@@ -150,9 +157,3 @@ def predictor_of_session(session: Any) -> Predictor:
     num_classes = probabilities[0].shape[1]
     names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered(num_classes)
     return Predictor(*files, predict, 1, names_or_numbers(names))
-
-
-def padded_to(
-    num_frames: int, predict: Callable[[Sequence[np.ndarray]], list[np.ndarray]], clips: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    return predict([np.pad(clip, [(0, num_frames - len(clip)), (0, 0), (0, 0), (0, 0)]) for clip in clips])

@@ -48,7 +48,8 @@ def record_start(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceData
         write_json(folder / PROVENANCE, provenance(cfg, data))
     if data.skipped:
         write_atomically(folder / SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
-        log.info(f"data.skip_broken: left out {len(data.skipped):,} clips; {as_typed(folder / SKIPPED)} lists them")
+        clips = f"{len(data.skipped):,} clip{'s' if len(data.skipped) > 1 else ''}"
+        log.info(f"data.skip_broken: left out {clips}; {as_typed(folder / SKIPPED)} lists them")
     step = 0
     if (folder / LAST).exists():
         log.info(f"resuming {as_typed(folder)} after its last finished epoch{changes}")

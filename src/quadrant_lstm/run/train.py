@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch.distributed import DistError, destroy_process_group
 
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
@@ -29,9 +30,11 @@ from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.initial_weights import copy_weights
+from quadrant_lstm.run.load import stored_spec
 from quadrant_lstm.run.memory import check_cache
 from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
 from quadrant_lstm.run.records import closing, is_finished, record_results, record_start, recorded_accuracy
+from quadrant_lstm.run.same_data import check_same_data
 from quadrant_lstm.run_folder import BEST, LAST, as_typed, locked
 
 log = logging.getLogger(__name__)
@@ -56,7 +59,9 @@ def train(cfg: DictConfig) -> float | None:
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.spec)
-    if cfg.get("init") and not (folder / LAST).exists():
+    if (folder / LAST).exists():
+        check_same_data(data, stored_spec(read_checkpoint(folder / LAST)["hyper_parameters"], cfg), folder)
+    elif cfg.get("init"):
         copy_weights(classifier.network, cfg.init)
     trainer = build_trainer(cfg, folder)
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context

@@ -1,0 +1,30 @@
+"""Compares the data of a run as they are now with those that its network was trained on."""
+
+import logging
+from pathlib import Path
+
+from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.frames import SequenceSpec
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run_folder import PROVENANCE, as_typed, read_json
+
+log = logging.getLogger(__name__)
+
+
+def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Path) -> None:
+    """Raises UserError for other classes or frames than the network's, and logs a line for other files."""
+    now, remedy = data.spec, "restore the data, or start a new run."
+    if now.class_names != trained.class_names:
+        raise UserError(
+            f"data: the classes are {', '.join(now.class_names)}, but {as_typed(folder)} was trained on "
+            f"{', '.join(trained.class_names)}; {remedy}"
+        )
+    if now.frame_shape != trained.frame_shape:
+        one, other = (" x ".join(map(str, spec.frame_shape)) for spec in (now, trained))
+        raise UserError(f"data: frames are {one}, but {as_typed(folder)} was trained on {other}; {remedy}")
+    recorded = read_json(folder / PROVENANCE).get("data", {}).get("sha256")
+    if recorded and recorded != data.sha256():
+        log.info(
+            f"data: the files have changed since {as_typed(folder)} was started, so that samples may have moved from "
+            "training to test"
+        )
