@@ -1,0 +1,87 @@
+"""The tables of docs/, which docs/tables.py makes of the results of sweeps."""
+
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+from docs import tables
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.sweep.jobs import Job
+
+PROVENANCE = {"git": {"commit": "0123456789"}, "machine": {"processor": "a processor"}}
+PAGE = "before\n\n<!-- table tiny: rows=model/recurrent,data.size columns=data.label -->\n<!-- end -->\n\nafter\n"
+
+
+@pytest.fixture(autouse=True)
+def measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MEASURED", tmp_path / "measured")
+    return tmp_path / "measured"
+
+
+def job(folder, accuracy, label, recurrent, seed, parameters=1200) -> Job:
+    """A finished one, or one that has not finished if its accuracy is None."""
+    folder.mkdir()
+    (folder / "provenance.json").write_text(json.dumps(PROVENANCE))
+    if accuracy is not None:
+        results = {"test/accuracy": accuracy, "parameters": parameters, "test/accuracy_step_1": 0.5}
+        (folder / "results.json").write_text(json.dumps(results))
+    return Job(
+        0, folder, (), {"data.label": label, "model/recurrent": recurrent, "data.size": "[4]", "seed": str(seed)}
+    )
+
+
+def some_jobs(tmp_path):
+    values = [
+        (0.9, "digit", "lstm", 1), (0.92, "digit", "lstm", 2), (0.94, "digit", "lstm", 3), (None, "digit", "gru", 1),
+        (0.5, "motion", "lstm", 1),
+    ]  # fmt: skip
+    return [job(tmp_path / str(number), *value) for number, value in enumerate(values)]
+
+
+def test_a_table_shows_means_over_seeds_by_rows_and_columns(tmp_path):
+    tables.add("tiny", some_jobs(tmp_path))
+    filled = tables.fill(PAGE)
+    assert filled.startswith(
+        "before\n\n<!-- table tiny: rows=model/recurrent,data.size columns=data.label -->\n\n| | par"
+    )
+    assert "| | parameters | label=digit | label=motion |\n" in filled
+    assert "| lstm, size=[4] | 1,200 | 92.00 (87.03 to 96.97) | 50.00 |\n" in filled
+    assert "mean of 3 seeds" in filled
+    assert "a processor, at commit 0123456;" in filled
+    assert filled.endswith("<!-- end -->\n\nafter\n")
+    assert tables.fill(filled) == filled
+    picture = tables.draw("tiny", ["model/recurrent", "data.size"], ["data.label"])
+    assert picture[1:4] == b"PNG"
+
+
+def test_a_job_that_is_measured_again_replaces_its_row(tmp_path, measured):
+    tables.add("tiny", some_jobs(tmp_path))
+    tables.add(
+        "tiny", [job(tmp_path / "again", 0.8, "digit", "lstm", 2), job(tmp_path / "new", 0.7, "digit", "gru", 1)]
+    )
+    rows = list(csv.DictReader((measured / "tiny.csv").open()))
+    assert [(row["model/recurrent"], row["seed"], row["test/accuracy"]) for row in rows] == [
+        ("lstm", "1", "0.9"), ("lstm", "2", "0.8"), ("lstm", "3", "0.94"), ("lstm", "1", "0.5"), ("gru", "1", "0.7")
+    ]  # fmt: skip
+    assert rows[0]["test/accuracy_step_1"] == "0.5"
+
+
+def test_a_sweep_over_other_keys_is_refused(tmp_path):
+    tables.add("tiny", some_jobs(tmp_path))
+    other = job(tmp_path / "other", 0.8, "digit", "lstm", 2)
+    other.swept["model.units"] = "3"
+    with pytest.raises(UserError, match=r"tiny.csv: has not the keys data.label, .*; delete it first"):
+        tables.add("tiny", [other])
+
+
+def test_the_tables_of_the_pages_are_those_of_the_measured_results(monkeypatch):
+    monkeypatch.setattr(tables, "MEASURED", tables.HERE / "measured")
+    found = 0
+    for page in tables.HERE.glob("*.md"):
+        text = page.read_text()
+        found += len(tables.TABLE.findall(text))
+        assert tables.fill(text) == text, "python -m docs.tables writes it again"
+    assert found == len(list(tables.MEASURED.glob("*.csv"))) == len(list(tables.MEASURED.glob("*.png")))
+    assert all(Image.open(picture).width > 500 for picture in tables.MEASURED.glob("*.png"))
