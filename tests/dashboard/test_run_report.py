@@ -13,7 +13,7 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
     page = (finished_run / "report.html").read_text()
     results = json.loads((finished_run / "results.json").read_text())
     assert f"<td>Test accuracy<td>{100 * results['test/accuracy']:.2f} %" in page
-    assert f"<td>Best epoch<td>{results['best_epoch']} of 3" in page
+    assert f"<td>Best epoch, which was tested<td>{results['best_epoch']} of 3" in page
     headings = re.findall("<h2>(.*)</h2>", page)
     sections = [title for title in SECTIONS if title != "Other pictures"]
     assert headings == ["Result", "Curves", *sections, "Network", "Config"]

@@ -140,7 +140,7 @@ def test_an_onnx_file_predicts_without_a_run(finished_run, files, expected, tmp_
     [
         (("model=no.onnx",), "model: no.onnx cannot be read (No such file or directory); give a file that export.py"),
         (("model=images/0.png",), "model: images/0.png cannot be read (it is no ONNX file of this project); give a"),
-        (("model=no.onnx", "run=latest"), "model: is a file that needs no run; leave out run= and images=test, or"),
+        (("model=no.onnx", "run=latest"), "model: a file reads neither a run nor its test data; leave out run= and"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_reported_in_one_line(words, message, files, tmp_path):
