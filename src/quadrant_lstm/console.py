@@ -1,9 +1,13 @@
 """Prints log records and tables on the terminal, above the progress bar if there is one. Imports no torch."""
 
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import rich
+
+Item = TypeVar("Item")
 
 
 class ConsoleHandler(logging.Handler):
@@ -15,6 +19,17 @@ class ConsoleHandler(logging.Handler):
 
 def say(text: str) -> None:
     rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def with_progress(
+    items: Iterable[Item], description: str, total: int | None = None, transient: bool = False
+) -> Iterable[Item]:
+    """Shows a progress bar on stderr, if that is a terminal: stdout holds the results. A transient one vanishes."""
+    from rich.console import Console
+    from rich.progress import track  # not at start-up
+
+    disable = not sys.stderr.isatty()
+    return track(items, description, total, console=Console(stderr=True), transient=transient, disable=disable)
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:

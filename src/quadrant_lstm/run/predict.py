@@ -9,13 +9,12 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
+from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.build import build_data
@@ -54,7 +53,7 @@ def predict_files(predictor: Predictor, files: Iterable[Path], invert: bool | No
     """Names the files that cannot be read on stderr, and raises UserError at the end if there are any."""
     errors: list[UserError] = []
     batches = read_files(predictor, files, invert, errors)
-    count, _ = write_predictions(predictor, batches if output is None else with_progress(batches, files), output)
+    count, _ = write_predictions(predictor, batches if output is None else with_file_progress(batches, files), output)
     if errors:
         raise UserError(
             f"images: {len(errors):,} of {count + len(errors):,} files cannot be read; they are named above."
@@ -112,7 +111,7 @@ def read_files(
         yield samples
 
 
-def with_progress(batches: Iterable[list[Any]], files: Iterable[Path] | None) -> Iterable[list[Any]]:
-    """Shows a progress bar on a terminal. Without the number of files, it shows how many batches are done."""
+def with_file_progress(batches: Iterable[list[Sample]], files: Iterable[Path]) -> Iterable[list[Sample]]:
+    """Shows a progress bar. Without the number of files, it shows how many batches are done."""
     total = -(-len(files) // BATCH_SIZE) if isinstance(files, Sized) else None
-    return track(batches, "batches of 256 files", total, console=Console(stderr=True), disable=not sys.stderr.isatty())
+    return with_progress(batches, f"batches of {BATCH_SIZE} files", total)

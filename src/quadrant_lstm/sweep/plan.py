@@ -1,7 +1,6 @@
 """Checks the jobs of a sweep without starting them, and returns a table of their parameters, steps and times."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,12 +8,10 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import track
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.config.check import check_without_torch, without_hydra
-from quadrant_lstm.console import align
+from quadrant_lstm.console import align, with_progress
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.padding import as_argument
@@ -42,8 +39,7 @@ def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> 
     rows = [["job", *keys, "parameters", "steps per epoch", "epochs", "time"]]
     measured: dict[str, tuple[float, float]] = {}
     total, invalid, errors = 0.0, [], []
-    console, is_terminal = Console(stderr=True), sys.stderr.isatty()  # stdout holds the table
-    for job in track(jobs, "checking jobs", console=console, transient=True, disable=not is_terminal):
+    for job in with_progress(jobs, "checking jobs", transient=True):
         try:
             parameters, steps, epochs, seconds = estimate(compose(job), measured)
             finished = job.results() is not None
