@@ -3,12 +3,13 @@
 python -m docs.tables outputs/sweeps/DATE/TIME ...    first adds the finished jobs of these sweeps, which may be none
 
 docs/measured/NAME.csv has one row per job of experiment=NAME. A table stands in a page between two lines, of which the
-first names the keys whose values make its rows and its columns:
+first names the keys whose values make its rows, and those whose values make its columns:
 
     <!-- table motion: rows=model/recurrent columns=data.label -->
     <!-- end -->
 
-docs/measured/NAME.png has a panel for each column: a dot is a job, a line the 95 % confidence interval of the mean.
+columns=steps shows the accuracy after the last step and after each earlier one instead. docs/measured/NAME.png has a
+panel for each column, but none for earlier steps: a dot is a job, a line the 95 % confidence interval of the mean.
 """
 
 import argparse
@@ -21,7 +22,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.config.check_validation import REPETITIONS
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WIDTH, as_png, new_figure, style
@@ -33,11 +33,13 @@ from quadrant_lstm.sweep.plots import error_percent
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured"
 TABLE = re.compile(r"(<!-- table (\w+): rows=(\S+) columns=(\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-RESULTS = ("parameters", "seconds", "best_epoch", "val/accuracy", "test/accuracy")
+ACCURACY = "test/accuracy"
+RESULTS = ("parameters", "seconds", "best_epoch", "val/accuracy", ACCURACY)
 ORIGIN = ("commit", "processor")
 
+STEPS = ["steps"]
+
 Row = Mapping[str, str]
-Values = tuple[str, ...]
 
 
 def experiment_of(sweep: Sweep) -> str:
@@ -70,46 +72,54 @@ def add(name: str, jobs: Sequence[Job]) -> None:
     (MEASURED / f"{name}.csv").write_text(csv_text([*keys, *RESULTS, *steps, *ORIGIN], latest.values()))
 
 
-def label(keys: Sequence[str], values: Values) -> str:
+def label(keys: Sequence[str], row: Row) -> str:
     """Returns e.g. "lstm" for model/recurrent=lstm, and "rows, join_pieces=False" for two keys."""
-    return ", ".join(short(key, value) for key, value in zip(keys, values, strict=True))
+    return ", ".join(short(key, row[key]) for key in keys)
 
 
 def short(key: str, value: str) -> str:
     if "/" in key:
         return value
-    return re.sub(r"[\[\]']", "", value) if key.endswith("orderings") else f"{key.rpartition('.')[2]}={readable(value)}"
+    value = readable(value)
+    return re.sub(r"[\[\]']", "", value) if key.endswith("orderings") else f"{key.rpartition('.')[2]}={value}"
 
 
-def cells(rows: Iterable[Row], across: Sequence[str], down: Sequence[str]) -> dict[Values, dict[Values, list[Row]]]:
-    """Returns the rows by the values of their keys: those of a column, and in it those of a row of the table."""
-    found: dict[Values, dict[Values, list[Row]]] = {}
+def column_means(rows: Sequence[Row], down: Sequence[str], across: Sequence[str]) -> dict[str, dict[str, Mean]]:
+    """Returns the columns of a table by their titles; a column holds the means of its lines."""
+    if across == STEPS:
+        earlier = step_accuracies_in("test", rows[0])[:-1]
+        titles = {"test accuracy": ACCURACY} | {f"after step {step}": name for step, name in enumerate(earlier, 1)}
+        return {title: line_means(rows, down, result) for title, result in titles.items()}
+    columns: dict[str, list[Row]] = {}
     for row in rows:
-        column, line = (tuple(row[key] for key in keys) for keys in (across, down))
-        found.setdefault(column, {}).setdefault(line, []).append(row)
-    return found
+        columns.setdefault(label(across, row), []).append(row)
+    return {title: line_means(found, down, ACCURACY) for title, found in columns.items()}
 
 
-def mean(rows: Iterable[Row]) -> Mean:
-    return Mean(tuple(float(row["test/accuracy"]) for row in rows))
+def line_means(rows: Iterable[Row], down: Sequence[str], result: str) -> dict[str, Mean]:
+    """Returns the means of a result by the lines of a table; a network without predictions after each step has none."""
+    lines: dict[str, tuple[float, ...]] = {}
+    for row in rows:
+        if row[result]:
+            lines[label(down, row)] = (*lines.get(label(down, row), ()), float(row[result]))
+    return {line: Mean(values) for line, values in lines.items()}
 
 
 def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
     rows = read(name)
-    columns = cells(rows, across, down)
-    lines = ["| | parameters | " + " | ".join(label(across, column) for column in columns) + " |"]
-    lines.append("|---" * (len(columns) + 2) + "|")
-    for line in next(iter(columns.values())):
-        found = [column.get(line, []) for column in columns.values()]
-        counts = sorted({int(row["parameters"]) for same in found for row in same})
+    columns = column_means(rows, down, across)
+    lines = ["| | parameters | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
+    for line in dict.fromkeys(label(down, row) for row in rows):
+        counts = sorted(int(row["parameters"]) for row in rows if label(down, row) == line)
         parameters = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-        means = " | ".join(str(mean(same)).replace(" %", "") if same else "" for same in found)
-        lines.append(f"| {label(down, line)} | {parameters} | {means} |")
-    return "\n".join([*lines, "", measured_at(name, rows), ""])
+        means = " | ".join(str(column.get(line, "")).replace(" %", "") for column in columns.values())
+        lines.append(f"| {line} | {parameters} | {means} |")
+    return "\n".join([*lines, "", measured_at(name, rows, next(iter(columns.values())).values()), ""])
 
 
-def measured_at(name: str, rows: Sequence[Row]) -> str:
-    seeds = len({tuple(row.get(key, "") for key in REPETITIONS) for row in rows})
+def measured_at(name: str, rows: Sequence[Row], means: Iterable[Mean]) -> str:
+    counts = sorted({len(mean.values) for mean in means})
+    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     commits, processors = (", ".join(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
     return (
         f"Test accuracy in %: mean of {seeds} seeds and its 95 % confidence interval. Measured on {processors}, at "
@@ -119,20 +129,22 @@ def measured_at(name: str, rows: Sequence[Row]) -> str:
 
 @style
 def draw(name: str, down: Sequence[str], across: Sequence[str]) -> bytes:
-    columns = cells(read(name), across, down)
-    lines = list(next(iter(columns.values())))
+    columns = column_means(read(name), down, across)
+    if across == STEPS:
+        columns = dict(list(columns.items())[:1])
+    lines = list(dict.fromkeys(line for column in columns.values() for line in column))
     figure = new_figure(2 * WIDTH, 0.6 + 0.2 * len(lines))
     panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axes, (column, found) in zip(panels, columns.items(), strict=True):
+    for axes, (title, means) in zip(panels, columns.items(), strict=True):
         for position, line in enumerate(lines):
-            if line in found:
-                draw_jobs(axes, position, mean(found[line]))
-        axes.set_yticks(range(len(lines)), [label(down, line) for line in lines])
+            if line in means:
+                draw_jobs(axes, position, means[line])
+        axes.set_yticks(range(len(lines)), lines)
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.set(title=label(across, column), xlabel="test error, %")
+        axes.set(title=title, xlabel="test error, %")
         axes.grid(alpha=0.3, axis="x")
     panels[0].invert_yaxis()
     return as_png(figure, SCALE)

@@ -56,6 +56,20 @@ def test_a_table_shows_means_over_seeds_by_rows_and_columns(tmp_path):
     assert picture[1:4] == b"PNG"
 
 
+def test_columns_of_steps_show_the_accuracy_after_each_but_the_last(tmp_path):
+    steps = [{f"test/accuracy_step_{step + 1}": value for step, value in enumerate((0.5, 0.7, 0.9))}, {}]
+    jobs = [job(tmp_path / str(number), 0.9, "digit", layer, 1) for number, layer in enumerate(("lstm", "concat"))]
+    for finished, values in zip(jobs, steps, strict=True):
+        results = {"test/accuracy": 0.9, "parameters": 1200} | values
+        (finished.folder / "results.json").write_text(json.dumps(results))
+    tables.add("tiny", jobs)
+    text = tables.table("tiny", ["model/recurrent"], ["steps"])
+    assert "| | parameters | test accuracy | after step 1 | after step 2 |\n" in text
+    assert "| lstm | 1,200 | 90.00 | 50.00 | 70.00 |\n" in text
+    assert "| concat | 1,200 | 90.00 |  |  |\n" in text
+    assert tables.draw("tiny", ["model/recurrent"], ["steps"])[1:4] == b"PNG"
+
+
 def test_a_job_that_is_measured_again_replaces_its_row(tmp_path, measured):
     tables.add("tiny", some_jobs(tmp_path))
     tables.add(
