@@ -86,8 +86,8 @@ def test_screen_and_log_show_shapes_epochs_and_results(finished_run):
     screen = (finished_run.parents[2] / "stdout").read_text()
     for text in (log, screen):
         assert "encoder.conv1  Conv2d       [N, T, 4, 14, 2]" in text
-        assert re.search(r"epoch 3/3  train/loss .* val/accuracy .* images/s", text)
-        assert re.search(r"test accuracy  \d+\.\d\d %  \(70 images, best epoch \d", text)
+        assert re.search(r"epoch 3/3  train/loss .* val/accuracy .* samples/s", text)
+        assert re.search(r"test accuracy  \d+\.\d\d %  \(70 samples, best epoch \d", text)
         assert f"run folder     {finished_run.relative_to(finished_run.parents[2])}" in text
         assert "tensorboard --logdir outputs" in text
 

@@ -72,7 +72,7 @@ class Best(ModelCheckpoint):
 class EpochEnd(Checkpoint):
     """Saves last.ckpt and records the metrics of each epoch.
 
-    train/epoch_seconds includes validation; train/samples_per_second does not, and counts the images of all processes.
+    train/epoch_seconds includes validation; train/samples_per_second does not, and counts the samples of all processes.
     Lightning calls a Checkpoint after other callbacks. This one comes after Best, whose state last.ckpt contains.
     """
 
@@ -86,15 +86,15 @@ class EpochEnd(Checkpoint):
         return {"epochs": int(rows[-1]["epoch"]), "seconds": round(seconds, 1), "samples_per_second": speed}
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        self.images = 0
+        self.samples = 0
         self.start = self.end = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        self.images += len(batch[1])
+        self.samples += len(batch[1])
         self.end = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        samples_per_second = self.images * trainer.world_size / (self.end - self.start)
+        samples_per_second = self.samples * trainer.world_size / (self.end - self.start)
         metrics = trainer.callback_metrics  # read in every process, because reading reduces them over all
         columns = ("epoch", *LOGGED, *step_accuracy_names("val", module.spec.num_steps), *OTHERS)
         points = {name: metrics[name].item() for name in columns if name in metrics}
@@ -111,7 +111,7 @@ class EpochEnd(Checkpoint):
         log.info(
             f"epoch {row['epoch']}/{trainer.max_epochs}  "
             + "  ".join(f"{name} {row[name]:.4f}" for name in LOGGED if name in row)
-            + f"  {samples_per_second:,.0f} images/s  {points['train/epoch_seconds']:.0f} s"
+            + f"  {samples_per_second:,.0f} samples/s  {points['train/epoch_seconds']:.0f} s"
         )
 
 

@@ -28,14 +28,14 @@ class Progress(RichProgressBar):
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
     def on_train_epoch_start(self, *arguments: Any) -> None:
-        self.images, self.start = 0, time.perf_counter()
+        self.samples, self.start = 0, time.perf_counter()
         super().on_train_epoch_start(*arguments)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.is_disabled:
             return
         losses, logits, labels = module.epoch_outputs["train"][-1]
-        self.images += len(labels) * trainer.world_size
+        self.samples += len(labels) * trainer.world_size
         if batch_idx % UPDATE_INTERVAL == 0:
             correct = (logits[:, -1].argmax(1) == labels).float().mean()
             seconds = time.perf_counter() - self.start
@@ -44,7 +44,7 @@ class Progress(RichProgressBar):
             self.shown = {
                 "loss": f"{losses.mean().item():.3f}",
                 "accuracy": f"{correct.item():.3f}",
-                "images/s": f"{self.images / seconds:,.0f}",
+                "samples/s": f"{self.samples / seconds:,.0f}",
                 "left": duration(batches * seconds / (batch_idx + 1)),
             }
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)

@@ -17,17 +17,17 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Data": {
         "data/orderings": "The first test image, its pieces, and the frame of each step",
         "data/clips": "Test clips",
-        "data/augmentation": "Training images, and augmented versions of them",
+        "data/augmentation": "Training samples, and augmented versions of them",
     },
     "Test": {
         "test/confusion": "Confusion matrix",
-        "test/classes": "Share and number of misclassified images of each class",
+        "test/classes": "Share and number of misclassified samples of each class",
         "test/calibration": "Accuracy at each level of confidence",
         "test/occluded_piece": "Accuracy with a piece of the image occluded",
         "test/occluded_ordering": "Accuracy with an ordering occluded",
         "test/occluded_step": "Accuracy with a frame blank, and with all frames in another order",
     },
-    "Mistakes": {r"test/mistakes_(\d+)": r"Misclassified test images, the most confident first (page \1)"},
+    "Mistakes": {r"test/mistakes_(\d+)": r"Misclassified test samples, the most confident first (page \1)"},
     "Predictions after each step": {
         r"belief/example_(\d+)": r"Example \1: the probability of each class after each step",
         r"belief/mistake_(\d+)": r"Mistake \1: the probability of each class after each step",

@@ -102,9 +102,9 @@ def closing(loggers: Sequence[Any]) -> Iterator[None]:
 
 
 def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -> str:
-    accuracy, images = percent(results["test/accuracy"]), f"{results['test/images']:,} images"
+    accuracy, samples = percent(results["test/accuracy"]), f"{results['test/images']:,} samples"
     epochs = f"{results['keep']} epoch {results['best_epoch']} of {results['epochs']}"
-    lines = [f"test accuracy  {accuracy}  ({images}, {epochs}, {results['seconds']:.0f} s)"]
+    lines = [f"test accuracy  {accuracy}  ({samples}, {epochs}, {results['seconds']:.0f} s)"]
     lines += [f"run folder     {as_typed(folder)}"]
     lines += [f"report         {as_typed(folder / REPORT)}"] if (folder / REPORT).exists() else []
     lines += [f"dashboard      {logger.command_to_view()}" for logger in loggers if isinstance(logger, Tracker)]
