@@ -7,7 +7,6 @@ ends at the first job that fails.
 
 import contextlib
 import io
-import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.quadrants.launcher import JobLauncher, compose
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.run_folder import write_atomically
+from quadrant_lstm.run_folder import read_json, write_json
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import PENDING, RUNNING
 
@@ -68,7 +67,7 @@ class SlurmLauncher(JobLauncher):
         if not jobs:
             return
         file = self.folder / SUBMITTED
-        earlier = {int(number): id for number, id in json.loads(file.read_text()).items()} if file.exists() else {}
+        earlier = {int(number): id for number, id in read_json(file).items()}
         queued = queue() if any(job.number in earlier for job, _ in jobs) else {}
         self.ids |= {job.number: earlier[job.number] for job, _ in jobs if earlier.get(job.number) in queued}
         self.last_states |= dict.fromkeys(self.ids, PENDING)
@@ -87,7 +86,7 @@ class SlurmLauncher(JobLauncher):
             raise UserError(f"hydra.launcher: sbatch refuses the jobs ({reason}); correct the cause.") from error
         self.ids |= {job.number: handle.job_id for job, handle in zip(new, handles, strict=True)}
         self.last_states |= {job.number: PENDING for job in new}
-        write_atomically(file, json.dumps(earlier | self.ids).encode())
+        write_json(file, {str(number): id for number, id in (earlier | self.ids).items()})
         say(f"submitted      {len(new)} jobs: squeue --job {handles[0].job_id.partition('_')[0]}")
 
     def __call__(self, job: Job, state: Any) -> None:

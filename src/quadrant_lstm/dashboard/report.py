@@ -1,6 +1,5 @@
 """Writes report.html: the results of a run, its pictures with captions, its network and its config."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.pages import render
 from quadrant_lstm.plotting import SCALE, as_png
-from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows, write_atomically
+from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_json, read_rows, write_atomically
 
 # For each section, patterns of the pictures' tags, and captions, which may use the groups of the pattern.
 SECTIONS: Mapping[str, Mapping[str, str]] = {
@@ -46,7 +45,7 @@ def write_run_report(folder: Path, results: Mapping[str, Any], pictures: Mapping
     rows, best_epoch = read_rows(folder / METRICS), results["best_epoch"]
     curves = [(title, as_png(draw_history(title, rows, best_epoch), SCALE)) for title in HISTORIES]
     values = {"name": folder.name, "results": results, "network": network, "config": (folder / CONFIG).read_text()}
-    values["command"] = json.loads((folder / PROVENANCE).read_text())["command"]
+    values["command"] = read_json(folder / PROVENANCE)["command"]
     values["step_accuracies"] = [results[name] for name in step_accuracies_in("test", results)]
     page = render("run.html", sections={"Curves": curves} | by_section(pictures), **values)
     write_atomically(folder / REPORT, page.encode())

@@ -5,21 +5,19 @@ The notes are kept in ~/.cache/quadrant_lstm/clips/, so that a clip which has no
 
 import contextlib
 import hashlib
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
-from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
+from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.clip_files import FrameFormat, decoder_errors_explained, examine_frames
 from quadrant_lstm.data.clip_formats import picture_files
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import write_atomically
+from quadrant_lstm.run_folder import read_json, write_json
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
 
@@ -47,9 +45,9 @@ def examine_clips(
             stack.enter_context(FileLock(file.with_suffix(".lock")))
         except OSError:  # a home that cannot be written
             return update_notes({}, root, paths, frame_format, num_workers)
-        stored = json.loads(file.read_text()) if file.exists() else {}
+        stored = read_json(file)
         result = update_notes(stored, root, paths, frame_format, num_workers)
-        write_atomically(file, json.dumps(stored).encode())
+        write_json(file, stored)
         return result
 
 
@@ -92,7 +90,7 @@ def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_wor
     if not clips:
         return []
     loader = WorkerLoader(Examinations(clips, frame_format), batch_size=None, num_workers=num_workers)
-    return track(loader, "reading clips", len(clips), disable=not sys.stderr.isatty())
+    return with_progress(loader, "reading clips", len(clips))
 
 
 class WorkerLoader(DataLoader):
