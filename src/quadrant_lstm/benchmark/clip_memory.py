@@ -1,0 +1,73 @@
+"""Measures the memory of a training on 10 GB of frames, in arrays whose files are linked to each other."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from torch.nn.functional import cross_entropy
+
+from quadrant_lstm.benchmark.clip_reading import SIZE, clips_in
+from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.run.build import build_network
+
+
+def memory_of_training(root: Path, cache_gb: float) -> int:
+    """Returns the largest memory of this process and its workers during an epoch, without what is shared twice."""
+    if not root.exists():
+        write_large(root)
+    process = multiprocessing.get_context("spawn").Process(target=train, args=(root, cache_gb))
+    process.start()
+    largest = 0
+    while process.is_alive():
+        largest = max(largest, memory_of_tree(process.pid or 0))
+        time.sleep(0.1)
+    return largest
+
+
+def write_large(root: Path) -> None:
+    """Writes 16,600 clips of 16 frames, 10 GB, as links to 20 files."""
+    frames = np.random.default_rng(0).integers(0, 256, (16, SIZE, SIZE, 3)).astype(np.uint8)
+    for half, count in (("train", 8300), ("test", 10)):
+        for name in ("one", "other"):
+            folder = root / half / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                if number < 10:
+                    np.save(folder / f"{number}.npy", np.roll(frames, number))
+                else:
+                    os.link(folder / f"{number % 10}.npy", folder / f"{number}.npy")
+
+
+def train(root: Path, cache_gb: float) -> None:
+    prepare_for_training()
+    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
+        cfg = compose("train", ["data=clips", "model=join", "model/encoder=padded", "model.encoder.blocks=[[4],[4]]"])
+    data = clips_in(root, 16, cache_gb)
+    network = build_network(cfg, data.spec)
+    for number, batch in enumerate(data.train_dataloader()):
+        frames, labels, _ = data.on_after_batch_transfer(batch, 0)
+        if number % 10 == 0:  # the others are only read
+            cross_entropy(network(frames), labels).backward()
+
+
+def memory_of_tree(pid: int) -> int:
+    """Returns the bytes of a process and its children; what n of them share counts 1/n for each."""
+    total = 0
+    for each in (pid, *children(pid)):
+        try:
+            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+        except OSError:  # it has ended
+            continue
+        total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon", "Pss_Shmem")))
+    return total
+
+
+def children(pid: int) -> Sequence[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
