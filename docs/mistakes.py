@@ -1,28 +1,45 @@
-"""Draws the test images that a run misclassifies into docs/mistakes.png.
+"""Draws the test images that a run misclassifies into docs/mistakes.png, or those that the mean of several runs does.
 
-python docs/mistakes.py RUN [FILE]
+python -m docs.mistakes RUN [RUN ...] [--out FILE]
+
+Several runs are an ensemble: the mean of their probabilities. They must have been trained on the same data.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.dashboard.pictures.mistakes import columns_for, draw_mistakes, most_confident_mistakes
+from quadrant_lstm.pages import percent
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.run.evaluate import run_test
 from quadrant_lstm.run_folder import BEST, find_run, write_atomically
 
+
+def main(runs: Sequence[Path], out: Path) -> None:
+    probabilities = []
+    for run in runs:
+        classifier, data = run_test(run, "auto")
+        probabilities.append(classifier.test_logits[:, -1].float().softmax(1))
+    labels, logits = classifier.test_labels, torch.stack(probabilities).mean(0).log()
+    mistakes = most_confident_mistakes(logits, labels)
+    print(
+        f"test accuracy  {percent(1 - len(mistakes) / len(labels))}  ({len(mistakes)} of {len(labels):,} misclassified)"
+    )
+    columns = columns_for(*data.test_pictures(torch.arange(1)).shape[2:])
+    rows = max(1, -(-len(mistakes) // columns))
+    write_atomically(
+        out, as_png(draw_mistakes(data.test_pictures, labels, logits, data.spec.class_names, rows=rows), SCALE)
+    )
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Draws the test images that a run misclassifies.")
-    parser.add_argument("run", help="its folder, or latest")
-    parser.add_argument("file", type=Path, nargs="?", default=Path(__file__).with_name("mistakes.png"))
+    parser = argparse.ArgumentParser(description="Draws the test images that runs misclassify.")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="the folder of a run, or latest")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("mistakes.png"))
     given = parser.parse_args()
     with handle_errors():
-        classifier, data = run_test(find_run(given.run, BEST), "auto")
-        labels, logits = classifier.test_labels, classifier.test_logits[:, -1]
-        columns = columns_for(*data.test_pictures(torch.arange(1)).shape[2:])
-        rows = max(1, -(-len(most_confident_mistakes(logits, labels)) // columns))
-        figure = draw_mistakes(data.test_pictures, labels, logits, data.spec.class_names, rows=rows)
-        write_atomically(given.file, as_png(figure, SCALE))
+        main([find_run(run, BEST) for run in given.runs], given.out)

@@ -1,5 +1,7 @@
 """The scripts that make the pictures and tables of docs/."""
 
+import re
+
 import pytest
 from PIL import Image
 
@@ -8,9 +10,18 @@ from tests.scripts import script
 
 
 def test_the_mistakes_of_a_run_are_drawn_into_a_file(finished_run, tmp_path):
-    done = script("docs/mistakes.py", finished_run, tmp_path / "new" / "wrong.png", cwd=tmp_path)
+    done = script("docs/mistakes.py", finished_run, "--out", tmp_path / "new" / "wrong.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "new" / "wrong.png").format == "PNG"
+
+
+def test_several_runs_are_tested_by_the_mean_of_their_probabilities(finished_run, tmp_path):
+    one, two = (
+        script("docs/mistakes.py", *[finished_run] * count, "--out", tmp_path / "wrong.png", cwd=tmp_path)
+        for count in (1, 2)
+    )
+    assert re.search(r"test accuracy  \d+\.\d\d %  \(\d+ of 70 misclassified\)", one.stdout)
+    assert one.stdout.splitlines()[-1] == two.stdout.splitlines()[-1]
 
 
 def test_the_orderings_are_drawn_into_a_file(tmp_path):
@@ -21,7 +32,7 @@ def test_the_orderings_are_drawn_into_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("docs/mistakes.py", "nowhere", "wrong.png"), "run: nowhere is not a run folder"),
+        (("docs/mistakes.py", "nowhere"), "run: nowhere is not a run folder"),
         (("docs/epochs.py", "nowhere"), "sweep: nowhere has no multirun.yaml; give a folder"),
         (("docs/ablations.py", "latest"), "sweep: latest, but "),
         (("src/quadrant_lstm/benchmark/__main__.py",), "benchmark: there is no conf/train.yaml here"),
