@@ -8,16 +8,19 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences, mixed_sequences
+from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from tests.networks import trainer
 
 
-def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, seed=1, **folds):
-    orderings = [list(ordering) for ordering in ORDERINGS]
-    sizes = (validation_images, validation_seed, 64, seed)
-    return ImageSequences(dataset, root, QUADRANTS, orderings, *sizes, Augmentation(), **folds)
+def data_module(dataset="mnist", root=None, validation_images=5000, validation_seed=0, seed=1, **options):
+    options = {"orderings": [list(ordering) for ordering in ORDERINGS], "batch_size": 64} | options
+    return ImageSequences(
+        dataset, root, QUADRANTS, validation_images=validation_images, validation_seed=validation_seed, seed=seed,
+        augmentation=Augmentation(), **options,
+    )  # fmt: skip
 
 
 def test_validation_is_the_same_for_every_seed_and_disjoint_from_training():
@@ -151,6 +154,22 @@ def test_an_overfitted_batch_is_the_same_in_every_epoch(idx_folder):
 
     assert len(set(batches_of_three_epochs(overfit_batches=1))) == 1
     assert len(set(batches_of_three_epochs(limit_train_batches=1))) == 3
+
+
+def test_an_overfitted_batch_keeps_its_orderings(idx_folder):
+    data = data_module("idx", str(idx_folder), 40, orderings=[[1, 2, 3, 4]], train_orderings=TRAINED)
+    data.trainer = SimpleNamespace(training=True, testing=False, overfit_batches=1)
+    images, labels = data.train[:8]
+    first, second = (data.on_after_batch_transfer((images, labels), 0).frames for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_test_samples_have_the_orderings_of_the_test(idx_folder):
+    data = data_module("idx", str(idx_folder), 40, orderings=[[1, 2, 3, 4]], test_orderings=TRAINED, batch_size=8)
+    data.trainer = SimpleNamespace(training=False, testing=True)
+    numbers = torch.tensor([1, 9, 10, 15])  # of the first and the second batch
+    tested = torch.cat([data.on_after_batch_transfer(data.test[start : start + 8], 0).frames for start in (0, 8)])
+    assert torch.equal(scaled(data.test_samples(numbers).frames), tested[numbers])
 
 
 def test_a_split_without_training_images_is_refused(idx_folder):

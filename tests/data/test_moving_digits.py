@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quadrant_lstm.config.check_data import check_motion
-from quadrant_lstm.data.moving_digits import ARROWS, STEPS, MovingDigits, draw_motions, move
+from quadrant_lstm.data.moving_digits import ARROWS, VELOCITIES, MovingDigits, draw_motions, move
 from quadrant_lstm.errors import UserError
 
 TRAINING = SimpleNamespace(training=True, testing=False)
@@ -16,7 +16,7 @@ def moving_digits(dataset="mnist", root=None, label="motion", canvas=(40, 40), s
 
 def moved_slowly(image, direction, row, column, num_frames, canvas, speed):
     """Draws each pixel of each frame by itself."""
-    (height, width), (down, right) = canvas, STEPS[direction]
+    (height, width), (down, right) = canvas, VELOCITIES[direction]
     frames = torch.zeros(num_frames, image.shape[0], height, width, dtype=torch.uint8)
     for step in range(num_frames):
         for y in range(image.shape[1]):
@@ -40,8 +40,8 @@ def test_a_dot_that_moves_to_the_right_enters_again_on_the_left():
 
 
 def test_the_arrows_point_where_the_digit_moves():
-    assert dict(zip(ARROWS, STEPS, strict=True))["↖"] == (-1, -1)
-    assert dict(zip(ARROWS, STEPS, strict=True))["↓"] == (1, 0)
+    assert dict(zip(ARROWS, VELOCITIES, strict=True))["↖"] == (-1, -1)
+    assert dict(zip(ARROWS, VELOCITIES, strict=True))["↓"] == (1, 0)
 
 
 def test_every_position_is_as_likely_in_the_last_frame_as_in_the_first():
@@ -86,6 +86,14 @@ def test_frames_are_floats_from_0_to_1():
 def test_a_canvas_smaller_than_the_images_is_refused():
     with pytest.raises(UserError, match=r"data.canvas: \[40, 20\] is smaller than the images of 28 x 28"):
         moving_digits(canvas=(40, 20))
+
+
+def test_an_overfitted_batch_keeps_its_motions():
+    data = moving_digits(label="motion")
+    data.trainer = SimpleNamespace(training=True, overfit_batches=1)
+    first, second = (data.on_after_batch_transfer(data.train[:8], 0) for _ in range(2))
+    assert torch.equal(first.frames, second.frames)
+    assert torch.equal(first.labels, second.labels)
 
 
 @pytest.mark.parametrize(

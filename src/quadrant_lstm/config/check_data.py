@@ -40,12 +40,12 @@ def check_image_sequences(data: Mapping[str, Any]) -> Shape | None:
 
 
 def check_moving_digits(data: Mapping[str, Any]) -> Shape | None:
+    if data["label"] == "motion":
+        check_motion(data["num_frames"], data["canvas"], data["speed"])
     images = available_images(data)
     if images is None:
         return None
     images.check_canvas(data["canvas"])
-    if data["label"] == "motion":
-        check_motion(data["num_frames"], data["canvas"], data["speed"])
     return images.image_shape[0], *data["canvas"]
 
 

@@ -49,7 +49,7 @@ class SequenceDataModule(LightningDataModule):
     test: Any
     pads = False  # whether a clip has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
-    cached_bytes = 0  # of samples that are kept in memory while they are read
+    frame_bytes = 0  # of the memory for frames that are read while the network trains
     orderings: Orderings | None = None  # of the pieces of images
     grid: Grid | None = None
 
@@ -75,9 +75,13 @@ class SequenceDataModule(LightningDataModule):
         """The shape of a training batch, unless it is the last."""
         return min(self.batch_size, len(self.train_indices)), self.spec.num_steps, *self.spec.frame_shape
 
+    @property
+    def repeats_batches(self) -> bool:
+        """Whether every epoch has the same training batches, with the same labels and orderings."""
+        return bool(getattr(self.trainer, "overfit_batches", 0))
+
     def train_dataloader(self) -> Any:
-        overfits = getattr(self.trainer, "overfit_batches", 0)  # then every epoch has the same batches
-        return self.loader(self.train, self.train_indices, None if overfits else self.seed)
+        return self.loader(self.train, self.train_indices, None if self.repeats_batches else self.seed)
 
     def val_dataloader(self) -> Any:
         return self.loader(self.train, self.validation_indices) if len(self.validation_indices) else []

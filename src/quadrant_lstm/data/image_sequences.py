@@ -63,7 +63,8 @@ class ImageSequences(SequenceDataModule):
             mixed = self.test_orderings
         elif self.trainer and self.trainer.training:
             images = self.augmentation(images)
-            mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()] if mixed else []
+            if mixed and not self.repeats_batches:
+                mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()]
         if mixed:
             return Batch(scaled(mixed_sequences(images, mixed, len(self.orderings), self.grid)), labels)
         return Batch(scaled(self.cut(images)), labels)
@@ -75,6 +76,9 @@ class ImageSequences(SequenceDataModule):
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
         images, labels = self.test[indices]
+        if self.test_orderings:  # as in the test, where an image's place in its batch decides
+            places = indices % self.batch_size
+            return Batch(mixed_sequences(images, self.test_orderings, len(self.orderings), self.grid, places), labels)
         return Batch(self.cut(images), labels)
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
@@ -85,14 +89,21 @@ class ImageSequences(SequenceDataModule):
 
 
 def mixed_sequences(
-    images: Shaped[Tensor, "batch channels height width"], mixed: Orderings, num_stacked: int, grid: Grid
+    images: Shaped[Tensor, "batch channels height width"],
+    mixed: Orderings,
+    num_stacked: int,
+    grid: Grid,
+    places: Int64[Tensor, " batch"] | None = None,
 ) -> Shaped[Tensor, "batch steps channels stack columns"]:
     """Builds the first image's sequence with the first `num_stacked` orderings, the second's with the next ones, and so
-    on. After the last orderings, the first are used again.
+    on. After the last orderings, the first are used again. `places` are those of the images in a batch, if they are
+    only some of it.
     """
-    groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)][: len(images)]
-    parts = [sequences(images[first :: len(groups)], group, grid) for first, group in enumerate(groups)]
+    groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)]
+    places = torch.arange(len(images)) if places is None else places
+    chosen = [(places % len(groups) == number).nonzero().flatten() for number in range(len(groups))]
+    parts = [sequences(images[some], group, grid) for some, group in zip(chosen, groups, strict=True)]
     frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
-    for first, part in enumerate(parts):
-        frames[first :: len(groups)] = part
+    for some, part in zip(chosen, parts, strict=True):
+        frames[some] = part
     return frames

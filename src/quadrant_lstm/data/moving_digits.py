@@ -26,7 +26,7 @@ from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.data.sources import load_images
 
 ARROWS = ("→", "↘", "↓", "↙", "←", "↖", "↑", "↗")
-STEPS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))  # rows down, columns to the right
+VELOCITIES = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))  # rows down, columns to the right
 
 
 class MovingDigits(SequenceDataModule):
@@ -67,7 +67,7 @@ class MovingDigits(SequenceDataModule):
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Batch:
         images, labels, motions = batch
-        if self.trainer and self.trainer.training:
+        if self.trainer and self.trainer.training and not self.repeats_batches:
             motions = draw_motions(len(images), self.canvas, device=images.device)
         frames, labels, _ = self.make_clips(images, labels, motions)
         return Batch(scaled(frames), labels)
@@ -87,7 +87,7 @@ def draw_motions(
     count: int, canvas: Sequence[int], generator: torch.Generator | None = None, device: torch.device | None = None
 ) -> Int64[Tensor, "count 3"]:
     """Draws a direction, and the row and the column of the upper left corner in the first frame."""
-    sizes = (len(STEPS), *canvas)
+    sizes = (len(VELOCITIES), *canvas)
     return torch.stack([torch.randint(size, (count,), generator=generator, device=device) for size in sizes], dim=1)
 
 
@@ -105,7 +105,7 @@ def move(
     height, width = images.shape[2:]
     padded = torch.nn.functional.pad(images, (0, canvas_width - width, 0, canvas_height - height))
     direction, start = motions[:, 0], motions[:, None, 1:]  # [batch, 1, row and column]
-    velocity = speed * torch.tensor(STEPS, device=images.device)[direction][:, None]
+    velocity = speed * torch.tensor(VELOCITIES, device=images.device)[direction][:, None]
     corners = start + velocity * torch.arange(num_frames, device=images.device)[:, None]
     rows, columns = (
         (torch.arange(size, device=images.device) - corners[:, :, axis, None]) % size  # of the image, for each pixel
