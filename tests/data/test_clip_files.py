@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quadrant_lstm.data.clip_files import FrameFormat, examine_frames
+from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, examine_frames
 from quadrant_lstm.data.clip_files import read_frames as read_into
-from quadrant_lstm.data.clip_formats import natural
+from quadrant_lstm.data.clip_formats import is_clip, natural
 from quadrant_lstm.errors import UserError
 from tests.clips import WRITERS, noise_clip, write_folder, write_gif, write_video
 
@@ -52,6 +52,24 @@ def test_the_axes_of_an_array_are_those_of_the_layout(layout, axes, tmp_path):
     np.save(tmp_path / "clip.npy", FRAMES.transpose(axes))
     read = read_frames(tmp_path / "clip.npy", COLOUR._replace(layout=layout), range(11))
     assert np.array_equal(read, FRAMES.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_transparent_is_white(channels, tmp_path):
+    ink = np.zeros((8, 8, 4), np.uint8)
+    ink[:, :4, 3] = 255  # black on the left, nothing on the right
+    (tmp_path / "clip").mkdir()
+    Image.fromarray(ink).save(tmp_path / "clip/0.png")
+    (frame,) = read_frames(tmp_path / "clip", FrameFormat(channels, None, None), range(1))
+    assert (frame[:, :, :4].max(), frame[:, :, 4:].min()) == (0, 255)
+
+
+def test_an_animated_picture_among_single_frames_is_refused(tmp_path):
+    write_folder(tmp_path / "clip", FRAMES)
+    write_gif(tmp_path / "clip/z.gif", FRAMES)
+    assert is_clip(tmp_path / "clip")
+    with pytest.raises(BrokenClip, match="z.gif: it is animated, but the other files of the folder are single frames"):
+        examine_frames(tmp_path / "clip", COLOUR)
 
 
 def test_an_array_without_channels_is_grey(tmp_path):

@@ -1,4 +1,5 @@
 import shutil
+import sys
 import time
 from types import SimpleNamespace
 
@@ -168,8 +169,8 @@ def change(root, way):
     [
         ("no folder", "data.root: .* is not a folder; give one with a folder of clips for each class"),
         ("one half", "data.root: .* holds train without the other of train and test; add it, or rename"),
-        ("one class", "train: holds 1 folders, but each class needs one; add at least two"),
-        ("missing in test", "test: has no class dim; add its folder, or remove it from the other half"),
+        ("one class", "train: holds one folder, but each class needs one; add at least two"),
+        ("missing in test", "test: has no class dim; add its folder, or remove .*train/dim"),
         ("no clips", "train/dim: holds no clips; add some, or remove the folder"),
         ("text", "notes.txt: is neither a folder nor a file of clips; remove it, or begin its name"),
         ("animated", "many: is a folder without still pictures; remove it, or begin its name with a dot"),
@@ -193,6 +194,19 @@ def test_hidden_files_are_ignored(tmp_path):
 def test_arrays_need_a_layout(tmp_path):
     with pytest.raises(UserError, match="data.layout: null, but .*0.npy is an array; write e.g. data.layout=THWC"):
         find_clips(str(write_clip_folder(tmp_path / "data")), 0.2, 0, None)
+
+
+def test_videos_need_an_extra_even_if_broken_clips_are_skipped(tmp_path, monkeypatch):
+    root = write_clip_folder(tmp_path / "data")
+    (root / "train/dark/clip.mp4").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match=r'clip.mp4: needs av, which is not installed; install it with .*\[video\]"'):
+        clips_in(root, skip_broken=True)
+
+
+def test_memory_for_batches_is_counted(tmp_path):
+    data = clips_in(write_clip_folder(tmp_path / "data"), num_workers=2)
+    assert data.frame_bytes == 2 * data.train_dataloader().reader.slots.nbytes
 
 
 def test_broken_clips_are_refused_together_or_skipped(tmp_path):

@@ -22,6 +22,13 @@ def test_an_image_needs_its_saved_tensors_and_the_largest_gradient():
     assert found == frames + tanh + mask + dropout + frames  # the second time as a gradient
 
 
+def test_frames_that_do_not_fit_into_memory_are_refused(monkeypatch):
+    monkeypatch.setattr(memory, "available_to_cpu", lambda: 5_000_000_000)
+    memory.check_frame_memory(2_500_000_000, 2)
+    with pytest.raises(UserError, match="data.cache_gb: .* need 6.0 GB in all processes, and 5.0 GB are available"):
+        memory.check_frame_memory(3_000_000_000, 2)
+
+
 def test_the_largest_power_of_two_that_fits_is_named(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1_000_000)
     with pytest.raises(UserError, match="data.batch_size: a training step of 500 images .* write at most 128.$"):

@@ -5,8 +5,8 @@ an animated GIF, WebP or PNG     its pictures
 .npy, or .npz with one array     uint8, its axes in the order of `layout`
 .mp4, .mkv, .webm, .avi, .mov    by PyAV, from the extra `video`
 
-A frame becomes uint8 [height, width, channels], in grey or in colour, and is resized if a size is given. Its channels
-remain last, as decoders write them, because moving them takes time.
+A frame becomes uint8 [height, width, channels], in grey or in colour, and is resized if a size is given. What is
+transparent becomes white. The channels remain last, as decoders write them, because moving them takes time.
 """
 
 import contextlib
@@ -33,6 +33,10 @@ def frame_numbers(first_step: int, num_steps: int, frame_step: int) -> range:
     return range(first_step * frame_step, (first_step + num_steps) * frame_step, frame_step)
 
 
+class BrokenClip(UserError):
+    """A file that cannot be read as a clip. The message names it and lacks a remedy."""
+
+
 class FrameFormat(NamedTuple):
     channels: int  # 1 for grey, 3 for colour
     size: tuple[int, int] | None  # height and width; None keeps those of the file
@@ -40,7 +44,7 @@ class FrameFormat(NamedTuple):
 
 
 def read_frames(clip: Path, frame_format: FrameFormat, numbers: range, out: np.ndarray) -> None:
-    """Writes the frames with these numbers to `out`, uint8 [frames, height, width, channels]. Raises UserError."""
+    """Writes the frames with these numbers to `out`, uint8 [frames, height, width, channels]. Raises BrokenClip."""
     with decoder_errors_explained(clip):
         count = 0
         for place, frame in zip(out, frames_of(clip, frame_format, numbers), strict=False):
@@ -53,7 +57,7 @@ def read_frames(clip: Path, frame_format: FrameFormat, numbers: range, out: np.n
 
 
 def count_frames(clip: Path, layout: str | None) -> int:
-    """Counts frames without converting them. Raises UserError."""
+    """Counts frames without converting them. Raises BrokenClip."""
     with decoder_errors_explained(clip):
         if is_video(clip):
             count = sum(1 for _ in decoded(clip))
@@ -66,7 +70,7 @@ def count_frames(clip: Path, layout: str | None) -> int:
 
 
 def examine_frames(clip: Path, frame_format: FrameFormat) -> tuple[int, tuple[int, int]]:
-    """Decodes all frames, and returns their number, height and width. Raises UserError."""
+    """Decodes all frames, and returns their number, height and width. Raises BrokenClip."""
     with decoder_errors_explained(clip):
         sizes: dict[tuple[int, int], None] = {}
         count = 0
@@ -97,14 +101,14 @@ def frames_of(clip: Path, frame_format: FrameFormat, numbers: range | None = Non
 
 @contextlib.contextmanager
 def decoder_errors_explained(clip: Path) -> Iterator[None]:
-    """Turns the errors of decoders, which have many types, into one line that names the clip and lacks a remedy."""
+    """Turns the errors of decoders, which have many types, into BrokenClip. Other mistakes of the user remain."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
-        raise UserError(f"{clip}: cannot be read as a clip ({reason.rstrip('.') or type(error).__name__})") from error
+        raise BrokenClip(f"{clip}: cannot be read as a clip ({reason.rstrip('.') or type(error).__name__})") from error
 
 
 def as_array(frame: Image.Image | np.ndarray, frame_format: FrameFormat) -> np.ndarray:
@@ -120,6 +124,8 @@ def as_array(frame: Image.Image | np.ndarray, frame_format: FrameFormat) -> np.n
 
 def as_pixels(image: Image.Image, frame_format: FrameFormat) -> np.ndarray:
     channels, size, _ = frame_format
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     image = image if image.mode == MODES[channels] else image.convert(MODES[channels])
     if size is not None and image.size != size[::-1]:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from quadrant_lstm.data.clip_formats import ARRAYS, is_clip, natural, visible
+from quadrant_lstm.data.clip_formats import ARRAYS, is_clip, is_video, natural, visible
 from quadrant_lstm.data.image_files import files_of_stdin
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, needs_extra
+
+Classes = Mapping[str, Sequence[Path]]  # the clips of each
 
 
 class Clip(NamedTuple):
@@ -28,28 +30,32 @@ class ClipFolder(NamedTuple):
 
 
 def find_clips(root: str | None, test_share: float, seed: int, layout: str | None) -> ClipFolder:
-    """Raises UserError for a folder with another structure, and for arrays without a layout."""
+    """Raises UserError for a folder with another structure, arrays without a layout, and videos without PyAV."""
     if root is None:
         raise UserError("data.root: null, but clips are read from a folder; add data.root=FOLDER.")
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UserError(f"data.root: {folder} is not a folder; give one with a folder of clips for each class.")
-    halves = [folder / name for name in ("train", "test") if (folder / name).is_dir()]
-    if len(halves) == 1:
+    splits = [folder / name for name in ("train", "test") if (folder / name).is_dir()]
+    if len(splits) == 1:
         raise UserError(
-            f"data.root: {folder} holds {halves[0].name} without the other of train and test; add it, or rename the "
+            f"data.root: {folder} holds {splits[0].name} without the other of train and test; add it, or rename the "
             "class."
         )
-    if halves:
-        train, test = map(clips_by_class, halves)
-        check_same_classes(halves[0], train, halves[1], test)
+    if splits:
+        train, test = map(clips_by_class, splits)
+        check_same_classes(splits[0], train, splits[1], test)
     else:
         train, test = divided(folder, clips_by_class(folder), test_share, seed)
     names = tuple(train)
     found = ClipFolder(names, numbered_clips(train, names), numbered_clips(test, names))
-    arrays = next((clip.path for clip in (*found.train, *found.test) if clip.path.suffix.lower() in ARRAYS), None)
-    if arrays and layout is None:
-        raise UserError(f"data.layout: null, but {arrays} is an array; write e.g. data.layout=THWC.")
+    paths = [clip.path for clip in (*found.train, *found.test)]
+    array = next((path for path in paths if path.suffix.lower() in ARRAYS), None)
+    if array and layout is None:
+        raise UserError(f"data.layout: null, but {array} is an array; write e.g. data.layout=THWC.")
+    if video := next(filter(is_video, paths), None):
+        with needs_extra(str(video), "video"):
+            import av  # noqa: F401
     return found
 
 
@@ -82,7 +88,8 @@ def clips_by_class(folder: Path) -> dict[str, list[Path]]:
         (path for path in folder.iterdir() if path.is_dir() and visible(path)), key=lambda path: natural(path.name)
     )
     if len(classes) < 2:
-        raise UserError(f"{folder}: holds {len(classes)} folders, but each class needs one; add at least two.")
+        count = "one folder" if classes else "no folder"
+        raise UserError(f"{folder}: holds {count}, but each class needs one; add at least two.")
     return {each.name: clips_of(each) for each in classes}
 
 
@@ -97,14 +104,15 @@ def clips_of(class_folder: Path) -> list[Path]:
     return clips
 
 
-def check_same_classes(one: Path, train: Mapping[str, object], other: Path, test: Mapping[str, object]) -> None:
-    for here, there, known in ((other, train, test), (one, test, train)):
-        if missing := [name for name in there if name not in known]:
-            raise UserError(f"{here}: has no class {missing[0]}; add its folder, or remove it from the other half.")
+def check_same_classes(train: Path, train_classes: Classes, test: Path, test_classes: Classes) -> None:
+    both = ((test, test_classes, train, train_classes), (train, train_classes, test, test_classes))
+    for folder, classes, other, others in both:
+        if missing := [name for name in others if name not in classes]:
+            raise UserError(f"{folder}: has no class {missing[0]}; add its folder, or remove {other / missing[0]}.")
 
 
 def divided(
-    folder: Path, clips: Mapping[str, Sequence[Path]], test_share: float, seed: int
+    folder: Path, clips: Classes, test_share: float, seed: int
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Draws the test clips of each class: the share, but at least one clip, and at least one remains for training."""
     train, test = {}, {}
@@ -118,5 +126,5 @@ def divided(
     return train, test
 
 
-def numbered_clips(clips: Mapping[str, Sequence[Path]], names: Sequence[str]) -> list[Clip]:
+def numbered_clips(clips: Classes, names: Sequence[str]) -> list[Clip]:
     return [Clip(path, label) for label, name in enumerate(names) for path in clips[name]]

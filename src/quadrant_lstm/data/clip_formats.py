@@ -43,7 +43,7 @@ def is_clip(path: Path) -> bool:
     """Tells whether the name of a file is that of a clip, or a folder holds still pictures."""
     if path.is_dir():
         pictures = (file for file in path.iterdir() if visible(file) and file.suffix.lower() in SUFFIXES)
-        first = next(pictures, None)
+        first = min(pictures, default=None)
         return first is not None and not is_animated(first)
     return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
 
@@ -76,6 +76,8 @@ class Pictures:
         try:
             with Image.open(file) as image:
                 check_pixels(image)
+                if getattr(image, "is_animated", False):
+                    raise ValueError("it is animated, but the other files of the folder are single frames")
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return image
@@ -122,7 +124,10 @@ def read_array(clip: Path, layout: str | None) -> np.ndarray:
     a .npy file.
     """
     if layout is None:
-        raise UserError(f"{clip}: data.layout is null, but arrays need it; write e.g. data.layout=THWC.")
+        raise UserError(
+            f"{clip}: is an array, but data.layout=null does not tell the order of its axes; train with e.g. "
+            "data.layout=THWC, or save it as pictures."
+        )
     array = np.load(clip, mmap_mode="r", allow_pickle=False) if clip.suffix.lower() == ".npy" else read_npz(clip)
     if array.dtype != np.uint8:
         raise ValueError(f"its type is {array.dtype}, not uint8")

@@ -14,9 +14,8 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 
 from quadrant_lstm.console import with_progress
-from quadrant_lstm.data.clip_files import FrameFormat, decoder_errors_explained, examine_frames
+from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, decoder_errors_explained, examine_frames
 from quadrant_lstm.data.clip_formats import picture_files
-from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import read_json, write_json
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
@@ -113,7 +112,7 @@ class Examinations(Dataset):
     def __getitem__(self, number: int) -> Note | str:
         try:
             return note_of(self.clips[number], self.frame_format)
-        except UserError as error:
+        except BrokenClip as error:
             return str(error)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from quadrant_lstm.data.clip_files import FrameFormat, frame_numbers, read_frames, steps_in
+from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_folder import Clip
 from quadrant_lstm.data.clip_index import Note, WorkerLoader
 from quadrant_lstm.data.datamodule import Batch
@@ -25,10 +25,20 @@ from quadrant_lstm.errors import UserError
 PREFETCH = 2  # batches for each worker
 
 
+def slots_for(num_workers: int) -> int:
+    """Returns the number of batches in memory: those that workers write to, and the last three."""
+    return PREFETCH * num_workers + 3
+
+
+def bytes_read_ahead(spec: SequenceSpec, batch_size: int, num_workers: int) -> int:
+    """Returns the bytes of the batches that a ClipLoader keeps in memory."""
+    return slots_for(num_workers) * (batch_size + 1) * spec.num_steps * math.prod(spec.frame_shape)
+
+
 class ClipReader:
     """Reads some of the frames of clips: every n-th, and of long clips as many as a network reads.
 
-    All frames that are left of the first clips are kept in memory, up to `cache_bytes`.
+    The frames of the first clips are kept in memory: as many whole clips as fit into `cache_bytes`.
     """
 
     def __init__(
@@ -51,7 +61,8 @@ class ClipReader:
 
     def read_batch(self, numbers: Sequence[int], epoch: int | None, out: np.ndarray) -> tuple[list[int], list[int]]:
         """Writes the frames to `out`, uint8 [clips, steps, height, width, channels], and returns the labels and the
-        numbers of real frames. Long clips are cut at random, by the seed and the epoch, or in their middle.
+        numbers of real frames. Long clips are cut at random, by the seed and the epoch; in their middle without an
+        epoch.
         """
         lengths = [min(self.lengths[number], self.spec.num_steps) for number in numbers]
         for frames, number, length in zip(out, numbers, lengths, strict=True):
@@ -74,7 +85,7 @@ class ClipReader:
                 out[:] = self.cache.read(number, self.stored_shape(number), decode)[start : start + len(out)]
             else:
                 read_frames(path, self.frame_format, frame_numbers(start, len(out), self.frame_step), out)
-        except UserError as error:
+        except BrokenClip as error:
             raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
 
     def stored_shape(self, number: int) -> tuple[int, ...]:
@@ -97,8 +108,8 @@ class Answer(NamedTuple):
 class BatchReader(Dataset):
     """Maps a Request to an Answer, and writes the frames to a slot of memory that processes share.
 
-    To send them through a DataLoader, which shares new memory for each batch, takes a tenth of the time of decoding,
-    and more of /dev/shm than most containers have.
+    A DataLoader would share new memory for each batch. That costs a tenth of the time of decoding, and needs more of
+    /dev/shm than most containers have.
     """
 
     def __init__(self, clips: ClipReader, batch_size: int, num_slots: int):
@@ -135,7 +146,7 @@ class ClipLoader:
 
     def __init__(self, clips: ClipReader, sampler: EpochSampler, num_workers: int, pads: bool):
         self.sampler, self.pads = sampler, pads
-        num_slots = PREFETCH * num_workers + 3  # those that workers write to, and those of the last three batches
+        num_slots = slots_for(num_workers)
         self.reader = BatchReader(clips, sampler.batch_size + 1, num_slots)  # the last batch may have one more
         options: dict[str, Any] = {"sampler": Requests(sampler, num_slots)}
         if num_workers:

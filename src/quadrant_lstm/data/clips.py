@@ -16,7 +16,7 @@ from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clip_files import FrameFormat, steps_in
 from quadrant_lstm.data.clip_folder import Clip, find_clips
 from quadrant_lstm.data.clip_index import Note, examine_clips
-from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, to_batch
+from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, bytes_read_ahead, to_batch
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.orderings import scaled
@@ -70,7 +70,8 @@ class Clips(SequenceDataModule):
         validation = validation_range(len(train), held_out, fold, num_folds, "data.validation_share")
         super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
         self.num_workers, self.augmentation = num_workers, augmentation
-        self.cached_bytes = train.cache.num_bytes
+        loaders = 2 * bytes_read_ahead(spec, batch_size, num_workers)  # of training and validation
+        self.frame_bytes = train.cache.num_bytes + loaders
         self.pads = min(lengths) < spec.num_steps
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
@@ -102,9 +103,7 @@ class Clips(SequenceDataModule):
 
 
 def common_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
-    """Returns the height and width of all clips. Raises UserError if they differ, or if no clip is left."""
-    if not notes:
-        raise UserError("data.root: no clip can be read; without data.skip_broken=true, an error names the first.")
+    """Returns the height and width of all clips. Raises UserError if they differ."""
     first, size = next((path, note.size) for path, note in notes.items())
     for path, note in notes.items():
         if note.size != size:
@@ -115,10 +114,10 @@ def common_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
     return size
 
 
-def without_skipped(clips: Sequence[Clip], notes: Mapping[Path, Note], names: Sequence[str], half: str) -> list[Clip]:
+def without_skipped(clips: Sequence[Clip], notes: Mapping[Path, Note], names: Sequence[str], split: str) -> list[Clip]:
     """Raises UserError for a class of which no clip is left."""
     left = [clip for clip in clips if clip.path in notes]
     for label, name in enumerate(names):
         if not any(clip.label == label for clip in left):
-            raise UserError(f"data.root: no {half} clip of class {name} can be read; add one, or remove the class.")
+            raise UserError(f"data.root: no {split} clip of class {name} can be read; add one, or remove the class.")
     return left

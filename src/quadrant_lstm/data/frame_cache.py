@@ -1,7 +1,7 @@
 """Keeps decoded frames of clips in memory that worker processes share, up to a limit.
 
-The first clips whose frames fit are kept, so that which ones are does not depend on the order of reading. The memory is
-used as clips are read.
+Clips are kept in the order of the folder, so that the order of reading does not change which ones are kept. The memory
+is used as clips are read.
 """
 
 import mmap

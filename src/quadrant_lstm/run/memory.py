@@ -44,13 +44,15 @@ def check_memory(
         )
 
 
-def check_cache(num_bytes: int, num_processes: int) -> None:
-    """Raises UserError if the decoded clips of each process on this machine do not fit into its memory."""
+def check_frame_memory(num_bytes: int, num_processes: int) -> None:
+    """Raises UserError if the decoded frames of each process on this machine do not fit into its memory."""
     available = available_to_cpu()
-    if available is not None and num_bytes * num_processes > available:
+    needed = num_bytes * num_processes
+    if available is not None and needed > available:
         raise UserError(
-            f"data.cache_gb: {num_processes} processes would keep {num_bytes / 1e9:.1f} GB of frames each, and "
-            f"{available / 1e9:.1f} GB are available; write less."
+            f"data.cache_gb: cached frames and batches that are read ahead need {needed / 1e9:.1f} GB "
+            f"in all processes, and {available / 1e9:.1f} GB are available; write less, or smaller values of "
+            "data.batch_size, data.num_frames or data.num_workers."
         )
 
 

@@ -66,7 +66,7 @@ def page_network(
     outer = network.encoder
     if not isinstance(outer, JoinedPieces | TimeDistributed):
         raise unknown("encoder", outer)
-    if isinstance(outer, JoinedPieces) and outer.grid != QUADRANTS:
+    if isinstance(outer, JoinedPieces) and outer.joined_grid != QUADRANTS:
         raise UserError("format=html: model.join_pieces is false, but the page encodes whole images; use format=onnx.")
     parts = {
         "encoder": list(encoder_layers("encoder", outer.module)),

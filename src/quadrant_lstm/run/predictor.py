@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from quadrant_lstm.data.clip_files import FrameFormat, count_frames, frame_numbers, read_frames, steps_in
+from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_folder import find_clip_files
 from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered
 from quadrant_lstm.data.image_files import find_image_files, read_image
@@ -92,9 +92,12 @@ def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None, few
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
         try:
-            available = steps_in(count_frames(file, frame_format.layout), step)
-        except UserError as error:
+            return read_middle(file)
+        except BrokenClip as error:
             raise UserError(f"{error}; replace it or leave it out.") from error
+
+    def read_middle(file: Path) -> np.ndarray:
+        available = steps_in(count_frames(file, frame_format.layout), step)
         if available < fewest_frames:
             raise UserError(
                 f"{file}: has {available} frames, but the network of this file reads exactly {fewest_frames}; predict "

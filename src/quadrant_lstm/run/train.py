@@ -31,7 +31,7 @@ from quadrant_lstm.run.build import build_classifier, build_data, build_trainer,
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.initial_weights import copy_weights
 from quadrant_lstm.run.load import stored_spec
-from quadrant_lstm.run.memory import check_cache
+from quadrant_lstm.run.memory import check_frame_memory
 from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
 from quadrant_lstm.run.records import closing, is_finished, record_results, record_start, recorded_accuracy
 from quadrant_lstm.run.same_data import check_same_data
@@ -66,7 +66,7 @@ def train(cfg: DictConfig) -> float | None:
     trainer = build_trainer(cfg, folder)
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     memory = (device, autocast, trainer.num_devices)
-    check_cache(data.cached_bytes, trainer.num_devices)
+    check_frame_memory(data.frame_bytes, trainer.num_devices)
     check_network(classifier.network, data, *memory)
     with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), closing(trainer.loggers):
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
