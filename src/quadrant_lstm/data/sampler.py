@@ -66,5 +66,5 @@ class BatchLoader:
 
 
 def epoch_seed(seed: int, *stream: int) -> int:
-    """Returns an independent seed for each epoch (and process) of a run."""
+    """Returns an independent seed for each epoch of a run, and for each process or clip in it."""
     return int(np.random.SeedSequence([seed, *stream]).generate_state(1)[0])

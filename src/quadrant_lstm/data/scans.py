@@ -56,11 +56,13 @@ def hilbert(height: int, width: int) -> Cells:
 
 
 def quarter(row: int, column: int, along: tuple[int, int], across: tuple[int, int]) -> Cells:
-    """Fills the square that the two vectors span from a corner, from that corner to the end of `across`."""
+    """Yields the cells of the square that the two vectors span from a corner: the path begins at that corner and ends
+    at the corner to which `across` leads.
+    """
     if sum(map(abs, along)) == 1:
         yield row + min(0, along[0], across[0]), column + min(0, along[1], across[1])
         return
-    (a, b), (c, d) = ((size[0] // 2, size[1] // 2) for size in (along, across))
+    a, b, c, d = (size // 2 for size in (*along, *across))  # half of each vector
     yield from quarter(row, column, (c, d), (a, b))
     yield from quarter(row + a, column + b, (a, b), (c, d))
     yield from quarter(row + a + c, column + b + d, (a, b), (c, d))

@@ -13,6 +13,7 @@ each piece is encoded alone, with the same parameters.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -68,17 +69,17 @@ class JoinedPieces(nn.Module):
     """Maps [batch, steps, channels, stack, width] to [batch, steps, features] by encoding the image that the orderings
     show.
 
-    A `grid` of 1 x 1 encodes each piece alone, as an image of its own. With `once`, the image is read from the first
-    ordering's pieces and encoded once. Otherwise the image of each ordering is encoded, for frames whose orderings show
-    different images.
+    `joined_grid` is that of the pieces which are encoded together: the grid of the data, or 1 x 1 to encode each piece
+    alone. With `once`, the image is read from the first ordering's pieces and encoded once. Otherwise the image of each
+    ordering is encoded, for frames whose orderings show different images.
     """
 
     image_places: Tensor
     frame_pieces: Tensor
 
-    def __init__(self, encoder: nn.Module, orderings: Orderings, grid: Grid, once: bool = True):
+    def __init__(self, encoder: nn.Module, orderings: Orderings, joined_grid: Grid, once: bool = True):
         super().__init__()
-        self.module, self.orderings, self.grid = encoder, orderings, grid
+        self.module, self.orderings, self.joined_grid = encoder, orderings, joined_grid
         stacked = torch.tensor(orderings).T - 1  # [step, ordering]: the piece that is shown
         places = torch.arange(stacked.numel()).view(stacked.shape)  # counted over all steps
         image_places = places.gather(0, stacked.argsort(0)).T  # [ordering, piece]: the place that shows it
@@ -95,8 +96,8 @@ class JoinedPieces(nn.Module):
         # [batch, place, channels, rows, columns]
         places = frames.unflatten(3, (len(self.orderings), -1)).transpose(2, 3).flatten(1, 2)
         pieces = places.index_select(1, self.image_places).permute(0, 1, 3, 4, 2).flatten(0, 1)
-        maps = self.module(join_maps(pieces.unflatten(0, (-1, self.grid[0] * self.grid[1])), self.grid))
-        features = split_maps(maps, self.grid).flatten(2).flatten(0, 1).unflatten(0, (frames.shape[0], -1))
+        maps = self.module(join_maps(pieces.unflatten(0, (-1, math.prod(self.joined_grid))), self.joined_grid))
+        features = split_maps(maps, self.joined_grid).flatten(2).flatten(0, 1).unflatten(0, (frames.shape[0], -1))
         return features.index_select(1, self.frame_pieces).unflatten(1, (frames.shape[1], -1)).flatten(2)
 
 
@@ -134,8 +135,8 @@ class DeepCNNLSTM(StepClassifier):
         channels, stack, width = frame_shape
         piece_shape, num_steps = (channels, stack // len(orderings), width), len(orderings[0])
         features, rows, columns = pooled_shape(piece_shape, blocks)
-        joined = grid if join_pieces else (1, 1)
-        self.encoder = JoinedPieces(encoder_of_images(piece_shape, joined, blocks), orderings, joined)
+        joined_grid = grid if join_pieces else (1, 1)
+        self.encoder = JoinedPieces(encoder_of_images(piece_shape, joined_grid, blocks), orderings, joined_grid)
         self.flatten = None
         self.dropout = Dropout(dropout)
         num_inputs = len(orderings) * features * rows * columns
@@ -151,5 +152,5 @@ class DeepCNNLSTM(StepClassifier):
     def in_full(self) -> "DeepCNNLSTM":
         network = copy.deepcopy(self)
         encoder = cast(JoinedPieces, network.encoder)
-        network.encoder = JoinedPieces(encoder.module, encoder.orderings, encoder.grid, once=False)
+        network.encoder = JoinedPieces(encoder.module, encoder.orderings, encoder.joined_grid, once=False)
         return network

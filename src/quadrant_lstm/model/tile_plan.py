@@ -1,9 +1,9 @@
 """Plans which rows of an image are encoded together, for given orderings and the receptive field of an encoder.
 
 A piece and the seams above and below it share image rows. If they are encoded as one tile, the first convs process the
-shared rows once. The plan therefore puts as many pieces as possible into a tile with a seam above and a seam below that
-are in no other tile. Each remaining piece or seam is a tile of its own. In the question, whose pieces are quadrants,
-with two 3x3 convs and a 2x2 pool,
+shared rows once. The plan therefore gives each piece, one after another, a tile with a seam above and a seam below that
+are in no other tile, if it finds them. Each remaining piece or seam is a tile of its own. In the question, whose pieces
+are quadrants, with two 3x3 convs and a 2x2 pool,
 
     quadrants 1, 2, 3    are in tiles of 22 rows: the last 4 of the quadrant above, 14 of their own, the first 4 below
     quadrant 4           is a tile of 14 rows: both of its seams are in the tile of quadrant 1
@@ -75,7 +75,10 @@ def plan_tiles(orderings: Orderings, piece_height: int, encoder: nn.Module) -> T
 
 
 def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> dict[int, tuple[Seam, Seam]]:
-    """Assigns one seam above and one below to as many pieces as possible, one after another, and no seam twice."""
+    """Goes through the pieces and assigns one seam above and one below to each, if it can, and no seam twice.
+
+    Another order of the pieces may serve a few more. Only the speed depends on it.
+    """
     places: dict[Seam, tuple[int, int]] = {}  # the piece that has the seam, and 0 if it is above, 1 if it is below
 
     def find_seam(place: tuple[int, int], tried: set[Seam]) -> bool:
