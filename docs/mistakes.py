@@ -2,7 +2,7 @@
 
 python -m docs.mistakes RUN [RUN ...] [--out FILE]
 
-Several runs are an ensemble: the mean of their probabilities. They must have been trained on the same data.
+Several runs are an ensemble: the mean of their probabilities.
 """
 
 import argparse
@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.dashboard.pictures.mistakes import columns_for, draw_mistakes, most_confident_mistakes
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import percent
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.run.evaluate import run_test
@@ -20,11 +22,14 @@ from quadrant_lstm.run_folder import BEST, find_run, write_atomically
 
 
 def main(runs: Sequence[Path], out: Path) -> None:
-    probabilities = []
+    probabilities, checksums = [], []
     for run in runs:
         classifier, data = run_test(run, "auto")
         probabilities.append(classifier.test_logits[:, -1].float().softmax(1))
-    labels, logits = classifier.test_labels, torch.stack(probabilities).mean(0).log()
+        checksums.append(data.sha256())
+        if checksums[-1] != checksums[0]:
+            raise UserError(f"{run}: was trained on other data than {runs[0]}; give runs of the same data.")
+    labels, logits = classifier.test_labels, mean_of(probabilities).log()
     mistakes = most_confident_mistakes(logits, labels)
     print(
         f"test accuracy  {percent(1 - len(mistakes) / len(labels))}  ({len(mistakes)} of {len(labels):,} misclassified)"
@@ -34,6 +39,10 @@ def main(runs: Sequence[Path], out: Path) -> None:
     write_atomically(
         out, as_png(draw_mistakes(data.test_pictures, labels, logits, data.spec.class_names, rows=rows), SCALE)
     )
+
+
+def mean_of(probabilities: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(probabilities)).mean(0)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,7 @@ TABLE = re.compile(r"(<!-- table (\w+): rows=(\S+) columns=(\S+) -->\n).*?(<!-- 
 ACCURACY = "test/accuracy"
 RESULTS = ("parameters", "seconds", "best_epoch", "val/accuracy", ACCURACY)
 ORIGIN = ("commit", "processor")
-
-STEPS = ["steps"]
+AFTER_STEPS = ["steps"]  # instead of keys
 
 Row = Mapping[str, str]
 
@@ -49,27 +48,42 @@ def experiment_of(sweep: Sweep) -> str:
     raise UserError(f"sweep: {sweep.folder} is not one of experiment=NAME; give another.")
 
 
-def row_of(job: Job) -> Row:
-    provenance = read_json(job.folder / PROVENANCE)
-    origin = {"commit": provenance["git"]["commit"][:7], "processor": provenance["machine"]["processor"]}
-    return {key: str(value) for key, value in (job.swept | (job.results() or {}) | origin).items()}
-
-
 def read(name: str) -> list[Row]:
     file = MEASURED / f"{name}.csv"
-    return list(csv.DictReader(file.open(newline=""))) if file.exists() else []
+    if not file.exists():
+        raise UserError(f"{file}: is missing; first: python -m docs.tables SWEEP, with a sweep of experiment={name}.")
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
 
 
 def add(name: str, jobs: Sequence[Job]) -> None:
-    """Writes the rows of finished jobs; a job replaces an earlier one with the same values."""
-    keys, earlier = list(jobs[0].swept), read(name)
-    if earlier and not set(keys) <= set(earlier[0]):
-        raise UserError(f"{MEASURED / name}.csv: has not the keys {', '.join(keys)} of this sweep; delete it first.")
-    rows = [*earlier, *(row_of(job) for job in jobs if job.results())]
+    """Writes the rows of finished jobs; a job replaces an earlier one with the same values.
+
+    A sweep may be a part of the experiment: keys of which it has one value are columns like those that it sweeps.
+    """
+    file = MEASURED / f"{name}.csv"
+    earlier = read(name) if file.exists() else []
+    columns = list(earlier[0]) if earlier else []
+    keys = columns[: columns.index(RESULTS[0])] if columns else list(jobs[0].swept)
+    rows = [*earlier, *(row_of(job, keys) for job in jobs if job.results())]
     latest = {tuple(row[key] for key in keys): row for row in rows}
     steps = step_accuracies_in("test", {column for row in rows for column in row})
     MEASURED.mkdir(exist_ok=True)
-    (MEASURED / f"{name}.csv").write_text(csv_text([*keys, *RESULTS, *steps, *ORIGIN], latest.values()))
+    file.write_text(csv_text([*keys, *RESULTS, *steps, *ORIGIN], latest.values()))
+
+
+def row_of(job: Job, keys: Sequence[str]) -> Row:
+    """Raises UserError if the keys are not those of the job."""
+    values = dict(word.lstrip("+").partition("=")[::2] for word in job.overrides)
+    if not set(job.swept) <= set(keys) <= set(values):
+        raise UserError(f"{job.folder}: sweeps {', '.join(job.swept)}, but {', '.join(keys)} were swept before.")
+    swept = {key: values[key] for key in keys}
+    return {key: str(value) for key, value in (swept | (job.results() or {}) | origin_of(job)).items()}
+
+
+def origin_of(job: Job) -> dict[str, str]:
+    provenance = read_json(job.folder / PROVENANCE)
+    return {"commit": provenance["git"]["commit"][:7], "processor": provenance["machine"]["processor"]}
 
 
 def label(keys: Sequence[str], row: Row) -> str:
@@ -86,7 +100,7 @@ def short(key: str, value: str) -> str:
 
 def column_means(rows: Sequence[Row], down: Sequence[str], across: Sequence[str]) -> dict[str, dict[str, Mean]]:
     """Returns the columns of a table by their titles; a column holds the means of its lines."""
-    if across == STEPS:
+    if across == AFTER_STEPS:
         earlier = step_accuracies_in("test", rows[0])[:-1]
         titles = {"test accuracy": ACCURACY} | {f"after step {step}": name for step, name in enumerate(earlier, 1)}
         return {title: line_means(rows, down, result) for title, result in titles.items()}
@@ -114,23 +128,26 @@ def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
         parameters = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         means = " | ".join(str(column.get(line, "")).replace(" %", "") for column in columns.values())
         lines.append(f"| {line} | {parameters} | {means} |")
-    return "\n".join([*lines, "", measured_at(name, rows, next(iter(columns.values())).values()), ""])
+    return "\n".join(
+        [*lines, "", measured_at(name, rows, [mean for each in columns.values() for mean in each.values()]), ""]
+    )
 
 
-def measured_at(name: str, rows: Sequence[Row], means: Iterable[Mean]) -> str:
-    counts = sorted({len(mean.values) for mean in means})
+def measured_at(name: str, rows: Sequence[Row], means: Sequence[Mean]) -> str:
+    counts = sorted(len(mean.values) for mean in means)
     seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    single = "" if all(mean.interval for mean in means) else ", or single values of fewer than three"
     commits, processors = (", ".join(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
     return (
-        f"Test accuracy in %: mean of {seeds} seeds and its 95 % confidence interval. Measured on {processors}, at "
-        f"commit {commits}; each job is a row of [{name}.csv](measured/{name}.csv)."
+        f"Test accuracy in %: mean of {seeds} seeds and its 95 % confidence interval{single}. Measured on "
+        f"{processors}, at commit {commits}; each job is a row of [{name}.csv](measured/{name}.csv)."
     )
 
 
 @style
 def draw(name: str, down: Sequence[str], across: Sequence[str]) -> bytes:
     columns = column_means(read(name), down, across)
-    if across == STEPS:
+    if across == AFTER_STEPS:
         columns = dict(list(columns.items())[:1])
     lines = list(dict.fromkeys(line for column in columns.values() for line in column))
     figure = new_figure(2 * WIDTH, 0.6 + 0.2 * len(lines))
