@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +11,32 @@ from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.benchmark.clip_reading import SIZE, clips_in
+from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_network
 
 
 def memory_of_training(root: Path, cache_gb: float) -> int:
-    """Returns the largest memory of this process and its workers during an epoch, without what is shared twice."""
+    """Returns the largest memory of a training and its workers during an epoch, without what is shared twice.
+
+    The first call writes the clips and examines them, which is not measured.
+    """
     if not root.exists():
         write_large(root)
-    process = multiprocessing.get_context("spawn").Process(target=train, args=(root, cache_gb))
+        peak_memory(large_clips, root, 0.0)
+    return peak_memory(train, root, cache_gb)
+
+
+def peak_memory(function: Callable[..., object], *arguments: object) -> int:
+    """Runs the function in a new process, and returns the largest memory of this process and its children."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
     process.start()
     largest = 0
     while process.is_alive():
         largest = max(largest, memory_of_tree(process.pid or 0))
         time.sleep(0.1)
+    if process.exitcode:
+        raise RuntimeError("see the traceback above")
     return largest
 
 
@@ -42,11 +54,15 @@ def write_large(root: Path) -> None:
                     os.link(folder / f"{number % 10}.npy", folder / f"{number}.npy")
 
 
+def large_clips(root: Path, cache_gb: float) -> Clips:
+    return clips_in(root, 16, "THWC", cache_gb)
+
+
 def train(root: Path, cache_gb: float) -> None:
     prepare_for_training()
     with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
         cfg = compose("train", ["data=clips", "model=join", "model/encoder=padded", "model.encoder.blocks=[[4],[4]]"])
-    data = clips_in(root, 16, cache_gb)
+    data = large_clips(root, cache_gb)
     network = build_network(cfg, data.spec)
     for number, batch in enumerate(data.train_dataloader()):
         frames, labels, _ = data.on_after_batch_transfer(batch, 0)

@@ -28,7 +28,7 @@ def reading_row(
     name: str, root: Path, write: Callable[[Path, np.ndarray], None], decode: Callable[[Path], int], rounds: int
 ) -> str:
     write_clips(root, write)
-    data = clips_in(root)
+    data = clips_in(root, NUM_FRAMES)
     loader = data.train_dataloader()
     files = [clip.path for clip in data.train.clips]
     measured = Rounds()
@@ -43,11 +43,12 @@ def reading_row(
     return row(name, *cells, median_and_range(measured.ratios("ours", "alone"), 2))
 
 
-def clips_in(root: Path, num_frames: int = NUM_FRAMES, cache_gb: float = 0.0) -> Clips:
-    layout = "THWC" if root.name == "large" else None
+def clips_in(root: Path, num_frames: int, layout: str | None = None, cache_gb: float = 0.0) -> Clips:
     return Clips(
-        str(root), num_frames, 1, None, 3, layout, 0.2, 0.02, 0, 4, WORKERS, cache_gb, False, 1, Augmentation()
-    )
+        str(root), num_frames, frame_step=1, size=None, channels=3, layout=layout, test_share=0.2,
+        validation_share=0.02, validation_seed=0, batch_size=4, num_workers=WORKERS, cache_gb=cache_gb,
+        skip_broken=False, seed=1, augmentation=Augmentation(),
+    )  # fmt: skip
 
 
 def per_second(read: Callable[[], int]) -> float:

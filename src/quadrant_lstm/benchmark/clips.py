@@ -72,7 +72,7 @@ def making_rows(rounds: int) -> Iterator[str]:
         return len(data.on_after_batch_transfer(samples, 0).labels)
 
     measured = Rounds()
-    for number in range(1 + 3 * rounds):
+    for number in range(1 + 3 * rounds):  # a round is short
         for name, way in (("made", make), ("read by the training step, bf16", step)):
             speed = per_second(way)
             if number:
