@@ -46,6 +46,13 @@ def test_an_empty_range_is_refused(text):
         distribution(override)
 
 
+@pytest.mark.parametrize("text", ["a=tag(logg,interval(1,2))", "a=tag(log,range(1,9))", "a=tag(log,choice(1,2))"])
+def test_a_tag_without_effect_is_refused(text):
+    (override,) = OverridesParser.create().parse_overrides([text])
+    with pytest.raises(UserError, match=r"a=.*: the only tag is log, of an interval; write tag\(log,interval"):
+        distribution(override)
+
+
 @pytest.mark.parametrize(
     ("killed_at", "num_trials"),
     [(1, 4), pytest.param(7, 20, marks=[pytest.mark.reliability, pytest.mark.timeout(600)])],

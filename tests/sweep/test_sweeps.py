@@ -13,10 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.run_folder import last_epoch
-from quadrant_lstm.sweep.jobs import Sweep
+from quadrant_lstm.run_folder import last_epoch, read_yaml
+from quadrant_lstm.sweep.jobs import Sweep, find_sweep
 from tests.folders import TINY, children, remaining_processes, sweep_folder, write_idx_folder
-from tests.scripts import Script, script
+from tests.scripts import Script, script, train_tiny
 
 DATA = ("data=idx", "data.root=tiny", *TINY)
 
@@ -174,6 +174,30 @@ def test_the_command_overrides_the_swept_values_of_an_experiment(tmp_path):
     assert f" was started with --config-dir={tmp_path}/conf; add it if you trust that folder." in foreign.stderr
 
 
+def test_shuffled_values_keep_their_order_in_the_report(tmp_path):
+    values = "model.lstm_units=shuffle(1,2,3,4,5,6)"
+    train_tiny(tmp_path, "-m", values, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    sweep = find_sweep(str(sweep_folder(tmp_path)))
+    trained = [read_yaml(job.folder / ".hydra/config.yaml").model.lstm_units for job in sweep.jobs]
+    assert [int(job.swept["model.lstm_units"]) for job in sweep.jobs] == trained
+    assert sorted(trained) == [1, 2, 3, 4, 5, 6]
+
+
+def test_choices_by_a_glob_are_reported(tmp_path):
+    done = train_tiny(tmp_path, "-m", "schedule=glob(c*)", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    assert "(2 of 2 jobs finished)" in done.stdout
+
+
+def test_another_sweep_does_not_enter_the_folder_of_one(tmp_path):
+    train_tiny(tmp_path, "-m", "seed=1,2", "trainer.max_epochs=1", "hydra.sweep.dir=S")
+    before = (tmp_path / "S/multirun.yaml").read_bytes()
+    data = ("data=idx", f"data.root={tmp_path / 'tiny'}")
+    done = script("train.py", "-m", *data, "optimizer.lr=0.1,0.2", "hydra.sweep.dir=S", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("hydra.sweep.dir: S contains another sweep; resume that with sweep=S, or write")
+    assert (tmp_path / "S/multirun.yaml").read_bytes() == before
+
+
 def test_a_plan_shows_parameters_and_steps(tmp_path):
     devices = ("trainer.devices=2", "trainer.accelerator=cpu")  # limits count the batches of one process
     done = script("train.py", "-m", "model.lstm_units=5,16", "trainer=smoke", *devices, "plan=true", cwd=tmp_path)
@@ -194,6 +218,7 @@ def test_a_plan_counts_an_overfitted_batch_as_one_step(tmp_path):
      (("sweep=latest",), "sweep: latest, but "), (("sweep=latest", "run=latest"), "run: cannot be combined"),
      (("plan=maybe",), "plan: 'maybe' is not true; write plan=true"),
      (("-m", "optimizer.lr=interval(1,2)"), "optimizer.lr=interval(1,2): a grid needs single values; write optimizer."),
+     (("-m", "seed=1,2", "hydra.sweep.subdir=x"), "hydra.sweep.subdir: the folder of a job is always ${hydra."),
      (("-m", "model.lstm_unit=5,6"), "model.lstm_unit: there is no such key; did you mean model.lstm_units?")],
 )  # fmt: skip
 def test_an_invalid_command_leaves_no_files(words, line, tmp_path):

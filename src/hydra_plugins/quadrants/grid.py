@@ -8,24 +8,30 @@ it reports failed jobs at the end, where Hydra's raises the error of the first.
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.quadrants.launcher import compose
+from quadrant_lstm.cli.explain import explain
 from quadrant_lstm.config.check_validation import check_validation
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import locked, quoted, write_atomically
-from quadrant_lstm.sweep.jobs import SWEEP_CONFIG, SWEEPS, Job, make_jobs
+from quadrant_lstm.sweep.jobs import SWEEP_CONFIG, SWEEPS, Job, Sweep, make_jobs
 from quadrant_lstm.sweep.report import report_at_end
+
+JOB_FOLDER = "${hydra.job.num}"
 
 
 class GridSweeper(Sweeper):
@@ -41,7 +47,7 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        overrides = self.all_overrides(arguments)
+        overrides = self.parse(list(map(enumerated, self.all_overrides(arguments))))
         for override in overrides:
             if override.is_interval_sweep():
                 raise UserError(
@@ -66,6 +72,10 @@ class GridSweeper(Sweeper):
 
     def all_overrides(self, arguments: Sequence[str]) -> list[Override]:
         """Returns the overrides of the command, and those of `params` whose keys the command does not set."""
+        assert self.config
+        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep)
+        if sweep["subdir"] != JOB_FOLDER:
+            raise UserError(f"hydra.sweep.subdir: the folder of a job is always {JOB_FOLDER}; leave this key out.")
         typed = self.parse(arguments)
         keys = {override.get_key_element() for override in typed}
         params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
@@ -92,6 +102,11 @@ class GridSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
+            if (folder / SWEEP_CONFIG).exists() and Sweep(folder).overrides != list(self.config.hydra.overrides.task):
+                raise UserError(
+                    f"hydra.sweep.dir: {folder} contains another sweep; resume that with sweep={folder}, or write "
+                    "another folder."
+                )
             self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
             with open_dict(self.config):
                 self.config.hydra.sweeper.kind = self.KIND  # for Sweep.is_search
@@ -105,11 +120,26 @@ class GridSweeper(Sweeper):
 
         assert self.config and self.hydra_context
         context, config = self.hydra_context, self.config
-        text, invalid = describe_plan(planned, lambda job: compose(context, config, job))
+
+        def compose_job(job: Job) -> DictConfig:
+            try:
+                return compose(context, config, job)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise explain(error) from error
+
+        text, invalid = describe_plan(planned, compose_job)
         say(text)
         if invalid:
             numbers = ", ".join(str(job.number) for job in invalid)
             raise UserError(f"plan: {len(invalid)} of {len(planned)} jobs are invalid: {numbers}; change their values.")
+
+
+def enumerated(override: Override) -> str:
+    """Returns the override with its values listed, where a later look might find others or another order."""
+    value = override.value()
+    if isinstance(value, Glob) or getattr(value, "shuffle", False):
+        return f"{override.get_key_element()}={','.join(override.sweep_string_iterator())}"
+    return str(override.input_line)
 
 
 def swept_override(overrides: Sequence[Override]) -> str:

@@ -47,6 +47,8 @@ class JobLauncher(Launcher):
         active: dict[int, Job] = {}  # the submitted or running jobs
 
         def end(job: Job, error: str | None) -> None:
+            if not error and not job.results():
+                error = "ended without a result"
             if error and error != job.error():
                 job.log_error(error)
             table.mark_ended(job, error)
@@ -59,7 +61,8 @@ class JobLauncher(Launcher):
                 for job, config in new:
                     active[job.number] = job
                     table.add(job, config.trainer.max_epochs)
-                self.start(new)
+                if new:
+                    self.start(new)
                 if not active:
                     return
                 states = self.states()

@@ -3,6 +3,8 @@
 Hydra's own Optuna plugin starts both `n_trials` and the folders' numbers again in each launch, and cannot prune.
 """
 
+import itertools
+
 from omegaconf import DictConfig
 
 from hydra_plugins.quadrants.grid import GridSweeper, swept_override
@@ -39,7 +41,8 @@ class SearchSweeper(GridSweeper):
                 "'optimizer.lr=tag(log,interval(0.0003,0.01))', or experiment=search."
             )
         instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.pruner)
-        planned = list(Search(self.folder(), space, fixed, self.n_trials, self.sampler, dry_run=True).jobs())
+        trials = Search(self.folder(), space, fixed, self.n_trials, self.sampler, dry_run=True).jobs()
+        planned = list(itertools.islice(trials, None if self.plan else 1))
         self.validate_batch_is_legal([list(job.overrides) for job in planned[:1]])
         if self.plan:
             return self.show_plan(planned)

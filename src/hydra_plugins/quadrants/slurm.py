@@ -64,8 +64,8 @@ class SlurmLauncher(JobLauncher):
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
         import submitit
 
-        if not jobs:
-            return
+        if changed := [key for key in ("trainer.devices", "trainer.num_nodes") if key in jobs[0][0].swept]:
+            raise UserError(f"{changed[0]}: SLURM starts all jobs of a sweep alike; start a sweep for each value.")
         file = self.folder / SUBMITTED
         earlier = {int(number): id for number, id in read_json(file).items()}
         queued = queue() if any(job.number in earlier for job, _ in jobs) else {}

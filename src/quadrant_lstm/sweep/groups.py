@@ -10,7 +10,7 @@ from quadrant_lstm.pages import percent
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Job, readable
 
-# The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom; beyond these, 1.96.
+# The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
@@ -30,11 +30,9 @@ class Mean:
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % confidence interval by Student's t, limited to [0, 1]; None for fewer than three runs."""
-        count = len(self.values)
-        if count < 3:
+        if len(self.values) < 3:
             return None
-        quantile = T_QUANTILES[count - 2] if count - 2 < len(T_QUANTILES) else 1.96
-        half = quantile * statistics.stdev(self.values) / math.sqrt(count)
+        half = half_interval(self.values)
         return max(0.0, self.mean - half), min(1.0, self.mean + half)
 
     def __str__(self) -> str:
@@ -43,6 +41,13 @@ class Mean:
             return ", ".join(map(percent, self.values))
         low, high = self.interval
         return f"{percent(self.mean)} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Returns half the width of the 95 % confidence interval of the mean by Student's t."""
+    freedom = len(values) - 1
+    quantile = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else 1.96 + 2.5 / freedom  # within 0.1 %
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
 class Group:

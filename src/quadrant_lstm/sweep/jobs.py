@@ -121,7 +121,8 @@ class Sweep:
         """All jobs of a grid, including those that have not started; of a search, the jobs that have started."""
         if self.is_search:
             started = sorted(int(file.parents[1].name) for file in self.folder.glob(f"[0-9]*/{OVERRIDES}"))
-            overrides = [read_yaml(self.folder / str(number) / OVERRIDES) for number in started]
+            read = (read_yaml(self.folder / str(number) / OVERRIDES) for number in started)
+            overrides: list[Any] = list(map(OmegaConf.to_container, read))  # without resolving their interpolations
             return make_jobs(self.folder, overrides, started)
         (combinations,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(self.overrides), None)
         return make_jobs(self.folder, combinations, range(len(combinations)))

@@ -14,6 +14,7 @@ from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.console import align, with_progress
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.classifier import make
 from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.recurrent import count
 from quadrant_lstm.pages import duration
@@ -64,7 +65,8 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     check_without_torch(cfg)
     data = build_data(cfg)
     network = build_network(cfg, data.spec)
-    key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"])) + str(cfg.trainer.precision)
+    key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"]))
+    key += f"{cfg.trainer.precision} {cfg.trainer.get('accelerator')}"
     processes = bare_trainer(cfg).world_size  # checks the accelerator
     if key not in measured:
         measured[key] = measure_steps(cfg, data)
@@ -93,7 +95,9 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, flo
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(cfg.trainer.precision, accelerator))
     network: Any = build_network(cfg, data.spec)
     check_network(network, data, fabric.device, fabric.autocast)
-    network, optimizer = fabric.setup(network, instantiate_node("optimizer", cfg.optimizer)(network.parameters()))
+    network, optimizer = fabric.setup(
+        network, make("optimizer", instantiate_node("optimizer", cfg.optimizer), network.parameters())
+    )
     batch = fabric.to_device(next(iter(data.train_dataloader())))
     frames, labels, lengths = data.on_after_batch_transfer(batch, 0)
 

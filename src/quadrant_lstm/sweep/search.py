@@ -1,7 +1,7 @@
 """Yields the jobs of a search: Optuna chooses each from the search space by the results so far. Imports optuna.
 
 The state of a search is in study.db and in the jobs' folders. A search that was killed resumes the trials that it had
-started, and then chooses the same trials that it would have chosen without the interruption.
+started, and then chooses the same trials that it would have chosen without the interruption, if it runs one at a time.
 """
 
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ class Search:
 
     def num_left(self) -> int:
         """Returns the number of trials that have not ended."""
-        return self.n_trials - sum(trial.state.is_finished() for trial in self.study.trials)
+        return max(0, self.n_trials - sum(trial.state.is_finished() for trial in self.study.trials))
 
     def make_sampler(self, trial: int) -> optuna.samplers.BaseSampler:
         """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers."""
@@ -97,9 +97,11 @@ def distribution(override: Override) -> BaseDistribution:
     The choices of a categorical distribution are the texts of the overrides' values.
     """
     value: Any = override.value()
+    log = "log" in getattr(value, "tags", ())
+    if set(getattr(value, "tags", ())) - {"log"} or (log and not override.is_interval_sweep()):
+        raise UserError(f"{override.input_line}: the only tag is log, of an interval; write tag(log,interval(A,B)).")
     try:
         if override.is_interval_sweep():
-            log = "log" in value.tags
             if isinstance(value.start, int) and isinstance(value.end, int):
                 return IntDistribution(value.start, value.end, log=log)
             return FloatDistribution(value.start, value.end, log=log)

@@ -74,7 +74,7 @@ class JobTable:
             self.live.update(self.table(), refresh=True)
 
     def table(self) -> Table:
-        """Shows as many jobs as the terminal has lines: running jobs first, then failed and newly finished ones."""
+        """Shows as many jobs as the terminal has lines: those that run, then failed, newly finished and next ones."""
         counts = {state: list(self.states.values()).count(state) for state in STYLES}
         counts[PENDING] += self.total - len(self.jobs)
         caption = "  ".join(f"{count} {state}" for state, count in counts.items() if count)
@@ -83,7 +83,12 @@ class JobTable:
         for name in ("job", *keys, "state", "epoch", "val/accuracy", "time left"):
             table.add_column(name, justify="left" if name in (*keys, "state") else "right")
         num_lines = max(self.console.height - 4, 8)
-        ranked = sorted(self.jobs, key=lambda job: (list(STYLES).index(self.states[job.number]), -job.number))
+
+        def importance(job: Job) -> tuple[int, int]:
+            state = self.states[job.number]
+            return list(STYLES).index(state), job.number if state == PENDING else -job.number
+
+        ranked = sorted(self.jobs, key=importance)
         for job in sorted(ranked[:num_lines], key=lambda job: job.number):
             table.add_row(*self.row(job), style=STYLES[self.states[job.number]])
         return table
