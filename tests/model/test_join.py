@@ -98,6 +98,12 @@ def test_any_classifier_of_torchvision_is_a_backbone(name):
         assert backbone(torch.rand(2, 1, 56, 14)).ndim == 2
 
 
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 75)])
+def test_a_backbone_has_no_classifiers_for_its_own_training(name, size):
+    backbone = Backbone(1, name, weights=None, frozen=False, size=size).train()
+    assert backbone(torch.rand(2, 1, 28, 28)).ndim == 2
+
+
 def test_frames_are_normalized_as_pretrained_weights_expect(tmp_path, monkeypatch):
     """The file of the weights lies where torchvision keeps what it has downloaded."""
     (tmp_path / "hub/checkpoints").mkdir(parents=True)

@@ -33,6 +33,9 @@ class Backbone(nn.Module):
             raise UserError(f"model.encoder.name: {name} reads 1 or 3 channels, not {in_channels}; choose another one.")
         self.name, self.frozen, self.size = name, frozen, size
         self.module, mean, std = load_classifier(name, weights)
+        for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+            if hasattr(self.module, attribute):  # GoogLeNet and Inception have more classifiers for their own training
+                setattr(self.module, attribute, value)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))  # kept in checkpoints, whose networks are built
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))  # without the weights that would tell them
         last = [path for path, layer in self.module.named_modules() if isinstance(layer, nn.Linear)]

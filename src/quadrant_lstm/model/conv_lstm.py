@@ -41,7 +41,7 @@ class ConvLSTM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the weights from a range that keeps the variance of the gates, as nn.Conv2d does; the bias is zero."""
+        """Draws the weights as nn.Conv2d does; the bias is zero."""
         for weight in (self.weight_ih, self.weight_hh):
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
         nn.init.zeros_(self.bias)

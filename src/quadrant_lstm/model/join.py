@@ -22,7 +22,14 @@ from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
 from quadrant_lstm.model.parts import MakePart, make_part, wrong_result
-from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, make_recurrent, num_outputs, reads_maps
+from quadrant_lstm.model.recurrent import (
+    FlattenMaps,
+    LastStep,
+    called_in_eval_mode,
+    make_recurrent,
+    num_outputs,
+    reads_maps,
+)
 from quadrant_lstm.model.rnn import PaddedRNN
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.step_classifier import StepClassifier
@@ -64,7 +71,7 @@ class Join(StepClassifier):
         inputs = [shape.numel()] if self.flatten else shape
         self.dense = nn.Linear(num_outputs(self.recurrent, inputs, num_steps), dense_units)  # no activation
         self.head = nn.Linear(dense_units, num_classes)
-        ours = [self.encoder] if isinstance(made, ConvEncoder | PaddedEncoder) else []  # others may be pretrained
+        ours = [self.encoder] if type(made) in (ConvEncoder, PaddedEncoder) else []  # others may be pretrained
         for part in (*ours, self.recurrent, self.dense, self.head):
             part.apply(initialize_as_keras)
 
@@ -90,10 +97,8 @@ def encoder_per_step(
 
 @torch.no_grad()
 def feature_shape(encoder: nn.Module, frame_shape: Shape) -> torch.Size:
-    training = encoder.training
     frames = torch.zeros(2, *frame_shape)
-    features = encoder.eval()(frames)  # in eval mode, which changes no running statistics
-    encoder.train(training)
+    features = called_in_eval_mode(encoder, frames)
     fits = isinstance(features, Tensor) and features.ndim > 1 and len(features) == len(frames)
     if not fits or not features.is_floating_point():
         rule = "floats: maps [N, channels, height, width] or vectors [N, features]"

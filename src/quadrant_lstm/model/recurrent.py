@@ -5,6 +5,7 @@ import functools
 import inspect
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -69,12 +70,20 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
 def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_steps: int) -> int:
     """Returns the number of outputs of a step, whose features are maps or a vector."""
     features = torch.zeros(2, num_steps, *feature_shape)
-    match recurrent(features):
+    match called_in_eval_mode(recurrent, features):
         case Tensor(ndim=3 | 5) as outputs, _ if len(outputs) == len(features):
             return outputs.shape[2]
         case returned:
             rule = "outputs [N, steps, units] and a state, which may be None"
             raise wrong_result("model.recurrent", recurrent, features, returned, rule)
+
+
+def called_in_eval_mode(module: nn.Module, inputs: Tensor) -> Any:
+    """Calls the module without changing running statistics or drawing random numbers."""
+    training = module.training
+    outputs = module.eval()(inputs)
+    module.train(training)
+    return outputs
 
 
 def count(module: nn.Module) -> int:
