@@ -1,9 +1,11 @@
 """Tests predict.py on a finished run: which images it reads, what it writes, and what it does with wrong files."""
 
 import csv
+import io
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,12 @@ import torch
 from PIL import Image
 
 from quadrant_lstm import load_run, sequences
+from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import predict as module
 from quadrant_lstm.run.export import export
+from quadrant_lstm.run.inputs import inputs_of
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predict import predict, predict_files
 from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_run
@@ -116,6 +120,21 @@ def test_the_test_images_are_predicted_with_their_classes(finished_run, tiny, tm
     assert correct / count == json.loads((finished_run / "results.json").read_text())["test/accuracy"]
     line = f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %"
     assert line in done.stdout
+
+
+def test_files_are_cut_in_an_order_that_the_network_was_trained_in(finished_run):
+    _, cfg = load_run(finished_run)
+    cfg.data.orderings, cfg.data.train_orderings = [[1, 2, 3, 4]], [[4, 2, 1, 3], [3, 1, 2, 4]]
+    spec = SequenceSpec((1, 14, 14), 4, ("0",))
+    image = torch.rand(1, 1, 28, 28)
+    assert torch.equal(inputs_of(cfg.data, spec).to_frames(image), sequences(image, [[4, 2, 1, 3]]))
+
+
+def test_a_name_that_is_too_long_is_one_line(finished_run, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{'x' * 300}\n{files[0]}\n"))
+    with pytest.raises(UserError, match="images: 1 of 2 files cannot be read"):
+        predict(finished_run, "-", None, str(tmp_path / "out.csv"))
+    assert len(rows_of(tmp_path / "out.csv")) == 1
 
 
 def test_the_classes_of_test_images_are_in_lines_of_json(finished_run, tiny, tmp_path):

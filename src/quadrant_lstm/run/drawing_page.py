@@ -17,6 +17,7 @@ from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.recurrent import count
 from quadrant_lstm.pages import render
+from quadrant_lstm.run.inputs import orderings_shown
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
 from quadrant_lstm.run_folder import RESULTS, read_json
 
@@ -31,7 +32,9 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
     if "grid" not in cfg.data:
         raise UserError("format=html: this run reads clips, but the page cuts an image; use format=onnx.")
     stored = fold_batch_norm(network)
-    description, values = page_network(stored, spec.frame_shape, spec.num_classes, cfg.data.orderings, cfg.data.grid)
+    description, values = page_network(
+        stored, spec.frame_shape, spec.num_classes, orderings_shown(cfg.data), cfg.data.grid
+    )
     rounding = None
     if weights == "float16":
         round_to_half(stored)
@@ -61,5 +64,5 @@ def round_to_half(network: nn.Module) -> None:
 def largest_difference(network: nn.Module, other: nn.Module, data: DictConfig) -> float:
     """Returns the largest difference of a probability between the networks, on test images."""
     images = torch.from_numpy(load_images(data.dataset, data.root).test_images[:NUM_COMPARED])
-    frames = scaled(sequences(images, data.orderings, data.grid))
+    frames = scaled(sequences(images, orderings_shown(data), data.grid))
     return (network(frames).softmax(1) - other(frames).softmax(1)).abs().max().item()

@@ -22,7 +22,7 @@ from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.run.drawing_page import drawing_page, results_of
-from quadrant_lstm.run.inputs import Inputs, inputs_of
+from quadrant_lstm.run.inputs import Inputs, inputs_of, orderings_shown
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import PROVENANCE, read_json, write_atomically
@@ -66,11 +66,11 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
 
 def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpec) -> dict[str, str]:
     """A run that was interrupted has no accuracy."""
-    data = read_json(folder / PROVENANCE)["data"]
+    data = read_json(folder / PROVENANCE).get("data", {})  # which a folder that was sent to somebody may lack
     results = results_of(folder) or {}
     pieces = {}
     if inputs.name == "images":
-        pieces["orderings"] = json.dumps(orderings_of(cfg.data.orderings, cfg.data.grid))
+        pieces["orderings"] = json.dumps(orderings_of(orderings_shown(cfg.data), cfg.data.grid))
         pieces["grid"] = json.dumps(list(cfg.data.grid))
     return {
         inputs.name: f"float32 [batch, {', '.join(map(str, inputs.shape))}], pixels divided by 255",
@@ -78,8 +78,8 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpe
         "class_names": json.dumps(spec.class_names),
         **pieces,
         "test_accuracy": str(results.get("test/accuracy", "")),
-        "dataset": data["dataset"],
-        "data_sha256": data["sha256"],
+        "dataset": data.get("dataset", ""),
+        "data_sha256": data.get("sha256", ""),
         "config": OmegaConf.to_yaml(cfg),
     }
 

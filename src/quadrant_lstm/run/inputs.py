@@ -34,7 +34,13 @@ def inputs_of(data: DictConfig, spec: SequenceSpec) -> Inputs:
     """`data` is that group of the run's config."""
     if "grid" not in data:
         return Inputs("clips", (spec.num_steps, *spec.frame_shape), lambda clips: clips)
-    return cut_images(image_shape_of(spec.frame_shape, len(data.orderings), data.grid), data.orderings, data.grid)
+    image_shape = image_shape_of(spec.frame_shape, len(data.orderings), data.grid)
+    return cut_images(image_shape, orderings_shown(data), data.grid)
+
+
+def orderings_shown(data: DictConfig) -> OrderingsOrNames:
+    """Returns the orderings that the network has been trained in; of several sets, the first."""
+    return (data.get("train_orderings") or data.orderings)[: len(data.orderings)]
 
 
 def twice_as_long(clips: Float[Tensor, "batch steps ..."]) -> Float[Tensor, "batch 2*steps ..."]:

@@ -4,7 +4,6 @@ The predictions are printed as a table or written to a file (predictions.py). Sa
 in batches, so that memory does not grow with their number.
 """
 
-import itertools
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -52,8 +51,9 @@ def predict(folder: Path, images: str, invert: bool | None, output: str | None, 
 def predict_files(predictor: Predictor, files: Iterable[Path], invert: bool | None, output: str | None) -> None:
     """Names the files that cannot be read on stderr, and raises UserError at the end if there are any."""
     errors: list[UserError] = []
-    batches = read_files(predictor, files, invert, errors)
-    count, _ = write_predictions(predictor, batches if output is None else with_file_progress(batches, files), output)
+    if output is not None:  # otherwise the predictions show the progress
+        files = with_progress(files, "classifying files", len(files) if isinstance(files, Sized) else None)
+    count, _ = write_predictions(predictor, read_files(predictor, files, invert, errors), output)
     if errors:
         raise UserError(
             f"images: {len(errors):,} of {count + len(errors):,} files cannot be read; they are named above."
@@ -75,10 +75,10 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]],
 
 
 def classify(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[Prediction]:
-    pixels = [sample.pixels for sample in samples if sample.pixels is not None]
-    probabilities = iter(predictor.probabilities(pixels) if pixels else [])
-    for name, sample, label in samples:
-        yield Prediction(name, [] if sample is None else next(probabilities).tolist(), label)
+    drawn = [sample.pixels for sample in samples if sample.pixels is not None]
+    probabilities = iter(predictor.probabilities(drawn) if drawn else [])
+    for name, pixels, label in samples:
+        yield Prediction(name, [] if pixels is None else next(probabilities).tolist(), label)
 
 
 def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
@@ -93,25 +93,17 @@ def read_files(
     predictor: Predictor, files: Iterable[Path], invert: bool | None, errors: list[UserError]
 ) -> Iterator[list[Sample]]:
     """Prints the errors about files that cannot be read, and adds them to `errors`."""
-    remaining = iter(files)
-    while batch := list(itertools.islice(remaining, BATCH_SIZE)):
-        samples, num_bytes = [], 0
-        for file in batch:  # in one thread: for small files, several of them wait for each other
-            try:
-                sample = Sample(str(file), predictor.read(file, invert))
-            except UserError as error:
-                print(error, file=sys.stderr)
-                errors.append(error)
-                continue
-            samples.append(sample)
-            num_bytes += 0 if sample.pixels is None else sample.pixels.nbytes
-            if num_bytes > MAX_BYTES:
-                yield samples
-                samples, num_bytes = [], 0
-        yield samples
-
-
-def with_file_progress(batches: Iterable[list[Sample]], files: Iterable[Path]) -> Iterable[list[Sample]]:
-    """Shows a progress bar. Without the number of files, it shows how many batches are done."""
-    total = -(-len(files) // BATCH_SIZE) if isinstance(files, Sized) else None
-    return with_progress(batches, f"batches of {BATCH_SIZE} files", total)
+    samples, num_bytes = [], 0
+    for file in files:  # in one thread: for small files, several of them wait for each other
+        try:
+            sample = Sample(str(file), predictor.read(file, invert))
+        except UserError as error:
+            print(error, file=sys.stderr)
+            errors.append(error)
+            continue
+        samples.append(sample)
+        num_bytes += 0 if sample.pixels is None else sample.pixels.nbytes
+        if len(samples) == BATCH_SIZE or num_bytes > MAX_BYTES:
+            yield samples
+            samples, num_bytes = [], 0
+    yield samples

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
@@ -23,6 +23,7 @@ from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs, inputs_of, reads_more_steps
 from quadrant_lstm.run.predictions import Classes
+from quadrant_lstm.run_folder import parse_yaml
 
 
 class Predictor(NamedTuple):
@@ -148,7 +149,7 @@ def predictor_of_session(session: Any) -> Predictor:
         raise ValueError(f"its input is called {given.name}")
     shape = int(channels), int(height), int(width)
     if steps:
-        data = OmegaConf.create(metadata["config"]).data
+        data = parse_yaml(metadata["config"]).data
         fixed = steps[0] if isinstance(steps[0], int) else None
         files = clip_files(data, shape, fixed or data.num_frames, fixed or 1)
         predict = of_equal_samples if fixed else of_any_clips
