@@ -35,6 +35,17 @@ class Root(nn.Module):
         return self.weights.sqrt().expand(len(frames), 3)
 
 
+class Mask(nn.Module):
+    """Has an infinite loss and finite gradients: a class is impossible."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(3))
+
+    def forward(self, frames):
+        return (self.weights + torch.tensor([0.0, 0.0, -math.inf])).expand(len(frames), 3)
+
+
 class Explosion(nn.Module):
     """Has non-finite logits from batch number `batch` on."""
 
@@ -71,12 +82,25 @@ def test_a_nonfinite_gradient_changes_no_weight(data):
     assert network.weights.tolist() == [0, 0, 0]
 
 
+def test_an_infinite_loss_with_finite_gradients_is_reported(data):
+    with pytest.raises(UserError, match="train: the loss is inf in epoch 1, at training step 1"):
+        fit(Mask(), data)
+
+
+def test_the_remedy_depends_on_the_schedule(data, monkeypatch):
+    with pytest.raises(UserError, match="lower optimizer.lr; run=FOLDER resumes after the last finished epoch"):
+        fit(Root(), data)
+    monkeypatch.setattr("quadrant_lstm.callbacks.finite.is_constant", lambda scheduler: False)
+    with pytest.raises(UserError, match="start a new run with a lower optimizer.lr"):
+        fit(Root(), data)
+
+
 @pytest.mark.parametrize(
     ("batch", "where"),
-    [(0, "train: the loss is nan in epoch 1, at training step 1;"),
-     (7, "train: the loss is nan in epoch 1, at training step 8;"),
-     (11, "val: the loss is nan in epoch 1, at training step 11;"),
-     (13, "train: the loss is nan in epoch 2, at training step 11;")],
+    [(0, "train: the loss is nan in epoch 1, at training step 1,"),
+     (7, "train: the loss is nan in epoch 1, at training step 8,"),
+     (11, "val: the loss is nan in epoch 1, at training step 11,"),
+     (13, "train: the loss is nan in epoch 2, at training step 11,")],
 )  # fmt: skip
 def test_the_message_names_stage_epoch_and_step(batch, where, data):
     with pytest.raises(UserError, match=where):  # 10 batches of training, then 3 of validation
@@ -87,7 +111,7 @@ def test_the_message_names_stage_epoch_and_step(batch, where, data):
 def test_a_gpu_run_is_checked_at_logged_steps_and_names_the_first_step(batch, seen, data, monkeypatch):
     monkeypatch.setattr(Finite, "can_check_for_free", lambda *_: False)  # as on a GPU
     network = Explosion(batch)
-    with pytest.raises(UserError, match=f"train: the loss is nan in epoch 1, at training step {batch + 1};"):
+    with pytest.raises(UserError, match=f"train: the loss is nan in epoch 1, at training step {batch + 1},"):
         fit(network, data, log_every_n_steps=5)
     assert batch - network.batch - 1 == seen  # checked at logged steps and after the last of the epoch
 

@@ -167,6 +167,49 @@ def test_the_schedule_of_a_resumed_run_is_not_stretched(tmp_path):
     assert longer.stderr.startswith("trainer.max_epochs: 40 steps, but this run's schedule was made for 30 and cannot")
 
 
+def test_a_run_that_is_trained_for_longer_has_no_results_until_it_ends(tmp_path):
+    train_tiny(tmp_path, "optimizer=sgd")
+    run = run_folder(tmp_path)
+    (run / "report.html").write_text("the report")
+    refused = script("train.py", "run=latest", "trainer.max_epochs=4", "data.batch_size=0", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert (run / "results.json").exists()
+    diverged = script("train.py", "run=latest", "trainer.max_epochs=4", "optimizer.lr=1e30", cwd=tmp_path)
+    assert diverged.returncode == 2
+    assert not (run / "results.json").exists()
+    assert not (run / "report.html").exists()
+    assert script("train.py", "run=latest", "optimizer.lr=0.001", cwd=tmp_path).returncode == 0
+    assert json.loads((run / "results.json").read_text())["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    "word", ["optimizer.lr=0.1", "schedule.gamma=0.5", "init=latest", "data.orderings.0=[4,3,2,1]"]
+)
+def test_a_run_resumes_with_its_own_schedule_and_orderings(word, tmp_path):
+    train_tiny(tmp_path, "schedule=exponential")
+    done = script("train.py", "run=latest", "trainer.max_epochs=4", word, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"{word}: ")
+
+
+def test_metrics_without_the_row_of_the_kept_epoch_are_named(tmp_path):
+    train_tiny(tmp_path, "optimizer.lr=1e-12")  # the metrics stay constant, and the last epoch is kept
+    metrics = run_folder(tmp_path) / "metrics.csv"
+    (run_folder(tmp_path) / "results.json").unlink()
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
+    done = script("train.py", "run=latest", cwd=tmp_path)
+    assert done.stderr == f"{metrics}: has no row of epoch 3, which was kept; restore it.\n"
+
+
+def test_each_process_needs_a_sample(tmp_path):
+    data = write_idx_folder(tmp_path / "tiny")
+    options = ("trainer.devices=2", "trainer.accelerator=cpu", "data.validation_images=1")
+    done = script("train.py", "data=idx", f"data.root={data}", *TINY, *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("trainer.devices: 2 processes, but there is only 1 validation sample for them; ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_new_run_does_not_overwrite_another(finished_run):
     before = {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")}
     done = script("train.py", "trainer=smoke", f"hydra.run.dir={finished_run}", cwd=finished_run.parents[2])

@@ -17,7 +17,7 @@ from torch import Tensor
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import BEST, LAST, METRICS, csv_text, read_rows, write_atomically
+from quadrant_lstm.run_folder import BEST, LAST, METRICS, REPORT, RESULTS, csv_text, read_rows, write_atomically
 
 log = logging.getLogger(__name__)
 LOGGED = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in the line of the epoch
@@ -64,7 +64,10 @@ class Best(ModelCheckpoint):
         if not file.exists():
             raise UserError("trainer: training stopped before an epoch was finished and validated; train for longer.")
         epoch = read_checkpoint(file)["epoch"] + 1
-        (row,) = (row for row in read_rows(file.parents[1] / METRICS) if int(row["epoch"]) == epoch)
+        rows = {int(row["epoch"]): row for row in read_rows(file.parents[1] / METRICS)}
+        if epoch not in rows:
+            raise UserError(f"{file.parents[1] / METRICS}: has no row of epoch {epoch}, which was kept; restore it.")
+        row = rows[epoch]
         accuracy = {"val/accuracy": float(row["val/accuracy"])} if row.get("val/accuracy") else {}
         return accuracy | {"best_epoch": epoch, "keep": "best" if self.monitor else "last"}
 
@@ -85,7 +88,10 @@ class EpochEnd(Checkpoint):
         speed = float(rows[-1]["train/samples_per_second"])
         return {"epochs": int(rows[-1]["epoch"]), "seconds": round(seconds, 1), "samples_per_second": speed}
 
-    def on_train_epoch_start(self, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if trainer.is_global_zero:
+            for file in (RESULTS, REPORT):  # of a run that had finished, and is trained for longer
+                (self.folder / file).unlink(missing_ok=True)
         self.samples = 0
         self.start = self.end = time.perf_counter()
 

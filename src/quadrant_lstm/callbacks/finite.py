@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.classifier import Classifier, weights_of
+from quadrant_lstm.model.classifier import Classifier, is_constant, weights_of
 
 
 class Finite(pl.Callback):
@@ -44,7 +44,7 @@ class Finite(pl.Callback):
 
     def check_steps(self, module: Classifier) -> None:
         """Raises UserError for the first recorded step that is non-finite."""
-        if not math.isfinite(sum(norms.sum() for _, norms in self.unchecked)):
+        if not math.isfinite(sum(losses.sum() + norms.sum() for losses, norms in self.unchecked)):
             for steps_ago, (losses, norms) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
                 check_finite(module, "train", "loss", losses.mean(), steps_ago)
                 check_finite(module, "train", "norm of the gradient", vector_norm(norms), steps_ago)
@@ -53,7 +53,10 @@ class Finite(pl.Callback):
 def check_finite(module: Classifier, split: str, name: str, value: Tensor, steps_ago: int = 0) -> None:
     if not value.isfinite():
         epoch, step = module.current_epoch + 1, module.global_step + 1 - steps_ago
+        remedy = "start a new run with a lower optimizer.lr"
+        if is_constant(module.trainer.lr_scheduler_configs[0].scheduler):
+            remedy = "lower optimizer.lr; run=FOLDER resumes after the last finished epoch"
         raise UserError(
-            f"{split}: the {name} is {value.item()} in epoch {epoch}, at training step {step}; this epoch was not "
-            "saved. Lower optimizer.lr; run=FOLDER resumes after the last finished epoch."
+            f"{split}: the {name} is {value.item()} in epoch {epoch}, at training step {step}, and this epoch was not "
+            f"saved; {remedy}."
         )

@@ -7,10 +7,11 @@ import os
 import re
 import sys
 from argparse import Namespace
+from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.cli.explain import check_choices
 from quadrant_lstm.config.check import read_config, trusted_modules
@@ -68,6 +69,8 @@ def reader_arguments(arguments: list[str]) -> list[str]:
         if os.environ["RANK"] != "0":
             sys.exit(2)
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
+    if check_options(arguments).multirun:
+        raise UserError("-m: is for sweeps of train.py, but this script reads one run; leave it out.")
     return with_quoted_paths(arguments)
 
 
@@ -98,14 +101,27 @@ def with_own_network(overrides: list[str]) -> list[str]:
 
 def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """Returns Hydra's options, with the overrides wherever they stand, and the options that it does not know."""
-    return get_args_parser().parse_known_intermixed_args(arguments)
+    parser: Any = get_args_parser()
+    parser.error = refuse  # argparse would print its usage
+    return parser.parse_known_intermixed_args(arguments)
 
 
-def check_options(arguments: list[str]) -> None:
-    if unknown := parse(arguments)[1]:
+def refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}; python {sys.argv[0]} --hydra-help lists the options.")
+
+
+def check_options(arguments: list[str]) -> Namespace:
+    options, unknown = parse(arguments)
+    if unknown:
         raise UserError(f"{unknown[0]}: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.")
-    if MULTIRUN & set(arguments) and {"-c", "--cfg"} & set(arguments):
-        raise UserError("--cfg: shows the config of one run; leave out -m, or list the jobs with plan=true.")
+    if options.experimental_rerun:
+        raise UserError("--experimental-rerun: is not supported; resume a run with run=FOLDER.")
+    if (options.resolve or options.package) and not options.cfg:
+        raise UserError("--resolve, --package: are for --cfg; add --cfg job, or leave them out.")
+    if options.multirun and (options.cfg or options.info):
+        name = "--cfg" if options.cfg else "--info"
+        raise UserError(f"{name}: shows the config of one run; leave out -m, or list the jobs with plan=true.")
+    return options
 
 
 def check_single_values(arguments: list[str]) -> None:
@@ -138,12 +154,18 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
     if OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / CONFIG)):
         write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
     for argument in others:
-        key = argument.partition("=")[0].lstrip("+~")
-        if key in (*GROUPS, "experiment", *OF_THE_RUN) or key.startswith(("model.", "model/")):
+        key = ".".join(argument.partition("=")[0].lstrip("+~").split(".")[:2])  # not that of an item of a list
+        if key in (*GROUPS, "experiment", "init", *OF_THE_RUN) or key.startswith(("model.", "model/", "schedule.")):
             raise UserError(f"{argument}: a run resumes with its own config; change other values, or start a new run.")
+        if key == "optimizer.lr" and not is_constant(cfg.schedule):
+            raise UserError(f"{argument}: the schedule of this run sets the learning rate; start a new run.")
     config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
     added = [f"+{argument}" if argument.startswith("trainer/") else argument for argument in others]
     return [*config, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *added]
+
+
+def is_constant(schedule: DictConfig) -> bool:
+    return schedule.get("_target_", "").endswith(".ConstantLR") and schedule.get("factor") == 1
 
 
 def resume_sweep(path: str, others: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -22,6 +22,7 @@ from quadrant_lstm.model.protocols import logits_after_steps
 
 NUM_STEPS_ARGUMENTS = ("total_steps", "T_max")  # torch's schedules without one of these are advanced once per epoch
 SPLITS = ("train", "val", "test")
+Made = TypeVar("Made")
 
 
 class BatchOutputs(NamedTuple):
@@ -132,7 +133,7 @@ class Classifier(LightningModule):
         # Resuming restores the optimizer's settings, but those of the config apply, except those that are scheduled.
         (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
         scheduler = config.scheduler
-        scheduled = set() if isinstance(scheduler, ConstantLR) and scheduler.factor == 1 else {"lr"}
+        scheduled = set() if is_constant(scheduler) else {"lr"}
         scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
         for group in optimizer.param_groups:
             group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
@@ -145,14 +146,24 @@ class Classifier(LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        try:
-            optimizer = self.optimizer([each for each in self.parameters() if each.requires_grad])
-        except (ValueError, TypeError) as error:
-            raise UserError(f"optimizer: {error}; change a value of optimizer.") from error
+        optimizer = make("optimizer", self.optimizer, [each for each in self.parameters() if each.requires_grad])
         parameters = inspect.signature(self.schedule).parameters
         steps = {name: self.trainer.estimated_stepping_batches for name in NUM_STEPS_ARGUMENTS if name in parameters}
-        schedule = {"scheduler": self.schedule(optimizer, **steps), "interval": "step" if steps else "epoch"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        schedule = make("schedule", self.schedule, optimizer, **steps)
+        interval = "step" if steps else "epoch"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+
+
+def is_constant(scheduler: Any) -> bool:
+    return isinstance(scheduler, ConstantLR) and scheduler.factor == 1
+
+
+def make(group: str, factory: Callable[..., Made], *arguments: Any, **options: Any) -> Made:
+    """Calls the factory of an optimizer or schedule. Raises UserError if it refuses the values of the config."""
+    try:
+        return factory(*arguments, **options)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"{group}: {str(error).rstrip('.')}; change a value of {group}.") from error
 
 
 def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:

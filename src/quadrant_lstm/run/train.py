@@ -67,12 +67,23 @@ def train(cfg: DictConfig) -> float | None:
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
     memory = (device, autocast, trainer.num_devices)
     check_frame_memory(data.frame_bytes, trainer.num_devices)
+    check_every_process_has_samples(data, trainer.world_size)
     check_network(classifier.network, data, *memory)
     with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), closing(trainer.loggers):
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
     if trainer.world_size > 1:
         destroy_process_group()  # its threads sometimes abort a process that ends without this
     return accuracy
+
+
+def check_every_process_has_samples(data: SequenceDataModule, num_processes: int) -> None:
+    splits = {"training": data.train_indices, "validation": data.validation_indices, "test": data.test}
+    for name, samples in splits.items():
+        if 0 < len(samples) < num_processes:
+            raise UserError(
+                f"trainer.devices: {num_processes} processes, but there is only {len(samples)} {name} sample for them; "
+                "use fewer devices, or more samples."
+            )
 
 
 def fit_and_test(
