@@ -16,6 +16,11 @@ MISTAKES = {
     "init=a(1)": "init: a value with such characters needs quotes: \"init='a(1)'\".",
     "init=nowhere": "init: nowhere is neither a run folder with a checkpoints/best.ckpt nor a .ckpt or",
     "--epochs 5": "--epochs: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.",
+    "--run=latest": "argument --run/-r: ignored explicit argument 'latest'; python",
+    "--cfg jobs": "argument --cfg/-c: invalid choice: 'jobs' (choose from ",
+    "--resolve": "--resolve, --package: are for --cfg; add --cfg job, or leave them out.",
+    "--experimental-rerun=x": "--experimental-rerun: is not supported; resume a run with run=FOLDER.",
+    "init=123": "init: 123 is not text or null",
     "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",
     "run=latest plan=true": "plan: shows the jobs of a sweep, but run= resumes one run; leave one out.",
     # unknown choices
@@ -26,6 +31,8 @@ MISTAKES = {
     "+trainer/logger=csv": "trainer/logger: a plus adds a second choice to the one in conf/; leave the plus out.",
     "trainer/profiler=null": "trainer/profiler: there is no trainer/profiler=null; choose from pytorch, simple.",
     "model=null": "model: there is no model=null; choose from bidirectional, cnn_lstm, conv_lstm, deep, ",
+    "experiment=null": "experiment: there is no experiment=null; choose from ",
+    "-m model=cnn_lstm,1": "model: there is no model=1; choose from ",
     "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, exponential, onecycle.",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
     "zzz=1": "zzz: there is no such key; known keys: data, ",
@@ -50,6 +57,7 @@ MISTAKES = {
     "model.filters=[]": "model.filters: [] is not a list of whole numbers of at least 1; write e.g. "
     "model.filters=[32,32].",
     "data.batch_size=0": "data.batch_size: 0 is not a whole number of at least 1; write e.g. data.batch_size=64.",
+    "schedule.factor=2": "schedule.factor: 2 is not a fraction above 0.0, up to 1.0",
     "optimizer.lr=-1": "optimizer.lr: -1 is not a number above 0; write e.g. optimizer.lr=0.001.",
     "optimizer.betas=[0.9]": "optimizer.betas: [0.9] is not a list of two numbers in [0, 1); write e.g. ",
     "run=": "run: is empty; give a value, or leave it out.",
@@ -63,6 +71,8 @@ MISTAKES = {
     "trainer/callbacks=early_stopping trainer.callbacks.early_stopping.monitor=val/acc": "trainer.callbacks."
     "early_stopping.monitor: 'val/acc' is not one of val/accuracy, val/loss, train/accuracy, train/loss; write e.g.",
     "+trainer.check_val_every_n_epoch=2": "2 is not 1, for validation in every epoch; leave it out.",
+    "+trainer.max_steps=1000": "trainer.max_steps: 1000 is not -1, because runs end after an epoch; use trainer.max_",
+    "+trainer.val_check_interval=0.3": "trainer.val_check_interval: 0.3 is not 1, for validation at the end of every",
     "+trainer.fast_dev_run=true": "trainer.fast_dev_run: true is not false; use trainer=smoke instead.",
     "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val: -1 is not a number of at least 0 or null",
     "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1 cannot be combined "
@@ -70,7 +80,7 @@ MISTAKES = {
     # missing keys
     "~model.dropout": "model.dropout: is missing; add e.g. model.dropout=0.25.",
     "~trainer.max_epochs": "trainer.max_epochs: is missing; add e.g. trainer.max_epochs=5.",
-    "~trainer.callbacks.best": "trainer.callbacks.best: is missing, but a run needs it; remove ~trainer.",
+    "~trainer.callbacks": "trainer.callbacks.best: is missing, but a run needs it; leave out the ~ override that ",
     "~optimizer": "optimizer: is missing; choose a file of conf/optimizer/",
     # orderings
     "data.orderings=[[1,2,3,3]]": "data.orderings: [1, 2, 3, 3] is not a permutation of 1234; write one, or rows",

@@ -25,6 +25,12 @@ def test_latest_is_the_newest_run_also_in_a_sweep(tmp_path, monkeypatch):
     assert str(find_run("latest", BEST)) == "outputs/2026-11-24/12-00-00"
 
 
+def test_outputs_that_lead_nowhere_are_reported(tmp_path):
+    (tmp_path / "outputs").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="outputs: .* cannot be made"):
+        new_folder(str(tmp_path / "outputs" / "run"))
+
+
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="outputs: .* cannot be made .* run in another folder"):

@@ -52,15 +52,17 @@ LOCK = Path(".lock")
 def new_folder(wanted: str) -> str:
     """Makes the folder `wanted`, or `wanted-2`, `wanted-3`, ... if it exists, so that two runs never share a folder."""
     folder, number = Path(wanted), 1
-    while True:
-        try:
-            folder.mkdir(parents=True)
-            return str(folder)
-        except FileExistsError:
-            number += 1
-            folder = Path(f"{wanted}-{number}")
-        except OSError as error:
-            raise UserError(f"outputs: {folder} cannot be made ({error.strerror}); run in another folder.") from error
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                folder.mkdir()
+                return str(folder)
+            except FileExistsError:
+                number += 1
+                folder = Path(f"{wanted}-{number}")
+    except OSError as error:
+        raise UserError(f"outputs: {folder} cannot be made ({error.strerror}); run in another folder.") from error
 
 
 def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
@@ -81,8 +83,8 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
 
 
 def find_weights(init: str) -> Path:
-    """Returns the file of weights that `init=` names: that of a run's best epoch, or a file itself."""
-    path = Path(os.path.expanduser(init))
+    """Returns the file of weights that `init=` names: that of the epoch a run kept, or a file itself."""
+    path = find_run("latest", BEST) if init == "latest" else Path(os.path.expanduser(init))
     for file in (path / BEST, path):
         if file.is_file() and file.suffix in (BEST.suffix, ".safetensors"):
             return file
@@ -139,17 +141,18 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_yaml(file: Path) -> Any:
-    """Reads a config or a list of overrides, possibly from an untrusted folder. Raises UserError if it cannot be read.
-
-    YAML aliases are refused, because nine levels of nine aliases stand for 387 million values; runs write none.
-    """
+    """Reads a config or a list of overrides, possibly from an untrusted folder. Raises UserError for a damaged file."""
     try:
-        text = file.read_text(encoding="utf-8")
-        if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it uses YAML aliases")
-        return OmegaConf.load(io.StringIO(text))
+        return parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{file}: cannot be read ({error}); restore it.") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Raises ValueError for YAML aliases: nine levels of nine aliases stand for 387 million values; runs write none."""
+    if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("it uses YAML aliases")
+    return OmegaConf.load(io.StringIO(text))
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
@@ -158,7 +161,7 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     if not all((row.get("epoch") or "").isdigit() for row in rows):
-        raise UserError(f"{file}: has a row without the number of an epoch; delete that row.")
+        raise UserError(f"{file}: has a row without the number of an epoch; restore it.")
     return rows
 
 

@@ -31,7 +31,7 @@ def test_frames_that_do_not_fit_into_memory_are_refused(monkeypatch):
 
 def test_the_largest_power_of_two_that_fits_is_named(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 1_000_000)
-    with pytest.raises(UserError, match="data.batch_size: a training step of 500 images .* write at most 128.$"):
+    with pytest.raises(UserError, match="data.batch_size: a training step of 500 samples .* write at most 128.$"):
         memory.check_memory(network(), (500, 4, 1, 10, 10), CPU, contextlib.nullcontext)
     memory.check_memory(network(), (128, 4, 1, 10, 10), CPU, contextlib.nullcontext)
     with pytest.raises(UserError, match="choose a smaller model.$"):
@@ -49,7 +49,7 @@ def test_no_random_number_is_drawn():
 def test_a_batch_that_is_too_large_is_reported_in_one_line(tmp_path):
     done = script("train.py", "model.filters=[999]", "data.batch_size=100000", "trainer.accelerator=cpu", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("data.batch_size: a training step of 55,000 images needs about ")
+    assert done.stderr.startswith("data.batch_size: a training step of 55,000 samples needs about ")
     assert done.stderr.count("\n") == 1
     assert not (run_folder(tmp_path) / "checkpoints").exists()
 

@@ -118,8 +118,9 @@ class BeforeRun(Callback):
             if (params := config.hydra.sweeper.get("params")) and not config.get("swept"):
                 experiment = config.hydra.runtime.choices.get("experiment")
                 raise UserError(f"experiment: {experiment} is a sweep over {', '.join(map(str, params))}; add -m.")
-            if config.hydra.output_subdir and config.get("init"):  # a run that is resumed does not need it
-                find_weights(config.init)
+            init = config.get("init")
+            if init and isinstance(init, str) and config.hydra.output_subdir:  # a run that is resumed does not need it
+                find_weights(init)
             check_config(cfg := without_hydra(config))
             with signals_deferred():
                 from quadrant_lstm.run.build import num_processes_to_launch  # imports Lightning
@@ -135,3 +136,5 @@ class BeforeRun(Callback):
             make_folder(Path(folder))
         except (UserError, OmegaConfBaseException) as error:
             fail(explain(error))
+        except OSError as error:
+            fail(explain_disk(error))

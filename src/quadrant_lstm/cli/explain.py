@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from quadrant_lstm.config.messages import default_config, unknown_key
 from quadrant_lstm.config.schema import CLASSES
-from quadrant_lstm.errors import DISK, UserError
+from quadrant_lstm.errors import DISK, PATH, UserError
 from quadrant_lstm.run_folder import CONFIG
 
 
@@ -54,9 +54,10 @@ def unknown_choice(group: str, choice: str, options: Iterable[str]) -> UserError
 def check_choices(arguments: Iterable[str]) -> None:
     """Raises UserError for a group whose choice is null or a number: Hydra's own error does not name the group."""
     for argument in arguments:
-        group, _, choice = argument.partition("=")
-        if re.fullmatch(r"null|[\d.]+", choice) and argument != "experiment=null" and (options := choices(group)):
-            raise unknown_choice(group, choice, options)
+        group, _, chosen = argument.partition("=")
+        for choice in chosen.split(","):
+            if re.fullmatch(r"null|[\d.]+", choice) and (options := choices(group)):
+                raise unknown_choice(group, choice, options)
 
 
 def choices(group: str) -> list[str]:
@@ -89,7 +90,11 @@ def dotted_keys(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def explain_disk(error: OSError) -> UserError:
-    """Rewrites the error of a full, read-only or over-quota disk, naming the run folder; raises any other error."""
+    """Rewrites the error of a full, read-only or over-quota disk, naming the run folder, and of a path that cannot be
+    used; raises any other error.
+    """
+    if error.errno in PATH:
+        return UserError(f"{error.filename}: cannot be used ({error.strerror}); correct the path or its permissions.")
     if error.errno not in DISK:
         raise error
     folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None

@@ -46,7 +46,7 @@ def default_value(key: str) -> Any:
 
 def missing_key(key: str) -> UserError:
     if isinstance(default_value(key), DictConfig):
-        return UserError(f"{key}: is missing, but a run needs it; remove ~{key} from the command.")
+        return UserError(f"{key}: is missing, but a run needs it; leave out the ~ override that removes it.")
     return UserError(f"{key}: is missing; add {example(key)}.")
 
 

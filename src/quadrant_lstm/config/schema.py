@@ -163,7 +163,7 @@ LIBRARIES: Mapping[str, Kinds] = {
         "fused": bool | None,
     },
     "schedule": {
-        "factor": kinds.Positive,
+        "factor": kinds.Fraction,
         "total_iters": kinds.Natural,
         "eta_min": kinds.NonNegative,
         "gamma": kinds.Positive,
@@ -196,6 +196,8 @@ LIBRARIES: Mapping[str, Kinds] = {
         "callbacks.*": kinds.Node,
         "plugins": Annotated[None, "null, because a run needs its own plugin; leave it out"],
         "default_root_dir": Annotated[None, "null; use hydra.run.dir instead"],
+        "val_check_interval": Annotated[Literal[1], "1, for validation at the end of every epoch; leave it out"],
+        "max_steps": Annotated[Literal[-1], "-1, because runs end after an epoch; use trainer.max_epochs instead"],
         "check_val_every_n_epoch": Annotated[Literal[1], "1, for validation in every epoch; leave it out"],
         "enable_checkpointing": Annotated[Literal[True] | None, "true, because a run needs them; leave it out"],
         "barebones": Annotated[Literal[False], "false, because a run needs its checkpoints; leave it out"],

@@ -84,8 +84,9 @@ def write_hyperparameters(
 
 
 def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the values of the keys that the run's sweep varies; without a sweep, of all keys that are neither turned
-    off nor interpolated from another key. `choices` are the chosen options of the config groups.
+    """Returns the values of the keys that the run's sweep varies; without a sweep, of all keys of data, model,
+    optimizer and schedule, and a few others, that are neither turned off nor interpolated from another key. `choices`
+    are the chosen options of the config groups.
     """
     if cfg.swept:
         return {key: as_hparam(choices[key] if key in choices else OmegaConf.select(cfg, key)) for key in cfg.swept}

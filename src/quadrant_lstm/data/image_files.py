@@ -51,10 +51,10 @@ def files_of_stdin() -> Iterator[Path]:
 @contextlib.contextmanager
 def open_image(file: Path) -> Iterator[Image.Image]:
     """Opens an image file and checks its size before reading its pixels. Errors, also later ones, become UserErrors."""
-    if file.exists() and not file.is_file():
-        raise UserError(f"{file}: is not a file; give a PNG or JPEG file.")
     quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is not a file")
         with quiet, Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height}, more than {MAX_PIXELS:,} pixels")

@@ -39,7 +39,7 @@ def check_memory(
         largest = int((available - weights) / per_image)
         remedy = f"write at most {2 ** (largest.bit_length() - 1)}" if largest > 0 else "choose a smaller model"
         raise UserError(
-            f"data.batch_size: a training step of {batch_shape[0]:,} images needs about {needed / 1e9:.1f} GB of "
+            f"data.batch_size: a training step of {batch_shape[0]:,} samples needs about {needed / 1e9:.1f} GB of "
             f"memory, and {available / 1e9:.1f} GB are available; {remedy}."
         )
 
