@@ -1,7 +1,10 @@
 import json
 
 import pytest
+from omegaconf import OmegaConf
 from tensorboard.plugins.hparams import metadata
+
+from quadrant_lstm.dashboard.tabs import hyperparameters
 
 
 def test_hyperparameters_are_written_with_the_final_metrics(events, finished_run):
@@ -18,3 +21,11 @@ def test_hyperparameters_are_written_with_the_final_metrics(events, finished_run
     results = json.loads((finished_run / "results.json").read_text())
     assert events.Scalars("test/accuracy")[-1].value == pytest.approx(results["test/accuracy"])
     assert events.Scalars("val/best_accuracy")[-1].value == pytest.approx(results["val/accuracy"])
+
+
+def test_the_varied_keys_of_a_sweep_include_the_choices_of_groups():
+    cfg = OmegaConf.create(
+        {"swept": ["model", "model/recurrent", "optimizer.lr"], "model": {"units": 5}, "optimizer": {"lr": 0.1}}
+    )
+    overrides = ["model=join", "model/recurrent=gru", "optimizer.lr=1e-1", "swept=[model,model/recurrent,optimizer.lr]"]
+    assert hyperparameters(cfg, overrides) == {"model": "join", "model/recurrent": "gru", "optimizer.lr": 0.1}

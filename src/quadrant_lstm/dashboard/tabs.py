@@ -83,19 +83,24 @@ def write_hyperparameters(
     writer.flush()
 
 
-def hyperparameters(cfg: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """Returns the values of the keys that the run's sweep varies; without a sweep, of all keys of data, model,
-    optimizer and schedule, and a few others, that are neither turned off nor interpolated from another key. `choices`
-    are the chosen options of the config groups.
+    optimizer and schedule, and a few others, that are neither turned off nor interpolated from another key.
+    `overrides` are those that the run was started with: they name the chosen options of config groups.
     """
     if cfg.swept:
-        return {key: as_hparam(choices[key] if key in choices else OmegaConf.select(cfg, key)) for key in cfg.swept}
+        typed = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
+        return {key: swept_value(OmegaConf.select(cfg, key), typed.get(key)) for key in cfg.swept}
     values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
     values |= {"label_smoothing": cfg.label_smoothing} if cfg.label_smoothing else {}
     values |= leaves("trainer.callbacks.ema.decay", OmegaConf.select(cfg, "trainer.callbacks.ema.decay"))
     for group in ("data", "model", "optimizer", "schedule"):
         values |= leaves(group, OmegaConf.to_container(cfg[group]))
     return values
+
+
+def swept_value(value: Any, typed: str | None) -> int | float | str:
+    return as_hparam(typed if value is None or isinstance(value, DictConfig) else value)
 
 
 def leaves(key: str, value: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from quadrant_lstm.data.clip_formats import ARRAYS, is_clip, is_video, natural, 
 from quadrant_lstm.data.image_files import files_of_stdin
 from quadrant_lstm.errors import UserError, needs_extra
 
-Classes = Mapping[str, Sequence[Path]]  # the clips of each
+ClipsByClass = Mapping[str, Sequence[Path]]  # the clips of each
 
 
 class Clip(NamedTuple):
@@ -104,7 +104,7 @@ def clips_of(class_folder: Path) -> list[Path]:
     return clips
 
 
-def check_same_classes(train: Path, train_classes: Classes, test: Path, test_classes: Classes) -> None:
+def check_same_classes(train: Path, train_classes: ClipsByClass, test: Path, test_classes: ClipsByClass) -> None:
     both = ((test, test_classes, train, train_classes), (train, train_classes, test, test_classes))
     for folder, classes, other, others in both:
         if missing := [name for name in others if name not in classes]:
@@ -112,7 +112,7 @@ def check_same_classes(train: Path, train_classes: Classes, test: Path, test_cla
 
 
 def divided(
-    folder: Path, clips: Classes, test_share: float, seed: int
+    folder: Path, clips: ClipsByClass, test_share: float, seed: int
 ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """Draws the test clips of each class: the share, but at least one clip, and at least one remains for training."""
     train, test = {}, {}
@@ -126,5 +126,5 @@ def divided(
     return train, test
 
 
-def numbered_clips(clips: Classes, names: Sequence[str]) -> list[Clip]:
+def numbered_clips(clips: ClipsByClass, names: Sequence[str]) -> list[Clip]:
     return [Clip(path, label) for label, name in enumerate(names) for path in clips[name]]

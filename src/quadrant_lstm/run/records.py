@@ -26,6 +26,7 @@ from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import (
     CONFIG,
     LAST,
+    OVERRIDES,
     PROVENANCE,
     REPORT,
     RESULTS,
@@ -72,7 +73,7 @@ def record_config(cfg: DictConfig, folder: Path) -> str:
 
 def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
     """Writes the results to the loggers, then report.html, then results.json, which marks a finished run."""
-    values = hyperparameters(cfg, HydraConfig.get().runtime.choices)
+    values = hyperparameters(cfg, read_yaml(folder / OVERRIDES) if (folder / OVERRIDES).exists() else [])
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoard):
             write_hyperparameters(logger.experiment, values, results, trainer.global_step)
