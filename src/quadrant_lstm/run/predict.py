@@ -70,7 +70,7 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]],
                 correct += prediction.label is not None and prediction.label == prediction.predicted
             count += len(samples)
     if output:
-        log.info(f"wrote the predictions of {count:,} samples to {output}")
+        log.info(f"wrote the predictions of {count:,} sample{'' if count == 1 else 's'} to {output}")
     return count, correct
 
 
