@@ -2,100 +2,46 @@
 
 python -m docs.tables outputs/sweeps/DATE/TIME ...    first adds the finished jobs of these sweeps, which may be none
 
-docs/measured/NAME.csv has one row per job of experiment=NAME. A table stands in a page between two lines, of which the
-first names the keys whose values make its rows, and those whose values make its columns:
+A table stands in a page between two lines, of which the first names the keys whose values make its rows, and those
+whose values make its columns; columns=steps shows the accuracy after the last step and after each earlier one instead:
 
     <!-- table motion: rows=model/recurrent columns=data.label -->
     <!-- end -->
 
-columns=steps shows the accuracy after the last step and after each earlier one instead. docs/measured/NAME.png has a
-panel for each column, but none for earlier steps: a dot is a job, a line the 95 % confidence interval of the mean.
+docs/measured/NAME.png has a panel for each column, but none for earlier steps: a dot is a job, a line the 95 %
+confidence interval of the mean. A table of differences names a key and the value from which they are taken:
+
+    <!-- differences scans: data.orderings from=[rows] rows=model.join_pieces columns=experiment/scans -->
+    <!-- end -->
 """
 
 import argparse
-import csv
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
+from docs import measurements
+from docs.measurements import ACCURACY, ORIGIN, RESULTS, Row, add, experiment_of, label, read, short
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.data.frames import step_accuracies_in
-from quadrant_lstm.errors import UserError
 from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WIDTH, as_png, new_figure, style
-from quadrant_lstm.run_folder import PROVENANCE, csv_text, read_json
-from quadrant_lstm.sweep.groups import Mean
-from quadrant_lstm.sweep.jobs import Job, Sweep, find_sweep, readable
+from quadrant_lstm.sweep.groups import Mean, half_interval
+from quadrant_lstm.sweep.jobs import Sweep, find_sweep
 from quadrant_lstm.sweep.plots import error_percent
 
 HERE = Path(__file__).parent
-MEASURED = HERE / "measured"
-TABLE = re.compile(r"(<!-- table (\w+): rows=(\S+) columns=(\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-ACCURACY = "test/accuracy"
-RESULTS = ("parameters", "seconds", "best_epoch", "val/accuracy", ACCURACY)
-ORIGIN = ("commit", "processor")
+END = "<!-- end -->"
+TABLE = re.compile(rf"(<!-- table (\w+): rows=(\S+) columns=(\S+) -->\n).*?{END}", re.DOTALL)
+DIFFERENCES = re.compile(
+    rf"(<!-- differences (\w+): (\S+) from=(\S+) rows=(\S+) columns=(\S+) -->\n).*?{END}", re.DOTALL
+)
 AFTER_STEPS = ["steps"]  # instead of keys
-
-Row = Mapping[str, str]
-
-
-def experiment_of(sweep: Sweep) -> str:
-    for override in sweep.overrides:
-        if override.startswith("experiment="):
-            return override.partition("=")[2]
-    raise UserError(f"sweep: {sweep.folder} is not one of experiment=NAME; give another.")
-
-
-def read(name: str) -> list[Row]:
-    file = MEASURED / f"{name}.csv"
-    if not file.exists():
-        raise UserError(f"{file}: is missing; first: python -m docs.tables SWEEP, with a sweep of experiment={name}.")
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
-
-
-def add(name: str, jobs: Sequence[Job]) -> None:
-    """Writes the rows of finished jobs; a job replaces an earlier one with the same values.
-
-    A sweep may be a part of the experiment: keys of which it has one value are columns like those that it sweeps.
-    """
-    file = MEASURED / f"{name}.csv"
-    earlier = read(name) if file.exists() else []
-    columns = list(earlier[0]) if earlier else []
-    keys = columns[: columns.index(RESULTS[0])] if columns else list(jobs[0].swept)
-    rows = [*earlier, *(row_of(job, keys) for job in jobs if job.results())]
-    latest = {tuple(row[key] for key in keys): row for row in rows}
-    steps = step_accuracies_in("test", {column for row in rows for column in row})
-    MEASURED.mkdir(exist_ok=True)
-    file.write_text(csv_text([*keys, *RESULTS, *steps, *ORIGIN], latest.values()))
-
-
-def row_of(job: Job, keys: Sequence[str]) -> Row:
-    """Raises UserError if the keys are not those of the job."""
-    values = dict(word.lstrip("+").partition("=")[::2] for word in job.overrides)
-    if not set(job.swept) <= set(keys) <= set(values):
-        raise UserError(f"{job.folder}: sweeps {', '.join(job.swept)}, but {', '.join(keys)} were swept before.")
-    swept = {key: values[key] for key in keys}
-    return {key: str(value) for key, value in (swept | (job.results() or {}) | origin_of(job)).items()}
-
-
-def origin_of(job: Job) -> dict[str, str]:
-    provenance = read_json(job.folder / PROVENANCE)
-    return {"commit": provenance["git"]["commit"][:7], "processor": provenance["machine"]["processor"]}
-
-
-def label(keys: Sequence[str], row: Row) -> str:
-    """Returns e.g. "lstm" for model/recurrent=lstm, and "rows, join_pieces=False" for two keys."""
-    return ", ".join(short(key, row[key]) for key in keys)
-
-
-def short(key: str, value: str) -> str:
-    if "/" in key:
-        return value
-    value = readable(value)
-    return re.sub(r"[\[\]']", "", value) if key.endswith("orderings") else f"{key.rpartition('.')[2]}={value}"
 
 
 def column_means(rows: Sequence[Row], down: Sequence[str], across: Sequence[str]) -> dict[str, dict[str, Mean]]:
@@ -175,13 +121,48 @@ def draw_jobs(axes: Axes, position: int, accuracies: Mean) -> None:
         axes.hlines(position, *map(error_percent, accuracies.interval), color=CORRECT)
 
 
+def differences(name: str, key: str, base: str, down: Sequence[str], across: Sequence[str]) -> str:
+    """Returns a table of how far each other value of the key is from the base: the mean of the differences between
+    jobs with the same seed, and its 95 % confidence interval.
+    """
+    pairs: dict[str, dict[str, list[float]]] = {}
+    bases = {without(key, row): float(row[ACCURACY]) for row in read(name) if row[key] == base}
+    titles = dict.fromkeys(label(across, row) for row in read(name))
+    for row in read(name):
+        if row[key] != base:
+            line = ", ".join(filter(None, (f"{short(key, row[key])} - {short(key, base)}", label(down, row))))
+            found = pairs.setdefault(line, {}).setdefault(label(across, row), [])
+            found.append(float(row[ACCURACY]) - bases[without(key, row)])
+    lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    for line, columns in pairs.items():
+        lines.append(f"| {line} | {' | '.join(points(columns[title]) for title in titles)} |")
+    return "\n".join([*lines, "", "Percentage points: mean of the differences between jobs with the same seed.", ""])
+
+
+def without(key: str, row: Row) -> tuple[str, ...]:
+    """Returns the values of the other keys of a job, its seed included."""
+    return tuple(value for name, value in list(row.items())[: list(row).index(RESULTS[0])] if name != key)
+
+
+def points(values: Sequence[float]) -> str:
+    mean, half = 100 * statistics.mean(values), 100 * half_interval(values)
+    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+
+
 def fill(text: str) -> str:
     """Returns the text of a page with all its tables written anew."""
-    return TABLE.sub(lambda found: found[1] + "\n" + table(*spec(found)) + "\n" + found[5], text)
+    for pattern, make in ((TABLE, table), (DIFFERENCES, differences)):
+        text = pattern.sub(functools.partial(filled, make), text)
+    return text
 
 
-def spec(found: re.Match[str]) -> tuple[str, list[str], list[str]]:
-    return found[2], found[3].split(","), found[4].split(",")
+def filled(make: Callable[..., str], found: re.Match[str]) -> str:
+    return f"{found[1]}\n{make(*arguments(found))}\n{END}"
+
+
+def arguments(found: re.Match[str]) -> list[Any]:
+    *words, down, across = found.groups()[1:]
+    return [*words, down.split(","), across.split(",")]
 
 
 def main(sweeps: Sequence[Sweep]) -> None:
@@ -190,7 +171,7 @@ def main(sweeps: Sequence[Sweep]) -> None:
     for page in sorted(HERE.glob("*.md")):
         text = page.read_text()
         for found in TABLE.finditer(text):
-            (MEASURED / f"{found[2]}.png").write_bytes(draw(*spec(found)))
+            (measurements.MEASURED / f"{found[2]}.png").write_bytes(draw(*arguments(found)))
         if (filled := fill(text)) != text:
             page.write_text(filled)
 

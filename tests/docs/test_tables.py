@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from docs import tables
+from docs import measurements, tables
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.jobs import Job
 
@@ -16,13 +16,13 @@ PAGE = "before\n\n<!-- table tiny: rows=model/recurrent,data.size columns=data.l
 
 @pytest.fixture(autouse=True)
 def measured(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "MEASURED", tmp_path / "measured")
+    monkeypatch.setattr(measurements, "MEASURED", tmp_path / "measured")
     return tmp_path / "measured"
 
 
 def job(folder, accuracy, label, recurrent, seed, parameters=1200) -> Job:
     """A finished one, or one that has not finished if its accuracy is None."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "provenance.json").write_text(json.dumps(PROVENANCE))
     if accuracy is not None:
         results = {"test/accuracy": accuracy, "parameters": parameters, "test/accuracy_step_1": 0.5}
@@ -40,7 +40,7 @@ def some_jobs(tmp_path):
 
 
 def test_a_table_shows_means_over_seeds_by_rows_and_columns(tmp_path):
-    tables.add("tiny", some_jobs(tmp_path))
+    measurements.add("tiny", some_jobs(tmp_path))
     filled = tables.fill(PAGE)
     assert filled.startswith(
         "before\n\n<!-- table tiny: rows=model/recurrent,data.size columns=data.label -->\n\n| | par"
@@ -61,7 +61,7 @@ def test_columns_of_steps_show_the_accuracy_after_each_but_the_last(tmp_path):
     for finished, values in zip(jobs, steps, strict=True):
         results = {"test/accuracy": 0.9, "parameters": 1200} | values
         (finished.folder / "results.json").write_text(json.dumps(results))
-    tables.add("tiny", jobs)
+    measurements.add("tiny", jobs)
     text = tables.table("tiny", ["model/recurrent"], ["steps"])
     assert "| | parameters | test accuracy | after step 1 | after step 2 |\n" in text
     assert "| lstm | 1,200 | 90.00 | 50.00 | 70.00 |\n" in text
@@ -69,9 +69,25 @@ def test_columns_of_steps_show_the_accuracy_after_each_but_the_last(tmp_path):
     assert tables.draw("tiny", ["model/recurrent"], ["steps"])[1:4] == b"PNG"
 
 
+def test_differences_are_those_of_jobs_with_the_same_seed(tmp_path):
+    values = [
+        (0.90, "digit", "lstm", 1),
+        (0.94, "digit", "lstm", 2),
+        (0.91, "digit", "gru", 2),
+        (0.88, "digit", "gru", 1),
+    ]
+    measurements.add("tiny", [job(tmp_path / str(number), *value) for number, value in enumerate(values)])
+    text = tables.fill(
+        "<!-- differences tiny: model/recurrent from=lstm rows=data.size columns=data.label -->\n<!-- end -->\n"
+    )
+    assert "| | label=digit |\n" in text
+    # -0.02 and -0.03; half the interval is 12.706 * 0.00707 / sqrt(2)
+    assert "| gru - lstm, size=[4] | -2.50 (-8.85 to +3.85) |\n" in text
+
+
 def test_a_job_that_is_measured_again_replaces_its_row(tmp_path, measured):
-    tables.add("tiny", some_jobs(tmp_path))
-    tables.add(
+    measurements.add("tiny", some_jobs(tmp_path))
+    measurements.add(
         "tiny", [job(tmp_path / "again", 0.8, "digit", "lstm", 2), job(tmp_path / "new", 0.7, "digit", "gru", 1)]
     )
     rows = list(csv.DictReader((measured / "tiny.csv").open()))
@@ -82,10 +98,10 @@ def test_a_job_that_is_measured_again_replaces_its_row(tmp_path, measured):
 
 
 def test_a_part_of_the_experiment_can_be_measured_again(tmp_path, measured):
-    tables.add("tiny", some_jobs(tmp_path))
+    measurements.add("tiny", some_jobs(tmp_path))
     part = job(tmp_path / "part", 0.6, "motion", "lstm", 1)
     del part.swept["data.label"], part.swept["data.size"]
-    tables.add("tiny", [part])
+    measurements.add("tiny", [part])
     rows = list(csv.DictReader((measured / "tiny.csv").open()))
     assert [(row["data.label"], row["test/accuracy"]) for row in rows] == [
         ("digit", "0.9"), ("digit", "0.92"), ("digit", "0.94"), ("motion", "0.6")
@@ -93,11 +109,11 @@ def test_a_part_of_the_experiment_can_be_measured_again(tmp_path, measured):
 
 
 def test_a_sweep_over_other_keys_is_refused(tmp_path):
-    tables.add("tiny", some_jobs(tmp_path))
+    measurements.add("tiny", some_jobs(tmp_path))
     other = job(tmp_path / "other", 0.8, "digit", "lstm", 2)
     other.swept["model.units"] = "3"
     with pytest.raises(UserError, match=r"sweeps data.label, .*, model.units, but data.label, .* were swept before"):
-        tables.add("tiny", [other])
+        measurements.add("tiny", [other])
 
 
 def test_a_table_without_results_is_reported(tmp_path):
@@ -106,11 +122,11 @@ def test_a_table_without_results_is_reported(tmp_path):
 
 
 def test_the_tables_of_the_pages_are_those_of_the_measured_results(monkeypatch):
-    monkeypatch.setattr(tables, "MEASURED", tables.HERE / "measured")
+    monkeypatch.setattr(measurements, "MEASURED", tables.HERE / "measured")
     found = 0
     for page in tables.HERE.glob("*.md"):
         text = page.read_text()
         found += len(tables.TABLE.findall(text))
         assert tables.fill(text) == text, "python -m docs.tables writes it again"
-    assert found == len(list(tables.MEASURED.glob("*.png")))
-    assert all(Image.open(picture).width > 500 for picture in tables.MEASURED.glob("*.png"))
+    assert found == len(list(measurements.MEASURED.glob("*.png")))
+    assert all(Image.open(picture).width > 500 for picture in measurements.MEASURED.glob("*.png"))
