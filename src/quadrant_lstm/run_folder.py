@@ -24,6 +24,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,12 @@ def new_folder(wanted: str) -> str:
                 folder = Path(f"{wanted}-{number}")
     except OSError as error:
         raise UserError(f"outputs: {folder} cannot be made ({error.strerror}); run in another folder.") from error
+
+
+def remove_untouched(folder: Path) -> None:
+    """Removes the folder of a run that was refused before it wrote anything but its config."""
+    if [path.name for path in folder.iterdir()] == [CONFIG.parent.name]:
+        shutil.rmtree(folder)
 
 
 def find_run(run: str | None, required_file: Path = CONFIG) -> Path:

@@ -6,7 +6,6 @@ from torch import nn
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import memory
-from tests.folders import run_folder
 from tests.scripts import Script, script
 
 CPU = torch.device("cpu")
@@ -51,7 +50,7 @@ def test_a_batch_that_is_too_large_is_reported_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("data.batch_size: a training step of 55,000 samples needs about ")
     assert done.stderr.count("\n") == 1
-    assert not (run_folder(tmp_path) / "checkpoints").exists()
+    assert not list(tmp_path.glob("outputs/*/*"))
 
 
 def write_files(folder, **files):

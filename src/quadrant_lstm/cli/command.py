@@ -24,7 +24,7 @@ from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.signals import signals_deferred
-from quadrant_lstm.run_folder import CONFIG, find_weights, new_folder
+from quadrant_lstm.run_folder import CONFIG, find_weights, new_folder, remove_untouched
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 128 + signal.SIGINT
@@ -66,6 +66,8 @@ def handle_job_errors() -> Iterator[None]:
     except (UserError, OSError, OmegaConfBaseException) as error:
         mistake = explain_disk(error) if isinstance(error, OSError) else explain(error)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
+            if HydraConfig.get().output_subdir and not torchrun.meeting:  # a new run, in one process
+                remove_untouched(Path(HydraConfig.get().runtime.output_dir))
             fail(mistake)
         log.error(mistake)
         raise mistake from None

@@ -36,5 +36,5 @@ def draw_calibration(logits: Float[Tensor, "images classes"], labels: Int64[Tens
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"expected calibration error {percent(error)}")
     above.legend(loc="upper left")
     below.bar(centres, counts.numpy(), width, color=GREY)
-    below.set(xlabel="confidence", ylabel="images", yscale="symlog", yticks=[0, 10, 1000])
+    below.set(xlabel="confidence", ylabel="samples", yscale="symlog", yticks=[0, 10, 1000])
     return figure
