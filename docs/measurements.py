@@ -7,13 +7,14 @@ from pathlib import Path
 
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import PROVENANCE, csv_text, read_json
+from quadrant_lstm.run_folder import PROVENANCE, csv_text, read_json, write_atomically
 from quadrant_lstm.sweep.jobs import Job, Sweep, readable
 
 MEASURED = Path(__file__).parent / "measured"
 ACCURACY = "test/accuracy"
 RESULTS = ("parameters", "seconds", "best_epoch", "val/accuracy", ACCURACY)
 ORIGIN = ("commit", "processor")
+WITHOUT_EFFECT = ("hydra", "~trainer.callbacks.dashboard")  # on the results
 
 Row = Mapping[str, str]
 
@@ -40,27 +41,33 @@ def add(name: str, jobs: Sequence[Job]) -> None:
     """
     file = MEASURED / f"{name}.csv"
     earlier = read(name) if file.exists() else []
-    columns = list(earlier[0]) if earlier else []
-    keys = columns[: columns.index(RESULTS[0])] if columns else list(jobs[0].swept)
+    keys = keys_of(earlier[0]) if earlier else list(jobs[0].swept)
     rows = [*earlier, *(row_of(job, keys) for job in jobs if job.results())]
     latest = {tuple(row[key] for key in keys): row for row in rows}
     steps = step_accuracies_in("test", {column for row in rows for column in row})
-    MEASURED.mkdir(exist_ok=True)
-    file.write_text(csv_text([*keys, *RESULTS, *steps, *ORIGIN], latest.values()))
+    write_atomically(file, csv_text([*keys, *RESULTS, *steps, *ORIGIN], latest.values()).encode())
+
+
+def keys_of(row: Row) -> list[str]:
+    """Returns the keys of the config among the columns, which come first."""
+    return list(row)[: list(row).index(RESULTS[0])]
 
 
 def row_of(job: Job, keys: Sequence[str]) -> Row:
-    """Raises UserError if the keys are not those of the job."""
+    """Raises UserError if the job has other keys: it is not comparable."""
     values = dict(word.lstrip("+").partition("=")[::2] for word in job.overrides)
-    if not set(job.swept) <= set(keys) <= set(values):
-        raise UserError(f"{job.folder}: sweeps {', '.join(job.swept)}, but {', '.join(keys)} were swept before.")
+    typed = {key for key in values if key not in ("experiment", "swept") and not key.startswith(WITHOUT_EFFECT)}
+    if typed != set(keys):
+        raise UserError(f"{job.folder}: sets {', '.join(typed)}, but the experiment's keys are {', '.join(keys)}.")
     swept = {key: values[key] for key in keys}
     return {key: str(value) for key, value in (swept | (job.results() or {}) | origin_of(job)).items()}
 
 
 def origin_of(job: Job) -> dict[str, str]:
     provenance = read_json(job.folder / PROVENANCE)
-    return {"commit": provenance["git"]["commit"][:7], "processor": provenance["machine"]["processor"]}
+    git = provenance["git"] or {"commit": "unknown", "changed": []}
+    commit = git["commit"][:7] + (" with changes" if git["changed"] else "")
+    return {"commit": commit, "processor": provenance["machine"]["processor"]}
 
 
 def label(keys: Sequence[str], row: Row) -> str:
@@ -69,7 +76,7 @@ def label(keys: Sequence[str], row: Row) -> str:
 
 
 def short(key: str, value: str) -> str:
-    if "/" in key:
+    if "/" in key:  # a choice of a group
         return value
     value = readable(value)
     return re.sub(r"[\[\]']", "", value) if key.endswith("orderings") else f"{key.rpartition('.')[2]}={value}"

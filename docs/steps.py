@@ -28,7 +28,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     panels = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
     for axes, grid in zip(panels, grids, strict=True):
         draw_grid(axes, [row for row in rows if row["experiment/scans"] == grid])
-        axes.set(title=grid, xlabel="share of the image that was read", yscale="log")
+        axes.set(title=grid, xlabel="share of the pieces that were read", yscale="log")
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")

@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
 from docs import measurements
-from docs.measurements import ACCURACY, ORIGIN, RESULTS, Row, add, experiment_of, label, read, short
+from docs.measurements import ACCURACY, ORIGIN, Row, add, experiment_of, keys_of, label, read, short
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WIDTH, as_png, new_figure, style
@@ -37,9 +37,9 @@ from quadrant_lstm.sweep.plots import error_percent
 
 HERE = Path(__file__).parent
 END = "<!-- end -->"
-TABLE = re.compile(rf"(<!-- table (\w+): rows=(\S+) columns=(\S+) -->\n).*?{END}", re.DOTALL)
+TABLE = re.compile(rf"(<!-- table (\w+): rows=(\S*) columns=(\S*) -->\n).*?{END}", re.DOTALL)
 DIFFERENCES = re.compile(
-    rf"(<!-- differences (\w+): (\S+) from=(\S+) rows=(\S+) columns=(\S+) -->\n).*?{END}", re.DOTALL
+    rf"(<!-- differences (\w+): (\S+) from=(\S+) rows=(\S*) columns=(\S*) -->\n).*?{END}", re.DOTALL
 )
 AFTER_STEPS = ["steps"]  # instead of keys
 
@@ -81,11 +81,10 @@ def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
 
 def measured_at(name: str, rows: Sequence[Row], means: Sequence[Mean]) -> str:
     counts = sorted(len(mean.values) for mean in means)
-    seeds = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     single = "" if all(mean.interval for mean in means) else ", or single values of fewer than three"
     commits, processors = (", ".join(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
     return (
-        f"Test accuracy in %: mean of {seeds} seeds and its 95 % confidence interval{single}. Measured on "
+        f"Test accuracy in %: mean of {numbers(counts)} seeds and its 95 % confidence interval{single}. Measured on "
         f"{processors}, at commit {commits}; each job is a row of [{name}.csv](measured/{name}.csv)."
     )
 
@@ -125,28 +124,41 @@ def differences(name: str, key: str, base: str, down: Sequence[str], across: Seq
     """Returns a table of how far each other value of the key is from the base: the mean of the differences between
     jobs with the same seed, and its 95 % confidence interval.
     """
+    rows = read(name)
+    bases = {others(key, row): float(row[ACCURACY]) for row in rows if row[key] == base}
+    titles = list(dict.fromkeys(label(across, row) for row in rows))
     pairs: dict[str, dict[str, list[float]]] = {}
-    bases = {without(key, row): float(row[ACCURACY]) for row in read(name) if row[key] == base}
-    titles = dict.fromkeys(label(across, row) for row in read(name))
-    for row in read(name):
-        if row[key] != base:
+    for row in rows:
+        if row[key] != base and others(key, row) in bases:
             line = ", ".join(filter(None, (f"{short(key, row[key])} - {short(key, base)}", label(down, row))))
             found = pairs.setdefault(line, {}).setdefault(label(across, row), [])
-            found.append(float(row[ACCURACY]) - bases[without(key, row)])
+            found.append(float(row[ACCURACY]) - bases[others(key, row)])
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     for line, columns in pairs.items():
-        lines.append(f"| {line} | {' | '.join(points(columns[title]) for title in titles)} |")
-    return "\n".join([*lines, "", "Percentage points: mean of the differences between jobs with the same seed.", ""])
+        lines.append(f"| {line} | {' | '.join(points(columns.get(title, [])) for title in titles)} |")
+    counts = sorted(len(values) for columns in pairs.values() for values in columns.values())
+    caption = (
+        f"Percentage points: mean of the differences of {numbers(counts)} pairs of jobs with the same seed, and its "
+        "95 % confidence interval."
+    )
+    return "\n".join([*lines, "", caption, ""])
 
 
-def without(key: str, row: Row) -> tuple[str, ...]:
+def others(key: str, row: Row) -> tuple[str, ...]:
     """Returns the values of the other keys of a job, its seed included."""
-    return tuple(value for name, value in list(row.items())[: list(row).index(RESULTS[0])] if name != key)
+    return tuple(row[other] for other in keys_of(row) if other != key)
 
 
 def points(values: Sequence[float]) -> str:
+    if len(values) < 3:
+        return ", ".join(f"{100 * value:+.2f}" for value in values)
     mean, half = 100 * statistics.mean(values), 100 * half_interval(values)
     return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+
+
+def numbers(counts: Sequence[int]) -> str:
+    """Returns e.g. "5" or "3 to 5"."""
+    return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
 
 
 def fill(text: str) -> str:
@@ -162,7 +174,7 @@ def filled(make: Callable[..., str], found: re.Match[str]) -> str:
 
 def arguments(found: re.Match[str]) -> list[Any]:
     *words, down, across = found.groups()[1:]
-    return [*words, down.split(","), across.split(",")]
+    return [*words, *([key for key in keys.split(",") if key] for keys in (down, across))]
 
 
 def main(sweeps: Sequence[Sweep]) -> None:
@@ -172,8 +184,7 @@ def main(sweeps: Sequence[Sweep]) -> None:
         text = page.read_text()
         for found in TABLE.finditer(text):
             (measurements.MEASURED / f"{found[2]}.png").write_bytes(draw(*arguments(found)))
-        if (filled := fill(text)) != text:
-            page.write_text(filled)
+        page.write_text(fill(text))
 
 
 if __name__ == "__main__":

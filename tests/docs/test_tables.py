@@ -1,6 +1,7 @@
 """The tables of docs/, which docs/tables.py makes of the results of sweeps."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from docs import measurements, tables
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.jobs import Job
 
-PROVENANCE = {"git": {"commit": "0123456789"}, "machine": {"processor": "a processor"}}
+PROVENANCE = {"git": {"commit": "0123456789", "changed": []}, "machine": {"processor": "a processor"}}
 PAGE = "before\n\n<!-- table tiny: rows=model/recurrent,data.size columns=data.label -->\n<!-- end -->\n\nafter\n"
 
 
@@ -70,19 +71,20 @@ def test_columns_of_steps_show_the_accuracy_after_each_but_the_last(tmp_path):
 
 
 def test_differences_are_those_of_jobs_with_the_same_seed(tmp_path):
-    values = [
-        (0.90, "digit", "lstm", 1),
-        (0.94, "digit", "lstm", 2),
-        (0.91, "digit", "gru", 2),
-        (0.88, "digit", "gru", 1),
+    accuracies = {"gru": (0.88, 0.91, 0.83), "lstm": (0.90, 0.94, 0.90)}
+    jobs = [
+        job(tmp_path / layer / str(seed), accuracy, "digit", layer, seed)
+        for layer, seeds in accuracies.items()
+        for seed, accuracy in enumerate(seeds)
     ]
-    measurements.add("tiny", [job(tmp_path / str(number), *value) for number, value in enumerate(values)])
+    measurements.add("tiny", jobs)
     text = tables.fill(
         "<!-- differences tiny: model/recurrent from=lstm rows=data.size columns=data.label -->\n<!-- end -->\n"
     )
     assert "| | label=digit |\n" in text
-    # -0.02 and -0.03; half the interval is 12.706 * 0.00707 / sqrt(2)
-    assert "| gru - lstm, size=[4] | -2.50 (-8.85 to +3.85) |\n" in text
+    # -0.02, -0.03 and -0.07; half the interval is 4.303 * 0.026458 / sqrt(3)
+    assert "| gru - lstm, size=[4] | -4.00 (-10.57 to +2.57) |\n" in text
+    assert "the differences of 3 pairs of jobs with the same seed" in text
 
 
 def test_a_job_that_is_measured_again_replaces_its_row(tmp_path, measured):
@@ -108,12 +110,12 @@ def test_a_part_of_the_experiment_can_be_measured_again(tmp_path, measured):
     ]  # fmt: skip
 
 
-def test_a_sweep_over_other_keys_is_refused(tmp_path):
+def test_a_job_with_other_keys_is_not_comparable(tmp_path):
     measurements.add("tiny", some_jobs(tmp_path))
     other = job(tmp_path / "other", 0.8, "digit", "lstm", 2)
-    other.swept["model.units"] = "3"
-    with pytest.raises(UserError, match=r"sweeps data.label, .*, model.units, but data.label, .* were swept before"):
-        measurements.add("tiny", [other])
+    longer = dataclasses.replace(other, overrides=(*other.overrides, "trainer.max_epochs=9"))
+    with pytest.raises(UserError, match=r"sets .*trainer.max_epochs.*, but the experiment's keys are data.label"):
+        measurements.add("tiny", [longer])
 
 
 def test_a_table_without_results_is_reported(tmp_path):
