@@ -1,0 +1,143 @@
+"""Compares the epoch that validation chooses with the last one, on images that neither was chosen on.
+
+    python train.py -m experiment=fast seed=1,2,3,4,5 data.validation_images=10000 \
+        +trainer.callbacks.halves._target_=docs.keep.Halves
+    python -m docs.keep outputs/sweeps/DATE/TIME ...
+
+`Halves` counts the correct images of each half of the validation images after each epoch. The script chooses the epoch
+on one half, as keep=best does on all, and takes its accuracy and that of the last epoch on the other half; then the
+halves change roles. docs/measured/keep.csv has a row for each role of each seed; its table stands in docs/results.md
+after the line <!-- keep -->.
+"""
+
+import argparse
+import csv
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+
+from docs.measurements import MEASURED, ORIGIN, experiment_of, origin_of
+from quadrant_lstm.callbacks.epoch_end import write_row
+from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run_folder import CONFIG, csv_text, read_rows, read_yaml
+from quadrant_lstm.sweep.groups import Mean, half_interval
+from quadrant_lstm.sweep.jobs import Sweep, find_sweep
+
+PAGE = Path(__file__).with_name("results.md")
+START, END = "<!-- keep -->\n", "<!-- end -->"
+FILE = "keep.csv"
+HALVES = "halves.csv"  # in a run folder
+OPTION = "+trainer.callbacks.halves._target_=docs.keep.Halves"
+COLUMNS = ("epoch", "first", "second", "images")
+
+
+class Halves(pl.Callback):
+    """Counts the images at even and at odd places among the validation images; for a run in one process."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        correct = torch.cat([each.logits[:, -1].argmax(-1) == each.labels for each in module.epoch_outputs["val"]])
+        first, second = (int(correct[start::2].sum()) for start in (0, 1))
+        row = dict(zip(COLUMNS, (trainer.current_epoch + 1, first, second, len(correct) // 2), strict=True))
+        write_row(Path(trainer.default_root_dir, HALVES), COLUMNS, row)
+
+
+class Choice(NamedTuple):
+    """The epoch that one half chooses, and the correct images of the other half after it and after the last epoch."""
+
+    experiment: str
+    seed: int
+    best_epoch: int
+    epochs: int
+    correct_after_best: int
+    correct_after_last: int
+    images: int
+    commit: str
+    processor: str
+
+
+def choices(experiment: str, seed: int, rows: Sequence[dict[str, str]], origin: dict[str, str]) -> Iterable[Choice]:
+    for chosen_on, other in (("first", "second"), ("second", "first")):
+        best = max(rows, key=lambda row: (int(row[chosen_on]), int(row["epoch"])))  # ties go to the later epoch
+        correct = int(best[other]), int(rows[-1][other])
+        yield Choice(experiment, seed, int(best["epoch"]), len(rows), *correct, int(rows[-1]["images"]), **origin)
+
+
+def choices_of(sweep: Sweep) -> Iterable[Choice]:
+    for job in sweep.jobs:
+        if not job.results():
+            continue
+        if not (rows := read_rows(job.folder / HALVES)):
+            raise UserError(f"{job.folder}: has no {HALVES}; train it with {OPTION}.")
+        yield from choices(experiment_of(sweep), read_yaml(job.folder / CONFIG).seed, rows, origin_of(job))
+
+
+def line(experiment: str, found: Sequence[Choice]) -> str:
+    """Returns a line of the table: means over seeds, of each seed's mean over both halves."""
+    seeds = {choice.seed: [each for each in found if each.seed == choice.seed] for choice in found}
+    if len(seeds) < 3:
+        raise UserError(f"{MEASURED / FILE}: has {len(seeds)} seeds of experiment={experiment}; measure three or more.")
+
+    def per_seed(count: Callable[[Choice], int]) -> tuple[float, ...]:
+        return tuple(statistics.mean(count(each) / each.images for each in halves) for halves in seeds.values())
+
+    best, last = (
+        Mean(per_seed(lambda each: each.correct_after_best)),
+        Mean(per_seed(lambda each: each.correct_after_last)),
+    )
+    gains = per_seed(lambda each: each.correct_after_last - each.correct_after_best)
+    mean, half = 100 * statistics.mean(gains), 100 * half_interval(gains)
+    epochs = ", ".join(str(each.best_epoch) for each in found)
+    gain = f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+    cells = (f"`{experiment}`", len(seeds), f"{epochs} of {found[0].epochs}", best, last, gain)
+    return f"| {' | '.join(str(cell).replace(' %', '') for cell in cells)} |"
+
+
+def read() -> list[Choice]:
+    file = MEASURED / FILE
+    if not file.exists():
+        return []
+    with file.open(newline="") as opened:
+        return [choice_in(row) for row in csv.DictReader(opened)]
+
+
+def choice_in(row: dict[str, str]) -> Choice:
+    texts = ("experiment", *ORIGIN)
+    values: dict[str, Any] = {key: value if key in texts else int(value) for key, value in row.items()}
+    return Choice(**values)
+
+
+def add(found: Sequence[Choice]) -> None:
+    """Adds the choices to those measured earlier, which they replace for the same experiment and seed."""
+    again = {(each.experiment, each.seed) for each in found}
+    kept = [each for each in read() if (each.experiment, each.seed) not in again]
+    (MEASURED / FILE).write_text(csv_text(Choice._fields, [each._asdict() for each in (*kept, *found)]))
+
+
+def fill(text: str) -> str:
+    """Returns the text of a page with the table of the choices written anew."""
+    if text.count(START) != 1:
+        raise UserError(f"{PAGE}: needs the line {START.strip()} once.")
+    found = read()
+    experiments = dict.fromkeys(each.experiment for each in found)
+    lines = [line(name, [each for each in found if each.experiment == name]) for name in experiments]
+    head = "| | seeds | epochs chosen | chosen epoch | last epoch | last minus chosen |\n|---|---|---|---|---|---|"
+    before, _, rest = text.partition(START)
+    return before + START + "\n" + "\n".join([head, *lines]) + "\n\n" + END + rest.partition(END)[2]
+
+
+def main(sweeps: Sequence[Sweep]) -> None:
+    add([choice for sweep in sweeps for choice in choices_of(sweep)])
+    PAGE.write_text(fill(PAGE.read_text()))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Compares the epoch that validation chooses with the last one.")
+    parser.add_argument("sweeps", nargs="+", help="the folders of sweeps with the option of the script's first lines")
+    given = parser.parse_args()
+    with handle_errors():
+        main([find_sweep(sweep) for sweep in given.sweeps])

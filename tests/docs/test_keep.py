@@ -1,0 +1,61 @@
+"""docs/keep.py compares the epoch that one half of the validation images chooses with the last, on the other half."""
+
+import pytest
+
+from docs import keep
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run_folder import read_rows
+from tests.scripts import train_tiny
+
+ROWS = [
+    {"epoch": "1", "first": "90", "second": "80", "images": "100"},
+    {"epoch": "2", "first": "95", "second": "85", "images": "100"},
+    {"epoch": "3", "first": "93", "second": "90", "images": "100"},
+]
+
+
+ORIGIN = {"commit": "0123456", "processor": "a processor"}
+
+
+def test_a_half_chooses_the_epoch_and_the_other_judges_it():
+    same = {"epochs": 3, "images": 100, **ORIGIN}
+    assert list(keep.choices("fast", 1, ROWS, ORIGIN)) == [
+        keep.Choice("fast", 1, best_epoch=2, correct_after_best=85, correct_after_last=90, **same),
+        keep.Choice("fast", 1, best_epoch=3, correct_after_best=93, correct_after_last=93, **same),
+    ]
+
+
+def test_ties_go_to_the_later_epoch():
+    tied = [row | {"first": "90"} for row in ROWS]
+    assert next(iter(keep.choices("fast", 1, tied, ORIGIN))).best_epoch == 3
+
+
+def test_the_table_has_means_over_halves_and_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(keep, "MEASURED", tmp_path)
+    keep.add([choice for seed in (1, 2, 3) for choice in keep.choices("fast", seed, ROWS, ORIGIN)])
+    text = keep.fill("before\n<!-- keep -->\n<!-- end -->\nafter\n")
+    means = "89.00 (89.00 to 89.00) | 91.50 (91.50 to 91.50) | +2.500 (+2.500 to +2.500)"
+    assert f"| `fast` | 3 | 2, 3, 2, 3, 2, 3 of 3 | {means} |\n" in text
+    assert text.endswith("<!-- end -->\nafter\n")
+    keep.add(list(keep.choices("fast", 2, ROWS, ORIGIN)))  # measured again: replaced
+    assert keep.fill(text) == text
+    assert len(keep.read()) == 6
+
+
+def test_fewer_than_three_seeds_and_a_page_without_a_place_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(keep, "MEASURED", tmp_path)
+    with pytest.raises(UserError, match="needs the line <!-- keep --> once"):
+        keep.fill("no place")
+    keep.add(list(keep.choices("fast", 1, ROWS, ORIGIN)))
+    with pytest.raises(UserError, match="keep.csv: has 1 seeds of experiment=fast; measure three or more"):
+        keep.fill("<!-- keep -->\n<!-- end -->\n")
+
+
+def test_the_halves_are_counted_after_each_epoch(tmp_path):
+    train_tiny(tmp_path, "trainer.max_epochs=2", keep.OPTION)
+    (folder,) = tmp_path.glob("outputs/*/*")
+    rows, metrics = read_rows(folder / keep.HALVES), read_rows(folder / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for row, measured in zip(rows, metrics, strict=True):
+        correct = int(row["first"]) + int(row["second"])
+        assert correct == round(float(measured["val/accuracy"]) * 2 * int(row["images"]))
