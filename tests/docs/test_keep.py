@@ -59,3 +59,8 @@ def test_the_halves_are_counted_after_each_epoch(tmp_path):
     for row, measured in zip(rows, metrics, strict=True):
         correct = int(row["first"]) + int(row["second"])
         assert correct == round(float(measured["val/accuracy"]) * 2 * int(row["images"]))
+
+
+def test_the_page_has_the_table_of_what_was_measured():
+    text = keep.PAGE.read_text()
+    assert keep.fill(text) == text, "python -m docs.keep writes it again"
