@@ -79,7 +79,7 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
         difference = keras_model.largest_difference(model, classifier.network.eval(), inputs)
     except RuntimeError:  # weights of other shapes
         difference = float("inf")
-    if difference > TOLERANCE:
+    if not difference <= TOLERANCE:  # also NaN
         raise UserError(
             f"{file}: does not compute what the network of the question with the same layers does; connect its layers "
             "one after another, each once."

@@ -69,7 +69,7 @@ def new_folder(wanted: str) -> str:
 def remove_untouched(folder: Path) -> None:
     """Removes the folder of a run that was refused before it wrote anything but its config."""
     if [path.name for path in folder.iterdir()] == [CONFIG.parent.name]:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_run(run: str | None, required_file: Path = CONFIG) -> Path:

@@ -64,7 +64,9 @@ def test_a_model_file_has_its_sizes(tmp_path):
 
 @pytest.mark.parametrize("twice", ["convolution", "dense layer"])
 def test_a_model_that_uses_a_layer_twice_is_refused(twice, tmp_path):
-    conv, dense = layers.TimeDistributed(layers.Conv2D(1, 3, activation="relu")), layers.Dense(5)
+    # positive weights: of negative ones, ReLU would leave zeros, which all layers keep
+    conv = layers.TimeDistributed(layers.Conv2D(1, 3, activation="relu", kernel_initializer="ones"))
+    dense = layers.Dense(5)
     frames = keras.Input((4, 56, 14, 1))
     maps = conv(conv(frames)) if twice == "convolution" else conv(frames)
     features = layers.TimeDistributed(layers.Flatten())(layers.TimeDistributed(layers.MaxPooling2D(2))(maps))

@@ -57,8 +57,8 @@ class PaddedRNN(nn.RNNBase):
         shape = [self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size]
         check_state(name, state, [shape] * self.num_states)
         inputs = inputs.flatten(2)
-        loops_are_faster = inputs.device.type == "cpu" and inputs.shape[1] <= FEW_STEPS
-        if loops_are_faster or torch.compiler.is_exporting():
+        # asked first, because an exported program would be limited by a comparison of its number of steps
+        if torch.compiler.is_exporting() or (inputs.device.type == "cpu" and inputs.shape[1] <= FEW_STEPS):
             return self.forward_in_loops(inputs, state, lengths)
         if self.num_channels:
             inputs = inputs.unflatten(2, (-1, self.num_channels)).transpose(2, 3).flatten(2)
