@@ -59,6 +59,7 @@ def mistake(status: int, stdout: str, stderr: str, folder: Path, line: str) -> s
     return f"left {list(folder.iterdir())}" if any(folder.iterdir()) else ""
 
 
+@pytest.mark.timeout(300)
 def test_mistakes_are_reported_in_one_line_without_torch(tmp_path, no_torch):
     commands = [[str(ROOT / name), *arguments] for name, *arguments in BEFORE_TORCH]
     subprocess.run(
