@@ -11,7 +11,7 @@ from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.backbone import Backbone
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
-from quadrant_lstm.model.join import Join
+from quadrant_lstm.model.join import Join, feature_shape
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.rows import RowsEncoder
 from quadrant_lstm.model.shared_tiles import SharedTiles
@@ -87,6 +87,12 @@ def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics():
     torch.testing.assert_close(network.encoder.state_dict(), before, rtol=0, atol=0)
     assert not any(parameter.requires_grad for parameter in network.encoder.parameters())
     assert network.recurrent.weight_ih_l0.grad.abs().sum() > 0
+
+
+def test_asking_for_the_features_leaves_each_layer_in_its_mode():
+    encoder = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2).eval())
+    assert feature_shape(encoder, (1, 56, 14)) == (2, 54, 12)
+    assert (encoder.training, encoder[0].training, encoder[1].training) == (True, True, False)
 
 
 @pytest.mark.parametrize(

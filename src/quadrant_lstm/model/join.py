@@ -22,19 +22,12 @@ from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
 from quadrant_lstm.model.parts import MakePart, make_part, wrong_result
-from quadrant_lstm.model.recurrent import (
-    FlattenMaps,
-    LastStep,
-    called_in_eval_mode,
-    make_recurrent,
-    num_outputs,
-    reads_maps,
-)
+from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, make_recurrent, num_outputs, reads_maps
 from quadrant_lstm.model.rnn import PaddedRNN
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.step_classifier import StepClassifier
 from quadrant_lstm.model.tile_plan import CannotShare
-from quadrant_lstm.model.time_distributed import TimeDistributed
+from quadrant_lstm.model.time_distributed import TimeDistributed, in_eval_mode
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +91,8 @@ def encoder_per_step(
 @torch.no_grad()
 def feature_shape(encoder: nn.Module, frame_shape: Shape) -> torch.Size:
     frames = torch.zeros(2, *frame_shape)
-    features = called_in_eval_mode(encoder, frames)
+    with in_eval_mode(encoder):  # which changes no running statistics
+        features = encoder(frames)
     fits = isinstance(features, Tensor) and features.ndim > 1 and len(features) == len(frames)
     if not fits or not features.is_floating_point():
         rule = "floats: maps [N, channels, height, width] or vectors [N, features]"

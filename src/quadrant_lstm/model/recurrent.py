@@ -5,7 +5,6 @@ import functools
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.parts import MakePart, layer_of, make_part, wrong_result
 from quadrant_lstm.model.rnn import LSTM
+from quadrant_lstm.model.time_distributed import in_eval_mode
 
 
 class FlattenMaps(nn.Module):
@@ -70,20 +70,14 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
 def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_steps: int) -> int:
     """Returns the number of outputs of a step, whose features are maps or a vector."""
     features = torch.zeros(2, num_steps, *feature_shape)
-    match called_in_eval_mode(recurrent, features):
+    with in_eval_mode(recurrent):  # which changes no running statistics and draws no random numbers
+        outputs = recurrent(features)
+    match outputs:
         case Tensor(ndim=3 | 5) as outputs, _ if len(outputs) == len(features):
             return outputs.shape[2]
         case returned:
             rule = "outputs [N, steps, units] and a state, which may be None"
             raise wrong_result("model.recurrent", recurrent, features, returned, rule)
-
-
-def called_in_eval_mode(module: nn.Module, inputs: Tensor) -> Any:
-    """Calls the module without changing running statistics or drawing random numbers."""
-    training = module.training
-    outputs = module.eval()(inputs)
-    module.train(training)
-    return outputs
 
 
 def count(module: nn.Module) -> int:
