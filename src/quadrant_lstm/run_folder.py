@@ -162,6 +162,11 @@ def parse_yaml(text: str) -> Any:
     return OmegaConf.load(io.StringIO(text))
 
 
+def assigned(overrides: Iterable[str]) -> dict[str, str]:
+    """Returns the values that overrides assign, by their keys."""
+    return dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
+
+
 def read_rows(file: Path) -> list[dict[str, str]]:
     if not file.exists():
         return []

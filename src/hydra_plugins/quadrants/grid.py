@@ -14,15 +14,12 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.quadrants.launcher import compose
-from quadrant_lstm.cli.explain import explain
 from quadrant_lstm.config.check_validation import check_validation
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
@@ -42,6 +39,9 @@ class GridSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config  # the base class reads these names
+        sweep: Any = OmegaConf.to_container(config.hydra.sweep)
+        if sweep["subdir"] != JOB_FOLDER:
+            raise UserError(f"hydra.sweep.subdir: the folder of a job is always {JOB_FOLDER}; leave this key out.")
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -72,10 +72,6 @@ class GridSweeper(Sweeper):
 
     def all_overrides(self, arguments: Sequence[str]) -> list[Override]:
         """Returns the overrides of the command, and those of `params` whose keys the command does not set."""
-        assert self.config
-        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep)
-        if sweep["subdir"] != JOB_FOLDER:
-            raise UserError(f"hydra.sweep.subdir: the folder of a job is always {JOB_FOLDER}; leave this key out.")
         typed = self.parse(arguments)
         keys = {override.get_key_element() for override in typed}
         params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
@@ -120,14 +116,7 @@ class GridSweeper(Sweeper):
 
         assert self.config and self.hydra_context
         context, config = self.hydra_context, self.config
-
-        def compose_job(job: Job) -> DictConfig:
-            try:
-                return compose(context, config, job)
-            except (HydraException, OmegaConfBaseException) as error:
-                raise explain(error) from error
-
-        text, invalid = describe_plan(planned, compose_job)
+        text, invalid = describe_plan(planned, lambda job: compose(context, config, job))
         say(text)
         if invalid:
             numbers = ", ".join(str(job.number) for job in invalid)

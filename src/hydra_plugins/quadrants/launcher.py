@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.cli.explain import explain
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.jobs import Job, make_jobs
 from quadrant_lstm.sweep.table import RUNNING, JobTable
 
@@ -82,8 +83,8 @@ class JobLauncher(Launcher):
         for job in jobs:
             try:
                 config = compose(self.hydra_context, self.config, job)
-            except (HydraException, OmegaConfBaseException) as error:
-                end(job, str(explain(error)))
+            except UserError as error:
+                end(job, str(error))
             else:
                 yield job, config
 
@@ -116,7 +117,11 @@ class JobLauncher(Launcher):
 
 
 def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
-    composed = context.config_loader.load_sweep_config(config, list(job.overrides))
+    """Raises UserError for values that cannot be composed."""
+    try:
+        composed = context.config_loader.load_sweep_config(config, list(job.overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = job.number
     return composed

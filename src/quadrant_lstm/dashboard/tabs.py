@@ -18,6 +18,7 @@ from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.run_folder import assigned
 
 BATCH_SIZE = 250
 MAX_CLASSES = 20  # that have a precision-recall curve
@@ -89,7 +90,7 @@ def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]
     `overrides` are those that the run was started with: they name the chosen options of config groups.
     """
     if cfg.swept:
-        typed = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
+        typed = assigned(overrides)
         return {key: swept_value(OmegaConf.select(cfg, key), typed.get(key)) for key in cfg.swept}
     values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
     values |= {"label_smoothing": cfg.label_smoothing} if cfg.label_smoothing else {}

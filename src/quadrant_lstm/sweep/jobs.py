@@ -22,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, read_json, read_yaml, write_atomically
+from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, assigned, read_json, read_yaml, write_atomically
 
 SWEEPS = OUTPUTS / "sweeps"
 SWEEP_CONFIG = "multirun.yaml"
@@ -72,7 +72,7 @@ def readable(value: str) -> str:
 
 def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable[int]) -> list[Job]:
     """Returns one job for each list of overrides, with these numbers."""
-    assignments = [dict(word.lstrip("+").split("=", 1) for word in words if "=" in word) for words in overrides]
+    assignments = list(map(assigned, overrides))
     keys = list(dict.fromkeys(key for assigned in assignments for key in assigned))
     differing = [key for key in keys if len({assigned.get(key) for assigned in assignments}) > 1]
     return [
