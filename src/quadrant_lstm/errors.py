@@ -10,13 +10,8 @@ from pathlib import Path
 
 INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError: disk full, over quota, read-only
-PATH = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.ENOTDIR,
-)  # the user may not, or wrote it wrong
+# of a path that the user may not use, or has written wrongly
+PATH = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 class UserError(Exception):

@@ -36,6 +36,7 @@ from quadrant_lstm.dashboard.trackers import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.data.image_sequences import ImageSequences
+from quadrant_lstm.data.scans import shown_orderings
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.rnn import LSTM
@@ -85,7 +86,7 @@ class Dashboard(pl.Callback):
             names = [data.spec.class_names[label] for label in samples.labels.tolist()]
             self.add(trainer, "data/clips", draw_clips(samples.unpadded(), names))
             return
-        shown = (data.train_orderings or data.orderings)[: len(data.orderings)]
+        shown = shown_orderings(data.orderings, data.train_orderings)
         self.add(trainer, "data/orderings", draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid))
         images = data.train[data.train_indices[:6]][0]
         if data.augmentation(images) is not images:

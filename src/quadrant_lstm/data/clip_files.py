@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from quadrant_lstm.data.clip_formats import decoded, is_video, opened
+from quadrant_lstm.data.image_files import on_paper
 from quadrant_lstm.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
@@ -125,7 +126,7 @@ def as_array(frame: Image.Image | np.ndarray, frame_format: FrameFormat) -> np.n
 def as_pixels(image: Image.Image, frame_format: FrameFormat) -> np.ndarray:
     channels, size, _ = frame_format
     if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = on_paper(image, "white")
     image = image if image.mode == MODES[channels] else image.convert(MODES[channels])
     if size is not None and image.size != size[::-1]:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)

@@ -30,8 +30,11 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    files = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and visible(file))
-    return sorted(files, key=lambda file: natural(file.name))
+    return sorted(pictures_in(folder), key=lambda file: natural(file.name))
+
+
+def pictures_in(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and visible(file))
 
 
 def visible(path: Path) -> bool:
@@ -42,8 +45,7 @@ def visible(path: Path) -> bool:
 def is_clip(path: Path) -> bool:
     """Tells whether the name of a file is that of a clip, or a folder holds still pictures."""
     if path.is_dir():
-        pictures = (file for file in path.iterdir() if visible(file) and file.suffix.lower() in SUFFIXES)
-        first = min(pictures, default=None)
+        first = min(pictures_in(path), default=None)
         return first is not None and not is_animated(first)
     return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
 

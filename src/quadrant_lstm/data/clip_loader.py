@@ -25,14 +25,12 @@ from quadrant_lstm.errors import UserError
 PREFETCH = 2  # batches for each worker
 
 
-def slots_for(num_workers: int) -> int:
-    """Returns the number of batches in memory: those that workers write to, and the last three."""
-    return PREFETCH * num_workers + 3
-
-
-def bytes_read_ahead(spec: SequenceSpec, batch_size: int, num_workers: int) -> int:
-    """Returns the bytes of the batches that a ClipLoader keeps in memory."""
-    return slots_for(num_workers) * (batch_size + 1) * spec.num_steps * math.prod(spec.frame_shape)
+def shape_of_slots(spec: SequenceSpec, batch_size: int, num_workers: int) -> tuple[int, ...]:
+    """Returns the shape of the batches that a ClipLoader keeps in memory, in bytes: those that workers write to, and
+    the last three. The last batch of an epoch may have one clip more.
+    """
+    channels, height, width = spec.frame_shape
+    return PREFETCH * num_workers + 3, batch_size + 1, spec.num_steps, height, width, channels
 
 
 class ClipReader:
@@ -112,9 +110,7 @@ class BatchReader(Dataset):
     /dev/shm than most containers have.
     """
 
-    def __init__(self, clips: ClipReader, batch_size: int, num_slots: int):
-        channels, height, width = clips.spec.frame_shape
-        shape = (num_slots, batch_size, clips.spec.num_steps, height, width, channels)
+    def __init__(self, clips: ClipReader, shape: Sequence[int]):
         self.clips, self.slots = clips, shared_memory(math.prod(shape)).reshape(shape)
 
     def __getitem__(self, request: Request) -> Answer | UserError:
@@ -146,9 +142,9 @@ class ClipLoader:
 
     def __init__(self, clips: ClipReader, sampler: EpochSampler, num_workers: int, pads: bool):
         self.sampler, self.pads = sampler, pads
-        num_slots = slots_for(num_workers)
-        self.reader = BatchReader(clips, sampler.batch_size + 1, num_slots)  # the last batch may have one more
-        options: dict[str, Any] = {"sampler": Requests(sampler, num_slots)}
+        shape = shape_of_slots(clips.spec, sampler.batch_size, num_workers)
+        self.reader = BatchReader(clips, shape)
+        options: dict[str, Any] = {"sampler": Requests(sampler, num_slots=shape[0])}
         if num_workers:
             options |= {"num_workers": num_workers, "prefetch_factor": PREFETCH, "persistent_workers": True}
             options["multiprocessing_context"] = "fork"

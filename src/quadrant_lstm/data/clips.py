@@ -4,6 +4,7 @@ files -> uint8 frames, cached in memory -> every n-th frame, cut to `num_frames`
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clip_files import FrameFormat, steps_in
 from quadrant_lstm.data.clip_folder import Clip, find_clips
 from quadrant_lstm.data.clip_index import Note, examine_clips
-from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, bytes_read_ahead, to_batch
+from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, shape_of_slots, to_batch
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.orderings import scaled
@@ -70,8 +71,8 @@ class Clips(SequenceDataModule):
         validation = validation_range(len(train), held_out, fold, num_folds, "data.validation_share")
         super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
         self.num_workers, self.augmentation = num_workers, augmentation
-        loaders = 2 * bytes_read_ahead(spec, batch_size, num_workers)  # of training and validation
-        self.frame_bytes = train.cache.num_bytes + loaders
+        slots = math.prod(shape_of_slots(spec, batch_size, num_workers))
+        self.frame_bytes = train.cache.num_bytes + 2 * slots  # of training and of validation
         self.pads = min(lengths) < spec.num_steps
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:

@@ -86,14 +86,16 @@ def read_image(file: Path, image_shape: Sequence[int], invert: bool | None) -> n
 def in_grey(image: Image.Image) -> Image.Image:
     """Returns the image in 8-bit grey; a transparent one on white or black paper, where its ink has more contrast."""
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        papers = (Image.new("RGBA", image.size, paper) for paper in ("white", "black"))
-        return max((Image.alpha_composite(paper, image).convert("L") for paper in papers), key=contrast)
+        return max((on_paper(image, paper).convert("L") for paper in ("white", "black")), key=contrast)
     if image.mode == "F" or image.mode.startswith("I"):  # of 16 or 32 bits; Pillow would clip them at 255
         levels = np.nan_to_num(np.asarray(image, dtype=np.float64).clip(min=0), posinf=0)
         white = next((white for white in WHITE if levels.max() <= white), levels.max())
         return Image.fromarray((255 * levels / white).round().astype(np.uint8))
     return image.convert("L")
+
+
+def on_paper(image: Image.Image, colour: str) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image.convert("RGBA"))
 
 
 def contrast(image: Image.Image) -> float:

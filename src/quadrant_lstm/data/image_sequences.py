@@ -100,8 +100,10 @@ def mixed_sequences(
     only some of it.
     """
     groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)]
-    places = torch.arange(len(images)) if places is None else places
-    chosen = [(places % len(groups) == number).nonzero().flatten() for number in range(len(groups))]
+    chosen = [
+        slice(number, None, len(groups)) if places is None else places % len(groups) == number
+        for number in range(len(groups))
+    ]
     parts = [sequences(images[some], group, grid) for some, group in zip(chosen, groups, strict=True)]
     frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
     for some, part in zip(chosen, parts, strict=True):

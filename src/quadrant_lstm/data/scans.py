@@ -14,10 +14,12 @@ random:SEED is a permutation drawn with that seed. reversed-NAME reads the same 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 
 Cells = Iterator[tuple[int, int]]  # row and column, from 0
+One = TypeVar("One")  # an ordering, or its name
 REVERSED, RANDOM = "reversed-", "random:"
 
 
@@ -78,6 +80,11 @@ NAMES = f"{', '.join(SCANS)} or random:SEED, or reversed- and one of these"
 def orderings_of(orderings: OrderingsOrNames, grid: Grid) -> list[tuple[int, ...]]:
     """Returns the permutations. Raises ValueError for what is neither one of the pieces nor a name."""
     return [ordering_of(ordering, grid) for ordering in orderings]
+
+
+def shown_orderings(orderings: Sequence[One], train_orderings: Sequence[One] | None) -> Sequence[One]:
+    """Returns the orderings that a network is trained in; of several sets, the first."""
+    return (train_orderings or orderings)[: len(orderings)]
 
 
 def ordering_of(ordering: Sequence[int] | str, grid: Grid) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import SequenceSpec, Shape, image_shape_of
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.data.scans import orderings_of, shown_orderings
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 
 
@@ -39,8 +39,7 @@ def inputs_of(data: DictConfig, spec: SequenceSpec) -> Inputs:
 
 
 def orderings_shown(data: DictConfig) -> OrderingsOrNames:
-    """Returns the orderings that the network has been trained in; of several sets, the first."""
-    return (data.get("train_orderings") or data.orderings)[: len(data.orderings)]
+    return shown_orderings(data.orderings, data.get("train_orderings"))
 
 
 def twice_as_long(clips: Float[Tensor, "batch steps ..."]) -> Float[Tensor, "batch 2*steps ..."]:
