@@ -11,7 +11,6 @@ after the line <!-- keep -->.
 """
 
 import argparse
-import csv
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,16 +19,17 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from docs.measurements import MEASURED, ORIGIN, experiment_of, origin_of
+from docs.measurements import MEASURED, ORIGIN, Row, experiment_of, origin_of, read_csv
+from docs.tables import END, points
 from quadrant_lstm.callbacks.epoch_end import write_row
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import CONFIG, csv_text, read_rows, read_yaml
-from quadrant_lstm.sweep.groups import Mean, half_interval
+from quadrant_lstm.run_folder import CONFIG, csv_text, read_rows, read_yaml, write_atomically
+from quadrant_lstm.sweep.groups import Mean
 from quadrant_lstm.sweep.jobs import Sweep, find_sweep
 
 PAGE = Path(__file__).with_name("results.md")
-START, END = "<!-- keep -->\n", "<!-- end -->"
+START = "<!-- keep -->\n"
 FILE = "keep.csv"
 HALVES = "halves.csv"  # in a run folder
 OPTION = "+trainer.callbacks.halves._target_=docs.keep.Halves"
@@ -85,27 +85,19 @@ def line(experiment: str, found: Sequence[Choice]) -> str:
     def per_seed(count: Callable[[Choice], int]) -> tuple[float, ...]:
         return tuple(statistics.mean(count(each) / each.images for each in halves) for halves in seeds.values())
 
-    best, last = (
-        Mean(per_seed(lambda each: each.correct_after_best)),
-        Mean(per_seed(lambda each: each.correct_after_last)),
-    )
-    gains = per_seed(lambda each: each.correct_after_last - each.correct_after_best)
-    mean, half = 100 * statistics.mean(gains), 100 * half_interval(gains)
+    best = Mean(per_seed(lambda each: each.correct_after_best))
+    last = Mean(per_seed(lambda each: each.correct_after_last))
+    gain = points(per_seed(lambda each: each.correct_after_last - each.correct_after_best), digits=3)
     epochs = ", ".join(str(each.best_epoch) for each in found)
-    gain = f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
     cells = (f"`{experiment}`", len(seeds), f"{epochs} of {found[0].epochs}", best, last, gain)
     return f"| {' | '.join(str(cell).replace(' %', '') for cell in cells)} |"
 
 
 def read() -> list[Choice]:
-    file = MEASURED / FILE
-    if not file.exists():
-        return []
-    with file.open(newline="") as opened:
-        return [choice_in(row) for row in csv.DictReader(opened)]
+    return list(map(choice_in, read_csv(MEASURED / FILE)))
 
 
-def choice_in(row: dict[str, str]) -> Choice:
+def choice_in(row: Row) -> Choice:
     texts = ("experiment", *ORIGIN)
     values: dict[str, Any] = {key: value if key in texts else int(value) for key, value in row.items()}
     return Choice(**values)
@@ -115,7 +107,8 @@ def add(found: Sequence[Choice]) -> None:
     """Adds the choices to those measured earlier, which they replace for the same experiment and seed."""
     again = {(each.experiment, each.seed) for each in found}
     kept = [each for each in read() if (each.experiment, each.seed) not in again]
-    (MEASURED / FILE).write_text(csv_text(Choice._fields, [each._asdict() for each in (*kept, *found)]))
+    text = csv_text(Choice._fields, [each._asdict() for each in (*kept, *found)])
+    write_atomically(MEASURED / FILE, text.encode())
 
 
 def fill(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import PROVENANCE, csv_text, read_json, write_atomically
+from quadrant_lstm.run_folder import PROVENANCE, assigned, csv_text, read_json, write_atomically
 from quadrant_lstm.sweep.jobs import Job, Sweep, readable
 
 MEASURED = Path(__file__).parent / "measured"
@@ -28,8 +28,15 @@ def experiment_of(sweep: Sweep) -> str:
 
 def read(name: str) -> list[Row]:
     file = MEASURED / f"{name}.csv"
+    if rows := read_csv(file):
+        return rows
+    raise UserError(f"{file}: is missing; first: python -m docs.tables SWEEP, with a sweep of experiment={name}.")
+
+
+def read_csv(file: Path) -> list[Row]:
+    """Returns nothing if there is no file."""
     if not file.exists():
-        raise UserError(f"{file}: is missing; first: python -m docs.tables SWEEP, with a sweep of experiment={name}.")
+        return []
     with file.open(newline="") as opened:
         return list(csv.DictReader(opened))
 
@@ -40,7 +47,7 @@ def add(name: str, jobs: Sequence[Job]) -> None:
     A sweep may be a part of the experiment: keys of which it has one value are columns like those that it sweeps.
     """
     file = MEASURED / f"{name}.csv"
-    earlier = read(name) if file.exists() else []
+    earlier = read_csv(file)
     keys = keys_of(earlier[0]) if earlier else list(jobs[0].swept)
     rows = [*earlier, *(row_of(job, keys) for job in jobs if job.results())]
     latest = {tuple(row[key] for key in keys): row for row in rows}
@@ -55,7 +62,7 @@ def keys_of(row: Row) -> list[str]:
 
 def row_of(job: Job, keys: Sequence[str]) -> Row:
     """Raises UserError if the job has other keys: it is not comparable."""
-    values = dict(word.lstrip("+").partition("=")[::2] for word in job.overrides)
+    values = assigned(job.overrides)
     typed = {key for key in values if key not in ("experiment", "swept") and not key.startswith(WITHOUT_EFFECT)}
     if typed != set(keys):
         raise UserError(f"{job.folder}: sets {', '.join(typed)}, but the experiment's keys are {', '.join(keys)}.")

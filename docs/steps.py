@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
 
 from docs.measurements import Row, read, short
+from docs.tables import mark_errors
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
@@ -29,9 +29,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     for axes, grid in zip(panels, grids, strict=True):
         draw_grid(axes, [row for row in rows if row["experiment/scans"] == grid])
         axes.set(title=grid, xlabel="share of the pieces that were read", yscale="log")
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter("{x:g}")
+        mark_errors(axes.yaxis)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("test error, %")
     panels[-1].legend()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullLocator
 
 from docs import measurements
@@ -71,9 +72,8 @@ def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
     lines = ["| | parameters | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for line in dict.fromkeys(label(down, row) for row in rows):
         counts = sorted(int(row["parameters"]) for row in rows if label(down, row) == line)
-        parameters = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
         means = " | ".join(str(column.get(line, "")).replace(" %", "") for column in columns.values())
-        lines.append(f"| {line} | {parameters} | {means} |")
+        lines.append(f"| {line} | {numbers(counts)} | {means} |")
     return "\n".join(
         [*lines, "", measured_at(name, rows, [mean for each in columns.values() for mean in each.values()]), ""]
     )
@@ -103,13 +103,18 @@ def draw(name: str, down: Sequence[str], across: Sequence[str]) -> bytes:
                 draw_jobs(axes, position, means[line])
         axes.set_yticks(range(len(lines)), lines)
         axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter("{x:g}")
+        mark_errors(axes.xaxis)
         axes.set(title=title, xlabel="test error, %")
         axes.grid(alpha=0.3, axis="x")
     panels[0].invert_yaxis()
     return as_png(figure, SCALE)
+
+
+def mark_errors(axis: Axis) -> None:
+    """Marks 1, 2, 5, 10, 20, ... on a logarithmic axis."""
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
 
 
 def draw_jobs(axes: Axes, position: int, accuracies: Mean) -> None:
@@ -149,16 +154,17 @@ def others(key: str, row: Row) -> tuple[str, ...]:
     return tuple(row[other] for other in keys_of(row) if other != key)
 
 
-def points(values: Sequence[float]) -> str:
+def points(values: Sequence[float], digits: int = 2) -> str:
+    """Returns the mean in percentage points and its 95 % confidence interval, or fewer than three values."""
     if len(values) < 3:
-        return ", ".join(f"{100 * value:+.2f}" for value in values)
+        return ", ".join(f"{100 * value:+.{digits}f}" for value in values)
     mean, half = 100 * statistics.mean(values), 100 * half_interval(values)
-    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+    return f"{mean:+.{digits}f} ({mean - half:+.{digits}f} to {mean + half:+.{digits}f})"
 
 
 def numbers(counts: Sequence[int]) -> str:
-    """Returns e.g. "5" or "3 to 5"."""
-    return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    """Returns e.g. "5" or "1,200 to 1,300" for sorted counts."""
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
 def fill(text: str) -> str:
