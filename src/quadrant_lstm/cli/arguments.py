@@ -5,6 +5,7 @@
 
 import os
 import re
+import signal
 import sys
 from argparse import Namespace
 from typing import Any, NoReturn
@@ -66,8 +67,8 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
 def reader_arguments(arguments: list[str]) -> list[str]:
     """Returns Hydra's arguments of a script that reads a run, which has one process."""
     if is_used():
-        if os.environ["RANK"] != "0":
-            sys.exit(2)
+        if os.environ["LOCAL_RANK"] != "0":
+            signal.pause()  # torchrun ends this process when the first one has reported: it would end that one, too
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
     if check_options(arguments).multirun:
         raise UserError("-m: is for sweeps of train.py, but this script reads one run; leave it out.")
