@@ -24,6 +24,7 @@ from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_data, build_network
+from quadrant_lstm.run.precision import resolve_precision
 
 
 def main() -> None:
@@ -62,9 +63,11 @@ def making_rows(rounds: int) -> Iterator[str]:
     network = build_network(cfg, data.spec).train()
     samples = next(iter(data.train_dataloader()))
     batch = data.on_after_batch_transfer(samples, 0)
+    precision = resolve_precision(cfg.trainer.precision, "cpu")
+    reading = f"read by the training step, {precision}"
 
     def step() -> int:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
             cross_entropy(network(batch.frames), batch.labels).backward()
         return len(batch.labels)
 
@@ -73,13 +76,13 @@ def making_rows(rounds: int) -> Iterator[str]:
 
     measured = Rounds()
     for number in range(1 + 3 * rounds):  # a round is short
-        for name, way in (("made", make), ("read by the training step, bf16", step)):
+        for name, way in (("made", make), (reading, step)):
             speed = per_second(way)
             if number:
                 measured.add(name, speed)
     for name, speeds in measured.items():
         yield row(name, median_and_range(speeds, 0))
-    yield row("ratio", median_and_range(measured.ratios("made", "read by the training step, bf16")))
+    yield row("ratio", median_and_range(measured.ratios("made", reading)))
 
 
 if __name__ == "__main__":
