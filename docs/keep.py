@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from docs.measurements import MEASURED, ORIGIN, Row, experiment_of, origin_of, read_csv
+from docs.measurements import MEASURED, ORIGIN, Row, experiment_of, origin_of
 from docs.tables import END, points
 from quadrant_lstm.callbacks.epoch_end import write_row
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import CONFIG, csv_text, read_rows, read_yaml, write_atomically
+from quadrant_lstm.files import csv_text, read_csv, read_yaml, write_atomically
+from quadrant_lstm.run_folder import CONFIG, read_rows
 from quadrant_lstm.sweep.groups import Mean
 from quadrant_lstm.sweep.jobs import Sweep, find_sweep
 

@@ -1,13 +1,13 @@
 """Keeps the results of finished jobs in docs/measured/NAME.csv: one row per job of experiment=NAME."""
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import PROVENANCE, assigned, csv_text, read_json, write_atomically
+from quadrant_lstm.files import csv_text, read_csv, read_json, write_atomically
+from quadrant_lstm.run_folder import PROVENANCE, assigned
 from quadrant_lstm.sweep.jobs import Job, Sweep, readable
 
 MEASURED = Path(__file__).parent / "measured"
@@ -31,14 +31,6 @@ def read(name: str) -> list[Row]:
     if rows := read_csv(file):
         return rows
     raise UserError(f"{file}: is missing; first: python -m docs.tables SWEEP, with a sweep of experiment={name}.")
-
-
-def read_csv(file: Path) -> list[Row]:
-    """Returns nothing if there is no file."""
-    if not file.exists():
-        return []
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
 
 
 def add(name: str, jobs: Sequence[Job]) -> None:

@@ -11,8 +11,8 @@ import torch
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.dashboard.pictures.data import draw_orderings
 from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.files import write_atomically
 from quadrant_lstm.plotting import as_png
-from quadrant_lstm.run_folder import write_atomically
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draws a digit in the orderings of the question.")

@@ -18,11 +18,12 @@ from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
 from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check import check_without_torch
 from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.files import write_json
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_classifier, build_data
 from quadrant_lstm.run.inputs import inputs_of
 from quadrant_lstm.run.provenance import provenance
-from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE, write_json
+from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
 
 TOLERANCE = 1e-4  # maximum difference of an output between the models; both compute in fp32
 

@@ -152,7 +152,7 @@ CONFIGS: dict[str, Callable[[Path], object]] = {
         "_target_: torch.optim.Adam", "_target_: torch.optim.swa_utils.torch.hub.load"
     ),
     "a class in a list": replace("  eps: 1.0e-08", "  eps: 1.0e-08\n  x: [[{_target_: pathlib.Path.touch}]]"),
-    "a function of this project": replace(NETWORK, "_target_: quadrant_lstm.run_folder.write_atomically"),
+    "a function of this project": replace(NETWORK, "_target_: quadrant_lstm.files.write_atomically"),
     "hydra's": lambda config: config.write_text(
         config.read_text() + "hydra: {callbacks: {a: {_target_: os.system, command: touch executed}}}"
     ),

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.quadrants.launcher import JobLauncher, compose
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.run_folder import read_json, write_json
+from quadrant_lstm.files import read_json, write_json
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import PENDING, RUNNING
 

@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import write_atomically
+from quadrant_lstm.files import write_atomically
 
 PREFIX = b"sha256:"
 COMMENT_LENGTH = len(PREFIX) + 64  # bytes

@@ -6,7 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from quadrant_lstm.cli.arguments import MULTIRUN, hydra_arguments, parse, value_of, without
+from quadrant_lstm.cli.arguments import hydra_arguments
+from quadrant_lstm.cli.options import MULTIRUN, parse, value_of, without
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run_folder import CONFIG, find_run, locked, quoted

@@ -18,9 +18,10 @@ from quadrant_lstm.config.messages import example, missing_key, unknown_argument
 from quadrant_lstm.config.old_runs import upgrade
 from quadrant_lstm.config.schema import CLASSES, GROUPS, LIBRARIES, REQUIRED, ROOT, TARGETS
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import read_yaml
 from quadrant_lstm.kinds import Node, in_words
 from quadrant_lstm.model.sizes import CHECKS
-from quadrant_lstm.run_folder import BEST, CONFIG, find_run, read_yaml
+from quadrant_lstm.run_folder import BEST, CONFIG, find_run
 
 
 def check_without_torch(cfg: DictConfig) -> None:

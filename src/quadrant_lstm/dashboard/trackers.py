@@ -20,7 +20,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.run_folder import OUTPUTS, TRACKERS, as_typed, read_json, write_json
+from quadrant_lstm.files import read_json, write_json
+from quadrant_lstm.run_folder import OUTPUTS, TRACKERS, as_typed
 
 EXTRA = "trackers"
 

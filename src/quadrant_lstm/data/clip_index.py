@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, decoder_errors_explained, examine_frames
 from quadrant_lstm.data.clip_formats import picture_files
-from quadrant_lstm.run_folder import read_json, write_json
+from quadrant_lstm.files import read_json, write_json
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
 

@@ -15,11 +15,12 @@ from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import read_json
 from quadrant_lstm.model.recurrent import count
 from quadrant_lstm.pages import render
 from quadrant_lstm.run.inputs import orderings_shown
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
-from quadrant_lstm.run_folder import RESULTS, read_json
+from quadrant_lstm.run_folder import RESULTS
 
 NUM_COMPARED = 1000  # test images
 

@@ -21,11 +21,12 @@ from torch import nn
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.files import read_json, write_atomically
 from quadrant_lstm.run.drawing_page import drawing_page, results_of
 from quadrant_lstm.run.inputs import Inputs, inputs_of, orderings_shown
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.program import program_file
-from quadrant_lstm.run_folder import PROVENANCE, read_json, write_atomically
+from quadrant_lstm.run_folder import PROVENANCE
 
 log = logging.getLogger(__name__)
 SUFFIXES = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors", "keras": "keras", "html": "html"}

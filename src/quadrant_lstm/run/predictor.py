@@ -20,10 +20,10 @@ from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered
 from quadrant_lstm.data.image_files import find_image_files, read_image
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.files import parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs, inputs_of, reads_more_steps
 from quadrant_lstm.run.predictions import Classes
-from quadrant_lstm.run_folder import parse_yaml
 
 
 class Predictor(NamedTuple):

@@ -21,23 +21,10 @@ from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.dashboard.trackers import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import read_json, read_yaml, write_atomically, write_json
 from quadrant_lstm.pages import percent
 from quadrant_lstm.run.provenance import provenance
-from quadrant_lstm.run_folder import (
-    CONFIG,
-    LAST,
-    OVERRIDES,
-    PROVENANCE,
-    REPORT,
-    RESULTS,
-    SKIPPED,
-    as_typed,
-    last_epoch,
-    read_json,
-    read_yaml,
-    write_atomically,
-    write_json,
-)
+from quadrant_lstm.run_folder import CONFIG, LAST, OVERRIDES, PROVENANCE, REPORT, RESULTS, SKIPPED, as_typed, last_epoch
 
 log = logging.getLogger(__name__)
 EARLY_STOPPING = "trainer.callbacks.early_stopping"

@@ -22,7 +22,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, assigned, read_json, read_yaml, write_atomically
+from quadrant_lstm.files import read_json, read_yaml, write_atomically
+from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, assigned
 
 SWEEPS = OUTPUTS / "sweeps"
 SWEEP_CONFIG = "multirun.yaml"

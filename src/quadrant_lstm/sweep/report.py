@@ -10,8 +10,9 @@ from typing import Any
 from quadrant_lstm.console import say
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import csv_text, write_atomically
 from quadrant_lstm.pages import render
-from quadrant_lstm.run_folder import csv_text, last_epoch, write_atomically
+from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.groups import Group, ranked_groups
 from quadrant_lstm.sweep.jobs import Job, Sweep, readable
 from quadrant_lstm.sweep.table import PENDING

@@ -1,0 +1,85 @@
+"""Turns `run=` and `sweep=` into Hydra's arguments: a run resumes with its own config, a sweep with its overrides."""
+
+import re
+
+from omegaconf import DictConfig, OmegaConf
+
+from quadrant_lstm.cli.options import MULTIRUN, parse
+from quadrant_lstm.config.check import read_config
+from quadrant_lstm.config.interpolations import OWN_KEY
+from quadrant_lstm.config.schema import GROUPS
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import read_yaml, write_atomically
+from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run, quoted
+from quadrant_lstm.sweep.jobs import find_sweep
+
+# A resumed run cannot change what divides its images, because it would validate on images that it has been trained on,
+# nor what the sizes of its network depend on.
+OF_THE_RUN = [
+    f"data.{key}"
+    for key in (
+        *("dataset", "validation_images", "validation_seed", "fold", "num_folds", "grid", "orderings"),
+        *("test_share", "validation_share", "num_frames", "frame_step", "size", "channels", "label", "canvas"),
+    )
+]
+
+
+def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
+    """Returns the arguments that make Hydra compose the run's own config, in the run's own folder."""
+    if MULTIRUN & set(others):
+        raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
+    folder = find_run(run).absolute()
+    cfg = read_config(folder / CONFIG, trust)  # checked first, because Hydra instantiates what it finds under `hydra`
+    if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
+        raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")
+    if OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / CONFIG)):
+        write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
+    for argument in others:
+        key = ".".join(argument.partition("=")[0].lstrip("+~").split(".")[:2])  # not that of an item of a list
+        if key in (*GROUPS, "experiment", "init", *OF_THE_RUN) or key.startswith(("model.", "model/", "schedule.")):
+            raise UserError(f"{argument}: a run resumes with its own config; change other values, or start a new run.")
+        if key == "optimizer.lr" and not is_constant(cfg.schedule):
+            raise UserError(f"{argument}: the schedule of this run sets the learning rate; start a new run.")
+    config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
+    added = [f"+{argument}" if argument.startswith("trainer/") else argument for argument in others]
+    return [*config, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *added]
+
+
+def is_constant(schedule: DictConfig) -> bool:
+    return schedule.get("_target_", "").endswith(".ConstantLR") and schedule.get("factor") == 1
+
+
+def resume_sweep(path: str, others: list[str]) -> list[str]:
+    """Returns the arguments of the sweep's own command, in the sweep's own folder.
+
+    `others` may repeat the sweep's overrides but not change them; Hydra's (how jobs are launched) may be changed.
+    """
+    sweep = find_sweep(path)
+    folder = sweep.folder.absolute()
+    options = parse(others)[0]
+    sources = sweep.hydra.runtime.config_sources
+    recorded = [source.path for source in sources if source.provider == "command-line"]
+    if recorded and not options.config_dir:
+        raise UserError(
+            f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust that folder."
+        )
+    repeated = [override for override in options.overrides if not override.startswith("hydra")]
+    of_experiment = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.get("params") or {}).items()]
+    typed = sorted(override for override in sweep.overrides if override not in of_experiment)
+    if repeated and sorted(repeated) not in (sorted(sweep.overrides), typed):
+        raise UserError(
+            f"sweep: {folder} was started with {' '.join(typed)}, not {' '.join(repeated)}; leave them out, or start "
+            "a new sweep without sweep=."
+        )
+    hydra = [override for override in options.overrides if override.startswith("hydra")]
+    typed_keys = {override.partition("=")[0] for override in options.overrides}
+    launch, place = [*sweep.launch_overrides, *hydra], f"hydra.sweep.dir={quoted(sweep.folder)}"
+    for override in [*sweep.overrides, *sweep.launch_overrides]:
+        key, _, value = override.partition("=")
+        launches = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*", key) and re.fullmatch(r"[\w.:-]*", value)
+        reads_more = "${" in OWN_KEY.sub("", value)  # than keys of the config, such as the environment
+        runs_code = key.lstrip("+~").startswith(("hydra", "-")) or "_target_" in override or reads_more
+        if key not in typed_keys and not launches and runs_code:
+            raise UserError(f"sweep: {folder} was started with {override!r}; add it if you trust what it does.")
+    config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
+    return [*config_dir, "-m", *sweep.overrides, *launch, place]

@@ -1,0 +1,89 @@
+"""Reads and writes files of JSON, YAML and CSV: a file is written whole or not at all, a damaged one is one line."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from quadrant_lstm.errors import UserError
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Writes a file so that a reader finds either the previous version or the new one, even if the process is killed.
+
+    It writes a temporary file in the same folder, syncs it to the disk, and renames it. Raises UserError on failure.
+    """
+    staged = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with staged.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(staged, file)
+        with contextlib.suppress(PermissionError):  # Windows cannot open a folder
+            folder = os.open(file.parent, os.O_RDONLY)
+            os.fsync(folder)  # makes the renaming durable
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+        raise UserError(
+            f"{file}: cannot be written ({error.strerror}); its previous version is intact. Fix it and rerun; "
+            "run=FOLDER and sweep=FOLDER resume."
+        ) from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Returns the content of the file, or nothing if there is none. Raises UserError if it is damaged."""
+    try:
+        content = json.loads(file.read_text()) if file.exists() else {}
+        if not isinstance(content, dict):
+            raise ValueError("it is not a mapping")
+    except ValueError as error:
+        raise UserError(f"{file}: cannot be read ({error}); restore or delete it.") from error
+    return content
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(file, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def read_yaml(file: Path) -> Any:
+    """Reads a config or a list of overrides, possibly from an untrusted folder. Raises UserError for a damaged file."""
+    try:
+        return parse_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: cannot be read ({error}); restore it.") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Raises ValueError for YAML aliases: nine levels of nine aliases stand for 387 million values; runs write none."""
+    if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("it uses YAML aliases")
+    return OmegaConf.load(io.StringIO(text))
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    """Returns the rows by the names of their columns, or nothing if there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the header and the rows; values that have no column are left out, missing ones are empty."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
