@@ -54,6 +54,13 @@ def test_without_keras_its_cells_are_empty():
     assert "| ours, fp32 | 20.0 (20.0 to 20.0) |  | 20" in table(figures, [])
 
 
+def test_what_was_not_measured_has_no_row():
+    figures = measured()
+    for rounds in figures.values():
+        rounds.pop(BF16, None)
+    assert "bf16" not in table(figures, [])
+
+
 def test_the_picture_has_one_bar_per_peer():
     figure = picture(measured(), "a machine")
     assert [len(axes.patches) for axes in figure.axes] == [4, 4]

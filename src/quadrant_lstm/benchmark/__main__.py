@@ -27,6 +27,7 @@ from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count, Natural
+from quadrant_lstm.run.precision import cpu_multiplies_bf16
 from quadrant_lstm.run_folder import RESULTS
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -59,7 +60,7 @@ def main() -> None:
     finally:
         for worker in workers.values():
             worker.stop()
-    for kind in PRECISION:
+    for kind in filter(is_fast_here, PRECISION):
         for number in range(options.epochs):
             measure_trainer(kind, measured)
             print(f"trainer's overhead, {kind}, {number + 1}/{options.epochs}", flush=True)
@@ -67,13 +68,15 @@ def main() -> None:
         notes.append("whole epochs and the trainer's overhead: --epochs is 0")
     if not torch.cuda.is_available():
         notes.append("a GPU: torch finds none")
+    if not is_fast_here("bf16"):
+        notes.append("bf16: this processor does not multiply it")
     write(options.out, measured, notes)
 
 
 def start_workers(measured: dict[str, Rounds]) -> tuple[dict[str, Worker], list[str]]:
     """Returns the peers that can be built, by name, and the reasons why others cannot. Measures their peak memory."""
     workers, notes = {}, []
-    for name in PEERS:
+    for name in filter(is_fast_here, PEERS):
         try:
             with needs_extra(name, "bench"):
                 worker = Worker(name)
@@ -84,6 +87,11 @@ def start_workers(measured: dict[str, Rounds]) -> tuple[dict[str, Worker], list[
         except Exception as error:  # a compiler raises errors of many types
             notes.append(f"{name}: {type(error).__name__}: {error}".partition("\n")[0])
     return workers, notes
+
+
+def is_fast_here(name: str) -> bool:
+    """Tells whether what is measured need not imitate bf16, which takes several times as long as fp32."""
+    return "bf16" not in name or torch.cuda.is_available() or cpu_multiplies_bf16()
 
 
 def measure_round(workers: dict[str, Worker], measured: dict[str, Rounds], steps: int) -> None:
@@ -103,6 +111,8 @@ def measure_epochs(workers: dict[str, Worker], measured: dict[str, Rounds]) -> N
         if name in workers:
             measured["epoch"].add(label, workers[name].ask(method, 64, -(-EPOCH // 64)).seconds)
     for overrides in TRAIN_PY_OVERRIDES:
+        if not is_fast_here(overrides[0]):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder, "run")  # of two epochs, the first of which warms up
             command = [sys.executable, "train.py", *overrides, "trainer.max_epochs=2", f"hydra.run.dir={run}"]

@@ -90,7 +90,7 @@ def comparison_table(measured: dict[str, Rounds]) -> list[str]:
     for name in (name for name in epochs if name not in WHOLE_EPOCHS and "batch_size" not in name):
         for peer in (peer for peer in WHOLE_EPOCHS if peer in epochs):
             add_row(f"{name}: times as fast as {peer}, an epoch", median_and_range(epochs.ratios(peer, name)))
-    for name in (OURS, BF16):
+    for name in (name for name in (OURS, BF16) if name in step):
         add_row(f"{name}: times as fast as {PLAIN}, a step of 64", median_and_range(step.ratios(PLAIN, name)))
         for number in (8, 24):
             ratios = step.ratios(f"{name}, {number} orderings", name)

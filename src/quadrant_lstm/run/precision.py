@@ -18,8 +18,11 @@ def resolve_precision(precision: str, accelerator: str) -> Any:
     if precision != "auto":
         return precision
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has no get_capabilities
-    has_bf16 = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
-    chosen = "bf16-mixed" if on_cpu and has_bf16 else "32-true"
+    chosen = "bf16-mixed" if on_cpu and cpu_multiplies_bf16() else "32-true"
     log.info(f"trainer.precision: auto is {chosen} here")
     return chosen
+
+
+def cpu_multiplies_bf16() -> bool:
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has no get_capabilities
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
