@@ -15,6 +15,7 @@ import pytest
 from torch.distributed import TCPStore
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.cli.torchrun_arguments import check_arguments, only_shows, with_devices
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import shared_folder, torchrun
 from quadrant_lstm.run_folder import read_rows
@@ -158,15 +159,28 @@ def test_a_process_that_never_starts_is_named_after_the_timeout(earlier, tmp_pat
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("model.lstm_units=many",), "model.lstm_units: 'many' is not a whole number of at least 1; write e.g."),
-        (("-m", "seed=1,2"), "-m: a sweep starts the processes of its jobs itself; run it without torchrun"),
-        (("trainer.devices=3",), "trainer.devices: 3, but torchrun started 2; leave it out."),
+        ("-m seed=1,2", "-m: a sweep starts the processes of its jobs itself; run it without torchrun, or on SLURM."),
+        ("trainer.devices=3", "trainer.devices: 3, but torchrun started 2; leave it out."),
+        ("trainer.num_nodes=2", "trainer.num_nodes: 2, but torchrun started 1; leave it out."),
         (
-            ("trainer.strategy=ddp_spawn",),
-            "trainer.strategy: ddp_spawn starts processes, but torchrun has started",
+            "trainer.strategy=ddp_spawn",
+            "trainer.strategy: ddp_spawn starts processes, but torchrun has started them; leave it out.",
         ),
+    ],
+)
+def test_what_torchrun_has_decided_cannot_be_typed(words, line, monkeypatch):
+    for name, number in {"LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, number)
+    with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
+        check_arguments(words.split())
+        with_devices(words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("model.lstm_units=many",), "model.lstm_units: 'many' is not a whole number of at least 1; write e.g."),
         (("hydra.run.dir=/proc/run",), "hydra.run.dir: /proc/run cannot be made (No such file or directory); write an"),
-        (("trainer.num_nodes=2",), "trainer.num_nodes: 2, but torchrun started 1; leave it out."),
     ],
 )
 def test_a_mistake_is_one_line_for_all_processes_and_restarts(words, line, start, tmp_path):
@@ -188,13 +202,15 @@ class OwnNetwork(nn.Sequential):
 """
 
 
-@pytest.mark.parametrize(
-    ("option", "printed"), [("--help", "Usage: python train.py"), ("--cfg=job", "_target_: lightning.pytorch.Trainer")]
-)
-def test_what_an_option_shows_is_printed_once(option, printed, start):
-    agent = start(option)
+def test_what_an_option_shows_is_printed_once(start):
+    agent = start("--cfg=job")
     assert agent.wait() == 0, agent.stderr
-    assert agent.stdout.count(printed) == 1
+    assert agent.stdout.count("_target_: lightning.pytorch.Trainer") == 1
+
+
+@pytest.mark.parametrize("option", ["--help", "--hydra-help", "--version", "--cfg=job", "--info=all"])
+def test_options_that_show_something_start_no_run(option):
+    assert only_shows([option, "seed=2"])
 
 
 def test_a_script_that_reads_a_run_is_refused_once(start, tmp_path):
@@ -222,12 +238,12 @@ def test_a_process_that_waits_for_the_first_one_ends_at_sigterm(tmp_path):
 def test_a_killed_process_costs_no_more_than_its_epoch(words, start, tmp_path, monkeypatch):
     (tmp_path / "own_network.py").write_text(OWN_NETWORK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    agent = start("trainer.max_epochs=40", *words, options=("--nproc-per-node=2", "--max-restarts=2"))
+    agent = start("trainer.max_epochs=15", *words, options=("--nproc-per-node=2", "--max-restarts=2"))
     run = until_an_epoch_is_saved(tmp_path)
     os.kill(children(agent.process.pid)[-1], signal.SIGKILL)
     assert agent.wait() == 0, agent.stderr
     assert run_folder(tmp_path) == run
-    assert epochs(run) == [str(epoch) for epoch in range(1, 41)]
+    assert epochs(run) == [str(epoch) for epoch in range(1, 16)]
     assert "after its last finished epoch" in agent.stdout
 
 

@@ -23,12 +23,11 @@ from quadrant_lstm.cli.explain import explain, explain_disk
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import torchrun
-from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.processes.signals import exit_at_sigterm, signals_deferred
 from quadrant_lstm.run_folder import CONFIG, find_weights, new_folder, remove_untouched
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
 
 OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True)  # all jobs of a sweep share its folder
 
@@ -38,7 +37,7 @@ def handle_errors() -> Iterator[None]:
     """Wraps Hydra's main: prints an error of the user in one line, and ends the process with its exit status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
     logging.raiseExceptions = False  # on a full disk, logging prints no traceback for each line of train.log
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    exit_at_sigterm()
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Defers Ctrl-C and SIGTERM while code runs that must not be interrupted, and ends processes with their parents.
+"""Lets SIGTERM end a process, defers it and Ctrl-C for a while, and ends processes with their parents.
 
 Imports no torch.
 """
@@ -12,6 +12,17 @@ import threading
 from collections.abc import Iterator
 
 SET_PDEATHSIG = 1  # man 2 prctl
+TERMINATED = 128 + signal.SIGTERM  # exit status
+
+
+def exit_at_sigterm() -> None:
+    """Lets SIGTERM raise SystemExit. Does nothing in a thread, where Python cannot set handlers."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)
+
+
+def terminated(*_: object) -> None:
+    sys.exit(TERMINATED)
 
 
 def end_with_parent(parent: int) -> None:

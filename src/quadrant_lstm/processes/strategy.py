@@ -1,6 +1,9 @@
-"""Lightning's strategy for several processes, with a timeout in seconds.
+"""Lightning's strategy for several processes, with a timeout in seconds, and without Lightning's handler of SIGTERM.
 
 Processes that train.py itself starts meet through a file, which is closed to other machines.
+
+Lightning 2.6's handler broadcasts a tensor. If SIGTERM finds the processes at different operations, they wait for each
+other: of ten runs under torchrun, five ended only when torchrun killed them after 30 seconds.
 """
 
 import os
@@ -12,6 +15,7 @@ from torch.distributed import FileStore, init_process_group, is_initialized
 
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.launch import STORE
+from quadrant_lstm.processes.signals import exit_at_sigterm
 
 
 class DDP(DDPStrategy):
@@ -34,3 +38,8 @@ class DDP(DDPStrategy):
                 timeout=self.timeout, device_id=device,
             )  # fmt: skip
         super().setup_distributed()
+
+    def barrier(self, *arguments: Any, **options: Any) -> None:
+        """Lightning calls this first of all after it has set its handler."""
+        exit_at_sigterm()
+        super().barrier(*arguments, **options)
