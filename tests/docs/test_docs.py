@@ -37,7 +37,6 @@ def test_the_orderings_are_drawn_into_a_file(tmp_path):
     [
         (("docs/mistakes.py", "nowhere"), "run: nowhere is not a run folder"),
         (("docs/epochs.py", "nowhere"), "sweep: nowhere has no multirun.yaml; give a folder"),
-        (("docs/ablations.py", "latest"), "sweep: latest, but "),
         (("src/quadrant_lstm/benchmark/__main__.py",), "benchmark: there is no conf/train.yaml here"),
         (
             ("src/quadrant_lstm/benchmark/__main__.py", "--rounds=0"),
