@@ -1,4 +1,4 @@
-"""Reads and writes files of JSON, YAML and CSV: a file is written whole or not at all, a damaged one is one line."""
+"""Reads files of JSON, YAML and CSV, and writes any file whole or not at all. Imports no torch."""
 
 import contextlib
 import csv
@@ -45,7 +45,7 @@ def write_atomically(file: Path, content: bytes) -> None:
 def read_json(file: Path) -> dict[str, Any]:
     """Returns the content of the file, or nothing if there is none. Raises UserError if it is damaged."""
     try:
-        content = json.loads(file.read_text()) if file.exists() else {}
+        content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if not isinstance(content, dict):
             raise ValueError("it is not a mapping")
     except ValueError as error:
@@ -73,11 +73,17 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:
-    """Returns the rows by the names of their columns, or nothing if there is no file."""
+    """Returns the rows by the names of their columns, or nothing if there is no file.
+
+    Raises UserError if it is damaged.
+    """
     if not file.exists():
         return []
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            return list(csv.DictReader(opened))
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{file}: cannot be read ({error}); restore it.") from error
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -20,9 +20,8 @@ outputs/<date>/<time>/
 
 import contextlib
 import os
-import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from quadrant_lstm.errors import UserError
@@ -99,11 +98,6 @@ def as_typed(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def assigned(overrides: Iterable[str]) -> dict[str, str]:
-    """Returns the values that overrides assign, by their keys."""
-    return dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
-
-
 def read_rows(file: Path) -> list[dict[str, str]]:
     rows = read_csv(file)
     if not all((row.get("epoch") or "").isdigit() for row in rows):
@@ -127,10 +121,3 @@ def locked(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise UserError(f"{folder}: another process works in it; wait for that process or stop it.") from None
-
-
-def quoted(folder: Path | str) -> str:
-    """Returns the path as a quoted string of Hydra's override grammar."""
-    # a backslash stands for itself, except before a quote
-    text = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(folder))
-    return "'" + text.replace("${", "\\${") + "'"

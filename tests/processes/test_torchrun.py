@@ -209,7 +209,7 @@ def test_what_an_option_shows_is_printed_once(start):
 
 
 @pytest.mark.parametrize("option", ["--help", "--hydra-help", "--version", "--cfg=job", "--info=all"])
-def test_options_that_show_something_start_no_run(option):
+def test_options_that_only_show_something_are_recognized(option):
     assert only_shows([option, "seed=2"])
 
 

@@ -24,8 +24,9 @@ from quadrant_lstm.config.check_validation import check_validation
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import write_atomically
+from quadrant_lstm.overrides import quoted
 from quadrant_lstm.processes.signals import signals_deferred
-from quadrant_lstm.run_folder import locked, quoted
+from quadrant_lstm.run_folder import locked
 from quadrant_lstm.sweep.jobs import SWEEP_CONFIG, SWEEPS, Job, Sweep, make_jobs
 from quadrant_lstm.sweep.report import report_at_end
 

@@ -60,7 +60,7 @@ def main() -> None:
     finally:
         for worker in workers.values():
             worker.stop()
-    for kind in filter(is_fast_here, PRECISION):
+    for kind in filter(is_measured, PRECISION):
         for number in range(options.epochs):
             measure_trainer(kind, measured)
             print(f"trainer's overhead, {kind}, {number + 1}/{options.epochs}", flush=True)
@@ -68,15 +68,15 @@ def main() -> None:
         notes.append("whole epochs and the trainer's overhead: --epochs is 0")
     if not torch.cuda.is_available():
         notes.append("a GPU: torch finds none")
-    if not is_fast_here("bf16"):
-        notes.append("bf16: this processor does not multiply it")
+    if not is_measured("bf16"):
+        notes.append("bf16: torch finds no instructions for it")
     write(options.out, measured, notes)
 
 
 def start_workers(measured: dict[str, Rounds]) -> tuple[dict[str, Worker], list[str]]:
     """Returns the peers that can be built, by name, and the reasons why others cannot. Measures their peak memory."""
     workers, notes = {}, []
-    for name in filter(is_fast_here, PEERS):
+    for name in filter(is_measured, PEERS):
         try:
             with needs_extra(name, "bench"):
                 worker = Worker(name)
@@ -89,8 +89,8 @@ def start_workers(measured: dict[str, Rounds]) -> tuple[dict[str, Worker], list[
     return workers, notes
 
 
-def is_fast_here(name: str) -> bool:
-    """Tells whether what is measured need not imitate bf16, which takes several times as long as fp32."""
+def is_measured(name: str) -> bool:
+    """Leaves out bf16 on a processor without instructions for it, where it takes several times as long as fp32."""
     return "bf16" not in name or torch.cuda.is_available() or cpu_multiplies_bf16()
 
 
@@ -111,7 +111,7 @@ def measure_epochs(workers: dict[str, Worker], measured: dict[str, Rounds]) -> N
         if name in workers:
             measured["epoch"].add(label, workers[name].ask(method, 64, -(-EPOCH // 64)).seconds)
     for overrides in TRAIN_PY_OVERRIDES:
-        if not is_fast_here(overrides[0]):
+        if not is_measured(overrides[0]):
             continue
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder, "run")  # of two epochs, the first of which warms up

@@ -64,7 +64,7 @@ def making_rows(rounds: int) -> Iterator[str]:
     samples = next(iter(data.train_dataloader()))
     batch = data.on_after_batch_transfer(samples, 0)
     precision = resolve_precision(cfg.trainer.precision, "cpu")
-    reading = f"read by the training step, {precision}"
+    trained = f"read by the training step, {precision}"
 
     def step() -> int:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
@@ -76,13 +76,13 @@ def making_rows(rounds: int) -> Iterator[str]:
 
     measured = Rounds()
     for number in range(1 + 3 * rounds):  # a round is short
-        for name, way in (("made", make), (reading, step)):
+        for name, way in (("made", make), (trained, step)):
             speed = per_second(way)
             if number:
                 measured.add(name, speed)
     for name, speeds in measured.items():
         yield row(name, median_and_range(speeds, 0))
-    yield row("ratio", median_and_range(measured.ratios("made", reading)))
+    yield row("ratio", median_and_range(measured.ratios("made", trained)))
 
 
 if __name__ == "__main__":

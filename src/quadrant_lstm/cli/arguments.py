@@ -1,11 +1,9 @@
-"""Turns the arguments of the root scripts into Hydra's.
-
-`run=` and `sweep=` become the config and the folder that train.py resumes; `plan=true` becomes a key of the sweeper.
-"""
+"""Turns the arguments of train.py, and those of the scripts that read a run, into Hydra's."""
 
 import os
 import re
-import signal
+import sys
+import time
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -14,8 +12,8 @@ from quadrant_lstm.cli.options import MULTIRUN, check_options, parse, value_of, 
 from quadrant_lstm.cli.resume import resume_run, resume_sweep
 from quadrant_lstm.config.check import trusted_modules
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.overrides import quoted
 from quadrant_lstm.processes.torchrun import is_used
-from quadrant_lstm.run_folder import quoted
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:
@@ -51,7 +49,8 @@ def reader_arguments(arguments: list[str]) -> list[str]:
     """Returns Hydra's arguments of a script that reads a run, which has one process."""
     if is_used():
         if os.environ["LOCAL_RANK"] != "0":
-            signal.pause()  # torchrun ends this process when the first one has reported: it would end that one, too
+            time.sleep(30)  # if it ended first, torchrun would end the first process before that prints the error
+            sys.exit(2)
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
     if check_options(arguments).multirun:
         raise UserError("-m: is for sweeps of train.py, but this script reads one run; leave it out.")

@@ -12,7 +12,7 @@ MULTIRUN = {"-m", "--multirun"}
 
 
 def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
-    """Returns Hydra's options, with the overrides wherever they stand, and the options that it does not know."""
+    """Returns Hydra's options, with the overrides wherever they stand, and the words that Hydra does not know."""
     parser: Any = get_args_parser()
     parser.error = refuse  # argparse would print its usage
     return parser.parse_known_intermixed_args(arguments)
@@ -37,6 +37,10 @@ def check_options(arguments: list[str]) -> Namespace:
 
 
 def value_of(key: str, arguments: list[str]) -> str | None:
+    """Returns the last value of the key, with which it may be typed several times, or None if it is missing or null.
+
+    Raises UserError for an empty value.
+    """
     values = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith(f"{key}=")]
     if "" in values:
         raise UserError(f"{key}: is empty; give a value, or leave it out.")

@@ -1,6 +1,7 @@
 """Turns `run=` and `sweep=` into Hydra's arguments: a run resumes with its own config, a sweep with its overrides."""
 
 import re
+from argparse import Namespace
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,8 +11,9 @@ from quadrant_lstm.config.interpolations import OWN_KEY
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically
-from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run, quoted
-from quadrant_lstm.sweep.jobs import find_sweep
+from quadrant_lstm.overrides import quoted
+from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run
+from quadrant_lstm.sweep.jobs import Sweep, find_sweep
 
 # A resumed run cannot change what divides its images, because it would validate on images that it has been trained on,
 # nor what the sizes of its network depend on.
@@ -54,26 +56,36 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
 
     `others` may repeat the sweep's overrides but not change them; Hydra's (how jobs are launched) may be changed.
     """
-    sweep = find_sweep(path)
+    sweep, options = find_sweep(path), parse(others)[0]
+    check_same_sweep(sweep, options)
+    check_trusted(sweep, options)
+    hydra = [override for override in options.overrides if override.startswith("hydra")]
+    config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
+    place = f"hydra.sweep.dir={quoted(sweep.folder)}"
+    return [*config_dir, "-m", *sweep.overrides, *sweep.launch_overrides, *hydra, place]
+
+
+def check_same_sweep(sweep: Sweep, options: Namespace) -> None:
+    repeated = [override for override in options.overrides if not override.startswith("hydra")]
+    of_experiment = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.get("params") or {}).items()]
+    typed = sorted(override for override in sweep.overrides if override not in of_experiment)
+    if repeated and sorted(repeated) not in (sorted(sweep.overrides), typed):
+        raise UserError(
+            f"sweep: {sweep.folder.absolute()} was started with {' '.join(typed)}, not {' '.join(repeated)}; leave "
+            "them out, or start a new sweep without sweep=."
+        )
+
+
+def check_trusted(sweep: Sweep, options: Namespace) -> None:
+    """Raises UserError for a --config-dir or an override that may run code, unless it was typed again."""
     folder = sweep.folder.absolute()
-    options = parse(others)[0]
     sources = sweep.hydra.runtime.config_sources
     recorded = [source.path for source in sources if source.provider == "command-line"]
     if recorded and not options.config_dir:
         raise UserError(
             f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust that folder."
         )
-    repeated = [override for override in options.overrides if not override.startswith("hydra")]
-    of_experiment = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.get("params") or {}).items()]
-    typed = sorted(override for override in sweep.overrides if override not in of_experiment)
-    if repeated and sorted(repeated) not in (sorted(sweep.overrides), typed):
-        raise UserError(
-            f"sweep: {folder} was started with {' '.join(typed)}, not {' '.join(repeated)}; leave them out, or start "
-            "a new sweep without sweep=."
-        )
-    hydra = [override for override in options.overrides if override.startswith("hydra")]
     typed_keys = {override.partition("=")[0] for override in options.overrides}
-    launch, place = [*sweep.launch_overrides, *hydra], f"hydra.sweep.dir={quoted(sweep.folder)}"
     for override in [*sweep.overrides, *sweep.launch_overrides]:
         key, _, value = override.partition("=")
         launches = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*", key) and re.fullmatch(r"[\w.:-]*", value)
@@ -81,5 +93,3 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
         runs_code = key.lstrip("+~").startswith(("hydra", "-")) or "_target_" in override or reads_more
         if key not in typed_keys and not launches and runs_code:
             raise UserError(f"sweep: {folder} was started with {override!r}; add it if you trust what it does.")
-    config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
-    return [*config_dir, "-m", *sweep.overrides, *launch, place]

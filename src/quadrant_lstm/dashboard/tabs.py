@@ -17,8 +17,8 @@ from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.protocols import Inspectable
+from quadrant_lstm.overrides import assigned
 from quadrant_lstm.processes.signals import signals_deferred
-from quadrant_lstm.run_folder import assigned
 
 BATCH_SIZE = 250
 MAX_CLASSES = 20  # that have a precision-recall curve

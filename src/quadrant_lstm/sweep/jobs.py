@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_json, read_yaml, write_atomically
-from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS, assigned
+from quadrant_lstm.overrides import assigned
+from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS
 
 SWEEPS = OUTPUTS / "sweeps"
 SWEEP_CONFIG = "multirun.yaml"
