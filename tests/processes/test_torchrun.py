@@ -214,7 +214,8 @@ def test_options_that_only_show_something_are_recognized(option):
 
 
 def test_a_script_that_reads_a_run_is_refused_once(start, tmp_path):
-    agent = Agent(tmp_path, THIS, ("--nproc-per-node=2",), ("run=latest", "images=test"), name="predict.py")
+    options = ("--nproc-per-node=2", "--max-restarts=1")
+    agent = Agent(tmp_path, THIS, options, ("run=latest", "images=test"), name="predict.py")
     assert agent.wait() == 1
     assert agent.stderr.count("torchrun: only train.py works in several processes; start this script with pyth") == 1
 

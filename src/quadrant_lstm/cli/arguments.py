@@ -1,9 +1,6 @@
 """Turns the arguments of train.py, and those of the scripts that read a run, into Hydra's."""
 
-import os
 import re
-import sys
-import time
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -13,7 +10,7 @@ from quadrant_lstm.cli.resume import resume_run, resume_sweep
 from quadrant_lstm.config.check import trusted_modules
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.overrides import quoted
-from quadrant_lstm.processes.torchrun import is_used
+from quadrant_lstm.processes.torchrun import join
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:
@@ -47,10 +44,7 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
 
 def reader_arguments(arguments: list[str]) -> list[str]:
     """Returns Hydra's arguments of a script that reads a run, which has one process."""
-    if is_used():
-        if os.environ["LOCAL_RANK"] != "0":
-            time.sleep(30)  # if it ended first, torchrun would end the first process before that prints the error
-            sys.exit(2)
+    if join():  # so that the error is reported once
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
     if check_options(arguments).multirun:
         raise UserError("-m: is for sweeps of train.py, but this script reads one run; leave it out.")

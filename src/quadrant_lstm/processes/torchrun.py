@@ -36,15 +36,10 @@ SECONDS_TO_ANSWER = 0.5  # a process that does not answer has ended, and its key
 meeting: "Meeting | None" = None  # of this process, if torchrun started it
 
 
-def is_used() -> bool:
-    """Tells whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def join() -> "Meeting | None":
-    """Waits for the other processes. Raises UserError if one does not start."""
+    """Waits for the other processes, if torchrun started this one. Raises UserError if one does not start."""
     global meeting
-    if is_used():
+    if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent(os.getppid())  # else the processes of a killed agent would continue
         meeting = Meeting()
     return meeting
