@@ -1,7 +1,7 @@
-"""Keeps the results of finished jobs in docs/measured/NAME.csv: one row per job of experiment=NAME."""
+"""Keeps the results of finished jobs in docs/measured/NAME.csv, a row per job of experiment=NAME, and averages them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from quadrant_lstm.data.frames import step_accuracies_in
@@ -9,12 +9,14 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, read_csv, read_json, write_atomically
 from quadrant_lstm.overrides import assigned
 from quadrant_lstm.run_folder import PROVENANCE
+from quadrant_lstm.sweep.groups import Mean
 from quadrant_lstm.sweep.jobs import Job, Sweep, readable
 
 MEASURED = Path(__file__).parent / "measured"
 ACCURACY = "test/accuracy"
 RESULTS = ("parameters", "seconds", "best_epoch", "val/accuracy", ACCURACY)
 ORIGIN = ("commit", "processor")
+AFTER_STEPS = ["steps"]  # instead of keys
 WITHOUT_EFFECT = ("hydra", "~trainer.callbacks.dashboard")  # on the results
 
 Row = Mapping[str, str]
@@ -80,3 +82,24 @@ def short(key: str, value: str) -> str:
         return value
     value = readable(value)
     return re.sub(r"[\[\]']", "", value) if key.endswith("orderings") else f"{key.rpartition('.')[2]}={value}"
+
+
+def column_means(rows: Sequence[Row], down: Sequence[str], across: Sequence[str]) -> dict[str, dict[str, Mean]]:
+    """Returns the columns of a table by their titles; a column holds the means of its lines."""
+    if across == AFTER_STEPS:
+        earlier = step_accuracies_in("test", rows[0])[:-1]
+        titles = {"test accuracy": ACCURACY} | {f"after step {step}": name for step, name in enumerate(earlier, 1)}
+        return {title: line_means(rows, down, result) for title, result in titles.items()}
+    columns: dict[str, list[Row]] = {}
+    for row in rows:
+        columns.setdefault(label(across, row), []).append(row)
+    return {title: line_means(found, down, ACCURACY) for title, found in columns.items()}
+
+
+def line_means(rows: Iterable[Row], down: Sequence[str], result: str) -> dict[str, Mean]:
+    """Returns the means of a result by the lines of a table; a network without predictions after each step has none."""
+    lines: dict[str, tuple[float, ...]] = {}
+    for row in rows:
+        if row[result]:
+            lines[label(down, row)] = (*lines.get(label(down, row), ()), float(row[result]))
+    return {line: Mean(values) for line, values in lines.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from docs.measurements import Row, read, short
-from docs.tables import mark_errors
+from docs.panels import mark_errors
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style

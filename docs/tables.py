@@ -19,22 +19,16 @@ import argparse
 import functools
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, NullLocator
-
 from docs import measurements
-from docs.measurements import ACCURACY, ORIGIN, Row, add, experiment_of, keys_of, label, read, short
+from docs.measurements import ACCURACY, ORIGIN, Row, add, column_means, experiment_of, keys_of, label, read, short
+from docs.panels import draw
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.data.frames import step_accuracies_in
-from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.sweep.groups import Mean, half_interval
 from quadrant_lstm.sweep.jobs import Sweep, find_sweep
-from quadrant_lstm.sweep.plots import error_percent
 
 HERE = Path(__file__).parent
 END = "<!-- end -->"
@@ -42,28 +36,6 @@ TABLE = re.compile(rf"(<!-- table (\w+): rows=(\S*) columns=(\S*) -->\n).*?{END}
 DIFFERENCES = re.compile(
     rf"(<!-- differences (\w+): (\S+) from=(\S+) rows=(\S*) columns=(\S*) -->\n).*?{END}", re.DOTALL
 )
-AFTER_STEPS = ["steps"]  # instead of keys
-
-
-def column_means(rows: Sequence[Row], down: Sequence[str], across: Sequence[str]) -> dict[str, dict[str, Mean]]:
-    """Returns the columns of a table by their titles; a column holds the means of its lines."""
-    if across == AFTER_STEPS:
-        earlier = step_accuracies_in("test", rows[0])[:-1]
-        titles = {"test accuracy": ACCURACY} | {f"after step {step}": name for step, name in enumerate(earlier, 1)}
-        return {title: line_means(rows, down, result) for title, result in titles.items()}
-    columns: dict[str, list[Row]] = {}
-    for row in rows:
-        columns.setdefault(label(across, row), []).append(row)
-    return {title: line_means(found, down, ACCURACY) for title, found in columns.items()}
-
-
-def line_means(rows: Iterable[Row], down: Sequence[str], result: str) -> dict[str, Mean]:
-    """Returns the means of a result by the lines of a table; a network without predictions after each step has none."""
-    lines: dict[str, tuple[float, ...]] = {}
-    for row in rows:
-        if row[result]:
-            lines[label(down, row)] = (*lines.get(label(down, row), ()), float(row[result]))
-    return {line: Mean(values) for line, values in lines.items()}
 
 
 def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
@@ -87,42 +59,6 @@ def measured_at(name: str, rows: Sequence[Row], means: Sequence[Mean]) -> str:
         f"Test accuracy in %: mean of {numbers(counts)} seeds and its 95 % confidence interval{single}. Measured on "
         f"{processors}, at commit {commits}; each job is a row of [{name}.csv](measured/{name}.csv)."
     )
-
-
-@style
-def draw(name: str, down: Sequence[str], across: Sequence[str]) -> bytes:
-    columns = column_means(read(name), down, across)
-    if across == AFTER_STEPS:
-        columns = dict(list(columns.items())[:1])
-    lines = list(dict.fromkeys(line for column in columns.values() for line in column))
-    figure = new_figure(2 * WIDTH, 0.6 + 0.2 * len(lines))
-    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axes, (title, means) in zip(panels, columns.items(), strict=True):
-        for position, line in enumerate(lines):
-            if line in means:
-                draw_jobs(axes, position, means[line])
-        axes.set_yticks(range(len(lines)), lines)
-        axes.set_xscale("log")
-        mark_errors(axes.xaxis)
-        axes.set(title=title, xlabel="test error, %")
-        axes.grid(alpha=0.3, axis="x")
-    panels[0].invert_yaxis()
-    return as_png(figure, SCALE)
-
-
-def mark_errors(axis: Axis) -> None:
-    """Marks 1, 2, 5, 10, 20, ... on a logarithmic axis."""
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter("{x:g}")
-
-
-def draw_jobs(axes: Axes, position: int, accuracies: Mean) -> None:
-    errors = list(map(error_percent, accuracies.values))
-    axes.plot(errors, [position] * len(errors), "o", color=GREY, markersize=3)
-    axes.plot(error_percent(accuracies.mean), position, "|", color=CORRECT, markersize=10, markeredgewidth=2)
-    if accuracies.interval:
-        axes.hlines(position, *map(error_percent, accuracies.interval), color=CORRECT)
 
 
 def differences(name: str, key: str, base: str, down: Sequence[str], across: Sequence[str]) -> str:
