@@ -79,7 +79,7 @@ def settle(page: webdriver.Chrome) -> None:
     page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
 
-def resize(page: webdriver.Chrome, height: int) -> None:
+def resize_window(page: webdriver.Chrome, height: int) -> None:
     metrics = {"width": WIDTH, "height": height, "deviceScaleFactor": 1.5, "mobile": False}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
@@ -106,9 +106,9 @@ def main() -> None:
     PAGE.write_text(with_current_templates(PAGE.read_text()))
     with chromium() as page:
         page.get(PAGE.as_uri())
-        resize(page, 1000)
+        resize_window(page, 1000)
         draw(page, [smooth(stroke) for stroke in DIGITS[5]])
-        resize(page, page.execute_script("return document.documentElement.offsetHeight"))
+        resize_window(page, page.execute_script("return document.documentElement.offsetHeight"))
         time.sleep(1)
         picture = Image.open(io.BytesIO(page.get_screenshot_as_png())).convert("RGB")
         picture.quantize(COLOURS).save(PAGE.with_suffix(".png"), optimize=True)

@@ -14,7 +14,7 @@ from quadrant_lstm.sweep.jobs import Job, Sweep, readable
 
 MEASURED = Path(__file__).parent / "measured"
 ACCURACY = "test/accuracy"
-RESULTS = ("parameters", "seconds", "best_epoch", "val/accuracy", ACCURACY)
+FIGURES = ("parameters", "seconds", "best_epoch", "val/accuracy", ACCURACY)
 ORIGIN = ("commit", "processor")
 AFTER_STEPS = ["steps"]  # instead of keys
 WITHOUT_EFFECT = ("hydra", "~trainer.callbacks.dashboard")  # on the results
@@ -47,12 +47,12 @@ def add(name: str, jobs: Sequence[Job]) -> None:
     rows = [*earlier, *(row_of(job, keys) for job in jobs if job.results())]
     latest = {tuple(row[key] for key in keys): row for row in rows}
     steps = step_accuracies_in("test", {column for row in rows for column in row})
-    write_atomically(file, csv_text([*keys, *RESULTS, *steps, *ORIGIN], latest.values()).encode())
+    write_atomically(file, csv_text([*keys, *FIGURES, *steps, *ORIGIN], latest.values()).encode())
 
 
 def keys_of(row: Row) -> list[str]:
     """Returns the keys of the config among the columns, which come first."""
-    return list(row)[: list(row).index(RESULTS[0])]
+    return list(row)[: list(row).index(FIGURES[0])]
 
 
 def row_of(job: Job, keys: Sequence[str]) -> Row:

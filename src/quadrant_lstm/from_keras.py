@@ -13,15 +13,17 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
 from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check import check_without_torch
+from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import write_json
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_classifier, build_data
-from quadrant_lstm.run.inputs import inputs_of
+from quadrant_lstm.run.inputs import Inputs, inputs_of
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
 
@@ -49,35 +51,56 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     if not file.is_file() or not file.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"{file}: is not a .keras or .weights.h5 file; give one that Keras 3 saved.")
     with needs_extra(str(file), "keras"):
-        from quadrant_lstm.run import keras_model, keras_sizes
-    if file.suffix == ".keras":
-        if typed := [word for word in overrides if word.lstrip("+").startswith("model")]:
-            raise UserError(f"{typed[0]}: {file} has the sizes of its network; leave it out.")
-        model = load_model(file)
-        try:
-            sizes, frame_shape, num_classes = keras_sizes.sizes_of_keras(model)
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from error
-        cfg = compose_config([*(f"model.{key}={value}" for key, value in sizes._asdict().items()), *overrides])
-        data = build_data(cfg)
-        num_steps = model.input_shape[1]
-        if (tuple(frame_shape), num_steps, num_classes) != (*data.spec[:2], data.spec.num_classes):
-            raise UserError(
-                f"{file}: reads {num_steps} frames {list(frame_shape)} of {num_classes} classes, but "
-                f"data={cfg.data.dataset} has {data.spec.num_steps} of {list(data.spec.frame_shape)} and "
-                f"{data.spec.num_classes}; add data=, data.grid= or data.orderings= as in its training."
-            )
-    else:
-        cfg = compose_config(overrides)
-        data = build_data(cfg)
-        sizes = keras_sizes.Sizes(**{key: cfg.model[key] for key in keras_sizes.Sizes._fields})
-        model = keras_model.build_keras_model(sizes, data.spec)
-        load_weights(model, file)
+        import keras  # noqa: F401
+    model, cfg, data = (open_model if file.suffix == ".keras" else open_weights)(file, overrides)
     classifier = build_classifier(cfg, data.spec)
-    inputs = inputs_of(cfg.data, data.spec)
+    copy_from_keras(file, model, classifier.network, inputs_of(cfg.data, data.spec))
+    write_run(folder, cfg, data, classifier)
+    print(f"{folder}: python evaluate.py run={folder} tests it, python train.py init={folder} trains it further")
+
+
+def open_model(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, SequenceDataModule]:
+    """Returns the Keras model of a .keras file, and a config and data that have its sizes."""
+    from quadrant_lstm.run.keras_sizes import sizes_of_keras
+
+    if typed := [word for word in overrides if word.lstrip("+").startswith("model")]:
+        raise UserError(f"{typed[0]}: {file} has the sizes of its network; leave it out.")
+    model = load_model(file)
     try:
-        classifier.network.load_state_dict(keras_model.state_of_keras(model))
-        difference = keras_model.largest_difference(model, classifier.network.eval(), inputs)
+        sizes, frame_shape, num_classes = sizes_of_keras(model)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    cfg = compose_config([*(f"model.{key}={value}" for key, value in sizes._asdict().items()), *overrides])
+    data = build_data(cfg)
+    num_steps = model.input_shape[1]
+    if (tuple(frame_shape), num_steps, num_classes) != (*data.spec[:2], data.spec.num_classes):
+        raise UserError(
+            f"{file}: reads {num_steps} frames {list(frame_shape)} of {num_classes} classes, but "
+            f"data={cfg.data.dataset} has {data.spec.num_steps} of {list(data.spec.frame_shape)} and "
+            f"{data.spec.num_classes}; add data=, data.grid= or data.orderings= as in its training."
+        )
+    return model, cfg, data
+
+
+def open_weights(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, SequenceDataModule]:
+    """Returns a Keras model with the sizes of the config and the weights of a .weights.h5 file, the config and data."""
+    from quadrant_lstm.run.keras_model import build_keras_model
+    from quadrant_lstm.run.keras_sizes import KerasSizes
+
+    cfg = compose_config(overrides)
+    data = build_data(cfg)
+    model = build_keras_model(KerasSizes(**{key: cfg.model[key] for key in KerasSizes._fields}), data.spec)
+    load_weights(model, file)
+    return model, cfg, data
+
+
+def copy_from_keras(file: Path, model: Any, network: nn.Module, inputs: Inputs) -> None:
+    """Copies the weights of a Keras model. Raises UserError if the network does not compute what the model does."""
+    from quadrant_lstm.run.keras_model import largest_difference, state_of_keras
+
+    try:
+        network.load_state_dict(state_of_keras(model))
+        difference = largest_difference(model, network.eval(), inputs)
     except RuntimeError:  # weights of other shapes
         difference = float("inf")
     if not difference <= TOLERANCE:  # also NaN
@@ -85,8 +108,6 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
             f"{file}: does not compute what the network of the question with the same layers does; connect its layers "
             "one after another, each once."
         )
-    write_run(folder, cfg, data, classifier)
-    print(f"{folder}: python evaluate.py run={folder} tests it, python train.py init={folder} trains it further")
 
 
 def compose_config(overrides: list[str]) -> DictConfig:

@@ -16,6 +16,7 @@ GROUP_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377
 # inches, at 100 pixels per inch. TensorBoard shows a picture 350 pixels wide (Images) or 215 pixels high (Time Series),
 # and shrinks a larger one by dropping pixels
 WIDTH, HEIGHT = 3.5, 2.1
+TITLE_HEIGHT = 0.2
 SCALE = 2  # resolution of a picture in an HTML page, relative to TensorBoard
 SMALL, LARGE = 6.5, 7.5  # points: 9 and 10 pixels
 style = matplotlib.rc_context(

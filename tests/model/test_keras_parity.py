@@ -6,12 +6,12 @@ import torch
 
 from quadrant_lstm import sequences
 from quadrant_lstm.data.sources import load_images
-from quadrant_lstm.run.keras_model import Sizes, build_keras_model, copy_to_keras, state_of_keras
+from quadrant_lstm.run.keras_model import KerasSizes, build_keras_model, copy_to_keras, state_of_keras
 from tests.networks import QUESTION, question_network
 
 
 def keras_network(data_format="channels_first"):
-    return build_keras_model(Sizes(), QUESTION, data_format=data_format)
+    return build_keras_model(KerasSizes(), QUESTION, data_format=data_format)
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from quadrant_lstm.model.rnn import GRU
 from quadrant_lstm.run.export import keras_file
 from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.keras_model import build_keras_model
-from quadrant_lstm.run.keras_sizes import Sizes, sizes_of_keras, sizes_of_network
+from quadrant_lstm.run.keras_sizes import KerasSizes, sizes_of_keras, sizes_of_network
 from tests.networks import QUESTION, question_network, small_network
 from tests.scripts import ROOT
 
-SIZES = Sizes(filters=[4, 6], kernel_size=5, pool_size=2, dropout=0.1, lstm_units=7, dense_units=8)
+SIZES = KerasSizes(filters=[4, 6], kernel_size=5, pool_size=2, dropout=0.1, lstm_units=7, dense_units=8)
 FRAME_SHAPE = (1, 56, 14)
 
 
@@ -112,7 +112,7 @@ def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
 
 def test_the_sizes_of_a_network_are_those_of_its_model():
     network, spec = small_network(), SequenceSpec((1, 32, 8), 4, numbered(3))
-    assert sizes_of_network(network) == Sizes([2, 3], 3, 2, 0.25, 5, 4)
+    assert sizes_of_network(network) == KerasSizes([2, 3], 3, 2, 0.25, 5, 4)
     assert sizes_of_keras(build_keras_model(sizes_of_network(network), spec)) == (
         sizes_of_network(network), [1, 32, 8], 3
     )  # fmt: skip

@@ -24,7 +24,7 @@ def memory_of_training(root: Path, cache_gb: float) -> int:
     if not root.exists():
         write_large(root)
         peak_memory(large_clips, root, 0.0)
-    return peak_memory(train, root, cache_gb)
+    return peak_memory(train_with_cache, root, cache_gb)
 
 
 def peak_memory(function: Callable[..., object], *arguments: object) -> int:
@@ -58,7 +58,7 @@ def large_clips(root: Path, cache_gb: float) -> Clips:
     return clips_in(root, 16, "THWC", cache_gb)
 
 
-def train(root: Path, cache_gb: float) -> None:
+def train_with_cache(root: Path, cache_gb: float) -> None:
     prepare_for_training()
     with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
         cfg = compose("train", ["data=clips", "model=join", "model/encoder=padded", "model.encoder.blocks=[[4],[4]]"])

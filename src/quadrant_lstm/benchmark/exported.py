@@ -32,7 +32,7 @@ from quadrant_lstm.run.program import ToProbabilities, program_file
 
 BATCHES = (1, 64, 512)
 NETWORK, ONNX, TORCH = "the network in PyTorch", "format=onnx", "format=torch"
-IMAGES = cut_images((1, 28, 28), some_orderings(4), QUADRANTS)
+QUESTION_INPUTS = cut_images((1, 28, 28), some_orderings(4), QUADRANTS)
 NUM_IMAGES = 2048  # at least, in each measurement
 
 compute: Callable[[Tensor], object]  # in the process of a way
@@ -88,7 +88,7 @@ def time_batch(batch: int) -> float:
 
 
 def the_network() -> Callable[[Tensor], object]:
-    return torch.inference_mode()(ToProbabilities(ours(4), IMAGES).eval())
+    return torch.inference_mode()(ToProbabilities(ours(4), QUESTION_INPUTS).eval())
 
 
 def the_onnx_file() -> Callable[[Tensor], object]:
@@ -103,7 +103,7 @@ def the_torch_file() -> Callable[[Tensor], object]:
 
 
 def file_of(format: str) -> bytes:
-    return program_file(format, ours(4).eval(), IMAGES, {}).content
+    return program_file(format, ours(4).eval(), QUESTION_INPUTS, {}).content
 
 
 WAYS = {NETWORK: the_network, ONNX: the_onnx_file, TORCH: the_torch_file}

@@ -109,12 +109,12 @@ class KerasPeer:
 
     def __init__(self, backend: str):
         os.environ["KERAS_BACKEND"] = backend
-        from quadrant_lstm.run.keras_model import Sizes, build_keras_model
+        from quadrant_lstm.run.keras_model import KerasSizes, build_keras_model
 
         data = load_images("mnist", None)
         self.frames = scaled(sequences(torch.from_numpy(data.train_images)).permute(0, 1, 3, 4, 2)).numpy()
         self.labels = data.train_labels
-        self.model = build_keras_model(Sizes(), QUESTION, activation="softmax")
+        self.model = build_keras_model(KerasSizes(), QUESTION, activation="softmax")
         self.model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
     def train(self, batch: int, steps: int) -> float:

@@ -40,7 +40,7 @@ ALL = (
     "~trainer.callbacks.dashboard",
 )
 BATCH_LOSS = "train/batch_loss"
-IMAGES = 19_200  # in an epoch
+IMAGES_PER_EPOCH = 19_200
 LATENCY = 25e-6  # seconds of a message between two machines: an assumption, usual for TCP in one data centre
 
 
@@ -68,7 +68,10 @@ def measure_round(measured: dict[str, Rounds]) -> None:
 
 def time_run(way: str, devices: int, batch_size: int) -> tuple[float, float]:
     """Returns the seconds from the command to the first training step, and the images per second of the last epoch."""
-    batch = (f"data.batch_size={batch_size // devices}", f"trainer.limit_train_batches={IMAGES // batch_size}")
+    batch = (
+        f"data.batch_size={batch_size // devices}",
+        f"trainer.limit_train_batches={IMAGES_PER_EPOCH // batch_size}",
+    )
     with tempfile.TemporaryDirectory() as folder:
         command = command_of(way, devices, folder, *batch, "trainer.max_epochs=2")
         start = time.time()

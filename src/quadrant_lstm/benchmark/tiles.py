@@ -13,8 +13,8 @@ from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
-SCANS = ("rows", "columns", "snake", "spiral")
-TILED = (((2, 2), SCANS), ((4, 4), SCANS), ((7, 7), SCANS), ((4, 4), ("rows", "reversed-rows")))
+COMPARED = ("rows", "columns", "snake", "spiral")
+TILED = (((2, 2), COMPARED), ((4, 4), COMPARED), ((7, 7), COMPARED), ((4, 4), ("rows", "reversed-rows")))
 
 
 def shared_tiles_table(rounds: int) -> Iterator[str]:

@@ -17,8 +17,8 @@ from lightning.fabric.plugins import CheckpointIO
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import write_atomically
 
-PREFIX = b"sha256:"
-COMMENT_LENGTH = len(PREFIX) + 64  # bytes
+CHECKSUM_PREFIX = b"sha256:"
+COMMENT_LENGTH = len(CHECKSUM_PREFIX) + 64  # bytes
 
 
 def write_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
@@ -27,7 +27,7 @@ def write_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
     archive = buffer.getvalue()
     assert archive.endswith(b"\0\0")  # a zip archive without a comment ends with the comment's length, 0
     archive = archive[:-2] + struct.pack("<H", COMMENT_LENGTH)
-    write_atomically(file, archive + PREFIX + hashlib.sha256(archive).hexdigest().encode())
+    write_atomically(file, archive + CHECKSUM_PREFIX + hashlib.sha256(archive).hexdigest().encode())
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     try:
         content = file.read_bytes()
         archive, checksum = content[:-COMMENT_LENGTH], content[-COMMENT_LENGTH:]
-        if checksum != PREFIX + hashlib.sha256(archive).hexdigest().encode():
+        if checksum != CHECKSUM_PREFIX + hashlib.sha256(archive).hexdigest().encode():
             raise ValueError("its checksum does not match")
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:

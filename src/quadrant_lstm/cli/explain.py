@@ -31,7 +31,7 @@ def explain(error: Exception) -> UserError:
         return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. model.lstm_units=64.")
     if isinstance(error, MissingConfigException):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if options := error.options or choices(group):
+        if options := error.options or group_choices(group):
             return unknown_choice(group, choice, options)
     reason = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(reason, ConfigAttributeError | ConfigKeyError):
@@ -56,11 +56,11 @@ def check_choices(arguments: Iterable[str]) -> None:
     for argument in arguments:
         group, _, chosen = argument.partition("=")
         for choice in chosen.split(","):
-            if re.fullmatch(r"null|[\d.]+", choice) and (options := choices(group)):
+            if re.fullmatch(r"null|[\d.]+", choice) and (options := group_choices(group)):
                 raise unknown_choice(group, choice, options)
 
 
-def choices(group: str) -> list[str]:
+def group_choices(group: str) -> list[str]:
     """Returns the names of the files of a group in conf/."""
     folder = Path(sys.argv[0]).resolve().parent / "conf" / group
     return sorted(file.stem for file in folder.glob("*.yaml")) if group else []

@@ -28,7 +28,7 @@ def check_without_torch(cfg: DictConfig) -> None:
     """Checks a config that train.py composed."""
     check_keys_and_values(cfg)
     check_validation(cfg)
-    check_sizes(cfg)
+    check_fit(cfg)
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
@@ -173,7 +173,7 @@ def check_value(key: str, value: Any, kind: Any) -> None:
         raise UserError(f"{key}: {typed} is not {rule if ';' in rule else f'{rule}; write {example(key)}'}.") from None
 
 
-def check_sizes(cfg: DictConfig) -> None:
+def check_fit(cfg: DictConfig) -> None:
     """Checks that data and network fit together. Data sets that are downloaded are checked when training starts."""
     config = resolve_interpolations(cfg, trusted=True)
     data, model = config["data"], config["model"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from quadrant_lstm.data.image_files import MAX_PIXELS, SUFFIXES
+from quadrant_lstm.data.image_files import IMAGE_SUFFIXES, MAX_PIXELS
 from quadrant_lstm.errors import UserError, needs_extra
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
@@ -34,7 +34,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and visible(file))
+    return (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and visible(file))
 
 
 def visible(path: Path) -> bool:

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from quadrant_lstm.errors import UserError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 INK_THRESHOLD = 50  # of 255; darker pixels are background
 MIN_CONTRAST = 10  # of 255; JPEG files of a blank page have some contrast
 WHITE = (1, 255, 2**16 - 1, 2**32 - 1)  # of images with more than 8 bits: the first that no pixel exceeds
@@ -33,7 +33,7 @@ def find_image_files(images: str) -> Iterable[Path]:
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     else:
         found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not found:

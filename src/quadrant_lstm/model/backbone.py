@@ -32,7 +32,7 @@ class Backbone(nn.Module):
         if in_channels not in (1, 3):
             raise UserError(f"model.encoder.name: {name} reads 1 or 3 channels, not {in_channels}; choose another one.")
         self.name, self.frozen, self.size = name, frozen, size
-        self.module, mean, std = load_classifier(name, weights)
+        self.module, mean, std = load_pretrained(name, weights)
         for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
             if hasattr(self.module, attribute):  # GoogLeNet and Inception have more classifiers for their own training
                 setattr(self.module, attribute, value)
@@ -64,7 +64,7 @@ class Backbone(nn.Module):
         return self.module((frames - self.mean) / self.std)
 
 
-def load_classifier(name: str, weights: str | None) -> tuple[nn.Module, list[float], list[float]]:
+def load_pretrained(name: str, weights: str | None) -> tuple[nn.Module, list[float], list[float]]:
     """Returns the network, and the mean and standard deviation of each channel with which to normalize its frames."""
     names = list_models(torchvision.models)
     if name not in names:

@@ -22,7 +22,7 @@ from torch.nn.parameter import Parameter, is_lazy
 
 from quadrant_lstm.console import align
 from quadrant_lstm.model.axes import Axes
-from quadrant_lstm.model.mismatch import explain, misreading, titled
+from quadrant_lstm.model.mismatch import explain_mismatch, misreading, titled
 from quadrant_lstm.model.parts import check_module
 from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.model.recording import Run, record
@@ -85,10 +85,10 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any)
         runs = record(in_full(network), axes, "cpu")
     if error := runs[0].error:
         name = next(reversed(runs[0].entered), "")
-        given = inputs_of(name, runs)
+        given = inputs_to(name, runs)
         texts = axes.as_text(given, "all"), axes.labels_of_first(given)
-        raise ValueError(explain(name, network.get_submodule(name), given[0], *texts, error)) from error
-    text = axes.as_text(inputs_of("", runs), "steps")
+        raise ValueError(explain_mismatch(name, network.get_submodule(name), given[0], *texts, error)) from error
+    text = axes.as_text(inputs_to("", runs), "steps")
     stages = [Stage("inputs", "", text, 0), *stages_of(network, axes, runs)]
     return Description(stages, sum(parameter.numel() for parameter in network.parameters()))
 
@@ -104,12 +104,12 @@ def stages_of(network: nn.Module, axes: Axes, runs: Sequence[Run]) -> Iterator[S
             shared = " ".join(f"Shares {listed[parameter]}." for parameter in own if parameter in listed)
             wrong = ""
             if called and isinstance(module, nn.RNNBase) and isinstance(runs[0].inputs[name][0], Tensor):
-                wrong = misreading(module, axes.labels_of_first(inputs_of(name, runs)))
+                wrong = misreading(module, axes.labels_of_first(inputs_to(name, runs)))
             yield Stage(shown(name), type(module).__name__, shape, count, wrong, shared)
             listed = own | listed
 
 
-def inputs_of(name: str, runs: Sequence[Run]) -> list[Any]:
+def inputs_to(name: str, runs: Sequence[Run]) -> list[Any]:
     return [run.inputs.get(name) for run in runs]
 
 

@@ -17,7 +17,7 @@ IMAGE_AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "wi
 Expected = Sequence[int | str]
 
 
-def explain(
+def explain_mismatch(
     name: str, layer: nn.Module, inputs: Sequence[Any], given: str, labels: Sequence[str], error: Exception
 ) -> str:
     """Returns a message for the stage `name`. `given` are the shapes of its inputs as text, and `labels` are those of

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.callbacks.progress import Progress
-from quadrant_lstm.config.check import check_sizes
+from quadrant_lstm.config.check import check_fit
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_data, instantiate_node
@@ -32,7 +32,7 @@ def run_test(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> tuple
     """Tests the best checkpoint. The returned Classifier holds the logits and labels of the test images."""
     quiet_lightning()
     classifier, cfg = load_classifier(folder, trust)
-    check_sizes(cfg)
+    check_fit(cfg)
     trainer = instantiate_node(
         "accelerator", {"_target_": "lightning.pytorch.Trainer"}, accelerator=accelerator, devices=1,
         precision=resolve_precision(cfg.trainer.precision, accelerator), logger=False, callbacks=[Progress()],

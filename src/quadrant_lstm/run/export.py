@@ -29,7 +29,7 @@ from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import PROVENANCE
 
 log = logging.getLogger(__name__)
-SUFFIXES = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors", "keras": "keras", "html": "html"}
+FORMAT_SUFFIXES = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors", "keras": "keras", "html": "html"}
 
 
 def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = "float32") -> Path:
@@ -43,7 +43,7 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
     network, spec = classifier.network.eval(), classifier.spec
     inputs = inputs_of(cfg.data, spec)
     metadata = metadata_of(folder, cfg, inputs, spec)
-    file = folder / f"network.{SUFFIXES[format]}"
+    file = folder / f"network.{FORMAT_SUFFIXES[format]}"
     with needs_extra(f"format={format}", "keras" if format == "keras" else "export"):
         if format == "html":
             content = drawing_page(network, spec, cfg, folder, weights).encode()

@@ -11,7 +11,7 @@ from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.run_folder import find_weights
 
 log = logging.getLogger(__name__)
-PREFIX = "network."  # of the names in a checkpoint
+NETWORK = "network."  # of the names in a checkpoint
 
 
 def copy_weights(network: nn.Module, init: str) -> None:
@@ -34,7 +34,7 @@ def copy_weights(network: nn.Module, init: str) -> None:
 def read_weights(file: Path) -> Mapping[str, Tensor]:
     if file.suffix != ".safetensors":
         state = read_checkpoint(file)["state_dict"]
-        return {name.removeprefix(PREFIX): weight for name, weight in state.items() if name.startswith(PREFIX)}
+        return {name.removeprefix(NETWORK): weight for name, weight in state.items() if name.startswith(NETWORK)}
     with needs_extra(f"init={file}", "export"):
         from safetensors import SafetensorError
         from safetensors.torch import load_file

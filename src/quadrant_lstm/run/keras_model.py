@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.run.inputs import Inputs
-from quadrant_lstm.run.keras_sizes import Sizes, conv_layers, has_channels_first, inner_layers
+from quadrant_lstm.run.keras_sizes import KerasSizes, conv_layers, has_channels_first, inner_layers
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
@@ -20,7 +20,7 @@ from keras import layers
 
 
 def build_keras_model(
-    sizes: Sizes,
+    sizes: KerasSizes,
     spec: SequenceSpec,
     data_format: str = "channels_last",
     activation: str | None = None,

@@ -21,7 +21,7 @@ from keras import layers
 KINDS = "Conv2D, ..., MaxPooling2D, Flatten, Dropout, LSTM, Dense, Dense"
 
 
-class Sizes(NamedTuple):
+class KerasSizes(NamedTuple):
     """The keys of conf/model/cnn_lstm.yaml; the defaults are the question's values."""
 
     filters: Sequence[int] = (32, 32)
@@ -32,14 +32,14 @@ class Sizes(NamedTuple):
     dense_units: int = 50
 
 
-def sizes_of_network(network: Any) -> Sizes:
+def sizes_of_network(network: Any) -> KerasSizes:
     """Raises UserError if the network cannot be written as a model of Keras."""
     recurrent: Any = getattr(network, "recurrent", None)
     plain = type(network) is CNNLSTM and type(recurrent) is LSTM
     if not plain or recurrent.num_layers > 1 or recurrent.bidirectional:
         raise UserError("format=keras: writes model=cnn_lstm with one LSTM layer in one direction; use format=onnx.")
     convs = [layer for layer in network.encoder.module if isinstance(layer, torch.nn.Conv2d)]
-    return Sizes(
+    return KerasSizes(
         [conv.out_channels for conv in convs], convs[0].kernel_size[0], network.encoder.module.pool.kernel_size,
         network.dropout.p, recurrent.hidden_size, network.dense.out_features,
     )  # fmt: skip
@@ -58,13 +58,13 @@ def has_channels_first(model: keras.Model) -> bool:
     return conv_layers(model)[0].data_format == "channels_first"
 
 
-def frame_shape_of(model: keras.Model) -> Shape:
+def frame_shape_in(model: keras.Model) -> Shape:
     """Returns channels, height and width of a frame."""
     _, _, *shape = model.input_shape
     return shape if has_channels_first(model) else [shape[2], *shape[:2]]
 
 
-def sizes_of_keras(model: keras.Model) -> tuple[Sizes, Shape, int]:
+def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     """Returns the sizes, the shape of a frame and the number of classes. Raises UserError for another network."""
     found = [layer for layer in inner_layers(model) if not isinstance(layer, layers.InputLayer)]
     convs, rest = conv_layers(model), [layer for layer in found if not isinstance(layer, layers.Conv2D)]
@@ -77,9 +77,9 @@ def sizes_of_keras(model: keras.Model) -> tuple[Sizes, Shape, int]:
     _, steps, *shape = model.input_shape
     if steps is None or len(shape) != 3:
         raise UserError(f"the model reads {list(model.input_shape)}; it must be [batch, steps, ...] with frames.")
-    frame_shape = frame_shape_of(model)
+    frame_shape = frame_shape_in(model)
     filters = [conv.filters for conv in convs]
-    sizes = Sizes(filters, convs[0].kernel_size[0], pool.pool_size[0], dropout.rate, lstm.units, dense.units)
+    sizes = KerasSizes(filters, convs[0].kernel_size[0], pool.pool_size[0], dropout.rate, lstm.units, dense.units)
     return sizes, frame_shape, head.units
 
 

@@ -18,7 +18,7 @@ from quadrant_lstm.sweep.jobs import Job, Sweep, readable
 from quadrant_lstm.sweep.table import PENDING
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
-RESULTS = ("test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters", "samples_per_second")
+RESULT_COLUMNS = ("test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters", "samples_per_second")
 OVER_SEEDS = {name: [f"{name} {what}" for what in ("mean", "95 % low", "95 % high")] for name in ACCURACIES}
 
 
@@ -63,7 +63,7 @@ def csv_table(groups: Sequence[Group]) -> str:
     """Returns one row per job; the jobs of the best group come first."""
     keys = list(groups[0].jobs[0].swept) if groups else []
     names = {name for group in groups for results in group.results.values() for name in results}
-    results = (*ACCURACIES, *step_accuracies_in("test", names), *RESULTS)
+    results = (*ACCURACIES, *step_accuracies_in("test", names), *RESULT_COLUMNS)
     columns = ["rank", "job", *keys, *results, *itertools.chain(*OVER_SEEDS.values()), "error"]
     return csv_text(columns, [row for rank, group in enumerate(groups, 1) for row in csv_rows(rank, group)])
 

@@ -15,11 +15,10 @@ from quadrant_lstm.data.orderings import ORDERINGS, sequences
 from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
 from quadrant_lstm.data.scans import ordering_name, orderings_of
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
-from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, WIDTH, new_figure, style
+from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, TITLE_HEIGHT, WIDTH, new_figure, style
 
-MAX_NAMED = 5  # orderings
+MAX_NAMED_ORDERINGS = 5  # orderings
 NUM_VERSIONS = 10  # of each augmented image
-TITLE_HEIGHT = 0.2  # inches
 MAX_NUMBERED = 6  # pieces; more would not be legible, so paths are drawn
 NUM_PATHS, NUM_FRAMES = 4, 8
 PATH_COLOUR = "#ccbb44"  # legible on black and on white
@@ -35,8 +34,8 @@ def draw_orderings(
     frames = sequences(image[None], permutations, grid)[0]
     draw = draw_pieces_and_frames if rows * columns <= MAX_NUMBERED else draw_paths_and_frames
     draw(figure, image, frames, permutations, grid)
-    names = ", ".join(ordering_name(ordering, grid) for ordering in permutations[:MAX_NAMED])
-    more = ", ..." if len(permutations) > MAX_NAMED else ""
+    names = ", ".join(ordering_name(ordering, grid) for ordering in permutations[:MAX_NAMED_ORDERINGS])
+    more = ", ..." if len(permutations) > MAX_NAMED_ORDERINGS else ""
     figure.text(0.99, 0.02, f"top to bottom: orderings {names}{more}", ha="right")
     return figure
 

@@ -10,13 +10,13 @@ from matplotlib.ticker import MaxNLocator
 from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, new_figure, style
 
-AFTER_STEPS = "Validation accuracy after each step, by epoch"
+AFTER_EACH_STEP = "Validation accuracy after each step, by epoch"
 HISTORIES = {  # title: the colour of each metric's curve
     "Loss by epoch": {"train/loss": GREY, "val/loss": CORRECT},
     "Accuracy by epoch": {"train/accuracy": GREY, "val/accuracy": CORRECT},
-    AFTER_STEPS: {},  # the steps are in the rows
+    AFTER_EACH_STEP: {},  # the steps are in the rows
 }
-EARLY, MAX_NAMED = "#d9e2ea", 8  # the colour of the first step; steps in the legend
+EARLY, MAX_NAMED_STEPS = "#d9e2ea", 8  # the colour of the first step; steps in the legend
 
 
 def colours_of_steps(names: Sequence[str]) -> dict[str, Any]:
@@ -30,10 +30,10 @@ def draw_history(title: str, rows: Sequence[Mapping[str, str]], best_epoch: int)
     """`title` is a key of HISTORIES; a dotted line marks the best epoch."""
     figure = new_figure()
     axes = figure.subplots()
-    curves = HISTORIES[title] if title != AFTER_STEPS else colours_of_steps(step_accuracies_in("val", rows[0]))
+    curves = HISTORIES[title] if title != AFTER_EACH_STEP else colours_of_steps(step_accuracies_in("val", rows[0]))
     for number, (name, colour) in enumerate(curves.items(), start=1):
         if points := [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]:
-            is_named = number == len(curves) or number % -(-len(curves) // MAX_NAMED) == 0
+            is_named = number == len(curves) or number % -(-len(curves) // MAX_NAMED_STEPS) == 0
             label = name.replace("val/accuracy_step_", "step ") if is_named else None
             axes.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=2)
     if axes.lines:

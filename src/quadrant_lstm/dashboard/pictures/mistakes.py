@@ -8,10 +8,9 @@ from jaxtyping import Float, Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from quadrant_lstm.plotting import HEIGHT, WIDTH, new_figure, style
+from quadrant_lstm.plotting import HEIGHT, TITLE_HEIGHT, WIDTH, new_figure, style
 
 ROWS = 4  # on a page
-TITLE_HEIGHT = 0.2  # inches
 GAP = 6  # pixels between two pictures
 CAPTION = 20 / 28  # height below a picture, as a share of that of the picture
 
