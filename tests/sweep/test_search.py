@@ -6,16 +6,27 @@ from pathlib import Path
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import QMCSampler
 from optuna.trial import TrialState
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.search import distribution, storage
+from quadrant_lstm.sweep.search import Search, Space, distribution, storage
 from tests.folders import TINY, remaining_processes, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
 
 SEARCH = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/sweeper=optuna",
           "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.lstm_units=2,4")  # fmt: skip
+
+
+SPACE: Space = {"a": IntDistribution(0, 2), "b": IntDistribution(0, 2)}
+
+
+def points_of(sampler: str, folder: Path, **arguments: object) -> list[dict[str, int]]:
+    config = OmegaConf.create({"_target_": f"optuna.samplers.{sampler}", **arguments})
+    jobs = Search(folder, SPACE, [], 6, config).jobs()
+    return [{key: int(value) for key, value in job.swept.items()} for job in jobs]
 
 
 def load_study(sweep: Path) -> optuna.Study:
@@ -51,6 +62,17 @@ def test_a_tag_without_effect_is_refused(text):
     (override,) = OverridesParser.create().parse_overrides([text])
     with pytest.raises(UserError, match=r"a=.*: the only tag is log, of an interval; write tag\(log,interval"):
         distribution(override)
+
+
+def test_a_quasi_random_search_chooses_the_sequence_of_one_sampler(tmp_path):
+    study = optuna.create_study(sampler=QMCSampler(seed=3, scramble=True))
+    expected = [study.ask(SPACE).params for _ in range(6)]
+    assert points_of("QMCSampler", tmp_path, seed=3, scramble=True) == expected
+
+
+def test_a_search_on_a_grid_reaches_each_point_once(tmp_path):
+    chosen = points_of("GridSampler", tmp_path, seed=3, search_space={"a": [0, 1, 2], "b": [0, 1, 2]})
+    assert len({(point["a"], point["b"]) for point in chosen}) == 6
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from quadrant_lstm.sweep.jobs import STUDY, Job, Sweep
 
 Space = dict[str, BaseDistribution]
 STUDY_NAME, SPACE = "sweep", "space"  # SPACE is an attribute of the study
+ONE_SEQUENCE = ("optuna.samplers.QMCSampler", "optuna.samplers.GridSampler")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
@@ -70,9 +71,13 @@ class Search:
         return max(0, self.n_trials - sum(trial.state.is_finished() for trial in self.study.trials))
 
     def make_sampler(self, trial: int) -> optuna.samplers.BaseSampler:
-        """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers."""
+        """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers.
+
+        The seed of a sampler with one sequence for all trials stays the same: it says which sequence.
+        """
         seed = self.sampler.get("seed")
-        arguments = {} if seed is None else {"seed": seed + trial}
+        of_trial = 0 if self.sampler.get("_target_") in ONE_SEQUENCE else trial
+        arguments = {} if seed is None else {"seed": seed + of_trial}
         return instantiate_within("optuna.samplers.", "hydra.sweeper.sampler", self.sampler, **arguments)
 
     def job(self, trial: Trial | FrozenTrial) -> Job:
