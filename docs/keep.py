@@ -20,7 +20,7 @@ import lightning.pytorch as pl
 import torch
 
 from docs.measurements import MEASURED, ORIGIN, Row, experiment_of, origin_of
-from docs.tables import END, points
+from docs.tables import END, measured_at, points
 from quadrant_lstm.callbacks.epoch_end import write_row
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.errors import UserError
@@ -120,8 +120,11 @@ def fill(text: str) -> str:
     experiments = dict.fromkeys(each.experiment for each in found)
     lines = [line(name, [each for each in found if each.experiment == name]) for name in experiments]
     head = "| | seeds | epochs chosen | chosen epoch | last epoch | last minus chosen |\n|---|---|---|---|---|---|"
+    caption = (
+        f"{measured_at([each._asdict() for each in found])}; each role of a seed is a row of [{FILE}](measured/{FILE})."
+    )
     before, _, rest = text.partition(START)
-    return before + START + "\n" + "\n".join([head, *lines]) + "\n\n" + END + rest.partition(END)[2]
+    return before + START + "\n" + "\n".join([head, *lines, "", caption]) + "\n\n" + END + rest.partition(END)[2]
 
 
 def main(sweeps: Sequence[Sweep]) -> None:

@@ -27,9 +27,9 @@ def draw(name: str, down: Sequence[str], across: Sequence[str]) -> bytes:
         axes.set_yticks(range(len(lines)), lines)
         axes.set_xscale("log")
         mark_errors(axes.xaxis)
-        axes.set(title=title, xlabel="test error, %")
+        axes.set(title="" if across == AFTER_STEPS else title, xlabel="test error, %")
         axes.grid(alpha=0.3, axis="x")
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(lines) - 0.5, -0.5)  # the first line on top
     return as_png(figure, SCALE)
 
 

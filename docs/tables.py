@@ -27,7 +27,7 @@ from docs import measurements
 from docs.measurements import ACCURACY, ORIGIN, Row, add, column_means, experiment_of, keys_of, label, read, short
 from docs.panels import draw
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.sweep.groups import Mean, half_interval
+from quadrant_lstm.sweep.groups import half_interval
 from quadrant_lstm.sweep.jobs import Sweep, find_sweep
 
 HERE = Path(__file__).parent
@@ -44,21 +44,21 @@ def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
     lines = ["| | parameters | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for line in dict.fromkeys(label(down, row) for row in rows):
         counts = sorted(int(row["parameters"]) for row in rows if label(down, row) == line)
-        means = " | ".join(str(column.get(line, "")).replace(" %", "") for column in columns.values())
-        lines.append(f"| {line} | {numbers(counts)} | {means} |")
-    return "\n".join(
-        [*lines, "", measured_at(name, rows, [mean for each in columns.values() for mean in each.values()]), ""]
-    )
-
-
-def measured_at(name: str, rows: Sequence[Row], means: Sequence[Mean]) -> str:
+        cells = " | ".join(str(column.get(line, "")).replace(" %", "") for column in columns.values())
+        lines.append(f"| {line} | {numbers(counts)} | {cells} |")
+    means = [mean for column in columns.values() for mean in column.values()]
     counts = sorted(len(mean.values) for mean in means)
     single = "" if all(mean.interval for mean in means) else ", or single values of fewer than three"
-    commits, processors = (", ".join(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
-    return (
-        f"Test accuracy in %: mean of {numbers(counts)} seeds and its 95 % confidence interval{single}. Measured on "
-        f"{processors}, at commit {commits}; each job is a row of [{name}.csv](measured/{name}.csv)."
+    caption = (
+        f"Test accuracy in %: mean of {numbers(counts)} seeds and its 95 % confidence interval{single}. "
+        f"{measured_at(rows)}; each job is a row of [{name}.csv](measured/{name}.csv)."
     )
+    return "\n".join([*lines, "", caption, ""])
+
+
+def measured_at(rows: Sequence[Row]) -> str:
+    commits, processors = (", ".join(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
+    return f"Measured on {processors}, at commit {commits}"
 
 
 def differences(name: str, key: str, base: str, down: Sequence[str], across: Sequence[str]) -> str:

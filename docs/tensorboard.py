@@ -1,8 +1,9 @@
-"""A folder of runs -> docs/tensorboard_*.png, what TensorBoard shows of it in headless Chromium.
+"""Writes what TensorBoard shows of a folder of runs, in headless Chromium, to docs/tensorboard_TAB.png.
 
-python -m pip install -e ".[dev]" && python docs/tensorboard.py outputs     (needs Debian's chromium-driver)
+python -m pip install -e ".[dev]" && python docs/tensorboard.py outputs     needs Debian's chromium-driver
 """
 
+import argparse
 import contextlib
 import io
 import json
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -31,9 +32,9 @@ HIGHLIGHTS = "(train|val)/(loss|accuracy)$|belief/example_[14]|test/(occluded_pi
 
 class Tab(NamedTuple):
     address: str
-    shown: str  # what is there once its data is: a CSS selector
-    least: int = 1  # how many of them
-    close: str = ""  # what is in the way: the button that closes it
+    shown: str  # a CSS selector of what is shown with its data
+    least: int = 1  # how many elements match it then
+    close: str = ""  # a CSS selector of a button that closes what covers the data
 
 
 POINTS = "path.symbol, path.line[d]"  # of charts
@@ -48,7 +49,7 @@ TABS = {
     "projector": Tab("#projector", ".numDataPoints"),
 }
 
-# all elements that match, in what elements hide and in frames as well
+# Returns a property of all elements that match, also of those in shadow roots and in frames
 FIND = """
 const [selector, property] = arguments, found = []
 const search = root => {
@@ -65,7 +66,7 @@ return found
 
 @contextlib.contextmanager
 def tensorboard(logdir: Path) -> Iterator[str]:
-    """Its address, once it has read the folder."""
+    """Yields the address of a TensorBoard server that has read the folder."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0"]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
@@ -74,7 +75,7 @@ def tensorboard(logdir: Path) -> Iterator[str]:
         deadline = time.monotonic() + PATIENCE
         wanted = {"hparams", *(["projector"] if any(logdir.rglob("projector_config.pbtxt")) else [])}
         while not active(url) >= wanted and time.monotonic() < deadline:
-            time.sleep(0.5)  # it looks for them when it is asked, and says so when it is asked again
+            time.sleep(0.5)  # a request makes TensorBoard look for their data; a later one lists them
         yield url
     finally:
         server.terminate()
@@ -106,7 +107,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
 
 
 def visit(page: webdriver.Chrome, url: str, tab: Tab) -> None:
-    """Returns when its data is there. Raises TimeoutException."""
+    """Opens a tab and returns when its data are shown. Raises TimeoutException."""
     page.get("about:blank")
     page.get(url + tab.address)
     WebDriverWait(page, PATIENCE).until(lambda page: len(find(page, tab.shown, "tagName")) >= tab.least)
@@ -119,7 +120,7 @@ def find(page: webdriver.Chrome, selector: str, attribute: str = "innerText") ->
 
 
 def screenshot(page: webdriver.Chrome) -> Image.Image:
-    """Once nothing moves."""
+    """Returns a picture of the page when two in a row are equal."""
     before = b""
     for _ in range(20):
         time.sleep(1)
@@ -130,13 +131,21 @@ def screenshot(page: webdriver.Chrome) -> Image.Image:
     return Image.open(io.BytesIO(after)).convert("RGB")
 
 
-def main(logdir: str, *names: str) -> None:
-    with tensorboard(Path(logdir)) as url, chromium() as page:
-        for name in names or TABS:
+def main(logdir: Path, names: Sequence[str]) -> None:
+    with tensorboard(logdir) as url, chromium() as page:
+        for name in names:
             visit(page, url, TABS[name])
             picture = screenshot(page).quantize(COLOURS)
             picture.save(Path(__file__).with_name(f"tensorboard_{name}.png"), optimize=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("logdir", type=Path, help="a folder of runs")
+    parser.add_argument("tabs", nargs="*", metavar="TAB", help=f"{', '.join(TABS)}; all by default")
+    options = parser.parse_args()
+    if unknown := set(options.tabs) - set(TABS):
+        parser.error(f"TAB: {', '.join(unknown)} is not one of {', '.join(TABS)}.")
+    if not options.logdir.is_dir():
+        parser.error(f"logdir: {options.logdir} is not a folder.")
+    main(options.logdir, options.tabs or list(TABS))

@@ -11,13 +11,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
-from quadrant_lstm.cli.command import check_project_root, handle_errors
-from quadrant_lstm.config.check import check_without_torch
+from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import write_json
@@ -108,13 +106,6 @@ def copy_from_keras(file: Path, model: Any, network: nn.Module, inputs: Inputs) 
             f"{file}: does not compute what the network of the question with the same layers does; connect its layers "
             "one after another, each once."
         )
-
-
-def compose_config(overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
-        cfg = compose("train", overrides)
-    check_without_torch(cfg)
-    return cfg
 
 
 def load_model(file: Path) -> Any:

@@ -18,7 +18,7 @@ def test_ours_and_plain_pytorch_are_the_same_network(num_orderings):
 
 
 def test_a_peer_runs_in_its_own_process():
-    worker = Worker("ours, fp32")
+    worker = Worker("this project, fp32")
     try:
         for method in ("train", "infer"):
             seconds, peak = worker.ask(method, 8, 2)

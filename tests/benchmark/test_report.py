@@ -35,14 +35,14 @@ def test_the_table_shows_each_figure_and_what_was_not_measured():
     text = table(measured(), ["a GPU: torch finds none"])
     assert "| Keras, TensorFlow | 200.0 (100.0 to 300.0) | 1.0 (1.0 to 1.0) |" in text
     ours = "20.0 (20.0 to 20.0) | 10.0 (5.0 to 15.0) | 20 (20 to 20) | 20 (20 to 20) | 10.0 (5.0 to 15.0) | 20 / "
-    assert f"| ours, fp32 | {ours}" in text
-    assert "| ours, fp32: times as fast as plain PyTorch, fp32, a step of 64 | 3.0 (3.0 to 3.0) |" in text
-    assert "| ours, fp32: time of a step with 8 orderings, relative to 4 | 1.5 (1.5 to 1.5) |" in text
+    assert f"| this project, fp32 | {ours}" in text
+    assert "| this project, fp32: times as fast as plain PyTorch, fp32, a step of 64 | 3.0 (3.0 to 3.0) |" in text
+    assert "| this project, fp32: time of a step with 8 orderings, relative to 4 | 1.5 (1.5 to 1.5) |" in text
     assert "| python train.py: times as fast as Keras, TensorFlow, fit, an epoch | 11.0 (6.0 to 12.0) |" in text
     assert "| python train.py: times as fast as plain PyTorch, fp32, a loop, an epoch | 8.0 (8.0 to 8.0) |" in text
     assert "| an epoch of 60,000 images: python train.py data.batch_size=512 | 7.0 (7.0 to 7.0) s |" in text
     assert "batch_size=512: times" not in text
-    assert "| ours, fp32: share of a step of train.py above a bare loop | 6.0 (6.0 to 6.0) % |" in text
+    assert "| this project, fp32: share of a step of train.py above a bare loop | 6.0 (6.0 to 6.0) % |" in text
     assert text.endswith("Not measured: a GPU: torch finds none.")
 
 
@@ -51,7 +51,7 @@ def test_without_keras_its_cells_are_empty():
     for rounds in figures.values():
         rounds.pop(KERAS, None)
         rounds.pop(f"{KERAS}, fit", None)
-    assert "| ours, fp32 | 20.0 (20.0 to 20.0) |  | 20" in table(figures, [])
+    assert "| this project, fp32 | 20.0 (20.0 to 20.0) |  | 20" in table(figures, [])
 
 
 def test_what_was_not_measured_has_no_row():

@@ -99,7 +99,7 @@ def test_the_remedy_depends_on_the_schedule(data, monkeypatch):
     ("batch", "where"),
     [(0, "train: the loss is nan in epoch 1, at training step 1,"),
      (7, "train: the loss is nan in epoch 1, at training step 8,"),
-     (11, "val: the loss is nan in epoch 1, at training step 11,"),
+     (11, "val: the loss is nan in epoch 1, after training step 10,"),
      (13, "train: the loss is nan in epoch 2, at training step 11,")],
 )  # fmt: skip
 def test_the_message_names_stage_epoch_and_step(batch, where, data):

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.benchmark.clip_reading import SIZE, clips_in
+from quadrant_lstm.cli.command import compose_config
 from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_network
@@ -60,8 +60,8 @@ def large_clips(root: Path, cache_gb: float) -> Clips:
 
 def train_with_cache(root: Path, cache_gb: float) -> None:
     prepare_for_training()
-    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
-        cfg = compose("train", ["data=clips", "model=join", "model/encoder=padded", "model.encoder.blocks=[[4],[4]]"])
+    model = ("model=join", "model/encoder=padded", "model.encoder.blocks=[[4],[4]]")
+    cfg = compose_config(["data=clips", f"data.root={root}", *model])
     data = large_clips(root, cache_gb)
     network = build_network(cfg, data.spec)
     for number, batch in enumerate(data.train_dataloader()):

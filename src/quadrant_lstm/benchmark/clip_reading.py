@@ -38,9 +38,9 @@ def reading_row(
             ours = per_second(lambda: sum(batch.frames.shape[0] * NUM_FRAMES for batch in loader))
             if number:
                 measured.add("alone", alone)
-                measured.add("ours", ours)
-    cells = (median_and_range(measured[way], 0) for way in ("alone", "ours"))
-    return row(name, *cells, median_and_range(measured.ratios("ours", "alone"), 2))
+                measured.add("this project", ours)
+    cells = (median_and_range(measured[way], 0) for way in ("alone", "this project"))
+    return row(name, *cells, median_and_range(measured.ratios("this project", "alone"), 2))
 
 
 def clips_in(root: Path, num_frames: int, layout: str | None = None, cache_gb: float = 0.0) -> Clips:

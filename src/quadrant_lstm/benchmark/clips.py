@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.benchmark.clip_memory import memory_of_training
 from quadrant_lstm.benchmark.clip_reading import SIZE, per_second, reading_rows
 from quadrant_lstm.benchmark.command import new_parser, write_page
 from quadrant_lstm.benchmark.report import Rounds, median_and_range, row
-from quadrant_lstm.cli.command import check_project_root, handle_errors
+from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
@@ -38,7 +37,9 @@ def main() -> None:
 
 
 def tables(rounds: int) -> Iterator[str]:
-    yield row(f"frames of {SIZE} x {SIZE} per second, median (minimum to maximum)", "decoding alone", "ours", "ratio")
+    yield row(
+        f"frames of {SIZE} x {SIZE} per second, median (minimum to maximum)", "decoding alone", "this project", "ratio"
+    )
     yield "|---|---|---|---|"
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HOME"] = folder  # where notes of clips are kept
@@ -57,8 +58,7 @@ def tables(rounds: int) -> Iterator[str]:
 
 
 def making_rows(rounds: int) -> Iterator[str]:
-    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
-        cfg = compose("train", ["experiment=motion"])
+    cfg = compose_config(["experiment=motion"])
     data = build_data(cfg)
     network = build_network(cfg, data.spec).train()
     samples = next(iter(data.train_dataloader()))

@@ -118,7 +118,7 @@ class KerasPeer:
         self.model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
 
     def train(self, batch: int, steps: int) -> float:
-        """Uses train_on_batch, which on two cores takes three quarters of the time of fit."""
+        """Uses train_on_batch; docs/speed.md compares it with fit."""
         start = time.perf_counter()
         for first in range(0, batch * steps, batch):
             self.model.train_on_batch(self.frames[first : first + batch], self.labels[first : first + batch])
@@ -140,12 +140,12 @@ PEERS: dict[str, Callable[[], Any]] = {
     "Keras, PyTorch": lambda: KerasPeer("torch"),
     "plain PyTorch, fp32": lambda: TorchPeer(Plain, bf16=False),
     "plain PyTorch, bf16": lambda: TorchPeer(Plain, bf16=True),
-    "ours, fp32": lambda: TorchPeer(ours, bf16=False),
-    "ours, bf16": lambda: TorchPeer(ours, bf16=True),
-    "ours, fp32, compiled": lambda: TorchPeer(compiled, bf16=False),
-    "ours, bf16, compiled": lambda: TorchPeer(compiled, bf16=True),
-    "ours, fp32, 8 orderings": lambda: TorchPeer(ours, bf16=False, num_orderings=8),
-    "ours, fp32, 24 orderings": lambda: TorchPeer(ours, bf16=False, num_orderings=24),
-    "ours, bf16, 8 orderings": lambda: TorchPeer(ours, bf16=True, num_orderings=8),
-    "ours, bf16, 24 orderings": lambda: TorchPeer(ours, bf16=True, num_orderings=24),
+    "this project, fp32": lambda: TorchPeer(ours, bf16=False),
+    "this project, bf16": lambda: TorchPeer(ours, bf16=True),
+    "this project, fp32, compiled": lambda: TorchPeer(compiled, bf16=False),
+    "this project, bf16, compiled": lambda: TorchPeer(compiled, bf16=True),
+    "this project, fp32, 8 orderings": lambda: TorchPeer(ours, bf16=False, num_orderings=8),
+    "this project, fp32, 24 orderings": lambda: TorchPeer(ours, bf16=False, num_orderings=24),
+    "this project, bf16, 8 orderings": lambda: TorchPeer(ours, bf16=True, num_orderings=8),
+    "this project, bf16, 24 orderings": lambda: TorchPeer(ours, bf16=True, num_orderings=24),
 }

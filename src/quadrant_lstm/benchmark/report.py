@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from quadrant_lstm.plotting import ORDERING_COLOURS, new_figure
 
-KERAS, PLAIN, OURS, BF16 = "Keras, TensorFlow", "plain PyTorch, fp32", "ours, fp32", "ours, bf16"
+KERAS, PLAIN, OURS, BF16 = "Keras, TensorFlow", "plain PyTorch, fp32", "this project, fp32", "this project, bf16"
 EPOCH = 60_000  # images
 WHOLE_EPOCHS = {  # the peers that train a whole epoch, and by which method
     f"{KERAS}, fit": (KERAS, "fit"),
@@ -110,7 +110,7 @@ def picture(measured: dict[str, Rounds], machine: str) -> Figure:
         medians = [rounds.median(name) for name in names]
         low = [median - min(rounds[name]) for name, median in zip(names, medians, strict=True)]
         high = [max(rounds[name]) - median for name, median in zip(names, medians, strict=True)]
-        colours = [ORDERING_COLOURS[0] if name.startswith("ours") else "#bbbbbb" for name in names]
+        colours = [ORDERING_COLOURS[0] if name.startswith("this project") else "#bbbbbb" for name in names]
         bars = axes.barh(names, medians, xerr=[low, high], color=colours, error_kw={"lw": 1})
         axes.bar_label(bars, [f" {median:.0f}" for median in medians], label_type="edge", padding=6)
         axes.set(title=title, xlim=(0, 1.2 * max(map(max, rounds.values()))))

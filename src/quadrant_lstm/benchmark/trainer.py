@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from hydra import compose, initialize_config_dir
 
 from quadrant_lstm.benchmark.peers import TorchPeer, ours
+from quadrant_lstm.cli.command import compose_config
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from quadrant_lstm.run.quiet import quiet_lightning
@@ -42,8 +42,7 @@ def measure(precision: str) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as folder:
         overrides = [f"trainer.precision={precision}", f"trainer.logger.tensorboard.save_dir={folder}"]
         limits = [f"trainer.limit_train_batches={STEPS_PER_TURN * (TURNS + 1)}", "trainer.limit_val_batches=2"]
-        with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
-            cfg = compose("train", [*overrides, *limits, "trainer.max_epochs=1"])
+        cfg = compose_config([*overrides, *limits, "trainer.max_epochs=1"])
         timing = AlternateTiming(TorchPeer(ours, bf16=precision == "bf16-mixed"), cfg.data.batch_size)
         data, trainer = build_data(cfg), build_trainer(cfg, Path(folder))
         trainer.callbacks.append(timing)  # type: ignore[attr-defined]

@@ -36,7 +36,8 @@ class Finite(pl.Callback):
                 logger.log_metrics(points, module.global_step)
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        check_finite(module, "val", "loss", torch.cat([batch.losses for batch in module.epoch_outputs["val"]]).mean())
+        loss = torch.cat([batch.losses for batch in module.epoch_outputs["val"]]).mean()
+        check_finite(module, "val: the loss", loss, f"after training step {module.global_step}")
 
     def can_check_for_free(self, module: Classifier) -> bool:
         """Returns whether a tensor of the module can be read without waiting for queued kernels."""
@@ -46,17 +47,17 @@ class Finite(pl.Callback):
         """Raises UserError for the first recorded step that is non-finite."""
         if not math.isfinite(sum(losses.sum() + norms.sum() for losses, norms in self.unchecked)):
             for steps_ago, (losses, norms) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
-                check_finite(module, "train", "loss", losses.mean(), steps_ago)
-                check_finite(module, "train", "norm of the gradient", vector_norm(norms), steps_ago)
+                place = f"at training step {module.global_step + 1 - steps_ago}"
+                check_finite(module, "train: the loss", losses.mean(), place)
+                check_finite(module, "train: the norm of the gradient", vector_norm(norms), place)
 
 
-def check_finite(module: Classifier, split: str, name: str, value: Tensor, steps_ago: int = 0) -> None:
+def check_finite(module: Classifier, name: str, value: Tensor, place: str) -> None:
     if not value.isfinite():
-        epoch, step = module.current_epoch + 1, module.global_step + 1 - steps_ago
         remedy = "start a new run with a lower optimizer.lr"
         if is_constant(module.trainer.lr_scheduler_configs[0].scheduler):
             remedy = "lower optimizer.lr; run=FOLDER resumes after the last finished epoch"
         raise UserError(
-            f"{split}: the {name} is {value.item()} in epoch {epoch}, at training step {step}, and this epoch was not "
-            f"saved; {remedy}."
+            f"{name} is {value.item()} in epoch {module.current_epoch + 1}, {place}, and this epoch was not saved; "
+            f"{remedy}."
         )

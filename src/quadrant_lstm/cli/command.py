@@ -8,10 +8,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
@@ -97,6 +98,14 @@ def check_project_root(command: str) -> None:
     """Raises UserError if a command that needs conf/ runs elsewhere."""
     if not Path("conf/train.yaml").is_file():
         raise UserError(f"{command}: there is no conf/train.yaml here; run it in the project's root.")
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Composes and checks the config that train.py would have in the project's root, for another command."""
+    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
+        cfg = compose("train", list(overrides))
+    check_without_torch(cfg)
+    return cfg
 
 
 def check_config(cfg: DictConfig) -> None:

@@ -39,7 +39,7 @@ def without_hydra(composed: DictConfig) -> DictConfig:
 def read_config(file: Path, trust: Sequence[str] = ()) -> DictConfig:
     """Reads the config of a run folder, which may come from somebody else, and checks it.
 
-    `trust` are modules whose classes it may name besides those of this project, torch and Lightning.
+    `trust` are modules whose classes it may name besides those of this project, torch.nn, torch.optim and Lightning.
     """
     cfg = read_yaml(file)
     if not isinstance(cfg, DictConfig) or "model" not in cfg:

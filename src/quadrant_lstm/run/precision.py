@@ -24,5 +24,10 @@ def resolve_precision(precision: str, accelerator: str) -> Any:
 
 
 def cpu_multiplies_bf16() -> bool:
+    return bool(bf16_instructions())
+
+
+def bf16_instructions() -> list[str]:
+    """Returns the names of the CPU's instructions that multiply bf16."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has no get_capabilities
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+    return [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)]

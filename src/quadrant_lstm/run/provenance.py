@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.run.precision import bf16_instructions
 
 PACKAGES = ("quadrant-lstm", "torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
 
@@ -49,10 +50,10 @@ def git_state() -> dict[str, Any] | None:
 
 
 def processor() -> str:
-    """Returns the processor's model (its architecture outside Linux) and the instruction set that torch uses."""
+    """Returns the processor's model (its architecture outside Linux) and the instructions that torch uses."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     fields = dict(re.findall(r"(?m)^(model name|cpu family|model)\s*: (.*)", text))
     named = "{model name} (family {cpu family}, model {model})"  # many virtual machines share one name
     model = named.format(**fields) if len(fields) == 3 else platform.machine()
-    return f"{model}, {torch.backends.cpu.get_cpu_capability()}"
+    return ", ".join([model, torch.backends.cpu.get_cpu_capability(), *bf16_instructions()])
