@@ -100,6 +100,11 @@ def test_in_full_the_network_is_the_same(images):
     torch.testing.assert_close(network.in_full()(sequences(images)), network(sequences(images)))
 
 
+def test_in_full_the_network_stays_on_its_device():
+    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5, join_pieces=True).to("meta")
+    assert {buffer.device.type for buffer in network.in_full().buffers()} == {"meta"}
+
+
 def test_every_step_reaches_the_logits(images):
     network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5, join_pieces=True).eval()
     frames = sequences(images).requires_grad_()

@@ -152,5 +152,6 @@ class DeepCNNLSTM(StepClassifier):
     def in_full(self) -> "DeepCNNLSTM":
         network = copy.deepcopy(self)
         encoder = cast(JoinedPieces, network.encoder)
-        network.encoder = JoinedPieces(encoder.module, encoder.orderings, encoder.joined_grid, once=False)
+        in_full = JoinedPieces(encoder.module, encoder.orderings, encoder.joined_grid, once=False)
+        network.encoder = in_full.to(encoder.image_places.device)
         return network
