@@ -85,12 +85,14 @@ MISTAKES = {
     # orderings
     "data.orderings=[[1,2,3,3]]": "data.orderings: [1, 2, 3, 3] is not a permutation of 1234; write one, or rows",
     "data.orderings=[]": "data.orderings: [] is not a list of permutations or names of orderings",
-    "data.orderings=[diagonal]": "data.orderings: diagonal is no name of an ordering; write rows, columns, snake",
+    "data.orderings=[diagonal]": "data.orderings: diagonal is not the name of an ordering; write rows, columns, snake",
     "data.grid=[3,3] data.orderings=[rows]": "data.grid: [3, 3] does not split images of 28 x 28 into equal pieces; ",
     "data.grid=[2]": "data.grid: [2] is not a list of two whole numbers of at least 1: rows and columns; write",
     "data.train_orderings=[[1,2,3,4],[4,3,2,1]]": "data.train_orderings: 2 orderings cannot fill frames that stack",
     "data.orderings=[[1,2,3,4],[4,3,2,1]] data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: this "
     "network reads frames of data.orderings only; write one ordering into data.orderings, or add model.shared_tiles=",
+    "model=join model.encoder._target_=torch.nn.Sequential data.orderings=[[1,2,3,4],[4,3,2,1]] "
+    "data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: this network reads frames of data.orderings ",
     "model=deep data.orderings=[[1,2,3,4]] data.test_orderings=[[4,3,2,1]]": "data.test_orderings: this network reads "
     "frames of data.orderings only; leave it out, or write model=cnn_lstm model.shared_tiles=false.",
     # sizes that do not fit

@@ -56,7 +56,7 @@ def test_a_random_ordering_depends_on_its_seed_only():
 
 @pytest.mark.parametrize("name", ["diagonal", "random", "random:x", "reversed", "reversed-reversed-rows", ""])
 def test_an_unknown_name_is_refused(name):
-    with pytest.raises(ValueError, match="is no name of an ordering; write rows, columns, snake, sp"):
+    with pytest.raises(ValueError, match="is not the name of an ordering; write rows, columns, snake, sp"):
         orderings_of([name], (2, 2))
 
 

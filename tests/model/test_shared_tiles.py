@@ -103,6 +103,15 @@ def test_tiles_that_cannot_be_shared_are_refused_with_the_reason(layers, orderin
         SharedTiles(encoder(*layers), orderings, 14)
 
 
+def test_tiles_are_not_shared_by_an_encoder_with_its_own_forward():
+    class Centred(nn.Sequential):
+        def forward(self, frames):
+            return super().forward(frames - frames.mean(2, keepdim=True))
+
+    with pytest.raises(CannotShare, match="Centred has a forward of its own"):
+        SharedTiles(Centred(nn.Conv2d(1, 2, 3)), ORDERINGS, 14)
+
+
 def test_a_network_that_cannot_share_tiles_encodes_in_full_and_logs_the_reason(caplog):
     with caplog.at_level("INFO"):
         network = question_network(shared_tiles=True, pool_size=3)

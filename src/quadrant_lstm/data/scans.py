@@ -107,7 +107,7 @@ def named_ordering(name: str, height: int, width: int) -> tuple[int, ...]:
         draw = random.Random(int(seed)).random
         pieces = sorted(range(1, height * width + 1), key=lambda _: draw())
     else:
-        raise ValueError(f"{name} is no name of an ordering; write {NAMES}.")
+        raise ValueError(f"{name} is not the name of an ordering; write {NAMES}.")
     return tuple(reversed(pieces) if name.startswith(REVERSED) else pieces)
 
 

@@ -9,6 +9,11 @@ from typing import Any
 from quadrant_lstm.data.frames import Shape
 from quadrant_lstm.errors import UserError
 
+NEVER_SHARE = (  # encoders that encode every frame in full, also with model.shared_tiles
+    "quadrant_lstm.model.encoder.PaddedEncoder",
+    "quadrant_lstm.model.backbone.Backbone",
+    "quadrant_lstm.model.rows.RowsEncoder",
+)
 NEEDS_PIECES = "model: deep joins the pieces of images, which clips do not have; choose another, e.g. model=join."
 
 
@@ -53,8 +58,7 @@ def check_cnn_lstm(
     model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: Shape | None, group: str = "model"
 ) -> None:
     """Raises UserError for a CNNLSTM that does not fit. `frame_shape` is None if the data is not downloaded yet."""
-    if len(data.get("orderings", [])) > 1 and model.get("shared_tiles"):
-        check_reads_orderings(data, "write one ordering into data.orderings, or add model.shared_tiles=false")
+    check_shared_tiles(model, data)
     if frame_shape:
         encoded_shape(frame_shape, model["filters"], model["kernel_size"], model["pool_size"], group)
 
@@ -63,6 +67,8 @@ def check_join(model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: S
     encoder = model["encoder"]
     if encoder["_target_"] == "quadrant_lstm.model.encoder.ConvEncoder":
         check_cnn_lstm({**encoder, **model}, data, frame_shape, "model.encoder")
+    elif encoder["_target_"] not in NEVER_SHARE:
+        check_shared_tiles(model, data)
 
 
 def check_deep(model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: Shape | None) -> None:
@@ -76,6 +82,11 @@ def check_deep(model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: S
     if frame_shape:
         channels, height, width = frame_shape
         pooled_shape((channels, height // len(data["orderings"]), width), model["blocks"])
+
+
+def check_shared_tiles(model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    if len(data.get("orderings", [])) > 1 and model.get("shared_tiles"):
+        check_reads_orderings(data, "write one ordering into data.orderings, or add model.shared_tiles=false")
 
 
 def check_reads_orderings(data: Mapping[str, Any], remedy: str) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from torch import nn
 
 from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.model.encoder import ConvEncoder
 
 ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
@@ -51,18 +52,19 @@ def plan_tiles(orderings: Orderings, piece_height: int, encoder: nn.Module) -> T
     between = pieces_between_seams(seams, num_pieces)
     seams_between = {seam for both in between.values() for seam in both}
 
-    images = [list(range(piece * piece_height, (piece + 1) * piece_height)) for piece in range(num_pieces)]
+    rows_of_pieces = [list(range(piece * piece_height, (piece + 1) * piece_height)) for piece in range(num_pieces)]
     tiles: list[list[int]] = []
     parts: list[int | Seam] = []  # the pieces and seams of the tiles
     for piece, (above, below) in between.items():
-        tiles.append(images[above[0]][-upper_rows:] + images[piece] + images[below[1]][:lower_rows])
+        upper, lower = rows_of_pieces[above[0]][-upper_rows:], rows_of_pieces[below[1]][:lower_rows]
+        tiles.append(upper + rows_of_pieces[piece] + lower)
         parts += [above, piece, below]
     for piece in (piece for piece in range(num_pieces) if piece not in between):
-        tiles.append(images[piece])
+        tiles.append(rows_of_pieces[piece])
         parts.append(piece)
-    for upper, lower in (seam for seam in seams if seam not in seams_between):
-        tiles.append(images[upper][-upper_rows:] + images[lower][:lower_rows])
-        parts.append((upper, lower))
+    for seam in (seam for seam in seams if seam not in seams_between):
+        tiles.append(rows_of_pieces[seam[0]][-upper_rows:] + rows_of_pieces[seam[1]][:lower_rows])
+        parts.append(seam)
 
     next_row = itertools.count()
     counts = (piece_rows if isinstance(part, int) else seam_rows for part in parts)
@@ -108,6 +110,8 @@ def receptive_field(encoder: nn.Module) -> tuple[int, int]:
     """Returns the number of input rows that a feature row sees, and the distance of two feature rows in input rows."""
     if not isinstance(encoder, nn.Sequential):
         raise CannotShare(f"{type(encoder).__name__} is not an nn.Sequential, whose layers are known")
+    if type(encoder).forward not in (nn.Sequential.forward, ConvEncoder.forward):
+        raise CannotShare(f"{type(encoder).__name__} has a forward of its own")
     window = jump = 1
     for name, layer in encoder.named_children():
         if isinstance(layer, nn.Conv2d):
