@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
 from quadrant_lstm.data.datamodule import Batch
-from quadrant_lstm.data.frames import SequenceSpec, numbered
+from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.data.orderings import ORDERINGS
 from quadrant_lstm.model.conv_lstm import ConvLSTM
 from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
@@ -19,8 +19,8 @@ from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
 
 ALL_ORDERINGS = tuple(itertools.permutations((1, 2, 3, 4)))
-QUESTION = SequenceSpec((1, 56, 14), 4, numbered(10))
-SPEC = SequenceSpec((1, 2, 2), 4, numbered(3))  # of Flat
+QUESTION = SequenceSpec((1, 56, 14), 4, numbered_names(10))
+SPEC = SequenceSpec((1, 2, 2), 4, numbered_names(3))  # of Flat
 CONSTANT = partial(ConstantLR, factor=1.0, total_iters=0)
 RECURRENT = {
     "lstm": LSTM, "gru": GRU, "bilstm": partial(LSTM, bidirectional=True), "stacked": partial(LSTM, num_layers=2),

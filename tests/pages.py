@@ -6,7 +6,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from quadrant_lstm.data.frames import SequenceSpec, numbered
+from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.data.sources import load_images
@@ -43,6 +43,6 @@ def shaken(network: nn.Module) -> nn.Module:
 def write_page(folder: Path, network: nn.Module, orderings=ORDERINGS, weights="float32") -> Path:
     cfg = OmegaConf.create({"data": {"dataset": "mnist", "root": None, "grid": QUADRANTS, "orderings": orderings}})
     file = folder / "network.html"
-    spec = SequenceSpec((1, 14 * len(orderings), 14), 4, numbered(10))
+    spec = SequenceSpec((1, 14 * len(orderings), 14), 4, numbered_names(10))
     file.write_text(drawing_page(network, spec, cfg, folder, weights))
     return file

@@ -15,7 +15,7 @@ from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.data.frame_cache import FrameCache
 from quadrant_lstm.data.sampler import EpochSampler
 from quadrant_lstm.errors import UserError
-from tests.clips import noise_clip, write_clip_folder, write_gif
+from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 
 TRAINING = SimpleNamespace(training=True, testing=False)
 
@@ -254,6 +254,17 @@ def test_a_clip_is_decoded_again_only_when_it_has_changed(tmp_path, monkeypatch)
     assert clips_in(root, num_frames=None).spec.num_steps == 7
     assert examined[16:] == ["2.npy"]
     assert clips_in(root).sha256() != first
+
+
+def test_pictures_that_change_places_are_noticed(tmp_path):
+    frames = np.stack([np.zeros((6, 6, 3), np.uint8), np.full((6, 6, 3), 9, np.uint8)])
+    for name in ("bright/1", "bright/2", "dark/1", "dark/2"):
+        write_folder(tmp_path / "data" / name, frames)
+    before = clips_in(tmp_path / "data").sha256()
+    first, second, other = (tmp_path / "data/dark/1" / name for name in ("frame1.png", "frame2.png", "other"))
+    for old, new in ((first, other), (second, first), (other, second)):
+        old.rename(new)
+    assert clips_in(tmp_path / "data").sha256() != before
 
 
 def test_a_clip_that_breaks_during_the_training_is_named(tmp_path):

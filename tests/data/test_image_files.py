@@ -114,13 +114,21 @@ def test_a_thin_line_keeps_at_least_one_pixel(tmp_path):
     assert np.array_equal(level, upright.T)
 
 
+def test_a_large_page_with_a_few_specks_is_blank(tmp_path):
+    page = Image.new("L", (3000, 3000))
+    for corner in ((0, 0), (2999, 2999)):
+        page.putpixel(corner, 255)
+    page.save(tmp_path / "specks.png")
+    assert read_image(tmp_path / "specks.png", SHAPE, None) is None
+
+
 def test_files_are_found_by_name_folder_and_glob(tmp_path):
-    for name in ("b.png", "a.JPG"):
+    for name in ("b10.png", "b9.png", "a.JPG", "._a.JPG"):
         Image.new("L", (4, 4)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("")
-    assert [file.name for file in find_image_files(str(tmp_path))] == ["a.JPG", "b.png"]
-    assert [file.name for file in find_image_files(f"{tmp_path}/*.png")] == ["b.png"]
-    assert [file.name for file in find_image_files(f"{tmp_path}/b.png")] == ["b.png"]
+    assert [file.name for file in find_image_files(str(tmp_path))] == ["a.JPG", "b9.png", "b10.png"]
+    assert [file.name for file in find_image_files(f"{tmp_path}/*9.png")] == ["b9.png"]
+    assert [file.name for file in find_image_files(f"{tmp_path}/b9.png")] == ["b9.png"]
     Image.new("L", (4, 4)).save(tmp_path / "[b].png")
     assert [file.name for file in find_image_files(f"{tmp_path}/[b].png")] == ["[b].png"]
     with pytest.raises(UserError, match=r"images: .*\.gif matches no image file; give a file, a folder, or a glob"):

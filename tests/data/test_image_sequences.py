@@ -53,8 +53,8 @@ def test_test_images_never_enter_training_or_validation():
     for loader in (data.train_dataloader(), data.val_dataloader()):
         assert loader.data.tensors[0].data_ptr() == images.train_images.ctypes.data
     batches = list(data.test_dataloader())
-    assert np.array_equal(torch.cat([images for images, _ in batches]).numpy(), images.test_images)
-    assert np.array_equal(torch.cat([labels for _, labels in batches]).numpy(), images.test_labels)
+    assert np.array_equal(torch.cat([batch[0] for batch in batches]).numpy(), images.test_images)
+    assert np.array_equal(torch.cat([batch[1] for batch in batches]).numpy(), images.test_labels)
 
 
 def test_uint8_images_become_frames_in_0_1_on_the_device():
@@ -76,15 +76,15 @@ TRAINED = [[2, 1, 3, 4], [4, 3, 1, 2], [3, 4, 2, 1]]
 
 def test_images_use_the_orderings_in_turn():
     images = torch.arange(7)[:, None, None, None] * 10 + torch.tensor([[[[1, 2], [3, 4]]]])  # quadrants of one pixel
-    frames = mixed_sequences(images, TRAINED, 1, QUADRANTS)
+    frames = mixed_sequences(images, torch.arange(7), TRAINED, 1, QUADRANTS)
     assert frames.shape == (7, 4, 1, 1, 1)
     assert frames.flatten(1).tolist() == [[10 * n + quadrant for quadrant in TRAINED[n % 3]] for n in range(7)]
-    two = mixed_sequences(images, [*TRAINED, [1, 2, 3, 4]], 2, QUADRANTS)
+    two = mixed_sequences(images, torch.arange(7), [*TRAINED, [1, 2, 3, 4]], 2, QUADRANTS)
     assert two[0, :, 0, :, 0].tolist() == [[2, 4], [1, 3], [3, 1], [4, 2]]
     assert two[1, :, 0, :, 0].tolist() == [[13, 11], [14, 12], [12, 13], [11, 14]]
     assert torch.equal(two[2] - 20, two[0])
-    few = mixed_sequences(images[:2], TRAINED, 1, QUADRANTS)
-    assert few.flatten(1).tolist() == [TRAINED[0], [10 + quadrant for quadrant in TRAINED[1]]]
+    few = mixed_sequences(images[:2], torch.tensor([5, 6]), TRAINED, 1, QUADRANTS)
+    assert few.flatten(1).tolist() == [TRAINED[2], [10 + quadrant for quadrant in TRAINED[0]]]
 
 
 def test_training_draws_its_orderings_and_the_test_has_its_own():
@@ -94,7 +94,7 @@ def test_training_draws_its_orderings_and_the_test_has_its_own():
 
     def orderings_in(split):
         data.trainer = SimpleNamespace(training=split == "train", testing=split == "test")
-        frames = data.on_after_batch_transfer((images, torch.zeros(9, dtype=torch.long)), 0).frames
+        frames = data.on_after_batch_transfer((images, torch.zeros(9, dtype=torch.long), torch.arange(9)), 0).frames
         return [[round(pixel * 255) for pixel in steps] for steps in frames.flatten(1).tolist()]
 
     torch.manual_seed(0)
@@ -167,9 +167,18 @@ def test_an_overfitted_batch_keeps_its_orderings(idx_folder):
 def test_test_samples_have_the_orderings_of_the_test(idx_folder):
     data = data_module("idx", str(idx_folder), 40, orderings=[[1, 2, 3, 4]], test_orderings=TRAINED, batch_size=8)
     data.trainer = SimpleNamespace(training=False, testing=True)
-    numbers = torch.tensor([1, 9, 10, 15])  # of the first and the second batch
-    tested = torch.cat([data.on_after_batch_transfer(data.test[start : start + 8], 0).frames for start in (0, 8)])
+    numbers = torch.tensor([1, 9, 10, 15])
+    batches = [data.test[start : start + 7] for start in range(0, 21, 7)]
+    tested = torch.cat([data.on_after_batch_transfer(batch, 0).frames for batch in batches])
     assert torch.equal(scaled(data.test_samples(numbers).frames), tested[numbers])
+
+
+def test_a_test_image_has_the_same_ordering_in_one_process_and_in_two(idx_folder):
+    data = data_module("idx", str(idx_folder), 40, orderings=[[1, 2, 3, 4]], test_orderings=TRAINED)
+    data.trainer = SimpleNamespace(training=False, testing=True)
+    whole = data.on_after_batch_transfer(data.test[:8], 0).frames
+    halves = [data.on_after_batch_transfer(data.test[rank:8:2], 0).frames for rank in (0, 1)]
+    assert torch.equal(torch.stack(halves, 1).flatten(0, 1), whole)
 
 
 def test_a_split_without_training_images_is_refused(idx_folder):

@@ -1,4 +1,5 @@
 import io
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import pytest
@@ -68,6 +69,26 @@ def test_folded_steps_and_nested_outputs_are_marked():
         "lstm": "([N, T, 5], ([1, N, 5], [1, N, 5]))",
         "head": "[N, 2]",
     }
+
+
+class LastOutputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(6, 4, batch_first=True)
+
+    def forward(self, rows):
+        return self.lstm(rows)[0][:, -1]
+
+
+def test_a_state_inside_time_distributed_keeps_its_axes():
+    network = nn.Sequential(OrderedDict(rows=TimeDistributed(LastOutputs())))
+    assert shapes(network, torch.zeros(2, 4, 5, 6))["rows.lstm"] == "([N, T, 5, 4], ([1, N*T, 4], [1, N*T, 4]))"
+
+
+def test_a_name_that_begins_with_module_is_kept():
+    network = TimeDistributed(nn.ModuleDict({"module_a": nn.Linear(6, 2)})["module_a"])
+    network.module_list = nn.ModuleList([nn.Linear(2, 2)])
+    assert "module_list.0" in shapes(network, torch.zeros(2, 4, 6))
 
 
 def test_a_batch_as_large_as_the_steps_is_told_from_them():

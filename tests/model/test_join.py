@@ -60,7 +60,7 @@ def test_padding_changes_nothing(encoder, recurrent):
 
 def test_lengths_are_refused_where_frames_are_not_encoded_one_by_one():
     network, frames, lengths = join(shared_tiles=True), sequences(torch.rand(2, 1, 28, 28)), torch.tensor([4, 2])
-    with pytest.raises(ValueError, match=r"^lengths: .* whole images, not frames; use Join with shared_tiles=False.$"):
+    with pytest.raises(ValueError, match=r"^lengths: SharedTiles reads sequences without padding only; "):
         network(frames, lengths)
     assert network.in_full()(frames, lengths).shape == (2, 3)
 

@@ -105,11 +105,13 @@ def test_masked_frames_enter_no_batch_statistics():
     assert found.training
 
 
-@pytest.mark.parametrize("momentum", [0.1, None])
-def test_recomputed_frames_enter_the_running_statistics_once(momentum):
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm2d(2), nn.BatchNorm2d(2, momentum=None), nn.InstanceNorm2d(2, track_running_stats=True)]
+)
+def test_recomputed_frames_enter_the_running_statistics_once(norm):
     torch.manual_seed(0)
     frames = torch.randn(2, 3, 1, 6, 6)
-    modules = [nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, momentum=momentum), nn.Dropout()) for _ in range(2)]
+    modules = [nn.Sequential(nn.Conv2d(1, 2, 3), copy.deepcopy(norm), nn.Dropout()) for _ in range(2)]
     modules[1].load_state_dict(modules[0].state_dict())
     for module, checkpoint in zip(modules, (False, True), strict=True):
         for seed in range(2):

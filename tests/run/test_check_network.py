@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.frames import SequenceSpec, numbered
+from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.build import instantiate_node
 from quadrant_lstm.run.check_network import check_network
@@ -27,7 +27,7 @@ class Own(nn.Module):
 
 
 def check(network, frame_shape=(1, 4, 4), pads=False):
-    data = SequenceDataModule(SequenceSpec(frame_shape, 4, numbered(3)), range(16), range(1), (0, 0), 0, 16, 0)
+    data = SequenceDataModule(SequenceSpec(frame_shape, 4, numbered_names(3)), range(16), range(1), (0, 0), 0, 16, 0)
     data.pads = pads
     check_network(network, data, torch.device("cpu"), contextlib.nullcontext)
 

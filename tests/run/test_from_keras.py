@@ -10,7 +10,7 @@ from keras import layers
 
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.cli.arguments import hydra_arguments
-from quadrant_lstm.data.frames import SequenceSpec, numbered
+from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.data.orderings import ORDERINGS
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.data.sources import load_images
@@ -111,7 +111,7 @@ def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
 
 
 def test_the_sizes_of_a_network_are_those_of_its_model():
-    network, spec = small_network(), SequenceSpec((1, 32, 8), 4, numbered(3))
+    network, spec = small_network(), SequenceSpec((1, 32, 8), 4, numbered_names(3))
     assert sizes_of_network(network) == KerasSizes([2, 3], 3, 2, 0.25, 5, 4)
     assert sizes_of_keras(build_keras_model(sizes_of_network(network), spec)) == (
         sizes_of_network(network), [1, 32, 8], 3

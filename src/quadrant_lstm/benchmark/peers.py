@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from quadrant_lstm.data.frames import SequenceSpec, numbered
+from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.kinds import Orderings
@@ -22,7 +22,7 @@ from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.processes.prepare import configure_cpu
 
-QUESTION = SequenceSpec((1, 56, 14), 4, numbered(10))
+QUESTION = SequenceSpec((1, 56, 14), 4, numbered_names(10))
 
 
 def some_orderings(number: int) -> Orderings:

@@ -19,9 +19,9 @@ GRID_SIZE = 5  # an elastic deformation moves 5 x 5 points independently
 class Augmentation:
     """Each argument but `erase` is a maximum: values are drawn uniformly between -maximum and +maximum; 0 turns it off.
 
-    `rotation` is in degrees, `shift` in pixels; `zoom` and `shear` are shares of the size. `elastic`, in pixels, moves
-    the points of a coarse grid and interpolates smoothly (as Ronneberger et al. 2015, arXiv 1505.04597). `erase` is the
-    probability that a rectangle of up to half the width and height is blank.
+    `rotation` is in degrees, `shift` in pixels; `zoom` and `shear` are fractions of the size. `elastic`, in pixels,
+    moves the points of a coarse grid and interpolates smoothly (as Ronneberger et al. 2015, arXiv 1505.04597). `erase`
+    is the probability that a rectangle of up to half the width and height is blank.
     """
 
     rotation: float = 0.0

@@ -6,13 +6,14 @@ Names that begin with a dot are ignored.
 """
 
 import glob
+import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from quadrant_lstm.data.clip_formats import ARRAYS, is_clip, is_video, natural, visible
-from quadrant_lstm.data.image_files import files_of_stdin
+from quadrant_lstm.data.clip_formats import ARRAYS, is_clip, is_video
+from quadrant_lstm.data.image_files import files_of_stdin, natural, visible
 from quadrant_lstm.errors import UserError, needs_extra
 
 ClipsByClass = Mapping[str, Sequence[Path]]  # the clips of each
@@ -24,6 +25,7 @@ class Clip(NamedTuple):
 
 
 class ClipFolder(NamedTuple):
+    root: Path
     class_names: tuple[str, ...]
     train: list[Clip]
     test: list[Clip]
@@ -33,7 +35,7 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
     """Raises UserError for a folder with another structure, arrays without a layout, and videos without PyAV."""
     if root is None:
         raise UserError("data.root: null, but clips are read from a folder; add data.root=FOLDER.")
-    folder = Path(root).expanduser()
+    folder = Path(os.path.expanduser(root))
     if not folder.is_dir():
         raise UserError(f"data.root: {folder} is not a folder; give one with a folder of clips for each class.")
     splits = [folder / name for name in ("train", "test") if (folder / name).is_dir()]
@@ -48,7 +50,7 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
     else:
         train, test = divided(folder, clips_by_class(folder), test_share, seed)
     names = tuple(train)
-    found = ClipFolder(names, numbered_clips(train, names), numbered_clips(test, names))
+    found = ClipFolder(folder, names, numbered_clips(train, names), numbered_clips(test, names))
     paths = [clip.path for clip in (*found.train, *found.test)]
     array = next((path for path in paths if path.suffix.lower() in ARRAYS), None)
     if array and layout is None:
@@ -63,7 +65,7 @@ def find_clip_files(images: str) -> Iterable[Path]:
     """Returns the clips of `images`: a clip, a folder of clips, a glob, or `-` for the lines of standard input."""
     if images == "-":
         return files_of_stdin()
-    path = Path(images).expanduser()
+    path = Path(os.path.expanduser(images))
     if path.is_file() or (path.is_dir() and is_clip(path)):
         return [path]
     found = clips_below(path) if path.is_dir() else [Path(name) for name in glob.glob(str(path), recursive=True)]
@@ -78,7 +80,7 @@ def clips_below(folder: Path) -> list[Path]:
     for path in filter(visible, folder.iterdir()):
         if is_clip(path):
             clips.append(path)
-        elif path.is_dir() and not path.is_symlink():  # which may lead back to where it stands
+        elif path.is_dir() and not path.is_symlink():  # a link may lead back to a folder above it
             clips += clips_below(path)
     return clips
 

@@ -1,45 +1,24 @@
 """Opens the formats of clips: folders of pictures, animated pictures, arrays and videos. Imports no torch.
 
-A sequence of frames is what has a length and returns a frame by its number: a picture of Pillow, or an array uint8
-[height, width] or [height, width, channels].
+Frames are pictures of Pillow, or arrays, uint8 [height, width] or [height, width, channels].
 """
 
 import contextlib
-import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from quadrant_lstm.data.image_files import IMAGE_SUFFIXES, MAX_PIXELS
+from quadrant_lstm.data.image_files import MAX_PIXELS, check_num_pixels, picture_files, pictures_in
 from quadrant_lstm.errors import UserError, needs_extra
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
 ARRAYS = {".npy", ".npz"}
 VIDEOS = {".mp4", ".mkv", ".webm", ".avi", ".mov"}
-NUMBERS_OF_CHANNELS = (1, 3)
 LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "THW": (0, 1, 2)}  # axes to move
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """Returns a key by which numbers in names are sorted as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def picture_files(folder: Path) -> list[Path]:
-    return sorted(pictures_in(folder), key=lambda file: natural(file.name))
-
-
-def pictures_in(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and visible(file))
-
-
-def visible(path: Path) -> bool:
-    """Tells files and folders from those that systems hide."""
-    return not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
 
 
 def is_clip(path: Path) -> bool:
@@ -62,6 +41,14 @@ def is_animated(picture: Path) -> bool:
             return getattr(image, "is_animated", False)
     except Exception:  # of many types; the reader of the clip names the file
         return False
+
+
+class Frames(Protocol):
+    """Frames that are read by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Image.Image | np.ndarray: ...
 
 
 class Pictures:
@@ -103,15 +90,14 @@ class Animation:
 
 
 def check_pixels(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height}, more than {MAX_PIXELS:,} pixels")
+    check_num_pixels(image.width, image.height)
     if image.mode[0] in "IF":
         raise ValueError("it has more than 8 bits per pixel")
 
 
 @contextlib.contextmanager
-def opened(clip: Path, layout: str | None) -> Iterator[Any]:
-    """Yields a sequence of the frames of a clip that is no video."""
+def opened(clip: Path, layout: str | None) -> Iterator[Frames]:
+    """Yields the frames of a clip that is not a video."""
     if clip.is_dir():
         yield Pictures(clip)
     elif clip.suffix.lower() in ARRAYS:
@@ -136,10 +122,9 @@ def read_array(clip: Path, layout: str | None) -> np.ndarray:
     if array.ndim != len(layout):
         raise ValueError(f"its shape is {list(array.shape)}, but data.layout={layout} has {len(layout)} axes")
     moved = array.transpose(LAYOUTS[layout])
-    if moved.ndim == 4 and moved.shape[3] not in NUMBERS_OF_CHANNELS:
+    if moved.ndim == 4 and moved.shape[3] not in (1, 3):
         raise ValueError(f"it has {moved.shape[3]} channels by data.layout={layout}, not 1 or 3")
-    if moved.shape[1] * moved.shape[2] > MAX_PIXELS:
-        raise ValueError(f"{moved.shape[2]} x {moved.shape[1]}, more than {MAX_PIXELS:,} pixels")
+    check_num_pixels(moved.shape[2], moved.shape[1])
     return moved[..., 0] if moved.ndim == 4 and moved.shape[3] == 1 else moved
 
 
@@ -161,6 +146,5 @@ def decoded(clip: Path) -> Iterator[Any]:
         if not container.streams.video:
             raise ValueError("it holds no video")
         stream = container.streams.video[0]
-        if stream.width * stream.height > MAX_PIXELS:
-            raise ValueError(f"{stream.width} x {stream.height}, more than {MAX_PIXELS:,} pixels")
+        check_num_pixels(stream.width, stream.height)
         yield from container.decode(stream)

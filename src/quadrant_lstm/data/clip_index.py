@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, decoder_errors_explained, examine_frames
-from quadrant_lstm.data.clip_formats import picture_files
+from quadrant_lstm.data.image_files import picture_files
 from quadrant_lstm.files import read_json, write_json
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
@@ -69,15 +69,16 @@ def update_notes(
     return notes, broken
 
 
-def state_of(clip: Path) -> list[int]:
-    """Returns what changes with the content: the number of files, their bytes, and the time of the last change; nothing
-    for a clip whose files cannot be found, such as a link that leads nowhere.
+def state_of(clip: Path) -> str | None:
+    """Returns what changes with the content: the names of the files, their bytes and the times of their last changes,
+    hashed; None for a clip whose files cannot be found, such as a link that leads nowhere.
     """
     try:
-        stats = [file.stat() for file in files_of(clip)]
+        files = [(file.name, file.stat()) for file in files_of(clip)]
     except OSError:
-        return []
-    return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
+        return None
+    states = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
+    return hashlib.sha256(repr(states).encode()).hexdigest()
 
 
 def files_of(clip: Path) -> list[Path]:

@@ -51,8 +51,7 @@ class Clips(SequenceDataModule):
         fold: int | None = None,
         num_folds: int = 5,
     ):
-        names, train_clips, test_clips = find_clips(root, test_share, validation_seed, layout)
-        self.folder = Path(str(root)).expanduser()
+        self.folder, names, train_clips, test_clips = find_clips(root, test_share, validation_seed, layout)
         frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout)
         paths = [clip.path for clip in (*train_clips, *test_clips)]
         self.notes, self.skipped = examine_clips(self.folder, paths, frame_format, num_workers)

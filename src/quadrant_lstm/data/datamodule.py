@@ -17,7 +17,6 @@ from torch.utils.data import TensorDataset
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.sampler import BatchLoader, EpochSampler
-from quadrant_lstm.kinds import Grid, Orderings
 
 
 class Batch(NamedTuple):
@@ -50,8 +49,6 @@ class SequenceDataModule(LightningDataModule):
     pads = False  # whether a clip has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
     frame_bytes = 0  # of the memory for frames that are read while the network trains
-    orderings: Orderings | None = None  # of the pieces of images
-    grid: Grid | None = None
 
     def __init__(
         self,

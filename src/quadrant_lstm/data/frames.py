@@ -20,7 +20,7 @@ class SequenceSpec(NamedTuple):
         return len(self.class_names)
 
 
-def numbered(num_classes: int) -> tuple[str, ...]:
+def numbered_names(num_classes: int) -> tuple[str, ...]:
     """Returns the names of classes that have none: 0, 1, 2, ..."""
     return tuple(map(str, range(num_classes)))
 

@@ -7,6 +7,7 @@ cropped, scaled to 20/28 of the image size, and placed with its centre of mass i
 import contextlib
 import glob
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +34,7 @@ def find_image_files(images: str) -> Iterable[Path]:
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        found = picture_files(path)
     else:
         found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not found:
@@ -48,6 +49,29 @@ def files_of_stdin() -> Iterator[Path]:
     return (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
 
 
+def picture_files(folder: Path) -> list[Path]:
+    return sorted(pictures_in(folder), key=lambda file: natural(file.name))
+
+
+def pictures_in(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and visible(file))
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Returns a key by which numbers in names are sorted as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def visible(path: Path) -> bool:
+    """Tells files and folders from those that systems hide."""
+    return not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
+
+
+def check_num_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height}, more than {MAX_PIXELS:,} pixels")
+
+
 @contextlib.contextmanager
 def open_image(file: Path) -> Iterator[Image.Image]:
     """Opens an image file and checks its size before reading its pixels. Errors, also later ones, become UserErrors."""
@@ -56,8 +80,7 @@ def open_image(file: Path) -> Iterator[Image.Image]:
         if file.exists() and not file.is_file():
             raise ValueError("it is not a file")
         with quiet, Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height}, more than {MAX_PIXELS:,} pixels")
+            check_num_pixels(image.width, image.height)
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"it holds {pages} pictures; save one of them")
             yield image
@@ -80,7 +103,8 @@ def read_image(file: Path, image_shape: Sequence[int], invert: bool | None) -> n
     ink = image.point(lambda value: 255 if value > INK_THRESHOLD else 0).getbbox()
     if ink is None or is_blank(image):
         return None
-    return np.array(image if image.size == (width, height) else centre_digit(image, ink, height, width))[None]
+    centred = image if image.size == (width, height) else centre_digit(image, ink, height, width)
+    return None if centred is None else np.array(centred)[None]
 
 
 def in_grey(image: Image.Image) -> Image.Image:
@@ -121,11 +145,14 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image
 
 
-def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int, width: int) -> Image.Image:
+def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int, width: int) -> Image.Image | None:
+    """Returns None if the ink is lost when it is scaled, as that of a few specks on a large page."""
     box = (round(DIGIT_SHARE * width), round(DIGIT_SHARE * height))
     digit = image.crop(ink)
     digit = resize(digit, contained_size(digit.size, box))
     weights = np.asarray(digit, dtype=float)
+    if not weights.any():
+        return None
     rows, columns = np.indices(weights.shape)
     left = round(width / 2 - (columns * weights).sum() / weights.sum())
     top = round(height / 2 - (rows * weights).sum() / weights.sum())

@@ -7,10 +7,11 @@ whole data set, [60000, 4, 1, 56, 14], are never stored.
 import torch
 from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
-from quadrant_lstm.data.frames import SequenceSpec, frame_shape_of, numbered
+from quadrant_lstm.data.frames import SequenceSpec, frame_shape_of, numbered_names
 from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.data.sources import load_images
@@ -21,7 +22,7 @@ class ImageSequences(SequenceDataModule):
     """conf/data/mnist.yaml explains the arguments. Raises UserError for images that are missing or damaged.
 
     If `train_orderings` is given, the images of a training or validation batch take these orderings in turn; for each
-    training batch they are shuffled first. `test_orderings` does the same for test batches. `orderings` then only sets
+    training batch they are shuffled first. The test images take `test_orderings` in turn. `orderings` then only sets
     how many pieces a frame stacks.
     """
 
@@ -49,24 +50,26 @@ class ImageSequences(SequenceDataModule):
         validation = images.validation_range(validation_images, fold, num_folds)
         permutations = orderings_of(orderings, grid)
         frame_shape = frame_shape_of(images.image_shape, len(permutations), grid)
-        spec = SequenceSpec(frame_shape, len(permutations[0]), numbered(images.num_classes))
-        super().__init__(spec, *tensor_datasets(images), validation, validation_seed, batch_size, seed)
+        spec = SequenceSpec(frame_shape, len(permutations[0]), numbered_names(images.num_classes))
+        train, test = tensor_datasets(images)
+        test = TensorDataset(*test.tensors, torch.arange(len(test)))
+        super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
         self.images, self.augmentation = images, augmentation
         self.grid, self.orderings = tuple(grid), permutations
         self.train_orderings = orderings_of(train_orderings or (), grid)
         self.test_orderings = orderings_of(test_orderings or (), grid)
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> Batch:
-        images, labels = batch
-        mixed = self.train_orderings
+    def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> Batch:
+        images, labels = batch[:2]
+        mixed, turns = self.train_orderings, torch.arange(len(images), device=images.device)
         if self.trainer and self.trainer.testing:
-            mixed = self.test_orderings
+            mixed, turns = self.test_orderings, batch[2]
         elif self.trainer and self.trainer.training:
             images = self.augmentation(images)
             if mixed and not self.repeats_batches:
                 mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()]
         if mixed:
-            return Batch(scaled(mixed_sequences(images, mixed, len(self.orderings), self.grid)), labels)
+            return Batch(scaled(mixed_sequences(images, turns, mixed, len(self.orderings), self.grid)), labels)
         return Batch(scaled(self.cut(images)), labels)
 
     def cut(
@@ -75,10 +78,9 @@ class ImageSequences(SequenceDataModule):
         return sequences(images, self.orderings, self.grid)
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        images, labels = self.test[indices]
-        if self.test_orderings:  # as in the test, where an image's place in its batch decides
-            places = indices % self.batch_size
-            return Batch(mixed_sequences(images, self.test_orderings, len(self.orderings), self.grid, places), labels)
+        images, labels, numbers = self.test[indices]
+        if mixed := self.test_orderings:
+            return Batch(mixed_sequences(images, numbers, mixed, len(self.orderings), self.grid), labels)
         return Batch(self.cut(images), labels)
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
@@ -90,22 +92,17 @@ class ImageSequences(SequenceDataModule):
 
 def mixed_sequences(
     images: Shaped[Tensor, "batch channels height width"],
+    turns: Int64[Tensor, " batch"],
     mixed: Orderings,
     num_stacked: int,
     grid: Grid,
-    places: Int64[Tensor, " batch"] | None = None,
 ) -> Shaped[Tensor, "batch steps channels stack columns"]:
-    """Builds the first image's sequence with the first `num_stacked` orderings, the second's with the next ones, and so
-    on. After the last orderings, the first are used again. `places` are those of the images in a batch, if they are
-    only some of it.
+    """Builds the sequence of the image with turn 0 with the first `num_stacked` orderings, that of the image with turn
+    1 with the next ones, and so on. After the last orderings, the first are used again.
     """
-    groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)]
-    chosen = [
-        slice(number, None, len(groups)) if places is None else places % len(groups) == number
-        for number in range(len(groups))
-    ]
-    parts = [sequences(images[some], group, grid) for some, group in zip(chosen, groups, strict=True)]
-    frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
-    for some, part in zip(chosen, parts, strict=True):
-        frames[some] = part
+    first, *others = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)]
+    frames = sequences(images, first, grid)
+    for number, orderings in enumerate(others, start=1):
+        chosen = (turns % (len(others) + 1) == number)[:, None, None, None, None]
+        frames = sequences(images, orderings, grid).where(chosen, frames)  # indexing by `chosen` would wait for a GPU
     return frames

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
-from quadrant_lstm.data.frames import SequenceSpec, numbered
+from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.data.sources import load_images
 
@@ -60,7 +60,7 @@ class MovingDigits(SequenceDataModule):
             TensorDataset(*data.tensors, draw_motions(len(data), (height, width), generator))
             for data in tensor_datasets(images)
         )
-        names = ARROWS if label == "motion" else numbered(images.num_classes)
+        names = ARROWS if label == "motion" else numbered_names(images.num_classes)
         spec = SequenceSpec((images.image_shape[0], height, width), num_frames, names)
         super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
         self.canvas, self.images, self.label, self.speed = (height, width), images, label, speed
@@ -69,8 +69,8 @@ class MovingDigits(SequenceDataModule):
         images, labels, motions = batch
         if self.trainer and self.trainer.training and not self.repeats_batches:
             motions = draw_motions(len(images), self.canvas, device=images.device)
-        frames, labels, _ = self.make_clips(images, labels, motions)
-        return Batch(scaled(frames), labels)
+        clips = self.make_clips(images, labels, motions)
+        return clips._replace(frames=scaled(clips.frames))
 
     def make_clips(self, images: Tensor, labels: Tensor, motions: Tensor) -> Batch:
         frames = move(images, motions, self.spec.num_steps, self.canvas, self.speed)

@@ -8,6 +8,7 @@ idx                            the folder `root` with MNIST's four file names, g
 import functools
 import hashlib
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def load_images(dataset: str, root: str | None) -> Images:
         return load_bundled()
     if root is None:
         raise UserError(f"data.root: null, but data.dataset={dataset} is read from a folder; add data.root=FOLDER.")
-    folder = Path(root).expanduser()
+    folder = Path(os.path.expanduser(root))
     if dataset != "idx":
         from quadrant_lstm.data.download import download  # imports torch
 

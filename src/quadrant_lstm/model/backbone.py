@@ -36,8 +36,9 @@ class Backbone(nn.Module):
         for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
             if hasattr(self.module, attribute):  # GoogLeNet and Inception have more classifiers for their own training
                 setattr(self.module, attribute, value)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))  # kept in checkpoints, whose networks are built
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))  # without the weights that would tell them
+        # in checkpoints, because a network is built from them without pretrained weights, which would tell these values
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         last = [path for path, layer in self.module.named_modules() if isinstance(layer, nn.Linear)]
         if not last:
             raise UserError(f"model.encoder.name: {name} does not end in a linear layer; choose another one.")

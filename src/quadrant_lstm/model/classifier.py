@@ -20,7 +20,10 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.padding import Lengths, as_argument
 from quadrant_lstm.model.protocols import logits_after_steps
 
-NUM_STEPS_ARGUMENTS = ("total_steps", "T_max")  # torch's schedules without one of these are advanced once per epoch
+TOTAL_ARGUMENTS = (
+    "total_steps",
+    "T_max",
+)  # torch's schedules without one of these are advanced once per epoch
 SPLITS = ("train", "val", "test")
 Made = TypeVar("Made")
 
@@ -57,7 +60,7 @@ class Classifier(LightningModule):
         self.network, self.spec = network, spec
         self.metrics = nn.ModuleDict()
         for split in SPLITS:
-            self.metrics[f"{split}/loss"] = MeanMetric(nan_strategy="disable")  # looking for NaN waits for the device
+            self.metrics[f"{split}/loss"] = MeanMetric(nan_strategy="disable")  # checking for NaN waits for the device
             steps = () if split == "train" else step_accuracy_names(split, spec.num_steps)
             for name in (f"{split}/accuracy", *steps):
                 self.metrics[name] = MulticlassAccuracy(spec.num_classes, average="micro", validate_args=False)
@@ -103,7 +106,7 @@ class Classifier(LightningModule):
 
     def compute_loss(self, split: str, batch: Batch) -> Float[Tensor, ""]:
         frames, labels, lengths = batch
-        frames = frames.to(self.dtype)  # not float32 with e.g. trainer.precision=64-true
+        frames = frames.to(self.dtype)  # float64 with trainer.precision=64-true
         if split == "train":
             logits = self(frames, lengths)[:, None]
         else:
@@ -115,19 +118,19 @@ class Classifier(LightningModule):
 
     def log_metrics(self, split: str) -> tuple[Float[Tensor, "images steps classes"], Int64[Tensor, " images"]]:
         """Logs the metrics of the epoch's outputs, clears these, and returns their logits and labels."""
-        losses, steps, labels = (torch.cat(batches) for batches in zip(*self.epoch_outputs[split], strict=True))
+        losses, logits, labels = (torch.cat(batches) for batches in zip(*self.epoch_outputs[split], strict=True))
         self.epoch_outputs[split].clear()
         metrics = cast(Mapping[str, Metric], self.metrics)
         metrics[f"{split}/loss"].update(losses)
-        logits = {f"{split}/accuracy": steps[:, -1]}
-        if split != "train" and steps.shape[1] == self.spec.num_steps:
-            logits |= dict(zip(step_accuracy_names(split, self.spec.num_steps), steps.unbind(1), strict=True))
-        for name, values in logits.items():
+        by_metric = {f"{split}/accuracy": logits[:, -1]}
+        if split != "train" and logits.shape[1] == self.spec.num_steps:
+            by_metric |= dict(zip(step_accuracy_names(split, self.spec.num_steps), logits.unbind(1), strict=True))
+        for name, values in by_metric.items():
             metrics[name].update(values, labels)
         logger = None if split == "test" else False  # callbacks/epoch_end.py logs those of the other splits
-        for name in (f"{split}/loss", *logits):
+        for name in (f"{split}/loss", *by_metric):
             self.log(name, metrics[name], logger=logger)
-        return steps, labels
+        return logits, labels
 
     def on_train_start(self) -> None:
         # Resuming restores the optimizer's settings, but those of the config apply, except those that are scheduled.
@@ -138,7 +141,7 @@ class Classifier(LightningModule):
         for group in optimizer.param_groups:
             group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
         steps, state = self.trainer.estimated_stepping_batches, vars(scheduler)
-        planned = next((state[name] for name in NUM_STEPS_ARGUMENTS if name in state), None)
+        planned = next((state[name] for name in TOTAL_ARGUMENTS if name in state), None)
         if planned not in (None, steps):
             raise UserError(
                 f"trainer.max_epochs: {steps:,} steps, but this run's schedule was made for {planned:,} and cannot be "
@@ -148,7 +151,7 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = make("optimizer", self.optimizer, [each for each in self.parameters() if each.requires_grad])
         parameters = inspect.signature(self.schedule).parameters
-        steps = {name: self.trainer.estimated_stepping_batches for name in NUM_STEPS_ARGUMENTS if name in parameters}
+        steps = {name: self.trainer.estimated_stepping_batches for name in TOTAL_ARGUMENTS if name in parameters}
         schedule = make("schedule", self.schedule, optimizer, **steps)
         interval = "step" if steps else "epoch"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}

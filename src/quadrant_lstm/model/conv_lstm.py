@@ -60,6 +60,11 @@ class ConvLSTM(nn.Module):
         check_lengths("ConvLSTM", lengths, frames)
         lost = 0 if self.padding == "same" else self.kernel_size - 1
         shape = [frames.shape[0], self.hidden_channels, frames.shape[3] - lost, frames.shape[4] - lost]
+        if min(shape[2:]) < 1:
+            raise ValueError(
+                f"ConvLSTM: frames of {frames.shape[3]} x {frames.shape[4]} are smaller than the kernel, "
+                f"{self.kernel_size} x {self.kernel_size}."
+            )
         check_state("ConvLSTM", state, [shape, shape])
         if state is None:
             zeros = self.weight_hh.new_zeros(shape)  # under autocast, frames may be bf16

@@ -12,6 +12,7 @@ The network runs on the meta device, which knows shapes and computes nothing. It
 and again with T + 1 steps. A size that changed depends on that axis, wherever the network has moved it.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -130,4 +131,4 @@ def check_layers_are_visible(network: nn.Module) -> None:
 
 
 def shown(name: str) -> str:
-    return name.replace(".module", "")
+    return re.sub(r"\.module(?=\.|$)", "", name)

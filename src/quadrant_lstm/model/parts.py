@@ -36,7 +36,7 @@ def make_part(key: str, make: MakePart, sizes: Mapping[str, int], **options: int
 
 
 def check_module(caller: str, module: object) -> None:
-    """Raises ValueError for what is no nn.Module, such as a class instead of an object."""
+    """Raises ValueError for anything but an nn.Module, such as a class instead of an object."""
     if not isinstance(module, nn.Module):
         raise ValueError(f"{caller}: {module} is not an nn.Module; give it an object, such as nn.Flatten().")
 

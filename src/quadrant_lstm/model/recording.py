@@ -10,11 +10,24 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quadrant_lstm.model.axes import Axes, shape_of_first
 from quadrant_lstm.model.nested import map_tensors
 from quadrant_lstm.model.time_distributed import TimeDistributed
+
+
+@dataclass
+class Folded:
+    """A TimeDistributed that has not returned: the axes that it folds, and how many frames its module is given."""
+
+    axes: tuple[int, ...]
+    num_frames: int | None = None  # fewer than the axes have, if there is a mask
+
+    def unfold(self, output: Tensor) -> Tensor:
+        """Returns an output as TimeDistributed returns it; one whose first axis is not that of the frames stays."""
+        of_frames = output.ndim > 0 and len(output) == self.num_frames
+        return output.new_empty(*self.axes, *output.shape[1:]) if of_frames else output
 
 
 @dataclass
@@ -24,23 +37,25 @@ class Run:
     inputs: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     entered: list[str] = field(default_factory=list)  # the modules that have not returned
-    folded: list[tuple[int, ...]] = field(default_factory=list)  # of each TimeDistributed among them, the leading axes
+    folded: list[Folded] = field(default_factory=list)  # for each TimeDistributed among them
     error: Exception | None = None
 
     def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.entered.append(name)
         self.inputs.setdefault(name, (*args, *kwargs.values()))
+        shape = tuple(shape_of_first((args, kwargs)) or ())
+        if self.folded and self.folded[-1].num_frames is None:
+            self.folded[-1].num_frames = shape[0] if shape else None
         if isinstance(module, TimeDistributed):
-            leading = tuple((shape_of_first((args, kwargs)) or ())[: module.num_axes])
-            self.folded.append((*self.folded[-1], *leading[1:]) if self.folded else leading)
+            axes = shape[: module.num_axes]
+            self.folded.append(Folded((*self.folded[-1].axes, *axes[1:]) if self.folded else axes))
 
     def leave(self, name: str, module: nn.Module, _: Any, outputs: Any) -> None:
         self.entered.pop()
         if isinstance(module, TimeDistributed):
             self.folded.pop()
-        elif self.folded:  # shown as TimeDistributed returns them
-            leading = self.folded[-1]
-            outputs = map_tensors(lambda tensor: tensor.new_empty(*leading, *tensor.shape[1:]), outputs)
+        elif self.folded:
+            outputs = map_tensors(self.folded[-1].unfold, outputs)
         self.outputs.setdefault(name, outputs)
 
 

@@ -85,8 +85,8 @@ def count(module: nn.Module) -> int:
 
 
 class LastStep(nn.Module):
-    """Picks the outputs after the last real step, and of a layer that also reads backwards those after its last step,
-    the first one.
+    """Picks the output after the last real step. The half of a layer that reads backwards is picked at the first step,
+    which it reads last.
     """
 
     def __init__(self, bidirectional: bool = False):

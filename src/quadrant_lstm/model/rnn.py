@@ -57,7 +57,7 @@ class PaddedRNN(nn.RNNBase):
         shape = [self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size]
         check_state(name, state, [shape] * self.num_states)
         inputs = inputs.flatten(2)
-        # asked first, because an exported program would be limited by a comparison of its number of steps
+        # is_exporting() comes first: a comparison of the number of steps would restrict the exported program
         if torch.compiler.is_exporting() or (inputs.device.type == "cpu" and inputs.shape[1] <= FEW_STEPS):
             return self.forward_in_loops(inputs, state, lengths)
         if self.num_channels:

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.model.padding import Lengths, real_steps, repeat_last_real
+from quadrant_lstm.model.padding import Lengths, as_argument, real_steps, repeat_last_real
 from quadrant_lstm.model.protocols import Frames
 from quadrant_lstm.model.recurrent import LastStep
 from quadrant_lstm.model.time_distributed import TimeDistributed
@@ -13,8 +13,8 @@ class StepClassifier(nn.Module):
     """A network with these parts, which a subclass builds. It maps frames to logits.
 
     `lengths` are the numbers of real steps of sequences that are padded at their ends: padding is not encoded, and the
-    last step is the last real one. Raises ValueError for `lengths` if the encoder computes what frames have in common
-    once.
+    last step is the last real one. Raises ValueError for `lengths` if the encoder shares computations between frames
+    (SharedTiles, JoinedPieces).
     """
 
     encoder: nn.Module
@@ -43,7 +43,7 @@ class StepClassifier(nn.Module):
 
     def all_outputs(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
         features = self.features(frames, lengths)
-        outputs, _ = self.recurrent(features) if lengths is None else self.recurrent(features, lengths=lengths)
+        outputs, _ = self.recurrent(features, **as_argument(lengths))
         return outputs.mean((3, 4)) if outputs.ndim == 5 else outputs  # maps
 
     def features(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch steps ..."]:
@@ -52,7 +52,8 @@ class StepClassifier(nn.Module):
             features = self.encoder(frames)
         elif type(self.encoder) is not TimeDistributed:
             raise ValueError(
-                "lengths: this network encodes whole images, not frames; use Join with shared_tiles=False."
+                f"lengths: {type(self.encoder).__name__} reads sequences without padding only; use Join with "
+                "shared_tiles=False."
             )
         else:
             features = self.encoder(frames, mask=real_steps(lengths, frames.shape[1]))

@@ -10,7 +10,6 @@ import torch
 import torch.utils.checkpoint
 from jaxtyping import Bool
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from quadrant_lstm.model.folding import check_leading_axes, check_mask, noted_in_errors
 from quadrant_lstm.model.nested import concatenate, map_tensors, named_tensors
@@ -87,7 +86,7 @@ class TimeDistributed(nn.Module):
     def apply_module(self, arguments: Any) -> Any:
         inputs, kwargs = arguments
         if self.checkpoint and torch.is_grad_enabled():
-            # torch.compile repeats no update of a running statistic
+            # a compiled module updates running statistics only once, so it needs no contexts
             contexts = {} if torch.compiler.is_compiling() else {"context_fn": self.checkpoint_contexts}
             options: Any = {"use_reentrant": False} | contexts
             outputs = torch.utils.checkpoint.checkpoint(self.module, *inputs, **options, **kwargs)
@@ -115,16 +114,14 @@ def num_frames_in(arguments: Any) -> int | torch.SymInt:
 
 
 class WithoutRunningStatistics:
-    """A context in which batch norm normalizes as before, but does not update its running statistics.
+    """A context in which batch and instance norm normalize as before, but do not update their running statistics.
 
     It can be entered several times, because every backward pass through a graph that is retained repeats the forward
     pass.
     """
 
     def __init__(self, module: nn.Module):
-        self.norms: list[Any] = [
-            each for each in module.modules() if isinstance(each, _BatchNorm) and each.track_running_stats
-        ]
+        self.norms: list[Any] = [each for each in module.modules() if getattr(each, "running_mean", None) is not None]
 
     def __enter__(self) -> None:
         self.before = [(each.momentum, each.num_batches_tracked.clone()) for each in self.norms]

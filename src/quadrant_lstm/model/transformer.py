@@ -23,7 +23,9 @@ class TransformerState(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention to this step and earlier ones, then two linear layers, each on normalized inputs and added to them."""
+    """Attention to this step and earlier ones, then two linear layers. Each reads normalized inputs, and its result is
+    added to the inputs before their normalization.
+    """
 
     def __init__(self, num_units: int, num_heads: int):
         super().__init__()
@@ -54,8 +56,8 @@ class Transformer(nn.Module):
 
     Queries, keys and values of a head have `num_units // num_heads` values, at least one; `num_heads` need not divide
     `num_units`.
-    `lengths` and states are those of LSTM, in rnn.py. Under autocast, the outputs keep the dtype of the inputs. Raises
-    ValueError for inputs that do not fit.
+    `lengths` and `state` are used as in LSTM, in rnn.py; the state is a TransformerState. Under autocast, the outputs
+    keep the dtype of the inputs. Raises ValueError for inputs that do not fit.
     """
 
     def __init__(self, input_size: int, num_units: int, num_layers: int = 2, num_heads: int = 4):

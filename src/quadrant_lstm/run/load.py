@@ -11,7 +11,7 @@ from torch import nn
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.config.check import read_config, trusted_modules
 from quadrant_lstm.config.signatures import check_signatures
-from quadrant_lstm.data.frames import SequenceSpec, numbered
+from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.prepare import configure_cpu
@@ -51,5 +51,6 @@ def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier
 
 def stored_spec(stored: dict[str, Any], cfg: DictConfig) -> SequenceSpec:
     if "class_names" not in stored:  # by an older version, which cut images
-        return SequenceSpec(tuple(stored["frame_shape"]), math.prod(cfg.data.grid), numbered(stored["num_classes"]))
+        names = numbered_names(stored["num_classes"])
+        return SequenceSpec(tuple(stored["frame_shape"]), math.prod(cfg.data.grid), names)
     return SequenceSpec(tuple(stored["frame_shape"]), stored["num_steps"], tuple(stored["class_names"]))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_folder import find_clip_files
-from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered
+from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered_names
 from quadrant_lstm.data.image_files import find_image_files, read_image
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.errors import UserError, needs_extra
@@ -114,7 +114,7 @@ def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None, few
 
 
 def names_or_numbers(names: Sequence[str]) -> Classes:
-    return range(len(names)) if tuple(names) == numbered(len(names)) else names
+    return range(len(names)) if tuple(names) == numbered_names(len(names)) else names
 
 
 def predictor_of_onnx(model: str) -> Predictor:
@@ -159,5 +159,5 @@ def predictor_of_session(session: Any) -> Predictor:
     for count in (1, 2):  # it must take any number
         probabilities = predict([example] * count)
     num_classes = probabilities[0].shape[1]
-    names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered(num_classes)
+    names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered_names(num_classes)
     return Predictor(*files, predict, 1, names_or_numbers(names))

@@ -9,6 +9,7 @@ Everything comes from files, so this also works for a sweep that was killed and 
         sweep.csv sweep.html the report, written when the sweep ends
 """
 
+import os
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -153,7 +154,7 @@ def find_sweep(sweep: str) -> Sweep:
             place = SWEEPS.absolute()
             raise UserError(f"sweep: latest, but {place} has no sweep; start one with python train.py -m KEY=A,B.")
         return Sweep(max(found, key=lambda file: file.stat().st_mtime_ns).parent)
-    folder = Path(sweep).expanduser()
+    folder = Path(os.path.expanduser(sweep))
     if not (folder / SWEEP_CONFIG).is_file():
         raise UserError(f"sweep: {sweep} has no {SWEEP_CONFIG}; give a folder like {SWEEPS}/<date>/<time>.")
     return Sweep(folder)
