@@ -8,6 +8,7 @@ MISTAKES = {
     "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
     "hydra.foo=1": "hydra.foo: there is no such key; python",
     "trainer.max_time=1": "Add any other argument of lightning.pytorch.Trainer with +trainer.max_time=VALUE.",
+    "experiment=quick model.join_piece=true": "model.join_piece: there is no such key; did you mean model.join_pieces?",
     "model=deep model.shared_tiles=false": "model.shared_tiles: there is no such key; known keys: model.recurrent, ",
     "seed=1,2": "seed: 1,2 are several values; add -m to run a sweep over them.",
     "optimizer.lr=choice(0.1,0.2)": "optimizer.lr: choice(0.1,0.2) are several values; add -m",

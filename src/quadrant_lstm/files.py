@@ -29,10 +29,6 @@ def write_atomically(file: Path, content: bytes) -> None:
             opened.flush()
             os.fsync(opened.fileno())
         os.replace(staged, file)
-        with contextlib.suppress(PermissionError):  # Windows cannot open a folder
-            folder = os.open(file.parent, os.O_RDONLY)
-            os.fsync(folder)  # makes the renaming durable
-            os.close(folder)
     except OSError as error:
         with contextlib.suppress(OSError):
             staged.unlink(missing_ok=True)
@@ -40,6 +36,17 @@ def write_atomically(file: Path, content: bytes) -> None:
             f"{file}: cannot be written ({error.strerror}); its previous version is intact. Fix it and rerun; "
             "run=FOLDER and sweep=FOLDER resume."
         ) from error
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a renaming in the folder durable, where the system can: Windows cannot open a folder."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
 from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import write_json
+from quadrant_lstm.files import write_atomically, write_json
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_classifier, build_data
 from quadrant_lstm.run.inputs import Inputs, inputs_of
@@ -132,9 +132,7 @@ def load_weights(model: Any, file: Path) -> None:
 
 
 def write_run(folder: Path, cfg: DictConfig, data: Any, classifier: Classifier) -> None:
-    for file in (CONFIG, BEST):
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(OmegaConf.to_yaml(cfg))
+    write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())
     write_json(folder / PROVENANCE, provenance(cfg, data))
     content = {"state_dict": classifier.state_dict(), "hyper_parameters": dict(classifier.hparams)}
     write_checkpoint(content, folder / BEST)

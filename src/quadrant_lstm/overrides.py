@@ -15,3 +15,12 @@ def quoted(folder: Path | str) -> str:
     # a backslash stands for itself, except before a quote
     text = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), str(folder))
     return "'" + text.replace("${", "\\${") + "'"
+
+
+def with_own_network(overrides: list[str]) -> list[str]:
+    """Replaces the whole default model by a class that is typed as model._target_, which does not take its keys."""
+    own = any(re.match(r"\+*model\._target_=(?!quadrant_lstm\.)", override) for override in overrides)
+    if not own or any(re.match(r"\+*model=", override) for override in overrides):
+        return overrides
+    plain = [override.lstrip("+") for override in overrides]
+    return ["~model", *(f"+{override}" if override.startswith("model.") else override for override in plain)]

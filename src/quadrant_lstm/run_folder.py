@@ -59,8 +59,8 @@ def new_folder(wanted: str) -> str:
 
 
 def remove_untouched(folder: Path) -> None:
-    """Removes the folder of a run that was refused before it wrote anything but its config."""
-    if [path.name for path in folder.iterdir()] == [CONFIG.parent.name]:
+    """Removes the folder of a run that was refused before it wrote anything but its config and its log."""
+    if {path.name for path in folder.iterdir()} <= {CONFIG.parent.name, LOG.name}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -70,11 +70,11 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
         raise UserError("run: is missing; add run=FOLDER or run=latest.")
     if run == "latest":
         runs = [config.parents[1] for config in OUTPUTS.glob(f"**/{CONFIG}")]
-        runs = [run for run in runs if (run / required_file).is_file()]
+        runs = [folder for folder in runs if (folder / required_file).is_file()]
         if not runs:
             where = f"no run in {OUTPUTS.absolute()} has a {required_file}"
             raise UserError(f"run: latest, but {where}; start one with python train.py.")
-        return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime_ns)
+        return max(runs, key=lambda folder: (folder / CONFIG).stat().st_mtime_ns)
     folder = Path(os.path.expanduser(run))
     if not (folder / CONFIG).is_file():
         raise UserError(f"run: {run} is not a run folder: it has no {CONFIG}; give one like outputs/<date>/<time>.")
@@ -83,7 +83,7 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
 
 def find_weights(init: str) -> Path:
     """Returns the file of weights that `init=` names: that of the epoch a run kept, or a file itself."""
-    path = find_run("latest", BEST) if init == "latest" else Path(os.path.expanduser(init))
+    path = Path(os.path.expanduser(init))
     for file in (path / BEST, path):
         if file.is_file() and file.suffix in (BEST.suffix, ".safetensors"):
             return file

@@ -1,5 +1,6 @@
 """Tests the root scripts with wrong input: one line, exit status 2, no files left, and no import of torch."""
 
+import errno
 import json
 import os
 import subprocess
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.arguments import hydra_arguments
+from quadrant_lstm.cli.explain import mistake_in
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.run_folder import BEST, CONFIG
 from tests.folders import write_idx_folder
 from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
 from tests.scripts import ROOT, Script, script, without
@@ -146,6 +150,28 @@ def test_a_class_that_is_typed_as_model_replaces_the_default_model():
     assert hydra_arguments(given) == ["~model", "+model._target_=mine.Net", "+model.units=3", "seed=2"]
     for other in (["model=mine", "model._target_=mine.Net"], ["model._target_=quadrant_lstm.model.deep.DeepCNNLSTM"]):
         assert hydra_arguments(other) == other
+
+
+def test_help_with_sweep_starts_nothing(tmp_path):
+    assert hydra_arguments([f"sweep={tmp_path}", "--help"]) == ["--help"]
+    with pytest.raises(UserError, match="--cfg: shows the config of one run; leave out sweep=, or list the jobs"):
+        hydra_arguments([f"sweep={tmp_path}", "--cfg", "job"])
+
+
+def test_the_latest_run_is_found_once_for_all_jobs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "outputs/2026-01-01/00-00-00"
+    for file in (CONFIG, BEST):
+        (run / file).parent.mkdir(parents=True, exist_ok=True)
+        (run / file).touch()
+    assert hydra_arguments(["-m", "init=latest", "seed=1,2"]) == ["-m", f"init='{run}'", "seed=1,2"]
+
+
+def test_only_mistakes_of_the_user_are_one_line():
+    assert mistake_in(OSError(errno.ENOSPC, "No space left on device")) is not None
+    assert mistake_in(MissingConfigException("no config", "model/cnn", ["deep"])) is not None
+    for bug in (OSError(errno.ENOENT, "No such file or directory"), ConnectionError(), KeyError("a")):
+        assert mistake_in(bug) is None
 
 
 def test_a_plus_before_run_or_trust_changes_nothing():

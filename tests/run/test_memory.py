@@ -21,6 +21,20 @@ def test_an_image_needs_its_saved_tensors_and_the_largest_gradient():
     assert found == frames + tanh + mask + dropout + frames  # the second time as a gradient
 
 
+def test_weights_do_not_grow_with_the_batch():
+    class Prior(nn.Module):  # saves nothing for the backward pass
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Parameter(torch.zeros(3))
+
+        def forward(self, frames):
+            return self.logits.expand(len(frames), -1)
+
+    assert memory.bytes_per_image(Prior(), (4, 6), CPU, contextlib.nullcontext) == 0
+    wide = nn.Sequential(nn.Linear(6, 2), nn.Linear(2, 5000))  # the second weight is the largest tensor that is saved
+    assert memory.bytes_per_image(wide, (4, 6), CPU, contextlib.nullcontext) == 4 * 6 + 4 * 2 + 4 * 6
+
+
 def test_frames_that_do_not_fit_into_memory_are_refused(monkeypatch):
     monkeypatch.setattr(memory, "available_to_cpu", lambda: 5_000_000_000)
     memory.check_frame_memory(2_500_000_000, 2)

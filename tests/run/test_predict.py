@@ -158,7 +158,7 @@ def test_an_onnx_file_predicts_without_a_run(finished_run, files, expected, tmp_
     ("words", "message"),
     [
         (("model=no.onnx",), "model: no.onnx cannot be read (No such file or directory); give a file that export.py"),
-        (("model=images/0.png",), "model: images/0.png cannot be read (it is no ONNX file of this project); give a"),
+        (("model=images/0.png",), "model: images/0.png cannot be read (it is not an ONNX file of this project); give"),
         (("model=no.onnx", "run=latest"), "model: a file reads neither a run nor its test data; leave out run= and"),
     ],
 )
@@ -215,7 +215,7 @@ def test_an_onnx_file_of_another_kind_is_refused(names, shape, tmp_path):
     graph = onnx.helper.make_graph([node], "other", [given], [returned])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(UserError, match="other.onnx cannot be read .it is no ONNX file of this project"):
+    with pytest.raises(UserError, match="other.onnx cannot be read .it is not an ONNX file of this project"):
         predictor_of_onnx(str(tmp_path / "other.onnx"))
 
 

@@ -14,7 +14,7 @@ TOUCH = "{_target_:pathlib.Path.touch}"
 def write_sweep(folder, task, hydra, config_dir=None):
     sources = [{"provider": "command-line", "path": config_dir}] if config_dir else []
     overrides = {"task": task, "hydra": hydra}
-    content = {"overrides": overrides, "sweeper": {"kind": "grid"}, "runtime": {"config_sources": sources}}
+    content = {"overrides": overrides, "sweeper": {}, "runtime": {"config_sources": sources}}
     (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": content}))
     return f"sweep={folder}"
 
@@ -51,6 +51,16 @@ def test_plain_values_are_taken_from_the_folder(tmp_path):
 def test_what_is_typed_again_is_accepted(tmp_path):
     setup = "hydra.launcher.setup=[module load cuda]"
     assert setup in hydra_arguments([write_sweep(tmp_path, ["seed=1,2"], [setup]), setup])
+
+
+def test_a_sweep_over_an_own_class_resumes_with_the_class_typed_again(tmp_path):
+    started = hydra_arguments(["-m", "model._target_=mine.Net", "model.units=16,32"])
+    sweep = write_sweep(tmp_path, started[1:], [])
+    with pytest.raises(UserError, match=r"started with .*mine.Net'; add it if you trust what it does"):
+        hydra_arguments([sweep])
+    assert hydra_arguments([sweep, "model._target_=mine.Net"])[: len(started)] == started
+    with pytest.raises(UserError, match=r"not model.units=16; leave it out, or start a new sweep"):
+        hydra_arguments([sweep, "model.units=16"])
 
 
 def test_a_sweep_with_a_config_dir_needs_it_typed(tmp_path):

@@ -47,6 +47,21 @@ def test_an_invalid_job_fails_alone_and_is_named(tmp_path):
     assert not [word for word in ("http://", "https://") if f'src="{word}' in page or f'href="{word}' in page]
 
 
+def test_the_traceback_of_a_bug_stands_in_the_log_of_the_job(tmp_path):
+    (tmp_path / "broken.py").write_text(
+        "from lightning.pytorch import Callback\n\n\nclass Broken(Callback):\n"
+        "    def on_train_epoch_end(self, *_):\n        open('missing')\n"
+    )
+    callback = "+trainer.callbacks.broken._target_=broken.Broken"
+    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
+    on_path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    done = Script("train.py", "-m", *data, *TINY, "seed=1,2", callback, cwd=tmp_path, before=on_path).wait()
+    assert done.returncode == 2
+    log = (sweep_folder(tmp_path) / "0/train.log").read_text()
+    assert "FileNotFoundError: [Errno 2] No such file or directory: 'missing'" in log
+    assert "broken.py" in log
+
+
 def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=1000)
     process = Script("train.py", "-m", *DATA, "trainer.max_epochs=12,1", cwd=tmp_path)
@@ -76,7 +91,7 @@ def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep
 
     other = script("train.py", f"sweep={sweep}", "seed=3", cwd=tmp_path)
     assert other.returncode == 2
-    assert "leave them out, or start a new sweep without sweep=." in other.stderr
+    assert "leave it out, or start a new sweep without sweep=." in other.stderr
 
 
 def test_no_job_outlives_its_sweep(tmp_path):

@@ -17,7 +17,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.launcher import compose
 from quadrant_lstm.config.check_validation import check_validation
@@ -34,8 +34,6 @@ JOB_FOLDER = "${hydra.job.num}"
 
 
 class GridSweeper(Sweeper):
-    KIND = "grid"
-
     def __init__(self, params: DictConfig, plan: bool):
         self.params, self.plan = params, plan
 
@@ -106,8 +104,6 @@ class GridSweeper(Sweeper):
                     "another folder."
                 )
             self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
-            with open_dict(self.config):
-                self.config.hydra.sweeper.kind = self.KIND  # for Sweep.is_search
             write_atomically(folder / SWEEP_CONFIG, OmegaConf.to_yaml(self.config).encode())
             with report_at_end(folder):
                 yield folder
@@ -126,7 +122,7 @@ class GridSweeper(Sweeper):
 
 
 def enumerated(override: Override) -> str:
-    """Returns the override with its values listed, where a later look might find others or another order."""
+    """Returns the override with its values listed: evaluating a glob or a shuffle again could give others."""
     value = override.value()
     if isinstance(value, Glob) or getattr(value, "shuffle", False):
         return f"{override.get_key_element()}={','.join(override.sweep_string_iterator())}"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check import check_value, check_without_torch, without_hydra
@@ -56,7 +56,12 @@ class LocalLauncher(JobLauncher):
                 check_without_torch(without_hydra(config))  # reads the images once, before the forks
             environment = {}
             if gpus:
-                self.gpus[job.number] = self.least_used(gpus, config.trainer.devices)
+                if isinstance(devices := config.trainer.devices, ListConfig):
+                    raise UserError(
+                        f"trainer.devices: {devices} names GPUs, but hydra.launcher.n_jobs={self.n_jobs} assigns them "
+                        f"to jobs; write their number, {len(devices)}."
+                    )
+                self.gpus[job.number] = self.least_used(gpus, devices)
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[job.number])
             function = functools.partial(self.run_here, config)
             self.processes[job.number] = start_process(function, environment, threads, job.folder / LOG)

@@ -18,8 +18,6 @@ PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruni
 
 
 class SearchSweeper(GridSweeper):
-    KIND = "search"
-
     def __init__(self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, plan: bool):
         super().__init__(params, plan)
         self.n_trials, self.sampler, self.pruner = n_trials, sampler, pruner

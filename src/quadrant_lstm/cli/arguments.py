@@ -5,12 +5,13 @@ import re
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from quadrant_lstm.cli.explain import check_choices
-from quadrant_lstm.cli.options import MULTIRUN, check_options, parse, value_of, without
+from quadrant_lstm.cli.options import check_options, only_shows, value_of, without
 from quadrant_lstm.cli.resume import resume_run, resume_sweep
 from quadrant_lstm.config.check import trusted_modules
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.overrides import quoted
+from quadrant_lstm.overrides import quoted, with_own_network
 from quadrant_lstm.processes.torchrun import join
+from quadrant_lstm.run_folder import BEST, find_run
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:
@@ -20,10 +21,9 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
             raise UserError(f"plan: {plan!r} is not true; write plan=true, or leave it out.")
         if value_of("run", arguments):
             raise UserError("plan: shows the jobs of a sweep, but run= resumes one run; leave one out.")
-        others = hydra_arguments(["-m", *without("plan", arguments)])
-        return ["-m", *(argument for argument in others if argument not in MULTIRUN), "hydra.sweeper.plan=true"]
+        return [*hydra_arguments(["-m", *without("plan", arguments)]), "hydra.sweeper.plan=true"]
     arguments = [without_own_package(argument) for argument in arguments]
-    check_options(arguments)
+    options = check_options(arguments)
     check_choices(arguments)
     run, sweep = value_of("run", arguments), value_of("sweep", arguments)
     if run and sweep:
@@ -33,13 +33,15 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
         raise UserError("trust: is for the config of a run folder; add run=PATH, or leave it out.")
     if run:
         return resume_run(run, without("trust", without("run", arguments)), trusted_modules(trust))
-    if sweep:
+    if sweep and not only_shows(options):
         return resume_sweep(sweep, without("sweep", arguments))
-    if not MULTIRUN & set(arguments):
-        check_single_values(arguments)
-    overrides = parse(arguments)[0].overrides
-    options = [argument for argument in arguments if argument not in overrides]
-    return [*options, *with_own_network(overrides)]  # Hydra's parser wants the options first
+    if not options.multirun:
+        check_single_values(options.overrides)
+    overrides = without("sweep", options.overrides)
+    if value_of("init", overrides) == "latest":  # found once, because each job of a sweep would find the one before
+        overrides = [f"init={quoted(find_run('latest', BEST).absolute())}", *without("init", overrides)]
+    words = [argument for argument in arguments if argument not in options.overrides]
+    return [*words, *with_own_network(overrides)]  # Hydra's parser wants the options first
 
 
 def reader_arguments(arguments: list[str]) -> list[str]:
@@ -54,9 +56,9 @@ def reader_arguments(arguments: list[str]) -> list[str]:
 def with_quoted_paths(arguments: list[str]) -> list[str]:
     """Quotes the values of the keys that name files in evaluate.py, predict.py and export.py: they are never lists."""
     pattern = r"(run|images|output|model)=(?!null$|['\"])(.+)"
-    paths = [re.fullmatch(pattern, argument, re.DOTALL) for argument in arguments]
     return [
-        f"{path[1]}={quoted(path[2])}" if path else argument for path, argument in zip(paths, arguments, strict=True)
+        f"{path[1]}={quoted(path[2])}" if (path := re.fullmatch(pattern, argument, re.DOTALL)) else argument
+        for argument in arguments
     ]
 
 
@@ -67,17 +69,8 @@ def without_own_package(override: str) -> str:
     return f"{group}={rest.removeprefix(package)}" if at and rest.startswith(package) else override
 
 
-def with_own_network(overrides: list[str]) -> list[str]:
-    """Replaces the whole default model by a class that is typed as model._target_, which does not take its keys."""
-    own = any(re.match(r"\+*model\._target_=(?!quadrant_lstm\.)", override) for override in overrides)
-    if not own or any(re.match(r"\+*model=", override) for override in overrides):
-        return overrides
-    words = [override.lstrip("+") for override in overrides]
-    return ["~model", *(f"+{word}" if word.startswith("model.") else word for word in words)]
-
-
-def check_single_values(arguments: list[str]) -> None:
-    lists = [word for word in arguments if "=" in word and "," in word and not word.startswith("-")]
+def check_single_values(overrides: list[str]) -> None:
+    lists = [override for override in overrides if "=" in override and "," in override]
     for override in OverridesParser.create().parse_overrides(lists):
         if override.is_sweep_override():
             key, _, values = str(override.input_line).partition("=")

@@ -14,13 +14,11 @@ from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.cli.explain import explain, explain_disk
+from quadrant_lstm.cli.explain import mistake_in
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import torchrun
@@ -41,14 +39,10 @@ def handle_errors() -> Iterator[None]:
     exit_at_sigterm()
     try:
         yield
-    except UserError as error:
-        fail(error)
-    except InstantiationException:
-        raise  # a bug of this project, not a mistake of the user
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(explain(error))
-    except OSError as error:
-        fail(explain_disk(error))
+    except Exception as error:
+        if mistake := mistake_in(error):
+            fail(mistake)
+        raise
     except KeyboardInterrupt:
         if not torchrun.meeting or torchrun.meeting.rank == 0:
             print("interrupted", file=sys.stderr)
@@ -63,18 +57,18 @@ def handle_job_errors() -> Iterator[None]:
     """Wraps one job: a mistake ends the process, or in a sweep fails only this job and is written to its log."""
     try:
         yield
-    except (UserError, OSError, OmegaConfBaseException) as error:
-        mistake = explain_disk(error) if isinstance(error, OSError) else explain(error)
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            if HydraConfig.get().output_subdir and not torchrun.meeting:  # a new run, in one process
-                remove_untouched(Path(HydraConfig.get().runtime.output_dir))
-            fail(mistake)
-        log.error(mistake)
-        raise mistake from None
     except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            log.exception(f"{type(error).__name__}: {error}")
-        raise
+        mistake, in_sweep = mistake_in(error), HydraConfig.get().mode == RunMode.MULTIRUN
+        if not mistake:
+            if in_sweep:
+                log.exception(f"{type(error).__name__}: {error}")
+            raise
+        if in_sweep:
+            log.error(mistake)
+            raise mistake from None
+        if HydraConfig.get().output_subdir and not torchrun.meeting:  # a new run, in one process
+            remove_untouched(Path(HydraConfig.get().runtime.output_dir))
+        fail(mistake)
 
 
 def make_folder(folder: Path) -> None:
@@ -144,7 +138,7 @@ class BeforeRun(Callback):
                     f"hydra.run.dir: {folder} contains a run; resume it with run={folder}, or write another folder."
                 )
             make_folder(Path(folder))
-        except (UserError, OmegaConfBaseException) as error:
-            fail(explain(error))
-        except OSError as error:
-            fail(explain_disk(error))
+        except Exception as error:
+            if mistake := mistake_in(error):
+                fail(mistake)
+            raise

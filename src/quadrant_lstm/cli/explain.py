@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from quadrant_lstm.config.messages import default_config, unknown_key
 from quadrant_lstm.config.schema import CLASSES
@@ -89,14 +95,24 @@ def dotted_keys(config: Any, prefix: str = "") -> Iterator[str]:
             yield from dotted_keys(value, f"{prefix}{key}.")
 
 
-def explain_disk(error: OSError) -> UserError:
+def mistake_in(error: BaseException) -> UserError | None:
+    """Returns the user's mistake that an error tells of, or None for a bug."""
+    if isinstance(error, InstantiationException):
+        return None
+    if isinstance(error, UserError | HydraException | OmegaConfBaseException):  # some of Hydra's are OSErrors, too
+        return explain(error)
+    return explain_disk(error) if isinstance(error, OSError) else None
+
+
+def explain_disk(error: OSError) -> UserError | None:
     """Rewrites the error of a full, read-only or over-quota disk, naming the run folder, and of a path that cannot be
-    used; raises any other error.
+    used. Returns None for any other error.
     """
     if error.errno in PATH:
-        return UserError(f"{error.filename}: cannot be used ({error.strerror}); correct the path or its permissions.")
+        path = error.filename or "a path"
+        return UserError(f"{path}: cannot be used ({error.strerror}); correct the path or its permissions.")
     if error.errno not in DISK:
-        raise error
+        return None
     folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
     if not folder or not Path(folder, CONFIG).exists():  # no run starts, or a script that reads runs
         return UserError(

@@ -8,8 +8,6 @@ from hydra._internal.utils import get_args_parser
 
 from quadrant_lstm.errors import UserError
 
-MULTIRUN = {"-m", "--multirun"}
-
 
 def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """Returns Hydra's options, with the overrides wherever they stand, and the words that Hydra does not know."""
@@ -30,14 +28,20 @@ def check_options(arguments: list[str]) -> Namespace:
         raise UserError("--experimental-rerun: is not supported; resume a run with run=FOLDER.")
     if (options.resolve or options.package) and not options.cfg:
         raise UserError("--resolve, --package: are for --cfg; add --cfg job, or leave them out.")
-    if options.multirun and (options.cfg or options.info):
+    if (options.multirun or value_of("sweep", arguments)) and (options.cfg or options.info):
         name = "--cfg" if options.cfg else "--info"
-        raise UserError(f"{name}: shows the config of one run; leave out -m, or list the jobs with plan=true.")
+        given = "-m" if options.multirun else "sweep="
+        raise UserError(f"{name}: shows the config of one run; leave out {given}, or list the jobs with plan=true.")
     return options
 
 
+def only_shows(options: Namespace) -> bool:
+    """Tells whether Hydra prints something, such as --help, and starts no run."""
+    return bool(options.help or options.hydra_help or options.cfg or options.info)
+
+
 def value_of(key: str, arguments: list[str]) -> str | None:
-    """Returns the last value of the key, with which it may be typed several times, or None if it is missing or null.
+    """Returns the last value of the key, which may be typed more than once, or None if it is missing or null.
 
     Raises UserError for an empty value.
     """

@@ -1,35 +1,36 @@
 """Turns `run=` and `sweep=` into Hydra's arguments: a run resumes with its own config, a sweep with its overrides."""
 
 import re
-from argparse import Namespace
+from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
-from quadrant_lstm.cli.options import MULTIRUN, parse
+from quadrant_lstm.cli.options import parse
 from quadrant_lstm.config.check import read_config
 from quadrant_lstm.config.interpolations import OWN_KEY
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically
-from quadrant_lstm.overrides import quoted
+from quadrant_lstm.overrides import quoted, with_own_network
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run
 from quadrant_lstm.sweep.jobs import Sweep, find_sweep
 
-# A resumed run cannot change what divides its images, because it would validate on images that it has been trained on,
-# nor what the sizes of its network depend on.
-OF_THE_RUN = [
-    f"data.{key}"
-    for key in (
-        *("dataset", "validation_images", "validation_seed", "fold", "num_folds", "grid", "orderings"),
-        *("test_share", "validation_share", "num_frames", "frame_step", "size", "channels", "label", "canvas"),
-    )
-]
+# Keys that a resumed run cannot change: it would validate on images that it has been trained on, or need a network of
+# other sizes.
+FIXED_DATA_KEYS = (
+    "data.dataset", "data.validation_images", "data.validation_seed", "data.fold", "data.num_folds", "data.grid",
+    "data.orderings", "data.test_share", "data.validation_share", "data.num_frames", "data.frame_step", "data.size",
+    "data.channels", "data.label", "data.canvas",
+)  # fmt: skip
 
 
 def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
     """Returns the arguments that make Hydra compose the run's own config, in the run's own folder."""
-    if MULTIRUN & set(others):
+    options = parse(others)[0]
+    if options.multirun:
         raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
+    if options.config_dir:
+        raise UserError("--config-dir: a run resumes with its own config; leave this option out.")
     folder = find_run(run).absolute()
     cfg = read_config(folder / CONFIG, trust)  # checked first, because Hydra instantiates what it finds under `hydra`
     if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
@@ -38,7 +39,8 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
         write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
     for argument in others:
         key = ".".join(argument.partition("=")[0].lstrip("+~").split(".")[:2])  # not that of an item of a list
-        if key in (*GROUPS, "experiment", "init", *OF_THE_RUN) or key.startswith(("model.", "model/", "schedule.")):
+        fixed = key in (*GROUPS, "experiment", "init", *FIXED_DATA_KEYS)
+        if fixed or key.startswith(("model.", "model/", "schedule.")):
             raise UserError(f"{argument}: a run resumes with its own config; change other values, or start a new run.")
         if key == "optimizer.lr" and not is_constant(cfg.schedule):
             raise UserError(f"{argument}: the schedule of this run sets the learning rate; start a new run.")
@@ -57,35 +59,36 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
     `others` may repeat the sweep's overrides but not change them; Hydra's (how jobs are launched) may be changed.
     """
     sweep, options = find_sweep(path), parse(others)[0]
-    check_same_sweep(sweep, options)
-    check_trusted(sweep, options)
-    hydra = [override for override in options.overrides if override.startswith("hydra")]
+    typed = with_own_network(options.overrides)
+    check_same_sweep(sweep, typed)
+    check_trusted(sweep, typed, options.config_dir)
+    hydra = [override for override in typed if override.startswith("hydra")]
     config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     place = f"hydra.sweep.dir={quoted(sweep.folder)}"
     return [*config_dir, "-m", *sweep.overrides, *sweep.launch_overrides, *hydra, place]
 
 
-def check_same_sweep(sweep: Sweep, options: Namespace) -> None:
-    repeated = [override for override in options.overrides if not override.startswith("hydra")]
-    of_experiment = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.get("params") or {}).items()]
-    typed = sorted(override for override in sweep.overrides if override not in of_experiment)
-    if repeated and sorted(repeated) not in (sorted(sweep.overrides), typed):
+def check_same_sweep(sweep: Sweep, typed: Sequence[str]) -> None:
+    changed = [each for each in typed if not each.startswith("hydra") and each not in sweep.overrides]
+    if changed:
+        of_experiment = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.get("params") or {}).items()]
+        before = sorted(override for override in sweep.overrides if override not in of_experiment)
         raise UserError(
-            f"sweep: {sweep.folder.absolute()} was started with {' '.join(typed)}, not {' '.join(repeated)}; leave "
-            "them out, or start a new sweep without sweep=."
+            f"sweep: {sweep.folder.absolute()} was started with {' '.join(before)}, not {' '.join(changed)}; leave "
+            f"{'it' if len(changed) == 1 else 'them'} out, or start a new sweep without sweep=."
         )
 
 
-def check_trusted(sweep: Sweep, options: Namespace) -> None:
+def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) -> None:
     """Raises UserError for a --config-dir or an override that may run code, unless it was typed again."""
     folder = sweep.folder.absolute()
     sources = sweep.hydra.runtime.config_sources
     recorded = [source.path for source in sources if source.provider == "command-line"]
-    if recorded and not options.config_dir:
+    if recorded and not config_dir:
         raise UserError(
             f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust that folder."
         )
-    typed_keys = {override.partition("=")[0] for override in options.overrides}
+    typed_keys = {override.partition("=")[0] for override in typed}
     for override in [*sweep.overrides, *sweep.launch_overrides]:
         key, _, value = override.partition("=")
         launches = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*", key) and re.fullmatch(r"[\w.:-]*", value)

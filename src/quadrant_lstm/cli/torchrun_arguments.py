@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from quadrant_lstm.cli.arguments import hydra_arguments
-from quadrant_lstm.cli.options import MULTIRUN, parse, value_of, without
+from quadrant_lstm.cli.options import only_shows, parse, value_of, without
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.overrides import quoted
 from quadrant_lstm.processes.torchrun import Meeting
@@ -30,7 +30,8 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
         return words
     folder = meeting.wait_for_decision()
     if not folder:
-        sys.exit(0 if only_shows(arguments) else 2)
+        shows = "--version" in arguments or only_shows(parse(arguments)[0])  # parse would print the version
+        sys.exit(0 if shows else 2)
     return arguments_in(folder, arguments, keeps_config=True)
 
 
@@ -49,7 +50,7 @@ def arguments_in(folder: str | None, arguments: list[str], keeps_config: bool) -
 
 
 def check_arguments(arguments: list[str]) -> None:
-    if MULTIRUN & set(arguments) or value_of("sweep", arguments) or value_of("plan", arguments):
+    if parse(arguments)[0].multirun or value_of("sweep", arguments) or value_of("plan", arguments):
         raise UserError("-m: a sweep starts the processes of its jobs itself; run it without torchrun, or on SLURM.")
 
 
@@ -61,14 +62,6 @@ def check_commands(commands: list[list[str]]) -> None:
                 f"torchrun: rank {rank} was started with {shlex.join(command)!r}, but rank 0 with "
                 f"{shlex.join(sys.argv[1:])!r}; start the same command on all machines."
             )
-
-
-def only_shows(arguments: list[str]) -> bool:
-    """Tells whether the first process prints something, such as --help, and ends."""
-    if "--version" in arguments:  # parse would print it
-        return True
-    options = parse(arguments)[0]
-    return bool(options.help or options.hydra_help or options.cfg or options.info)
 
 
 def with_devices(arguments: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ def default_config() -> DictConfig:
     folder = next((folder for folder in folders if (folder / f"{script.stem}.yaml").is_file()), None)
     if folder is None:
         return OmegaConf.create()
-    groups = r"(data|model(/\w+)?|optimizer|schedule|trainer(/\w+)?)=\w+"
+    groups = r"(data|model(/\w+)?|optimizer|schedule|trainer(/\w+)?|experiment)=\w+"
     options = get_args_parser().parse_known_intermixed_args(sys.argv[1:])[0]
     choices = [override for override in options.overrides if re.fullmatch(groups, override)]
     if options.config_dir:

@@ -6,6 +6,7 @@ this project it is between 10 % too low and 20 % too high.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,7 +37,7 @@ def check_memory(
     per_image = bytes_per_image(network, batch_shape, device, autocast)
     needed = weights + batch_shape[0] * per_image
     if needed > available:
-        largest = int((available - weights) / per_image)
+        largest = int((available - weights) / per_image) if per_image else 0
         remedy = f"write at most {2 ** (largest.bit_length() - 1)}" if largest > 0 else "choose a smaller model"
         raise UserError(
             f"data.batch_size: a training step of {batch_shape[0]:,} samples needs about {needed / 1e9:.1f} GB of "
@@ -60,7 +61,8 @@ def bytes_per_image(network: nn.Module, batch_shape: Sequence[int], device: torc
     copied = copy.deepcopy(network).to(device).train()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws random numbers
         few, many = (bytes_for_backward(copied, (size, *batch_shape[1:]), autocast) for size in (FEW, MANY))
-    return (sum(many) - sum(few)) / (MANY - FEW) + max(many) / MANY
+    growing = Counter(many) - Counter(few)  # not weights, which autograd saves too
+    return (sum(many) - sum(few)) / (MANY - FEW) + max(growing, default=0) / MANY
 
 
 def bytes_for_backward(network: nn.Module, batch_shape: Sequence[int], autocast: Autocast) -> list[int]:

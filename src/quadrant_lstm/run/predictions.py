@@ -47,9 +47,10 @@ def check_output(output: str | None) -> None:
         return
     if Path(output).suffix.lower() not in FORMATS:
         raise UserError(f"output: {output} does not end in {' or '.join(FORMATS)}; write such a name.")
-    if Path(output).is_dir():
+    file = Path(os.path.expanduser(output))
+    if file.is_dir():
         raise UserError(f"output: {output} is a folder; write the path of a file.")
-    if not Path(output).absolute().parent.is_dir():
+    if not file.absolute().parent.is_dir():
         raise UserError(f"output: the folder of {output} does not exist; create it, or write another path.")
 
 
@@ -57,12 +58,13 @@ def check_output(output: str | None) -> None:
 def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterator[Write]:
     """Yields a function that prints a prediction, or writes it to the file, which replaces an older one at the end.
 
-    Classes stand there by their names.
+    Classes are written by their names.
     """
     if output is None:
         log.info(TABLE_HEADER)
         yield lambda prediction: log.info(table_row(prediction, classes))
         return
+    output = os.path.expanduser(output)
     with contextlib.ExitStack() as stack:
         try:
             part = f"{output}.part"

@@ -5,6 +5,7 @@ may have different lengths.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,10 +123,12 @@ def predictor_of_onnx(model: str) -> Predictor:
     with needs_extra("model", "export"):
         import onnxruntime
     try:
-        session = onnxruntime.InferenceSession(Path(model).read_bytes(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            Path(os.path.expanduser(model)).read_bytes(), providers=["CPUExecutionProvider"]
+        )
         return predictor_of_session(session)
     except Exception as error:  # onnxruntime raises errors of many types
-        reason = error.strerror if isinstance(error, OSError) else "it is no ONNX file of this project"
+        reason = error.strerror if isinstance(error, OSError) else "it is not an ONNX file of this project"
         raise UserError(
             f"model: {model} cannot be read ({reason}); give a file that export.py format=onnx wrote."
         ) from error

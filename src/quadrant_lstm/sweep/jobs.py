@@ -49,7 +49,7 @@ class Job:
         return read_json(self.folder / RESULTS) or None
 
     def error(self) -> str | None:
-        """Returns the error message that ends the job's log, or None. A job that is resumed logs other messages."""
+        """Returns the last message of the job's log if it is an error, or None: a job that was resumed has others."""
         log = self.folder / LOG
         text = log.read_text(errors="replace") if log.exists() else ""
         messages = re.findall(r"^\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) (.*)$", text, re.MULTILINE)
@@ -76,11 +76,11 @@ def readable(value: str) -> str:
 def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable[int]) -> list[Job]:
     """Returns one job for each list of overrides, with these numbers."""
     assignments = list(map(assigned, overrides))
-    keys = list(dict.fromkeys(key for assigned in assignments for key in assigned))
-    differing = [key for key in keys if len({assigned.get(key) for assigned in assignments}) > 1]
+    keys = list(dict.fromkeys(key for values in assignments for key in values))
+    differing = [key for key in keys if len({values.get(key) for values in assignments}) > 1]
     return [
-        Job(number, sweep / str(number), tuple(words), {key: assigned.get(key, "") for key in differing})
-        for number, words, assigned in zip(numbers, overrides, assignments, strict=True)
+        Job(number, sweep / str(number), tuple(words), {key: values.get(key, "") for key in differing})
+        for number, words, values in zip(numbers, overrides, assignments, strict=True)
     ]
 
 
@@ -100,7 +100,7 @@ class Sweep:
 
     @property
     def is_search(self) -> bool:
-        return self.hydra.sweeper.get("kind") == "search"
+        return "n_trials" in self.hydra.sweeper
 
     @property
     def overrides(self) -> list[str]:

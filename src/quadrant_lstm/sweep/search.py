@@ -47,7 +47,7 @@ class Search:
         except SQLAlchemyError as error:
             raise UserError(f"{folder / STUDY}: cannot be read ({error.__cause__ or error}); restore it.") from error
         described = {key: to_json(distribution) for key, distribution in space.items()}
-        if self.study.user_attrs.setdefault(SPACE, described) != described:
+        if self.study.user_attrs.get(SPACE, described) != described:
             raise UserError(
                 f"sweep: {folder / STUDY} searches {', '.join(self.study.user_attrs[SPACE])} in other ranges; restore "
                 "its ranges in conf/, or start a new search without sweep=."
@@ -73,7 +73,7 @@ class Search:
     def make_sampler(self, trial: int) -> optuna.samplers.BaseSampler:
         """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers.
 
-        The seed of a sampler with one sequence for all trials stays the same: it says which sequence.
+        The seed of a sampler with one sequence for all trials stays the same, because it selects the sequence.
         """
         seed = self.sampler.get("seed")
         of_trial = 0 if self.sampler.get("_target_") in ONE_SEQUENCE else trial
@@ -124,7 +124,7 @@ def distribution(override: Override) -> BaseDistribution:
 def instantiate_within(prefix: str, key: str, node: DictConfig, **arguments: Any) -> Any:
     """Instantiates a sampler or pruner. The config may come from an untrusted folder, so its classes are limited."""
     plain = OmegaConf.to_container(node, resolve=True)
-    for _, nested in nodes_with_target({"": plain}):
+    for _, nested in nodes_with_target(plain):
         if not is_class_in(target := str(nested["_target_"]), [prefix]):
             raise UserError(f"{key}: {target} is not in {prefix[:-1]}; write {key}._target_={prefix}NAME.")
     try:
