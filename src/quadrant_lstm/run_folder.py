@@ -23,9 +23,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_csv
+from quadrant_lstm.files import read_csv, read_json
 
 OUTPUTS = Path("outputs")
 CONFIG = Path(".hydra", "config.yaml")
@@ -103,6 +104,11 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     if not all((row.get("epoch") or "").isdigit() for row in rows):
         raise UserError(f"{file}: has a row without the number of an epoch; restore it.")
     return rows
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Returns the content of results.json, or nothing before the run has finished."""
+    return read_json(folder / RESULTS)
 
 
 def last_epoch(folder: Path) -> dict[str, str] | None:

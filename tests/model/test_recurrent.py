@@ -4,7 +4,8 @@ from torch import nn
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
-from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, count, make_recurrent, num_outputs, reads_maps
+from quadrant_lstm.model.parts import count_parameters
+from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, make_recurrent, num_outputs, reads_maps
 from quadrant_lstm.model.rnn import GRU, LSTM
 from tests.networks import RECURRENT
 
@@ -42,8 +43,8 @@ def test_outputs_have_the_type_of_the_weights(kind, dtype):
 def test_all_kinds_have_about_as_many_parameters(kind, lstm_units):
     shape = (32, 26, 5)
     with torch.device("meta"):
-        wanted = count(LSTM(32 * 26 * 5, lstm_units))
-        found = count(make_recurrent(RECURRENT[kind], shape, lstm_units, 4))
+        wanted = count_parameters(LSTM(32 * 26 * 5, lstm_units))
+        found = count_parameters(make_recurrent(RECURRENT[kind], shape, lstm_units, 4))
     assert found == pytest.approx(wanted, rel=0.1 if kind in ("bilstm", "conv_lstm") and lstm_units == 6 else 0.02)
 
 
@@ -51,8 +52,8 @@ def test_the_number_of_units_is_that_of_the_closest_number_of_parameters():
     for make in (GRU, PerStep):
         layer = make_recurrent(make, (24,), 7, 4)
         units = num_outputs(layer, (24,), 4)
-        wanted = count(LSTM(24, 7))
-        distances = [abs(count(make(24, other)) - wanted) for other in range(1, 100)]
+        wanted = count_parameters(LSTM(24, 7))
+        distances = [abs(count_parameters(make(24, other)) - wanted) for other in range(1, 100)]
         assert distances[units - 1] == min(distances)
 
 

@@ -51,3 +51,7 @@ def shapes_in(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"({', '.join(map(shapes_in, value))})"
     return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

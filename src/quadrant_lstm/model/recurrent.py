@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.parts import MakePart, layer_of, make_part, wrong_result
+from quadrant_lstm.model.parts import MakePart, count_parameters, layer_of, make_part, wrong_result
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.time_distributed import in_eval_mode
 
@@ -44,9 +44,9 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
         return make_part("model.recurrent", make, sizes, **options)
 
     with torch.device("meta"):
-        wanted = count(LSTM(math.prod(feature_shape), lstm_units))
+        wanted = count_parameters(LSTM(math.prod(feature_shape), lstm_units))
 
-        if count(make_layer(2)) <= count(make_layer(1)):
+        if count_parameters(make_layer(2)) <= count_parameters(make_layer(1)):
             raise UserError(
                 f"model.recurrent: {layer_of(make).__name__} has no more parameters with two units than with one; the "
                 "network gives it the number of units as its second argument."
@@ -54,7 +54,7 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
 
         @functools.cache
         def excess(units: int) -> int:
-            return count(make_layer(units)) - wanted
+            return count_parameters(make_layer(units)) - wanted
 
         upper = 1
         while excess(upper) < 0:
@@ -78,10 +78,6 @@ def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_steps: i
         case returned:
             rule = "outputs [N, steps, units] and a state, which may be None"
             raise wrong_result("model.recurrent", recurrent, features, returned, rule)
-
-
-def count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 class LastStep(nn.Module):

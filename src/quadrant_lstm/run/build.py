@@ -43,7 +43,7 @@ def build_data(cfg: DictConfig) -> SequenceDataModule:
 
 
 def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
-    """Gives a class those of the five arguments that it takes. Clips have neither a grid nor orderings."""
+    """Passes those of the five arguments below that the class takes; grid and orderings are None for clips."""
     grid = tuple(cfg.data.grid) if "grid" in cfg.data else None
     orderings = orderings_of(cfg.data.orderings, grid) if grid else None
     known = {"frame_shape": spec.frame_shape, "num_classes": spec.num_classes, "num_steps": spec.num_steps}

@@ -4,7 +4,6 @@ import copy
 import functools
 import inspect
 import logging
-from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -16,16 +15,18 @@ from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.parts import wrong_result
 from quadrant_lstm.model.protocols import logits_after_steps
-from quadrant_lstm.run.memory import check_memory
+from quadrant_lstm.run.memory import Autocast, check_memory
 
 log = logging.getLogger(__name__)
-warn_once = functools.cache(rank_zero_only(log.warning))  # the jobs of a plan may have one network
+warn_once = functools.cache(rank_zero_only(log.warning))  # several jobs of a plan may have the same network
 
 
-def check_network(network: nn.Module, data: SequenceDataModule, *memory: Any) -> None:
+def check_network(
+    network: nn.Module, data: SequenceDataModule, device: torch.device, autocast: Autocast, num_processes: int = 1
+) -> None:
     """Logs the stages of the network, and a warning if a recurrent layer reads samples as steps. Raises UserError if
-    the network does not map frames to logits that can be trained, or needs too much memory. `memory` are the other
-    arguments of check_memory.
+    the network does not map frames to logits that can be trained, or needs more memory than `num_processes` on this
+    machine have.
     """
     frames = torch.zeros(2, *data.batch_shape[1:])
     lengths = torch.tensor([frames.shape[1], 1]) if data.pads else None
@@ -38,7 +39,7 @@ def check_network(network: nn.Module, data: SequenceDataModule, *memory: Any) ->
         stages = describe(network, frames)
         with torch.random.fork_rng([]):
             check_logits(copy.deepcopy(network).eval(), frames, lengths, data.spec.num_classes)
-        check_memory(network, data.batch_shape, *memory)
+        check_memory(network, data.batch_shape, device, autocast, num_processes)
     except Exception as error:
         place = place_in_own_code(error)
         if isinstance(error, UserError) or not (place or isinstance(error, ValueError)):

@@ -5,7 +5,6 @@ It is one file that needs neither a server nor the internet: templates/drawing/ 
 
 import base64
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -15,12 +14,11 @@ from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.orderings import scaled, sequences
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_json
-from quadrant_lstm.model.recurrent import count
+from quadrant_lstm.model.parts import count_parameters
 from quadrant_lstm.pages import render
 from quadrant_lstm.run.inputs import orderings_shown
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
-from quadrant_lstm.run_folder import RESULTS
+from quadrant_lstm.run_folder import read_results
 
 NUM_COMPARED = 1000  # test images
 
@@ -43,14 +41,10 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
     content = values.numpy().astype("<f2" if weights == "float16" else "<f4").tobytes()
     return render(
         "drawing/page.html", network=description | {"weights": weights}, weights=base64.b64encode(content).decode(),
-        kind=type(network).__name__, num_parameters=count(network), results=results_of(folder), rounding=rounding,
-        subject="digit" if cfg.data.dataset.lower() == "mnist" else "image", num_compared=NUM_COMPARED,
+        kind=type(network).__name__, num_parameters=count_parameters(network), results=read_results(folder) or None,
+        subject="digit" if cfg.data.dataset.lower() == "mnist" else "image", rounding=rounding,
+        num_compared=NUM_COMPARED,
     )  # fmt: skip
-
-
-def results_of(folder: Path) -> dict[str, Any] | None:
-    """A run that was interrupted has none."""
-    return read_json(folder / RESULTS) or None
 
 
 @torch.no_grad()

@@ -22,11 +22,11 @@ from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_json, write_atomically
-from quadrant_lstm.run.drawing_page import drawing_page, results_of
+from quadrant_lstm.run.drawing_page import drawing_page
 from quadrant_lstm.run.inputs import Inputs, inputs_of, orderings_shown
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.program import program_file
-from quadrant_lstm.run_folder import PROVENANCE
+from quadrant_lstm.run_folder import PROVENANCE, read_results
 
 log = logging.getLogger(__name__)
 FORMAT_SUFFIXES = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors", "keras": "keras", "html": "html"}
@@ -66,9 +66,8 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
 
 
 def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpec) -> dict[str, str]:
-    """A run that was interrupted has no accuracy."""
-    data = read_json(folder / PROVENANCE).get("data", {})  # which a folder that was sent to somebody may lack
-    results = results_of(folder) or {}
+    """Returns the metadata; `test_accuracy` is empty for a run that was interrupted."""
+    data = read_json(folder / PROVENANCE).get("data", {})  # a folder from somebody else may lack the file
     pieces = {}
     if inputs.name == "images":
         pieces["orderings"] = json.dumps(orderings_of(orderings_shown(cfg.data), cfg.data.grid))
@@ -78,7 +77,7 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpe
         "classes": str(spec.num_classes),
         "class_names": json.dumps(spec.class_names),
         **pieces,
-        "test_accuracy": str(results.get("test/accuracy", "")),
+        "test_accuracy": str(read_results(folder).get("test/accuracy", "")),
         "dataset": data.get("dataset", ""),
         "data_sha256": data.get("sha256", ""),
         "config": OmegaConf.to_yaml(cfg),

@@ -1,4 +1,4 @@
-"""Defines what exported programs and predictions of a run start from: images, which they cut as the run does, or clips.
+"""Defines the inputs of exported programs and of predictions: images, which are cut as in the training, or clips.
 
 images [batch, channels, height, width] -> frames [batch, steps, channels, height, width]
 clips                                    = frames

@@ -159,7 +159,7 @@ def predictor_of_session(session: Any) -> Predictor:
         example = np.zeros((fixed or 2, *shape), np.uint8)
     else:
         files, predict, example = image_files(shape), of_equal_samples, np.zeros(shape, np.uint8)
-    for count in (1, 2):  # it must take any number
+    for count in (1, 2):  # a program must take batches of any size
         probabilities = predict([example] * count)
     num_classes = probabilities[0].shape[1]
     names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered_names(num_classes)

@@ -3,8 +3,8 @@
 images, float32 [batch, channels, height, width] from 0 to 1       -> probabilities [batch, classes]
 clips, float32 [batch, steps, channels, height, width] from 0 to 1 -> probabilities [batch, classes]
 
-The batch has any size, and a clip any number of steps if the network reads any. What frames of an image have in common
-is computed once in the program, too.
+The batch has any size, and a clip any number of steps if the network reads any. Tiles that the
+frames of an image share are computed once in the program, too.
 """
 
 import io
@@ -45,7 +45,10 @@ def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapp
     any_steps = inputs.name == "clips" and reads_more_steps(module, samples)
     axes = {0: Dim("batch")} | ({1: Dim.AUTO} if any_steps else {})
     exported = torch.export.export(module, (samples,), dynamic_shapes=(axes,))
-    content, compute = (onnx_file if format == "onnx" else torch_file)(exported, inputs.name, axes, metadata)
+    if format == "onnx":
+        content, compute = onnx_file(exported, inputs.name, axes, metadata)
+    else:
+        content, compute = torch_file(exported, metadata)
     batches = [samples[:1], samples, *([twice_as_long(samples)] if any_steps else [])]
     with torch.inference_mode():
         difference = max((compute(batch) - module(batch)).abs().max().item() for batch in batches)
@@ -54,9 +57,7 @@ def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapp
     return Program(content, difference, any_steps)
 
 
-def torch_file(
-    program: torch.export.ExportedProgram, _name: str, _axes: object, metadata: Mapping[str, str]
-) -> tuple[bytes, Callable[..., Any]]:
+def torch_file(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> tuple[bytes, Callable[..., Any]]:
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={METADATA: json.dumps(metadata)})
     return content.getvalue(), program.module()

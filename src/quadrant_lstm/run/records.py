@@ -21,10 +21,21 @@ from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.dashboard.trackers import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_json, read_yaml, write_atomically, write_json
+from quadrant_lstm.files import read_yaml, write_atomically, write_json
 from quadrant_lstm.pages import percent
 from quadrant_lstm.run.provenance import provenance
-from quadrant_lstm.run_folder import CONFIG, LAST, OVERRIDES, PROVENANCE, REPORT, RESULTS, SKIPPED, as_typed, last_epoch
+from quadrant_lstm.run_folder import (
+    CONFIG,
+    LAST,
+    OVERRIDES,
+    PROVENANCE,
+    REPORT,
+    RESULTS,
+    SKIPPED,
+    as_typed,
+    last_epoch,
+    read_results,
+)
 
 log = logging.getLogger(__name__)
 EARLY_STOPPING = "trainer.callbacks.early_stopping"
@@ -102,7 +113,7 @@ def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -
 def is_finished(cfg: DictConfig, folder: Path) -> bool:
     """Tells whether a job of a sweep needs no more training. Raises UserError for a single run that is finished."""
     last = last_epoch(folder)
-    if not (folder / RESULTS).exists() or not last:
+    if not read_results(folder) or not last:
         return False
     epochs = int(last["epoch"])
     is_short = epochs < cfg.trainer.max_epochs
@@ -121,8 +132,4 @@ def is_finished(cfg: DictConfig, folder: Path) -> bool:
 def stopped_early(cfg: DictConfig, folder: Path) -> bool:
     """Tells whether the run was ended by early stopping as this config has it."""
     now, before = (OmegaConf.select(each, EARLY_STOPPING) for each in (cfg, read_yaml(folder / CONFIG)))
-    return read_json(folder / RESULTS).get("stopped_early", False) and now == before
-
-
-def recorded_accuracy(folder: Path) -> float | None:
-    return read_json(folder / RESULTS).get("val/accuracy")
+    return read_results(folder).get("stopped_early", False) and now == before

@@ -23,7 +23,7 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.model.recurrent import count
+from quadrant_lstm.model.parts import count_parameters
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.launch import launch
 from quadrant_lstm.processes.prepare import prepare_for_training
@@ -33,9 +33,9 @@ from quadrant_lstm.run.initial_weights import copy_weights
 from quadrant_lstm.run.load import stored_spec
 from quadrant_lstm.run.memory import check_frame_memory
 from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
-from quadrant_lstm.run.records import closing, is_finished, record_results, record_start, recorded_accuracy
+from quadrant_lstm.run.records import closing, is_finished, record_results, record_start
 from quadrant_lstm.run.same_data import check_same_data
-from quadrant_lstm.run_folder import BEST, LAST, as_typed, locked
+from quadrant_lstm.run_folder import BEST, LAST, as_typed, locked, read_results
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ def train(cfg: DictConfig) -> float | None:
     quiet_lightning()
     folder = Path(HydraConfig.get().runtime.output_dir)
     if is_finished(cfg, folder):
-        return recorded_accuracy(folder)
+        return read_results(folder).get("val/accuracy")
     if to_launch := num_processes_to_launch(cfg):
         launch(functools.partial(train, cfg), to_launch, folder)
-        return recorded_accuracy(folder)
+        return read_results(folder).get("val/accuracy")
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.spec)
@@ -65,10 +65,9 @@ def train(cfg: DictConfig) -> float | None:
         copy_weights(classifier.network, cfg.init)
     trainer = build_trainer(cfg, folder)
     device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
-    memory = (device, autocast, trainer.num_devices)
     check_frame_memory(data.frame_bytes, trainer.num_devices)
     check_every_process_has_samples(data, trainer.world_size)
-    check_network(classifier.network, data, *memory)
+    check_network(classifier.network, data, device, autocast, trainer.num_devices)
     with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), closing(trainer.loggers):
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
     if trainer.world_size > 1:
@@ -112,7 +111,7 @@ def fit_and_test(
         raise KeyboardInterrupt from None  # Lightning exits with status 1 after Ctrl-C
 
     if trainer.is_global_zero:
-        parameters = count(classifier.network)
+        parameters = count_parameters(classifier.network)
         record_results(classifier.test_results() | trained | {"parameters": parameters}, cfg, folder, trainer)
     return trained.get("val/accuracy")
 

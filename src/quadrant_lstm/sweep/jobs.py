@@ -23,9 +23,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_json, read_yaml, write_atomically
+from quadrant_lstm.files import read_yaml, write_atomically
 from quadrant_lstm.overrides import assigned
-from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, RESULTS
+from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, read_results
 
 SWEEPS = OUTPUTS / "sweeps"
 SWEEP_CONFIG = "multirun.yaml"
@@ -46,7 +46,7 @@ class Job:
 
     def results(self) -> dict[str, Any] | None:
         """Returns the content of results.json, or None before the job has finished."""
-        return read_json(self.folder / RESULTS) or None
+        return read_results(self.folder) or None
 
     def error(self) -> str | None:
         """Returns the last message of the job's log if it is an error, or None: a job that was resumed has others."""

@@ -16,7 +16,7 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import make
 from quadrant_lstm.model.padding import as_argument
-from quadrant_lstm.model.recurrent import count
+from quadrant_lstm.model.parts import count_parameters
 from quadrant_lstm.pages import duration
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import bare_trainer, build_data, build_network, instantiate_node
@@ -59,7 +59,7 @@ def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> 
 def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple[int, int, int, float]:
     """Returns a job's parameters, training steps per epoch, epochs, and seconds in all.
 
-    `measured` caches the seconds per step, for jobs that differ only in values that do not change them.
+    `measured` caches the seconds per step, for jobs with the same data, model, optimizer, precision and accelerator.
     """
     cfg = without_hydra(cfg)
     check_without_torch(cfg)
@@ -81,7 +81,7 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     )
     epochs = cfg.trainer.max_epochs
     seconds = epochs * (num_train * training_step + num_val * evaluation_step) + num_test * evaluation_step
-    return count(network), num_train, epochs, seconds
+    return count_parameters(network), num_train, epochs, seconds
 
 
 def apply_limit(batches: int, limit: int | float) -> int:
