@@ -24,5 +24,10 @@ def percent(share: float) -> str:
     return f"{share:.2%}".replace("%", " %")
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns e.g. "1 job" or "1,200 jobs"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def png_source(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"

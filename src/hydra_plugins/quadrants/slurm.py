@@ -21,6 +21,7 @@ from hydra_plugins.quadrants.launcher import JobLauncher, compose
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_json, write_json
+from quadrant_lstm.pages import counted
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import PENDING, RUNNING
 
@@ -87,7 +88,7 @@ class SlurmLauncher(JobLauncher):
         self.ids |= {job.number: handle.job_id for job, handle in zip(new, handles, strict=True)}
         self.last_states |= {job.number: PENDING for job in new}
         write_json(file, {str(number): id for number, id in (earlier | self.ids).items()})
-        say(f"submitted      {len(new)} jobs: squeue --job {handles[0].job_id.partition('_')[0]}")
+        say(f"submitted      {counted(len(new), 'job')}: squeue --job {handles[0].job_id.partition('_')[0]}")
 
     def __call__(self, job: Job, state: Any) -> None:
         """Runs the job. SLURM calls this in each of the job's processes."""

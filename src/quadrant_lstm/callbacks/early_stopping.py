@@ -5,6 +5,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from quadrant_lstm.pages import counted
+
 log = logging.getLogger(__name__)
 
 
@@ -31,5 +33,5 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.ended_training = self.is_exhausted and trainer.current_epoch < (trainer.max_epochs or 0)
         if self.ended_training:
-            epochs = f"{self.wait_count} epoch{'s' if self.wait_count > 1 else ''}"
+            epochs = counted(self.wait_count, "epoch")
             log.info(f"{self.monitor} has not improved for {epochs}; training stops")

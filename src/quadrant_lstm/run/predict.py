@@ -16,6 +16,7 @@ import torch
 from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.pages import counted
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predictions import Prediction, open_output
@@ -70,7 +71,7 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]],
                 correct += prediction.label is not None and prediction.label == prediction.predicted
             count += len(samples)
     if output:
-        log.info(f"wrote the predictions of {count:,} sample{'' if count == 1 else 's'} to {output}")
+        log.info(f"wrote the predictions of {counted(count, 'sample')} to {output}")
     return count, correct
 
 

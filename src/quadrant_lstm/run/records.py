@@ -22,7 +22,7 @@ from quadrant_lstm.dashboard.trackers import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json
-from quadrant_lstm.pages import percent
+from quadrant_lstm.pages import counted, percent
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import (
     CONFIG,
@@ -47,7 +47,7 @@ def record_start(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceData
         write_json(folder / PROVENANCE, provenance(cfg, data))
     if data.skipped:
         write_atomically(folder / SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
-        clips = f"{len(data.skipped):,} clip{'s' if len(data.skipped) > 1 else ''}"
+        clips = counted(len(data.skipped), "clip")
         log.info(f"data.skip_broken: left out {clips}; {as_typed(folder / SKIPPED)} lists them")
     step = 0
     if (folder / LAST).exists():

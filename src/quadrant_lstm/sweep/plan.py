@@ -17,7 +17,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import make
 from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.parts import count_parameters
-from quadrant_lstm.pages import duration
+from quadrant_lstm.pages import counted, duration
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import bare_trainer, build_data, build_network, instantiate_node
 from quadrant_lstm.run.check_network import check_network
@@ -51,8 +51,7 @@ def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> 
             errors.append(f"job {job.number}: {error}")
             cells = ["", "", "", "invalid"]
         rows.append([str(job.number), *map(readable, job.swept.values()), *cells])
-    number = f"{len(jobs)} job{'s' if len(jobs) > 1 else ''}"
-    last = f"{number}, about {duration(total)} one after another; nothing was started"
+    last = f"{counted(len(jobs), 'job')}, about {duration(total)} one after another; nothing was started"
     return "\n".join([align(rows), *errors, last]), invalid
 
 
