@@ -94,6 +94,7 @@ MISTAKES = {
     "network reads frames of data.orderings only; write one ordering into data.orderings, or add model.shared_tiles=",
     "model=join model.encoder._target_=torch.nn.Sequential data.orderings=[[1,2,3,4],[4,3,2,1]] "
     "data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: this network reads frames of data.orderings ",
+    "trainer.precision=bf16-true trainer.callbacks.ema.decay=0.9": "trainer.callbacks.ema.decay: 0.9 needs finer steps",
     "model=deep data.orderings=[[1,2,3,4]] data.test_orderings=[[4,3,2,1]]": "data.test_orderings: this network reads "
     "frames of data.orderings only; leave it out, or write model=cnn_lstm model.shared_tiles=false.",
     # sizes that do not fit

@@ -17,6 +17,7 @@ GROUP_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377
 # and shrinks a larger one by dropping pixels
 WIDTH, HEIGHT = 3.5, 2.1
 TITLE_HEIGHT = 0.2
+MAX_LABELLED_CLASSES = 10  # more names or numbers would overlap
 SCALE = 2  # resolution of a picture in an HTML page, relative to TensorBoard
 SMALL, LARGE = 6.5, 7.5  # points: 9 and 10 pixels
 style = matplotlib.rc_context(

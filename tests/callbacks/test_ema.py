@@ -1,10 +1,11 @@
 import pytest
+import torch
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.callbacks.ema import EMA
 from tests.folders import TINY, run_folder, write_idx_folder
-from tests.scripts import script
+from tests.scripts import script, train_tiny
 
 
 def module_with_weight(value: float) -> nn.Module:
@@ -30,6 +31,12 @@ def test_batch_norm_statistics_are_averaged_and_their_count_is_copied():
     EMA(0.75).update(average, module, 1000)
     assert average.running_mean.tolist() == [0.25, 0.25, 0.25]
     assert average.num_batches_tracked.item() == 7
+
+
+def test_the_average_has_the_precision_of_the_training(tmp_path):
+    train_tiny(tmp_path, "trainer.callbacks.ema.decay=0.9", "trainer.precision=64-true", "trainer.max_epochs=1")
+    weights = read_checkpoint(run_folder(tmp_path) / "checkpoints/best.ckpt")["state_dict"]
+    assert weights["network.head.weight"].dtype == torch.float64
 
 
 def test_the_average_is_saved_and_tested(tmp_path):

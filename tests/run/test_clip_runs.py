@@ -164,7 +164,7 @@ def own_clips_run(tmp_path_factory):
     root = write_clip_folder(cwd / "data", per_class=8, num_frames=[2, 5, 3])
     return cwd, (
         "data=clips", f"data.root={root}", "data.layout=THWC", "data.num_frames=4", "data.batch_size=3",
-        "model.filters=[4]", "model.pool_size=2", "optimizer.lr=0.01",
+        "data.num_workers=0", "model.filters=[4]", "model.pool_size=2", "optimizer.lr=0.01",
     )  # fmt: skip
 
 
@@ -208,7 +208,8 @@ def test_a_resumed_run_on_clips_equals_an_uninterrupted_one(own_clips_run, tmp_p
 def test_a_killed_process_that_reads_clips_costs_one_line(own_clips_run, tmp_path, monkeypatch):
     _, words = own_clips_run
     monkeypatch.setenv("HOME", str(tmp_path))
-    training = Script("train.py", *words, "~trainer.callbacks.dashboard", "trainer.max_epochs=300", cwd=tmp_path)
+    words = (*words, "data.num_workers=2", "~trainer.callbacks.dashboard", "trainer.max_epochs=300")
+    training = Script("train.py", *words, cwd=tmp_path)
     next(line for line in training.lines() if line.startswith("epoch 2/"))
     os.kill(children(training.pid)[-1], signal.SIGKILL)
     training.wait()

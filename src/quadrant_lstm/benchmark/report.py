@@ -113,7 +113,7 @@ def picture(measured: dict[str, Rounds], machine: str) -> Figure:
         colours = [ORDERING_COLOURS[0] if name.startswith("this project") else "#bbbbbb" for name in names]
         bars = axes.barh(names, medians, xerr=[low, high], color=colours, error_kw={"lw": 1})
         axes.bar_label(bars, [f" {median:.0f}" for median in medians], label_type="edge", padding=6)
-        axes.set(title=title, xlim=(0, 1.2 * max(map(max, rounds.values()))))
+        axes.set(title=title, xlim=(0, 1.2 * max(max(rounds[name]) for name in names)))
         axes.spines[["top", "right"]].set_visible(False)
     panels[1].set_yticklabels([])
     figure.supxlabel(machine, fontsize=8)

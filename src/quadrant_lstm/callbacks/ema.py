@@ -1,9 +1,9 @@
 """Averages weights and batch-norm statistics over the training steps, and validates, tests and saves the average.
 
 EMA is Lightning's WeightAveraging with two differences. The decay starts low: after n training steps the average has a
-memory of about n / 9 of them, up to 1 / (1 - decay), so that it soon forgets the initial weights. And the average is
-kept on the module's device and its training steps are counted on the host; Lightning keeps the average on the CPU,
-where the module was created, so that each of them waits for the device.
+memory of about n / 9 of them, up to 1 / (1 - decay), so that it soon forgets the initial weights. And its training
+steps are counted on the host: torch's AveragedModel reads its counter from the device in every step, so that each of
+them would wait for the device.
 """
 
 from typing import Any
@@ -28,7 +28,8 @@ class EMA(WeightAveraging):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self._average_model is not None:
-            self._average_model.to(module.device)
+            # Lightning copies the module before it converts its dtype, e.g. for trainer.precision=64-true
+            self._average_model.to(module.device, next(module.parameters()).dtype)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if self._average_model is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 
@@ -28,7 +29,7 @@ OTHERS = ("train/learning_rate", "train/weight_norm", "train/samples_per_second"
 class Best(ModelCheckpoint):
     """Saves best.ckpt: the epoch with the highest val/accuracy, or the last with keep="last" or without validation.
 
-    Of equal epochs the later one is kept, which has been trained for longer.
+    Ties go to the later epoch, which has been trained for longer.
     """
 
     state_key = "Best"  # Lightning's contains the arguments, which may change between versions
@@ -60,7 +61,7 @@ class Best(ModelCheckpoint):
         super().load_state_dict(state | moved)
 
     def results(self) -> dict[str, Any]:
-        """Returns the number of the epoch that is kept, which of them it is, and its val/accuracy if it has one."""
+        """Returns best_epoch, keep ("best" or "last"), and val/accuracy if the kept epoch was validated."""
         file = Path(self.dirpath or "", BEST.name)
         if not file.exists():
             raise UserError("trainer: training stopped before an epoch was finished and validated; train for longer.")
@@ -97,7 +98,9 @@ class EpochEnd(Checkpoint):
         self.start = self.end = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        self.samples += len(batch[1])
+        self.samples += len(batch.labels)
+        if trainer.is_last_batch and module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)  # the last steps may only be queued
         self.end = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:

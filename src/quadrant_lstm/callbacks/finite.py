@@ -31,7 +31,10 @@ class Finite(pl.Callback):
                 self.check_steps(module)
             self.unchecked.clear()
         if logged:
-            points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": vector_norm(norms).item()}
+            # a fused optimizer divides the gradients by the scale of fp16 itself, later
+            scale = trainer.scaler.get_scale() if trainer.scaler and optimizer.defaults.get("fused") else 1.0
+            norm = vector_norm(norms).item() / scale
+            points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": norm}
             for logger in trainer.loggers:
                 logger.log_metrics(points, module.global_step)
 

@@ -94,6 +94,12 @@ def check_keys_and_values(cfg: DictConfig, trust: Sequence[str] | None = None) -
     for key in REQUIRED:
         if OmegaConf.select(cfg, key) is None:
             raise missing_key(key)
+    average = config["trainer"].get("callbacks", {}).get("ema", {}).get("decay")
+    if average is not None and config["trainer"]["precision"] in ("bf16-true", "16-true"):
+        raise UserError(
+            f"trainer.callbacks.ema.decay: {average} needs finer steps than trainer.precision="
+            f"{config['trainer']['precision']} has; write trainer.precision=bf16-mixed, or ema.decay=null."
+        )
     clip, precision = config["trainer"].get("gradient_clip_val"), config["trainer"]["precision"]
     if clip and config["optimizer"].get("fused") and (precision == "auto" or precision.endswith("-mixed")):
         raise UserError(

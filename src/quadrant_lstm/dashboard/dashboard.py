@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from quadrant_lstm.dashboard.inputs import BATCH_SIZE
 from quadrant_lstm.dashboard.pictures import occlusion
 from quadrant_lstm.dashboard.pictures.belief import draw_belief
 from quadrant_lstm.dashboard.pictures.calibration import draw_calibration
@@ -30,7 +31,7 @@ from quadrant_lstm.dashboard.pictures.step_occlusion import (
     accuracy_by_order,
     draw_occluded_steps,
 )
-from quadrant_lstm.dashboard.tabs import BATCH_SIZE, add_graph, add_precision_recall, add_states
+from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.dashboard.trackers import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 NUM_CLIPS = 4  # that are drawn before training
 NUM_BELIEFS = 6  # samples, and as many mistakes, whose class probabilities are drawn after each step
 NUM_OCCLUDED = 1000  # samples on which occlusion is measured
-MAX_BYTES = 100_000_000  # of the frames of so many samples: there are fewer of large clips
+MAX_BYTES = 100_000_000  # of frames; fewer samples are used if their frames are large
 MAX_MISTAKE_PAGES = 3
 NUM_PROJECTED = 2000  # samples whose last hidden state is shown in the Projector tab
 CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expression
@@ -64,18 +65,18 @@ class Dashboard(pl.Callback):
 
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
-        self.network = ""  # the table of the network's stages
+        self.stages = ""  # the table of the network's stages
 
     @signals_deferred()
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule
-        self.network = str(describe(module.network, torch.zeros(1, *data.batch_shape[1:])))
-        steps = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.spec.num_steps))]}
+        self.stages = str(describe(module.network, torch.zeros(1, *data.batch_shape[1:])))
+        charts = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.spec.num_steps))]}
         for writer in writers(trainer):
-            writer.add_custom_scalars({"validation": steps} | CHARTS)
-            writer.add_text("run/network", as_markdown(self.network), trainer.global_step)
+            writer.add_custom_scalars({"validation": charts} | CHARTS)
+            writer.add_text("run/network", as_markdown(self.stages), trainer.global_step)
             if (config := Path(writer.log_dir) / CONFIG).exists():
                 writer.add_text("run/config", as_markdown(config.read_text()), trainer.global_step)
         self.show_data(trainer, data)
@@ -96,12 +97,14 @@ class Dashboard(pl.Callback):
     def on_test_end(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        data, steps, labels = trainer.datamodule, module.test_logits, module.test_labels
+        data = trainer.datamodule
+        tensors = (module.test_logits, module.test_labels, module.test_confusion)
+        steps, labels, confusion = (tensor.cpu() for tensor in tensors)
         names, logits = data.spec.class_names, steps[:, -1]
         indices = torch.cat([*trainer.test_dataloaders.sampler]).cpu()[: len(labels)]  # of this process
-        mistakes = most_confident_mistakes(logits, labels).cpu()
-        self.add(trainer, "test/confusion", draw_confusion(module.test_confusion, names))
-        self.add(trainer, "test/classes", draw_classes(module.test_confusion, names))
+        mistakes = most_confident_mistakes(logits, labels)
+        self.add(trainer, "test/confusion", draw_confusion(confusion, names))
+        self.add(trainer, "test/classes", draw_classes(confusion, names))
         self.add(trainer, "test/calibration", draw_calibration(logits, labels))
         per_page = ROWS * columns_for(*data.test_pictures(indices[:1]).shape[2:])
         for page in range(1, min(MAX_MISTAKE_PAGES, max(1, -(-len(mistakes) // per_page))) + 1):
@@ -119,7 +122,7 @@ class Dashboard(pl.Callback):
         if isinstance(data, ImageSequences):
             self.show_occlusion(trainer, network, data, some, (logits.argmax(1) == labels).long())
         else:
-            samples = data.test_samples(some).to(labels.device)
+            samples = data.test_samples(some)
             by_step, by_order = accuracy_by_blank_step(network, samples), accuracy_by_order(network, samples)
             figure = draw_occluded_steps(by_step, by_order, len(samples.labels))
             self.add(trainer, "test/occluded_step", figure)
@@ -143,7 +146,7 @@ class Dashboard(pl.Callback):
         self, trainer: Any, network: nn.Module, data: ImageSequences, indices: Tensor, correct: Tensor
     ) -> None:
         """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
-        images, labels = (values.to(correct.device) for values in data.test[indices][:2])
+        images, labels = data.test[indices][:2]
         orderings, grid = data.orderings, data.grid
         by_piece = occlusion.correct_by_occluded_piece(network, images, labels, orderings, grid)
         by_ordering = occlusion.correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)

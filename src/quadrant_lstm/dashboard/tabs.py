@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import hparams
 
+from quadrant_lstm.dashboard.inputs import as_inputs
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.model.padding import as_argument
@@ -20,7 +21,6 @@ from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.overrides import assigned
 from quadrant_lstm.processes.signals import signals_deferred
 
-BATCH_SIZE = 250
 MAX_CLASSES = 20  # that have a precision-recall curve
 BEST_ACCURACY = "val/best_accuracy"  # a curve of its own: of val/accuracy, HParams would show the last value
 
@@ -60,15 +60,10 @@ def add_states(
     states, labels = [], []
     with torch.inference_mode():
         for batch in batches:
-            frames, padded = as_inputs(batch.frames, network.encoder), as_argument(batch.lengths)
+            frames, padded = as_inputs(batch.frames, network), as_argument(batch.lengths)
             states.append(network.outputs_per_step(frames, **padded)[:, -1])
             labels += [names[label] for label in batch.labels.tolist()]
     writer.add_embedding(torch.cat(states).float(), labels, 1 - scaled(pictures), step, tag="last_state")
-
-
-def as_inputs(frames: UInt8[Tensor, "..."], network: nn.Module) -> Float[Tensor, "..."]:
-    """Scales frames to the network's dtype, which is not float32 with e.g. trainer.precision=64-true."""
-    return scaled(frames, next(network.parameters()).dtype)
 
 
 @signals_deferred()

@@ -12,6 +12,7 @@ The directions, which are the classes of `label="motion"`:
     3 2 1
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -91,6 +92,11 @@ def draw_motions(
     return torch.stack([torch.randint(size, (count,), generator=generator, device=device) for size in sizes], dim=1)
 
 
+@functools.cache  # a copy to the device would make a GPU wait, for each batch
+def velocities(device: torch.device) -> Int64[Tensor, "directions 2"]:
+    return torch.tensor(VELOCITIES, device=device)
+
+
 def move(
     images: UInt8[Tensor, "batch channels height width"],
     motions: Int64[Tensor, "batch 3"],
@@ -105,7 +111,7 @@ def move(
     height, width = images.shape[2:]
     padded = torch.nn.functional.pad(images, (0, canvas_width - width, 0, canvas_height - height))
     direction, start = motions[:, 0], motions[:, None, 1:]  # [batch, 1, row and column]
-    velocity = speed * torch.tensor(VELOCITIES, device=images.device)[direction][:, None]
+    velocity = speed * velocities(images.device)[direction][:, None]
     corners = start + velocity * torch.arange(num_frames, device=images.device)[:, None]
     rows, columns = (
         (torch.arange(size, device=images.device) - corners[:, :, axis, None]) % size  # of the image, for each pixel

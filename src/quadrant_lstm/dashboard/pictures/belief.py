@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from quadrant_lstm.dashboard.pictures.clips import shown_frames
-from quadrant_lstm.plotting import CORRECT, GREY, WRONG, new_figure, style
+from quadrant_lstm.plotting import CORRECT, GREY, MAX_LABELLED_CLASSES, WRONG, new_figure, style
 
 MAX_BARS = 6  # steps; more, or wide frames, leave no room for bars
 FRAME, BARS = (0.06, 0.36), (0.42, 0.94)  # where the two parts of a step start and end, as shares of its width
@@ -25,10 +25,10 @@ def draw_belief(
     """Blue stands for the true class, red for a predicted class that is wrong. `names` are those of the classes."""
     figure = new_figure()
     figure.suptitle(title)
-    probabilities = logits.float().softmax(-1).cpu().numpy()
+    probabilities = logits.float().softmax(-1).numpy()
     is_tall = frames.shape[2] >= 2 * frames.shape[3]
     draw = draw_bars if is_tall and len(frames) <= MAX_BARS else draw_strip
-    draw(figure, frames.permute(0, 2, 3, 1).cpu().numpy(), probabilities, label, names)
+    draw(figure, frames.permute(0, 2, 3, 1).numpy(), probabilities, label, names)
     return figure
 
 
@@ -75,7 +75,7 @@ def draw_strip(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, la
 
 
 def set_class_ticks(axes: Axes, names: Sequence[str]) -> None:
-    if len(names) <= 10:
+    if len(names) <= MAX_LABELLED_CLASSES:
         axes.set_yticks(range(len(names)), names)
     else:
         axes.set_yticks([])

@@ -24,9 +24,9 @@ def draw_calibration(logits: Float[Tensor, "images classes"], labels: Int64[Tens
     confidences, predictions = logits.float().softmax(1).max(1)
     correct = (predictions == labels).float()
     edges = torch.linspace(0, 1, BINS + 1)
-    bins = torch.bucketize(confidences.cpu(), edges[1:-1])
+    bins = torch.bucketize(confidences, edges[1:-1])
     counts = bins.bincount(minlength=BINS)
-    accuracy = bins.bincount(correct.cpu(), minlength=BINS) / counts.clamp(min=1)
+    accuracy = bins.bincount(correct, minlength=BINS) / counts.clamp(min=1)
     centres, width = ((edges[1:] + edges[:-1]) / 2).numpy(), 0.92 / BINS
     figure = new_figure()
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])

@@ -10,7 +10,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from quadrant_lstm.plotting import CORRECT, new_figure, style
+from quadrant_lstm.plotting import CORRECT, MAX_LABELLED_CLASSES, new_figure, style
 
 
 @style
@@ -20,10 +20,9 @@ def draw_confusion(matrix: Int64[Tensor, "classes classes"], names: Sequence[str
     figure = new_figure()
     axes = figure.subplots()
     shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
-    axes.imshow(
-        shares.cpu().numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto"
-    )  # the root makes 1 % visible
-    if num_classes <= 10:  # counts of more classes would not be legible
+    # the root makes 1 % visible
+    axes.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
+    if num_classes <= MAX_LABELLED_CLASSES:
         for row in range(num_classes):
             for column in range(num_classes):
                 if count := int(matrix[row, column]):
@@ -43,7 +42,7 @@ def draw_classes(matrix: Int64[Tensor, "classes classes"], names: Sequence[str])
     figure = new_figure()
     axes = figure.subplots()
     bars = axes.bar(range(len(errors)), errors, color=CORRECT)
-    if len(errors) <= 10:  # labels of more bars would overlap
+    if len(errors) <= MAX_LABELLED_CLASSES:
         texts = [f"{error:.1f}\n{count - hits:,}" for error, hits, count in zip(errors, correct, counts, strict=True)]
         axes.bar_label(bars, texts, padding=1)
         axes.set_xticks(range(len(errors)), names)

@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.tabs import as_inputs
+from quadrant_lstm.dashboard.inputs import as_inputs
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import HEIGHT, SMALL, WIDTH, new_figure, style
@@ -28,7 +28,7 @@ def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels h
             name = path.removeprefix("module.")
             layer.register_forward_hook(lambda _, inputs, outputs, name=name: seen.append((name, inputs[0], outputs)))
     with torch.inference_mode():
-        network.encoder(as_inputs(frames, network.encoder))
+        network.encoder(as_inputs(frames, network))
     fullest = int(seen[0][1].flatten(1).sum(1).argmax())
     return {"input": seen[0][1][fullest]} | {name: outputs[fullest].relu() for name, _, outputs in seen}
 
@@ -80,7 +80,7 @@ def draw_gates(network: Inspectable, frames: UInt8[Tensor, "1 steps channels hei
     """One panel per quantity, one row per step, one column per unit. The first step's forget gate has no effect."""
     assert isinstance(network.recurrent, LSTM)
     with torch.inference_mode():
-        steps = list(network.recurrent.steps_of_first_layer(network.features(as_inputs(frames, network.encoder))))
+        steps = list(network.recurrent.steps_of_first_layer(network.features(as_inputs(frames, network))))
     figure = new_figure()
     figure.suptitle(title)
     panels = figure.subplots(2, 3, sharex=True, sharey=True)

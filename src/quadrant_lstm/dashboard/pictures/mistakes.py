@@ -37,7 +37,7 @@ def draw_mistakes(
     axes = figure.add_axes((0, 0, 1, 1 - TITLE_HEIGHT / figure.get_figheight()))
     for place, index in enumerate(shown):
         row, column = divmod(place, columns)
-        pixels = images[place].permute(1, 2, 0).cpu().numpy()
+        pixels = images[place].permute(1, 2, 0).numpy()
         page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - pixels if channels == 1 else pixels
         caption = f"{names[int(labels[index])]} as {names[int(predictions[index])]}\n{100 * confidences[index]:.0f} %"
         x, y = (column + 0.5) * (width + GAP), row * (height + caption_height) + height

@@ -8,27 +8,27 @@ from jaxtyping import Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.tabs import BATCH_SIZE, as_inputs
+from quadrant_lstm.dashboard.inputs import BATCH_SIZE, as_inputs
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pieces import QUADRANTS, occlude_piece
 from quadrant_lstm.data.scans import ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.model.padding import Lengths, as_argument
-from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
+from quadrant_lstm.plotting import CORRECT, GREY, MAX_LABELLED_CLASSES, new_figure, style
 
-MAX_ROWS = 9
+MAX_ROWS = 9  # pieces; the accuracies of more are drawn as a map
 
 
 def is_correct(
     network: nn.Module, frames: Tensor, labels: Int64[Tensor, " samples"], lengths: Lengths = None
 ) -> Int64[Tensor, " samples"]:
-    """Returns 1 for each sample whose predicted class is its label, and 0 for the others."""
-    predictions = []
+    """Returns 1 for each sample whose predicted class is its label, and 0 for the others. Samples are on the CPU."""
+    device, predictions = next(network.parameters()).device, []
     with torch.inference_mode():
         for start in range(0, len(frames), BATCH_SIZE):
             some = slice(start, start + BATCH_SIZE)
-            padded = as_argument(None if lengths is None else lengths[some])
-            predictions.append(network(as_inputs(frames[some], network), **padded).argmax(1))
+            padded = as_argument(None if lengths is None else lengths[some].to(device))
+            predictions.append(network(as_inputs(frames[some].to(device), network), **padded).argmax(1).cpu())
     return torch.eq(torch.cat(predictions), labels).long()
 
 
@@ -69,8 +69,8 @@ def draw_occluded_pieces(
     shares = torch.stack([100 * labels.bincount(row.float(), minlength=num_classes) / counts for row in correct])
     figure = new_figure()
     axes = figure.subplots()
-    axes.imshow(shares.cpu().numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    if num_classes <= 10:  # numbers for more classes would not be legible
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    if num_classes <= MAX_LABELLED_CLASSES:
         for row, share in enumerate(shares.tolist()):
             for column, value in enumerate(share):
                 colour = "white" if value > 55 else "black"
@@ -87,7 +87,7 @@ def draw_occluded_pieces(
 
 
 def draw_map(correct: Int64[Tensor, "pieces images"], grid: Grid) -> Figure:
-    means = (100 * correct.float().mean(1)).unflatten(0, tuple(grid)).cpu().numpy()
+    means = (100 * correct.float().mean(1)).unflatten(0, tuple(grid)).numpy()
     figure = new_figure()
     axes = figure.subplots()
     shown = axes.imshow(means, cmap="Blues_r")

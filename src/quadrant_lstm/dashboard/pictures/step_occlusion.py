@@ -1,6 +1,6 @@
 """Measures and draws a network's accuracy when a frame of each clip is blank, or when frames are in another order.
 
-What the order of the frames is worth shows in the accuracy without it.
+If the order of the frames matters, the accuracy is lower with reversed or shuffled frames.
 """
 
 import torch
@@ -15,7 +15,6 @@ from quadrant_lstm.plotting import CORRECT, GROUP_COLOURS, new_figure, style
 
 
 def accuracy(network: nn.Module, samples: Batch) -> float:
-    """`samples` are on the network's device."""
     return is_correct(network, *samples).float().mean().item()
 
 
