@@ -195,6 +195,27 @@ def test_a_blank_drawing_is_called_blank(opened, deep_page):
     assert not any(bar.text.strip() for bar in page.find_elements(By.CSS_SELECTOR, ".predicted td"))
 
 
+BLANK = """
+const [side, level, specks] = arguments
+const picture = { width: side, height: side, levels: new Uint8Array(side * side).fill(level) }
+for (const place of specks) picture.levels[place] = 255
+return isBlank(picture, prepare(picture, 28, 28))
+"""
+
+
+@pytest.mark.parametrize(
+    ("side", "level", "specks"),
+    [(100, 100, []), (1500, 0, [0, 1500 * 1500 - 1]), (100, 0, [5050]), (28, 0, [400])],
+    ids=["even grey", "specks that are lost in scaling", "a dot", "a dot on a small page"],
+)
+def test_a_picture_is_blank_where_predict_says_so(side, level, specks, opened, deep_page, tmp_path):
+    pixels = np.full(side * side, level, np.uint8)
+    pixels[specks] = 255
+    Image.fromarray(pixels.reshape(side, side)).save(tmp_path / "page.png")
+    expected = read_image(tmp_path / "page.png", (1, 28, 28), invert=False) is None
+    assert opened(deep_page).execute_script(BLANK, side, level, specks) == expected == (len(specks) != 1)
+
+
 def test_undo_and_clear(opened, deep_page):
     page = opened(deep_page)
     draw(page, DIGITS[4])

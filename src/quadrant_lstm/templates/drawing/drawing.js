@@ -141,7 +141,7 @@ class DrawingPad {
     }
 }
 
-/** Draws a curve from one middle between two points to the next, which has no corners. */
+/** Draws a smooth curve through the midpoints between neighbouring points. */
 function tracePath(context, points) {
     let [x, y] = points[0]
     context.moveTo(x, y)

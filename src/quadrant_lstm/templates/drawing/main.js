@@ -64,15 +64,15 @@ function requestReading() {
 function read() {
     const start = performance.now()
     const picture = pad.read(), image = prepare(picture, network.width, network.height)
-    const prediction = inkBox(picture) ? logitsPerStep(network, image.levels, orderings).map(softmax) : null
-    if (prediction) showTime(performance.now() - start)
+    const probabilities = isBlank(picture, image) ? null : logitsPerStep(network, image.levels, orderings).map(softmax)
+    if (probabilities) showTime(performance.now() - start)
     showImage(image, quadrants, table, orderings)
-    showPrediction(prediction, table)
+    showPrediction(probabilities, table)
     byId("invitation").hidden = !pad.isEmpty
     byId("undo").disabled = !pad.canUndo
     byId("clear").disabled = pad.isEmpty
     clearTimeout(speech)
-    speech = setTimeout(() => announce(inWords(prediction)), SILENCE)
+    speech = setTimeout(() => announce(inWords(probabilities)), SILENCE)
 }
 
 /** Shows the median of the last predictions. */

@@ -55,7 +55,7 @@ function splitQuadrants({ height, width, channels, values }) {
     })
 }
 
-/** Returns one array per step: that of each quadrant which the orderings show at the step, one after another. */
+/** Returns one array per step: the quadrants that the orderings show at this step, one after another. */
 function stackQuadrants(quadrants, orderings) {
     const steps = Array.from({ length: NUM_STEPS }, (_, step) => step)
     return steps.map((step) => concatenate(orderings.map((ordering) => quadrants[ordering[step] - 1])))

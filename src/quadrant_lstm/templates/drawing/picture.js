@@ -3,6 +3,7 @@
 // levels from 0 (background) to 255 (ink).
 
 const INK_THRESHOLD = 50 // darker pixels are background
+const MIN_CONTRAST = 10 // of 255; a picture with less is blank
 const DIGIT_SHARE = 20 / 28 // of the height and width
 
 /** Returns the grey levels of the opaque RGBA pixels of a file; dark ink on a light border is inverted. */
@@ -38,6 +39,13 @@ function prepare(picture, width, height) {
     const digit = contain(crop(picture, box), roundToEven(DIGIT_SHARE * width), roundToEven(DIGIT_SHARE * height))
     const [x, y] = centreOfMass(digit)
     return placeOnPage(digit, roundToEven(width / 2 - x), roundToEven(height / 2 - y), width, height)
+}
+
+/** Tells whether nothing is drawn on a picture, or so little that its prepared version shows nothing. */
+function isBlank(picture, prepared) {
+    const highest = picture.levels.reduce((most, level) => Math.max(most, level), 0)
+    const lowest = picture.levels.reduce((least, level) => Math.min(least, level), 255)
+    return !inkBox(picture) || highest - lowest < MIN_CONTRAST || !prepared.levels.some((level) => level > 0)
 }
 
 /** Returns the smallest { left, top, right, bottom } around all ink, or null. */

@@ -73,20 +73,20 @@ function showImage(image, elements, table, orderings) {
     table.frames.forEach((row, i) => row.forEach((quadrant, step) => show(quadrant, orderings[i][step])))
 }
 
-/** `prediction` has the probabilities after each step, or is null for a blank drawing. */
-function showPrediction(prediction, table) {
+/** `probabilities` are those of the classes after each step, or null for a blank drawing. */
+function showPrediction(probabilities, table) {
     const [answer, confidence] = byId("answer").children
-    const last = prediction?.at(-1)
+    const last = probabilities?.at(-1)
     answer.textContent = last ? highest(last) : ""
     confidence.textContent = last ? `with ${inPercent(Math.max(...last))} confidence` : "Blank: nothing to read yet"
-    table.predictions.forEach((cell, step) => (cell.textContent = prediction ? highest(prediction[step]) : ""))
+    table.predictions.forEach((cell, step) => (cell.textContent = probabilities ? highest(probabilities[step]) : ""))
     table.bars.forEach((row, label) => row.forEach((bar, step) => {
-        const share = prediction?.[step][label] ?? 0
+        const share = probabilities?.[step][label] ?? 0
         bar.textContent = `${Math.round(100 * share)} %`
         bar.style.setProperty("--share", share)
         bar.classList.toggle("zero", share < 0.005)
         bar.classList.toggle("half", share > 0.5)
-        bar.classList.toggle("first", prediction !== null && highest(prediction[step]) === label)
+        bar.classList.toggle("first", probabilities !== null && highest(probabilities[step]) === label)
     }))
 }
 
@@ -95,9 +95,9 @@ function inPercent(share) {
 }
 
 /** Returns the prediction for a screen reader. */
-function inWords(prediction) {
-    if (!prediction) return "The drawing is blank."
-    const last = prediction.at(-1)
-    const steps = prediction.length > 1 ? ` After each step: ${prediction.map(highest).join(", ")}.` : ""
+function inWords(probabilities) {
+    if (!probabilities) return "The drawing is blank."
+    const last = probabilities.at(-1)
+    const steps = probabilities.length > 1 ? ` After each step: ${probabilities.map(highest).join(", ")}.` : ""
     return `Read as ${highest(last)} with ${inPercent(Math.max(...last))} confidence.${steps}`
 }
