@@ -7,6 +7,7 @@ os.environ["KERAS_BACKEND"] = "torch"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 
 import pytest
+from filelock import FileLock
 
 from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
@@ -38,20 +39,31 @@ def idx_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trains on the tiny data set and returns the run folder, which tests must not change."""
-    cwd = tmp_path_factory.mktemp("finished")
-    data = write_idx_folder(cwd / "tiny")
-    done = script("train.py", "data=idx", f"data.root={data}", *TINY[1:], cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    (cwd / "stdout").write_text(done.stdout)
-    return run_folder(cwd)
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder of all workers of pytest-xdist."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(shared_folder: Path) -> Path:
+    """Trains on the tiny data set and returns the run folder, which tests must not change."""
+    data = ("data=idx", "data.root=" + str(shared_folder / "finished" / "tiny"))
+    return trained_once(shared_folder / "finished", *data, *TINY[1:])
+
+
+@pytest.fixture(scope="session")
+def smoke_run(shared_folder: Path) -> Path:
     """Trains on a few batches of MNIST and returns the run folder, which tests must not change."""
-    cwd = tmp_path_factory.mktemp("smoke")
-    done = script("train.py", "trainer=smoke", cwd=cwd)
-    assert done.returncode == 0, done.stderr
+    return trained_once(shared_folder / "smoke", "trainer=smoke")
+
+
+def trained_once(cwd: Path, *options: str) -> Path:
+    """Trains, unless another worker has done it."""
+    with FileLock(f"{cwd}.lock"):
+        if not cwd.exists():
+            write_idx_folder(cwd / "tiny")
+            done = script("train.py", *options, cwd=cwd)
+            assert done.returncode == 0, done.stderr
+            (cwd / "stdout").write_text(done.stdout)
     return run_folder(cwd)

@@ -207,7 +207,7 @@ def check_compiled() -> None:
     for options in ({}, {"checkpoint": True}, {"chunk": 5}):
         distributed = encoder(**options)
         compiled = torch.compile(distributed, backend="aot_eager")
-        for batch, steps in SIZES:
+        for batch, steps in SIZES[1:]:
             frames, mask = torch.randn(batch, steps, 1, 6, 5), torch.rand(batch, steps) > 0.5
             torch.testing.assert_close(compiled(frames), distributed(frames))
             torch.testing.assert_close(compiled(frames, mask=mask), distributed(frames, mask=mask))
