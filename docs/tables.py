@@ -74,7 +74,8 @@ def differences(name: str, key: str, base: str, down: Sequence[str], across: Seq
             line = ", ".join(filter(None, (f"{short(key, row[key])} - {short(key, base)}", label(down, row))))
             found = pairs.setdefault(line, {}).setdefault(label(across, row), [])
             found.append(float(row[ACCURACY]) - bases[others(key, row)])
-    lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    heads = [title or "test accuracy" for title in titles]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for line, columns in pairs.items():
         lines.append(f"| {line} | {' | '.join(points(columns.get(title, [])) for title in titles)} |")
     counts = sorted(len(values) for columns in pairs.values() for values in columns.values())
