@@ -71,7 +71,7 @@ class SlurmLauncher(JobLauncher):
         earlier = {int(number): id for number, id in read_json(file).items()}
         queued = queue() if any(job.number in earlier for job, _ in jobs) else {}
         self.ids |= {job.number: earlier[job.number] for job, _ in jobs if earlier.get(job.number) in queued}
-        self.last_states |= dict.fromkeys(self.ids, PENDING)
+        self.last_states |= {job.number: PENDING for job, _ in jobs if job.number in self.ids}
         new = [job for job, _ in jobs if job.number not in self.ids]
         if not new:
             return

@@ -41,7 +41,7 @@ def peak_memory(function: Callable[..., object], *arguments: object) -> int:
 
 
 def write_large(root: Path) -> None:
-    """Writes 16,600 clips of 16 frames, 10 GB, as links to 20 files."""
+    """Writes 16,600 training clips of 16 frames, 10 GB, as hard links to 20 files, and 20 test clips."""
     frames = np.random.default_rng(0).integers(0, 256, (16, SIZE, SIZE, 3)).astype(np.uint8)
     for half, count in (("train", 8300), ("test", 10)):
         for name in ("one", "other"):
@@ -61,7 +61,7 @@ def large_clips(root: Path, cache_gb: float) -> Clips:
 def train_with_cache(root: Path, cache_gb: float) -> None:
     prepare_for_training()
     model = ("model=join", "model/encoder=padded", "model.encoder.blocks=[[4],[4]]")
-    cfg = compose_config(["data=clips", f"data.root={root}", *model])
+    cfg = compose_config(["data=clips", f"data.root={root}", "data.layout=THWC", *model])
     data = large_clips(root, cache_gb)
     network = build_network(cfg, data.spec)
     for number, batch in enumerate(data.train_dataloader()):

@@ -2,7 +2,7 @@
 
 python -m pip install -e ".[video]" && python -m quadrant_lstm.benchmark.clips       five minutes
 
-What is compared takes turns in every round; a first round warms up and does not count. Writes clips.md.
+The ways that are compared take turns in every round; a first round warms up and does not count. Writes clips.md.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Stops the training when a metric has not improved for some epochs; the best epoch so far is tested."""
+"""Stops the training when a metric has not improved for some epochs. The epoch that `keep` names is tested."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""Shows a progress bar with the loss, the accuracy, the images per second and the time left for the whole run.
+"""Shows a progress bar with the loss, the accuracy, the samples per second and the time left for the whole run.
 
 It is drawn on a terminal only; epoch_end.py logs one line per epoch, which files get too.
 """

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -25,6 +25,12 @@ def check_signatures(cfg: DictConfig, group: str = "") -> None:
     for path, node in nodes_with_target(resolve_interpolations(cfg, trusted=True)):
         if path.startswith(group) and node["_target_"] not in CLASSES:
             check_signature(path, node)
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Tells whether a function or the constructor of a class takes an argument of this name."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def check_signature(path: str, node: Mapping[str, Any]) -> None:

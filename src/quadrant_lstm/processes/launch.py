@@ -54,7 +54,7 @@ def launch(function: Callable[[], object], count: int, folder: Path) -> None:
 
 
 def address() -> dict[str, str]:
-    """Returns where a strategy of Lightning's, which does not know our file, lets the processes find each other."""
+    """Returns environment variables for Lightning's own strategies (trainer.strategy=ddp), which do not read STORE."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
 

@@ -37,7 +37,7 @@ def end_with_parent(parent: int) -> None:
 def signals_deferred() -> Iterator[None]:
     """Defers SIGINT (Ctrl-C) and SIGTERM to the end of the block.
 
-    Also to be used for imports of torch and Lightning, some of whose modules catch all exceptions.
+    Use it for imports of torch and Lightning, too: some of their modules catch all exceptions, also this one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python runs signal handlers in the main thread only

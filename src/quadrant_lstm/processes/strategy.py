@@ -26,7 +26,9 @@ class DDP(DDPStrategy):
         super().__init__(timeout=self.timeout, **options)
 
     def setup_distributed(self) -> None:
-        """Called by fit and test. Lightning's method keeps a process group that exists; its own is open to others."""
+        """Called by fit and test. Lightning keeps a process group that exists; one that it makes itself listens on
+        a port that other users can reach.
+        """
         meeting = torchrun.meeting
         if (meeting or STORE in os.environ) and not is_initialized():
             self.set_world_ranks()

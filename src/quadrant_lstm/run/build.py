@@ -1,6 +1,5 @@
 """Builds the parts of a run from its config: the data, the network in a Classifier, and the Trainer."""
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import AtomicCheckpointIO
+from quadrant_lstm.config.signatures import takes
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.scans import orderings_of
@@ -48,9 +48,8 @@ def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
     orderings = orderings_of(cfg.data.orderings, grid) if grid else None
     known = {"frame_shape": spec.frame_shape, "num_classes": spec.num_classes, "num_steps": spec.num_steps}
     known |= {"orderings": orderings, "grid": grid}
-    taken = inspect.signature(get_class(cfg.model._target_)).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-    arguments = {name: value for name, value in known.items() if takes_any or name in taken}
+    network_class = get_class(cfg.model._target_)
+    arguments = {name: value for name, value in known.items() if takes(network_class, name)}
     network = instantiate_node("model", cfg.model, **arguments)
     if not isinstance(network, nn.Module):
         name, remedy = cfg.model._target_, "derive the class from torch.nn.Module, and leave out _partial_"

@@ -2,13 +2,13 @@
 
 import copy
 import functools
-import inspect
 import logging
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
+from quadrant_lstm.config.signatures import takes
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.describe import describe
@@ -30,7 +30,7 @@ def check_network(
     """
     frames = torch.zeros(2, *data.batch_shape[1:])
     lengths = torch.tensor([frames.shape[1], 1]) if data.pads else None
-    if data.pads and not takes_lengths(network):
+    if data.pads and not takes(network.forward, "lengths"):
         raise UserError(
             f"model: {type(network).__name__}.forward has no argument lengths, but clips are padded; write a "
             "data.num_frames that no clip is shorter than, choose another model, or add the argument."
@@ -48,11 +48,6 @@ def check_network(
     log.info(stages)
     for warning in stages.warnings():
         warn_once(f"model: {warning}")
-
-
-def takes_lengths(network: nn.Module) -> bool:
-    parameters = inspect.signature(network.forward).parameters.values()
-    return any(each.name == "lengths" or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num_classes: int) -> None:
