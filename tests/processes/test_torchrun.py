@@ -15,7 +15,8 @@ import pytest
 from torch.distributed import TCPStore
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.cli.torchrun_arguments import check_arguments, only_shows, with_devices
+from quadrant_lstm.cli.options import only_shows
+from quadrant_lstm.cli.torchrun_arguments import check_arguments, with_devices
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import shared_folder, torchrun
 from quadrant_lstm.run_folder import read_rows
@@ -212,6 +213,7 @@ def test_what_an_option_shows_is_printed_once(start):
 @pytest.mark.parametrize("option", ["--help", "--hydra-help", "--version", "--cfg=job", "--info=all"])
 def test_options_that_only_show_something_are_recognized(option):
     assert only_shows([option, "seed=2"])
+    assert not only_shows(["seed=2"])
 
 
 def test_a_script_that_reads_a_run_is_refused_once(start, tmp_path):

@@ -44,12 +44,6 @@ def test_weights_that_fit_are_copied_and_the_others_are_named(finished_run, netw
     ]
 
 
-def test_the_weights_of_the_latest_run_are_found(finished_run, network, monkeypatch):
-    monkeypatch.chdir(finished_run.parents[2])
-    copy_weights(network, "latest")
-    assert torch.equal(network.dense.weight, load_run(finished_run)[0].dense.weight)
-
-
 def test_weights_of_the_file_that_are_not_in_the_network_are_named(finished_run, caplog):
     caplog.set_level("INFO", "quadrant_lstm")
     network, _ = load_run(finished_run)

@@ -33,7 +33,7 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
         raise UserError("trust: is for the config of a run folder; add run=PATH, or leave it out.")
     if run:
         return resume_run(run, without("trust", without("run", arguments)), trusted_modules(trust))
-    if sweep and not only_shows(options):
+    if sweep and not only_shows(arguments):
         return resume_sweep(sweep, without("sweep", arguments))
     if not options.multirun:
         check_single_values(options.overrides)

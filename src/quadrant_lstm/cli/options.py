@@ -35,8 +35,11 @@ def check_options(arguments: list[str]) -> Namespace:
     return options
 
 
-def only_shows(options: Namespace) -> bool:
+def only_shows(arguments: list[str]) -> bool:
     """Tells whether Hydra prints something, such as --help, and starts no run."""
+    if "--version" in arguments:  # parse would print it
+        return True
+    options = parse(arguments)[0]
     return bool(options.help or options.hydra_help or options.cfg or options.info)
 
 

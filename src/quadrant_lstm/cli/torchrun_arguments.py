@@ -30,8 +30,7 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
         return words
     folder = meeting.wait_for_decision()
     if not folder:
-        shows = "--version" in arguments or only_shows(parse(arguments)[0])  # parse would print the version
-        sys.exit(0 if shows else 2)
+        sys.exit(0 if only_shows(arguments) else 2)
     return arguments_in(folder, arguments, keeps_config=True)
 
 
