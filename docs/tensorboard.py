@@ -135,7 +135,7 @@ def main(logdir: Path, names: Sequence[str]) -> None:
     with tensorboard(logdir) as url, chromium() as page:
         for name in names:
             visit(page, url, TABS[name])
-            picture = screenshot(page).quantize(COLOURS)
+            picture = screenshot(page).quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
             picture.save(Path(__file__).with_name(f"tensorboard_{name}.png"), optimize=True)
 
 
