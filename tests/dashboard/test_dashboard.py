@@ -22,8 +22,9 @@ from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.model.join import Join
 from tests.folders import TINY, run_folder, write_idx_folder
-from tests.networks import CONSTANT, small_network, trainer
+from tests.networks import CONSTANT, RECURRENT, small_network, trainer
 from tests.scripts import script
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
@@ -113,3 +114,12 @@ def test_a_network_in_float64_is_shown(tmp_path):
     with SummaryWriter(str(tmp_path)) as writer:
         add_graph(writer, network.in_full(), frames)
         add_states(writer, network, [Batch(sequences(images), labels)], images, "012", 0)
+
+
+def test_an_encoder_without_parameters_is_shown(tmp_path):
+    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "shared_tiles": False}
+    network = Join((1, 6, 6), 3, 5, None, lambda channels: nn.Flatten(), RECURRENT["lstm"], **sizes).eval()
+    frames = torch.zeros(2, 5, 1, 6, 6, dtype=torch.uint8)
+    assert draw_features(network, frames[:1]) == {} and draw_gates(network, frames[:1], "some")
+    with SummaryWriter(str(tmp_path)) as writer:
+        add_states(writer, network, [Batch(frames, torch.arange(2))], frames[:, 0], "012", 0)
