@@ -61,7 +61,7 @@ class ImageSequences(SequenceDataModule):
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> Batch:
         images, labels = batch[:2]
-        mixed, turns = self.train_orderings, torch.arange(len(images), device=images.device)
+        mixed, turns = self.train_orderings, None
         if self.trainer and self.trainer.testing:
             mixed, turns = self.test_orderings, batch[2]
         elif self.trainer and self.trainer.training:
@@ -92,17 +92,20 @@ class ImageSequences(SequenceDataModule):
 
 def mixed_sequences(
     images: Shaped[Tensor, "batch channels height width"],
-    turns: Int64[Tensor, " batch"],
+    turns: Int64[Tensor, " batch"] | None,
     mixed: Orderings,
     num_stacked: int,
     grid: Grid,
 ) -> Shaped[Tensor, "batch steps channels stack columns"]:
     """Builds the sequence of the image with turn 0 with the first `num_stacked` orderings, that of the image with turn
-    1 with the next ones, and so on. After the last orderings, the first are used again.
+    1 with the next ones, and so on. After the last orderings, the first are used again. Without turns, the places of
+    the images are their turns; slices then select them, because a GPU would wait for an index of a training batch.
     """
-    first, *others = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)]
-    frames = sequences(images, first, grid)
-    for number, orderings in enumerate(others, start=1):
-        chosen = (turns % (len(others) + 1) == number)[:, None, None, None, None]
-        frames = sequences(images, orderings, grid).where(chosen, frames)  # indexing by `chosen` would wait for a GPU
+    groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)]
+    numbers = range(len(groups))
+    chosen = [slice(n, None, len(groups)) if turns is None else turns % len(groups) == n for n in numbers]
+    parts = [sequences(images[some], group, grid) for some, group in zip(chosen, groups, strict=True)]
+    frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
+    for some, part in zip(chosen, parts, strict=True):
+        frames[some] = part
     return frames
