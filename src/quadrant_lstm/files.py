@@ -16,6 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 from quadrant_lstm.errors import UserError
 
 
+def expanded(path: str) -> Path:
+    """Replaces ~ by the user's home. A ~name that does not exist stays, where Path.expanduser would raise an error."""
+    return Path(os.path.expanduser(path))
+
+
 def write_atomically(file: Path, content: bytes) -> None:
     """Writes a file so that a reader finds either the previous version or the new one, even if the process is killed.
 

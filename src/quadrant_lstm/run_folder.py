@@ -19,14 +19,13 @@ outputs/<date>/<time>/
 """
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_csv, read_json
+from quadrant_lstm.files import expanded, read_csv, read_json
 
 OUTPUTS = Path("outputs")
 CONFIG = Path(".hydra", "config.yaml")
@@ -76,7 +75,7 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
             where = f"no run in {OUTPUTS.absolute()} has a {required_file}"
             raise UserError(f"run: latest, but {where}; start one with python train.py.")
         return max(runs, key=lambda folder: (folder / CONFIG).stat().st_mtime_ns)
-    folder = Path(os.path.expanduser(run))
+    folder = expanded(run)
     if not (folder / CONFIG).is_file():
         raise UserError(f"run: {run} is not a run folder: it has no {CONFIG}; give one like outputs/<date>/<time>.")
     return folder
@@ -84,7 +83,7 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
 
 def find_weights(init: str) -> Path:
     """Returns the file of weights that `init=` names: that of the epoch a run kept, or a file itself."""
-    path = Path(os.path.expanduser(init))
+    path = expanded(init)
     for file in (path / BEST, path):
         if file.is_file() and file.suffix in (BEST.suffix, ".safetensors"):
             return file

@@ -6,7 +6,6 @@ Names that begin with a dot are ignored.
 """
 
 import glob
-import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import NamedTuple
 from quadrant_lstm.data.clip_formats import ARRAYS, is_clip, is_video
 from quadrant_lstm.data.image_files import files_of_stdin, natural, visible
 from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.files import expanded
 
 ClipsByClass = Mapping[str, Sequence[Path]]  # the clips of each
 
@@ -35,7 +35,7 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
     """Raises UserError for a folder with another structure, arrays without a layout, and videos without PyAV."""
     if root is None:
         raise UserError("data.root: null, but clips are read from a folder; add data.root=FOLDER.")
-    folder = Path(os.path.expanduser(root))
+    folder = expanded(root)
     if not folder.is_dir():
         raise UserError(f"data.root: {folder} is not a folder; give one with a folder of clips for each class.")
     splits = [folder / name for name in ("train", "test") if (folder / name).is_dir()]
@@ -65,7 +65,7 @@ def find_clip_files(images: str) -> Iterable[Path]:
     """Returns the clips of `images`: a clip, a folder of clips, a glob, or `-` for the lines of standard input."""
     if images == "-":
         return files_of_stdin()
-    path = Path(os.path.expanduser(images))
+    path = expanded(images)
     if path.is_file() or (path.is_dir() and is_clip(path)):
         return [path]
     found = clips_below(path) if path.is_dir() else [Path(name) for name in glob.glob(str(path), recursive=True)]

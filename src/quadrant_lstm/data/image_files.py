@@ -6,7 +6,6 @@ cropped, scaled to 20/28 of the image size, and placed with its centre of mass i
 
 import contextlib
 import glob
-import os
 import re
 import sys
 import warnings
@@ -17,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import expanded
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 INK_THRESHOLD = 50  # of 255; darker pixels are background
@@ -30,7 +30,7 @@ def find_image_files(images: str) -> Iterable[Path]:
     """Returns the files of `images`: a file, a folder, a glob, or `-` for the lines of standard input."""
     if images == "-":
         return files_of_stdin()
-    path = Path(os.path.expanduser(images))
+    path = expanded(images)
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
     if path.is_dir():

@@ -8,7 +8,6 @@ idx                            the folder `root` with MNIST's four file names, g
 import functools
 import hashlib
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from quadrant_lstm.data.idx import load_idx_folder
 from quadrant_lstm.data.images import Images
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import expanded
 
 BUNDLED = Path(__file__).with_name("mnist.npz")
 BUNDLED_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
@@ -30,7 +30,7 @@ def load_images(dataset: str, root: str | None) -> Images:
         return load_bundled()
     if root is None:
         raise UserError(f"data.root: null, but data.dataset={dataset} is read from a folder; add data.root=FOLDER.")
-    folder = Path(os.path.expanduser(root))
+    folder = expanded(root)
     if dataset != "idx":
         from quadrant_lstm.data.download import download  # imports torch
 

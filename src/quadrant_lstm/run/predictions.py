@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import expanded
 
 log = logging.getLogger(__name__)
 FORMATS = (".csv", ".jsonl")
@@ -47,7 +48,7 @@ def check_output(output: str | None) -> None:
         return
     if Path(output).suffix.lower() not in FORMATS:
         raise UserError(f"output: {output} does not end in {' or '.join(FORMATS)}; write such a name.")
-    file = Path(os.path.expanduser(output))
+    file = expanded(output)
     if file.is_dir():
         raise UserError(f"output: {output} is a folder; write the path of a file.")
     if not file.absolute().parent.is_dir():
@@ -64,7 +65,7 @@ def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterato
         log.info(TABLE_HEADER)
         yield lambda prediction: log.info(table_row(prediction, classes))
         return
-    output = os.path.expanduser(output)
+    output = str(expanded(output))
     with contextlib.ExitStack() as stack:
         try:
             part = f"{output}.part"

@@ -5,7 +5,6 @@ may have different lengths.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered_names
 from quadrant_lstm.data.image_files import find_image_files, read_image
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import parse_yaml
+from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs, inputs_of, reads_more_steps
 from quadrant_lstm.run.predictions import Classes
@@ -123,9 +122,7 @@ def predictor_of_onnx(model: str) -> Predictor:
     with needs_extra("model", "export"):
         import onnxruntime
     try:
-        session = onnxruntime.InferenceSession(
-            Path(os.path.expanduser(model)).read_bytes(), providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(expanded(model).read_bytes(), providers=["CPUExecutionProvider"])
         return predictor_of_session(session)
     except Exception as error:  # onnxruntime raises errors of many types
         reason = error.strerror if isinstance(error, OSError) else "it is not an ONNX file of this project"

@@ -9,7 +9,6 @@ Everything comes from files, so this also works for a sweep that was killed and 
         sweep.csv sweep.html the report, written when the sweep ends
 """
 
-import os
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_yaml, write_atomically
+from quadrant_lstm.files import expanded, read_yaml, write_atomically
 from quadrant_lstm.overrides import assigned
 from quadrant_lstm.run_folder import LOG, OUTPUTS, OVERRIDES, read_results
 
@@ -154,7 +153,7 @@ def find_sweep(sweep: str) -> Sweep:
             place = SWEEPS.absolute()
             raise UserError(f"sweep: latest, but {place} has no sweep; start one with python train.py -m KEY=A,B.")
         return Sweep(max(found, key=lambda file: file.stat().st_mtime_ns).parent)
-    folder = Path(os.path.expanduser(sweep))
+    folder = expanded(sweep)
     if not (folder / SWEEP_CONFIG).is_file():
         raise UserError(f"sweep: {sweep} has no {SWEEP_CONFIG}; give a folder like {SWEEPS}/<date>/<time>.")
     return Sweep(folder)
