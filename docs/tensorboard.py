@@ -23,6 +23,9 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.errors import UserError
+
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 SIZE = 1500, 1180
 PATIENCE = 100  # seconds
@@ -144,8 +147,9 @@ if __name__ == "__main__":
     parser.add_argument("logdir", type=Path, help="a folder of runs")
     parser.add_argument("tabs", nargs="*", metavar="TAB", help=f"{', '.join(TABS)}; all by default")
     options = parser.parse_args()
-    if unknown := set(options.tabs) - set(TABS):
-        parser.error(f"TAB: {', '.join(unknown)} is not one of {', '.join(TABS)}.")
-    if not options.logdir.is_dir():
-        parser.error(f"logdir: {options.logdir} is not a folder.")
-    main(options.logdir, options.tabs or list(TABS))
+    with handle_errors():
+        if unknown := [tab for tab in options.tabs if tab not in TABS]:
+            raise UserError(f"TAB: {unknown[0]} is not one of {', '.join(TABS)}; write one.")
+        if not options.logdir.is_dir():
+            raise UserError(f"logdir: {options.logdir} is not a folder; give one of runs.")
+        main(options.logdir, options.tabs or list(TABS))

@@ -39,8 +39,8 @@ class Tracker(Protocol):
         """Returns the command, or the address, that shows the tracked run."""
 
     def close(self, status: str) -> None:
-        """Ends the tracked run, with "success" or "failed". A forked process does not run the exit
-        handlers that would do it.
+        """Ends the tracked run, with "success" or "failed". A forked process does not run the exit handlers
+        that would do it.
         """
 
 

@@ -20,10 +20,8 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.padding import Lengths, as_argument
 from quadrant_lstm.model.protocols import logits_after_steps
 
-TOTAL_ARGUMENTS = (
-    "total_steps",
-    "T_max",
-)  # torch's schedules without one of these are advanced once per epoch
+# torch's schedules without one of these arguments are advanced once per epoch
+TOTAL_ARGUMENTS = ("total_steps", "T_max")
 SPLITS = ("train", "val", "test")
 Made = TypeVar("Made")
 

@@ -3,8 +3,8 @@
 images, float32 [batch, channels, height, width] from 0 to 1       -> probabilities [batch, classes]
 clips, float32 [batch, steps, channels, height, width] from 0 to 1 -> probabilities [batch, classes]
 
-The batch has any size, and a clip any number of steps if the network reads any. Tiles that the
-frames of an image share are computed once in the program, too.
+The batch has any size, and a clip any number of steps if the network reads any. Tiles that the frames of an image
+share are computed once in the program, too.
 """
 
 import io

@@ -17,7 +17,7 @@ from quadrant_lstm.data.scans import ordering_name, orderings_of
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, TITLE_HEIGHT, WIDTH, new_figure, style
 
-MAX_NAMED_ORDERINGS = 5  # orderings
+MAX_NAMED_ORDERINGS = 5
 NUM_VERSIONS = 10  # of each augmented image
 MAX_NUMBERED = 6  # pieces; more would not be legible, so paths are drawn
 NUM_PATHS, NUM_FRAMES = 4, 8
