@@ -21,8 +21,8 @@ import torch
 from quadrant_lstm.benchmark import trainer
 from quadrant_lstm.benchmark.command import machine, new_parser
 from quadrant_lstm.benchmark.peers import PEERS
-from quadrant_lstm.benchmark.report import EPOCH, WHOLE_EPOCHS, Rounds, picture, table
-from quadrant_lstm.benchmark.worker import Worker
+from quadrant_lstm.benchmark.report import EPOCH, KERAS, WHOLE_EPOCHS, Rounds, picture, table
+from quadrant_lstm.benchmark.worker import Worker, tensorflow_finds_a_gpu
 from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import UserError, needs_extra
@@ -68,6 +68,8 @@ def main() -> None:
         notes.append("whole epochs and the trainer's overhead: --epochs is 0")
     if not torch.cuda.is_available():
         notes.append("a GPU: torch finds none")
+    elif KERAS in workers and not workers[KERAS].executor.submit(tensorflow_finds_a_gpu).result():
+        notes.append(f"{KERAS} on the GPU: it finds none, so it computes on the processor")
     if not is_measured("bf16"):
         notes.append("bf16: torch finds no instructions for it")
     write(options.out, measured, notes)
@@ -129,7 +131,7 @@ def measure_trainer(kind: str, measured: dict[str, Rounds]) -> None:
 
 
 def write(folder: Path, measured: dict[str, Rounds], notes: list[str]) -> None:
-    text, here = table(measured, notes), machine()
+    text, here = table(measured, notes), machine(torch.cuda.get_device_name() if torch.cuda.is_available() else "")
     content = {"machine": here, "measured": measured, "not measured": notes}
     (folder / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n")
     (folder / "benchmark.md").write_text(f"{here}; `python -m quadrant_lstm.benchmark`\n\n{text}\n")

@@ -17,13 +17,14 @@ def new_parser(documentation: str | None, rounds: int) -> argparse.ArgumentParse
     return parser
 
 
-def machine() -> str:
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{torch.get_num_threads()} threads on {processor()}{gpu}, torch {torch.__version__}, {date.today()}"
+def machine(gpu: str = "") -> str:
+    """Returns a line that names the processor, and the GPU of what computes on one."""
+    where = ", ".join(filter(None, (processor(), gpu)))
+    return f"{torch.get_num_threads()} threads on {where}, torch {torch.__version__}, {date.today()}"
 
 
 def write_page(folder: Path, name: str, lines: Iterable[str]) -> None:
-    """Prints the lines as they are measured, and writes them to NAME.md, below the machine and the command."""
+    """Prints what is measured on the CPU line by line, and writes it to NAME.md, below the machine and the command."""
     written = [f"{machine()}; `python -m quadrant_lstm.benchmark.{name}`", ""]
     print(written[0], end="\n\n", flush=True)
     for line in lines:

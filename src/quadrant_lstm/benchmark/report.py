@@ -65,10 +65,10 @@ def peer_table(measured: dict[str, Rounds]) -> list[str]:
     peak64, peak512 = measured["peak 64"], measured["peak 512"]
     lines = [
         "| median (minimum to maximum) | training step, batch 64, ms | times as fast as Keras | batch 512, ms "
-        "| inference, batch 512, ms | times as fast as Keras | peak memory, batch 64 / 512, MB |",
+        "| inference, batch 512, ms | times as fast as Keras | peak memory of the process, batch 64 / 512, MB |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name in (name for name in step if "orderings" not in name):
+    for name in infer:
         training = [median_and_range(step[name]), median_and_range(step.ratios(KERAS, name))]
         inference = [median_and_range(infer[name], 0), median_and_range(infer.ratios(KERAS, name))]
         peaks = f"{peak64.median(name):,.0f} / {peak512.median(name):,.0f}"
@@ -104,9 +104,9 @@ def picture(measured: dict[str, Rounds], machine: str) -> Figure:
     figure = new_figure(9.0, 3.6)
     panels: list[Any] = list(figure.subplots(1, 2))
     titles = {"train 64": "a training step, 64 images (ms)", "infer 512": "inference, 512 images (ms)"}
+    names = list(measured["infer 512"])[::-1]
     for axes, (key, title) in zip(panels, titles.items(), strict=True):
         rounds = measured[key]
-        names = [name for name in rounds if "orderings" not in name][::-1]
         medians = [rounds.median(name) for name in names]
         low = [median - min(rounds[name]) for name, median in zip(names, medians, strict=True)]
         high = [max(rounds[name]) - median for name, median in zip(names, medians, strict=True)]

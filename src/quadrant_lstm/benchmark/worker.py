@@ -36,7 +36,7 @@ def build(name: str) -> None:
     global peer
     discard_output()
     if "TensorFlow" in name:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # it would take all memory of the GPU from the other peers
     from quadrant_lstm.benchmark.peers import PEERS
 
     peer = PEERS[name]()
@@ -46,6 +46,12 @@ def discard_output() -> None:
     """Discards what libraries print in this process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
+
+
+def tensorflow_finds_a_gpu() -> bool:
+    import tensorflow
+
+    return bool(tensorflow.config.list_physical_devices("GPU"))
 
 
 def call(method: str, batch: int, steps: int) -> Measured:
