@@ -1,10 +1,16 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.callbacks.ema import EMA
+from quadrant_lstm.model.classifier import Classifier
 from tests.folders import TINY, run_folder, write_idx_folder
+from tests.networks import CONSTANT, SPEC, Flat, batches, trainer
 from tests.scripts import script, train_tiny
 
 
@@ -31,6 +37,25 @@ def test_batch_norm_statistics_are_averaged_and_their_count_is_copied():
     EMA(0.75).update(average, module, 1000)
     assert average.running_mean.tolist() == [0.25, 0.25, 0.25]
     assert average.num_batches_tracked.item() == 7
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_average_is_updated_once_per_training_step(accumulated):
+    torch.manual_seed(0)
+    frames, labels = torch.randn(48, 4, 1, 2, 2), torch.randint(0, 3, (48,))
+    classifier, plain, average = Classifier(Flat(), partial(SGD, lr=0.1), CONSTANT, SPEC), Flat(), 0.0
+    plain.load_state_dict(classifier.network.state_dict())
+    optimizer = SGD(plain.parameters(), lr=0.1)
+    pairs = zip(frames.split(8 * accumulated), labels.split(8 * accumulated), strict=True)
+    for step, (batch, target) in enumerate(pairs, 1):
+        optimizer.zero_grad()
+        cross_entropy(plain(batch), target).backward()
+        optimizer.step()
+        decay = step / (9 + step) if step > 1 else 0.0
+        average = decay * average + (1 - decay) * plain.linear.weight.detach()
+    training = trainer(max_epochs=1, log_every_n_steps=1, accumulate_grad_batches=accumulated, callbacks=[EMA(0.9)])
+    training.fit(classifier, batches(frames, labels, 8))
+    torch.testing.assert_close(classifier.network.linear.weight.detach(), average)
 
 
 def test_the_average_has_the_precision_of_the_training(tmp_path):
