@@ -112,15 +112,37 @@ def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():
         assert np.allclose(np.concatenate([steps[-1:] for steps in predict(clips)]), rows.detach(), atol=1e-6)
 
 
-def test_its_exported_program_reads_clips_of_any_length(clip_run):
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+@pytest.fixture(scope="module")
+def exported(clip_run):
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     done = script("export.py", "run=latest", "format=onnx", cwd=clip_run.parents[2])
-    assert "for batches of 1 and 7, and 7 and 14 frames" in done.stdout
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_its_exported_program_reads_clips_of_any_length(clip_run, exported):
+    import onnxruntime
+
+    assert "for batches of 1 and 7, and 7 and 14 frames" in exported
     session = onnxruntime.InferenceSession(clip_run / "network.onnx")
     network, _ = load_run(clip_run)
     clips = torch.rand(3, 11, 1, 12, 10)
     (probabilities,) = session.run(None, {"clips": clips.numpy()})
     assert np.allclose(probabilities, network(clips).softmax(1).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.usefixtures("exported")
+def test_its_exported_program_predicts_files_as_the_run_does(clip_run, tmp_path):
+    for number in (2, 7):
+        write_gif(tmp_path / f"{number}.gif", noise_clip(number))
+    cwd, predictions = clip_run.parents[2], []
+    for given in ("run=latest", f"model={clip_run}/network.onnx"):
+        done = script("predict.py", given, f"images={tmp_path}", "output=files.jsonl", cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        lines = (cwd / "files.jsonl").read_text().splitlines()
+        predictions.append([json.loads(line)["probabilities"][-1] for line in lines])
+    assert len(predictions[0]) == 2
+    assert np.allclose(*predictions, atol=1e-5)
 
 
 def test_a_network_that_reads_pieces_is_refused(tmp_path):
