@@ -37,9 +37,8 @@ def main(runs: Sequence[Path], out: Path) -> None:
     )
     columns = columns_for(*data.test_pictures(torch.arange(1)).shape[2:])
     rows = max(1, -(-len(mistakes) // columns))
-    write_atomically(
-        out, as_png(draw_mistakes(data.test_pictures, labels, logits, data.spec.class_names, rows=rows), SCALE)
-    )
+    figure = draw_mistakes(data.test_pictures, mistakes, labels, logits, data.spec.class_names, rows=rows)
+    write_atomically(out, as_png(figure, SCALE))
 
 
 def mean_of(probabilities: Sequence[Tensor]) -> Tensor:

@@ -108,7 +108,9 @@ class Dashboard(pl.Callback):
         self.add(trainer, "test/calibration", draw_calibration(logits, labels))
         per_page = ROWS * columns_for(*data.test_pictures(indices[:1]).shape[2:])
         for page in range(1, min(MAX_MISTAKE_PAGES, max(1, -(-len(mistakes) // per_page))) + 1):
-            figure = draw_mistakes(lambda some: data.test_pictures(indices[some]), labels, logits, names, page)
+            figure = draw_mistakes(
+                lambda some: data.test_pictures(indices[some]), mistakes, labels, logits, names, page
+            )
             self.add(trainer, f"test/mistakes_{page}", figure)
         for writer in writers(trainer):
             add_precision_recall(writer, logits, labels, names, trainer.global_step)

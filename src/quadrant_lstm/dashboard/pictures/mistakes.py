@@ -18,28 +18,27 @@ CAPTION = 20 / 28  # height below a picture, as a share of that of the picture
 @style
 def draw_mistakes(
     pictures: Callable[[Int64[Tensor, " some"]], UInt8[Tensor, "some channels height width"]],
-    labels: Int64[Tensor, " images"], logits: Float[Tensor, "images classes"], names: Sequence[str],
-    page_number: int = 1, rows: int = ROWS,
+    mistakes: Int64[Tensor, " mistakes"], labels: Int64[Tensor, " images"], logits: Float[Tensor, "images classes"],
+    names: Sequence[str], page_number: int = 1, rows: int = ROWS,
 ) -> Figure:  # fmt: skip
-    """Draws `rows` rows of mistakes, the most confident first, on the page with this number.
+    """Draws `rows` rows of what most_confident_mistakes returned, on the page with this number.
 
     `pictures` returns those of given indices; `names` are those of the classes.
     """
-    confidences, predictions = logits.float().softmax(1).max(1)
-    mistakes = most_confident_mistakes(logits, labels)
     channels, height, width = pictures(torch.zeros(1, dtype=torch.long)).shape[1:]
     columns, caption_height = columns_for(height, width), round(CAPTION * height)
     start = (page_number - 1) * rows * columns
-    shown = mistakes[start : start + rows * columns].tolist()
-    images = pictures(torch.tensor(shown, dtype=torch.long))
+    shown = mistakes[start : start + rows * columns]
+    images, classes = pictures(shown), labels[shown].tolist()
+    confidences, predictions = (each.tolist() for each in logits[shown].float().softmax(1).max(1))
     page = np.full((rows, height + caption_height, columns, width + GAP, channels), 255, np.uint8)
     figure = new_figure(height=(HEIGHT - TITLE_HEIGHT) / ROWS * rows + TITLE_HEIGHT, layout=None)
     axes = figure.add_axes((0, 0, 1, 1 - TITLE_HEIGHT / figure.get_figheight()))
-    for place, index in enumerate(shown):
+    for place in range(len(shown)):
         row, column = divmod(place, columns)
         pixels = images[place].permute(1, 2, 0).numpy()
         page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - pixels if channels == 1 else pixels
-        caption = f"{names[int(labels[index])]} as {names[int(predictions[index])]}\n{100 * confidences[index]:.0f} %"
+        caption = f"{names[classes[place]]} as {names[predictions[place]]}\n{100 * confidences[place]:.0f} %"
         x, y = (column + 0.5) * (width + GAP), row * (height + caption_height) + height
         axes.text(x, y, caption, ha="center", va="top", linespacing=1.0)
     whole = page.reshape(rows * (height + caption_height), columns * (width + GAP), channels)
