@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -11,5 +12,9 @@ BATCH_SIZE = 250
 
 
 def as_inputs(frames: UInt8[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
-    """Scales frames to the dtype of the network, which is not float32 with e.g. trainer.precision=64-true."""
-    return scaled(frames, next(network.parameters()).dtype)
+    """Scales frames, and moves them to the network's device and dtype, e.g. float64 with trainer.precision=64-true."""
+    return scaled(frames.to(device_of(network)), next(network.parameters()).dtype)
+
+
+def device_of(network: Any) -> torch.device:
+    return next(network.parameters()).device

@@ -1,0 +1,139 @@
+"""Makes the pictures of a run, by their tags: of its data, its predictions and its network.
+
+The functions in pictures/ draw them. To add one, call its function here and give its tag a caption in report.py.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from quadrant_lstm.dashboard.pictures import occlusion
+from quadrant_lstm.dashboard.pictures.belief import draw_belief
+from quadrant_lstm.dashboard.pictures.calibration import draw_calibration
+from quadrant_lstm.dashboard.pictures.clips import draw_clips
+from quadrant_lstm.dashboard.pictures.confusion import draw_classes, draw_confusion
+from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderings
+from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
+from quadrant_lstm.dashboard.pictures.mistakes import ROWS, columns_for, draw_mistakes, most_confident_mistakes
+from quadrant_lstm.dashboard.pictures.step_occlusion import (
+    accuracy_by_blank_step,
+    accuracy_by_order,
+    draw_occluded_steps,
+)
+from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.image_sequences import ImageSequences
+from quadrant_lstm.data.scans import shown_orderings
+from quadrant_lstm.model.protocols import Inspectable, in_full
+from quadrant_lstm.model.rnn import LSTM
+
+NUM_CLIPS = 4  # that are drawn before training
+NUM_BELIEFS = 6  # samples, and as many mistakes, whose class probabilities are drawn after each step
+NUM_OCCLUDED = 1000  # samples on which occlusion is measured
+MAX_BYTES = 100_000_000  # of frames; fewer samples are used if their frames are large
+MAX_MISTAKE_PAGES = 3
+
+Pictures = Iterator[tuple[str, Figure]]
+
+
+class Tested(NamedTuple):
+    """What a test leaves, on the CPU. `indices` are the places of the samples in the test set."""
+
+    indices: Int64[Tensor, " samples"]
+    steps: Float[Tensor, "samples steps classes"]  # logits after each step, or after the last one only
+    labels: Int64[Tensor, " samples"]
+    confusion: Int64[Tensor, "classes classes"]
+
+    @property
+    def logits(self) -> Float[Tensor, "samples classes"]:
+        return self.steps[:, -1]
+
+    @property
+    def mistakes(self) -> Int64[Tensor, " mistakes"]:
+        """The places of the misclassified samples among the tested ones, the most confident prediction first."""
+        return most_confident_mistakes(self.logits, self.labels)
+
+
+def at_most(number: int, data: SequenceDataModule) -> int:
+    """Returns how many samples are used where `number` are wanted."""
+    return max(2, min(number, MAX_BYTES // math.prod(data.batch_shape[1:])))
+
+
+def of_data(data: SequenceDataModule) -> Pictures:
+    if not isinstance(data, ImageSequences):
+        samples = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test))))
+        names = [data.spec.class_names[label] for label in samples.labels.tolist()]
+        yield "data/clips", draw_clips(samples.unpadded(), names)
+        return
+    shown = shown_orderings(data.orderings, data.train_orderings)
+    yield "data/orderings", draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid)
+    images = data.train[data.train_indices[:6]][0]
+    if data.augmentation(images) is not images:
+        yield "data/augmentation", draw_augmentation(images, data.augmentation)
+
+
+def of_predictions(data: SequenceDataModule, tested: Tested) -> Pictures:
+    indices, names, mistakes = tested.indices, data.spec.class_names, tested.mistakes
+    yield "test/confusion", draw_confusion(tested.confusion, names)
+    yield "test/classes", draw_classes(tested.confusion, names)
+    yield "test/calibration", draw_calibration(tested.logits, tested.labels)
+    per_page = ROWS * columns_for(*data.test_pictures(indices[:1]).shape[2:])
+    for page in range(1, min(MAX_MISTAKE_PAGES, max(1, -(-len(mistakes) // per_page))) + 1):
+        figure = draw_mistakes(
+            lambda some: data.test_pictures(indices[some]), mistakes, tested.labels, tested.logits, names, page
+        )
+        yield f"test/mistakes_{page}", figure
+
+
+def of_network(network: nn.Module, data: SequenceDataModule, tested: Tested) -> Pictures:
+    """The network is in eval mode, and its test had the sequences of `data.test_samples`."""
+    if tested.steps.shape[1] == data.spec.num_steps:
+        yield from of_steps(data, tested)
+    some = tested.indices[: at_most(NUM_OCCLUDED, data)]
+    if isinstance(data, ImageSequences):
+        yield from of_occlusion(network, data, some, (tested.logits.argmax(1) == tested.labels).long())
+    else:
+        samples = data.test_samples(some)
+        by_step, by_order = accuracy_by_blank_step(network, samples), accuracy_by_order(network, samples)
+        yield "test/occluded_step", draw_occluded_steps(by_step, by_order, len(samples.labels))
+    if isinstance(network, Inspectable):
+        yield from of_inside(network, data, tested)
+
+
+def of_steps(data: SequenceDataModule, tested: Tested) -> Pictures:
+    names = data.spec.class_names
+    for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", tested.mistakes)):
+        some = places[:NUM_BELIEFS]
+        samples = data.test_samples(tested.indices[some])
+        shown = zip(some.tolist(), samples.unpadded(), samples.labels.tolist(), strict=True)
+        for number, (place, clip, label) in enumerate(shown, start=1):
+            title = f"test sample {tested.indices[place]} of class {names[label]}: predictions after each step"
+            figure = draw_belief(clip, tested.steps[place, : len(clip)], label, names, title)
+            yield f"belief/{name}_{number}", figure
+
+
+def of_occlusion(
+    network: nn.Module, data: ImageSequences, indices: Int64[Tensor, " some"], correct: Int64[Tensor, " samples"]
+) -> Pictures:
+    """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
+    images, labels = data.test[indices][:2]
+    orderings, grid = data.orderings, data.grid
+    by_piece = occlusion.correct_by_occluded_piece(network, images, labels, orderings, grid)
+    by_ordering = occlusion.correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
+    yield "test/occluded_piece", occlusion.draw_occluded_pieces(by_piece, labels, grid, data.spec.class_names)
+    figure = occlusion.draw_occluded_orderings(by_ordering, orderings, grid, correct[: len(images)])
+    yield "test/occluded_ordering", figure
+
+
+def of_inside(network: Inspectable, data: SequenceDataModule, tested: Tested) -> Pictures:
+    first = data.test_samples(tested.indices[:1])
+    frames = first.unpadded()[0][None]
+    for name, figure in draw_features(network, frames).items():
+        yield f"inside/{name}", figure
+    if isinstance(network.recurrent, LSTM):
+        title = f"LSTM on the first test sample, of class {data.spec.class_names[int(first.labels[0])]}"
+        yield "inside/gates", draw_gates(network, frames, title)
