@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
-from quadrant_lstm.config.check import find_trained_run, trusted_modules
+from quadrant_lstm.config.read import find_trained_run, trusted_modules
 from quadrant_lstm.kinds import Accelerator
 from quadrant_lstm.processes.signals import signals_deferred
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.config.check import read_config
 from quadrant_lstm.config.old_runs import upgrade
+from quadrant_lstm.config.read import read_config
 from tests.scripts import script
 
 OLD = Path(__file__).with_name("version_0_1.yaml")

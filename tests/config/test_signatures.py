@@ -3,7 +3,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from quadrant_lstm.config.check import check_trust
+from quadrant_lstm.config.check_classes import check_trust
 from quadrant_lstm.config.signatures import check_signatures, find_class
 from quadrant_lstm.errors import UserError
 

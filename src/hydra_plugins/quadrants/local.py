@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from hydra_plugins.quadrants.launcher import JobLauncher
-from quadrant_lstm.config.check import check_value, check_without_torch, without_hydra
+from quadrant_lstm.config.check import check_without_torch, without_hydra
+from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Count
 from quadrant_lstm.processes.signals import signals_deferred

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from hydra_plugins.quadrants.grid import GridSweeper, swept_override
 from hydra_plugins.quadrants.launcher import JobLauncher
-from quadrant_lstm.config.check import check_value
+from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count
 from quadrant_lstm.processes.signals import signals_deferred

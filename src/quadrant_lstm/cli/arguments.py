@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from quadrant_lstm.cli.explain import check_choices
 from quadrant_lstm.cli.options import check_options, only_shows, value_of, without
 from quadrant_lstm.cli.resume import resume_run, resume_sweep
-from quadrant_lstm.config.check import trusted_modules
+from quadrant_lstm.config.read import trusted_modules
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.overrides import quoted, with_own_network
 from quadrant_lstm.processes.torchrun import join

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.cli.options import parse
-from quadrant_lstm.config.check import read_config
 from quadrant_lstm.config.interpolations import OWN_KEY
+from quadrant_lstm.config.read import read_config
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically

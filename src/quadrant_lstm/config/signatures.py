@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from quadrant_lstm.config.check import nodes_with_target
+from quadrant_lstm.config.check_classes import nodes_with_target
 from quadrant_lstm.config.interpolations import resolve_interpolations
 from quadrant_lstm.config.messages import missing_key, unknown_arguments
 from quadrant_lstm.config.schema import CLASSES

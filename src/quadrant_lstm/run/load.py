@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.config.check import read_config, trusted_modules
+from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.config.signatures import check_signatures
 from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
