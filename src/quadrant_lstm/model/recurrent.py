@@ -1,10 +1,9 @@
 """Builds a recurrent layer of a chosen size, flattens what it reads, and picks the outputs that a classifier reads."""
 
 import bisect
-import functools
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -45,25 +44,25 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
 
     with torch.device("meta"):
         wanted = count_parameters(LSTM(math.prod(feature_shape), lstm_units))
-
         if count_parameters(make_layer(2)) <= count_parameters(make_layer(1)):
             raise UserError(
                 f"model.recurrent: {layer_of(make).__name__} has no more parameters with two units than with one; the "
                 "network gives it the number of units as its second argument."
             )
-
-        @functools.cache
-        def excess(units: int) -> int:
-            return count_parameters(make_layer(units)) - wanted
-
-        upper = 1
-        while excess(upper) < 0:
-            upper *= 2
-        units = bisect.bisect_left(range(upper), 0, lo=max(1, upper // 2), key=excess)
-    layer = make_layer(min(units, max(1, units - 1), key=lambda units: abs(excess(units))))
+        units = units_with(wanted, lambda units: count_parameters(make_layer(units)))
+    layer = make_layer(units)
     if isinstance(layer, nn.RNNBase) and not layer.batch_first:
         raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")
     return layer
+
+
+def units_with(wanted: int, num_parameters: Callable[[int], int]) -> int:
+    """Returns the units for which `num_parameters`, an increasing function, is nearest to the wanted number."""
+    upper = 1
+    while num_parameters(upper) < wanted:
+        upper *= 2
+    units = bisect.bisect_left(range(upper), wanted, lo=max(1, upper // 2), key=num_parameters)
+    return min(units, max(1, units - 1), key=lambda units: abs(num_parameters(units) - wanted))
 
 
 @torch.no_grad()

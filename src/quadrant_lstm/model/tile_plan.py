@@ -26,6 +26,7 @@ class CannotShare(Exception):
 
 
 Seam = tuple[int, int]  # the piece above and the piece below, counted from 0
+Tile = Sequence[int | Seam]  # a seam, a piece and a seam, or one of them
 
 
 class TilePlan(NamedTuple):
@@ -33,47 +34,63 @@ class TilePlan(NamedTuple):
     rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
 
 
+class SharedRows(NamedTuple):
+    """`piece` feature rows see a single piece. `seam` see both pieces of a seam: `upper` and `lower` image rows."""
+
+    piece: int
+    seam: int
+    upper: int
+    lower: int
+
+
 def plan_tiles(orderings: Orderings, piece_height: int, encoder: nn.Module) -> TilePlan:
     """Raises CannotShare if shared rows would not be exact or there are none."""
-    window, jump = receptive_field(encoder)
     if len(orderings) < 2:
         raise CannotShare("with one ordering each piece is shown once")
-    if window > piece_height:
-        raise CannotShare(f"a feature sees {window} rows, more than the {piece_height} of a piece")
-    if piece_height % jump:
-        raise CannotShare(f"the pooling's {jump} rows do not divide the {piece_height} of a piece")
-    piece_rows = (piece_height - window) // jump + 1  # feature rows that see a single piece
-    seam_rows = piece_height // jump - piece_rows  # feature rows that see both pieces of a seam
-    upper_rows, lower_rows = jump * seam_rows, window - jump  # image rows of the two pieces that these see
-
-    num_pieces = len(orderings[0])
+    shared = shared_rows(piece_height, encoder)
     stacks = [[piece - 1 for piece in step] for step in zip(*orderings, strict=True)]
-    seams = list(dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack))) if seam_rows else []
-    between = pieces_between_seams(seams, num_pieces)
-    seams_between = {seam for both in between.values() for seam in both}
-
-    rows_of_pieces = [list(range(piece * piece_height, (piece + 1) * piece_height)) for piece in range(num_pieces)]
-    tiles: list[list[int]] = []
-    parts: list[int | Seam] = []  # the pieces and seams of the tiles
-    for piece, (above, below) in between.items():
-        upper, lower = rows_of_pieces[above[0]][-upper_rows:], rows_of_pieces[below[1]][:lower_rows]
-        tiles.append(upper + rows_of_pieces[piece] + lower)
-        parts += [above, piece, below]
-    for piece in (piece for piece in range(num_pieces) if piece not in between):
-        tiles.append(rows_of_pieces[piece])
-        parts.append(piece)
-    for seam in (seam for seam in seams if seam not in seams_between):
-        tiles.append(rows_of_pieces[seam[0]][-upper_rows:] + rows_of_pieces[seam[1]][:lower_rows])
-        parts.append(seam)
+    seams = list(dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack))) if shared.seam else []
+    tiles = divide(seams, num_pieces=len(orderings[0]))
 
     next_row = itertools.count()
-    counts = (piece_rows if isinstance(part, int) else seam_rows for part in parts)
+    parts = [part for tile in tiles for part in tile]
+    counts = (shared.piece if isinstance(part, int) else shared.seam for part in parts)
     features = {part: list(itertools.islice(next_row, count)) for part, count in zip(parts, counts, strict=True)}
     rows = []
     for stack in stacks:
         shown = [stack[0], *(part for seam in itertools.pairwise(stack) for part in (seam, seam[1]))]
         rows.append([row for part in shown for row in features.get(part, [])])
-    return TilePlan(tiles, rows)
+    return TilePlan([image_rows(tile, piece_height, shared) for tile in tiles], rows)
+
+
+def shared_rows(piece_height: int, encoder: nn.Module) -> SharedRows:
+    window, jump = receptive_field(encoder)
+    if window > piece_height:
+        raise CannotShare(f"a feature sees {window} rows, more than the {piece_height} of a piece")
+    if piece_height % jump:
+        raise CannotShare(f"the pooling's {jump} rows do not divide the {piece_height} of a piece")
+    of_piece = (piece_height - window) // jump + 1
+    of_seam = piece_height // jump - of_piece
+    return SharedRows(of_piece, of_seam, upper=jump * of_seam, lower=window - jump)
+
+
+def divide(seams: Sequence[Seam], num_pieces: int) -> list[Tile]:
+    """Puts each piece and each seam into one tile."""
+    between = pieces_between_seams(seams, num_pieces)
+    used = {seam for both in between.values() for seam in both}
+    whole: list[Tile] = [(above, piece, below) for piece, (above, below) in between.items()]
+    pieces: list[Tile] = [(piece,) for piece in range(num_pieces) if piece not in between]
+    return [*whole, *pieces, *((seam,) for seam in seams if seam not in used)]
+
+
+def image_rows(tile: Tile, piece_height: int, shared: SharedRows) -> list[int]:
+    def rows_of(piece: int) -> range:
+        return range(piece * piece_height, (piece + 1) * piece_height)
+
+    first, last = tile[0], tile[-1]
+    upper = rows_of(first[0])[-shared.upper :] if isinstance(first, tuple) else ()
+    lower = rows_of(last[1])[: shared.lower] if isinstance(last, tuple) else ()
+    return [*upper, *(row for part in tile if isinstance(part, int) for row in rows_of(part)), *lower]
 
 
 def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> dict[int, tuple[Seam, Seam]]:
