@@ -21,8 +21,9 @@ from quadrant_lstm.run import predict as module
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run.inputs import inputs_of
 from quadrant_lstm.run.load import load_classifier
+from quadrant_lstm.run.onnx_predictor import predictor_of_onnx
 from quadrant_lstm.run.predict import predict, predict_files
-from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_run
+from quadrant_lstm.run.predictor import predictor_of_run
 from tests.folders import TINY
 from tests.scripts import script
 

@@ -1,10 +1,9 @@
-"""Makes a Predictor of a run's best checkpoint, or of an ONNX file that export.py wrote.
+"""Makes a Predictor of the network of a run (onnx_predictor.py: of an exported file).
 
 A sample is an image [channels, height, width] or a clip [frames, channels, height, width], in uint8. Clips of one batch
 may have different lengths.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +18,7 @@ from quadrant_lstm.data.clip_folder import find_clip_files
 from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered_names
 from quadrant_lstm.data.image_files import find_image_files, read_image
 from quadrant_lstm.data.orderings import scaled
-from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import expanded, parse_yaml
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs, inputs_of, reads_more_steps
 from quadrant_lstm.run.predictions import Classes
@@ -115,49 +113,3 @@ def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None, few
 
 def names_or_numbers(names: Sequence[str]) -> Classes:
     return range(len(names)) if tuple(names) == numbered_names(len(names)) else names
-
-
-def predictor_of_onnx(model: str) -> Predictor:
-    """The probabilities are those after the last step."""
-    with needs_extra("model", "export"):
-        import onnxruntime
-    try:
-        session = onnxruntime.InferenceSession(expanded(model).read_bytes(), providers=["CPUExecutionProvider"])
-        return predictor_of_session(session)
-    except Exception as error:  # onnxruntime raises errors of many types
-        reason = error.strerror if isinstance(error, OSError) else "it is not an ONNX file of this project"
-        raise UserError(
-            f"model: {model} cannot be read ({reason}); give a file that export.py format=onnx wrote."
-        ) from error
-
-
-def predictor_of_session(session: Any) -> Predictor:
-    (given,), metadata = session.get_inputs(), session.get_modelmeta().custom_metadata_map
-
-    def run(samples: np.ndarray) -> np.ndarray:
-        return session.run(["probabilities"], {given.name: samples.astype(np.float32) / 255})[0]
-
-    def of_equal_samples(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return list(run(np.stack(samples))[:, None])
-
-    def of_any_clips(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [run(clip[None]) for clip in clips]  # the program has no lengths of padded clips
-
-    predict: Callable[[Sequence[np.ndarray]], list[np.ndarray]]
-    *steps, channels, height, width = given.shape[1:]
-    if given.name != ("clips" if steps else "images"):
-        raise ValueError(f"its input is called {given.name}")
-    shape = int(channels), int(height), int(width)
-    if steps:
-        data = parse_yaml(metadata["config"]).data
-        fixed = steps[0] if isinstance(steps[0], int) else None
-        files = clip_files(data, shape, fixed or data.num_frames, fixed or 1)
-        predict = of_equal_samples if fixed else of_any_clips
-        example = np.zeros((fixed or 2, *shape), np.uint8)
-    else:
-        files, predict, example = image_files(shape), of_equal_samples, np.zeros(shape, np.uint8)
-    for count in (1, 2):  # a program must take batches of any size
-        probabilities = predict([example] * count)
-    num_classes = probabilities[0].shape[1]
-    names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered_names(num_classes)
-    return Predictor(*files, predict, 1, names_or_numbers(names))
