@@ -33,7 +33,7 @@ class Script:
 
     def __init__(self, *arguments: object, cwd: Path, environment: dict[str, str] | None = None, before: str = ""):
         self.outputs = [tempfile.NamedTemporaryFile("r") for _ in range(2)]  # noqa: SIM115
-        environment = os.environ | (environment or {})
+        self.cwd, environment = cwd, os.environ | (environment or {})
         files = [output.name for output in self.outputs]
         self.process = FORKSERVER.Process(
             target=run, args=(list(map(str, arguments)), str(cwd), environment, files, before)
@@ -73,6 +73,14 @@ class Script:
                 line, ended = "", False
             elif not ended:
                 time.sleep(0.02)
+
+    def wait_for(self, pattern: str, count: int = 1, timeout: float = 250) -> list[Path]:
+        """Waits until `count` files in its folder match the pattern, while it runs, and returns them."""
+        end = time.monotonic() + timeout
+        while len(found := list(self.cwd.glob(pattern))) < count:
+            assert self.returncode is None and time.monotonic() < end, self.stdout + self.stderr
+            time.sleep(0.02)
+        return found
 
     def send(self, signum: int) -> None:
         os.kill(self.pid, signum)

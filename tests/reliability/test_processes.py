@@ -58,8 +58,7 @@ def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure
     tiny = (override for override in TINY if "max_epochs" not in override)
     options = ("data=idx", f"data.root={data}", *tiny, *CPU, "trainer.devices=2", "trainer.max_epochs=100000,2")
     process = Script("train.py", "-m", *options, cwd=tmp_path)
-    while process.returncode is None and not list(tmp_path.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
-        time.sleep(0.05)
+    process.wait_for("outputs/sweeps/*/*/0/checkpoints/last.ckpt")
     (job,) = children(process.pid)
     os.kill(children(job)[1], signal.SIGKILL)
     start = time.monotonic()

@@ -1,6 +1,5 @@
 """Runs searches (train.py -m hydra/sweeper=optuna) as processes."""
 
-import time
 from pathlib import Path
 
 import optuna
@@ -89,8 +88,7 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_
     assert result.returncode == 0, result.stderr
 
     process = Script("train.py", *search, cwd=killed)
-    while process.returncode is None and not list(killed.glob(f"outputs/sweeps/*/*/{killed_at}/metrics.csv")):
-        time.sleep(0.02)
+    process.wait_for(f"outputs/sweeps/*/*/{killed_at}/metrics.csv")
     process.kill()
     sweep = sweep_folder(killed)
     trials = load_study(sweep).trials

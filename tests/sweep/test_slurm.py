@@ -36,9 +36,7 @@ def long_sweep(folder: Path, *swept: str) -> tuple[Script, Path]:
     """Starts a sweep and returns when its first job has finished the first of 300 epochs."""
     write_idx_folder(folder / "tiny", train=2000)
     process = Script("train.py", *SWEEP, "trainer.max_epochs=300", *swept, cwd=folder)
-    while process.returncode is None and not list(folder.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt")):
-        time.sleep(0.1)
-    assert process.returncode is None, process.stderr
+    process.wait_for("outputs/sweeps/*/*/0/checkpoints/last.ckpt")
     return process, sweep_folder(folder) / "0"
 
 

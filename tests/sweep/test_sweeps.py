@@ -65,10 +65,7 @@ def test_the_traceback_of_a_bug_stands_in_the_log_of_the_job(tmp_path):
 def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=1000)
     process = Script("train.py", "-m", *DATA, "trainer.max_epochs=12,1", cwd=tmp_path)
-    last = []
-    while process.returncode is None and not last:
-        last = list(tmp_path.glob("outputs/sweeps/*/*/0/checkpoints/last.ckpt"))
-        time.sleep(0.02)
+    process.wait_for("outputs/sweeps/*/*/0/checkpoints/last.ckpt")
     (job,) = children(process.pid)
     os.kill(job, signal.SIGKILL)
     errors = process.wait().stderr
@@ -98,8 +95,7 @@ def test_no_job_outlives_its_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=2000)
     two = ("trainer.max_epochs=1000", "seed=1,2", "hydra.launcher.n_jobs=2")
     process = Script("train.py", "-m", *DATA, *two, cwd=tmp_path)
-    while len(list(tmp_path.glob("outputs/sweeps/*/*/*/checkpoints/last.ckpt"))) < 2 and process.returncode is None:
-        time.sleep(0.05)
+    process.wait_for("outputs/sweeps/*/*/*/checkpoints/last.ckpt", count=2)
     assert len(children(process.pid)) == 2
     process.kill()
     time.sleep(0.5)
@@ -112,8 +108,7 @@ def test_a_killed_sweep_of_twenty_loses_at_most_the_epoch_in_flight(tmp_path, re
     write_idx_folder(tmp_path / "tiny")
     seeds = f"seed={','.join(map(str, range(20)))}"
     process = Script("train.py", "-m", *DATA, "trainer.max_epochs=5", seeds, cwd=tmp_path)
-    while process.returncode is None and not list(tmp_path.glob("outputs/sweeps/*/*/10/checkpoints/last.ckpt")):
-        time.sleep(0.01)
+    process.wait_for("outputs/sweeps/*/*/10/checkpoints/last.ckpt")
     process.kill()
     sweep = sweep_folder(tmp_path)
     before = [last["epoch"] if (last := last_epoch(sweep / str(number))) else "0" for number in range(20)]
