@@ -33,7 +33,8 @@ class Script:
 
     def __init__(self, *arguments: object, cwd: Path, environment: dict[str, str] | None = None, before: str = ""):
         self.outputs = [tempfile.NamedTemporaryFile("r") for _ in range(2)]  # noqa: SIM115
-        self.cwd, environment = cwd, os.environ | (environment or {})
+        self.cwd = cwd
+        environment = os.environ | (environment or {})
         files = [output.name for output in self.outputs]
         self.process = FORKSERVER.Process(
             target=run, args=(list(map(str, arguments)), str(cwd), environment, files, before)
@@ -74,12 +75,13 @@ class Script:
             elif not ended:
                 time.sleep(0.02)
 
-    def wait_for(self, pattern: str, count: int = 1) -> list[Path]:
-        """Waits until `count` files in its folder match the pattern, while it runs, and returns them."""
-        while len(found := list(self.cwd.glob(pattern))) < count:
-            assert self.returncode is None, self.stdout + self.stderr
+    def wait_for(self, pattern: str, count: int = 1) -> None:
+        """Waits until `count` files below `cwd` match the pattern. Fails if the script ends first."""
+        ended = False
+        while len(list(self.cwd.glob(pattern))) < count:
+            assert not ended, self.stdout + self.stderr
+            ended = self.returncode is not None  # before the files are looked for once more
             time.sleep(0.02)
-        return found
 
     def send(self, signum: int) -> None:
         os.kill(self.pid, signum)

@@ -43,7 +43,8 @@ def test_batch_norm_statistics_are_averaged_and_their_count_is_copied():
 def test_the_average_is_updated_once_per_training_step(accumulated):
     torch.manual_seed(0)
     frames, labels = torch.randn(48, 4, 1, 2, 2), torch.randint(0, 3, (48,))
-    classifier, plain, average = Classifier(Flat(), partial(SGD, lr=0.1), CONSTANT, SPEC), Flat(), 0.0
+    classifier = Classifier(Flat(), partial(SGD, lr=0.1), CONSTANT, SPEC)
+    plain, average = Flat(), 0.0
     plain.load_state_dict(classifier.network.state_dict())
     optimizer = SGD(plain.parameters(), lr=0.1)
     pairs = zip(frames.split(8 * accumulated), labels.split(8 * accumulated), strict=True)
@@ -51,7 +52,7 @@ def test_the_average_is_updated_once_per_training_step(accumulated):
         optimizer.zero_grad()
         cross_entropy(plain(batch), target).backward()
         optimizer.step()
-        decay = step / (9 + step) if step > 1 else 0.0
+        decay = step / (9 + step) if step > 1 else 0.0  # below its limit of 0.9
         average = decay * average + (1 - decay) * plain.linear.weight.detach()
     training = trainer(max_epochs=1, log_every_n_steps=1, accumulate_grad_batches=accumulated, callbacks=[EMA(0.9)])
     training.fit(classifier, batches(frames, labels, 8))

@@ -113,17 +113,17 @@ def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():
 
 
 @pytest.fixture(scope="module")
-def exported(clip_run):
+def export_output(clip_run):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     done = script("export.py", "run=latest", "format=onnx", cwd=clip_run.parents[2])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_its_exported_program_reads_clips_of_any_length(clip_run, exported):
+def test_its_exported_program_reads_clips_of_any_length(clip_run, export_output):
     import onnxruntime
 
-    assert "for batches of 1 and 7, and 7 and 14 frames" in exported
+    assert "for batches of 1 and 7, and 7 and 14 frames" in export_output
     session = onnxruntime.InferenceSession(clip_run / "network.onnx")
     network, _ = load_run(clip_run)
     clips = torch.rand(3, 11, 1, 12, 10)
@@ -131,7 +131,7 @@ def test_its_exported_program_reads_clips_of_any_length(clip_run, exported):
     assert np.allclose(probabilities, network(clips).softmax(1).detach().numpy(), atol=1e-5)
 
 
-@pytest.mark.usefixtures("exported")
+@pytest.mark.usefixtures("export_output")
 def test_its_exported_program_predicts_files_as_the_run_does(clip_run, tmp_path):
     for number in (2, 7):
         write_gif(tmp_path / f"{number}.gif", noise_clip(number))

@@ -22,7 +22,7 @@ from quadrant_lstm.benchmark import trainer
 from quadrant_lstm.benchmark.command import machine, new_parser
 from quadrant_lstm.benchmark.peers import PEERS
 from quadrant_lstm.benchmark.report import EPOCH, KERAS, WHOLE_EPOCHS, Rounds, picture, table
-from quadrant_lstm.benchmark.worker import Worker, tensorflow_finds_a_gpu
+from quadrant_lstm.benchmark.worker import Worker
 from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.errors import UserError, needs_extra
@@ -68,8 +68,6 @@ def main() -> None:
         notes.append("whole epochs and the trainer's overhead: --epochs is 0")
     if not torch.cuda.is_available():
         notes.append("a GPU: torch finds none")
-    elif KERAS in workers and not workers[KERAS].executor.submit(tensorflow_finds_a_gpu).result():
-        notes.append(f"{KERAS} on the GPU: it finds none, so it computes on the processor")
     if not is_measured("bf16"):
         notes.append("bf16: torch finds no instructions for it")
     write(options.out, measured, notes)
@@ -84,6 +82,8 @@ def start_workers(measured: dict[str, Rounds]) -> tuple[dict[str, Worker], list[
                 worker = Worker(name)
             measured["peak 64"].add(name, worker.ask("train", 64, 10).peak / 1e6)
             workers[name] = worker
+            if name == KERAS and torch.cuda.is_available() and not worker.tensorflow_finds_gpu():
+                notes.append(f"{name} on the GPU: it finds none, so it computes on the processor")
         except UserError as error:
             notes.append(str(error))
         except Exception as error:  # a compiler raises errors of many types

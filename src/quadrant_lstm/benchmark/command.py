@@ -18,13 +18,13 @@ def new_parser(documentation: str | None, rounds: int) -> argparse.ArgumentParse
 
 
 def machine(gpu: str = "") -> str:
-    """Returns a line that names the processor, and the GPU of what computes on one."""
+    """Returns a line that names the processor and, if given, the GPU that was measured."""
     where = ", ".join(filter(None, (processor(), gpu)))
     return f"{torch.get_num_threads()} threads on {where}, torch {torch.__version__}, {date.today()}"
 
 
 def write_page(folder: Path, name: str, lines: Iterable[str]) -> None:
-    """Prints what is measured on the CPU line by line, and writes it to NAME.md, below the machine and the command."""
+    """Prints the lines, each once it is measured, on the CPU, and writes them to NAME.md, below machine and command."""
     written = [f"{machine()}; `python -m quadrant_lstm.benchmark.{name}`", ""]
     print(written[0], end="\n\n", flush=True)
     for line in lines:

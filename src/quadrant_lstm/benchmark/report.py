@@ -65,7 +65,7 @@ def peer_table(measured: dict[str, Rounds]) -> list[str]:
     peak64, peak512 = measured["peak 64"], measured["peak 512"]
     lines = [
         "| median (minimum to maximum) | training step, batch 64, ms | times as fast as Keras | batch 512, ms "
-        "| inference, batch 512, ms | times as fast as Keras | peak memory of the process, batch 64 / 512, MB |",
+        "| inference, batch 512, ms | times as fast as Keras | peak main memory of the process, batch 64 / 512, MB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in infer:

@@ -28,6 +28,9 @@ class Worker:
     def ask(self, method: str, batch: int, steps: int) -> Measured:
         return self.executor.submit(call, method, batch, steps).result()
 
+    def tensorflow_finds_gpu(self) -> bool:
+        return self.executor.submit(tensorflow_finds_gpu).result()
+
     def stop(self) -> None:
         self.executor.shutdown()
 
@@ -36,7 +39,7 @@ def build(name: str) -> None:
     global peer
     discard_output()
     if "TensorFlow" in name:
-        os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # it would take all memory of the GPU from the other peers
+        os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # or TensorFlow takes all memory of the GPU
     from quadrant_lstm.benchmark.peers import PEERS
 
     peer = PEERS[name]()
@@ -48,7 +51,7 @@ def discard_output() -> None:
     os.dup2(1, 2)
 
 
-def tensorflow_finds_a_gpu() -> bool:
+def tensorflow_finds_gpu() -> bool:
     import tensorflow
 
     return bool(tensorflow.config.list_physical_devices("GPU"))

@@ -1,4 +1,4 @@
-"""Checks the nodes of a config that name a class: whether it may be named, and its arguments. Imports no torch.
+"""Checks the nodes of a config that name a class: whether a config may name it, and its arguments. Imports no torch.
 
 config/signatures.py checks arguments for the classes of torch and Lightning.
 """

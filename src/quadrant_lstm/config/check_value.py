@@ -1,4 +1,4 @@
-"""Checks single keys and their values. Imports no torch."""
+"""Checks keys and the kinds of their values. Imports no torch."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -27,5 +27,5 @@ def check_value(key: str, value: Any, kind: Any) -> None:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:
         typed = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
-        rule = in_words(kind)  # some name the remedy
+        rule = in_words(kind)  # some rules name the remedy
         raise UserError(f"{key}: {typed} is not {rule if ';' in rule else f'{rule}; write {example(key)}'}.") from None

@@ -1,4 +1,7 @@
-"""Reads the config of a run folder, which may come from somebody else, and checks it. Imports no torch."""
+"""Reads and checks what the scripts for finished runs are given: their keys, and the config of a run folder.
+
+Imports no torch.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

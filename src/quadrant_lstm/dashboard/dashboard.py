@@ -1,4 +1,6 @@
-"""Writes the pictures of a run (gallery.py) to its loggers, and what else TensorBoard's tabs show."""
+"""Writes the pictures of a run, which gallery.py yields, to its loggers, and to TensorBoard also texts, charts, curves,
+the graph of the network and its states.
+"""
 
 import io
 import logging
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm.dashboard import gallery
-from quadrant_lstm.dashboard.gallery import Pictures, Tested, at_most
+from quadrant_lstm.dashboard.gallery import Pictures, TestOutputs, num_that_fit
 from quadrant_lstm.dashboard.inputs import BATCH_SIZE
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
@@ -57,7 +59,7 @@ class Dashboard(pl.Callback):
             writer.add_text("run/network", as_markdown(self.stages), trainer.global_step)
             if (config := Path(writer.log_dir) / CONFIG).exists():
                 writer.add_text("run/config", as_markdown(config.read_text()), trainer.global_step)
-        self.add(trainer, gallery.of_data(data))
+        self.add(trainer, gallery.data_pictures(data))
 
     @signals_deferred()
     def on_test_end(self, trainer: Any, module: Any) -> None:
@@ -65,15 +67,15 @@ class Dashboard(pl.Callback):
             return
         data, network = trainer.datamodule, module.network.eval()
         tensors = (module.test_logits, module.test_labels, module.test_confusion)
-        steps, labels, confusion = (tensor.cpu() for tensor in tensors)
+        logits, labels, confusion = (tensor.cpu() for tensor in tensors)
         indices = torch.cat([*trainer.test_dataloaders.sampler]).cpu()[: len(labels)]  # of this process
-        tested = Tested(indices, steps, labels, confusion)
-        self.add(trainer, gallery.of_predictions(data, tested))
+        tested = TestOutputs(indices, logits, labels, confusion)
+        self.add(trainer, gallery.prediction_pictures(data, tested))
         for writer in writers(trainer):
             add_precision_recall(writer, tested.logits, labels, data.spec.class_names, trainer.global_step)
         if isinstance(data, ImageSequences) and data.test_orderings:
-            return  # each image has its own ordering, and the pictures below show frames of data.orderings
-        self.add(trainer, gallery.of_network(network, data, tested))
+            return  # each image was tested in one of these orderings, and not in data.orderings
+        self.add(trainer, gallery.network_pictures(network, data, tested))
         for writer in writers(trainer):
             add_network(writer, network, data, indices, trainer.global_step)
 
@@ -100,7 +102,7 @@ def add_network(
         reason = str(error).partition("\n")[0]
         log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
     if isinstance(network, Inspectable):
-        some = indices[: at_most(NUM_PROJECTED, data)]
+        some = indices[: num_that_fit(NUM_PROJECTED, data)]
         batches = map(data.test_samples, some.split(BATCH_SIZE))
         add_states(writer, network, batches, data.test_pictures(some), data.spec.class_names, step)
 

@@ -1,6 +1,6 @@
-"""Makes the pictures of a run, by their tags: of its data, its predictions and its network.
+"""Yields the pictures of a run with their tags: of its data, of its predictions, of its network.
 
-The functions in pictures/ draw them. To add one, call its function here and give its tag a caption in report.py.
+To add a picture, write a function in pictures/ that draws it, yield it here, and give its tag a caption in report.py.
 """
 
 import math
@@ -40,30 +40,25 @@ MAX_MISTAKE_PAGES = 3
 Pictures = Iterator[tuple[str, Figure]]
 
 
-class Tested(NamedTuple):
-    """What a test leaves, on the CPU. `indices` are the places of the samples in the test set."""
+class TestOutputs(NamedTuple):
+    """What a test returns, on the CPU. `indices` are the places of the samples in the test set."""
 
     indices: Int64[Tensor, " samples"]
-    steps: Float[Tensor, "samples steps classes"]  # logits after each step, or after the last one only
+    logits_per_step: Float[Tensor, "samples steps classes"]  # of every step, or of the last step only
     labels: Int64[Tensor, " samples"]
     confusion: Int64[Tensor, "classes classes"]
 
     @property
     def logits(self) -> Float[Tensor, "samples classes"]:
-        return self.steps[:, -1]
-
-    @property
-    def mistakes(self) -> Int64[Tensor, " mistakes"]:
-        """The places of the misclassified samples among the tested ones, the most confident prediction first."""
-        return most_confident_mistakes(self.logits, self.labels)
+        return self.logits_per_step[:, -1]
 
 
-def at_most(number: int, data: SequenceDataModule) -> int:
-    """Returns how many samples are used where `number` are wanted."""
-    return max(2, min(number, MAX_BYTES // math.prod(data.batch_shape[1:])))
+def num_that_fit(wanted: int, data: SequenceDataModule) -> int:
+    """Returns the wanted number of samples, or fewer if their frames are larger than MAX_BYTES."""
+    return max(1, min(wanted, MAX_BYTES // math.prod(data.batch_shape[1:])))
 
 
-def of_data(data: SequenceDataModule) -> Pictures:
+def data_pictures(data: SequenceDataModule) -> Pictures:
     if not isinstance(data, ImageSequences):
         samples = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test))))
         names = [data.spec.class_names[label] for label in samples.labels.tolist()]
@@ -76,8 +71,9 @@ def of_data(data: SequenceDataModule) -> Pictures:
         yield "data/augmentation", draw_augmentation(images, data.augmentation)
 
 
-def of_predictions(data: SequenceDataModule, tested: Tested) -> Pictures:
-    indices, names, mistakes = tested.indices, data.spec.class_names, tested.mistakes
+def prediction_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
+    indices, names = tested.indices, data.spec.class_names
+    mistakes = most_confident_mistakes(tested.logits, tested.labels)
     yield "test/confusion", draw_confusion(tested.confusion, names)
     yield "test/classes", draw_classes(tested.confusion, names)
     yield "test/calibration", draw_calibration(tested.logits, tested.labels)
@@ -89,34 +85,34 @@ def of_predictions(data: SequenceDataModule, tested: Tested) -> Pictures:
         yield f"test/mistakes_{page}", figure
 
 
-def of_network(network: nn.Module, data: SequenceDataModule, tested: Tested) -> Pictures:
-    """The network is in eval mode, and its test had the sequences of `data.test_samples`."""
-    if tested.steps.shape[1] == data.spec.num_steps:
-        yield from of_steps(data, tested)
-    some = tested.indices[: at_most(NUM_OCCLUDED, data)]
+def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestOutputs) -> Pictures:
+    """The network must be in eval mode. Images must have been tested in data.orderings, which occlusion uses."""
+    if tested.logits_per_step.shape[1] == data.spec.num_steps:
+        yield from belief_pictures(data, tested)
+    some = tested.indices[: num_that_fit(NUM_OCCLUDED, data)]
     if isinstance(data, ImageSequences):
-        yield from of_occlusion(network, data, some, (tested.logits.argmax(1) == tested.labels).long())
+        yield from occlusion_pictures(network, data, some, (tested.logits.argmax(1) == tested.labels).long())
     else:
         samples = data.test_samples(some)
         by_step, by_order = accuracy_by_blank_step(network, samples), accuracy_by_order(network, samples)
         yield "test/occluded_step", draw_occluded_steps(by_step, by_order, len(samples.labels))
     if isinstance(network, Inspectable):
-        yield from of_inside(network, data, tested)
+        yield from inside_pictures(network, data, tested)
 
 
-def of_steps(data: SequenceDataModule, tested: Tested) -> Pictures:
-    names = data.spec.class_names
-    for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", tested.mistakes)):
+def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
+    names, mistakes = data.spec.class_names, most_confident_mistakes(tested.logits, tested.labels)
+    for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", mistakes)):
         some = places[:NUM_BELIEFS]
         samples = data.test_samples(tested.indices[some])
         shown = zip(some.tolist(), samples.unpadded(), samples.labels.tolist(), strict=True)
         for number, (place, clip, label) in enumerate(shown, start=1):
             title = f"test sample {tested.indices[place]} of class {names[label]}: predictions after each step"
-            figure = draw_belief(clip, tested.steps[place, : len(clip)], label, names, title)
+            figure = draw_belief(clip, tested.logits_per_step[place, : len(clip)], label, names, title)
             yield f"belief/{name}_{number}", figure
 
 
-def of_occlusion(
+def occlusion_pictures(
     network: nn.Module, data: ImageSequences, indices: Int64[Tensor, " some"], correct: Int64[Tensor, " samples"]
 ) -> Pictures:
     """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
@@ -129,7 +125,7 @@ def of_occlusion(
     yield "test/occluded_ordering", figure
 
 
-def of_inside(network: Inspectable, data: SequenceDataModule, tested: Tested) -> Pictures:
+def inside_pictures(network: Inspectable, data: SequenceDataModule, tested: TestOutputs) -> Pictures:
     first = data.test_samples(tested.indices[:1])
     frames = first.unpadded()[0][None]
     for name, figure in draw_features(network, frames).items():

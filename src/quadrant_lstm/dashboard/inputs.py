@@ -8,12 +8,13 @@ from torch import Tensor
 
 from quadrant_lstm.data.orderings import scaled
 
-BATCH_SIZE = 250
+BATCH_SIZE = 250  # samples that a network reads at once
 
 
 def as_inputs(frames: UInt8[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
     """Scales frames, and moves them to the network's device and dtype, e.g. float64 with trainer.precision=64-true."""
-    return scaled(frames.to(device_of(network)), next(network.parameters()).dtype)
+    weights = next(network.parameters())
+    return scaled(frames.to(weights.device), weights.dtype)
 
 
 def device_of(network: Any) -> torch.device:

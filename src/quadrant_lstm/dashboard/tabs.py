@@ -60,7 +60,8 @@ def add_states(
     device, states, labels = device_of(network), [], []
     with torch.inference_mode():
         for batch in batches:
-            frames, padded = as_inputs(batch.frames, network), as_argument(batch.to(device).lengths)
+            batch = batch.to(device)
+            frames, padded = as_inputs(batch.frames, network), as_argument(batch.lengths)
             states.append(network.outputs_per_step(frames, **padded)[:, -1])
             labels += [names[label] for label in batch.labels.tolist()]
     writer.add_embedding(torch.cat(states).float(), labels, 1 - scaled(pictures), step, tag="last_state")

@@ -57,12 +57,12 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
 
 
 def units_with(wanted: int, num_parameters: Callable[[int], int]) -> int:
-    """Returns the units for which `num_parameters`, an increasing function, is nearest to the wanted number."""
+    """Returns the number of units for which `num_parameters`, an increasing function, is nearest to `wanted`."""
     upper = 1
     while num_parameters(upper) < wanted:
         upper *= 2
-    units = bisect.bisect_left(range(upper), wanted, lo=max(1, upper // 2), key=num_parameters)
-    return min(units, max(1, units - 1), key=lambda units: abs(num_parameters(units) - wanted))
+    larger = bisect.bisect_left(range(upper), wanted, lo=max(1, upper // 2), key=num_parameters)
+    return min(larger, max(1, larger - 1), key=lambda units: abs(num_parameters(units) - wanted))
 
 
 @torch.no_grad()

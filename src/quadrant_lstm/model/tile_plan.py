@@ -26,7 +26,7 @@ class CannotShare(Exception):
 
 
 Seam = tuple[int, int]  # the piece above and the piece below, counted from 0
-Tile = Sequence[int | Seam]  # a seam, a piece and a seam, or one of them
+Tile = Sequence[int | Seam]  # (seam, piece, seam), (piece,) or (seam,)
 
 
 class TilePlan(NamedTuple):
@@ -34,36 +34,35 @@ class TilePlan(NamedTuple):
     rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
 
 
-class SharedRows(NamedTuple):
-    """`piece` feature rows see a single piece. `seam` see both pieces of a seam: `upper` and `lower` image rows."""
-
-    piece: int
-    seam: int
-    upper: int
-    lower: int
+class RowCounts(NamedTuple):
+    of_piece: int  # feature rows that see a single piece
+    of_seam: int  # feature rows that see both pieces of a seam
+    upper: int  # image rows of the piece above that those of a seam see; 0 if there are none
+    lower: int  # image rows of the piece below
 
 
 def plan_tiles(orderings: Orderings, piece_height: int, encoder: nn.Module) -> TilePlan:
     """Raises CannotShare if shared rows would not be exact or there are none."""
     if len(orderings) < 2:
         raise CannotShare("with one ordering each piece is shown once")
-    shared = shared_rows(piece_height, encoder)
+    counts = count_rows(piece_height, encoder)
     stacks = [[piece - 1 for piece in step] for step in zip(*orderings, strict=True)]
-    seams = list(dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack))) if shared.seam else []
-    tiles = divide(seams, num_pieces=len(orderings[0]))
+    pairs = dict.fromkeys(pair for stack in stacks for pair in itertools.pairwise(stack))
+    seams = list(pairs) if counts.of_seam else []
+    tiles = make_tiles(seams, num_pieces=len(orderings[0]))
 
     next_row = itertools.count()
     parts = [part for tile in tiles for part in tile]
-    counts = (shared.piece if isinstance(part, int) else shared.seam for part in parts)
-    features = {part: list(itertools.islice(next_row, count)) for part, count in zip(parts, counts, strict=True)}
+    numbers = (counts.of_piece if isinstance(part, int) else counts.of_seam for part in parts)
+    features = {part: list(itertools.islice(next_row, number)) for part, number in zip(parts, numbers, strict=True)}
     rows = []
     for stack in stacks:
         shown = [stack[0], *(part for seam in itertools.pairwise(stack) for part in (seam, seam[1]))]
         rows.append([row for part in shown for row in features.get(part, [])])
-    return TilePlan([image_rows(tile, piece_height, shared) for tile in tiles], rows)
+    return TilePlan([image_rows(tile, piece_height, counts) for tile in tiles], rows)
 
 
-def shared_rows(piece_height: int, encoder: nn.Module) -> SharedRows:
+def count_rows(piece_height: int, encoder: nn.Module) -> RowCounts:
     window, jump = receptive_field(encoder)
     if window > piece_height:
         raise CannotShare(f"a feature sees {window} rows, more than the {piece_height} of a piece")
@@ -71,11 +70,11 @@ def shared_rows(piece_height: int, encoder: nn.Module) -> SharedRows:
         raise CannotShare(f"the pooling's {jump} rows do not divide the {piece_height} of a piece")
     of_piece = (piece_height - window) // jump + 1
     of_seam = piece_height // jump - of_piece
-    return SharedRows(of_piece, of_seam, upper=jump * of_seam, lower=window - jump)
+    return RowCounts(of_piece, of_seam, upper=jump * of_seam, lower=window - jump)
 
 
-def divide(seams: Sequence[Seam], num_pieces: int) -> list[Tile]:
-    """Puts each piece and each seam into one tile."""
+def make_tiles(seams: Sequence[Seam], num_pieces: int) -> list[Tile]:
+    """Returns tiles in which each piece and each seam is exactly once."""
     between = pieces_between_seams(seams, num_pieces)
     used = {seam for both in between.values() for seam in both}
     whole: list[Tile] = [(above, piece, below) for piece, (above, below) in between.items()]
@@ -83,13 +82,13 @@ def divide(seams: Sequence[Seam], num_pieces: int) -> list[Tile]:
     return [*whole, *pieces, *((seam,) for seam in seams if seam not in used)]
 
 
-def image_rows(tile: Tile, piece_height: int, shared: SharedRows) -> list[int]:
+def image_rows(tile: Tile, piece_height: int, counts: RowCounts) -> list[int]:
     def rows_of(piece: int) -> range:
         return range(piece * piece_height, (piece + 1) * piece_height)
 
     first, last = tile[0], tile[-1]
-    upper = rows_of(first[0])[-shared.upper :] if isinstance(first, tuple) else ()
-    lower = rows_of(last[1])[: shared.lower] if isinstance(last, tuple) else ()
+    upper = rows_of(first[0])[-counts.upper :] if isinstance(first, tuple) else ()
+    lower = rows_of(last[1])[: counts.lower] if isinstance(last, tuple) else ()
     return [*upper, *(row for part in tile if isinstance(part, int) for row in rows_of(part)), *lower]
 
 

@@ -38,7 +38,7 @@ def predictor_of_session(session: Any) -> Predictor:
 
     def predict(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
         if steps and num_frames is None:
-            return [run(clip[None]) for clip in samples]  # the program has no lengths of padded clips
+            return [run(clip[None]) for clip in samples]  # the program takes no lengths of padded clips
         return list(run(np.stack(samples))[:, None])
 
     if steps:
@@ -47,7 +47,7 @@ def predictor_of_session(session: Any) -> Predictor:
         example = np.zeros((num_frames or 2, *shape), np.uint8)
     else:
         files, example = image_files(shape), np.zeros(shape, np.uint8)
-    for count in (1, 2):  # a program must take batches of any size
+    for count in (1, 2):  # a program of images must take batches of any size
         probabilities = predict([example] * count)
     num_classes = probabilities[0].shape[1]
     names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered_names(num_classes)

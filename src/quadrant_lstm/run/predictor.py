@@ -1,4 +1,4 @@
-"""Makes a Predictor of the network of a run (onnx_predictor.py: of an exported file).
+"""Makes a Predictor of the network of a run; onnx_predictor.py makes one of an exported file.
 
 A sample is an image [channels, height, width] or a clip [frames, channels, height, width], in uint8. Clips of one batch
 may have different lengths.

@@ -21,7 +21,7 @@ def draw_mistakes(
     mistakes: Int64[Tensor, " mistakes"], labels: Int64[Tensor, " images"], logits: Float[Tensor, "images classes"],
     names: Sequence[str], page_number: int = 1, rows: int = ROWS,
 ) -> Figure:  # fmt: skip
-    """Draws `rows` rows of what most_confident_mistakes returned, on the page with this number.
+    """Draws the page with this number, of `rows` rows. `mistakes` are the indices that most_confident_mistakes returns.
 
     `pictures` returns those of given indices; `names` are those of the classes.
     """
