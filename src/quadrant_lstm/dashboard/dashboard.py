@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm.dashboard import gallery
-from quadrant_lstm.dashboard.gallery import Pictures, TestOutputs, num_that_fit
 from quadrant_lstm.dashboard.inputs import BATCH_SIZE
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
@@ -69,7 +68,7 @@ class Dashboard(pl.Callback):
         tensors = (module.test_logits, module.test_labels, module.test_confusion)
         logits, labels, confusion = (tensor.cpu() for tensor in tensors)
         indices = torch.cat([*trainer.test_dataloaders.sampler]).cpu()[: len(labels)]  # of this process
-        tested = TestOutputs(indices, logits, labels, confusion)
+        tested = gallery.TestOutputs(indices, logits, labels, confusion)
         self.add(trainer, gallery.prediction_pictures(data, tested))
         for writer in writers(trainer):
             add_precision_recall(writer, tested.logits, labels, data.spec.class_names, trainer.global_step)
@@ -79,7 +78,7 @@ class Dashboard(pl.Callback):
         for writer in writers(trainer):
             add_network(writer, network, data, indices, trainer.global_step)
 
-    def add(self, trainer: Any, pictures: Pictures) -> None:
+    def add(self, trainer: Any, pictures: gallery.Pictures) -> None:
         for tag, figure in pictures:
             self.pictures[tag] = as_png(figure, SCALE)
             pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(SCALE))
@@ -102,7 +101,7 @@ def add_network(
         reason = str(error).partition("\n")[0]
         log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
     if isinstance(network, Inspectable):
-        some = indices[: num_that_fit(NUM_PROJECTED, data)]
+        some = indices[: gallery.num_that_fit(NUM_PROJECTED, data)]
         batches = map(data.test_samples, some.split(BATCH_SIZE))
         add_states(writer, network, batches, data.test_pictures(some), data.spec.class_names, step)
 

@@ -5,7 +5,8 @@ To add a picture, write a function in pictures/ that draws it, yield it here, an
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int64
@@ -40,7 +41,8 @@ MAX_MISTAKE_PAGES = 3
 Pictures = Iterator[tuple[str, Figure]]
 
 
-class TestOutputs(NamedTuple):
+@dataclass(frozen=True)
+class TestOutputs:
     """What a test returns, on the CPU. `indices` are the places of the samples in the test set."""
 
     indices: Int64[Tensor, " samples"]
@@ -51,6 +53,11 @@ class TestOutputs(NamedTuple):
     @property
     def logits(self) -> Float[Tensor, "samples classes"]:
         return self.logits_per_step[:, -1]
+
+    @cached_property
+    def mistakes(self) -> Int64[Tensor, " mistakes"]:
+        """The places of the misclassified samples among the tested ones."""
+        return most_confident_mistakes(self.logits, self.labels)
 
 
 def num_that_fit(wanted: int, data: SequenceDataModule) -> int:
@@ -72,8 +79,7 @@ def data_pictures(data: SequenceDataModule) -> Pictures:
 
 
 def prediction_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
-    indices, names = tested.indices, data.spec.class_names
-    mistakes = most_confident_mistakes(tested.logits, tested.labels)
+    indices, names, mistakes = tested.indices, data.spec.class_names, tested.mistakes
     yield "test/confusion", draw_confusion(tested.confusion, names)
     yield "test/classes", draw_classes(tested.confusion, names)
     yield "test/calibration", draw_calibration(tested.logits, tested.labels)
@@ -101,8 +107,8 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
 
 
 def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
-    names, mistakes = data.spec.class_names, most_confident_mistakes(tested.logits, tested.labels)
-    for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", mistakes)):
+    names = data.spec.class_names
+    for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", tested.mistakes)):
         some = places[:NUM_BELIEFS]
         samples = data.test_samples(tested.indices[some])
         shown = zip(some.tolist(), samples.unpadded(), samples.labels.tolist(), strict=True)

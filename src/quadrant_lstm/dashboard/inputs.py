@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from quadrant_lstm.data.orderings import scaled
+from quadrant_lstm.model.padding import Lengths, as_argument
 
 BATCH_SIZE = 250  # samples that a network reads at once
 
@@ -17,5 +17,9 @@ def as_inputs(frames: UInt8[Tensor, "..."], network: Any) -> Float[Tensor, "..."
     return scaled(frames.to(weights.device), weights.dtype)
 
 
-def device_of(network: Any) -> torch.device:
-    return next(network.parameters()).device
+def as_arguments(
+    frames: UInt8[Tensor, "..."], lengths: Lengths, network: Any
+) -> tuple[Float[Tensor, "..."], dict[str, Tensor]]:
+    """Returns the frames and the keyword argument that the network is called with."""
+    inputs = as_inputs(frames, network)
+    return inputs, as_argument(None if lengths is None else lengths.to(inputs.device))

@@ -13,10 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import hparams
 
-from quadrant_lstm.dashboard.inputs import as_inputs, device_of
+from quadrant_lstm.dashboard.inputs import as_arguments, as_inputs
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import scaled
-from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.overrides import assigned
 from quadrant_lstm.processes.signals import signals_deferred
@@ -57,11 +56,10 @@ def add_states(
     pictures: UInt8[Tensor, "samples channels height width"], names: Sequence[str], step: int,
 ) -> None:  # fmt: skip
     """Writes the recurrent layer's last output for each sample, with the name of its class and a picture of it."""
-    device, states, labels = device_of(network), [], []
+    states, labels = [], []
     with torch.inference_mode():
         for batch in batches:
-            batch = batch.to(device)
-            frames, padded = as_inputs(batch.frames, network), as_argument(batch.lengths)
+            frames, padded = as_arguments(batch.frames, batch.lengths, network)
             states.append(network.outputs_per_step(frames, **padded)[:, -1])
             labels += [names[label] for label in batch.labels.tolist()]
     writer.add_embedding(torch.cat(states).float(), labels, 1 - scaled(pictures), step, tag="last_state")

@@ -1,6 +1,7 @@
 """Builds a recurrent layer of a chosen size, flattens what it reads, and picks the outputs that a classifier reads."""
 
 import bisect
+import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -44,12 +45,17 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
 
     with torch.device("meta"):
         wanted = count_parameters(LSTM(math.prod(feature_shape), lstm_units))
-        if count_parameters(make_layer(2)) <= count_parameters(make_layer(1)):
+
+        @functools.cache
+        def num_parameters(units: int) -> int:
+            return count_parameters(make_layer(units))
+
+        if num_parameters(2) <= num_parameters(1):
             raise UserError(
                 f"model.recurrent: {layer_of(make).__name__} has no more parameters with two units than with one; the "
                 "network gives it the number of units as its second argument."
             )
-        units = units_with(wanted, lambda units: count_parameters(make_layer(units)))
+        units = units_with(wanted, num_parameters)
     layer = make_layer(units)
     if isinstance(layer, nn.RNNBase) and not layer.batch_first:
         raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")

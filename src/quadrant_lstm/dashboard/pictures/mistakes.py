@@ -29,16 +29,16 @@ def draw_mistakes(
     columns, caption_height = columns_for(height, width), round(CAPTION * height)
     start = (page_number - 1) * rows * columns
     shown = mistakes[start : start + rows * columns]
-    images, classes = pictures(shown), labels[shown].tolist()
     confidences, predictions = (each.tolist() for each in logits[shown].float().softmax(1).max(1))
+    drawn = zip(pictures(shown), labels[shown].tolist(), predictions, confidences, strict=True)
     page = np.full((rows, height + caption_height, columns, width + GAP, channels), 255, np.uint8)
     figure = new_figure(height=(HEIGHT - TITLE_HEIGHT) / ROWS * rows + TITLE_HEIGHT, layout=None)
     axes = figure.add_axes((0, 0, 1, 1 - TITLE_HEIGHT / figure.get_figheight()))
-    for place in range(len(shown)):
+    for place, (image, label, prediction, confidence) in enumerate(drawn):
         row, column = divmod(place, columns)
-        pixels = images[place].permute(1, 2, 0).numpy()
+        pixels = image.permute(1, 2, 0).numpy()
         page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - pixels if channels == 1 else pixels
-        caption = f"{names[classes[place]]} as {names[predictions[place]]}\n{100 * confidences[place]:.0f} %"
+        caption = f"{names[label]} as {names[prediction]}\n{100 * confidence:.0f} %"
         x, y = (column + 0.5) * (width + GAP), row * (height + caption_height) + height
         axes.text(x, y, caption, ha="center", va="top", linespacing=1.0)
     whole = page.reshape(rows * (height + caption_height), columns * (width + GAP), channels)

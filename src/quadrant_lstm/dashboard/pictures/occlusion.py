@@ -8,12 +8,12 @@ from jaxtyping import Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.inputs import BATCH_SIZE, as_inputs, device_of
+from quadrant_lstm.dashboard.inputs import BATCH_SIZE, as_arguments
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pieces import QUADRANTS, occlude_piece
 from quadrant_lstm.data.scans import ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
-from quadrant_lstm.model.padding import Lengths, as_argument
+from quadrant_lstm.model.padding import Lengths
 from quadrant_lstm.plotting import CORRECT, GREY, MAX_LABELLED_CLASSES, new_figure, style
 
 MAX_ROWS = 9  # pieces; the accuracies of more are drawn as a map
@@ -23,12 +23,12 @@ def is_correct(
     network: nn.Module, frames: Tensor, labels: Int64[Tensor, " samples"], lengths: Lengths = None
 ) -> Int64[Tensor, " samples"]:
     """Returns 1 for each sample whose predicted class is its label, and 0 for the others. Samples are on the CPU."""
-    device, predictions = device_of(network), []
+    predictions = []
     with torch.inference_mode():
         for start in range(0, len(frames), BATCH_SIZE):
             some = slice(start, start + BATCH_SIZE)
-            padded = as_argument(None if lengths is None else lengths[some].to(device))
-            predictions.append(network(as_inputs(frames[some], network), **padded).argmax(1).cpu())
+            inputs, padded = as_arguments(frames[some], None if lengths is None else lengths[some], network)
+            predictions.append(network(inputs, **padded).argmax(1).cpu())
     return torch.eq(torch.cat(predictions), labels).long()
 
 
