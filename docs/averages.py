@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from docs.measurements import label
+from docs.measurements import label, table_row
 from docs.tables import points
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.data.image_sequences import ImageSequences
@@ -27,7 +27,8 @@ from quadrant_lstm.pages import percent
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.sweep.groups import Mean, without_repetitions
-from quadrant_lstm.sweep.jobs import Job, Sweep, find_sweep
+from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 ALL_ORDERINGS = list(itertools.permutations(range(4)))
 
@@ -75,9 +76,9 @@ def main(sweep: Sweep) -> None:
             rows.setdefault(label(list(swept), swept), []).append(found)
     print("\n| | one ordering | mean of 24 probabilities | difference |\n|---|---|---|---|")
     for name, measured in rows.items():
-        cells = [str(Mean(values)).replace(" %", "") for values in zip(*measured, strict=True)]
+        means = map(Mean, zip(*measured, strict=True))
         gains = [each.of_mean - each.of_each for each in measured]
-        print(f"| {name} | {' | '.join([*cells, points(gains)])} |")
+        print(table_row(name, *means, points(gains)))
 
 
 if __name__ == "__main__":

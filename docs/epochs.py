@@ -12,8 +12,8 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import percent
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.run_folder import METRICS, read_rows
-from quadrant_lstm.sweep.jobs import Sweep, find_sweep
 from quadrant_lstm.sweep.plots import error_percent, format_error_axes
+from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 HERE = Path(__file__).parent
 

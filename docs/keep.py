@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from docs.measurements import MEASURED, ORIGIN, Row, experiment_of, origin_of
+from docs.measurements import MEASURED, ORIGIN, Row, experiment_of, origin_of, table_row
 from docs.tables import END, measured_at, points
 from quadrant_lstm.callbacks.epoch_end import write_row
 from quadrant_lstm.cli.command import handle_errors
@@ -27,7 +27,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, read_csv, read_yaml, write_atomically
 from quadrant_lstm.run_folder import CONFIG, read_rows
 from quadrant_lstm.sweep.groups import Mean
-from quadrant_lstm.sweep.jobs import Sweep, find_sweep
+from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 PAGE = Path(__file__).with_name("results.md")
 START = "<!-- keep -->\n"
@@ -90,8 +90,7 @@ def line(experiment: str, found: Sequence[Choice]) -> str:
     last = Mean(per_seed(lambda each: each.correct_after_last))
     gain = points(per_seed(lambda each: each.correct_after_last - each.correct_after_best), digits=3)
     epochs = ", ".join(str(each.best_epoch) for each in found)
-    cells = (f"`{experiment}`", len(seeds), f"{epochs} of {found[0].epochs}", best, last, gain)
-    return f"| {' | '.join(str(cell).replace(' %', '') for cell in cells)} |"
+    return table_row(f"`{experiment}`", len(seeds), f"{epochs} of {found[0].epochs}", best, last, gain)
 
 
 def read() -> list[Choice]:

@@ -10,7 +10,8 @@ from quadrant_lstm.files import csv_text, read_csv, read_json, write_atomically
 from quadrant_lstm.overrides import assigned
 from quadrant_lstm.run_folder import PROVENANCE
 from quadrant_lstm.sweep.groups import Mean
-from quadrant_lstm.sweep.jobs import Job, Sweep, readable
+from quadrant_lstm.sweep.jobs import Job, readable
+from quadrant_lstm.sweep.sweep_folder import Sweep
 
 MEASURED = Path(__file__).parent / "measured"
 ACCURACY = "test/accuracy"
@@ -103,3 +104,8 @@ def line_means(rows: Iterable[Row], down: Sequence[str], result: str) -> dict[st
         if row[result]:
             lines[label(down, row)] = (*lines.get(label(down, row), ()), float(row[result]))
     return {line: Mean(values) for line, values in lines.items()}
+
+
+def table_row(*cells: object) -> str:
+    """Returns a row of Markdown, without the signs %, because the caption of a table gives the unit."""
+    return f"| {' | '.join(map(str, cells))} |".replace(" %", "")

@@ -24,11 +24,23 @@ from pathlib import Path
 from typing import Any
 
 from docs import measurements
-from docs.measurements import ACCURACY, ORIGIN, Row, add, column_means, experiment_of, keys_of, label, read, short
+from docs.measurements import (
+    ACCURACY,
+    ORIGIN,
+    Row,
+    add,
+    column_means,
+    experiment_of,
+    keys_of,
+    label,
+    read,
+    short,
+    table_row,
+)
 from docs.panels import draw
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.sweep.groups import half_interval
-from quadrant_lstm.sweep.jobs import Sweep, find_sweep
+from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 HERE = Path(__file__).parent
 END = "<!-- end -->"
@@ -44,8 +56,7 @@ def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
     lines = ["| | parameters | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for line in dict.fromkeys(label(down, row) for row in rows):
         counts = sorted(int(row["parameters"]) for row in rows if label(down, row) == line)
-        cells = " | ".join(str(column.get(line, "")).replace(" %", "") for column in columns.values())
-        lines.append(f"| {line} | {numbers(counts)} | {cells} |")
+        lines.append(table_row(line, numbers(counts), *(column.get(line, "") for column in columns.values())))
     means = [mean for column in columns.values() for mean in column.values()]
     counts = sorted(len(mean.values) for mean in means)
     single = "" if all(mean.interval for mean in means) else ", or single values of fewer than three"
@@ -77,7 +88,7 @@ def differences(name: str, key: str, base: str, down: Sequence[str], across: Seq
     heads = [title or "test accuracy" for title in titles]
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for line, columns in pairs.items():
-        lines.append(f"| {line} | {' | '.join(points(columns.get(title, [])) for title in titles)} |")
+        lines.append(table_row(line, *(points(columns.get(title, [])) for title in titles)))
     counts = sorted(len(values) for columns in pairs.values() for values in columns.values())
     caption = (
         f"Percentage points: mean of the differences of {numbers(counts)} pairs of jobs with the same seed, and its "

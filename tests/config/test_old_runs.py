@@ -32,6 +32,14 @@ def test_a_deep_network_joined_the_pieces():
     assert upgrade(OmegaConf.create({"model": deep | {"join_pieces": False}})).model.join_pieces is False
 
 
+def test_a_logger_is_found_where_its_class_is_now():
+    logger = {"mlflow": {"_target_": "quadrant_lstm.dashboard.trackers.MLflow", "save_dir": "${hydra:run.dir}"}}
+    upgraded = upgrade(OmegaConf.create({"trainer": {"logger": logger}}))
+    new = "quadrant_lstm.dashboard.mlflow_logger.MLflow"
+    expected = {"mlflow": {"_target_": new, "save_dir": "${hydra:run.dir}"}}
+    assert OmegaConf.to_container(upgraded.trainer.logger) == expected
+
+
 def test_an_old_run_is_resumed_in_its_folder(tmp_path):
     config = tmp_path / "run/.hydra/config.yaml"
     config.parent.mkdir(parents=True)

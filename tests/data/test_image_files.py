@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quadrant_lstm.data.image_files import find_image_files, read_image
+from quadrant_lstm.data.image_files import find_image_files
+from quadrant_lstm.data.image_reader import read_image
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 

@@ -5,8 +5,9 @@ from quadrant_lstm import ORDERINGS, sequences, split_quadrants
 from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool, encoder_of_images
+from quadrant_lstm.model.deep import DeepCNNLSTM, encoder_of_images
 from quadrant_lstm.model.encoder import PaddedEncoder
+from quadrant_lstm.model.joined_pieces import JoinedPieces, PiecePool
 from quadrant_lstm.model.rnn import LSTM
 
 

@@ -18,7 +18,7 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.cli.options import only_shows
 from quadrant_lstm.cli.torchrun_arguments import check_arguments, with_devices
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes import shared_folder, torchrun
+from quadrant_lstm.processes import shared_folder, torchrun, torchrun_store
 from quadrant_lstm.run_folder import read_rows
 from tests.folders import TINY, children, run_folder, write_idx_folder
 from tests.network import Machine, free_port, two_machines
@@ -148,7 +148,7 @@ def test_a_mark_of_another_run_is_not_this_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_process_that_never_starts_is_named_after_the_timeout(earlier, tmp_path, monkeypatch):
-    monkeypatch.setattr(torchrun, "TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(torchrun_store, "TIMEOUT", timedelta(seconds=1))
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     if earlier:
         store.set("hello/1", json.dumps(["a process that was killed", None, []]))

@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from docs.draw import DIGITS, PAGE, draw, settle, smooth
 from docs.tensorboard import CHROMIUM, DRIVER, chromium
-from quadrant_lstm.data.image_files import read_image
+from quadrant_lstm.data.image_reader import read_image
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
 from quadrant_lstm.data.sources import load_images
 from tests.networks import RECURRENT, question_network

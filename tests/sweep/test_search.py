@@ -11,7 +11,9 @@ from optuna.samplers import QMCSampler
 from optuna.trial import TrialState
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.search import Search, Space, distribution, storage
+from quadrant_lstm.sweep.search import Search
+from quadrant_lstm.sweep.search_space import Space, distribution
+from quadrant_lstm.sweep.study import storage
 from tests.folders import TINY, remaining_processes, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
 

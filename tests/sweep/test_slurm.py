@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.sweep.search import storage
+from quadrant_lstm.sweep.study import storage
 from tests.folders import TINY, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
 

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import metadata
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.files import read_yaml
 from quadrant_lstm.run_folder import last_epoch
-from quadrant_lstm.sweep.jobs import Sweep, find_sweep
+from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 from tests.folders import TINY, children, remaining_processes, sweep_folder, write_idx_folder
 from tests.scripts import Script, script, train_tiny
 

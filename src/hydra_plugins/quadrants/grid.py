@@ -27,8 +27,9 @@ from quadrant_lstm.files import write_atomically
 from quadrant_lstm.overrides import quoted
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import locked
-from quadrant_lstm.sweep.jobs import SWEEP_CONFIG, SWEEPS, Job, Sweep, make_jobs
+from quadrant_lstm.sweep.jobs import Job, make_jobs
 from quadrant_lstm.sweep.report import report_at_end
+from quadrant_lstm.sweep.sweep_folder import SWEEP_CONFIG, SWEEPS, Sweep
 
 JOB_FOLDER = "${hydra.job.num}"
 

@@ -27,7 +27,9 @@ class SearchSweeper(GridSweeper):
         if not isinstance(self.launcher, JobLauncher):
             raise UserError("hydra/launcher: this launcher cannot run a search; choose local or submitit_slurm.")
         with signals_deferred(), needs_extra("hydra/sweeper=optuna", "tune"):
-            from quadrant_lstm.sweep.search import Search, distribution, instantiate_within
+            from quadrant_lstm.sweep.search import Search
+            from quadrant_lstm.sweep.search_space import distribution
+            from quadrant_lstm.sweep.study import instantiate_within
 
         overrides = self.all_overrides(arguments)
         space = {one.get_key_element(): distribution(one) for one in overrides if one.is_sweep_override()}

@@ -9,7 +9,6 @@ one process, which is measured. Writes processes.md.
 """
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -22,8 +21,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from quadrant_lstm.benchmark.all_reduce import computed_table
 from quadrant_lstm.benchmark.command import new_parser, write_page
-from quadrant_lstm.benchmark.peers import ours
 from quadrant_lstm.benchmark.report import Rounds, median_and_range, row
 from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check_value import check_value
@@ -41,7 +40,6 @@ ALL = (
 )
 BATCH_LOSS = "train/batch_loss"
 IMAGES_PER_EPOCH = 19_200
-LATENCY = 25e-6  # seconds of a message between two machines: an assumption, usual for TCP in one data centre
 
 
 def main() -> None:
@@ -53,7 +51,9 @@ def main() -> None:
     for number in range(options.rounds):
         measure_round(measured)
         print(f"round {number + 1}/{options.rounds}", flush=True)
-    write_page(options.out, "processes", [*measured_table(measured), "", *computed_table(measured["speed"])])
+    speeds = measured["speed"]
+    step_seconds = {batch: batch / speeds.median(name) for batch, name in ((64, f"{OWN} 1"), (512, "batch 512"))}
+    write_page(options.out, "processes", [*measured_table(measured), "", *computed_table(step_seconds)])
 
 
 def measure_round(measured: dict[str, Rounds]) -> None:
@@ -126,33 +126,6 @@ def measured_table(measured: dict[str, Rounds]) -> Iterator[str]:
             yield row(f"{title}, {name}", *cells)
     restart = median_and_range(measured["restart"][TORCHRUN])
     yield row("seconds from the kill of one of two processes to the next training step", "the run ends", restart)
-
-
-def computed_table(speeds: Rounds) -> Iterator[str]:
-    steps = {batch: batch / speeds.median(name) for batch, name in ((64, f"{OWN} 1"), (512, "batch 512"))}
-    size = 4 * sum(weights.numel() for weights in ours(4).parameters())
-    latency = f"{1e6 * LATENCY:.0f} µs"
-    yield f"Computed: an all-reduce of {size / 1000:.0f} kB, where a message costs {latency} besides its bytes."
-    yield ""
-    titles = (f"ring / step of {batch} images, {1000 * step:.0f} ms" for batch, step in steps.items())
-    yield row("devices", "network", "ring", "tree", *titles)
-    yield "|---|---|---|---|---|---|"
-    for devices in (1, 8, 64, 512):
-        for gigabits in (10, 100):
-            ring, tree = all_reduce_seconds(size, devices, gigabits * 1e9 / 8)
-            shares = (f"{100 * ring / step:.1f} %" for step in steps.values())
-            yield row(f"{devices}", f"{gigabits} Gbit/s", f"{1000 * ring:.2f} ms", f"{1000 * tree:.2f} ms", *shares)
-
-
-def all_reduce_seconds(size: int, devices: int, speed: float) -> tuple[float, float]:
-    """Returns the seconds of a ring and of a tree. `size` is in bytes, `speed` in bytes per second.
-
-    Around a ring, each device sends one part after another to its neighbour, twice (Patarasuk and Yuan 2009). In a
-    tree, everything is sent up and down, in parts that follow each other.
-    """
-    ring = 2 * (devices - 1) * (LATENCY + size / devices / speed)
-    levels = math.ceil(math.log2(devices))
-    return ring, 2 * levels * LATENCY + (2 * size / speed if levels else 0)
 
 
 if __name__ == "__main__":

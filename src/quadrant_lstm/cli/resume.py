@@ -13,7 +13,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically
 from quadrant_lstm.overrides import quoted, with_own_network
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run
-from quadrant_lstm.sweep.jobs import Sweep, find_sweep
+from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 # Keys that a resumed run cannot change: it would validate on images that it has been trained on, or need a network of
 # other sizes.

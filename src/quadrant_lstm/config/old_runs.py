@@ -8,8 +8,9 @@ RENAMED = {
     "quadrant_lstm.run.progress.Progress": "quadrant_lstm.callbacks.progress.Progress",
     "quadrant_lstm.run.ddp.DDP": "quadrant_lstm.processes.strategy.DDP",
     "${oc.env:HOME,.}/.cache": "~/.cache",
+    "quadrant_lstm.dashboard.trackers.WandB": "quadrant_lstm.dashboard.wandb_logger.WandB",
+    "quadrant_lstm.dashboard.trackers.MLflow": "quadrant_lstm.dashboard.mlflow_logger.MLflow",
 }
-
 
 RNN = {"num_layers": 1, "bidirectional": False}
 RECURRENT: dict[str, dict[str, Any]] = {  # what model.recurrent named in version 0.2
@@ -22,6 +23,7 @@ RECURRENT: dict[str, dict[str, Any]] = {  # what model.recurrent named in versio
 
 
 def upgrade(cfg: DictConfig) -> DictConfig:
+    cfg = rename(cfg)
     if OmegaConf.select(cfg, "data._target_") == "quadrant_lstm.data.datamodule.SequenceDataModule":
         cfg.data._target_ = "quadrant_lstm.data.image_sequences.ImageSequences"
         cfg.data = OmegaConf.merge({"grid": [2, 2], "fold": None, "num_folds": 5}, cfg.data)
@@ -39,14 +41,18 @@ def upgrade(cfg: DictConfig) -> DictConfig:
     return list_callbacks(cfg)
 
 
+def rename(cfg: DictConfig) -> DictConfig:
+    text = new = OmegaConf.to_yaml(cfg)
+    for old, current in RENAMED.items():
+        new = new.replace(old, current)
+    return cfg if new == text else OmegaConf.create(new)  # type: ignore[return-value]  # the text is that of a dict
+
+
 def list_callbacks(cfg: DictConfig) -> DictConfig:
     """Replaces the root key `ema_decay` of version 0.1, and lists the callbacks that its config did not list."""
     if "ema_decay" not in cfg or not isinstance(cfg.get("trainer"), DictConfig):
         return cfg
-    text = OmegaConf.to_yaml(cfg)
-    for old, new in RENAMED.items():
-        text = text.replace(old, new)
-    config: Any = OmegaConf.to_container(OmegaConf.create(text))
+    config: Any = OmegaConf.to_container(cfg)
     config["trainer"]["callbacks"] = {
         "finite": {"_target_": "quadrant_lstm.callbacks.finite.Finite"},
         "reseed": {"_target_": "quadrant_lstm.callbacks.reseed.Reseed", "seed": "${seed}"},

@@ -145,8 +145,12 @@ CLASSES: Mapping[str, Kinds] = {
     "quadrant_lstm.callbacks.epoch_end.EpochEnd": {},
     "quadrant_lstm.dashboard.dashboard.Dashboard": {},
     "quadrant_lstm.dashboard.tensorboard.TensorBoard": {"save_dir": str},
-    "quadrant_lstm.dashboard.trackers.WandB": {"save_dir": str, "project": str, "offline": bool, "**": Any},
-    "quadrant_lstm.dashboard.trackers.MLflow": {"save_dir": str, "experiment_name": str, "tracking_uri": str | None},
+    "quadrant_lstm.dashboard.wandb_logger.WandB": {"save_dir": str, "project": str, "offline": bool, "**": Any},
+    "quadrant_lstm.dashboard.mlflow_logger.MLflow": {
+        "save_dir": str,
+        "experiment_name": str,
+        "tracking_uri": str | None,
+    },
     "quadrant_lstm.sweep.pruning.Pruning": {},
 }
 

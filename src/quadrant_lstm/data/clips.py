@@ -17,7 +17,8 @@ from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clip_files import FrameFormat, steps_in
 from quadrant_lstm.data.clip_folder import Clip, find_clips
 from quadrant_lstm.data.clip_index import Note, examine_clips
-from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, shape_of_slots, to_batch
+from quadrant_lstm.data.clip_loader import ClipLoader, shape_of_slots, to_batch
+from quadrant_lstm.data.clip_reader import ClipReader
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.orderings import scaled

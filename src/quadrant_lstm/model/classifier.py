@@ -1,8 +1,7 @@
 """Turns any network that maps frames to logits into a LightningModule with a loss, metrics, optimizer and schedule."""
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,20 +9,17 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.frames import SequenceSpec, step_accuracy_names
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.optimization import check_planned_steps, make_optimization, use_settings_of_config, weights_of
 from quadrant_lstm.model.padding import Lengths, as_argument
 from quadrant_lstm.model.protocols import logits_after_steps
 
-# torch's schedules without one of these arguments are advanced once per epoch
-TOTAL_ARGUMENTS = ("total_steps", "T_max")
 SPLITS = ("train", "val", "test")
-Made = TypeVar("Made")
 
 
 class BatchOutputs(NamedTuple):
@@ -131,41 +127,13 @@ class Classifier(LightningModule):
         return logits, labels
 
     def on_train_start(self) -> None:
-        # Resuming restores the optimizer's settings, but those of the config apply, except those that are scheduled.
         (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
-        scheduler = config.scheduler
-        scheduled = set() if is_constant(scheduler) else {"lr"}
-        scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
-        for group in optimizer.param_groups:
-            group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
-        steps, state = self.trainer.estimated_stepping_batches, vars(scheduler)
-        planned = next((state[name] for name in TOTAL_ARGUMENTS if name in state), None)
-        if planned not in (None, steps):
-            raise UserError(
-                f"trainer.max_epochs: {steps:,} steps, but this run's schedule was made for {planned:,} and cannot be "
-                "changed; start a new run."
-            )
+        use_settings_of_config(optimizer, config.scheduler)
+        check_planned_steps(config.scheduler, self.num_training_steps())
 
     def configure_optimizers(self) -> Any:
-        optimizer = make("optimizer", self.optimizer, [each for each in self.parameters() if each.requires_grad])
-        parameters = inspect.signature(self.schedule).parameters
-        steps = {name: self.trainer.estimated_stepping_batches for name in TOTAL_ARGUMENTS if name in parameters}
-        schedule = make("schedule", self.schedule, optimizer, **steps)
-        interval = "step" if steps else "epoch"
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+        parameters = [each for each in self.parameters() if each.requires_grad]
+        return make_optimization(self.optimizer, self.schedule, parameters, self.num_training_steps)
 
-
-def is_constant(scheduler: Any) -> bool:
-    return isinstance(scheduler, ConstantLR) and scheduler.factor == 1
-
-
-def make(group: str, factory: Callable[..., Made], *arguments: Any, **options: Any) -> Made:
-    """Calls the factory of an optimizer or schedule. Raises UserError if it refuses the values of the config."""
-    try:
-        return factory(*arguments, **options)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"{group}: {str(error).rstrip('.')}; change a value of {group}.") from error
-
-
-def weights_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [weights for group in optimizer.param_groups for weights in group["params"]]
+    def num_training_steps(self) -> int | float:
+        return self.trainer.estimated_stepping_batches

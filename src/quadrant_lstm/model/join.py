@@ -21,9 +21,9 @@ from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras
+from quadrant_lstm.model.padded_rnn import PaddedRNN
 from quadrant_lstm.model.parts import MakePart, make_part, wrong_result
 from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, make_recurrent, num_outputs, reads_maps
-from quadrant_lstm.model.rnn import PaddedRNN
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.step_classifier import StepClassifier
 from quadrant_lstm.model.tile_plan import CannotShare

@@ -19,17 +19,15 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.shared_folder import invisible, leave_mark, sees_mark
 from quadrant_lstm.processes.signals import end_with_parent
+from quadrant_lstm.processes.torchrun_store import Store, deadline, no_answer
 
-TIMEOUT = timedelta(seconds=120)  # for each process to start, and for the first one to check the config
 SECONDS_TO_ANSWER = 0.5  # a process that does not answer has ended, and its key in the store is old
 
 
@@ -55,20 +53,15 @@ class Meeting:
     """Joins the processes of one start. `earlier` is the run folder of an earlier start, if there was one."""
 
     def __init__(self) -> None:
-        from torch.distributed import TCPStore
-
         self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        serves = self.rank == 0 and os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True"
-        with named_if_missing(f"the store at {address}:{port}"):
-            self.store: Any = TCPStore(address, port, is_master=serves, wait_for_workers=False, timeout=TIMEOUT)
+        self.store = Store(serves=self.rank == 0 and os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True")
         self.folder_file = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parents[2] / "run_folder"
         self.earlier = self.folder_file.read_text() if self.folder_file.exists() else None
         self.id = secrets.token_hex(8)
         self.is_decided = False
         if self.rank:
             self.store.set(f"hello/{self.rank}", json.dumps(Hello(self.id, self.earlier, sys.argv[1:])))
-            self.first_id = self.get(f"question/{self.id}", rank=0)
+            self.first_id = self.store.get(f"question/{self.id}", rank=0)
             self.store.set(f"answer/{self.first_id}/{self.id}", "")
         else:
             self.first_id = self.id
@@ -77,30 +70,18 @@ class Meeting:
             self.earlier = next(filter(None, [self.earlier, *(other.earlier for other in others)]), None)
             self.commands = [other.command for other in others]
 
-    def find(self, rank: int) -> "Hello":
-        """Waits for a process that answers. Raises UserError after TIMEOUT."""
-        end = time.monotonic() + TIMEOUT.total_seconds()
+    def find(self, rank: int) -> Hello:
+        """Waits for a process that answers. Raises UserError if none does until the deadline."""
+        end = deadline()
         while time.monotonic() < end:
-            other = Hello(*json.loads(self.get(f"hello/{rank}", rank)))
+            other = Hello(*json.loads(self.store.get(f"hello/{rank}", rank)))
             self.store.set(f"question/{other.id}", self.first_id)
             end_of_wait = time.monotonic() + SECONDS_TO_ANSWER
             while time.monotonic() < end_of_wait:
-                if self.store.check([f"answer/{self.first_id}/{other.id}"]):
+                if self.store.has(f"answer/{self.first_id}/{other.id}"):
                     return other
                 time.sleep(0.01)
         raise no_answer(f"rank {rank}", "an earlier process did")
-
-    def get(self, key: str, rank: int) -> str:
-        """Waits for a value that the process of that rank sets. It asks again and again, because torch's own way of
-        waiting keeps Python from handling SIGTERM.
-        """
-        end = time.monotonic() + TIMEOUT.total_seconds()
-        with named_if_missing(f"rank {rank}"):
-            while not self.store.check([key]):
-                if time.monotonic() > end:
-                    raise no_answer(f"rank {rank}", "it has not started")
-                time.sleep(0.02)
-            return self.store.get(key).decode()
 
     def decide(self, folder: str | None) -> None:
         """Tells the other processes the folder, if this is the first process. Its first decision counts. Raises
@@ -115,12 +96,12 @@ class Meeting:
         for other in self.other_ids:
             self.store.set(f"decision/{other}", json.dumps(folder))
         for rank, other in enumerate(self.other_ids if folder else (), start=1):
-            if error := self.get(f"seen/{other}", rank):
+            if error := self.store.get(f"seen/{other}", rank):
                 raise UserError(error)
 
     def wait_for_decision(self) -> str | None:
         """Called in the other processes. Raises UserError if this machine does not see the run folder."""
-        folder = json.loads(self.get(f"decision/{self.id}", rank=0))
+        folder = json.loads(self.store.get(f"decision/{self.id}", rank=0))
         if folder:
             error = "" if sees_mark(folder, self.first_id) else invisible(folder)
             self.store.set(f"seen/{self.id}", error)
@@ -134,30 +115,9 @@ class Meeting:
             self.folder_file.write_text(folder)
 
     def new_store(self) -> Any:
-        """Returns a store without keys of an earlier start."""
-        from torch.distributed import PrefixStore
-
-        return PrefixStore(self.first_id, self.store)
+        """Returns a store of torch without keys of an earlier start."""
+        return self.store.under(self.first_id)
 
     def is_first_to_report(self, error: str) -> bool:
         """Tells whether no process, of this start or of an earlier one, has reported the same error."""
-        try:
-            return self.store.add(f"reported/{error}", 1) == 1
-        except RuntimeError:  # the process that served the store has ended
-            return True
-
-
-@contextmanager
-def named_if_missing(source: str) -> Iterator[None]:
-    """Raises UserError if the source does not answer within TIMEOUT."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise no_answer(source, str(error).partition("\n")[0].rstrip(".")) from error
-
-
-def no_answer(source: str, reason: str) -> UserError:
-    seconds = TIMEOUT.total_seconds()
-    return UserError(
-        f"torchrun: {source} did not answer within {seconds:.0f} s ({reason}); restart torchrun on all machines."
-    )
+        return self.store.is_first(f"reported/{error}")

@@ -18,10 +18,11 @@ from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
-from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool
+from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
 from quadrant_lstm.model.join import Join
+from quadrant_lstm.model.joined_pieces import JoinedPieces, PiecePool
 from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.step_classifier import StepClassifier

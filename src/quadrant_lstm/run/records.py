@@ -18,7 +18,7 @@ from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.dashboard.tabs import BEST_ACCURACY, hyperparameters, write_hyperparameters
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
-from quadrant_lstm.dashboard.trackers import Tracker
+from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json

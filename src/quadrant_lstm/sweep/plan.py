@@ -14,7 +14,7 @@ from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.console import align, with_progress
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.classifier import make
+from quadrant_lstm.model.optimization import make
 from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.parts import count_parameters
 from quadrant_lstm.pages import counted, duration

@@ -14,7 +14,8 @@ from quadrant_lstm.files import csv_text, write_atomically
 from quadrant_lstm.pages import render
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.groups import Group, ranked_groups
-from quadrant_lstm.sweep.jobs import Job, Sweep, readable
+from quadrant_lstm.sweep.jobs import Job, readable
+from quadrant_lstm.sweep.sweep_folder import Sweep
 from quadrant_lstm.sweep.table import PENDING
 
 ACCURACIES = ("val/accuracy", "test/accuracy")

@@ -9,23 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.core.override_parser.types import Override
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from omegaconf import DictConfig
 from optuna.distributions import distribution_to_json as to_json
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import URL, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
-from quadrant_lstm.config.check_classes import is_class_in, nodes_with_target
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.jobs import STUDY, Job, Sweep
+from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.sweep.search_space import Space
+from quadrant_lstm.sweep.study import STUDY_NAME, copy_storage, instantiate_within, storage
+from quadrant_lstm.sweep.sweep_folder import STUDY
 
-Space = dict[str, BaseDistribution]
-STUDY_NAME, SPACE = "sweep", "space"  # SPACE is an attribute of the study
+SPACE = "space"  # an attribute of the study
 ONE_SEQUENCE = ("optuna.samplers.QMCSampler", "optuna.samplers.GridSampler")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -94,64 +89,3 @@ class Search:
             self.study.tell(job.number, state=TrialState.PRUNED)
         else:
             self.study.tell(job.number, results["val/accuracy"])
-
-
-def distribution(override: Override) -> BaseDistribution:
-    """Converts KEY=interval(...), range(...), choice(...) or a list to an Optuna distribution.
-
-    The choices of a categorical distribution are the texts of the overrides' values.
-    """
-    value: Any = override.value()
-    log = "log" in getattr(value, "tags", ())
-    if set(getattr(value, "tags", ())) - {"log"} or (log and not override.is_interval_sweep()):
-        raise UserError(f"{override.input_line}: the only tag is log, of an interval; write tag(log,interval(A,B)).")
-    try:
-        if override.is_interval_sweep():
-            if isinstance(value.start, int) and isinstance(value.end, int):
-                return IntDistribution(value.start, value.end, log=log)
-            return FloatDistribution(value.start, value.end, log=log)
-        if override.is_range_sweep():
-            numbers = list(value.range())
-            if all(isinstance(number, int) for number in numbers):
-                return IntDistribution(numbers[0], numbers[-1], step=value.step)
-            return FloatDistribution(numbers[0], numbers[-1], step=value.step)
-        return CategoricalDistribution(list(override.sweep_string_iterator()))
-    except (ValueError, IndexError) as error:
-        message = f"{override.input_line}: cannot be searched ({error}); give a range from low to high."
-        raise UserError(message) from error
-
-
-def instantiate_within(prefix: str, key: str, node: DictConfig, **arguments: Any) -> Any:
-    """Instantiates a sampler or pruner. The config may come from an untrusted folder, so its classes are limited."""
-    plain = OmegaConf.to_container(node, resolve=True)
-    for _, nested in nodes_with_target(plain):
-        if not is_class_in(target := str(nested["_target_"]), [prefix]):
-            raise UserError(f"{key}: {target} is not in {prefix[:-1]}; write {key}._target_={prefix}NAME.")
-    try:
-        return instantiate(plain, **arguments)
-    except (InstantiationException, ValueError) as error:
-        raise UserError(f"{key}: {error.__cause__ or error}; change a value of {key}.") from error
-
-
-def storage(folder: Path) -> BaseStorage:
-    """Returns a storage that connects for each call, so that no connection is open when a job's process is forked."""
-    url = URL.create("sqlite", database=str(folder / STUDY)).render_as_string()
-    return RDBStorage(url, engine_kwargs={"poolclass": NullPool, "connect_args": {"timeout": 60}})
-
-
-def copy_storage(folder: Path) -> BaseStorage:
-    copy = InMemoryStorage()
-    if (folder / STUDY).exists():
-        optuna.copy_study(from_study_name=STUDY_NAME, from_storage=storage(folder), to_storage=copy)
-    return copy
-
-
-def running_trial(folder: Path) -> Trial | None:
-    """Returns the trial whose run has that folder, or None if the trial is no longer running."""
-    config = Sweep(folder.parent).hydra.sweeper.pruner
-    if "${" in str(OmegaConf.to_container(config)):
-        raise UserError(f"{folder.parent}: hydra.sweeper.pruner holds an interpolation; write its value.")
-    pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", config)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=storage(folder.parent), pruner=pruner)
-    trial = study.trials[int(folder.name)]
-    return Trial(study, trial._trial_id) if trial.state == TrialState.RUNNING else None

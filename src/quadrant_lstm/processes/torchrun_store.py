@@ -1,0 +1,77 @@
+"""Connects to the store of torchrun's agents, in which its processes exchange texts."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from quadrant_lstm.errors import UserError
+
+TIMEOUT = timedelta(seconds=120)  # for each process to start, and for the first one to check the config
+
+
+class Store:
+    """The store at the address that torchrun gives. `serves` says whether this process has to serve it to the others.
+
+    Raises UserError if the store does not answer within TIMEOUT.
+    """
+
+    def __init__(self, serves: bool):
+        from torch.distributed import TCPStore
+
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        with named_if_missing(f"the store at {address}:{port}"):
+            self.tcp: Any = TCPStore(address, port, is_master=serves, wait_for_workers=False, timeout=TIMEOUT)
+
+    def set(self, key: str, text: str) -> None:
+        self.tcp.set(key, text)
+
+    def has(self, key: str) -> bool:
+        return self.tcp.check([key])
+
+    def get(self, key: str, rank: int) -> str:
+        """Waits for a text that the process of that rank sets. It asks again and again, because torch's own way of
+        waiting keeps Python from handling SIGTERM.
+        """
+        end = deadline()
+        with named_if_missing(f"rank {rank}"):
+            while not self.has(key):
+                if time.monotonic() > end:
+                    raise no_answer(f"rank {rank}", "it has not started")
+                time.sleep(0.02)
+            return self.tcp.get(key).decode()
+
+    def is_first(self, key: str) -> bool:
+        """Tells whether no process has asked this about the same key."""
+        try:
+            return self.tcp.add(key, 1) == 1
+        except RuntimeError:  # the process that served the store has ended
+            return True
+
+    def under(self, prefix: str) -> Any:
+        """Returns a store of torch whose keys begin with the prefix."""
+        from torch.distributed import PrefixStore
+
+        return PrefixStore(prefix, self.tcp)
+
+
+def deadline() -> float:
+    return time.monotonic() + TIMEOUT.total_seconds()
+
+
+@contextmanager
+def named_if_missing(source: str) -> Iterator[None]:
+    """Raises UserError if the source does not answer within TIMEOUT."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise no_answer(source, str(error).partition("\n")[0].rstrip(".")) from error
+
+
+def no_answer(source: str, reason: str) -> UserError:
+    seconds = TIMEOUT.total_seconds()
+    return UserError(
+        f"torchrun: {source} did not answer within {seconds:.0f} s ({reason}); restart torchrun on all machines."
+    )
