@@ -143,6 +143,8 @@ LIBRARY_MISTAKES = {
     "schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau": "schedule._target_: torch.optim.lr_scheduler."
     "ReduceLROnPlateau needs a metric, which no run gives it; name another class.",
     "optimizer._target_=torch.optim.NAdam": "NAdam does not take fused; remove it with ~optimizer.fused.",
+    "model=join model/encoder=resnet18 model.encoder._target_=quadrant_lstm.model.encoder.ConvEncoder": "does not take "
+    "name or weights or frozen or size; remove them with ~model.encoder.name ~model.encoder.weights ~model.encoder.f",
     "+trainer.max_epoch=5": "trainer.max_epoch: there is no such key; did you mean trainer.max_epochs?",
     "optimizer._target_=torch.optim.RMSprop": "optimizer.betas: torch.optim.RMSprop does not take betas or fused; "
     "remove them with ~optimizer.betas ~optimizer.fused.",

@@ -18,13 +18,14 @@ from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
 from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import write_atomically, write_json
+from quadrant_lstm.files import expanded, write_atomically, write_json
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_classifier, build_data
 from quadrant_lstm.run.inputs import Inputs, inputs_of
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
 
+QUESTION, LSTM = "quadrant_lstm.model.network.CNNLSTM", "quadrant_lstm.model.rnn.LSTM"
 TOLERANCE = 1e-4  # maximum difference of an output between the models; both compute in fp32
 
 
@@ -38,7 +39,7 @@ def main() -> None:
     runs = [word.partition("=")[2] for word in options.words if word.startswith("run=")]
     if len(runs) != 1 or not runs[0]:
         raise UserError("run: is missing; add run=NEW, the folder to make.")
-    make_run(options.file, Path(runs[0]), [word for word in options.words if not word.startswith("run=")])
+    make_run(options.file, expanded(runs[0]), [word for word in options.words if not word.startswith("run=")])
 
 
 def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
@@ -86,6 +87,8 @@ def open_weights(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, Seq
     from quadrant_lstm.run.keras_sizes import KerasSizes
 
     cfg = compose_config(overrides)
+    if not (cfg.model._target_ == QUESTION and OmegaConf.select(cfg, "model.recurrent._target_") == LSTM):
+        raise UserError(f"{file}: only the network of the question can be read; leave out model= and model/recurrent=.")
     data = build_data(cfg)
     model = build_keras_model(KerasSizes(**{key: cfg.model[key] for key in KerasSizes._fields}), data.spec)
     load_weights(model, file)

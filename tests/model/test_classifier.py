@@ -105,6 +105,18 @@ def test_any_other_schedule_advances_every_epoch():
     assert learning_rates(partial(ConstantLR, factor=0.5, total_iters=2), epochs=3) == [0.05] * 8 + [0.1] * 4
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [(partial(ExponentialLR, gamma=0.5), 0.05), (partial(CosineAnnealingLR, eta_min=0.0), 0.0038)],
+)
+def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(schedule, expected):
+    frames, labels = torch.randn(32, 4, 1, 2, 2), torch.randint(0, 3, (32,))
+    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), schedule, SPEC)
+    fit = trainer(max_epochs=2)
+    fit.fit(classifier, batches(frames, labels, 8))
+    assert fit.callback_metrics["train/learning_rate"].item() == pytest.approx(expected, abs=5e-5)
+
+
 def test_a_scheduled_momentum_is_used_from_the_first_step():
     onecycle = partial(OneCycleLR, max_lr=0.4, base_momentum=0.85, max_momentum=0.95)
     assert train_steps(onecycle, 1, "momentum")[0] == 0.95

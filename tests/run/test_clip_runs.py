@@ -281,6 +281,21 @@ def test_data_that_have_changed_are_noticed(own_clips_run, tmp_path, monkeypatch
         assert "was trained on bright, dark; restore the data, or start a new run." in refused.stderr
 
 
+def test_a_clip_longer_than_those_of_the_training_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root = write_clip_folder(tmp_path / "data", per_class=4, num_frames=[4])
+    words = (
+        "data=clips", f"data.root={root}", "data.layout=THWC", "data.num_frames=null", "data.num_workers=0",
+        "model=join", "model.encoder.filters=[4]", "model/recurrent=concat", "~trainer.callbacks.dashboard",
+    )  # fmt: skip
+    done = script("train.py", *words, "trainer.max_epochs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    np.save(root / "test/dark/0.npy", noise_clip(9))
+    for use in (("evaluate.py",), ("predict.py", "images=test"), ("train.py", "trainer.max_epochs=2")):
+        done = script(*use, "run=latest", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
 def test_clips_of_one_frame_are_trained_on(tmp_path):
     words = (f"data.root={write_idx_folder(tmp_path / 'tiny')}", "data.num_frames=1", "data.label=digit", *TINY)
     done = script("train.py", *MOVING, *words, cwd=tmp_path)

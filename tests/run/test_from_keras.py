@@ -98,6 +98,13 @@ def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
     assert_equal_logits(tmp_path / "run", model, frames)
 
 
+@pytest.mark.parametrize("choice", ["model=deep", "model/recurrent=gru"])
+def test_weights_of_another_network_are_refused(choice, tmp_path):
+    (tmp_path / "model.weights.h5").write_bytes(b"")
+    with pytest.raises(UserError, match="only the network of the question can be read; leave out model= and model/rec"):
+        make_run(tmp_path / "model.weights.h5", tmp_path / "run", [choice])
+
+
 def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
     network = question_network(shared_tiles=True).eval()
     images = cut_images((1, 28, 28), ORDERINGS, QUADRANTS)

@@ -208,7 +208,7 @@ def test_each_process_needs_a_sample(tmp_path):
     options = ("trainer.devices=2", "trainer.accelerator=cpu", "data.validation_images=1")
     done = script("train.py", "data=idx", f"data.root={data}", *TINY, *options, cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("trainer.devices: 2 processes, but there is only 1 validation sample for them; ")
+    assert done.stderr.startswith("trainer.devices: 2 processes, but only 1 validation sample; use fewer ")
     assert done.stderr.count("\n") == 1
 
 
@@ -267,8 +267,9 @@ def test_a_network_can_overfit_one_batch(tmp_path):
 
 @pytest.mark.parametrize(
     "override",
-    ["data.fold=1", "data.validation_images=50", "data.dataset=mnist", "data.grid=[4,4]", "data.orderings=[rows]"],
-)
-def test_a_run_that_resumes_keeps_its_images_and_sizes(override, finished_run):
+    ["data.fold=1", "data.validation_images=50", "data.dataset=mnist", "data.grid=[4,4]", "data.orderings=[rows]",
+     "optimizer._target_=torch.optim.RMSprop"],
+)  # fmt: skip
+def test_a_run_that_resumes_keeps_its_images_sizes_and_optimizer(override, finished_run):
     with pytest.raises(UserError, match=f"^{re.escape(override)}: a run resumes with its own config; change other val"):
         hydra_arguments([f"run={finished_run}", override])

@@ -29,6 +29,10 @@ def write_sweep(folder, task, hydra, config_dir=None):
         ([], ['hydra.launcher.n_jobs={a: "\\n", _target_: pathlib.Path.touch}']),
         ([], ["hydra.launcher.n_jobs=${oc.env:HOME}"]),
         ([], ["hydra/launcher=../evil"]),
+        ([], ["hydra.sweeper._recursive_=true", "hydra.sweeper.sampler._target_=evil.Sampler"]),
+        (["seed=1,2", "experiment=../../evil"], []),
+        (["seed=1,2", "+model/encoder=../../../evil"], []),
+        (["seed=1,2", "model@other=../../evil"], []),
     ],
 )
 def test_what_could_execute_code_has_to_be_typed_again(task, hydra, tmp_path):

@@ -71,9 +71,10 @@ def test_a_quasi_random_search_chooses_the_sequence_of_one_sampler(tmp_path):
     assert points_of("QMCSampler", tmp_path, seed=3, scramble=True) == expected
 
 
-def test_a_search_on_a_grid_reaches_each_point_once(tmp_path):
-    chosen = points_of("GridSampler", tmp_path, seed=3, search_space={"a": [0, 1, 2], "b": [0, 1, 2]})
-    assert len({(point["a"], point["b"]) for point in chosen}) == 6
+@pytest.mark.parametrize("sampler", ["GridSampler", "BruteForceSampler"])
+def test_a_search_of_all_points_is_left_to_a_sweep(sampler, tmp_path):
+    with pytest.raises(UserError, match=f"{sampler} tries every point, as a sweep does; leave out hydra/sweeper=opt"):
+        points_of(sampler, tmp_path)
 
 
 @pytest.mark.parametrize(

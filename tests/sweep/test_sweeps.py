@@ -62,6 +62,20 @@ def test_the_traceback_of_a_bug_stands_in_the_log_of_the_job(tmp_path):
     assert "broken.py" in log
 
 
+def test_a_job_that_fails_after_its_result_has_finished(tmp_path):
+    (tmp_path / "late.py").write_text(
+        "from quadrant_lstm.dashboard.tensorboard import TensorBoard\n\n\nclass Late(TensorBoard):\n"
+        "    def close(self, status):\n        raise OSError('gone')\n"
+    )
+    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
+    on_path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
+    words = ("seed=1,2", "trainer.logger.tensorboard._target_=late.Late")
+    done = Script("train.py", "-m", *data, *TINY, *words, cwd=tmp_path, before=on_path).wait()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "(2 of 2 jobs finished)" in done.stdout
+    assert "OSError: gone" in (sweep_folder(tmp_path) / "0/train.log").read_text()
+
+
 def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=1000)
     process = Script("train.py", "-m", *DATA, "trainer.max_epochs=12,1", cwd=tmp_path)

@@ -48,7 +48,9 @@ class JobLauncher(Launcher):
         active: dict[int, Job] = {}  # the submitted or running jobs
 
         def end(job: Job, error: str | None) -> None:
-            if not error and not job.results():
+            if job.results():  # even if the process failed later, e.g. because a tracker did not answer
+                error = None
+            elif not error:
                 error = "ended without a result"
             if error and error != job.error():
                 job.log_error(error)

@@ -115,8 +115,6 @@ class SlurmLauncher(JobLauncher):
         return self.last_states
 
     def collect_error(self, job: Job) -> str | None:
-        if job.results() is not None:
-            return None
         logs = self.folder / SUBMITTED.parent / self.ids[job.number]
         return job.error() or f"ended in SLURM without a result; see the logs in {logs}"
 

@@ -22,6 +22,7 @@ FIXED_DATA_KEYS = (
     "data.orderings", "data.test_share", "data.validation_share", "data.num_frames", "data.frame_step", "data.size",
     "data.channels", "data.label", "data.canvas",
 )  # fmt: skip
+CHECKED_TARGETS = ("hydra.sweeper.sampler._target_", "hydra.sweeper.pruner._target_")  # by sweep/study.py
 
 
 def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
@@ -35,15 +36,15 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
     cfg = read_config(folder / CONFIG, trust)  # checked first, because Hydra instantiates what it finds under `hydra`
     if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
         raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")
-    if OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / CONFIG)):
-        write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
     for argument in others:
         key = ".".join(argument.partition("=")[0].lstrip("+~").split(".")[:2])  # not that of an item of a list
-        fixed = key in (*GROUPS, "experiment", "init", *FIXED_DATA_KEYS)
+        fixed = key in (*GROUPS, "experiment", "init", "optimizer._target_", *FIXED_DATA_KEYS)
         if fixed or key.startswith(("model.", "model/", "schedule.")):
             raise UserError(f"{argument}: a run resumes with its own config; change other values, or start a new run.")
         if key == "optimizer.lr" and not is_constant(cfg.schedule):
             raise UserError(f"{argument}: the schedule of this run sets the learning rate; start a new run.")
+    if OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / CONFIG)):
+        write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
     config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
     added = [f"+{argument}" if argument.startswith("trainer/") else argument for argument in others]
     return [*config, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *added]
@@ -90,9 +91,20 @@ def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) ->
         )
     typed_keys = {override.partition("=")[0] for override in typed}
     for override in [*sweep.overrides, *sweep.launch_overrides]:
-        key, _, value = override.partition("=")
-        launches = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*", key) and re.fullmatch(r"[\w.:-]*", value)
-        reads_more = "${" in OWN_KEY.sub("", value)  # than keys of the config, such as the environment
-        runs_code = key.lstrip("+~").startswith(("hydra", "-")) or "_target_" in override or reads_more
-        if key not in typed_keys and not launches and runs_code:
+        if override.partition("=")[0] not in typed_keys and not only_launches(override) and may_run_code(override):
             raise UserError(f"sweep: {folder} was started with {override!r}; add it if you trust what it does.")
+
+
+def only_launches(override: str) -> bool:
+    """Tells whether the override gives a plain value to a key of the sweeper or the launcher."""
+    key, _, value = override.partition("=")
+    is_plain = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*", key) and re.fullmatch(r"[\w.:-]*", value)
+    return bool(is_plain) and ("._" not in key or key in CHECKED_TARGETS)
+
+
+def may_run_code(override: str) -> bool:
+    """Tells whether the override may name a class, a file outside conf/, or more than keys of the config."""
+    key, _, value = override.lstrip("+~").partition("=")
+    chooses_file = "/" in key or key.partition("@")[0] in (*GROUPS, "experiment")
+    reads_more = "${" in OWN_KEY.sub("", value)  # such as the environment
+    return key.startswith(("hydra", "-")) or "_target_" in override or reads_more or (chooses_file and ".." in value)

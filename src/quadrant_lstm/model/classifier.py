@@ -69,11 +69,13 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         return self.compute_loss("train", batch)
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.learning_rate = optimizer.param_groups[0]["lr"]  # a schedule changes it before the epoch ends
+
     def on_train_epoch_end(self) -> None:
         self.log_metrics("train")
-        optimizer = self.trainer.optimizers[0]
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"], logger=False)
-        self.log("train/weight_norm", get_total_norm(weights_of(optimizer)), logger=False)
+        self.log("train/learning_rate", self.learning_rate, logger=False)
+        self.log("train/weight_norm", get_total_norm(weights_of(self.trainer.optimizers[0])), logger=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.compute_loss("val", batch)

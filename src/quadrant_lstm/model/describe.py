@@ -24,7 +24,7 @@ from torch.nn.parameter import Parameter, is_lazy
 from quadrant_lstm.console import align
 from quadrant_lstm.model.axes import Axes
 from quadrant_lstm.model.mismatch import explain_mismatch, misreading, titled
-from quadrant_lstm.model.parts import check_module
+from quadrant_lstm.model.parts import check_module, count_parameters
 from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.model.recording import Run, record
 
@@ -91,7 +91,7 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any)
         raise ValueError(explain_mismatch(name, network.get_submodule(name), given[0], *texts, error)) from error
     text = axes.as_text(inputs_to("", runs), "steps")
     stages = [Stage("inputs", "", text, 0), *stages_of(network, axes, runs)]
-    return Description(stages, sum(parameter.numel() for parameter in network.parameters()))
+    return Description(stages, count_parameters(network))
 
 
 def stages_of(network: nn.Module, axes: Axes, runs: Sequence[Run]) -> Iterator[Stage]:

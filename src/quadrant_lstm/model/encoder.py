@@ -7,7 +7,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class ConvEncoder(nn.Sequential):
+class Encoder(nn.Sequential):
+    """The common base: layers that are given maps channels last in memory, where convs are faster."""
+
+    def forward(
+        self, frames: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch features rows columns"]:
+        return super().forward(channels_last(frames))
+
+
+class ConvEncoder(Encoder):
     """Convs without padding, a ReLU after each, and one max-pool at the end. Maps [batch, channels, height, width] to
     [batch, filters[-1], rows, columns], channels last in memory.
 
@@ -26,13 +35,8 @@ class ConvEncoder(nn.Sequential):
             channels = num_filters
         super().__init__(layers)
 
-    def forward(
-        self, frames: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch features rows columns"]:
-        return super().forward(channels_last(frames))
 
-
-class PaddedEncoder(nn.Sequential):
+class PaddedEncoder(Encoder):
     """Blocks of padded 3x3 convs. Maps [batch, channels, height, width] to [batch, blocks[-1][-1], rows, columns].
 
     A block lists the filters of its convs, each with batch norm and ReLU, and ends in a 2x2 max-pool that keeps an odd
@@ -51,11 +55,6 @@ class PaddedEncoder(nn.Sequential):
                 channels = num_filters
             layers[f"pool{block}"] = nn.MaxPool2d(2, ceil_mode=True)
         super().__init__(layers)
-
-    def forward(
-        self, frames: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch features rows columns"]:
-        return super().forward(channels_last(frames))
 
 
 def channels_last(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:

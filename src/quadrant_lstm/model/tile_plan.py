@@ -16,7 +16,7 @@ from typing import NamedTuple
 from torch import nn
 
 from quadrant_lstm.kinds import Orderings
-from quadrant_lstm.model.encoder import ConvEncoder
+from quadrant_lstm.model.encoder import Encoder
 
 ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
@@ -126,7 +126,7 @@ def receptive_field(encoder: nn.Module) -> tuple[int, int]:
     """Returns the number of input rows that a feature row sees, and the distance of two feature rows in input rows."""
     if not isinstance(encoder, nn.Sequential):
         raise CannotShare(f"{type(encoder).__name__} is not an nn.Sequential, whose layers are known")
-    if type(encoder).forward not in (nn.Sequential.forward, ConvEncoder.forward):
+    if type(encoder).forward not in (nn.Sequential.forward, Encoder.forward):
         raise CannotShare(f"{type(encoder).__name__} has a forward of its own")
     window = jump = 1
     for name, layer in encoder.named_children():

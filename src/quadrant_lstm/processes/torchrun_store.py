@@ -15,14 +15,14 @@ TIMEOUT = timedelta(seconds=120)  # for each process to start, and for the first
 class Store:
     """The store at the address that torchrun gives. `serves` says whether this process has to serve it to the others.
 
-    Raises UserError if the store does not answer within TIMEOUT.
+    Raises UserError if the store cannot be reached.
     """
 
     def __init__(self, serves: bool):
         from torch.distributed import TCPStore
 
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        with named_if_missing(f"the store at {address}:{port}"):
+        with errors_explained(f"the store at {address}:{port}"):
             self.tcp: Any = TCPStore(address, port, is_master=serves, wait_for_workers=False, timeout=TIMEOUT)
 
     def set(self, key: str, text: str) -> None:
@@ -36,7 +36,7 @@ class Store:
         waiting keeps Python from handling SIGTERM.
         """
         end = deadline()
-        with named_if_missing(f"rank {rank}"):
+        with errors_explained("the store"):
             while not self.has(key):
                 if time.monotonic() > end:
                     raise no_answer(f"rank {rank}", "it has not started")
@@ -62,12 +62,13 @@ def deadline() -> float:
 
 
 @contextmanager
-def named_if_missing(source: str) -> Iterator[None]:
-    """Raises UserError if the source does not answer within TIMEOUT."""
+def errors_explained(store: str) -> Iterator[None]:
+    """Raises UserError if the store cannot be reached, or not within TIMEOUT."""
     try:
         yield
     except RuntimeError as error:
-        raise no_answer(source, str(error).partition("\n")[0].rstrip(".")) from error
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"torchrun: {store} cannot be reached ({reason}); restart torchrun on all machines.") from error
 
 
 def no_answer(source: str, reason: str) -> UserError:

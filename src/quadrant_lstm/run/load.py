@@ -16,6 +16,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.prepare import configure_cpu
 from quadrant_lstm.run.build import build_classifier
+from quadrant_lstm.run.same_data import keep_num_frames
 from quadrant_lstm.run_folder import BEST, CONFIG, find_run
 
 
@@ -42,7 +43,8 @@ def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier
     if OmegaConf.select(cfg, "model.encoder.weights"):
         built.model.encoder.weights = None  # the checkpoint holds the trained ones, so none are downloaded
     try:
-        classifier = build_classifier(built, stored_spec(checkpoint["hyper_parameters"], cfg))
+        keep_num_frames(cfg, spec := stored_spec(checkpoint["hyper_parameters"], cfg))
+        classifier = build_classifier(built, spec)
         classifier.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder / BEST}: does not fit {folder / CONFIG} ({error}); restore one of them.") from error

@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.errors import UserError
@@ -10,6 +12,12 @@ from quadrant_lstm.files import read_json
 from quadrant_lstm.run_folder import PROVENANCE, as_typed
 
 log = logging.getLogger(__name__)
+
+
+def keep_num_frames(cfg: DictConfig, trained: SequenceSpec) -> None:
+    """Replaces data.num_frames=null, the length of the longest clip, by what it was when the network was trained."""
+    if cfg.data.get("num_frames", 0) is None:
+        cfg.data.num_frames = trained.num_steps
 
 
 def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Path) -> None:

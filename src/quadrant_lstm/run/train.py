@@ -24,6 +24,7 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.parts import count_parameters
+from quadrant_lstm.pages import counted
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.launch import launch
 from quadrant_lstm.processes.prepare import prepare_for_training
@@ -34,7 +35,7 @@ from quadrant_lstm.run.load import stored_spec
 from quadrant_lstm.run.memory import check_frame_memory
 from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
 from quadrant_lstm.run.records import closing, is_finished, record_results, record_start
-from quadrant_lstm.run.same_data import check_same_data
+from quadrant_lstm.run.same_data import check_same_data, keep_num_frames
 from quadrant_lstm.run_folder import BEST, LAST, as_typed, locked, read_results
 
 log = logging.getLogger(__name__)
@@ -57,10 +58,14 @@ def train(cfg: DictConfig) -> float | None:
         launch(functools.partial(train, cfg), to_launch, folder)
         return read_results(folder).get("val/accuracy")
     pl.seed_everything(cfg.seed, verbose=False)
+    trained = None
+    if (folder / LAST).exists():
+        trained = stored_spec(read_checkpoint(folder / LAST)["hyper_parameters"], cfg)
+        keep_num_frames(cfg, trained)
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.spec)
-    if (folder / LAST).exists():
-        check_same_data(data, stored_spec(read_checkpoint(folder / LAST)["hyper_parameters"], cfg), folder)
+    if trained:
+        check_same_data(data, trained, folder)
     elif cfg.get("init"):
         copy_weights(classifier.network, cfg.init)
     trainer = build_trainer(cfg, folder)
@@ -80,8 +85,8 @@ def check_every_process_has_samples(data: SequenceDataModule, num_processes: int
     for name, samples in splits.items():
         if 0 < len(samples) < num_processes:
             raise UserError(
-                f"trainer.devices: {num_processes} processes, but there is only {len(samples)} {name} sample for them; "
-                "use fewer devices, or more samples."
+                f"trainer.devices: {num_processes} processes, but only {counted(len(samples), f'{name} sample')}; use "
+                "fewer devices, or more samples."
             )
 
 

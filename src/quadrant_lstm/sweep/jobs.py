@@ -1,7 +1,4 @@
-"""Defines a job of a sweep: its overrides, results and error, which come from the files of its run folder.
-
-Imports no torch.
-"""
+"""Defines a job of a sweep: its overrides, and the results and error that its run folder holds. Imports no torch."""
 
 import re
 import time

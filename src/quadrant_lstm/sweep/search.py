@@ -21,7 +21,8 @@ from quadrant_lstm.sweep.study import STUDY_NAME, copy_storage, instantiate_with
 from quadrant_lstm.sweep.sweep_folder import STUDY
 
 SPACE = "space"  # an attribute of the study
-ONE_SEQUENCE = ("optuna.samplers.QMCSampler", "optuna.samplers.GridSampler")
+QUASI_RANDOM = "optuna.samplers.QMCSampler"
+GRIDS = ("optuna.samplers.GridSampler", "optuna.samplers.BruteForceSampler")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
@@ -68,10 +69,15 @@ class Search:
     def make_sampler(self, trial: int) -> optuna.samplers.BaseSampler:
         """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers.
 
-        The seed of a sampler with one sequence for all trials stays the same, because it selects the sequence.
+        The seed of a quasi-random sampler stays the same, because it selects the sequence. Raises UserError for a
+        sampler that tries all points, which ends Optuna's own loop when it has.
         """
-        seed = self.sampler.get("seed")
-        of_trial = 0 if self.sampler.get("_target_") in ONE_SEQUENCE else trial
+        seed, target = self.sampler.get("seed"), self.sampler.get("_target_")
+        if target in GRIDS:
+            raise UserError(
+                f"hydra.sweeper.sampler: {target} tries every point, as a sweep does; leave out hydra/sweeper=optuna."
+            )
+        of_trial = 0 if target == QUASI_RANDOM else trial
         arguments = {} if seed is None else {"seed": seed + of_trial}
         return instantiate_within("optuna.samplers.", "hydra.sweeper.sampler", self.sampler, **arguments)
 

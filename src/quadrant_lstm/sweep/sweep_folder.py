@@ -71,7 +71,8 @@ class Sweep:
     def jobs(self) -> list[Job]:
         """All jobs of a grid, including those that have not started; of a search, the jobs that have started."""
         if self.is_search:
-            started = sorted(int(file.parents[1].name) for file in self.folder.glob(f"[0-9]*/{OVERRIDES}"))
+            names = (file.parents[1].name for file in self.folder.glob(f"*/{OVERRIDES}"))
+            started = sorted(int(name) for name in names if name.isdecimal())
             read = (read_yaml(self.folder / str(number) / OVERRIDES) for number in started)
             overrides: list[Any] = list(map(OmegaConf.to_container, read))  # without resolving their interpolations
             return make_jobs(self.folder, overrides, started)
