@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, read_csv, read_json, write_atomically
+from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.overrides import assigned
 from quadrant_lstm.run_folder import PROVENANCE
 from quadrant_lstm.sweep.groups import Mean

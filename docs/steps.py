@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from docs.measurements import Row, read, short
 from docs.panels import mark_errors
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.data.frames import step_accuracies_in
+from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.sweep.plots import error_percent
 

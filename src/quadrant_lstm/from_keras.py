@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
-from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
+from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.cli.compose import check_project_root, compose_config
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, write_atomically, write_json

@@ -23,7 +23,7 @@ from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predict import predict_files
-from quadrant_lstm.run.predictor import clip_files, of_clips, predictor_of_run
+from quadrant_lstm.run.predictor import files_of_clips, of_clips, predictor_of_run
 from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
@@ -75,7 +75,7 @@ def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_pa
     classifier, cfg = load_classifier(clip_run)
     network = classifier.network.eval()
     predictor = predictor_of_run(network, OmegaConf.merge(cfg.data, {"layout": "THWC"}), classifier.spec)
-    files = list(predictor.find(str(tmp_path / "clips")))
+    files = list(predictor.files.find(str(tmp_path / "clips")))
     assert [str(file.relative_to(tmp_path / "clips")) for file in files] == [
         *(f"bright/{number}.npy" for number in range(4)), *(f"dark/{number}.npy" for number in range(4)), "pictures"
     ]  # fmt: skip
@@ -83,7 +83,7 @@ def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_pa
     rows = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
     assert [len(row["probabilities"]) for row in rows] == [7, 3, 7, 3] * 2 + [2]
     for file, row in zip(files, rows, strict=True):
-        clip = torch.from_numpy(predictor.read(file, None))[None] / 255
+        clip = torch.from_numpy(predictor.files.read(file, None))[None] / 255
         assert clip.shape[2:] == (1, 12, 10)
         expected = network.logits_per_step(clip)[0].softmax(1)
         assert torch.allclose(torch.tensor(row["probabilities"]), expected, atol=1e-5)
@@ -306,7 +306,7 @@ def test_clips_of_one_frame_are_trained_on(tmp_path):
 
 def test_a_program_for_one_number_of_frames_refuses_shorter_clips(tmp_path):
     write_folder(tmp_path / "short", noise_clip(2))
-    read = clip_files(OmegaConf.create({}), (3, 12, 16), 4, 4)[1]
+    read = files_of_clips(OmegaConf.create({}), (3, 12, 16), 4, 4)[1]
     with pytest.raises(UserError, match=r"short: has 2 frames, but the network of this file reads exactly 4; predict"):
         read(tmp_path / "short", None)
     write_folder(tmp_path / "long", noise_clip(5))

@@ -23,7 +23,8 @@ from quadrant_lstm.benchmark.command import machine, new_parser
 from quadrant_lstm.benchmark.peers import PEERS
 from quadrant_lstm.benchmark.report import EPOCH, KERAS, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Worker
-from quadrant_lstm.cli.command import check_project_root, handle_errors
+from quadrant_lstm.cli.command import handle_errors
+from quadrant_lstm.cli.compose import check_project_root
 from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count, Natural

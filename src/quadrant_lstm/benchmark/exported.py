@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing import get_context
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from quadrant_lstm.benchmark.command import new_parser, write_page
 from quadrant_lstm.benchmark.peers import ours, some_orderings
 from quadrant_lstm.benchmark.report import Rounds, row, times
+from quadrant_lstm.benchmark.ways import measure
 from quadrant_lstm.benchmark.worker import discard_output
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.config.check_value import check_value
@@ -48,27 +50,26 @@ def main() -> None:
 
 
 def table(rounds: int) -> Iterator[str]:
-    measured = measure(rounds)
+    measured = measure_programs(rounds)
     yield row("images", NETWORK, f"`{ONNX}`", f"`{TORCH}`")
     yield "|---|---|---|---|"
     for batch in BATCHES:
         yield row(str(batch), *times(measured[batch], NETWORK, [ONNX, TORCH]))
 
 
-def measure(rounds: int) -> dict[int, Rounds]:
+def measure_programs(rounds: int) -> dict[int, Rounds]:
     """Returns the milliseconds of a batch in each way, by the size of the batch."""
-    measured = {batch: Rounds() for batch in BATCHES}
     with ExitStack() as stack:
         processes = {name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for name in WAYS}
         for name, process in processes.items():
             process.submit(build, name).result()
-        for number in range(1 + rounds):
-            for batch in BATCHES:
-                for name, process in processes.items():
-                    milliseconds = process.submit(time_batch, batch).result()
-                    if number:
-                        measured[batch].add(name, milliseconds)
-    return measured
+
+        def time_elsewhere(name: str, batch: int) -> float:
+            return processes[name].submit(time_batch, batch).result()
+
+        return {
+            batch: measure({name: partial(time_elsewhere, name, batch) for name in WAYS}, rounds) for batch in BATCHES
+        }
 
 
 def build(name: str) -> None:
@@ -79,12 +80,13 @@ def build(name: str) -> None:
 
 
 def time_batch(batch: int) -> float:
+    """Returns seconds."""
     images, calls = torch.rand(batch, 1, 28, 28), -(-NUM_IMAGES // batch)
     compute(images)
     start = time.perf_counter()
     for _ in range(calls):
         compute(images)
-    return 1000 * (time.perf_counter() - start) / calls
+    return (time.perf_counter() - start) / calls
 
 
 def the_network() -> Callable[[Tensor], object]:

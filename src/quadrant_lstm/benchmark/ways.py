@@ -1,4 +1,4 @@
-"""Times several ways to compute a training step of a layer, which take turns."""
+"""Times several ways to compute the same, e.g. a training step of a layer, which take turns."""
 
 import time
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from quadrant_lstm.benchmark.report import Rounds
 
-Way = Callable[[], Tensor | float]  # returns outputs that have gradients, or the seconds of a training step elsewhere
+Way = Callable[[], Tensor | float]  # returns outputs that have gradients, or the seconds of a step elsewhere
 
 
 def measure(ways: dict[str, Way], rounds: int) -> Rounds:
-    """Returns the milliseconds of a training step of each way in each round."""
+    """Returns the milliseconds of a step of each way in each round."""
     measured = Rounds()
     for number in range(1 + rounds):
         for name, way in ways.items():

@@ -16,9 +16,9 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
+from quadrant_lstm.metrics import step_accuracy_names
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, REPORT, RESULTS, read_rows
 
 log = logging.getLogger(__name__)

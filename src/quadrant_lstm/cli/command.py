@@ -1,6 +1,7 @@
 """Runs the main function of a root script so that a user's mistake costs one line on stderr and exit status 2.
 
-Ctrl-C and SIGTERM end it without a traceback, with exit status 130 and 143. Imports no torch.
+Ctrl-C and SIGTERM end it without a traceback, with exit status 130 and 143. A config is checked before Hydra makes the
+run folder. Imports no torch before that.
 """
 
 import contextlib
@@ -8,11 +9,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -86,20 +86,6 @@ def fail(error: Exception) -> NoReturn:
     if meeting is None or meeting.is_first_to_report(str(error)):
         print(error, file=sys.stderr)
     sys.exit(2)
-
-
-def check_project_root(command: str) -> None:
-    """Raises UserError if a command that needs conf/ runs elsewhere."""
-    if not Path("conf/train.yaml").is_file():
-        raise UserError(f"{command}: there is no conf/train.yaml here; run it in the project's root.")
-
-
-def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """Composes and checks the config that train.py would have in the project's root, for another command."""
-    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
-        cfg = compose("train", list(overrides))
-    check_without_torch(cfg)
-    return cfg
 
 
 def check_config(cfg: DictConfig) -> None:

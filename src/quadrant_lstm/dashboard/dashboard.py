@@ -21,8 +21,8 @@ from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_st
 from quadrant_lstm.dashboard.tensorboard import TensorBoard
 from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.frames import step_accuracy_names
 from quadrant_lstm.data.image_sequences import ImageSequences
+from quadrant_lstm.metrics import step_accuracy_names
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.plotting import SCALE, as_png

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
-from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.files import read_json, write_atomically
+from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.pages import render
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows

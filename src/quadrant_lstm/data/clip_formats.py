@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
-from quadrant_lstm.data.image_files import MAX_PIXELS, check_num_pixels, picture_files, pictures_in
+from quadrant_lstm.data.image_files import MAX_PIXELS, check_num_pixels, image_files_in, unsorted_image_files
 from quadrant_lstm.errors import UserError, needs_extra
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
@@ -24,7 +24,7 @@ LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "TH
 def is_clip(path: Path) -> bool:
     """Tells whether the name of a file is that of a clip, or a folder holds still pictures."""
     if path.is_dir():
-        first = min(pictures_in(path), default=None)
+        first = min(unsorted_image_files(path), default=None)
         return first is not None and not is_animated(first)
     return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
 
@@ -55,7 +55,7 @@ class Pictures:
     """The pictures of a folder."""
 
     def __init__(self, folder: Path):
-        self.files = picture_files(folder)
+        self.files = image_files_in(folder)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from filelock import FileLock
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from quadrant_lstm.console import with_progress
-from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, decoder_errors_explained, examine_frames
-from quadrant_lstm.data.image_files import picture_files
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, decoder_errors_explained, examine_frames
+from quadrant_lstm.data.image_files import image_files_in
+from quadrant_lstm.data.worker_loader import WorkerLoader
 from quadrant_lstm.files import read_json, write_json
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
@@ -82,7 +82,7 @@ def state_of(clip: Path) -> str | None:
 
 
 def files_of(clip: Path) -> list[Path]:
-    return picture_files(clip) if clip.is_dir() else [clip]
+    return image_files_in(clip) if clip.is_dir() else [clip]
 
 
 def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_workers: int) -> Any:
@@ -91,16 +91,6 @@ def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_wor
         return []
     loader = WorkerLoader(Examinations(clips, frame_format), batch_size=None, num_workers=num_workers)
     return with_progress(loader, "reading clips", len(clips))
-
-
-class WorkerLoader(DataLoader):
-    """Draws the seed for its workers from a generator of its own: the default one draws weights and dropout."""
-
-    def __init__(self, dataset: Dataset, **options: Any):
-        super().__init__(dataset, generator=torch.Generator(), **options)
-
-    def check_worker_number_rationality(self) -> None:
-        """Does not warn of more workers than cores: the user has chosen their number."""
 
 
 class Examinations(Dataset):

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from quadrant_lstm.data.clip_index import WorkerLoader
 from quadrant_lstm.data.clip_reader import ClipReader
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.frame_cache import shared_memory
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.sampler import EpochSampler
+from quadrant_lstm.data.worker_loader import WorkerLoader
 from quadrant_lstm.errors import UserError
 
 PREFETCH = 2  # batches for each worker

@@ -1,7 +1,4 @@
-"""Reads some of the frames of clips into batches.
-
-Where long clips are cut depends only on the seed and the number of the epoch.
-"""
+"""Reads the frames of a batch of clips. Where long clips are cut depends only on the seed and the epoch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_folder import Clip
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_index import Note
 from quadrant_lstm.data.frame_cache import FrameCache
 from quadrant_lstm.data.frames import SequenceSpec

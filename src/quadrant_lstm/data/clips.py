@@ -1,4 +1,4 @@
-"""Reads clips of your own by worker processes, and gives Lightning batches of padded clips with their lengths.
+"""Finds, examines and splits clips in files, and gives Lightning batches of padded clips with their lengths.
 
 files -> uint8 frames, cached in memory -> every n-th frame, cut to `num_frames` or padded -> batch -> device
 """
@@ -14,8 +14,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.clip_files import FrameFormat, steps_in
 from quadrant_lstm.data.clip_folder import Clip, find_clips
+from quadrant_lstm.data.clip_frames import FrameFormat, steps_in
 from quadrant_lstm.data.clip_index import Note, examine_clips
 from quadrant_lstm.data.clip_loader import ClipLoader, shape_of_slots, to_batch
 from quadrant_lstm.data.clip_reader import ClipReader

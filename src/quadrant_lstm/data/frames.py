@@ -1,6 +1,6 @@
-"""Defines shapes of images and frames, and names of metrics, in plain Python: configs are checked without torch."""
+"""Defines shapes of images and frames in plain Python: configs are checked without torch."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from quadrant_lstm.kinds import Grid
@@ -23,17 +23,6 @@ class SequenceSpec(NamedTuple):
 def numbered_names(num_classes: int) -> tuple[str, ...]:
     """Returns the names of classes that have none: 0, 1, 2, ..."""
     return tuple(map(str, range(num_classes)))
-
-
-def step_accuracy_names(split: str, num_steps: int) -> tuple[str, ...]:
-    """Returns e.g. "val/accuracy_step_1" to "val/accuracy_step_4" for the split "val" and four steps."""
-    return tuple(f"{split}/accuracy_step_{step}" for step in range(1, num_steps + 1))
-
-
-def step_accuracies_in(split: str, values: Iterable[str]) -> list[str]:
-    """Returns those of the names that step_accuracy_names gives for some number of steps, in the order of the steps."""
-    start = f"{split}/accuracy_step_"
-    return sorted((name for name in values if name.startswith(start)), key=lambda name: int(name.removeprefix(start)))
 
 
 def frame_shape_of(image_shape: Shape, num_orderings: int, grid: Grid) -> tuple[int, int, int]:

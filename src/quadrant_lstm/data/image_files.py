@@ -25,7 +25,7 @@ def find_image_files(images: str) -> Iterable[Path]:
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
     if path.is_dir():
-        found = picture_files(path)
+        found = image_files_in(path)
     else:
         found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not found:
@@ -40,11 +40,11 @@ def files_of_stdin() -> Iterator[Path]:
     return (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
 
 
-def picture_files(folder: Path) -> list[Path]:
-    return sorted(pictures_in(folder), key=lambda file: natural(file.name))
+def image_files_in(folder: Path) -> list[Path]:
+    return sorted(unsorted_image_files(folder), key=lambda file: natural(file.name))
 
 
-def pictures_in(folder: Path) -> Iterator[Path]:
+def unsorted_image_files(folder: Path) -> Iterator[Path]:
     return (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and visible(file))
 
 

@@ -13,14 +13,8 @@ from PIL import Image, ImageOps
 from quadrant_lstm.data.image_files import on_paper, open_image
 
 INK_THRESHOLD = 50  # of 255; darker pixels are background
-
-
 MIN_CONTRAST = 10  # of 255; JPEG files of a blank page have some contrast
-
-
 WHITE = (1, 255, 2**16 - 1, 2**32 - 1)  # of images with more than 8 bits: the first that no pixel exceeds
-
-
 DIGIT_SHARE = 20 / 28  # of the height and width
 
 

@@ -68,20 +68,21 @@ class ImageSequences(SequenceDataModule):
             images = self.augmentation(images)
             if mixed and not self.repeats_batches:
                 mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()]
-        if mixed:
-            return Batch(scaled(mixed_sequences(images, turns, mixed, len(self.orderings), self.grid)), labels)
-        return Batch(scaled(self.cut(images)), labels)
+        return Batch(scaled(self.cut(images, mixed, turns)), labels)
 
     def cut(
-        self, images: Shaped[Tensor, "batch channels height width"]
+        self,
+        images: Shaped[Tensor, "batch channels height width"],
+        mixed: Orderings = (),
+        turns: Int64[Tensor, " batch"] | None = None,
     ) -> Shaped[Tensor, "batch steps channels stack columns"]:
+        if mixed:
+            return mixed_sequences(images, turns, mixed, len(self.orderings), self.grid)
         return sequences(images, self.orderings, self.grid)
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
         images, labels, numbers = self.test[indices]
-        if mixed := self.test_orderings:
-            return Batch(mixed_sequences(images, numbers, mixed, len(self.orderings), self.grid), labels)
-        return Batch(self.cut(images), labels)
+        return Batch(self.cut(images, self.test_orderings, numbers), labels)
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
         return self.test[indices][0]

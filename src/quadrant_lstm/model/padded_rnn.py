@@ -1,4 +1,4 @@
-"""Defines the common base of LSTM and GRU, which reads sequences that may be padded."""
+"""Decides how LSTM and GRU read padded sequences: by torch's kernels, or by a loop over the steps."""
 
 import functools
 from typing import Any

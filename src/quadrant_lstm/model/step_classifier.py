@@ -1,4 +1,4 @@
-"""Defines what all networks of this project do: encode every step, read the features in order, classify the result."""
+"""Defines the base of networks that encode every step, read the features in order and classify the result."""
 
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -29,8 +29,6 @@ from quadrant_lstm.processes.signals import end_with_parent
 from quadrant_lstm.processes.torchrun_store import Store, deadline, no_answer
 
 SECONDS_TO_ANSWER = 0.5  # a process that does not answer has ended, and its key in the store is old
-
-
 meeting: "Meeting | None" = None  # of this process, if torchrun started it
 
 

@@ -58,12 +58,6 @@ def has_channels_first(model: keras.Model) -> bool:
     return conv_layers(model)[0].data_format == "channels_first"
 
 
-def frame_shape_in(model: keras.Model) -> Shape:
-    """Returns channels, height and width of a frame."""
-    _, _, *shape = model.input_shape
-    return shape if has_channels_first(model) else [shape[2], *shape[:2]]
-
-
 def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     """Returns the sizes, the shape of a frame and the number of classes. Raises UserError for another network."""
     found = [layer for layer in inner_layers(model) if not isinstance(layer, layers.InputLayer)]
@@ -77,7 +71,7 @@ def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     _, steps, *shape = model.input_shape
     if steps is None or len(shape) != 3:
         raise UserError(f"the model reads {list(model.input_shape)}; it must be [batch, steps, ...] with frames.")
-    frame_shape = frame_shape_in(model)
+    frame_shape = shape if has_channels_first(model) else [shape[2], *shape[:2]]
     filters = [conv.filters for conv in convs]
     sizes = KerasSizes(filters, convs[0].kernel_size[0], pool.pool_size[0], dropout.rate, lstm.units, dense.units)
     return sizes, frame_shape, head.units

@@ -9,7 +9,7 @@ import numpy as np
 from quadrant_lstm.data.frames import numbered_names
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
-from quadrant_lstm.run.predictor import Predictor, clip_files, image_files, names_or_numbers
+from quadrant_lstm.run.predictor import Predictor, files_of_clips, files_of_images, names_or_numbers
 
 
 def predictor_of_onnx(model: str) -> Predictor:
@@ -43,12 +43,12 @@ def predictor_of_session(session: Any) -> Predictor:
 
     if steps:
         data = parse_yaml(metadata["config"]).data
-        files = clip_files(data, shape, num_frames or data.num_frames, num_frames or 1)
+        files = files_of_clips(data, shape, num_frames or data.num_frames, num_frames or 1)
         example = np.zeros((num_frames or 2, *shape), np.uint8)
     else:
-        files, example = image_files(shape), np.zeros(shape, np.uint8)
+        files, example = files_of_images(shape), np.zeros(shape, np.uint8)
     for count in (1, 2):  # a program of images must take batches of any size
         probabilities = predict([example] * count)
     num_classes = probabilities[0].shape[1]
     names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered_names(num_classes)
-    return Predictor(*files, predict, 1, names_or_numbers(names))
+    return Predictor(files, predict, 1, names_or_numbers(names))

@@ -40,7 +40,7 @@ def predict(folder: Path, images: str, invert: bool | None, output: str | None, 
     network = classifier.network.eval()
     predictor = predictor_of_run(network, cfg.data, classifier.spec)
     if images != "test":
-        predict_files(predictor, predictor.find(images), invert, output)
+        predict_files(predictor, predictor.files.find(images), invert, output)
         return
     predictor = predictor._replace(probabilities=of_clips(network, classifier.spec))  # the samples are cut already
     data = build_data(cfg)
@@ -97,7 +97,7 @@ def read_files(
     samples, num_bytes = [], 0
     for file in files:  # in one thread: for small files, several of them wait for each other
         try:
-            sample = Sample(str(file), predictor.read(file, invert))
+            sample = Sample(str(file), predictor.files.read(file, invert))
         except UserError as error:
             print(error, file=sys.stderr)
             errors.append(error)

@@ -21,8 +21,6 @@ from quadrant_lstm.files import expanded
 log = logging.getLogger(__name__)
 FORMATS = (".csv", ".jsonl")
 TABLE_HEADER = "prediction  confidence  second  confidence  after each step  file"
-
-
 Classes = Sequence[int | str]  # the names of the classes, or their numbers if they have no names
 
 

@@ -6,15 +6,15 @@ may have different lengths.
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_folder import find_clip_files
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered_names
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import read_image
@@ -25,9 +25,13 @@ from quadrant_lstm.run.inputs import Inputs, inputs_of, reads_more_steps
 from quadrant_lstm.run.predictions import Classes
 
 
-class Predictor(NamedTuple):
+class Files(NamedTuple):
     find: Callable[[str], Iterable[Path]]  # the files that the key `images` names
     read: Callable[[Path, bool | None], np.ndarray | None]  # a sample; None if nothing is drawn
+
+
+class Predictor(NamedTuple):
+    files: Files
     probabilities: Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # [steps, classes] of each sample
     num_steps: int  # of the probabilities, at most
     classes: Classes
@@ -37,11 +41,11 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
     """`data` is that group of the run's config."""
     inputs = inputs_of(data, spec)
     if inputs.name == "images":
-        predict, files = of_images(network, inputs), image_files(inputs.shape)
+        predict, files = of_images(network, inputs), files_of_images(inputs.shape)
     else:
-        predict, files = of_clips(network, spec), clip_files(data, spec.frame_shape, spec.num_steps)
+        predict, files = of_clips(network, spec), files_of_clips(data, spec.frame_shape, spec.num_steps)
     (steps,) = predict([np.zeros(inputs.shape, np.uint8)])
-    return Predictor(*files, predict, len(steps), names_or_numbers(spec.class_names))
+    return Predictor(files, predict, len(steps), names_or_numbers(spec.class_names))
 
 
 def of_images(network: nn.Module, inputs: Inputs) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
@@ -76,14 +80,13 @@ def padded(clips: Sequence[np.ndarray], num_steps: int) -> tuple[Tensor, Tensor 
     return frames, None if bool((lengths == longest).all()) else lengths
 
 
-def image_files(shape: Shape) -> tuple[Any, Any]:
-    """Returns functions that find and read files."""
-    return find_image_files, lambda file, invert: read_image(file, shape, invert)
+def files_of_images(shape: Shape) -> Files:
+    return Files(find_image_files, lambda file, invert: read_image(file, shape, invert))
 
 
-def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None, fewest_frames: int = 1) -> tuple[Any, Any]:
-    """Returns functions that find and read clips, of which they take what the test does: every n-th frame, and the
-    middle of a long clip. Reading raises UserError for a clip of fewer frames than `fewest_frames`.
+def files_of_clips(data: DictConfig, frame_shape: Shape, num_frames: int | None, fewest_frames: int = 1) -> Files:
+    """Reading takes what the test does: every n-th frame, and the middle of a long clip. It raises UserError for a clip
+    of fewer frames than `fewest_frames`.
     """
     channels, height, width = frame_shape
     frame_format, step = FrameFormat(channels, (height, width), data.get("layout")), data.get("frame_step", 1)
@@ -109,7 +112,7 @@ def clip_files(data: DictConfig, frame_shape: Shape, num_frames: int | None, few
         read_frames(file, frame_format, frame_numbers(start, length, step), frames)
         return np.moveaxis(frames, 3, 1)
 
-    return find_clip_files, read
+    return Files(find_clip_files, read)
 
 
 def names_or_numbers(names: Sequence[str]) -> Classes:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
@@ -42,10 +42,11 @@ def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> 
     total, invalid, errors = 0.0, [], []
     for job in with_progress(jobs, "checking jobs", transient=True):
         try:
-            parameters, steps, epochs, seconds = estimate(compose(job), measured)
+            found = estimate(compose(job), measured)
             finished = job.results() is not None
-            total += 0 if finished else seconds
-            cells = [f"{parameters:,}", f"{steps:,}", str(epochs), FINISHED if finished else duration(seconds)]
+            total += 0 if finished else found.seconds
+            cells = [f"{found.parameters:,}", f"{found.steps_per_epoch:,}", str(found.epochs)]
+            cells.append(FINISHED if finished else duration(found.seconds))
         except UserError as error:
             invalid.append(job)
             errors.append(f"job {job.number}: {error}")
@@ -55,10 +56,16 @@ def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> 
     return "\n".join([align(rows), *errors, last]), invalid
 
 
-def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple[int, int, int, float]:
-    """Returns a job's parameters, training steps per epoch, epochs, and seconds in all.
+class Estimate(NamedTuple):
+    parameters: int
+    steps_per_epoch: int
+    epochs: int
+    seconds: float  # of the whole job
 
-    `measured` caches the seconds per step, for jobs with the same data, model, optimizer, precision and accelerator.
+
+def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> Estimate:
+    """`measured` caches the seconds per step, for jobs with the same data, model, optimizer, precision and
+    accelerator.
     """
     cfg = without_hydra(cfg)
     check_without_torch(cfg)
@@ -68,7 +75,7 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     key += f"{cfg.trainer.precision} {cfg.trainer.get('accelerator')}"
     processes = bare_trainer(cfg).world_size  # checks the accelerator
     if key not in measured:
-        measured[key] = measure_steps(cfg, data)
+        measured[key] = measure_steps(cfg, data, network)
     training_step, evaluation_step = measured[key]
     limits = dict(cfg.trainer)
     if overfitted := cfg.trainer.get("overfit_batches"):
@@ -80,7 +87,7 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> tuple
     )
     epochs = cfg.trainer.max_epochs
     seconds = epochs * (num_train * training_step + num_val * evaluation_step) + num_test * evaluation_step
-    return count_parameters(network), num_train, epochs, seconds
+    return Estimate(count_parameters(network), num_train, epochs, seconds)
 
 
 def apply_limit(batches: int, limit: int | float) -> int:
@@ -88,11 +95,10 @@ def apply_limit(batches: int, limit: int | float) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
-def measure_steps(cfg: DictConfig, data: SequenceDataModule) -> tuple[float, float]:
+def measure_steps(cfg: DictConfig, data: SequenceDataModule, network: Any) -> tuple[float, float]:
     """Returns the seconds of a training step and of an evaluation step."""
     accelerator = cfg.trainer.get("accelerator", "auto")
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(cfg.trainer.precision, accelerator))
-    network: Any = build_network(cfg, data.spec)
     check_network(network, data, fabric.device, fabric.autocast)
     network, optimizer = fabric.setup(
         network, make("optimizer", instantiate_node("optimizer", cfg.optimizer), network.parameters())

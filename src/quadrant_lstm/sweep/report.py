@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.console import say
-from quadrant_lstm.data.frames import step_accuracies_in
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
+from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.pages import render
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.groups import Group, ranked_groups

@@ -24,11 +24,7 @@ from quadrant_lstm.run_folder import OUTPUTS, OVERRIDES
 from quadrant_lstm.sweep.jobs import Job, make_jobs
 
 SWEEPS = OUTPUTS / "sweeps"
-
-
 SWEEP_CONFIG = "multirun.yaml"
-
-
 STUDY = "study.db"
 
 

@@ -7,7 +7,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from quadrant_lstm.data.frames import step_accuracies_in
+from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, new_figure, style
 
 AFTER_EACH_STEP = "Validation accuracy after each step, by epoch"

@@ -1,7 +1,7 @@
 """Reads the frames of clips. Imports no torch.
 
-a folder of pictures             its files in natural order: frame2.png before frame10.png
-an animated GIF, WebP or PNG     its pictures
+a folder of image files          in natural order: frame2.png before frame10.png
+an animated GIF, WebP or PNG     its images
 .npy, or .npz with one array     uint8, its axes in the order of `layout`
 .mp4, .mkv, .webm, .avi, .mov    by PyAV, from the extra `video`
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quadrant_lstm.data.clip_files import BrokenClip, FrameFormat, examine_frames
-from quadrant_lstm.data.clip_files import read_frames as read_into
 from quadrant_lstm.data.clip_formats import is_clip
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, examine_frames
+from quadrant_lstm.data.clip_frames import read_frames as read_into
 from quadrant_lstm.data.image_files import natural
 from quadrant_lstm.errors import UserError
 from tests.clips import WRITERS, noise_clip, write_folder, write_gif, write_video
