@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError: disk full, over quota, read-only
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError: disk full, over quota, read-only
 # of a path that the user may not use, or has written wrongly
-PATH = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 class UserError(Exception):

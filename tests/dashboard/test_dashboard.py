@@ -16,7 +16,7 @@ from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
 from quadrant_lstm.dashboard.pictures.occlusion import correct_by_occluded_piece
 from quadrant_lstm.dashboard.tabs import add_graph, add_states
-from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.image_sequences import ImageSequences

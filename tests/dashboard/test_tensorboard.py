@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
 
 
 def test_writing_events_does_not_import_tensorflow(tmp_path):
-    writer = "from quadrant_lstm.dashboard.tensorboard import TensorBoard; import sys, tensorboard.compat as c"
+    writer = "from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard; import sys, tensorboard.compat as c"
     events = f"TensorBoard({str(tmp_path)!r}).experiment.add_scalar('a', 1); assert c.tf.__version__ == 'stub'"
     subprocess.run([sys.executable, "-c", f"{writer}; {events}; assert 'tensorflow' not in sys.modules"], check=True)
 

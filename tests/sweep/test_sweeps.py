@@ -64,7 +64,7 @@ def test_the_traceback_of_a_bug_stands_in_the_log_of_the_job(tmp_path):
 
 def test_a_job_that_fails_after_its_result_has_finished(tmp_path):
     (tmp_path / "late.py").write_text(
-        "from quadrant_lstm.dashboard.tensorboard import TensorBoard\n\n\nclass Late(TensorBoard):\n"
+        "from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard\n\n\nclass Late(TensorBoard):\n"
         "    def close(self, status):\n        raise OSError('gone')\n"
     )
     data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")

@@ -37,7 +37,7 @@ class JobLauncher(Launcher):
             self.run_jobs(iter(pending), table, lambda job: None, self.num_parallel(len(pending)))
         return []
 
-    def follow(self, chosen: Iterator[Job], total: int, on_end: Callable[[Job], None]) -> None:
+    def run_search(self, chosen: Iterator[Job], total: int, on_end: Callable[[Job], None]) -> None:
         """Runs the jobs of a search, whose iterator chooses each by the results that `on_end` has recorded."""
         with JobTable([], total) as table:
             self.run_jobs(chosen, table, on_end, self.num_parallel(None))

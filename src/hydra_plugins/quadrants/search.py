@@ -48,4 +48,4 @@ class SearchSweeper(GridSweeper):
             return self.show_plan(planned)
         with self.locked_folder() as folder:
             search = Search(folder, space, fixed, self.n_trials, self.sampler)
-            self.launcher.follow(search.jobs(), search.num_left(), search.record)
+            self.launcher.run_search(search.jobs(), search.num_left(), search.record)

@@ -19,7 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from quadrant_lstm.config.messages import default_config, unknown_key
 from quadrant_lstm.config.schema import CLASSES
-from quadrant_lstm.errors import DISK, PATH, UserError
+from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError
 from quadrant_lstm.run_folder import CONFIG
 
 
@@ -108,10 +108,10 @@ def explain_disk(error: OSError) -> UserError | None:
     """Rewrites the error of a full, read-only or over-quota disk, naming the run folder, and of a path that cannot be
     used. Returns None for any other error.
     """
-    if error.errno in PATH:
+    if error.errno in PATH_ERRNOS:
         path = error.filename or "a path"
         return UserError(f"{path}: cannot be used ({error.strerror}); correct the path or its permissions.")
-    if error.errno not in DISK:
+    if error.errno not in DISK_ERRNOS:
         return None
     folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
     if not folder or not Path(folder, CONFIG).exists():  # no run starts, or a script that reads runs

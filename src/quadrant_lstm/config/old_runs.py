@@ -8,6 +8,7 @@ RENAMED = {
     "quadrant_lstm.run.progress.Progress": "quadrant_lstm.callbacks.progress.Progress",
     "quadrant_lstm.run.ddp.DDP": "quadrant_lstm.processes.strategy.DDP",
     "${oc.env:HOME,.}/.cache": "~/.cache",
+    "quadrant_lstm.dashboard.tensorboard.TensorBoard": "quadrant_lstm.dashboard.tensorboard_logger.TensorBoard",
     "quadrant_lstm.dashboard.trackers.WandB": "quadrant_lstm.dashboard.wandb_logger.WandB",
     "quadrant_lstm.dashboard.trackers.MLflow": "quadrant_lstm.dashboard.mlflow_logger.MLflow",
 }

@@ -144,7 +144,7 @@ CLASSES: Mapping[str, Kinds] = {
     "quadrant_lstm.callbacks.epoch_end.Best": {"keep": kinds.Keep},
     "quadrant_lstm.callbacks.epoch_end.EpochEnd": {},
     "quadrant_lstm.dashboard.dashboard.Dashboard": {},
-    "quadrant_lstm.dashboard.tensorboard.TensorBoard": {"save_dir": str},
+    "quadrant_lstm.dashboard.tensorboard_logger.TensorBoard": {"save_dir": str},
     "quadrant_lstm.dashboard.wandb_logger.WandB": {"save_dir": str, "project": str, "offline": bool, "**": Any},
     "quadrant_lstm.dashboard.mlflow_logger.MLflow": {
         "save_dir": str,

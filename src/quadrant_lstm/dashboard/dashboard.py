@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm.dashboard import gallery
-from quadrant_lstm.dashboard.inputs import BATCH_SIZE
+from quadrant_lstm.dashboard.network_inputs import BATCH_SIZE
 from quadrant_lstm.dashboard.tabs import add_graph, add_precision_recall, add_states
-from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
 from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences

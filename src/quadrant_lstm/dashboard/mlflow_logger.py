@@ -33,7 +33,7 @@ class MLflow(MLFlowLogger):
         self.is_recorded = run_id is not None
         tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{OUTPUTS}/mlflow.db"
         is_local = tracking_uri.startswith("sqlite:")
-        with self.as_user_error(), mlflow_setup_lock():
+        with self.errors_explained(), mlflow_setup_lock():
             super().__init__(
                 experiment_name,
                 run_name=run_name(self.folder),
@@ -42,7 +42,7 @@ class MLflow(MLFlowLogger):
                 run_id=run_id,
             )
 
-    def as_user_error(self) -> contextlib.AbstractContextManager[None]:
+    def errors_explained(self) -> contextlib.AbstractContextManager[None]:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -54,7 +54,7 @@ class MLflow(MLFlowLogger):
     @rank_zero_only
     def start(self, config: dict[str, Any], step: int) -> None:
         is_new = not self.is_recorded
-        with self.as_user_error():
+        with self.errors_explained():
             with mlflow_setup_lock():
                 write_id(self.folder, "mlflow", str(self.run_id))  # creates the run, and the experiment if it is new
             self.is_recorded = True
@@ -63,17 +63,17 @@ class MLflow(MLFlowLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        with self.as_user_error():
+        with self.errors_explained():
             super().log_metrics(metrics, step)
 
     @rank_zero_only
     def add_picture(self, tag: str, pixels: UInt8[np.ndarray, "height width 3"], step: int) -> None:
-        with self.as_user_error():
+        with self.errors_explained():
             self.experiment.log_image(self.run_id, Image.fromarray(pixels), f"{tag}.png")
 
     @rank_zero_only
     def finalize(self, status: str = "success") -> None:
-        with self.as_user_error():
+        with self.errors_explained():
             super().finalize(status)
 
     def command_to_view(self) -> str:

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard._pytorch_graph import graph
 from torch.utils.tensorboard.summary import hparams
 
-from quadrant_lstm.dashboard.inputs import as_arguments, as_inputs
+from quadrant_lstm.dashboard.network_inputs import as_arguments, as_inputs
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.model.protocols import Inspectable

@@ -54,7 +54,7 @@ def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, in
     return channels, height, width
 
 
-def check_cnn_lstm(
+def check_conv_encoder(
     model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: Shape | None, group: str = "model"
 ) -> None:
     """Raises UserError for a CNNLSTM that does not fit. `frame_shape` is None if the data is not downloaded yet."""
@@ -66,7 +66,7 @@ def check_cnn_lstm(
 def check_join(model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: Shape | None) -> None:
     encoder = model["encoder"]
     if encoder["_target_"] == "quadrant_lstm.model.encoder.ConvEncoder":
-        check_cnn_lstm({**encoder, **model}, data, frame_shape, "model.encoder")
+        check_conv_encoder({**encoder, **model}, data, frame_shape, "model.encoder")
     elif encoder["_target_"] not in NEVER_SHARE:
         check_shared_tiles(model, data)
 
@@ -97,8 +97,8 @@ def check_reads_orderings(data: Mapping[str, Any], remedy: str) -> None:
 
 
 CHECKS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], Shape | None], None]] = {
-    "quadrant_lstm.model.network.CNNLSTM": check_cnn_lstm,
+    "quadrant_lstm.model.network.CNNLSTM": check_conv_encoder,
     "quadrant_lstm.model.join.Join": check_join,
-    "quadrant_lstm.model.reshaped.Reshaped": check_cnn_lstm,
+    "quadrant_lstm.model.reshaped.Reshaped": check_conv_encoder,
     "quadrant_lstm.model.deep.DeepCNNLSTM": check_deep,
 }

@@ -17,7 +17,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from quadrant_lstm.errors import DISK, PATH, UserError
+from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError
 from quadrant_lstm.processes.forked import FORK, GRACE, how_it_ended, start_process, terminate
 from quadrant_lstm.processes.prepare import num_threads
 from quadrant_lstm.run_folder import LAST
@@ -65,7 +65,7 @@ def run_rank(function: Callable[[], object], rank: int, sender: Any) -> bool:
     try:
         function()
     except (UserError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (*DISK, *PATH):
+        if isinstance(error, OSError) and error.errno not in (*DISK_ERRNOS, *PATH_ERRNOS):
             raise
         sender.send(error)
         return False

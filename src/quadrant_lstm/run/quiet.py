@@ -7,7 +7,7 @@ import warnings
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import nn
 
-from quadrant_lstm.errors import DISK
+from quadrant_lstm.errors import DISK_ERRNOS
 
 
 def quiet_lightning() -> None:
@@ -40,5 +40,5 @@ def allow_frozen_modules(network: nn.Module) -> None:
 
 def ignore_disk_errors(failed: threading.ExceptHookArgs) -> None:
     """Prints the traceback of a thread unless a disk error ended it, because the main thread reports that."""
-    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in DISK):
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in DISK_ERRNOS):
         threading.__excepthook__(failed)

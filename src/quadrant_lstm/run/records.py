@@ -17,7 +17,7 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.dashboard.tabs import BEST_ACCURACY, hyperparameters, write_hyperparameters
-from quadrant_lstm.dashboard.tensorboard import TensorBoard
+from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
 from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError

@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.inputs import as_inputs
+from quadrant_lstm.dashboard.network_inputs import as_inputs
 from quadrant_lstm.model.protocols import Inspectable
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import HEIGHT, SMALL, WIDTH, new_figure, style

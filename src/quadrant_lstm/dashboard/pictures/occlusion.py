@@ -8,7 +8,7 @@ from jaxtyping import Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.inputs import BATCH_SIZE, as_arguments
+from quadrant_lstm.dashboard.network_inputs import BATCH_SIZE, as_arguments
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.data.pieces import QUADRANTS, occlude_piece
 from quadrant_lstm.data.scans import ordering_name
