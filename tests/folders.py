@@ -1,6 +1,7 @@
 """Writes data sets small enough to train on in a second, and finds the folders and processes that a script leaves."""
 
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,13 @@ def remaining_processes(cwd: Path) -> list[str]:
         except OSError:
             continue
     return commands
+
+
+def wait_until_no_process_remains(cwd: Path) -> None:
+    end = time.monotonic() + 20
+    while remaining := remaining_processes(cwd):
+        assert time.monotonic() < end, remaining
+        time.sleep(0.05)
 
 
 def children(pid: int) -> list[int]:

@@ -118,6 +118,27 @@ def call_unchecked(function: Callable[..., object], *arguments: object) -> None:
     assert process.exitcode == 0, "see the traceback above"
 
 
+def importing_from(folder: Path) -> str:
+    """Returns what to run before a script that imports modules of that folder."""
+    return f"import sys; sys.path.insert(0, {str(folder)!r})"
+
+
+def waiting_after(epoch: int, name: str = "*") -> str:
+    """Returns what to run before a script that then waits to be killed when it has saved that epoch; in a sweep, only
+    the job of that name does.
+    """
+    return f"""
+import fnmatch, signal
+from quadrant_lstm.callbacks.epoch_end import EpochEnd
+save = EpochEnd.on_train_epoch_end
+def save_and_wait(self, trainer, module):
+    save(self, trainer, module)
+    while trainer.current_epoch + 1 == {epoch} and fnmatch.fnmatch(self.folder.name, {name!r}):
+        signal.pause()
+EpochEnd.on_train_epoch_end = save_and_wait
+"""
+
+
 def without(module: str) -> str:
     """Returns what to run before a script that then cannot import that module."""
     return f"""

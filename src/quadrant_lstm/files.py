@@ -60,7 +60,7 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if not isinstance(content, dict):
             raise ValueError("it is not a mapping")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot be read ({error}); restore or delete it.") from error
     return content
 

@@ -14,6 +14,7 @@ def test_both_ways_read_all_frames(name, tmp_path, monkeypatch):
     write, decode = (getattr(clip_reading, f"{verb}_{name}") for verb in ("write", "decode"))
     line = clip_reading.reading_row(name, tmp_path / "clips", write, decode, rounds=2)
     assert re.fullmatch(rf"\| {name} (\| \d+ \(\d+ to \d+\) ){{2}}\| [\d.]+ \([\d.]+ to [\d.]+\) \|", line)
+    assert decode(next((tmp_path / "clips/train/one").iterdir())) == clip_reading.NUM_FRAMES
     data = clip_reading.clips_in(tmp_path / "clips", clip_reading.NUM_FRAMES)
     assert len(data.train) == 8
     assert sum(len(batch.labels) for batch in data.train_dataloader()) == 7  # one is for validation

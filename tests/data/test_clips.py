@@ -1,3 +1,4 @@
+import math
 import shutil
 import sys
 import time
@@ -204,9 +205,12 @@ def test_videos_need_an_extra_even_if_broken_clips_are_skipped(tmp_path, monkeyp
         clips_in(root, skip_broken=True)
 
 
-def test_memory_for_batches_is_counted(tmp_path):
-    data = clips_in(write_clip_folder(tmp_path / "data"), num_workers=2)
-    assert data.frame_bytes == 2 * data.train_dataloader().reader.slots.nbytes
+@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
+def test_memory_for_batches_and_cached_clips_is_counted(cache_gb, tmp_path):
+    data = clips_in(write_clip_folder(tmp_path / "data"), num_workers=2, cache_gb=cache_gb)
+    reader = data.train_dataloader().reader
+    cached = sum(math.prod(reader.clips.stored_shape(number)) for number in range(len(reader.clips))) if cache_gb else 0
+    assert data.frame_bytes == cached + 2 * reader.slots.nbytes
 
 
 def test_broken_clips_are_refused_together_or_skipped(tmp_path):

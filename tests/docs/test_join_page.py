@@ -46,7 +46,16 @@ def test_an_error_in_a_title_is_raised_in_its_section():
 
 def test_every_problem_keeps_its_number():
     """Links from elsewhere name them."""
-    assert re.findall(r"^## (\d+)\. ", PAGE.read_text(), re.MULTILINE) == [str(number) for number in range(1, 17)]
+    found = re.findall(r"^## (\d+\. [\w ,]+)", PAGE.read_text(), re.MULTILINE)
+    assert found == [
+        "1. Flatten loses the step axis", "2. The maps of an image have no step axis", "3. Reading text",
+        "4. Training works, but predictions are as good as guesses", "5. Padded sequences",
+        "6. Batch norm over steps and padding", "7. A frozen pretrained network whose results drift",
+        "8. Out of memory with long sequences", "9. One label per step",
+        "10. Several inputs or outputs at every step", "11. A long sequence in pieces", "12. TCHW, CTHW or THWC",
+        "13. The summary fails at an LSTM", "14. An ONNX file for any batch and any number of steps",
+        "15. Clips of unequal length", "16. ConvLSTM in PyTorch",
+    ]  # fmt: skip
 
 
 def test_the_contents_lead_from_an_error_to_the_section_that_shows_it():

@@ -14,7 +14,7 @@ from quadrant_lstm import load_run
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.join import Join
 from tests.folders import TINY, run_folder, write_idx_folder
-from tests.scripts import ROOT, Script
+from tests.scripts import ROOT, Script, importing_from
 
 PAGE = (ROOT / "docs/your_network.md").read_text()
 FILES = dict(re.findall(r"^`([\w/.]+)`[^\n]*:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
@@ -42,7 +42,7 @@ def write_files(folder) -> None:
 
 
 def run(folder, *arguments) -> Script:
-    return Script(*arguments, cwd=folder, before=f"import sys; sys.path.insert(0, {str(folder)!r})").wait()
+    return Script(*arguments, cwd=folder, before=importing_from(folder)).wait()
 
 
 def test_a_class_and_its_config_have_at_most_40_lines():

@@ -48,8 +48,7 @@ def test_a_process_that_ends_while_it_is_asked_is_noticed(exitcode):
     assert wait_for(processes) == (1 if exitcode else None)
 
 
-def test_a_second_ctrl_c_kills_the_processes_at_once():
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+def test_ctrl_c_kills_processes_that_are_given_time_to_end(ctrl_c):
     process = start_process(sleep_through_sigterm, {}, threads=1)
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     start = time.monotonic()

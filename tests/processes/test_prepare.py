@@ -28,13 +28,19 @@ def test_torch_uses_no_more_threads_than_the_quota_has_cores(of_the_job, of_its_
     assert num_threads(tmp_path) == threads
 
 
-def test_a_process_prepared_twice_flushes_denormals_and_keeps_objects_frozen():
+@pytest.fixture
+def undone():
+    """Undoes what prepare_for_training does to this process."""
+    yield
+    gc.unfreeze()
+    torch.set_flush_denormal(False)
+
+
+def test_a_process_prepared_twice_flushes_denormals_and_keeps_objects_frozen(undone):
     prepare_for_training()
     prepare_for_training()
     assert gc.get_freeze_count() > 100_000
     assert (torch.tensor([1e-40]) * 0.5).item() == 0
-    gc.unfreeze()
-    torch.set_flush_denormal(False)
 
 
 class Interrupts:
@@ -44,14 +50,16 @@ class Interrupts:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_an_interrupt_while_garbage_is_collected_is_not_lost():
-    garbage = Interrupts()
-    garbage.itself = garbage
-    del garbage
-    with pytest.raises(KeyboardInterrupt):
-        prepare_for_training()
-    gc.unfreeze()
-    torch.set_flush_denormal(False)
+def test_an_interrupt_while_garbage_is_collected_is_not_lost(undone, ctrl_c):
+    gc.disable()  # only prepare_for_training may collect it
+    try:
+        garbage = Interrupts()
+        garbage.itself = garbage
+        del garbage
+        with pytest.raises(KeyboardInterrupt):
+            prepare_for_training()
+    finally:
+        gc.enable()
 
 
 def test_no_object_is_frozen_when_the_process_ends():

@@ -21,7 +21,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import shared_folder, torchrun, torchrun_store
 from quadrant_lstm.run_folder import read_rows
 from tests.folders import TINY, children, run_folder, write_idx_folder
-from tests.network import Machine, free_port, two_machines
+from tests.machines import Machine, free_port, two_machines
 from tests.scripts import FORKSERVER, ROOT, script
 
 pytestmark = pytest.mark.timeout(600)  # the waits below only end a test that hangs

@@ -12,6 +12,7 @@ import torch
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint, write_checkpoint
 from quadrant_lstm.errors import UserError
+from tests.malformed import Touch
 
 KILLS, FLIPS, CUTS = 50, 200, 100
 
@@ -77,6 +78,14 @@ def test_a_truncated_file_is_refused(file, record_figure):
             read_checkpoint(file)
         refused += 1
     record_figure(f"{refused} of {CUTS} truncations refused")
+
+
+def test_a_pickle_with_a_valid_checksum_is_not_executed(file, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    write_checkpoint({"state_dict": Touch()}, file)
+    with pytest.raises(UserError, match="last.ckpt: cannot be read"):
+        read_checkpoint(file)
+    assert not Path("executed").exists()
 
 
 def test_a_file_without_a_checksum_is_refused(file):

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run_folder import read_rows
 from tests.folders import TINY, remaining_processes, run_folder, write_idx_folder
-from tests.scripts import Script, script
+from tests.scripts import Script, script, waiting_after
 
 RANDOM = (
     "data.augmentation.rotation=15",
@@ -32,7 +32,7 @@ def kill_and_resume(cwd: Path, seconds: float | None) -> int:
     finished when killed.
     """
     command = ("train.py", *OPTIONS, f"trainer.max_epochs={EPOCHS}")
-    process = Script(*command, cwd=cwd)
+    process = Script(*command, cwd=cwd, before=waiting_after(3) if seconds is None else "")
     if seconds is None:
         next(line for line in process.lines() if line.startswith("epoch 3/"))
     else:

@@ -10,7 +10,14 @@ import pytest
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run.evaluate import evaluate
-from tests.folders import TINY, children, remaining_processes, run_folder, write_idx_folder
+from tests.folders import (
+    TINY,
+    children,
+    remaining_processes,
+    run_folder,
+    wait_until_no_process_remains,
+    write_idx_folder,
+)
 from tests.scripts import Script, script
 
 CPU = ("trainer.accelerator=cpu",)
@@ -141,5 +148,4 @@ def test_processes_listen_to_this_machine_only_and_end_with_their_parent(two_pro
     for pid in ranks:
         assert listening(pid) == {"0100007F"}  # 127.0.0.1
     process.kill()
-    time.sleep(0.5)
-    assert not remaining_processes(tmp_path)
+    wait_until_no_process_remains(tmp_path)

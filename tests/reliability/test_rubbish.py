@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 from tests.folders import write_idx, write_idx_folder
+from tests.malformed import MALFORMED, Case, Touch
 from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
 from tests.scripts import ROOT
 
@@ -35,13 +36,6 @@ import resource, subprocess, sys
 status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
 print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-
-
-class Touch:
-    """Makes a file if its pickle is executed."""
-
-    def __reduce__(self):
-        return (open, ("executed", "w"))
 
 
 def idx_header(*sizes: int) -> bytes:
@@ -109,66 +103,6 @@ CHECKPOINTS: dict[str, Callable[[Path], object]] = {
 }
 
 
-def replace(old: str, new: str) -> Callable[[Path], object]:
-    def change(config: Path) -> None:
-        assert old in config.read_text()
-        config.write_text(config.read_text().replace(old, new))
-
-    return change
-
-
-def alias_bomb() -> str:
-    """Returns nine levels of nine aliases, which stand for 387 million values."""
-    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
-    return "\n".join(["l0: &l0 [1]", *levels, "model: *l9"])
-
-
-def plant_interpolation_bomb(config: Path) -> None:
-    """Adds nine levels of nine interpolations, which stand for 387 million values."""
-    levels = ["bomb:", "  l0: [1]"]
-    for n in range(1, 10):
-        level = f'"${{bomb.l{n - 1}}}"'
-        levels.append(f"  l{n}: [{', '.join([level] * 9)}]")
-    assert "label_smoothing: 0.0" in config.read_text()
-    text = config.read_text().replace("label_smoothing: 0.0", "label_smoothing: ${bomb.l9}")
-    config.write_text("\n".join([text, *levels]))
-
-
-NETWORK = "_target_: quadrant_lstm.model.network.CNNLSTM"
-CONFIGS: dict[str, Callable[[Path], object]] = {
-    "missing": lambda config: config.unlink(),
-    "empty": lambda config: config.write_text(""),
-    "no YAML": lambda config: config.write_text("model: [5"),
-    "a list": lambda config: config.write_text("- 1"),
-    "bytes": lambda config: config.write_bytes(bytes(range(256))),
-    "another's": lambda config: config.write_text("model: {layers: 3}"),
-    "os.system": replace(NETWORK, "_target_: os.system"),
-    "torch.load": replace(NETWORK, "_target_: torch.load"),
-    "numpy.load": replace(NETWORK, "_target_: numpy.load"),
-    "torch.hub.load": replace(NETWORK, "_target_: torch.hub.load"),
-    "write_text": replace(NETWORK, "_target_: pathlib.Path.write_text"),
-    "subprocess behind this project": replace(NETWORK, "_target_: quadrant_lstm.run.provenance.subprocess.run"),
-    "torch.hub.load behind torch.optim": replace(
-        "_target_: torch.optim.Adam", "_target_: torch.optim.swa_utils.torch.hub.load"
-    ),
-    "a class in a list": replace("  eps: 1.0e-08", "  eps: 1.0e-08\n  x: [[{_target_: pathlib.Path.touch}]]"),
-    "a function of this project": replace(NETWORK, "_target_: quadrant_lstm.files.write_atomically"),
-    "hydra's": lambda config: config.write_text(
-        config.read_text() + "hydra: {callbacks: {a: {_target_: os.system, command: touch executed}}}"
-    ),
-    "a python object": lambda config: config.write_text("model: !!python/object/apply:os.system ['touch executed']"),
-    "another network": replace("lstm_units: 5", "lstm_units: 6"),
-    "a value out of range": replace("dropout: 0.25", "dropout: 2"),
-    "an unknown key": replace("dropout: 0.25", "dropuot: 0.25"),
-    "an alias bomb": lambda config: config.write_text(alias_bomb()),
-    "deeply nested": lambda config: config.write_text("model: " + "[" * 5000),
-    "an interpolation to the environment": replace("seed: 1", "seed: ${oc.env:HOME}"),
-    "an interpolation to itself": replace("seed: 1", "seed: ${seed}"),
-    "an interpolation bomb": plant_interpolation_bomb,
-    "an interpolation to nothing": replace("dropout: 0.25", "dropout: ${nothing}"),
-}
-
-
 def write_png_bomb(file: Path, width: int, height: int) -> None:
     """Writes a PNG whose header states that size but which contains only one row."""
 
@@ -222,14 +156,15 @@ def prepare(finished_run: Path, folder: Path) -> dict[str, tuple[tuple[str, ...]
         cwd = new_cwd("data")
         break_it(write_idx_folder(cwd / "tiny"))
         cases[f"data: {name}"] = (("train.py", "data=idx", "data.root=tiny"), name.partition(":")[0], cwd)
+    checkpoints = {name: Case(change, "best.ckpt") for name, change in CHECKPOINTS.items()}
     for kind, file, broken in (
-        ("checkpoint", "checkpoints/best.ckpt", CHECKPOINTS), ("config", ".hydra/config.yaml", CONFIGS),
+        ("checkpoint", "checkpoints/best.ckpt", checkpoints), ("config", ".hydra/config.yaml", MALFORMED),
     ):  # fmt: skip
-        for name, break_it in broken.items():
+        for name, (change, message) in broken.items():
             cwd = new_cwd(kind)
             shutil.copytree(finished_run, cwd / "run")
-            break_it(cwd / "run" / file)
-            cases[f"{kind}: {name}"] = (("evaluate.py", "run=run"), "" if kind == "config" else "best.ckpt", cwd)
+            change(cwd / "run" / file)
+            cases[f"{kind}: {name}"] = (("evaluate.py", "run=run"), message, cwd)
     for name, break_it in IMAGE_FILES.items():
         cwd = new_cwd("image")
         break_it(cwd / "image.png")

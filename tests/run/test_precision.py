@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from quadrant_lstm.run.precision import resolve_precision
+from quadrant_lstm.run import precision as module
+from quadrant_lstm.run.precision import bf16_instructions, resolve_precision
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -12,14 +14,21 @@ def test_other_precisions_are_kept(precision):
     assert resolve_precision(precision, "cpu") == precision
 
 
-def test_auto_is_32_true_on_a_gpu(caplog):
+@pytest.mark.parametrize(
+    ("accelerator", "instructions", "chosen"),
+    [("gpu", ["amx_bf16"], "32-true"), ("cpu", ["avx512_bf16"], "bf16-mixed"), ("cpu", [], "32-true")],
+)
+def test_auto_is_bf16_on_a_cpu_that_multiplies_bf16(accelerator, instructions, chosen, caplog, monkeypatch):
+    monkeypatch.setattr(module, "bf16_instructions", lambda: instructions)
+    resolve_precision.cache_clear()
     with caplog.at_level("INFO"):
-        assert resolve_precision("auto", "gpu") == "32-true"
-    assert "trainer.precision: auto is 32-true here" in caplog.text
+        assert resolve_precision("auto", accelerator) == chosen
+    assert f"trainer.precision: auto is {chosen} here" in caplog.text
+    resolve_precision.cache_clear()
 
 
-def test_auto_is_bf16_on_a_cpu_that_multiplies_bf16():
-    if not CPU_INFO.exists():
-        pytest.skip("no /proc/cpuinfo to compare with")
-    has_bf16 = any(name in CPU_INFO.read_text() for name in ("amx_bf16", "avx512_bf16"))
-    assert resolve_precision("auto", "cpu") == ("bf16-mixed" if has_bf16 else "32-true")
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="torch 2.10 does not tell")
+@pytest.mark.skipif(not CPU_INFO.exists(), reason="there is no /proc/cpuinfo to compare with")
+def test_the_instructions_are_those_that_the_kernel_lists():
+    listed = [name for name in ("amx_bf16", "avx512_bf16") if name in CPU_INFO.read_text()]
+    assert bf16_instructions() == listed

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 import torch
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.arguments import hydra_arguments
@@ -16,7 +17,7 @@ from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import CONFIG, read_rows
 from tests.folders import TINY, run_folder, sweep_folder, write_idx_folder
-from tests.scripts import ROOT, Script, script, train_tiny
+from tests.scripts import ROOT, Script, importing_from, script, train_tiny
 
 RESULTS = (
     "test/accuracy", "test/loss", "test/images", "val/accuracy", "best_epoch", "keep", "epochs", "seconds",
@@ -212,6 +213,14 @@ def test_each_process_needs_a_sample(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+def test_two_processes_do_not_work_in_one_run(tmp_path):
+    train_tiny(tmp_path)
+    with FileLock(run_folder(tmp_path) / ".lock"):
+        done = script("train.py", "run=latest", "trainer.max_epochs=4", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith("another process works in it; wait for that process or stop it.\n")
+
+
 def test_a_new_run_does_not_overwrite_another(finished_run):
     before = {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")}
     done = script("train.py", "trainer=smoke", f"hydra.run.dir={finished_run}", cwd=finished_run.parents[2])
@@ -230,11 +239,25 @@ def test_a_run_cannot_be_resumed_with_another_network(finished_run, word):
 
 
 def test_each_precision_of_the_trainer_trains(tmp_path):
-    train_tiny(tmp_path, "-m", "trainer.max_epochs=1", "trainer.precision=bf16-mixed,bf16-true,64-true,auto")
-    types = [
-        checkpoint(sweep_folder(tmp_path) / str(job))["state_dict"]["network.head.weight"].dtype for job in range(4)
-    ]
-    assert types == [torch.float32, torch.bfloat16, torch.float64, torch.float32]
+    """A logit of a mixed precision is in bf16, its weights in fp32."""
+    (tmp_path / "noting.py").write_text(
+        "import pathlib\nfrom lightning.pytorch import Callback\n\n\nclass Noting(Callback):\n"
+        "    def on_train_batch_end(self, trainer, module, *_):\n"
+        "        logits = module.epoch_outputs['train'][-1].logits\n"
+        "        pathlib.Path(trainer.default_root_dir, 'dtype').write_text(str(logits.dtype))\n"
+    )
+    words = ("trainer.max_epochs=1", "trainer.precision=32-true,bf16-mixed,bf16-true,64-true")
+    callback = "+trainer.callbacks.noting._target_=noting.Noting"
+    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
+    done = Script(
+        "train.py", "-m", *data, *TINY, *words, callback, cwd=tmp_path, before=importing_from(tmp_path)
+    ).wait()
+    assert done.returncode == 0, done.stderr
+    jobs = [sweep_folder(tmp_path) / str(job) for job in range(4)]
+    weights = [checkpoint(job)["state_dict"]["network.head.weight"].dtype for job in jobs]
+    assert weights == [torch.float32, torch.float32, torch.bfloat16, torch.float64]
+    logits = [(job / "dtype").read_text() for job in jobs]
+    assert logits == ["torch.float32", "torch.bfloat16", "torch.bfloat16", "torch.float64"]
 
 
 @pytest.mark.parametrize("name", ["question", "quick", "fast", "best"])

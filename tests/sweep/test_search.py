@@ -15,7 +15,7 @@ from quadrant_lstm.sweep.search import Search
 from quadrant_lstm.sweep.search_space import Space, distribution
 from quadrant_lstm.sweep.study import storage
 from tests.folders import TINY, remaining_processes, sweep_folder, write_idx_folder
-from tests.scripts import Script, script
+from tests.scripts import Script, script, waiting_after
 
 SEARCH = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/sweeper=optuna",
           "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.lstm_units=2,4")  # fmt: skip
@@ -90,8 +90,8 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_
     result = script("train.py", *search, cwd=uninterrupted)
     assert result.returncode == 0, result.stderr
 
-    process = Script("train.py", *search, cwd=killed)
-    process.wait_for(f"outputs/sweeps/*/*/{killed_at}/metrics.csv")
+    process = Script("train.py", *search, cwd=killed, before=waiting_after(1, str(killed_at)))
+    process.wait_for(f"outputs/sweeps/*/*/{killed_at}/checkpoints/last.ckpt")
     process.kill()
     sweep = sweep_folder(killed)
     trials = load_study(sweep).trials

@@ -9,6 +9,7 @@ import time
 from datetime import datetime
 
 import pytest
+from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
@@ -16,8 +17,8 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.files import read_yaml
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
-from tests.folders import TINY, children, remaining_processes, sweep_folder, write_idx_folder
-from tests.scripts import Script, script, train_tiny
+from tests.folders import TINY, children, sweep_folder, wait_until_no_process_remains, write_idx_folder
+from tests.scripts import Script, importing_from, script, train_tiny, waiting_after
 
 DATA = ("data=idx", "data.root=tiny", *TINY)
 
@@ -54,8 +55,9 @@ def test_the_traceback_of_a_bug_stands_in_the_log_of_the_job(tmp_path):
     )
     callback = "+trainer.callbacks.broken._target_=broken.Broken"
     data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
-    on_path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
-    done = Script("train.py", "-m", *data, *TINY, "seed=1,2", callback, cwd=tmp_path, before=on_path).wait()
+    done = Script(
+        "train.py", "-m", *data, *TINY, "seed=1,2", callback, cwd=tmp_path, before=importing_from(tmp_path)
+    ).wait()
     assert done.returncode == 2
     log = (sweep_folder(tmp_path) / "0/train.log").read_text()
     assert "FileNotFoundError: [Errno 2] No such file or directory: 'missing'" in log
@@ -68,9 +70,8 @@ def test_a_job_that_fails_after_its_result_has_finished(tmp_path):
         "    def close(self, status):\n        raise OSError('gone')\n"
     )
     data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
-    on_path = f"import sys; sys.path.insert(0, {str(tmp_path)!r})"
     words = ("seed=1,2", "trainer.logger.tensorboard._target_=late.Late")
-    done = Script("train.py", "-m", *data, *TINY, *words, cwd=tmp_path, before=on_path).wait()
+    done = Script("train.py", "-m", *data, *TINY, *words, cwd=tmp_path, before=importing_from(tmp_path)).wait()
     assert (done.returncode, done.stderr) == (0, "")
     assert "(2 of 2 jobs finished)" in done.stdout
     assert "OSError: gone" in (sweep_folder(tmp_path) / "0/train.log").read_text()
@@ -78,13 +79,13 @@ def test_a_job_that_fails_after_its_result_has_finished(tmp_path):
 
 def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=1000)
-    process = Script("train.py", "-m", *DATA, "trainer.max_epochs=12,1", cwd=tmp_path)
+    process = Script("train.py", "-m", *DATA, "trainer.max_epochs=3,1", cwd=tmp_path, before=waiting_after(2, "0"))
     process.wait_for("outputs/sweeps/*/*/0/checkpoints/last.ckpt")
     (job,) = children(process.pid)
     os.kill(job, signal.SIGKILL)
     errors = process.wait().stderr
     assert process.returncode == 2, process.stdout
-    assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=12): was killed by SIGKILL"), errors
+    assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=3): was killed by SIGKILL"), errors
     sweep = sweep_folder(tmp_path)
     assert "ERROR was killed by SIGKILL" in (sweep / "0/train.log").read_text()
     assert (sweep / "1/results.json").exists()
@@ -92,17 +93,25 @@ def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep
 
     again = script("train.py", "sweep=latest", "hydra.launcher.n_jobs=2", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "job 0  trainer.max_epochs=12  resumes after epoch " in again.stdout
+    assert "job 0  trainer.max_epochs=3  resumes after epoch " in again.stdout
     assert "job 1  trainer.max_epochs=1  finished before" in again.stdout
     assert {file: file.stat().st_mtime_ns for file in (sweep / "1").rglob("*") if file.is_file()} == before
-    assert read_checkpoint(sweep / "0/checkpoints/last.ckpt")["epoch"] + 1 == 12
+    assert read_checkpoint(sweep / "0/checkpoints/last.ckpt")["epoch"] + 1 == 3
     with (sweep / "0/metrics.csv").open(newline="") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == [str(epoch) for epoch in range(1, 13)]
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
     assert sweep_folder(tmp_path) == sweep
 
     other = script("train.py", f"sweep={sweep}", "seed=3", cwd=tmp_path)
     assert other.returncode == 2
     assert "leave it out, or start a new sweep without sweep=." in other.stderr
+
+
+def test_two_processes_do_not_work_in_one_sweep(tmp_path):
+    train_tiny(tmp_path, "-m", "seed=1,2", "trainer.max_epochs=1")
+    with FileLock(sweep_folder(tmp_path) / ".lock"):
+        done = script("train.py", "sweep=latest", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith("another process works in it; wait for that process or stop it.\n")
 
 
 def test_no_job_outlives_its_sweep(tmp_path):
@@ -112,8 +121,7 @@ def test_no_job_outlives_its_sweep(tmp_path):
     process.wait_for("outputs/sweeps/*/*/*/checkpoints/last.ckpt", count=2)
     assert len(children(process.pid)) == 2
     process.kill()
-    time.sleep(0.5)
-    assert not remaining_processes(tmp_path)
+    wait_until_no_process_remains(tmp_path)
 
 
 @pytest.mark.reliability

@@ -80,10 +80,13 @@ def write_pictures(path: Path, frames: np.ndarray) -> None:
 
 
 def decode_pictures(path: Path) -> int:
+    """Returns the number of frames."""
+    count = 0
     for file in path.iterdir():
         with Image.open(file) as image:
             np.asarray(image.convert("RGB"))
-    return NUM_FRAMES
+        count += 1
+    return count
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
@@ -100,7 +103,9 @@ def write_video(path: Path, frames: np.ndarray) -> None:
 def decode_video(path: Path) -> int:
     import av
 
+    count = 0
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             frame.to_ndarray(format="rgb24")
-    return NUM_FRAMES
+            count += 1
+    return count

@@ -7,6 +7,8 @@ from quadrant_lstm.dashboard.pictures.occlusion import (
     draw_occluded_orderings,
     draw_occluded_pieces,
 )
+from quadrant_lstm.dashboard.pictures.step_occlusion import accuracy_by_blank_step, accuracy_by_order, reorder
+from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.pieces import QUADRANTS
 
 
@@ -17,7 +19,7 @@ class FirstPixel(nn.Module):
         super().__init__()
         self.weights = nn.Parameter(torch.ones(1))
 
-    def forward(self, frames):
+    def forward(self, frames, lengths=None):
         pixel = self.weights * frames[:, 1, 0, 0, 0]
         return torch.stack([1 - pixel, pixel], 1)
 
@@ -35,6 +37,23 @@ def test_only_occluding_what_the_network_uses_costs_accuracy():
     (axes,) = draw_occluded_orderings(by_ordering, orderings, QUADRANTS, torch.tensor([1, 1, 1, 0, 0, 0])).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["none", "1324", "4321"]
     assert [text.get_text() for text in axes.texts] == ["50.0", "0.0", "100.0"]
+
+
+def test_a_blank_frame_costs_accuracy_only_where_the_network_looks():
+    frames = torch.zeros(4, 3, 1, 2, 2, dtype=torch.uint8)
+    frames[:, 1] = 255
+    samples = Batch(frames, torch.ones(4, dtype=torch.long))
+    assert accuracy_by_blank_step(FirstPixel(), samples) == [1, 0, 1]
+
+
+def test_real_frames_are_reordered_and_padding_stays_at_the_end():
+    frames = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]], dtype=torch.uint8)[:, :, None, None, None]
+    samples = Batch(frames, torch.ones(2, dtype=torch.long), torch.tensor([4, 3]))
+    reordered = reorder(samples, torch.tensor([4, 1, 3, 2])).frames.flatten(1)
+    assert reordered.tolist() == [[2, 4, 3, 1], [2, 3, 1, 0]]
+    bright_second = samples._replace(frames=torch.where(frames == 2, 255, 0).to(torch.uint8))
+    found = accuracy_by_order(FirstPixel(), bright_second)
+    assert (found["in order"], found["reversed"]) == (1, 0.5)  # in the clip of three frames it stays the second
 
 
 def test_more_pieces_than_rows_of_a_table_are_a_map_of_the_image():
