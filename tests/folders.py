@@ -33,6 +33,11 @@ def write_idx_folder(folder: Path, train: int = 200, test: int = 70, size: int =
     return folder
 
 
+def tiny_data(cwd: Path, **sizes: int) -> tuple[str, str]:
+    """Writes images to cwd/tiny as write_idx_folder does, and returns the arguments that train on them."""
+    return "data=idx", f"data.root={write_idx_folder(cwd / 'tiny', **sizes)}"
+
+
 def run_folder(cwd: Path) -> Path:
     (folder,) = (cwd / "outputs").glob("2*/*")
     return folder

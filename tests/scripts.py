@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.folders import TINY, write_idx_folder
+from tests.folders import TINY, tiny_data
 
 ROOT = Path(__file__).parent.parent
 IMPORTED = [
@@ -105,7 +105,7 @@ def script(*arguments: object, cwd: Path, **environment: str) -> Script:
 
 def train_tiny(cwd: Path, *options: str) -> Script:
     """Trains on the tiny data set, and returns the script, which has succeeded."""
-    done = script("train.py", "data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *TINY, *options, cwd=cwd)
+    done = script("train.py", *tiny_data(cwd), *TINY, *options, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done
 

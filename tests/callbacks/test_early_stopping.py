@@ -1,11 +1,10 @@
 """Tests early stopping with train.py, on the tiny data set."""
 
-import json
 import shutil
 
 import pytest
 
-from quadrant_lstm.run_folder import read_rows
+from quadrant_lstm.run_folder import read_results, read_rows
 from tests.folders import run_folder
 from tests.scripts import script, train_tiny
 
@@ -34,7 +33,7 @@ def stopped_run(trained, tmp_path):
 
 def test_training_stops_after_patience_epochs_without_improvement(stopped_run):
     assert epochs(stopped_run) == [1, 2, 3]
-    results = json.loads((stopped_run / "results.json").read_text())
+    results = read_results(stopped_run)
     assert results["stopped_early"] is True
     assert results["epochs"] == 3
 
@@ -42,7 +41,7 @@ def test_training_stops_after_patience_epochs_without_improvement(stopped_run):
 def test_training_goes_on_while_a_loss_falls(tmp_path):
     train_tiny(tmp_path, *NINE_EPOCHS, "trainer.callbacks.early_stopping.monitor=val/loss", f"{PATIENCE}=1")
     assert epochs(run_folder(tmp_path)) == [*range(1, 10)]
-    assert "stopped_early" not in json.loads((run_folder(tmp_path) / "results.json").read_text())
+    assert "stopped_early" not in read_results(run_folder(tmp_path))
 
 
 def test_a_run_that_stopped_early_is_resumed_only_with_more_patience_or_none(stopped_run, tmp_path):
@@ -59,7 +58,7 @@ def test_a_run_that_was_interrupted_after_it_stopped_trains_no_more(stopped_run,
     (stopped_run / "results.json").unlink()
     assert script("train.py", f"run={stopped_run}", cwd=tmp_path).returncode == 0
     assert epochs(stopped_run) == [1, 2, 3]
-    assert json.loads((stopped_run / "results.json").read_text())["stopped_early"] is True
+    assert read_results(stopped_run)["stopped_early"] is True
 
 
 def test_an_improvement_must_be_larger_than_min_delta(tmp_path):
@@ -72,7 +71,7 @@ def test_patience_that_ends_with_the_last_epoch_stops_nothing_early(tmp_path):
     done = train_tiny(tmp_path, *STUCK, f"{PATIENCE}=8")
     assert "training stops" not in done.stdout
     run = run_folder(tmp_path)
-    assert "stopped_early" not in json.loads((run / "results.json").read_text())
+    assert "stopped_early" not in read_results(run)
     assert "to train longer, add e.g. trainer.max_epochs=10" in script("train.py", f"run={run}", cwd=tmp_path).stderr
 
 

@@ -9,7 +9,7 @@ from torch.optim import SGD
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.callbacks.ema import EMA
 from quadrant_lstm.model.classifier import Classifier
-from tests.folders import TINY, run_folder, write_idx_folder
+from tests.folders import TINY, run_folder, tiny_data
 from tests.networks import CONSTANT, SPEC, Flat, batches, trainer
 from tests.scripts import script, train_tiny
 
@@ -66,7 +66,7 @@ def test_the_average_has_the_precision_of_the_training(tmp_path):
 
 
 def test_the_average_is_saved_and_tested(tmp_path):
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
+    data = tiny_data(tmp_path)
     done = script("train.py", *data, *TINY, "trainer.callbacks.ema.decay=0.9", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = run_folder(tmp_path)

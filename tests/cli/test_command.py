@@ -16,7 +16,7 @@ from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.cli.explain import mistake_in
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import BEST, CONFIG
-from tests.folders import write_idx_folder
+from tests.folders import tiny_data
 from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
 from tests.scripts import ROOT, Script, script, without
 
@@ -89,9 +89,9 @@ def test_the_fixture_detects_an_import_of_torch(tmp_path, no_torch):
 
 
 def test_a_broken_data_folder_is_reported_in_one_line(tmp_path, no_torch):
-    data = write_idx_folder(tmp_path / "tiny")
-    (data / "train-labels-idx1-ubyte").unlink()
-    done = fresh_script("train.py", "data=idx", f"data.root={data}", cwd=tmp_path)
+    data = tiny_data(tmp_path)
+    (tmp_path / "tiny/train-labels-idx1-ubyte").unlink()
+    done = fresh_script("train.py", *data, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "has no train-labels-idx1-ubyte or train-labels-idx1-ubyte.gz" in done.stderr
 

@@ -1,6 +1,5 @@
 """Tests that run folders of version 0.1 can be read and resumed; version_0_1.yaml is the config of one."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from omegaconf import OmegaConf
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.config.old_runs import upgrade
 from quadrant_lstm.config.read import read_config
+from quadrant_lstm.run_folder import read_results
 from tests.scripts import script
 
 OLD = Path(__file__).with_name("version_0_1.yaml")
@@ -46,5 +46,5 @@ def test_an_old_run_is_resumed_in_its_folder(tmp_path):
     shutil.copy(OLD, config)
     done = script("train.py", "run=run", "~trainer.callbacks.dashboard", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run/results.json").read_text())["epochs"] == 2
+    assert read_results(tmp_path / "run")["epochs"] == 2
     assert "current_model_state" in read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")  # besides the average

@@ -9,7 +9,7 @@ from tests.scripts import script
 
 pytest.importorskip("selenium", reason="needs selenium")
 from docs.tensorboard import CHROMIUM, DRIVER, TABS, chromium, find, screenshot, tensorboard, visit
-from tests.folders import TINY, write_idx_folder
+from tests.folders import TINY, tiny_data
 
 pytestmark = [
     pytest.mark.browser,
@@ -22,7 +22,7 @@ pytestmark = [
 def shown(tmp_path_factory):
     """A function that returns the page with a tab of TensorBoard, once the tab shows its data."""
     cwd = tmp_path_factory.mktemp("browser")
-    data = ("data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *TINY[1:])
+    data = (*tiny_data(cwd), *TINY[1:])
     done = script("train.py", "-m", *data, "model.lstm_units=3,5", cwd=cwd)
     assert done.returncode == 0, done.stderr
     with tensorboard(cwd / "outputs") as url, chromium() as page:

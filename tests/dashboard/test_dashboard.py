@@ -23,7 +23,7 @@ from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.join import Join
-from tests.folders import TINY, run_folder, write_idx_folder
+from tests.folders import TINY, run_folder, tiny_data
 from tests.networks import CONSTANT, RECURRENT, small_network, trainer
 from tests.scripts import script
 
@@ -98,7 +98,7 @@ def test_a_network_with_logits_only_is_shown_without_its_inside(idx_folder, tmp_
 
 
 def test_augmentation_is_drawn_only_where_it_is_on(tmp_path, finished_run):
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}", *TINY[1:], "trainer.max_epochs=1")
+    data = (*tiny_data(tmp_path), *TINY[1:], "trainer.max_epochs=1")
     done = script("train.py", *data, "data.augmentation.rotation=20", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for run, expected in ((run_folder(tmp_path), True), (finished_run, False)):

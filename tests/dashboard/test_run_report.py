@@ -1,17 +1,17 @@
 import base64
 import io
-import json
 import re
 
 from PIL import Image
 
 from quadrant_lstm.dashboard.pictures.history import HISTORIES
 from quadrant_lstm.dashboard.report import SECTIONS, by_section
+from quadrant_lstm.run_folder import read_results
 
 
 def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_run, events):
     page = (finished_run / "report.html").read_text()
-    results = json.loads((finished_run / "results.json").read_text())
+    results = read_results(finished_run)
     assert f"<td>Test accuracy<td>{100 * results['test/accuracy']:.2f} %" in page
     assert f"<td>Best epoch, which was tested<td>{results['best_epoch']} of 3" in page
     headings = re.findall("<h2>(.*)</h2>", page)

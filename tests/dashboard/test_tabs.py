@@ -1,10 +1,9 @@
-import json
-
 import pytest
 from omegaconf import OmegaConf
 from tensorboard.plugins.hparams import metadata
 
 from quadrant_lstm.dashboard.tabs import hyperparameters
+from quadrant_lstm.run_folder import read_results
 
 
 def test_hyperparameters_are_written_with_the_final_metrics(events, finished_run):
@@ -18,7 +17,7 @@ def test_hyperparameters_are_written_with_the_final_metrics(events, finished_run
     experiment = events.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     names = [info.name.tag for info in metadata.parse_experiment_plugin_data(experiment).metric_infos]
     assert names == ["test/accuracy", "test/loss", "val/best_accuracy"]
-    results = json.loads((finished_run / "results.json").read_text())
+    results = read_results(finished_run)
     assert events.Scalars("test/accuracy")[-1].value == pytest.approx(results["test/accuracy"])
     assert events.Scalars("val/best_accuracy")[-1].value == pytest.approx(results["val/accuracy"])
 

@@ -11,8 +11,8 @@ import pytest
 
 from quadrant_lstm.dashboard.mlflow_logger import MLflow
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import read_rows
-from tests.folders import TINY, run_folder, write_idx_folder
+from quadrant_lstm.run_folder import read_results, read_rows
+from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import FORKSERVER, Script, script, without
 
 pytest.importorskip("wandb", reason='needs pip install -e ".[trackers]"')
@@ -23,7 +23,7 @@ EPOCH_METRICS = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 
 
 def train(cwd, *options):
-    done = script("train.py", "data=idx", f"data.root={write_idx_folder(cwd / 'tiny')}", *options, cwd=cwd)
+    done = script("train.py", *tiny_data(cwd), *options, cwd=cwd)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done
@@ -66,7 +66,7 @@ def test_mlflow_has_each_epoch_of_a_resumed_run_once(tracked):
 def test_mlflow_has_the_config_the_results_and_the_pictures(tracked):
     cwd, _, ids = tracked
     assert query(cwd, "select value from params where key = 'model/dropout'") == [("0.5",)]
-    results = json.loads((run_folder(cwd) / "results.json").read_text())
+    results = read_results(run_folder(cwd))
     tested = query(cwd, "select value from metrics where key = 'test/accuracy' order by step")
     assert tested[-1][0] == pytest.approx(results["test/accuracy"])
     assert (cwd / "outputs/mlflow" / ids["mlflow"] / "artifacts/test/confusion.png").exists()

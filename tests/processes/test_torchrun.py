@@ -19,7 +19,7 @@ from quadrant_lstm.cli.options import only_shows
 from quadrant_lstm.cli.torchrun_arguments import check_arguments, with_devices
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import shared_folder, torchrun, torchrun_store
-from quadrant_lstm.run_folder import read_rows
+from quadrant_lstm.run_folder import read_results, read_rows
 from tests.folders import TINY, children, run_folder, write_idx_folder
 from tests.machines import Machine, free_port, two_machines
 from tests.scripts import FORKSERVER, ROOT, script
@@ -87,7 +87,7 @@ def test_its_processes_share_one_run_and_compute_what_our_own_do(start, tmp_path
     assert agent.wait() == 0, agent.stderr
     assert agent.stdout.count("epoch 1/2") == 1
     under_torchrun = run_folder(tmp_path)
-    assert json.loads((under_torchrun / "results.json").read_text())["test/images"] == 70
+    assert read_results(under_torchrun)["test/images"] == 70
     (tmp_path / "own").mkdir()
     data = f"data.root={tmp_path / 'tiny'}"
     own = script("train.py", "data=idx", data, *TINY, *CPU, "trainer.devices=2", *steps, cwd=tmp_path / "own")
@@ -280,7 +280,7 @@ def test_two_machines_share_one_run(start, machines, tmp_path):
     assert first.wait() == 0, first.stderr
     assert second.wait() == 0, second.stderr
     assert epochs(run_folder(tmp_path)) == ["1", "2", "3"]
-    assert json.loads((run_folder(tmp_path) / "results.json").read_text())["test/images"] == 70
+    assert read_results(run_folder(tmp_path))["test/images"] == 70
     assert sorted(agent.stdout.count("test accuracy") for agent in (first, second)) == [0, 1]
 
 

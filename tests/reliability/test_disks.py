@@ -10,7 +10,7 @@ import torch
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint, write_checkpoint
 from quadrant_lstm.errors import UserError
-from tests.folders import TINY, run_folder, write_idx_folder
+from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import script
 
 
@@ -45,8 +45,7 @@ def fill(file: Path) -> None:
 
 
 def test_a_run_stops_with_one_line_and_resumes_when_there_is_space(small_disk, tmp_path):
-    data = write_idx_folder(tmp_path / "tiny")
-    options = ("data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=1")
+    options = (*tiny_data(tmp_path), *TINY, "trainer.max_epochs=1")
     done = script("train.py", *options, cwd=small_disk)
     assert done.returncode == 0, done.stderr
     run = run_folder(small_disk)

@@ -1,6 +1,5 @@
 """Tests that a run that is killed anywhere and resumed ends like an uninterrupted run."""
 
-import json
 import random
 import signal
 import time
@@ -11,7 +10,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.run_folder import read_rows
+from quadrant_lstm.run_folder import read_results, read_rows
 from tests.folders import TINY, remaining_processes, run_folder, write_idx_folder
 from tests.scripts import Script, script, waiting_after
 
@@ -57,7 +56,7 @@ def records(run: Path) -> dict[str, object]:
     """Returns what must be equal: the state of training, metrics, results and TensorBoard's points, except speed."""
     checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
     rows = [{k: v for k, v in row.items() if k not in SPEED} for row in read_rows(run / "metrics.csv")]
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag not in SPEED]

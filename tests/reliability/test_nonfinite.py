@@ -1,6 +1,5 @@
 """Tests that a non-finite loss or gradient ends a run before it changes the weights and that no result is NaN."""
 
-import json
 import math
 import re
 from functools import partial
@@ -18,7 +17,8 @@ from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
-from tests.folders import TINY, run_folder, write_idx_folder
+from quadrant_lstm.run_folder import read_results
+from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import script
 
 RUNS = 20
@@ -117,8 +117,7 @@ def test_a_gpu_run_is_checked_at_logged_steps_and_names_the_first_step(batch, se
 
 
 def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
-    data = write_idx_folder(tmp_path / "tiny")
-    options = ("data=idx", f"data.root={data}", *TINY, "optimizer=sgd", "trainer.max_epochs=1")
+    options = (*tiny_data(tmp_path), *TINY, "optimizer=sgd", "trainer.max_epochs=1")
     done = script("train.py", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = run_folder(tmp_path)
@@ -150,7 +149,7 @@ def test_no_result_is_nan_at_a_hundred_times_the_learning_rate(tmp_path, record_
         run = run_folder(cwd)
         if (run / "results.json").exists():
             finished += 1
-            assert math.isfinite(json.loads((run / "results.json").read_text())["test/loss"])
+            assert math.isfinite(read_results(run)["test/loss"])
         else:
             stopped += 1
             assert done.returncode == 2

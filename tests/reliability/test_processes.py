@@ -1,6 +1,5 @@
 """Runs on several processes have the same results as on one, and end when one process fails."""
 
-import json
 import os
 import signal
 import time
@@ -10,13 +9,14 @@ import pytest
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run.evaluate import evaluate
+from quadrant_lstm.run_folder import read_results
 from tests.folders import (
     TINY,
     children,
     remaining_processes,
     run_folder,
+    tiny_data,
     wait_until_no_process_remains,
-    write_idx_folder,
 )
 from tests.scripts import Script, script
 
@@ -31,7 +31,7 @@ def test_each_of_the_10000_test_images_is_counted_once(processes, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = run_folder(tmp_path)
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     assert results["test/images"] == 10000
     alone = evaluate(run, "cpu")
     assert alone["test/accuracy"] == results["test/accuracy"]
@@ -40,8 +40,7 @@ def test_each_of_the_10000_test_images_is_counted_once(processes, tmp_path):
 
 
 def test_two_processes_at_half_the_batch_size_train_like_one(tmp_path, record_figure):
-    data = write_idx_folder(tmp_path / "tiny", train=840)
-    options = ("data=idx", f"data.root={data}", *TINY, "model.dropout=0", "trainer.max_epochs=1")  # 50 steps
+    options = (*tiny_data(tmp_path, train=840), *TINY, "model.dropout=0", "trainer.max_epochs=1")  # 50 steps
     weights = []
     for name, overrides in {
         "one": ("data.batch_size=16",),
@@ -61,9 +60,8 @@ def test_two_processes_at_half_the_batch_size_train_like_one(tmp_path, record_fi
 
 
 def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure):
-    data = write_idx_folder(tmp_path / "tiny")
     tiny = (override for override in TINY if "max_epochs" not in override)
-    options = ("data=idx", f"data.root={data}", *tiny, *CPU, "trainer.devices=2", "trainer.max_epochs=100000,2")
+    options = (*tiny_data(tmp_path), *tiny, *CPU, "trainer.devices=2", "trainer.max_epochs=100000,2")
     process = Script("train.py", "-m", *options, cwd=tmp_path)
     process.wait_for("outputs/sweeps/*/*/0/checkpoints/last.ckpt")
     (job,) = children(process.pid)
@@ -81,7 +79,7 @@ def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure
     names = [path.name for path in sweep.iterdir()]
     assert sorted(names) == [".lock", "0", "1", "multirun.yaml", "sweep.csv", "sweep.html"]
     assert not list(tmp_path.glob("outputs/2*"))  # the folder of a process that starts a run of its own
-    results = json.loads((sweep / "1/results.json").read_text())
+    results = read_results(sweep / "1")
     assert (results["epochs"], results["test/images"]) == (2, 70)
     assert not remaining_processes(tmp_path)
 
@@ -98,9 +96,8 @@ signal.signal(signal.SIGUSR1, plant)
 @pytest.fixture
 def two_processes(tmp_path):
     """A run that has finished its first epoch, and the ids of its two processes; SIGUSR1 makes the next step raise."""
-    data = write_idx_folder(tmp_path / "tiny")
     process = Script(
-        "train.py", "data=idx", f"data.root={data}", *TINY, *CPU, "trainer.devices=2", "trainer.max_epochs=100000",
+        "train.py", *tiny_data(tmp_path), *TINY, *CPU, "trainer.devices=2", "trainer.max_epochs=100000",
         "trainer.strategy.timeout=5", cwd=tmp_path, before=PLANT,
     )  # fmt: skip
     assert any(line.startswith("epoch 1/") for line in process.lines()), process.stderr

@@ -25,7 +25,7 @@ from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predict import predict_files
 from quadrant_lstm.run.predictor import files_of_clips, of_clips, predictor_of_run
 from quadrant_lstm.run.program import program_file
-from quadrant_lstm.run_folder import read_rows
+from quadrant_lstm.run_folder import read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 from tests.folders import TINY, children, run_folder, write_idx_folder
 from tests.networks import RECURRENT, Pooled
@@ -46,7 +46,7 @@ def clip_run(tmp_path_factory):
 
 def test_a_run_on_clips_has_an_accuracy_after_each_frame_and_is_tested_again(clip_run):
     assert {f"val/accuracy_step_{step}" for step in range(1, 8)} <= set(read_rows(clip_run / "metrics.csv")[0])
-    results = json.loads((clip_run / "results.json").read_text())
+    results = read_results(clip_run)
     assert results["test/images"] == 70
     again = script("evaluate.py", "run=latest", cwd=clip_run.parents[2])
     assert f"{'test/accuracy':20}  {results['test/accuracy']}\n" in again.stdout
@@ -66,7 +66,7 @@ def test_its_test_clips_are_predicted_with_their_classes(clip_run, tmp_path):
     done = script("predict.py", "run=latest", "images=test", f"output={output}", cwd=cwd)
     assert done.returncode == 0, done.stderr
     correct = sum(row["class"] == row["prediction"] for row in csv.DictReader(output.open()))
-    assert correct / 70 == json.loads((clip_run / "results.json").read_text())["test/accuracy"]
+    assert correct / 70 == read_results(clip_run)["test/accuracy"]
 
 
 def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_path):
@@ -196,7 +196,7 @@ def test_clips_of_ones_own_are_trained_on_tested_and_predicted(own_clips_run, mo
     done = script("train.py", *words, "trainer.max_epochs=2", cwd=cwd)
     assert done.returncode == 0, done.stderr
     run = run_folder(cwd)
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     assert results["test/images"] == 16
     assert json.loads((run / "provenance.json").read_text())["data"]["dataset"] == "clips"
     again = script("evaluate.py", "run=latest", cwd=cwd)
@@ -300,7 +300,7 @@ def test_clips_of_one_frame_are_trained_on(tmp_path):
     words = (f"data.root={write_idx_folder(tmp_path / 'tiny')}", "data.num_frames=1", "data.label=digit", *TINY)
     done = script("train.py", *MOVING, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    results = json.loads((run_folder(tmp_path) / "results.json").read_text())
+    results = read_results(run_folder(tmp_path))
     assert results["test/accuracy_step_1"] == results["test/accuracy"]
 
 

@@ -1,7 +1,5 @@
 """Trains, tests and exports on grids other than the question's."""
 
-import json
-
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -10,8 +8,8 @@ from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.run.build import build_data, build_network
 from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.program import program_file
-from quadrant_lstm.run_folder import read_rows
-from tests.folders import TINY, run_folder, write_idx_folder
+from quadrant_lstm.run_folder import read_results, read_rows
+from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import ROOT, script
 
 MODELS = {
@@ -52,7 +50,7 @@ def test_a_program_cuts_its_images_on_the_grid_of_the_run():
 
 
 def test_a_run_on_a_grid_has_an_accuracy_for_each_step_and_is_tested_again(tmp_path):
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
+    data = tiny_data(tmp_path)
     sizes = ("model.kernel_size=1", "model.pool_size=1", "data.grid=[4,2]", "data.orderings=[rows,hilbert]")
     refused = script("train.py", *data, *TINY, *sizes, cwd=tmp_path)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
@@ -61,7 +59,7 @@ def test_a_run_on_a_grid_has_an_accuracy_for_each_step_and_is_tested_again(tmp_p
     assert done.returncode == 0, done.stderr
     run = run_folder(tmp_path)
     assert {f"val/accuracy_step_{step}" for step in range(1, 9)} <= set(read_rows(run / "metrics.csv")[0])
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     assert results["test/accuracy_step_8"] == results["test/accuracy"]
     again = script("evaluate.py", "run=latest", cwd=tmp_path)
     assert f"{'test/accuracy':20}  {results['test/accuracy']}\n" in again.stdout

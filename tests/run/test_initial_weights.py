@@ -1,6 +1,5 @@
 """Tests train.py init=: a run that begins with the weights of another."""
 
-import json
 import shutil
 
 import pytest
@@ -11,6 +10,7 @@ from quadrant_lstm import load_run
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run.initial_weights import copy_weights
+from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY, run_folder
 from tests.scripts import script
 
@@ -65,10 +65,7 @@ def test_a_run_begins_with_the_weights_of_another(finished_run, tmp_path):
     words = (*data, *TINY, f"init={finished_run}", "seed=5", "optimizer.lr=1e-12", "trainer.max_epochs=1")
     done = script("train.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found, expected = (
-        json.loads((folder / "results.json").read_text())["test/loss"]
-        for folder in (run_folder(tmp_path), finished_run)
-    )
+    found, expected = (read_results(folder)["test/loss"] for folder in (run_folder(tmp_path), finished_run))
     assert found == pytest.approx(expected, rel=1e-6)
 
 

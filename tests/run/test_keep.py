@@ -1,13 +1,12 @@
 """Which epoch of a run is kept: the best on validation images, or the last."""
 
-import json
 import re
 import shutil
 
 import pytest
 import torch
 
-from quadrant_lstm.run_folder import read_rows
+from quadrant_lstm.run_folder import read_results, read_rows
 from tests.folders import TINY, run_folder, sweep_folder, write_idx_folder
 from tests.scripts import script
 
@@ -15,7 +14,7 @@ from tests.scripts import script
 def kept(run) -> tuple[dict, int]:
     """Returns the results and the number of the epoch in best.ckpt."""
     checkpoint = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
-    return json.loads((run / "results.json").read_text()), checkpoint["epoch"] + 1
+    return read_results(run), checkpoint["epoch"] + 1
 
 
 def tiny(cwd, *words):

@@ -1,7 +1,6 @@
 """Tests the description of a network that export.py format=html writes into its page."""
 
 import base64
-import json
 import re
 import shutil
 
@@ -16,6 +15,7 @@ from quadrant_lstm.model.backbone import Backbone
 from quadrant_lstm.model.join import Join
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
+from quadrant_lstm.run_folder import read_results
 from tests.networks import RECURRENT, question_network
 from tests.pages import deep_network, shaken
 from tests.scripts import script
@@ -82,7 +82,7 @@ def test_a_run_becomes_one_page_with_its_weights_and_its_accuracy(weights, bytes
     run = shutil.copytree(finished_run, tmp_path / "run")
     page = export(run, "html", weights=weights).read_text()
     embedded = re.search(r'id="weights">(.*?)</script>', page)[1]
-    results = json.loads((run / "results.json").read_text())
+    results = read_results(run)
     assert len(base64.b64decode(embedded)) == bytes_each * results["parameters"]
     assert f"{results['test/accuracy']:.2%}".replace("%", "\u00a0%") + " of 70 test images" in page
     assert ("Weights are stored as float16" in page) == (weights == "float16")

@@ -24,6 +24,7 @@ from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.onnx_predictor import predictor_of_onnx
 from quadrant_lstm.run.predict import predict, predict_files
 from quadrant_lstm.run.predictor import predictor_of_run
+from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY
 from tests.scripts import script
 
@@ -118,7 +119,7 @@ def test_the_test_images_are_predicted_with_their_classes(finished_run, tiny, tm
     rows, count = rows_of(tmp_path / "t.csv"), len(tiny.test_labels)
     assert [int(row["class"]) for row in rows] == tiny.test_labels.tolist()
     correct = sum(row["class"] == row["prediction"] for row in rows)
-    assert correct / count == json.loads((finished_run / "results.json").read_text())["test/accuracy"]
+    assert correct / count == read_results(finished_run)["test/accuracy"]
     line = f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %"
     assert line in done.stdout
 

@@ -21,6 +21,7 @@ from quadrant_lstm.run.export import export
 from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.load import stored_spec
 from quadrant_lstm.run.program import program_file
+from quadrant_lstm.run_folder import read_results
 from tests.scripts import Script, script, without
 
 
@@ -38,14 +39,14 @@ def logits(run, images):
 def test_evaluate_reproduces_the_results_exactly(finished_run):
     done = script("evaluate.py", "run=latest", cwd=finished_run.parents[2])
     assert done.returncode == 0, done.stderr
-    results = json.loads((finished_run / "results.json").read_text())
+    results = read_results(finished_run)
     for name in ("test/accuracy", "test/loss", "test/images"):
         assert f"{name:20}  {results[name]}\n" in done.stdout
 
 
 def test_load_run_returns_the_network_that_was_tested(finished_run, tiny):
     predicted = logits(finished_run, tiny.test_images).argmax(1).numpy()
-    results = json.loads((finished_run / "results.json").read_text())
+    results = read_results(finished_run)
     assert (predicted == tiny.test_labels).mean() == results["test/accuracy"]
 
 
@@ -90,7 +91,7 @@ def test_a_program_returns_the_probabilities_of_the_network(format, load, export
         images = tiny.test_images[:count].astype(np.float32) / 255
         expected = logits(finished_run, tiny.test_images[:count]).softmax(1).numpy()
         assert np.allclose(compute(images), expected, atol=1e-5)
-    results = json.loads((finished_run / "results.json").read_text())
+    results = read_results(finished_run)
     assert float(metadata["test_accuracy"]) == results["test/accuracy"]
     assert metadata["data_sha256"] == tiny.sha256()
     assert json.loads(metadata["orderings"]) == [list(ordering) for ordering in ORDERINGS]

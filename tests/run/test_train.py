@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import CONFIG, read_rows
-from tests.folders import TINY, run_folder, sweep_folder, write_idx_folder
+from quadrant_lstm.run_folder import CONFIG, read_results, read_rows
+from tests.folders import TINY, run_folder, sweep_folder, tiny_data
 from tests.scripts import ROOT, Script, importing_from, script, train_tiny
 
 RESULTS = (
@@ -48,7 +48,7 @@ def test_a_run_folder_contains_the_documented_files(smoke_run):
 
 
 def test_the_results_agree_with_metrics_and_checkpoint(finished_run):
-    results = json.loads((finished_run / "results.json").read_text())
+    results = read_results(finished_run)
     assert set(results) == set(RESULTS)
     epochs = rows(finished_run)
     best = max(reversed(epochs), key=lambda row: float(row["val/accuracy"]))  # ties go to the later epoch
@@ -62,7 +62,7 @@ def test_the_results_agree_with_metrics_and_checkpoint(finished_run):
 
 
 def test_the_default_network_has_the_parameters_of_the_question(smoke_run):
-    assert json.loads((smoke_run / "results.json").read_text())["parameters"] == 93718
+    assert read_results(smoke_run)["parameters"] == 93718
 
 
 def test_metrics_contain_one_row_per_epoch(finished_run):
@@ -109,7 +109,7 @@ def test_a_moved_and_resumed_run_equals_an_uninterrupted_run_exactly(finished_ru
     for old, new in zip(rows(finished_run), rows(run), strict=True):
         speed = ("train/samples_per_second", "train/epoch_seconds")
         assert {k: v for k, v in old.items() if k not in speed} == {k: v for k, v in new.items() if k not in speed}
-    results = [json.loads((folder / "results.json").read_text()) for folder in (finished_run, run)]
+    results = [read_results(folder) for folder in (finished_run, run)]
     assert results[0]["test/loss"] == results[1]["test/loss"]
 
 
@@ -118,7 +118,7 @@ def test_a_run_interrupted_before_its_test_is_tested_when_resumed(finished_run, 
     (run / "results.json").unlink()
     done = script("train.py", "run=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    one, two = (json.loads((folder / "results.json").read_text()) for folder in (finished_run, run))
+    one, two = (read_results(folder) for folder in (finished_run, run))
     assert one.pop("seconds") >= two.pop("seconds") > 0
     assert one == two
     assert (run / "metrics.csv").read_bytes() == (finished_run / "metrics.csv").read_bytes()
@@ -133,8 +133,7 @@ def test_only_the_same_seed_gives_the_same_weights(finished_run, tmp_path):
 
 
 def test_ctrl_c_keeps_the_last_finished_epoch_and_prints_how_to_resume(tmp_path):
-    data = write_idx_folder(tmp_path / "tiny")
-    process = Script("train.py", "data=idx", f"data.root={data}", *TINY, "trainer.max_epochs=10000", cwd=tmp_path)
+    process = Script("train.py", *tiny_data(tmp_path), *TINY, "trainer.max_epochs=10000", cwd=tmp_path)
     process.wait_for("outputs/2*/*/checkpoints/last.ckpt")
     process.send(signal.SIGINT)
     assert process.wait(30).returncode == 130, process.stderr
@@ -157,7 +156,7 @@ def test_a_finished_run_is_not_resumed(finished_run):
 
 def test_ties_go_to_the_later_epoch(tmp_path):
     train_tiny(tmp_path, "optimizer.lr=1e-12")  # the metrics stay constant
-    assert json.loads((run_folder(tmp_path) / "results.json").read_text())["best_epoch"] == 3
+    assert read_results(run_folder(tmp_path))["best_epoch"] == 3
 
 
 def test_the_schedule_of_a_resumed_run_is_not_stretched(tmp_path):
@@ -180,7 +179,7 @@ def test_a_run_that_is_trained_for_longer_has_no_results_until_it_ends(tmp_path)
     assert not (run / "results.json").exists()
     assert not (run / "report.html").exists()
     assert script("train.py", "run=latest", "optimizer.lr=0.001", cwd=tmp_path).returncode == 0
-    assert json.loads((run / "results.json").read_text())["epochs"] == 4
+    assert read_results(run)["epochs"] == 4
 
 
 @pytest.mark.parametrize(
@@ -205,9 +204,8 @@ def test_metrics_without_the_row_of_the_kept_epoch_are_named(tmp_path):
 
 
 def test_each_process_needs_a_sample(tmp_path):
-    data = write_idx_folder(tmp_path / "tiny")
     options = ("trainer.devices=2", "trainer.accelerator=cpu", "data.validation_images=1")
-    done = script("train.py", "data=idx", f"data.root={data}", *TINY, *options, cwd=tmp_path)
+    done = script("train.py", *tiny_data(tmp_path), *TINY, *options, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("trainer.devices: 2 processes, but only 1 validation sample; use fewer ")
     assert done.stderr.count("\n") == 1
@@ -248,7 +246,7 @@ def test_each_precision_of_the_trainer_trains(tmp_path):
     )
     words = ("trainer.max_epochs=1", "trainer.precision=32-true,bf16-mixed,bf16-true,64-true")
     callback = "+trainer.callbacks.noting._target_=noting.Noting"
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
+    data = tiny_data(tmp_path)
     done = Script(
         "train.py", "-m", *data, *TINY, *words, callback, cwd=tmp_path, before=importing_from(tmp_path)
     ).wait()
@@ -262,13 +260,13 @@ def test_each_precision_of_the_trainer_trains(tmp_path):
 
 @pytest.mark.parametrize("name", ["question", "quick", "fast", "best"])
 def test_each_experiment_without_a_sweep_runs(name, tmp_path):
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny', train=100, size=28)}")
+    data = tiny_data(tmp_path, train=100, size=28)
     options = ["data.validation_images=20", "trainer.max_epochs=1"]
     options += ["~trainer.callbacks.dashboard"] if name != "quick" else []  # its pictures take longer than the training
     done = script("train.py", f"experiment={name}", *data, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    assert json.loads((run_folder(tmp_path) / "results.json").read_text())["test/images"] == 70
+    assert read_results(run_folder(tmp_path))["test/images"] == 70
 
 
 @pytest.mark.parametrize(

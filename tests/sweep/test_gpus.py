@@ -1,7 +1,7 @@
 """Tests which GPUs and how many threads the jobs of a sweep get."""
 
 from hydra_plugins.quadrants.local import LocalLauncher, visible_gpus
-from tests.folders import TINY, sweep_folder, write_idx_folder
+from tests.folders import TINY, sweep_folder, tiny_data
 from tests.scripts import Script, importing_from, script
 
 
@@ -20,7 +20,7 @@ def test_jobs_at_once_have_gpus_of_their_own_and_share_the_threads(tmp_path):
         "        found = f'{os.environ[\"CUDA_VISIBLE_DEVICES\"]} {torch.get_num_threads()}'\n"
         "        pathlib.Path(trainer.default_root_dir, 'found').write_text(found)\n"
     )
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}", *TINY, "trainer.max_epochs=1")
+    data = (*tiny_data(tmp_path), *TINY, "trainer.max_epochs=1")
     words = ("seed=1,2", "hydra.launcher.n_jobs=2", "+trainer.callbacks.noting._target_=noting.Noting")
     gpus = {"CUDA_VISIBLE_DEVICES": "6,7"}
     before = importing_from(tmp_path) + "; import torch; torch.set_num_threads(2)"

@@ -13,6 +13,7 @@ import pytest
 from filelock import FileLock
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.run_folder import read_results
 from quadrant_lstm.sweep.study import storage
 from tests.folders import TINY, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
@@ -115,7 +116,7 @@ def test_two_tasks_train_one_network(tmp_path):
     run = sweep_folder(tmp_path) / "0"
     assert [int(row["epoch"]) for row in rows(run)] == [1, 2, 3]
     assert read_checkpoint(run / "checkpoints/last.ckpt")["global_step"] == 3 * 10  # 160 images, 2 tasks, 8 each
-    assert json.loads((run / "results.json").read_text())["test/images"] == 70
+    assert read_results(run)["test/images"] == 70
     folder = run.parent / ".submitit" / slurm_id(run)
     assert len(list(folder.glob("*_log.out"))) == 2
     assert (run / "train.log").read_text().count("epoch 3/3") == 1

@@ -17,7 +17,7 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.files import read_yaml
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
-from tests.folders import TINY, children, sweep_folder, wait_until_no_process_remains, write_idx_folder
+from tests.folders import TINY, children, sweep_folder, tiny_data, wait_until_no_process_remains, write_idx_folder
 from tests.scripts import Script, importing_from, script, train_tiny, waiting_after
 
 DATA = ("data=idx", "data.root=tiny", *TINY)
@@ -54,7 +54,7 @@ def test_the_traceback_of_a_bug_stands_in_the_log_of_the_job(tmp_path):
         "    def on_train_epoch_end(self, *_):\n        open('missing')\n"
     )
     callback = "+trainer.callbacks.broken._target_=broken.Broken"
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
+    data = tiny_data(tmp_path)
     done = Script(
         "train.py", "-m", *data, *TINY, "seed=1,2", callback, cwd=tmp_path, before=importing_from(tmp_path)
     ).wait()
@@ -69,7 +69,7 @@ def test_a_job_that_fails_after_its_result_has_finished(tmp_path):
         "from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard\n\n\nclass Late(TensorBoard):\n"
         "    def close(self, status):\n        raise OSError('gone')\n"
     )
-    data = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}")
+    data = tiny_data(tmp_path)
     words = ("seed=1,2", "trainer.logger.tensorboard._target_=late.Late")
     done = Script("train.py", "-m", *data, *TINY, *words, cwd=tmp_path, before=importing_from(tmp_path)).wait()
     assert (done.returncode, done.stderr) == (0, "")
