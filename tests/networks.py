@@ -5,7 +5,9 @@ from functools import partial
 
 import hypothesis.strategies as st
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
+from torch.amp import GradScaler
 from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
@@ -58,6 +60,11 @@ def batches(frames, labels, size) -> DataLoader:
 def trainer(logger=False, **options) -> Trainer:
     options |= {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     return Trainer(accelerator="cpu", logger=logger, **options)
+
+
+def fp16() -> MixedPrecision:
+    """Returns a plugin of the Trainer: for trainer.precision=16-mixed, Lightning uses bf16 on a CPU."""
+    return MixedPrecision("16-mixed", "cpu", GradScaler("cpu"))
 
 
 def question_network(**changes) -> CNNLSTM:

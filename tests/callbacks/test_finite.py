@@ -1,12 +1,13 @@
 from functools import partial
 
 import lightning.pytorch as pl
+import pytest
 import torch
 from torch.nn.utils import get_total_norm
 
 from quadrant_lstm.callbacks.finite import Finite
 from quadrant_lstm.model.classifier import Classifier
-from tests.networks import CONSTANT, SPEC, Flat, batches, trainer
+from tests.networks import CONSTANT, SPEC, Flat, batches, fp16, trainer
 
 
 class Norms(pl.Callback):
@@ -34,3 +35,16 @@ def test_the_logged_gradient_norm_is_the_total_norm():
     training.fit(classifier, batches(frames, labels, 8))
     assert logger.norms == norms.norms
     assert len(set(norms.norms)) == 10
+
+
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, lr=0.0), partial(torch.optim.Adam, lr=0.0, fused=True)])
+def test_the_logged_norm_is_not_that_of_gradients_scaled_for_fp16(optimizer):
+    torch.manual_seed(0)
+    frames, labels = torch.randn(8, 4, 1, 2, 2), torch.randint(0, 3, (8,))
+    classifier, logged = Classifier(Flat(), optimizer, CONSTANT, SPEC), []
+    for plugins in (None, fp16()):
+        logger = Points()
+        training = trainer(logger, max_epochs=1, log_every_n_steps=1, callbacks=[Finite()], plugins=plugins)
+        training.fit(classifier, batches(frames, labels, 8))
+        logged += logger.norms
+    assert logged[1] == pytest.approx(logged[0], rel=0.02)

@@ -19,6 +19,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY, run_folder, tiny_data
+from tests.networks import fp16
 from tests.scripts import script
 
 RUNS = 20
@@ -114,6 +115,17 @@ def test_a_gpu_run_is_checked_at_logged_steps_and_names_the_first_step(batch, se
     with pytest.raises(UserError, match=f"train: the loss is nan in epoch 1, at training step {batch + 1},"):
         fit(network, data, log_every_n_steps=5)
     assert batch - network.batch - 1 == seen  # checked at logged steps and after the last of the epoch
+
+
+def test_in_fp16_training_steps_with_a_nonfinite_gradient_are_skipped(data):
+    network = Root()
+    fit(network, data, plugins=fp16())
+    assert network.weights.tolist() == [0, 0, 0]
+
+
+def test_in_fp16_the_validation_is_checked(data):
+    with pytest.raises(UserError, match="val: the loss is nan in epoch 1, after training step 10,"):
+        fit(Explosion(0), data, plugins=fp16())
 
 
 def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
