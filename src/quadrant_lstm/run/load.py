@@ -17,7 +17,7 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.prepare import configure_cpu
 from quadrant_lstm.run.build import build_classifier
 from quadrant_lstm.run.same_data import keep_num_frames
-from quadrant_lstm.run_folder import BEST, CONFIG, find_run
+from quadrant_lstm.run_folder import BEST, CONFIG, LAST, find_run
 
 
 def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Module, DictConfig]:
@@ -49,6 +49,13 @@ def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder / BEST}: does not fit {folder / CONFIG} ({error}); restore one of them.") from error
     return classifier, cfg
+
+
+def trained_spec(cfg: DictConfig, folder: Path) -> SequenceSpec | None:
+    """Returns what the network of a run to be resumed was made for, or None for a new run."""
+    if not (folder / LAST).exists():
+        return None
+    return stored_spec(read_checkpoint(folder / LAST)["hyper_parameters"], cfg)
 
 
 def stored_spec(stored: dict[str, Any], cfg: DictConfig) -> SequenceSpec:

@@ -19,7 +19,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 from torch.distributed import DistError, destroy_process_group
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
@@ -31,7 +30,7 @@ from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.initial_weights import copy_weights
-from quadrant_lstm.run.load import stored_spec
+from quadrant_lstm.run.load import trained_spec
 from quadrant_lstm.run.memory import check_frame_memory
 from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
 from quadrant_lstm.run.records import closing, is_finished, record_results, record_start
@@ -58,9 +57,7 @@ def train(cfg: DictConfig) -> float | None:
         launch(functools.partial(train, cfg), to_launch, folder)
         return read_results(folder).get("val/accuracy")
     pl.seed_everything(cfg.seed, verbose=False)
-    trained = None
-    if (folder / LAST).exists():
-        trained = stored_spec(read_checkpoint(folder / LAST)["hyper_parameters"], cfg)
+    if trained := trained_spec(cfg, folder):
         keep_num_frames(cfg, trained)
     data = build_data(cfg)
     classifier = build_classifier(cfg, data.spec)
