@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from quadrant_lstm.data.clip_formats import is_clip
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, examine_frames
@@ -27,6 +27,14 @@ def test_each_format_keeps_every_pixel_and_the_order(name, tmp_path):
     expected = FRAMES.transpose(0, 3, 1, 2)
     assert np.array_equal(read_frames(tmp_path / name, COLOUR, range(11)), expected)
     assert np.array_equal(read_frames(tmp_path / name, COLOUR, range(3, 10, 3)), expected[3:10:3])
+
+
+def test_a_frame_is_turned_as_its_camera_noted(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the top of the frame is at the left of the stored pixels
+    (tmp_path / "clip").mkdir()
+    Image.fromarray(np.rot90(FRAMES[0])).save(tmp_path / "clip/frame.png", exif=exif)
+    assert np.array_equal(read_frames(tmp_path / "clip", COLOUR, range(1))[0], FRAMES[0].transpose(2, 0, 1))
 
 
 def test_a_gif_is_read(tmp_path):

@@ -197,6 +197,13 @@ def test_arrays_need_a_layout(tmp_path):
         find_clips(str(write_clip_folder(tmp_path / "data")), 0.2, 0, None)
 
 
+def test_a_class_with_one_clip_cannot_be_divided(tmp_path):
+    root = write_clip_folder(tmp_path / "data", halves=("",), per_class=2)
+    (root / "dark/1.npy").unlink()
+    with pytest.raises(UserError, match="dark: holds one clip, but training and test need one each; add another."):
+        find_clips(str(root), 0.2, 0, "THWC")
+
+
 def test_videos_need_an_extra_even_if_broken_clips_are_skipped(tmp_path, monkeypatch):
     root = write_clip_folder(tmp_path / "data")
     (root / "train/dark/clip.mp4").write_bytes(b"")

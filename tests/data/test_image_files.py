@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import read_image
@@ -37,6 +37,13 @@ def test_a_large_photo_is_prepared_like_mnist(tmp_path, digit):
     Image.fromarray(page).convert("RGB").save(tmp_path / "photo.jpg", quality=95)
     prepared = read_image(tmp_path / "photo.jpg", SHAPE, None)[0].astype(float)
     assert np.corrcoef(prepared.ravel(), digit.ravel().astype(float))[0, 1] > 0.98
+
+
+def test_a_photo_is_turned_as_its_camera_noted(tmp_path, digit):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the top of the page is at the left of the stored pixels
+    Image.fromarray(np.rot90(digit)).save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "turned.png", SHAPE, None)[0], digit)
 
 
 def test_transparent_pixels_are_white_paper(tmp_path, digit):
