@@ -111,7 +111,7 @@ class JobLauncher(Launcher):
 
     @abstractmethod
     def collect_error(self, job: Job) -> str | None:
-        """Called once when a job has ended. Returns the error message of a failed job, or None."""
+        """Called once when a job has ended. Returns the error that is reported if the job has no result, or None."""
 
     @abstractmethod
     def on_exit(self, jobs: Sequence[Job]) -> None:

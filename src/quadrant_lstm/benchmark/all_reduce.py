@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 
 from quadrant_lstm.benchmark.peers import ours
 from quadrant_lstm.benchmark.report import row
+from quadrant_lstm.model.parts import count_parameters
 
 LATENCY = 25e-6  # seconds of a message between two machines: an assumption, usual for TCP in one data centre
 
 
 def computed_table(step_seconds: Mapping[int, float]) -> Iterator[str]:
     """Returns lines of Markdown. `step_seconds` maps a batch size to the seconds of a training step."""
-    size = 4 * sum(weights.numel() for weights in ours(4).parameters())
+    size = 4 * count_parameters(ours(4))
     latency = f"{1e6 * LATENCY:.0f} µs"
     yield f"Computed: an all-reduce of {size / 1000:.0f} kB, where a message costs {latency} besides its bytes."
     yield ""

@@ -15,12 +15,12 @@ from quadrant_lstm.overrides import quoted, with_own_network
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
-# Keys that a resumed run cannot change: it would validate on images that it has been trained on, or need a network of
-# other sizes.
-FIXED_DATA_KEYS = (
+# Keys that a resumed run cannot change: it would validate on images that it has been trained on, need a network of
+# other sizes, or give one optimizer the state of another.
+FIXED_KEYS = (
     "data.dataset", "data.validation_images", "data.validation_seed", "data.fold", "data.num_folds", "data.grid",
     "data.orderings", "data.test_share", "data.validation_share", "data.num_frames", "data.frame_step", "data.size",
-    "data.channels", "data.label", "data.canvas",
+    "data.channels", "data.label", "data.canvas", "optimizer._target_",
 )  # fmt: skip
 CHECKED_TARGETS = ("hydra.sweeper.sampler._target_", "hydra.sweeper.pruner._target_")  # by sweep/study.py
 
@@ -38,7 +38,7 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
         raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")
     for argument in others:
         key = ".".join(argument.partition("=")[0].lstrip("+~").split(".")[:2])  # not that of an item of a list
-        fixed = key in (*GROUPS, "experiment", "init", "optimizer._target_", *FIXED_DATA_KEYS)
+        fixed = key in (*GROUPS, "experiment", "init", *FIXED_KEYS)
         if fixed or key.startswith(("model.", "model/", "schedule.")):
             raise UserError(f"{argument}: a run resumes with its own config; change other values, or start a new run.")
         if key == "optimizer.lr" and not is_constant(cfg.schedule):

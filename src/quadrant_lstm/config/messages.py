@@ -61,7 +61,8 @@ def example(key: str) -> str:
 
 def unknown_arguments(path: str, target: str, unknown: list[str], known: Iterable[str]) -> UserError:
     """Returns the error about arguments that a class does not take: those of conf/ must go."""
-    defaults = [name for name in unknown if name in (default_value(path) or {})]
+    of_conf = default_value(path) or {}
+    defaults = [name for name in unknown if name in of_conf]
     if defaults != unknown:
         typed = next(name for name in unknown if name not in defaults)
         return unknown_key(f"{path}.{typed}", [f"{path}.{other}" for other in known])
