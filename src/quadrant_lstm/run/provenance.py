@@ -23,7 +23,7 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(sys.orig_argv),
-        "git": git_state(),
+        "git": git_state(Path(__file__).parent),
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in PACKAGES}
         | {"torch": torch.__version__},  # includes the build, e.g. +cu128
@@ -38,10 +38,13 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
     }
 
 
-def git_state() -> dict[str, Any] | None:
-    """Returns the commit of this package's checkout and the files changed since, or None outside a checkout."""
-    options: dict[str, Any] = {"cwd": Path(__file__).parent, "text": True, "stderr": subprocess.DEVNULL}
-    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain"])
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Returns the commit of the folder's checkout and the files changed since, or None outside a checkout.
+
+    Changes in outputs/ are left out: no result depends on what lies there.
+    """
+    options: dict[str, Any] = {"cwd": folder, "text": True, "stderr": subprocess.DEVNULL}
+    commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--", ":(top,exclude)outputs"])
     try:
         commit, changed = (subprocess.check_output(command, **options) for command in commands)
         return {"commit": commit.strip(), "changed": changed.splitlines()}
