@@ -4,13 +4,11 @@ python docs/epochs.py outputs/sweeps/DATE/TIME
 """
 
 import argparse
-import itertools
 from pathlib import Path
 
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.pages import percent
-from quadrant_lstm.plotting import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
+from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.plots import error_percent, format_error_axes
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
@@ -22,19 +20,20 @@ HERE = Path(__file__).parent
 def draw(sweep: Sweep) -> bytes:
     figure = new_figure(2 * WIDTH, 3.2)
     axes = figure.subplots()
-    for job, colour in zip(sweep.jobs, itertools.cycle(GROUP_COLOURS), strict=False):
+    for job in sweep.jobs:
         rows = read_rows(job.folder / METRICS)
         epochs = [int(row["epoch"]) for row in rows]
         train, val = ([error_percent(float(row[f"{split}/accuracy"])) for row in rows] for split in ("train", "val"))
         results = job.results()
         if results is None:
             raise UserError(f"sweep: {sweep.folder}: job {job.number} has not finished; add sweep={sweep.folder}.")
-        best, test = results["best_epoch"], results["test/accuracy"]
+        best = results["best_epoch"]
         axes.plot(epochs, train, color=GREY, linewidth=0.8)
-        axes.plot(epochs, val, color=colour, label=f"{job}: test {percent(test)}")
-        axes.plot(best, val[best - 1], "o", color=colour)
+        axes.plot(epochs, val, color=CORRECT, linewidth=0.8)
+        axes.plot(best, val[best - 1], "o", color=CORRECT, markersize=4)
     axes.plot([], [], color=GREY, linewidth=0.8, label="on augmented training images")
-    format_error_axes(axes, "epoch", "validation error")
+    axes.plot([], [], color=CORRECT, linewidth=0.8, marker="o", markersize=4, label="on validation images, kept epoch")
+    format_error_axes(axes, "epoch", "error")
     axes.legend()
     return as_png(figure, SCALE)
 

@@ -13,10 +13,16 @@ confidence interval of the mean. A table of differences names a key and the valu
 
     <!-- differences scans: data.orderings from=[rows] rows=model.join_pieces columns=experiment/scans -->
     <!-- end -->
+
+A table of seeds names experiments whose jobs differ in their seed only:
+
+    <!-- seeds: fast,quick -->
+    <!-- end -->
 """
 
 import argparse
 import functools
+import itertools
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -39,15 +45,19 @@ from docs.measurements import (
 )
 from docs.panels import draw
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.sweep.groups import half_interval
+from quadrant_lstm.pages import duration, percent
+from quadrant_lstm.sweep.groups import Mean, half_interval
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 HERE = Path(__file__).parent
 END = "<!-- end -->"
-TABLE = re.compile(rf"(<!-- table (\w+): rows=(\S*) columns=(\S*) -->\n).*?{END}", re.DOTALL)
+KEYS = r"rows=(?P<down>\S*) columns=(?P<across>\S*)"
+TABLE = re.compile(rf"(<!-- table (?P<name>\w+): {KEYS} -->\n).*?{END}", re.DOTALL)
 DIFFERENCES = re.compile(
-    rf"(<!-- differences (\w+): (\S+) from=(\S+) rows=(\S*) columns=(\S*) -->\n).*?{END}", re.DOTALL
+    rf"(<!-- differences (?P<name>\w+): (?P<key>\S+) from=(?P<base>\S+) {KEYS} -->\n).*?{END}", re.DOTALL
 )
+SEEDS = re.compile(rf"(<!-- seeds: (?P<experiments>\S+) -->\n).*?{END}", re.DOTALL)
+LISTS = ("down", "across", "experiments")
 
 
 def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
@@ -97,6 +107,25 @@ def differences(name: str, key: str, base: str, down: Sequence[str], across: Seq
     return "\n".join([*lines, "", caption, ""])
 
 
+def seeds(experiments: Sequence[str]) -> str:
+    """Returns a table of the accuracy of each seed of these experiments, and of the duration of a run."""
+    lines = ["| | each seed | mean | standard deviation | time of a run |", "|---|---|---|---|---|"]
+    measured = [sorted(read(name), key=lambda row: int(row["seed"])) for name in experiments]
+    for name, rows in zip(experiments, measured, strict=True):
+        mean = Mean(tuple(float(row[ACCURACY]) for row in rows))
+        deviation = percent(statistics.stdev(mean.values))
+        time = duration(statistics.median(float(row["seconds"]) for row in rows))
+        each = ", ".join(map(percent, mean.values))
+        lines.append(table_row(f"`experiment={name}`", each, mean, deviation, time))
+    files = ", ".join(f"[{name}.csv](measured/{name}.csv)" for name in experiments)
+    caption = (
+        f"Test accuracy in % with each of {numbers(sorted(map(len, measured)))} seeds, their mean with its 95 % "
+        "confidence interval, and their standard deviation; the median time of a run. "
+        f"{measured_at(list(itertools.chain.from_iterable(measured)))}; each job is a row of {files}."
+    )
+    return "\n".join([*lines, "", caption, ""])
+
+
 def others(key: str, row: Row) -> tuple[str, ...]:
     """Returns the values of the other keys of a job, its seed included."""
     return tuple(row[other] for other in keys_of(row) if other != key)
@@ -117,18 +146,18 @@ def numbers(counts: Sequence[int]) -> str:
 
 def fill(text: str) -> str:
     """Returns the text of a page with all its tables written anew."""
-    for pattern, make in ((TABLE, table), (DIFFERENCES, differences)):
+    for pattern, make in ((TABLE, table), (DIFFERENCES, differences), (SEEDS, seeds)):
         text = pattern.sub(functools.partial(filled, make), text)
     return text
 
 
 def filled(make: Callable[..., str], found: re.Match[str]) -> str:
-    return f"{found[1]}\n{make(*arguments(found))}\n{END}"
+    return f"{found[1]}\n{make(**arguments(found))}\n{END}"
 
 
-def arguments(found: re.Match[str]) -> list[Any]:
-    *words, down, across = found.groups()[1:]
-    return [*words, *([key for key in keys.split(",") if key] for keys in (down, across))]
+def arguments(found: re.Match[str]) -> dict[str, Any]:
+    groups = found.groupdict().items()
+    return {name: list(filter(None, value.split(","))) if name in LISTS else value for name, value in groups}
 
 
 def main(sweeps: Sequence[Sweep]) -> None:
@@ -137,7 +166,7 @@ def main(sweeps: Sequence[Sweep]) -> None:
     for page in sorted(HERE.glob("*.md")):
         text = page.read_text()
         for found in TABLE.finditer(text):
-            (measurements.MEASURED / f"{found[2]}.png").write_bytes(draw(*arguments(found)))
+            (measurements.MEASURED / f"{found['name']}.png").write_bytes(draw(**arguments(found)))
         page.write_text(fill(text))
 
 

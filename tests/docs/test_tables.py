@@ -9,7 +9,10 @@ from PIL import Image
 
 from docs import measurements, tables
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.pages import percent
+from quadrant_lstm.sweep.groups import Mean
 from quadrant_lstm.sweep.jobs import Job
+from tests.scripts import ROOT
 
 PROVENANCE = {"git": {"commit": "0123456789", "changed": []}, "machine": {"processor": "a processor"}}
 PAGE = "before\n\n<!-- table tiny: rows=model/recurrent,data.size columns=data.label -->\n<!-- end -->\n\nafter\n"
@@ -87,6 +90,19 @@ def test_differences_are_those_of_jobs_with_the_same_seed(tmp_path):
     assert "the differences of 3 pairs of jobs with the same seed" in text
 
 
+def test_a_table_of_seeds_shows_each_in_their_order_and_the_time_of_a_run(tmp_path):
+    accuracies = {3: 0.94, 1: 0.9, 2: 0.92}
+    jobs = [job(tmp_path / str(seed), accuracy, "digit", "lstm", seed) for seed, accuracy in accuracies.items()]
+    for finished, seconds in zip(jobs, (90, 60, 300), strict=True):
+        results = finished.results() | {"seconds": seconds}
+        (finished.folder / "results.json").write_text(json.dumps(results))
+    measurements.add("tiny", jobs)
+    text = tables.fill("<!-- seeds: tiny -->\n<!-- end -->\n")
+    assert "| `experiment=tiny` | 90.00, 92.00, 94.00 | 92.00 (87.03 to 96.97) | 2.00 | 0:01:30 |\n" in text
+    assert "with each of 3 seeds," in text
+    assert "a processor, at commit 0123456; each job is a row of [tiny.csv](measured/tiny.csv).\n" in text
+
+
 def test_a_job_that_is_measured_again_replaces_its_row(tmp_path, measured):
     measurements.add("tiny", some_jobs(tmp_path))
     measurements.add(
@@ -123,8 +139,12 @@ def test_a_table_without_results_is_reported(tmp_path):
         tables.fill(PAGE)
 
 
-def test_the_tables_of_the_pages_are_those_of_the_measured_results(monkeypatch):
+@pytest.fixture
+def published(monkeypatch):
     monkeypatch.setattr(measurements, "MEASURED", tables.HERE / "measured")
+
+
+def test_the_tables_of_the_pages_are_those_of_the_measured_results(published):
     found = 0
     for page in tables.HERE.glob("*.md"):
         text = page.read_text()
@@ -132,3 +152,15 @@ def test_the_tables_of_the_pages_are_those_of_the_measured_results(monkeypatch):
         assert tables.fill(text) == text, "python -m docs.tables writes it again"
     assert found == len(list(measurements.MEASURED.glob("*.png")))
     assert all(Image.open(picture).width > 500 for picture in measurements.MEASURED.glob("*.png"))
+
+
+def test_the_readme_and_the_recipes_state_the_measured_means(published):
+    (found,) = tables.SEEDS.finditer((tables.HERE / "results.md").read_text())
+    readme = (ROOT / "README.md").read_text()
+    for name in tables.arguments(found)["experiments"]:
+        rows = measurements.read(name)
+        mean = Mean(tuple(float(row["test/accuracy"]) for row in rows))
+        assert measurements.table_row(f"`experiment={name}`", len(rows), mean)[:-1] in readme
+        low, high = (f"{100 * value:.2f}" for value in (min(mean.values), max(mean.values)))
+        expected = f"# expected: {percent(mean.mean)} test accuracy ({low} to {high} with seeds 1 to {len(rows)})\n"
+        assert expected in (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text()
