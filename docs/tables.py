@@ -78,8 +78,9 @@ def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
 
 
 def measured_at(rows: Sequence[Row]) -> str:
-    commits, processors = (", ".join(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
-    return f"Measured on {processors}, at commit {commits}"
+    commits, processors = (list(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
+    plural = "s" if len(commits) > 1 else ""
+    return f"Measured on {' and '.join(processors)}, at commit{plural} {' and '.join(commits)}"
 
 
 def differences(name: str, key: str, base: str, down: Sequence[str], across: Sequence[str]) -> str:

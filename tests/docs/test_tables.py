@@ -103,6 +103,12 @@ def test_a_table_of_seeds_shows_each_in_their_order_and_the_time_of_a_run(tmp_pa
     assert "a processor, at commit 0123456; each job is a row of [tiny.csv](measured/tiny.csv).\n" in text
 
 
+def test_a_caption_names_each_commit_and_processor_once():
+    rows = [{"commit": commit, "processor": "one, AVX2"} for commit in ("a1", "a1", "b2")]
+    assert tables.measured_at(rows) == "Measured on one, AVX2, at commits a1 and b2"
+    assert tables.measured_at(rows[:2]) == "Measured on one, AVX2, at commit a1"
+
+
 def test_a_job_that_is_measured_again_replaces_its_row(tmp_path, measured):
     measurements.add("tiny", some_jobs(tmp_path))
     measurements.add(
