@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from docs.measurements import label, table_row
-from docs.tables import points
+from docs.measurements import label, points, table_row
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import scaled

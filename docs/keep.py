@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from docs.measurements import MEASURED, ORIGIN, Row, experiment_of, origin_of, table_row
-from docs.tables import END, measured_at, points
+from docs.measurements import MEASURED, ORIGIN, Row, experiment_of, measured_at, origin_of, points, table_row
+from docs.tables import END
 from quadrant_lstm.callbacks.epoch_end import write_row
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.errors import UserError

@@ -1,6 +1,10 @@
-"""Keeps the results of finished jobs in docs/measured/NAME.csv, a row per job of experiment=NAME, and averages them."""
+"""Keeps the results of finished jobs in docs/measured/NAME.csv, a row per job of experiment=NAME.
+
+The functions below average these rows, and format the means for the pages.
+"""
 
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +13,7 @@ from quadrant_lstm.files import csv_text, read_csv, read_json, write_atomically
 from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.overrides import assigned
 from quadrant_lstm.run_folder import PROVENANCE
-from quadrant_lstm.sweep.groups import Mean
+from quadrant_lstm.sweep.groups import Mean, half_interval
 from quadrant_lstm.sweep.jobs import Job, readable
 from quadrant_lstm.sweep.sweep_folder import Sweep
 
@@ -109,3 +113,22 @@ def line_means(rows: Iterable[Row], down: Sequence[str], result: str) -> dict[st
 def table_row(*cells: object) -> str:
     """Returns a row of Markdown, without the signs %, because the caption of a table gives the unit."""
     return f"| {' | '.join(map(str, cells))} |".replace(" %", "")
+
+
+def measured_at(rows: Sequence[Row]) -> str:
+    commits, processors = (list(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
+    plural = "s" if len(commits) > 1 else ""
+    return f"Measured on {' and '.join(processors)}, at commit{plural} {' and '.join(commits)}"
+
+
+def points(values: Sequence[float], digits: int = 2) -> str:
+    """Returns the mean in percentage points and its 95 % confidence interval, or fewer than three values."""
+    if len(values) < 3:
+        return ", ".join(f"{100 * value:+.{digits}f}" for value in values)
+    mean, half = 100 * statistics.mean(values), 100 * half_interval(values)
+    return f"{mean:+.{digits}f} ({mean - half:+.{digits}f} to {mean + half:+.{digits}f})"
+
+
+def numbers(counts: Sequence[int]) -> str:
+    """Returns e.g. "5" or "1,200 to 1,300" for sorted counts."""
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))

@@ -32,13 +32,15 @@ from typing import Any
 from docs import measurements
 from docs.measurements import (
     ACCURACY,
-    ORIGIN,
     Row,
     add,
     column_means,
     experiment_of,
     keys_of,
     label,
+    measured_at,
+    numbers,
+    points,
     read,
     short,
     table_row,
@@ -46,7 +48,7 @@ from docs.measurements import (
 from docs.panels import draw
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.pages import duration, percent
-from quadrant_lstm.sweep.groups import Mean, half_interval
+from quadrant_lstm.sweep.groups import Mean
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 HERE = Path(__file__).parent
@@ -75,12 +77,6 @@ def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
         f"{measured_at(rows)}; each job is a row of [{name}.csv](measured/{name}.csv)."
     )
     return "\n".join([*lines, "", caption, ""])
-
-
-def measured_at(rows: Sequence[Row]) -> str:
-    commits, processors = (list(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
-    plural = "s" if len(commits) > 1 else ""
-    return f"Measured on {' and '.join(processors)}, at commit{plural} {' and '.join(commits)}"
 
 
 def differences(name: str, key: str, base: str, down: Sequence[str], across: Sequence[str]) -> str:
@@ -130,19 +126,6 @@ def seeds(experiments: Sequence[str]) -> str:
 def others(key: str, row: Row) -> tuple[str, ...]:
     """Returns the values of the other keys of a job, its seed included."""
     return tuple(row[other] for other in keys_of(row) if other != key)
-
-
-def points(values: Sequence[float], digits: int = 2) -> str:
-    """Returns the mean in percentage points and its 95 % confidence interval, or fewer than three values."""
-    if len(values) < 3:
-        return ", ".join(f"{100 * value:+.{digits}f}" for value in values)
-    mean, half = 100 * statistics.mean(values), 100 * half_interval(values)
-    return f"{mean:+.{digits}f} ({mean - half:+.{digits}f} to {mean + half:+.{digits}f})"
-
-
-def numbers(counts: Sequence[int]) -> str:
-    """Returns e.g. "5" or "1,200 to 1,300" for sorted counts."""
-    return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
 
 
 def fill(text: str) -> str:
