@@ -21,12 +21,14 @@ def draw(sweep: Sweep) -> bytes:
     figure = new_figure(2 * WIDTH, 3.2)
     axes = figure.subplots()
     for job in sweep.jobs:
-        rows = read_rows(job.folder / METRICS)
-        epochs = [int(row["epoch"]) for row in rows]
-        train, val = ([error_percent(float(row[f"{split}/accuracy"])) for row in rows] for split in ("train", "val"))
         results = job.results()
         if results is None:
             raise UserError(f"sweep: {sweep.folder}: job {job.number} has not finished; add sweep={sweep.folder}.")
+        if "val/accuracy" not in results:
+            raise UserError(f"sweep: {sweep.folder}: job {job.number} has no validation images; give another sweep.")
+        rows = read_rows(job.folder / METRICS)
+        epochs = [int(row["epoch"]) for row in rows]
+        train, val = ([error_percent(float(row[f"{split}/accuracy"])) for row in rows] for split in ("train", "val"))
         best = results["best_epoch"]
         axes.plot(epochs, train, color=GREY, linewidth=0.8)
         axes.plot(epochs, val, color=CORRECT, linewidth=0.8)
