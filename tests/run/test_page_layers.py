@@ -6,19 +6,22 @@ import shutil
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch import nn
 
+from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.data.orderings import ORDERINGS
 from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.backbone import Backbone
 from quadrant_lstm.model.join import Join
+from quadrant_lstm.run.build import build_network
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
 from quadrant_lstm.run_folder import read_results
 from tests.networks import RECURRENT, question_network
 from tests.pages import deep_network, shaken
-from tests.scripts import script
+from tests.scripts import ROOT, script
 
 
 def described(network, frame_shape=(1, 56, 14)):
@@ -38,6 +41,15 @@ def test_the_layers_of_the_question_are_listed_in_order():
     assert description["recurrent"] == [{"type": "lstm", "inputs": 4160, "units": 5, "bidirectional": False}]
     assert [layer["outputs"] for layer in description["classifier"]] == [50, 10]
     assert len(weights) == 93_718
+
+
+@pytest.mark.parametrize("experiment", ["question", "fast", "quick", "best"])
+def test_the_networks_of_the_recipes_can_be_computed(experiment):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"experiment={experiment}"])
+    network = build_network(cfg, SequenceSpec((1, 56, 14), 4, numbered_names(10)))
+    description, _ = described(network)
+    assert description["encodes"] == ("frame" if experiment == "question" else "image")
 
 
 def test_folding_batch_norm_changes_no_logits():

@@ -55,7 +55,7 @@ class JoinedPieces(nn.Module):
 
     def __init__(self, encoder: nn.Module, orderings: Orderings, joined_grid: Grid, once: bool = True):
         super().__init__()
-        self.module, self.orderings, self.joined_grid = encoder, orderings, joined_grid
+        self.module, self.orderings, self.joined_grid = encoder, orderings, tuple(joined_grid)  # Hydra passes lists
         stacked = torch.tensor(orderings).T - 1  # [step, ordering]: the piece that is shown
         places = torch.arange(stacked.numel()).view(stacked.shape)  # counted over all steps
         image_places = places.gather(0, stacked.argsort(0)).T  # [ordering, piece]: the place that shows it
