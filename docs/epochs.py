@@ -1,4 +1,4 @@
-"""Draws docs/epochs.png from a finished sweep over seeds: each seed's error after each epoch, and its best epoch.
+"""Draws docs/epochs.png from a finished sweep over seeds: each seed's error after each epoch, and the epoch it keeps.
 
 python docs/epochs.py outputs/sweeps/DATE/TIME
 """
@@ -23,20 +23,19 @@ def draw(sweep: Sweep) -> bytes:
     for job in sweep.jobs:
         results = job.results()
         if results is None:
-            raise UserError(f"sweep: {sweep.folder}: job {job.number} has not finished; add sweep={sweep.folder}.")
+            raise UserError(f"{job.folder}: has not finished; first: python train.py sweep={sweep.folder}.")
         if "val/accuracy" not in results:
-            raise UserError(f"sweep: {sweep.folder}: job {job.number} has no validation images; give another sweep.")
+            raise UserError(f"{job.folder}: has no validation images; give another sweep.")
         rows = read_rows(job.folder / METRICS)
         epochs = [int(row["epoch"]) for row in rows]
         train, val = ([error_percent(float(row[f"{split}/accuracy"])) for row in rows] for split in ("train", "val"))
-        best = results["best_epoch"]
-        axes.plot(epochs, train, color=GREY, linewidth=0.8)
-        axes.plot(epochs, val, color=CORRECT, linewidth=0.8)
-        axes.plot(best, val[best - 1], "o", color=CORRECT, markersize=4)
-    axes.plot([], [], color=GREY, linewidth=0.8, label="on augmented training images")
-    axes.plot([], [], color=CORRECT, linewidth=0.8, marker="o", markersize=4, label="on validation images, kept epoch")
+        kept = results["best_epoch"]
+        (on_train,) = axes.plot(epochs, train, color=GREY, linewidth=0.8)
+        (on_validation,) = axes.plot(epochs, val, color=CORRECT, linewidth=0.8)
+        (dot,) = axes.plot(kept, val[kept - 1], "o", color=CORRECT, markersize=4)
+    names = {"on augmented training images": on_train, "on validation images": on_validation, "kept epoch": dot}
     format_error_axes(axes, "epoch", "error")
-    axes.legend()
+    axes.legend(names.values(), names)
     return as_png(figure, SCALE)
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from docs.measurements import MEASURED, ORIGIN, Row, experiment_of, measured_at, origin_of, points, table_row
+from docs.measurements import MEASURED, ORIGIN, Row, csv_link, experiment_of, measured_at, origin_of, points, table_row
 from docs.tables import END
 from quadrant_lstm.callbacks.epoch_end import write_row
 from quadrant_lstm.cli.command import handle_errors
@@ -31,7 +31,8 @@ from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 PAGE = Path(__file__).with_name("results.md")
 START = "<!-- keep -->\n"
-FILE = "keep.csv"
+NAME = "keep"
+FILE = f"{NAME}.csv"
 HALVES = "halves.csv"  # in a run folder
 OPTION = "+trainer.callbacks.halves._target_=docs.keep.Halves"
 COLUMNS = ("epoch", "first", "second", "images")
@@ -119,9 +120,7 @@ def fill(text: str) -> str:
     experiments = dict.fromkeys(each.experiment for each in found)
     lines = [line(name, [each for each in found if each.experiment == name]) for name in experiments]
     head = "| | seeds | epochs chosen | chosen epoch | last epoch | last minus chosen |\n|---|---|---|---|---|---|"
-    caption = (
-        f"{measured_at([each._asdict() for each in found])}; each role of a seed is a row of [{FILE}](measured/{FILE})."
-    )
+    caption = f"{measured_at([each._asdict() for each in found])}; each role of a seed is a row of {csv_link(NAME)}."
     before, _, rest = text.partition(START)
     return before + START + "\n" + "\n".join([head, *lines, "", caption]) + "\n\n" + END + rest.partition(END)[2]
 

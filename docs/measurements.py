@@ -115,7 +115,13 @@ def table_row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |".replace(" %", "")
 
 
+def csv_link(name: str) -> str:
+    """Returns a Markdown link to the jobs of an experiment."""
+    return f"[{name}.csv](measured/{name}.csv)"
+
+
 def measured_at(rows: Sequence[Row]) -> str:
+    """Returns e.g. "Measured on AMD EPYC, at commit 59a1cbf", for a caption."""
     commits, processors = (list(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
     plural = "s" if len(commits) > 1 else ""
     return f"Measured on {' and '.join(processors)}, at commit{plural} {' and '.join(commits)}"

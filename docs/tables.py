@@ -22,9 +22,7 @@ A table of seeds names experiments whose jobs differ in their seed only:
 
 import argparse
 import functools
-import itertools
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from docs.measurements import (
     Row,
     add,
     column_means,
+    csv_link,
     experiment_of,
     keys_of,
     label,
@@ -46,9 +45,8 @@ from docs.measurements import (
     table_row,
 )
 from docs.panels import draw
+from docs.seed_table import seed_table
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.pages import duration, percent
-from quadrant_lstm.sweep.groups import Mean
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 HERE = Path(__file__).parent
@@ -74,7 +72,7 @@ def table(name: str, down: Sequence[str], across: Sequence[str]) -> str:
     single = "" if all(mean.interval for mean in means) else ", or single values of fewer than three"
     caption = (
         f"Test accuracy in %: mean of {numbers(counts)} seeds and its 95 % confidence interval{single}. "
-        f"{measured_at(rows)}; each job is a row of [{name}.csv](measured/{name}.csv)."
+        f"{measured_at(rows)}; each job is a row of {csv_link(name)}."
     )
     return "\n".join([*lines, "", caption, ""])
 
@@ -104,25 +102,6 @@ def differences(name: str, key: str, base: str, down: Sequence[str], across: Seq
     return "\n".join([*lines, "", caption, ""])
 
 
-def seeds(experiments: Sequence[str]) -> str:
-    """Returns a table of the accuracy of each seed of these experiments, and of the duration of a run."""
-    lines = ["| | each seed | mean | standard deviation | time of a run |", "|---|---|---|---|---|"]
-    measured = [sorted(read(name), key=lambda row: int(row["seed"])) for name in experiments]
-    for name, rows in zip(experiments, measured, strict=True):
-        mean = Mean(tuple(float(row[ACCURACY]) for row in rows))
-        deviation = percent(statistics.stdev(mean.values))
-        time = duration(statistics.median(float(row["seconds"]) for row in rows))
-        each = ", ".join(map(percent, mean.values))
-        lines.append(table_row(f"`experiment={name}`", each, mean, deviation, time))
-    files = ", ".join(f"[{name}.csv](measured/{name}.csv)" for name in experiments)
-    caption = (
-        f"Test accuracy in % with each of {numbers(sorted(map(len, measured)))} seeds, their mean with its 95 % "
-        "confidence interval, and their standard deviation; the median time of a run. "
-        f"{measured_at(list(itertools.chain.from_iterable(measured)))}; each job is a row of {files}."
-    )
-    return "\n".join([*lines, "", caption, ""])
-
-
 def others(key: str, row: Row) -> tuple[str, ...]:
     """Returns the values of the other keys of a job, its seed included."""
     return tuple(row[other] for other in keys_of(row) if other != key)
@@ -130,7 +109,7 @@ def others(key: str, row: Row) -> tuple[str, ...]:
 
 def fill(text: str) -> str:
     """Returns the text of a page with all its tables written anew."""
-    for pattern, make in ((TABLE, table), (DIFFERENCES, differences), (SEEDS, seeds)):
+    for pattern, make in ((TABLE, table), (DIFFERENCES, differences), (SEEDS, seed_table)):
         text = pattern.sub(functools.partial(filled, make), text)
     return text
 

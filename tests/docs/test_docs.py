@@ -1,13 +1,18 @@
 """The scripts that make the pictures and tables of docs/."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
 
+from docs import epochs
 from docs.draw import PAGE, with_current_templates
 from docs.mistakes import mean_of
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import percent
 from quadrant_lstm.run.evaluate import run_test
+from quadrant_lstm.sweep.jobs import Job
 from tests.scripts import script, train_tiny
 
 
@@ -53,3 +58,17 @@ def test_a_missing_input_is_reported_in_one_line(arguments, line, tmp_path):
 def test_the_page_to_draw_on_is_what_the_templates_give_now():
     page = PAGE.read_text()
     assert with_current_templates(page) == page, "python -m docs.draw writes it again"
+
+
+def test_the_epochs_of_a_finished_sweep_are_drawn(tmp_path):
+    job = tmp_path / "0"
+    job.mkdir()
+    (job / "metrics.csv").write_text("epoch,train/accuracy,val/accuracy\n1,0.5,0.8\n2,0.9,0.95\n")
+    sweep = SimpleNamespace(folder=tmp_path, jobs=[Job(0, job, ("seed=1",), {"seed": "1"})])
+    with pytest.raises(UserError, match=r"0: has not finished; first: python train\.py sweep="):
+        epochs.draw(sweep)
+    (job / "results.json").write_text('{"best_epoch": 2}')
+    with pytest.raises(UserError, match="0: has no validation images; give another sweep"):
+        epochs.draw(sweep)
+    (job / "results.json").write_text('{"best_epoch": 2, "val/accuracy": 0.95}')
+    assert epochs.draw(sweep)[1:4] == b"PNG"

@@ -90,9 +90,13 @@ def test_differences_are_those_of_jobs_with_the_same_seed(tmp_path):
     assert "the differences of 3 pairs of jobs with the same seed" in text
 
 
+def seeds_only(folder, accuracies) -> list[Job]:
+    jobs = [job(folder / str(seed), accuracy, "digit", "lstm", seed) for seed, accuracy in enumerate(accuracies)]
+    return [Job(0, each.folder, each.overrides[-1:], {"seed": each.swept["seed"]}) for each in jobs]
+
+
 def test_a_table_of_seeds_shows_each_in_their_order_and_the_time_of_a_run(tmp_path):
-    accuracies = {3: 0.94, 1: 0.9, 2: 0.92}
-    jobs = [job(tmp_path / str(seed), accuracy, "digit", "lstm", seed) for seed, accuracy in accuracies.items()]
+    jobs = seeds_only(tmp_path, (0.9, 0.92, 0.94))[::-1]
     for finished, seconds in zip(jobs, (90, 60, 300), strict=True):
         results = finished.results() | {"seconds": seconds}
         (finished.folder / "results.json").write_text(json.dumps(results))
@@ -100,7 +104,19 @@ def test_a_table_of_seeds_shows_each_in_their_order_and_the_time_of_a_run(tmp_pa
     text = tables.fill("<!-- seeds: tiny -->\n<!-- end -->\n")
     assert "| `experiment=tiny` | 90.00, 92.00, 94.00 | 92.00 (87.03 to 96.97) | 2.00 | 0:01:30 |\n" in text
     assert "with each of 3 seeds," in text
-    assert "a processor, at commit 0123456; each job is a row of [tiny.csv](measured/tiny.csv).\n" in text
+    assert (
+        "a processor, at commit 0123456; each job is a row, with its commit, of [tiny.csv](measured/tiny.csv).\n"
+        in text
+    )
+
+
+def test_a_table_of_seeds_needs_three_jobs_that_differ_in_the_seed_only(tmp_path):
+    jobs = seeds_only(tmp_path, (0.9, 0.92))
+    measurements.add("short", jobs)
+    measurements.add("other", some_jobs(tmp_path / "other"))
+    for name in ("short", "other"):
+        with pytest.raises(UserError, match=f"experiment={name}: a table of seeds needs three or more jobs"):
+            tables.fill(f"<!-- seeds: {name} -->\n<!-- end -->\n")
 
 
 def test_a_caption_names_each_commit_and_processor_once():
@@ -162,11 +178,12 @@ def test_the_tables_of_the_pages_are_those_of_the_measured_results(published):
 
 def test_the_readme_and_the_recipes_state_the_measured_means(published):
     (found,) = tables.SEEDS.finditer((tables.HERE / "results.md").read_text())
+    measured = {name: measurements.read(name) for name in tables.arguments(found)["experiments"]}
+    measured["question"] = [row for row in measurements.read("units") if row["model.lstm_units"] == "5"]
     readme = (ROOT / "README.md").read_text()
-    for name in tables.arguments(found)["experiments"]:
-        rows = measurements.read(name)
+    for name, rows in measured.items():
         mean = Mean(tuple(float(row["test/accuracy"]) for row in rows))
-        assert measurements.table_row(f"`experiment={name}`", len(rows), mean)[:-1] in readme
+        assert measurements.table_row(f"`experiment={name}`", len(rows), mean) in readme
         low, high = (f"{100 * value:.2f}" for value in (min(mean.values), max(mean.values)))
         expected = f"# expected: {percent(mean.mean)} test accuracy ({low} to {high} with seeds 1 to {len(rows)})\n"
         assert expected in (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text()

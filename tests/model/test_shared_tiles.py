@@ -56,9 +56,10 @@ def test_features_and_all_gradients_equal_those_of_full_frames(
     torch.testing.assert_close(*gradients)
 
 
-def test_tiles_are_shared_with_a_pool_between_convs():
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d([2, 2], [2, 2], padding=[0, 0], dilation=(1, 1))])
+def test_tiles_are_shared_with_a_pool_between_convs(pool):
     torch.manual_seed(0)
-    full = TimeDistributed(encoder(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 2), nn.ReLU()))
+    full = TimeDistributed(encoder(nn.Conv2d(1, 4, 3), pool, nn.Conv2d(4, 4, 2), nn.ReLU()))
     frames = sequences(torch.rand(3, 1, 28, 28))
     torch.testing.assert_close(SharedTiles(full.module, ORDERINGS, 14)(frames), full(frames))
 

@@ -5,14 +5,13 @@ import copy
 import lightning.pytorch as pl
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
+from tests.configs import composed_config
 from tests.networks import question_network
-from tests.scripts import ROOT
 
 DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")]
@@ -56,8 +55,7 @@ def test_the_host_never_waits_during_a_step(experiment, tmp_path):
                  "trainer.max_epochs=1", "~trainer.callbacks.dashboard", "trainer.logger=false"]  # fmt: skip
     if experiment != "motion":
         overrides += ["data.augmentation.elastic=1.0", "data.augmentation.erase=0.1"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [f"experiment={experiment}", *overrides])
+    cfg = composed_config(f"experiment={experiment}", *overrides)
     callback, data, trainer = NeverWaits(), build_data(cfg), build_trainer(cfg, tmp_path)
     trainer.callbacks.append(callback)
     prepare_for_training()

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from quadrant_lstm.data.frames import SequenceSpec, numbered_names
 from quadrant_lstm.run.build import build_data, build_network
 from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import read_results, read_rows
+from tests.configs import composed_config
 from tests.folders import TINY, run_folder, tiny_data
-from tests.scripts import ROOT, script
+from tests.scripts import script
 
 MODELS = {
     "cnn_lstm": ("model=cnn_lstm", "model.kernel_size=2", "model.filters=[3,4]"),
@@ -32,8 +32,7 @@ MODELS = {
     ],
 )
 def test_every_network_reads_any_grid(model, grid, orderings, frame):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [*MODELS[model], f"data.grid={grid}", f"data.orderings={orderings}"])
+    cfg = composed_config(*MODELS[model], f"data.grid={grid}", f"data.orderings={orderings}")
     data = build_data(cfg)
     assert data.spec.frame_shape == frame
     network = build_network(cfg, data.spec).eval()
@@ -42,8 +41,7 @@ def test_every_network_reads_any_grid(model, grid, orderings, frame):
 
 
 def test_a_program_cuts_its_images_on_the_grid_of_the_run():
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", ["data.grid=[4,2]", "data.orderings=[snake,reversed-columns]", *MODELS["cnn_lstm"]])
+    cfg = composed_config("data.grid=[4,2]", "data.orderings=[snake,reversed-columns]", *MODELS["cnn_lstm"])
     network = build_network(cfg, SequenceSpec((1, 14, 14), 8, numbered_names(10))).eval()
     inputs = cut_images((1, 28, 28), cfg.data.orderings, cfg.data.grid)
     assert program_file("torch", network, inputs, {}).difference < 1e-6

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch import nn
 
 from quadrant_lstm.data.frames import SequenceSpec, numbered_names
@@ -19,9 +18,10 @@ from quadrant_lstm.run.build import build_network
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
 from quadrant_lstm.run_folder import read_results
+from tests.configs import composed_config
 from tests.networks import RECURRENT, question_network
 from tests.pages import deep_network, shaken
-from tests.scripts import ROOT, script
+from tests.scripts import script
 
 
 def described(network, frame_shape=(1, 56, 14)):
@@ -44,10 +44,10 @@ def test_the_layers_of_the_question_are_listed_in_order():
 
 
 @pytest.mark.parametrize("experiment", ["question", "fast", "quick", "best"])
-def test_the_networks_of_the_recipes_can_be_computed(experiment):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", [f"experiment={experiment}"])
-    network = build_network(cfg, SequenceSpec((1, 56, 14), 4, numbered_names(10)))
+def test_the_page_knows_the_networks_of_the_recipes(experiment):
+    network = build_network(
+        composed_config(f"experiment={experiment}"), SequenceSpec((1, 56, 14), 4, numbered_names(10))
+    )
     description, _ = described(network)
     assert description["encodes"] == ("frame" if experiment == "question" else "image")
 
@@ -77,6 +77,15 @@ def test_a_layer_that_the_page_cannot_compute_is_named_in_one_line(make, layer):
     ) as error:
         described(make())
     assert "\n" not in str(error.value)
+
+
+def test_sizes_of_a_pool_may_be_lists():
+    layers = [
+        described(joined(lambda channels, pool=pool: nn.Sequential(nn.Conv2d(channels, 2, 3), pool)))[0]["encoder"]
+        for pool in (nn.MaxPool2d(2), nn.MaxPool2d([2, 2], [2, 2], padding=[0, 0]))
+    ]
+    assert layers[0] == layers[1]
+    assert layers[0][1]["size"] == 2
 
 
 def test_images_with_colours_are_refused():

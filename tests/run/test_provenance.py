@@ -10,7 +10,7 @@ def git(folder, *arguments):
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
-def test_changed_files_are_named_but_those_in_outputs(tmp_path):
+def test_changed_files_are_named_except_those_in_outputs(tmp_path):
     (tmp_path / "src").mkdir()
     (tmp_path / "outputs").mkdir()
     code, kept = tmp_path / "src" / "code.py", tmp_path / "outputs" / ".gitkeep"

@@ -17,6 +17,12 @@ NEVER_SHARE = (  # encoders that encode every frame in full, also with model.sha
 NEEDS_PIECES = "model: deep joins the pieces of images, which clips do not have; choose another, e.g. model=join."
 
 
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns e.g. (2, 2) for 2 and for [2, 2]; an nn.MaxPool2d keeps its sizes as they were passed."""
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return rows, columns
+
+
 def encoded_shape(
     frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int, group: str = "model"
 ) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.encoder import Encoder
+from quadrant_lstm.model.sizes import pair
 
 ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
@@ -135,11 +136,12 @@ def receptive_field(encoder: nn.Module) -> tuple[int, int]:
                 raise CannotShare(f"layer {name} (Conv2d) has a stride or padding")
             window += (layer.kernel_size[0] - 1) * layer.dilation[0] * jump
         elif isinstance(layer, nn.MaxPool2d):
-            size = layer.kernel_size if isinstance(layer.kernel_size, int) else layer.kernel_size[0]
-            if layer.stride != layer.kernel_size or layer.padding != 0 or layer.dilation != 1 or layer.ceil_mode:
+            size = pair(layer.kernel_size)
+            plain = (pair(layer.stride), pair(layer.padding), pair(layer.dilation)) == (size, (0, 0), (1, 1))
+            if not plain or layer.ceil_mode:
                 raise CannotShare(f"layer {name} (MaxPool2d) pools with overlap, padding, dilation or ceil_mode")
-            window += (size - 1) * jump
-            jump *= size
+            window += (size[0] - 1) * jump
+            jump *= size[0]
         elif not isinstance(layer, ELEMENTWISE):
             raise CannotShare(f"layer {name} is a {type(layer).__name__}, which may mix distant rows")
     return window, jump

@@ -41,7 +41,7 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Returns the commit of the folder's checkout and the files changed since, or None outside a checkout.
 
-    Changes in outputs/ are left out: no result depends on what lies there.
+    outputs/ is left out: git tracks an empty file in it, which is missing if somebody has removed the folder.
     """
     options: dict[str, Any] = {"cwd": folder, "text": True, "stderr": subprocess.DEVNULL}
     commands = (["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--", ":(top,exclude)outputs"])

@@ -52,7 +52,7 @@ def draw_pieces_and_frames(
     for number, (place, piece) in enumerate(zip(places, pieces, strict=True), start=1):
         show_image(figure.add_subplot(place), piece, str(number))
     left, right = middle.get_position(figure).intervalx
-    figure.text((left + right) / 2, 0.82, "quadrants" if grid == QUADRANTS else "pieces", ha="center")
+    figure.text((left + right) / 2, 0.82, "quadrants" if tuple(grid) == QUADRANTS else "pieces", ha="center")
     for step, (place, frame) in enumerate(zip(steps.subgridspec(1, len(frames)), frames, strict=True)):
         axes = figure.add_subplot(place)
         show_image(axes, frame, f"step {step + 1}")
