@@ -96,7 +96,7 @@ def test_float16_changes_probabilities_as_the_page_states(opened, tmp_path):
 
 
 def test_a_wide_network_is_predicted_within_50_ms(opened, tmp_path, record_figure):
-    wide = deep_network(blocks=((32, 32), (64, 64)), lstm_units=128)  # twice the width of experiment=best
+    wide = deep_network(blocks=((32, 32), (64, 64)), lstm_units=128)  # the sizes of experiment=best
     page = opened(write_page(tmp_path, shaken(wide), weights="float16"))
     page.set_script_timeout(60)
     times = page.execute_script("""
