@@ -23,6 +23,13 @@ def pair(size: int | Sequence[int]) -> tuple[int, int]:
     return rows, columns
 
 
+def plain_pool_size(pool: Any) -> tuple[int, int] | None:
+    """Returns the rows and columns of an nn.MaxPool2d without overlap, padding or dilation, or None for another."""
+    size = pair(pool.kernel_size)
+    plain = (pair(pool.stride), pair(pool.padding), pair(pool.dilation)) == (size, (0, 0), (1, 1))
+    return size if plain else None
+
+
 def encoded_shape(
     frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int, group: str = "model"
 ) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ from torch import nn
 
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.encoder import Encoder
-from quadrant_lstm.model.sizes import pair
+from quadrant_lstm.model.sizes import plain_pool_size
 
 ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
@@ -136,9 +136,8 @@ def receptive_field(encoder: nn.Module) -> tuple[int, int]:
                 raise CannotShare(f"layer {name} (Conv2d) has a stride or padding")
             window += (layer.kernel_size[0] - 1) * layer.dilation[0] * jump
         elif isinstance(layer, nn.MaxPool2d):
-            size = pair(layer.kernel_size)
-            plain = (pair(layer.stride), pair(layer.padding), pair(layer.dilation)) == (size, (0, 0), (1, 1))
-            if not plain or layer.ceil_mode:
+            size = plain_pool_size(layer)
+            if size is None or layer.ceil_mode:
                 raise CannotShare(f"layer {name} (MaxPool2d) pools with overlap, padding, dilation or ceil_mode")
             window += (size[0] - 1) * jump
             jump *= size[0]

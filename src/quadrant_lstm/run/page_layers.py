@@ -25,7 +25,7 @@ from quadrant_lstm.model.join import Join
 from quadrant_lstm.model.joined_pieces import JoinedPieces, PiecePool
 from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import GRU, LSTM
-from quadrant_lstm.model.sizes import pair
+from quadrant_lstm.model.sizes import plain_pool_size
 from quadrant_lstm.model.step_classifier import StepClassifier
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
@@ -102,7 +102,7 @@ def encoder_layers(name: str, layer: nn.Module) -> Iterator[Layer]:
         yield Layer(description, (layer.weight.permute(0, 2, 3, 1), bias))
     elif type(layer) is nn.ReLU:
         yield Layer({"type": "relu"})
-    elif type(layer) in (nn.MaxPool2d, PiecePool) and (size := plain_pool_size(layer)):
+    elif type(layer) in (nn.MaxPool2d, PiecePool) and (size := square_pool_size(layer)):
         quadrants = type(layer) is PiecePool
         yield Layer({"type": "pool", "size": size, "ceil": layer.ceil_mode, "quadrants": quadrants})
     elif type(layer) not in (nn.Identity, nn.Dropout, Dropout):
@@ -115,11 +115,10 @@ def is_plain_conv(conv: nn.Conv2d) -> bool:
     return square and plain
 
 
-def plain_pool_size(pool: Any) -> int | None:
+def square_pool_size(pool: Any) -> int | None:
     """Returns the size of a square pool without overlap, padding or dilation, or None for another."""
-    rows, columns = size = pair(pool.kernel_size)
-    plain = (pair(pool.stride), pair(pool.padding), pair(pool.dilation)) == (size, (0, 0), (1, 1))
-    return rows if plain and rows == columns else None
+    size = plain_pool_size(pool)
+    return size[0] if size and size[0] == size[1] else None
 
 
 def recurrent_layers(rnn: nn.Module) -> Iterator[Layer]:
