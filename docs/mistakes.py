@@ -2,7 +2,8 @@
 
 python -m docs.mistakes RUN [RUN ...] [--out FILE]
 
-Several runs are an ensemble: the mean of their probabilities.
+Several runs are an ensemble: the mean of their probabilities. How many images all of its networks misclassify, and how
+many at least one does, is printed too.
 """
 
 import argparse
@@ -10,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.dashboard.pictures.mistakes import columns_for, draw_mistakes, most_confident_mistakes
@@ -30,19 +30,20 @@ def main(runs: Sequence[Path], out: Path) -> None:
         checksums.append(data.sha256())
         if checksums[-1] != checksums[0]:
             raise UserError(f"{run}: was trained on other data than {runs[0]}; give runs of the same data.")
-    labels, logits = classifier.test_labels, mean_of(probabilities).log()
+    each, labels = torch.stack(probabilities), classifier.test_labels
+    logits = each.mean(0).log()
     mistakes = most_confident_mistakes(logits, labels)
     print(
         f"test accuracy  {percent(1 - len(mistakes) / len(labels))}  ({len(mistakes)} of {len(labels):,} misclassified)"
     )
+    if len(runs) > 1:
+        wrong = each.argmax(2) != labels
+        all_of_them, one = (int(count.sum()) for count in (wrong.all(0), wrong.any(0)))
+        print(f"misclassified by all {len(runs)} networks: {all_of_them}, by at least one: {one}")
     columns = columns_for(*data.test_pictures(torch.arange(1)).shape[2:])
     rows = max(1, -(-len(mistakes) // columns))
     figure = draw_mistakes(data.test_pictures, mistakes, labels, logits, data.spec.class_names, rows=rows)
     write_atomically(out, as_png(figure, SCALE))
-
-
-def mean_of(probabilities: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(probabilities)).mean(0)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 from PIL import Image
 
 from docs import epochs
 from docs.draw import PAGE, with_current_templates
-from docs.mistakes import mean_of
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import percent
 from quadrant_lstm.run.evaluate import run_test
@@ -23,13 +21,19 @@ def test_the_mistakes_of_a_run_are_drawn_into_a_file(finished_run, tmp_path):
 
 
 def test_several_runs_are_tested_by_the_mean_of_their_probabilities(finished_run, tmp_path):
-    assert mean_of([torch.tensor([[0.9, 0.1]]), torch.tensor([[0.3, 0.7]])]).tolist() == [pytest.approx([0.6, 0.4])]
     train_tiny(tmp_path, "optimizer.lr=0.1", "hydra.run.dir=other")  # its predictions differ
     done = script("docs/mistakes.py", finished_run, tmp_path / "other", "--out", tmp_path / "wrong.png", cwd=tmp_path)
     classifiers = [run_test(run, "cpu")[0] for run in (finished_run, tmp_path / "other")]
     mean = sum(each.test_logits[:, -1].softmax(1) for each in classifiers) / 2
     wrong = int((mean.argmax(1) != classifiers[0].test_labels).sum())
-    assert f"test accuracy  {percent(1 - wrong / 70)}  ({wrong} of 70 misclassified)" in done.stdout
+    assert f"test accuracy  {percent(1 - wrong / 70)}  ({wrong} of 70 misclassified)\n" in done.stdout
+    first, second = ({*mistakes(each)} for each in classifiers)
+    assert first != second
+    assert f"by all 2 networks: {len(first & second)}, by at least one: {len(first | second)}\n" in done.stdout
+
+
+def mistakes(classifier) -> list[int]:
+    return (classifier.test_logits[:, -1].argmax(1) != classifier.test_labels).nonzero().flatten().tolist()
 
 
 def test_the_orderings_are_drawn_into_a_file(tmp_path):
