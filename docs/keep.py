@@ -43,8 +43,9 @@ class Halves(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
         correct = torch.cat([each.logits[:, -1].argmax(-1) == each.labels for each in module.epoch_outputs["val"]])
-        first, second = (int(correct[start::2].sum()) for start in (0, 1))
-        row = dict(zip(COLUMNS, (trainer.current_epoch + 1, first, second, len(correct) // 2), strict=True))
+        images = len(correct) // 2
+        first, second = (int(correct[start::2][:images].sum()) for start in (0, 1))
+        row = dict(zip(COLUMNS, (trainer.current_epoch + 1, first, second, images), strict=True))
         write_row(Path(trainer.default_root_dir, HALVES), COLUMNS, row)
 
 
@@ -74,15 +75,17 @@ def choices_of(sweep: Sweep) -> Iterable[Choice]:
         if not job.results():
             continue
         if not (rows := read_rows(job.folder / HALVES)):
-            raise UserError(f"{job.folder}: has no {HALVES}; train it with {OPTION}.")
+            raise UserError(f"{job.folder}: has no {HALVES}; train it with {OPTION}, and with validation images.")
         yield from choices(experiment_of(sweep), read_yaml(job.folder / CONFIG).seed, rows, origin_of(job))
 
 
 def line(experiment: str, found: Sequence[Choice]) -> str:
     """Returns a line of the table: means over seeds, of each seed's mean over both halves."""
     seeds = {choice.seed: [each for each in found if each.seed == choice.seed] for choice in found}
-    if len(seeds) < 3:
-        raise UserError(f"{MEASURED / FILE}: has {len(seeds)} seeds of experiment={experiment}; measure three or more.")
+    if len(seeds) < 3 or len(found) > 2 * len(seeds):
+        raise UserError(f"experiment={experiment}: give three or more jobs, each with its own seed.")
+    if len({(each.epochs, each.images) for each in found}) > 1:
+        raise UserError(f"experiment={experiment}: give jobs with the same numbers of epochs and of validation images.")
 
     def per_seed(count: Callable[[Choice], int]) -> tuple[float, ...]:
         return tuple(statistics.mean(count(each) / each.images for each in halves) for halves in seeds.values())
@@ -104,19 +107,16 @@ def choice_in(row: Row) -> Choice:
     return Choice(**values)
 
 
-def add(found: Sequence[Choice]) -> None:
-    """Adds the choices to those measured earlier, which they replace for the same experiment and seed."""
+def added(earlier: Sequence[Choice], found: Sequence[Choice]) -> list[Choice]:
+    """Returns both; new choices replace earlier ones of the same experiment and seed."""
     again = {(each.experiment, each.seed) for each in found}
-    kept = [each for each in read() if (each.experiment, each.seed) not in again]
-    text = csv_text(Choice._fields, [each._asdict() for each in (*kept, *found)])
-    write_atomically(MEASURED / FILE, text.encode())
+    return [*(each for each in earlier if (each.experiment, each.seed) not in again), *found]
 
 
-def fill(text: str) -> str:
+def fill(text: str, found: Sequence[Choice]) -> str:
     """Returns the text of a page with the table of the choices written anew."""
     if text.count(START) != 1:
         raise UserError(f"{PAGE}: needs the line {START.strip()} once.")
-    found = read()
     experiments = dict.fromkeys(each.experiment for each in found)
     lines = [line(name, [each for each in found if each.experiment == name]) for name in experiments]
     head = "| | seeds | epochs chosen | chosen epoch | last epoch | last minus chosen |\n|---|---|---|---|---|---|"
@@ -126,8 +126,10 @@ def fill(text: str) -> str:
 
 
 def main(sweeps: Sequence[Sweep]) -> None:
-    add([choice for sweep in sweeps for choice in choices_of(sweep)])
-    PAGE.write_text(fill(PAGE.read_text()))
+    found = added(read(), [choice for sweep in sweeps for choice in choices_of(sweep)])
+    page = fill(PAGE.read_text(), found)
+    write_atomically(MEASURED / FILE, csv_text(Choice._fields, [each._asdict() for each in found]).encode())
+    PAGE.write_text(page)
 
 
 if __name__ == "__main__":

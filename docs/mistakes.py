@@ -23,13 +23,13 @@ from quadrant_lstm.run_folder import BEST, find_run
 
 
 def main(runs: Sequence[Path], out: Path) -> None:
-    probabilities, checksums = [], []
+    probabilities, tested = [], []
     for run in runs:
         classifier, data = run_test(run, "auto")
         probabilities.append(classifier.test_logits[:, -1].float().softmax(1))
-        checksums.append(data.sha256())
-        if checksums[-1] != checksums[0]:
-            raise UserError(f"{run}: was trained on other data than {runs[0]}; give runs of the same data.")
+        tested.append((data.sha256(), classifier.test_labels.tolist()))
+        if tested[-1] != tested[0]:
+            raise UserError(f"{run}: was tested on other samples than {runs[0]}; give runs with the same data.")
     each, labels = torch.stack(probabilities), classifier.test_labels
     logits = each.mean(0).log()
     mistakes = most_confident_mistakes(logits, labels)

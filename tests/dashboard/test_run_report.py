@@ -4,7 +4,7 @@ import re
 
 from PIL import Image
 
-from quadrant_lstm.dashboard.pictures.history import HISTORIES
+from quadrant_lstm.dashboard.pictures.history import AFTER_EACH_STEP, HISTORIES
 from quadrant_lstm.dashboard.report import SECTIONS, by_section
 from quadrant_lstm.run_folder import read_results
 
@@ -19,7 +19,8 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
     assert headings == ["Result", "Curves", *sections, "Network", "Config"]
     shown = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', page)
     captions = [caption for caption, _ in shown]
-    assert len(captions) == len(set(captions)) == len(HISTORIES) + len(events.Tags()["images"])
+    assert len(captions) == len(set(captions)) == len(HISTORIES) + 1 + len(events.Tags()["images"])
+    assert AFTER_EACH_STEP in captions
     assert "Mistake 1: the probability of each class after each step" in captions
     assert not [caption for caption in captions if "/" in caption]  # words, not tags
     assert all(Image.open(io.BytesIO(base64.b64decode(data))).size > (300, 200) for _, data in shown)

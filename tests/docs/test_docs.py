@@ -1,15 +1,17 @@
 """The scripts that make the pictures and tables of docs/."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from docs import epochs
+from docs import epochs, mistakes
 from docs.draw import PAGE, with_current_templates
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import percent
 from quadrant_lstm.run.evaluate import run_test
+from quadrant_lstm.run_folder import CONFIG
 from quadrant_lstm.sweep.jobs import Job
 from tests.scripts import script, train_tiny
 
@@ -27,12 +29,20 @@ def test_several_runs_are_tested_by_the_mean_of_their_probabilities(finished_run
     mean = sum(each.test_logits[:, -1].softmax(1) for each in classifiers) / 2
     wrong = int((mean.argmax(1) != classifiers[0].test_labels).sum())
     assert f"test accuracy  {percent(1 - wrong / 70)}  ({wrong} of 70 misclassified)\n" in done.stdout
-    first, second = ({*mistakes(each)} for each in classifiers)
+    first, second = ({*misclassified(each)} for each in classifiers)
     assert first != second
     assert f"by all 2 networks: {len(first & second)}, by at least one: {len(first | second)}\n" in done.stdout
 
 
-def mistakes(classifier) -> list[int]:
+def test_runs_that_were_tested_on_other_samples_are_no_ensemble(finished_run, tmp_path):
+    fewer = shutil.copytree(finished_run, tmp_path / "fewer")
+    text = (fewer / CONFIG).read_text()
+    (fewer / CONFIG).write_text(text.replace("limit_test_batches: null", "limit_test_batches: 2"))
+    with pytest.raises(UserError, match=f"fewer: was tested on other samples than {finished_run}; give runs with"):
+        mistakes.main([finished_run, fewer], tmp_path / "wrong.png")
+
+
+def misclassified(classifier) -> list[int]:
     return (classifier.test_logits[:, -1].argmax(1) != classifier.test_labels).nonzero().flatten().tolist()
 
 

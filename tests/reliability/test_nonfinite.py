@@ -123,9 +123,14 @@ def test_in_fp16_training_steps_with_a_nonfinite_gradient_are_skipped(data):
     assert network.weights.tolist() == [0, 0, 0]
 
 
-def test_in_fp16_the_validation_is_checked(data):
-    with pytest.raises(UserError, match="val: the loss is nan in epoch 1, after training step 10,"):
-        fit(Explosion(0), data, plugins=fp16())
+@pytest.mark.parametrize(
+    ("batch", "where"),
+    [(0, "train: the loss is nan in epoch 1, at training step 10,"),
+     (10, "val: the loss is nan in epoch 1, after training step 10,")],
+)  # fmt: skip
+def test_in_fp16_the_last_training_step_and_the_validation_are_checked(batch, where, data):
+    with pytest.raises(UserError, match=where):
+        fit(Explosion(batch), data, plugins=fp16())
 
 
 def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):

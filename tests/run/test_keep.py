@@ -36,7 +36,7 @@ def test_without_validation_images_all_are_trained_on_and_the_last_epoch_is_test
     assert all(row["val/accuracy"] == "" for row in read_rows(run / "metrics.csv"))
     report = (run / "report.html").read_text()
     assert "Last epoch, which was tested<td>3 of 3" in report
-    assert "Validation accuracy<td>" not in report
+    assert "Validation accuracy" not in report
     again = script("evaluate.py", "run=latest", cwd=tmp_path)
     assert f"{'test/accuracy':20}  {results['test/accuracy']}\n" in again.stdout
 
@@ -70,6 +70,7 @@ def test_a_sweep_over_seeds_needs_no_validation_images(tmp_path):
     assert "best           all seeds  test accuracy " in done.stdout
     page = (sweep_folder(tmp_path) / "sweep.html").read_text()
     assert "None" not in page
+    assert "ranked" not in page
     assert script("train.py", "sweep=latest", cwd=tmp_path).returncode == 0
 
 
@@ -77,10 +78,22 @@ def test_a_sweep_over_seeds_needs_no_validation_images(tmp_path):
     ("words", "line"),
     [
         (("-m", "model.lstm_units=5,6"), "but a sweep over model.lstm_units ranks its jobs by val/accuracy; hold some"),
-        (("-m", "experiment=search"), "but a sweep over optimizer.lr, .* ranks its jobs by val/accuracy; hold some"),
+        (("-m", "data.fold=null,0"), "but a sweep over data.fold ranks its jobs by val/accuracy; hold some"),
+        (("-m", "experiment=search"), "but a search over optimizer.lr, .* ranks its jobs by val/accuracy; hold some"),
+        (
+            ("-m", "hydra/sweeper=optuna", "seed=range(1,4)", "hydra.sweeper.n_trials=2"),
+            "but a search over seed ranks its jobs by val/accuracy; hold some",
+        ),
         (
             ("trainer/callbacks=early_stopping",),
             "but trainer.callbacks.early_stopping.monitor=val/accuracy needs valid",
+        ),
+        (
+            (
+                "+trainer.callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
+                "+trainer.callbacks.stop.monitor=val/loss",
+            ),
+            "but trainer.callbacks.stop.monitor=val/loss needs valid",
         ),
     ],
 )
@@ -90,3 +103,15 @@ def test_what_compares_on_validation_images_refuses_to_do_without(words, line, t
     assert done.stderr.startswith("data.validation_images: 0, ")
     assert re.search(line, done.stderr)
     assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_an_invalid_value_in_a_sweep_without_validation_is_reported(tmp_path):
+    words = (
+        "-m",
+        "data.validation_images=0",
+        "trainer/callbacks=early_stopping",
+        "trainer.callbacks.early_stopping.monitor=5",
+    )
+    done = script("train.py", *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "trainer.callbacks.early_stopping.monitor: 5 is not one of val/accuracy, val/loss," in done.stderr

@@ -20,6 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.launcher import compose
+from quadrant_lstm.config.check import check_keys_and_values, without_hydra
 from quadrant_lstm.config.check_validation import check_validation
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
@@ -69,7 +70,12 @@ class GridSweeper(Sweeper):
         """Composes the config of each job before any starts, as in the base class, and checks it for a ranking."""
         assert self.config and self.hydra_context
         for overrides in batch:
-            check_validation(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
+            config = without_hydra(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
+            try:
+                check_keys_and_values(config)
+            except UserError:
+                continue  # this job will fail alone, and say why
+            check_validation(config)
 
     def all_overrides(self, arguments: Sequence[str]) -> list[Override]:
         """Returns the overrides of the command, and those of `params` whose keys the command does not set."""

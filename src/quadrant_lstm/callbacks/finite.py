@@ -1,8 +1,9 @@
 """Ends a run when a loss or gradient is non-finite, and logs the loss and the gradient norm every few training steps.
 
 On the CPU each training step is checked before it changes a weight. On a GPU, where a check waits for the device, they
-are checked when they are logged and at the end of the epoch, before anything of the epoch is saved. In fp16 only the
-validation is checked, because the gradient scaler skips training steps with a non-finite gradient.
+are checked when they are logged and at the end of the epoch, before anything of the epoch is saved. In fp16, where the
+gradient scaler skips training steps with a non-finite gradient, the validation is checked, and the last training step
+of an epoch, which must have a sample with a finite loss.
 """
 
 import math
@@ -30,6 +31,8 @@ class Finite(pl.Callback):
         if logged or self.can_check_for_free(module) or trainer.is_last_batch:
             if trainer.scaler is None:
                 self.check_steps(module)
+            elif trainer.is_last_batch and not losses.isfinite().any():
+                check_finite(module, "train: the loss", losses.mean(), f"at training step {module.global_step + 1}")
             self.unchecked.clear()
         if logged:
             # a fused optimizer divides the gradients by the scale of fp16 itself, later

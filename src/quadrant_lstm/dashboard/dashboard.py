@@ -52,9 +52,10 @@ class Dashboard(pl.Callback):
             return
         data = trainer.datamodule
         self.stages = str(describe(module.network, torch.zeros(1, *data.batch_shape[1:])))
-        charts = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.spec.num_steps))]}
+        steps = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.spec.num_steps))]}
+        charts = {"validation": steps} | CHARTS if len(data.validation_indices) else CHARTS
         for writer in writers(trainer):
-            writer.add_custom_scalars({"validation": charts} | CHARTS)
+            writer.add_custom_scalars(charts)
             writer.add_text("run/network", as_markdown(self.stages), trainer.global_step)
             if (config := Path(writer.log_dir) / CONFIG).exists():
                 writer.add_text("run/config", as_markdown(config.read_text()), trainer.global_step)

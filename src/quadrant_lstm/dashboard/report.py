@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quadrant_lstm.dashboard.pictures.history import HISTORIES, draw_history
+from quadrant_lstm.dashboard.pictures.history import draw_history, histories
 from quadrant_lstm.files import read_json, write_atomically
 from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.pages import render
@@ -44,11 +44,15 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 def write_run_report(folder: Path, results: Mapping[str, Any], pictures: Mapping[str, bytes], network: str) -> None:
     """`results` are those of results.json; `pictures` are PNGs by their tags; `network` is the table of its stages."""
     rows, best_epoch = read_rows(folder / METRICS), results["best_epoch"]
-    curves = [(title, as_png(draw_history(title, rows, best_epoch), SCALE)) for title in HISTORIES]
+    figures = [(title, draw_history(title, curves, rows, best_epoch)) for title, curves in histories(rows).items()]
     values = {"name": folder.name, "results": results, "network": network, "config": (folder / CONFIG).read_text()}
     values["command"] = read_json(folder / PROVENANCE)["command"]
     values["step_accuracies"] = [results[name] for name in step_accuracies_in("test", results)]
-    page = render("run.html", sections={"Curves": curves} | by_section(pictures), **values)
+    page = render(
+        "run.html",
+        sections={"Curves": [(title, as_png(figure, SCALE)) for title, figure in figures]} | by_section(pictures),
+        **values,
+    )
     write_atomically(folder / REPORT, page.encode())
 
 

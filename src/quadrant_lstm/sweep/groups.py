@@ -5,11 +5,11 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quadrant_lstm.config.check_validation import REPETITIONS
 from quadrant_lstm.pages import percent
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Job, readable
 
+REPETITIONS = ("seed", "data.fold")  # keys whose values a sweep does not compare
 # The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,

@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from quadrant_lstm.config.check_validation import REPETITIONS
 from quadrant_lstm.plotting import GROUP_COLOURS, new_figure
-from quadrant_lstm.sweep.groups import Group, Mean
+from quadrant_lstm.sweep.groups import REPETITIONS, Group, Mean
 from quadrant_lstm.sweep.jobs import Job, readable
 
 MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot

@@ -10,13 +10,18 @@ from matplotlib.ticker import MaxNLocator
 from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, new_figure, style
 
-AFTER_EACH_STEP = "Validation accuracy after each step, by epoch"
 HISTORIES = {  # title: the colour of each metric's curve
     "Loss by epoch": {"train/loss": GREY, "val/loss": CORRECT},
     "Accuracy by epoch": {"train/accuracy": GREY, "val/accuracy": CORRECT},
-    AFTER_EACH_STEP: {},  # the steps are in the rows
 }
+AFTER_EACH_STEP = "Validation accuracy after each step, by epoch"
 EARLY, MAX_NAMED_STEPS = "#d9e2ea", 8  # the colour of the first step; steps in the legend
+
+
+def histories(rows: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, Any]]:
+    """Returns the figures of a run, as HISTORIES does; one of the steps if there are accuracies after each step."""
+    steps = [name for name in step_accuracies_in("val", rows[0]) if rows[0][name]]
+    return HISTORIES | ({AFTER_EACH_STEP: colours_of_steps(steps)} if steps else {})
 
 
 def colours_of_steps(names: Sequence[str]) -> dict[str, Any]:
@@ -26,11 +31,10 @@ def colours_of_steps(names: Sequence[str]) -> dict[str, Any]:
 
 
 @style
-def draw_history(title: str, rows: Sequence[Mapping[str, str]], best_epoch: int) -> Figure:
-    """`title` is a key of HISTORIES; a dotted line marks the best epoch."""
+def draw_history(title: str, curves: Mapping[str, Any], rows: Sequence[Mapping[str, str]], best_epoch: int) -> Figure:
+    """`curves` has the colour of each metric's curve; a dotted line marks the best epoch."""
     figure = new_figure()
     axes = figure.subplots()
-    curves = HISTORIES[title] if title != AFTER_EACH_STEP else colours_of_steps(step_accuracies_in("val", rows[0]))
     for number, (name, colour) in enumerate(curves.items(), start=1):
         if points := [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]:
             is_named = number == len(curves) or number % -(-len(curves) // MAX_NAMED_STEPS) == 0
