@@ -79,7 +79,8 @@ def test_a_job_that_fails_after_its_result_has_finished(tmp_path):
 
 def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=1000)
-    process = Script("train.py", "-m", *DATA, "trainer.max_epochs=3,1", cwd=tmp_path, before=waiting_after(2, "0"))
+    words = (*DATA, "trainer.max_epochs=3,1", "seed=${trainer.max_epochs}")
+    process = Script("train.py", "-m", *words, cwd=tmp_path, before=waiting_after(2, "0"))
     process.wait_for("outputs/sweeps/*/*/0/checkpoints/last.ckpt")
     (job,) = children(process.pid)
     os.kill(job, signal.SIGKILL)

@@ -105,7 +105,8 @@ class GridSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            if (folder / SWEEP_CONFIG).exists() and Sweep(folder).overrides != list(self.config.hydra.overrides.task):
+            typed = OmegaConf.to_container(self.config.hydra.overrides.task)  # without resolving their interpolations
+            if (folder / SWEEP_CONFIG).exists() and Sweep(folder).overrides != typed:
                 raise UserError(
                     f"hydra.sweep.dir: {folder} contains another sweep; resume that with sweep={folder}, or write "
                     "another folder."
