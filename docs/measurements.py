@@ -124,7 +124,12 @@ def measured_at(rows: Sequence[Row]) -> str:
     """Returns e.g. "Measured on AMD EPYC, at commit 59a1cbf", for a caption."""
     commits, processors = (list(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
     plural = "s" if len(commits) > 1 else ""
-    return f"Measured on {' and '.join(processors)}, at commit{plural} {' and '.join(commits)}"
+    return f"Measured on {' and '.join(processors)}, at commit{plural} {listed(commits)}"
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """Returns e.g. "a", "a and b" or "a, b and c"."""
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def points(values: Sequence[float], digits: int = 2) -> str:

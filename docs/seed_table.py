@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from docs.measurements import ACCURACY, Row, csv_link, keys_of, measured_at, numbers, read, table_row
+from docs.measurements import ACCURACY, Row, csv_link, keys_of, listed, measured_at, numbers, read, table_row
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import duration, percent
 from quadrant_lstm.sweep.groups import Mean
@@ -23,7 +23,7 @@ def seed_table(experiments: Sequence[str]) -> str:
         f"Test accuracy in % with each of {numbers(sorted(map(len, measured)))} seeds, their mean with its 95 % "
         "confidence interval, and their standard deviation; the median time of a run. "
         f"{measured_at([row for rows in measured for row in rows])}; each job is a row, with its commit, of "
-        f"{' or '.join(map(csv_link, experiments))}."
+        f"{listed(list(map(csv_link, experiments)), 'or')}."
     )
     return "\n".join([*lines, "", caption, ""])
 

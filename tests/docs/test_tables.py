@@ -123,6 +123,7 @@ def test_a_caption_names_each_commit_and_processor_once():
     rows = [{"commit": commit, "processor": "one, AVX2"} for commit in ("a1", "a1", "b2")]
     assert measurements.measured_at(rows) == "Measured on one, AVX2, at commits a1 and b2"
     assert measurements.measured_at(rows[:2]) == "Measured on one, AVX2, at commit a1"
+    assert measurements.measured_at([*rows, rows[0] | {"commit": "c3"}]).endswith("at commits a1, b2 and c3")
 
 
 def test_a_job_that_is_measured_again_replaces_its_row(tmp_path, measured):
