@@ -40,6 +40,7 @@ def test_the_table_has_means_over_halves_and_seeds():
     means = "89.00 (89.00 to 89.00) | 91.50 (91.50 to 91.50) | +2.500 (+2.500 to +2.500)"
     assert f"| `fast` | 3 | 2, 3, 2, 3, 2, 3 of 3 | {means} |\n" in text
     assert text.endswith("<!-- end -->\nafter\n")
+    assert keep.fill(text, measured(1, 2, 3)) == text
 
 
 def test_a_seed_that_is_measured_again_replaces_its_choices():

@@ -25,7 +25,7 @@ from quadrant_lstm.config.check_validation import check_validation
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import write_atomically
-from quadrant_lstm.overrides import quoted
+from quadrant_lstm.overrides import quoted, unresolved
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import locked
 from quadrant_lstm.sweep.jobs import Job, make_jobs
@@ -105,7 +105,7 @@ class GridSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            typed = OmegaConf.to_container(self.config.hydra.overrides.task)  # without resolving their interpolations
+            typed = unresolved(self.config.hydra.overrides.task)
             if (folder / SWEEP_CONFIG).exists() and Sweep(folder).overrides != typed:
                 raise UserError(
                     f"hydra.sweep.dir: {folder} contains another sweep; resume that with sweep={folder}, or write "

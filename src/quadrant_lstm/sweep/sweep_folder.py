@@ -12,7 +12,6 @@ Everything comes from files, so this also works for a sweep that was killed and 
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import expanded, read_yaml
+from quadrant_lstm.overrides import unresolved
 from quadrant_lstm.run_folder import OUTPUTS, OVERRIDES
 from quadrant_lstm.sweep.jobs import Job, make_jobs
 
@@ -49,19 +49,14 @@ class Sweep:
     @property
     def overrides(self) -> list[str]:
         """The overrides of the sweep's command, without those of Hydra's own keys."""
-        return self.recorded("task")
+        return unresolved(self.hydra.overrides.task)
 
     @property
     def launch_overrides(self) -> list[str]:
         """The overrides that configure the sweep's sweeper and launcher, the last one for each key."""
         pattern = r"hydra[/.](sweeper|launcher)[.=]"
-        chosen = [override for override in self.recorded("hydra") if re.match(pattern, override)]
+        chosen = [override for override in unresolved(self.hydra.overrides.hydra) if re.match(pattern, override)]
         return list({override.partition("=")[0]: override for override in chosen}.values())
-
-    def recorded(self, kind: str) -> list[str]:
-        """Returns overrides as they were typed, without resolving their interpolations."""
-        overrides: Any = OmegaConf.to_container(self.hydra.overrides[kind])
-        return list(map(str, overrides))
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -70,8 +65,7 @@ class Sweep:
             names = (file.parents[1].name for file in self.folder.glob(f"*/{OVERRIDES}"))
             started = sorted(int(name) for name in names if name.isdecimal())
             read = (read_yaml(self.folder / str(number) / OVERRIDES) for number in started)
-            overrides: list[Any] = list(map(OmegaConf.to_container, read))  # without resolving their interpolations
-            return make_jobs(self.folder, overrides, started)
+            return make_jobs(self.folder, list(map(unresolved, read)), started)
         (combinations,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(self.overrides), None)
         return make_jobs(self.folder, combinations, range(len(combinations)))
 
