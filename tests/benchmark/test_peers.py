@@ -38,5 +38,6 @@ def test_every_way_to_compute_a_layer_gives_the_same():
     maps = ways_to_convolve(clips=2, steps=3, size=6, channels=1, hidden=2)
     torch.testing.assert_close(encoded["layer"](), encoded["fold"]())
     torch.testing.assert_close(encoded["layer"](), encoded["loop"]())
-    assert (encoded["half masked"]() == encoded["layer"]()).float().mean() >= 0.5
+    every_second = torch.tensor([[1, 0, 1], [0, 1, 0]]).unsqueeze(2)
+    torch.testing.assert_close(encoded["half masked"](), encoded["layer"]() * every_second)
     torch.testing.assert_close(maps["layer"](), maps["convolved together"]())

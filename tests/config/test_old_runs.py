@@ -1,4 +1,4 @@
-"""Tests that run folders of version 0.1 can be read and resumed; version_0_1.yaml is the config of one."""
+"""Tests that run folders of version 0.1 can be read; version_0_1.yaml is the config of one."""
 
 import shutil
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_a_logger_is_found_where_its_class_is_now():
     assert OmegaConf.to_container(upgraded.trainer.logger) == expected
 
 
-def test_an_old_run_is_resumed_in_its_folder(tmp_path):
+def test_an_old_run_without_a_checkpoint_starts_in_its_folder(tmp_path):
     config = tmp_path / "run/.hydra/config.yaml"
     config.parent.mkdir(parents=True)
     shutil.copy(OLD, config)

@@ -109,17 +109,22 @@ def test_augmentation_is_drawn_only_where_it_is_on(tmp_path, finished_run):
 def test_a_network_in_float64_is_shown(tmp_path):
     network, images = small_network().double(), torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
     labels, frames = torch.arange(3), sequences(images[:1])
-    assert draw_features(network, frames) and draw_gates(network, frames, "some")
+    assert draw_features(network, frames)
+    draw_gates(network, frames, "some")
     assert correct_by_occluded_piece(network, images, labels, ORDERINGS, QUADRANTS).shape == (4, 3)
     with SummaryWriter(str(tmp_path)) as writer:
         add_graph(writer, network.in_full(), frames)
         add_states(writer, network, [Batch(sequences(images), labels)], images, "012", 0)
+    assert EventAccumulator(str(tmp_path)).Reload().Graph().node
+    assert len((next(tmp_path.glob("*/last_state")) / "tensors.tsv").read_text().splitlines()) == 3
 
 
 def test_an_encoder_without_parameters_is_shown(tmp_path):
     sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "shared_tiles": False}
     network = Join((1, 6, 6), 3, 5, None, lambda channels: nn.Flatten(), RECURRENT["lstm"], **sizes).eval()
     frames = torch.zeros(2, 5, 1, 6, 6, dtype=torch.uint8)
-    assert draw_features(network, frames[:1]) == {} and draw_gates(network, frames[:1], "some")
+    assert draw_features(network, frames[:1]) == {}
+    draw_gates(network, frames[:1], "some")
     with SummaryWriter(str(tmp_path)) as writer:
         add_states(writer, network, [Batch(frames, torch.arange(2))], frames[:, 0], "012", 0)
+    assert len((next(tmp_path.glob("*/last_state")) / "tensors.tsv").read_text().splitlines()) == 2

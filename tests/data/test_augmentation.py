@@ -99,8 +99,11 @@ def test_only_training_images_are_augmented(idx_folder):
 
     data.trainer = Trainer()
     plain = data.on_after_batch_transfer(batch, 0).frames
-    data.trainer.training = True
+    data.trainer.testing = True
+    tested = data.on_after_batch_transfer(data.test[:16], 0).frames
+    data.trainer.training, data.trainer.testing = True, False
     augmented = data.on_after_batch_transfer(batch, 0).frames
-    assert (plain * 255 == (plain * 255).round()).all()
+    for frames in (plain, tested):
+        assert (frames * 255 == (frames * 255).round()).all()
     assert (plain != augmented).any()
     assert plain.shape == augmented.shape

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from quadrant_lstm.run_folder import read_results
 from tests.scripts import ROOT, script
 
 PAGE = (ROOT / "docs/export.md").read_text()
@@ -19,12 +20,15 @@ def exported(smoke_run, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(("block", "printed"), list(zip(BLOCKS, ["[[1, 2, 3, 4], ", "0.", "data:\n"], strict=True)))
+@pytest.mark.parametrize(
+    ("block", "printed"), list(zip(BLOCKS, ["[[1, 2, 3, 4], ", "ACCURACY\n", "data:\n"], strict=True))
+)
 def test_code_runs_and_prints_metadata(block, printed, exported, monkeypatch, capsys):
     monkeypatch.chdir(exported)
     names = {}
     exec(block, names)
-    assert printed in capsys.readouterr().out
+    accuracy = str(read_results(exported)["test/accuracy"])
+    assert printed.replace("ACCURACY", accuracy) in capsys.readouterr().out
     if "probabilities" in names:
         assert names["probabilities"].shape == (3, 10)
         assert float(names["probabilities"].sum()) == pytest.approx(3, abs=1e-4)

@@ -102,6 +102,7 @@ def test_the_table_is_printed_alone(tiny, finished_run, files, tmp_path):
     assert "every frame is encoded in full" in trained.stdout
     done = script("predict.py", "run=latest", "images=images", cwd=tmp_path)
     assert done.stdout.startswith("prediction")
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1 + len(files))
 
 
 def test_the_batches_change_nothing(finished_run, files, tmp_path, monkeypatch):

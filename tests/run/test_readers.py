@@ -134,20 +134,11 @@ def damage_checkpoint(run):
     file.write_bytes(file.read_bytes()[:1000])
 
 
-def change_network(run):
-    config = run / ".hydra/config.yaml"
-    config.write_text(config.read_text().replace("lstm_units: 5", "lstm_units: 6"))
-
-
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
         (lambda run: (run / "checkpoints/best.ckpt").unlink(), "best.ckpt: is missing: no epoch of this run has"),
         (damage_checkpoint, "best.ckpt: cannot be read .* it is damaged"),
-        (change_network, "best.ckpt: does not fit .*config.yaml"),
-        (lambda run: (run / ".hydra/config.yaml").write_text("]"), "config.yaml: cannot be read"),
-        (lambda run: (run / ".hydra/config.yaml").write_text("a: 1"), "config.yaml: is not the config of a run"),
-        (lambda run: (run / ".hydra/config.yaml").unlink(), "is not a run folder"),
     ],
 )
 def test_a_broken_run_folder_is_reported_in_one_line(break_it, message, finished_run, tmp_path):

@@ -227,13 +227,9 @@ def test_a_new_run_does_not_overwrite_another(finished_run):
     assert {file: file.stat().st_mtime_ns for file in finished_run.rglob("*")} == before
 
 
-@pytest.mark.parametrize("word", ["model=cnn_lstm", "model.lstm_units=7", "-m"])
-def test_a_run_cannot_be_resumed_with_another_network(finished_run, word):
-    rule = (
-        "run: a sweep starts new runs; leave out -m" if word == "-m" else f"{word}: a run resumes with its own config"
-    )
-    with pytest.raises(UserError, match=f"^{re.escape(rule)}"):
-        hydra_arguments([f"run={finished_run}", word])
+def test_a_run_cannot_be_resumed_as_a_sweep(finished_run):
+    with pytest.raises(UserError, match="^run: a sweep starts new runs; leave out -m"):
+        hydra_arguments([f"run={finished_run}", "-m"])
 
 
 def test_each_precision_of_the_trainer_trains(tmp_path):
@@ -288,9 +284,9 @@ def test_a_network_can_overfit_one_batch(tmp_path):
 
 @pytest.mark.parametrize(
     "override",
-    ["data.fold=1", "data.validation_images=50", "data.dataset=mnist", "data.grid=[4,4]", "data.orderings=[rows]",
-     "optimizer._target_=torch.optim.RMSprop"],
+    ["model=cnn_lstm", "model.lstm_units=7", "data.fold=1", "data.validation_images=50", "data.dataset=mnist",
+     "data.grid=[4,4]", "data.orderings=[rows]", "optimizer._target_=torch.optim.RMSprop"],
 )  # fmt: skip
-def test_a_run_that_resumes_keeps_its_images_sizes_and_optimizer(override, finished_run):
+def test_a_run_that_resumes_keeps_its_network_images_and_optimizer(override, finished_run):
     with pytest.raises(UserError, match=f"^{re.escape(override)}: a run resumes with its own config; change other val"):
         hydra_arguments([f"run={finished_run}", override])

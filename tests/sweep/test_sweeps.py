@@ -147,7 +147,7 @@ def test_a_killed_sweep_of_twenty_loses_at_most_the_epoch_in_flight(tmp_path, re
 
 @pytest.mark.reliability
 @pytest.mark.timeout(1800)
-def test_a_hundred_jobs_start_fast_and_do_not_increase_the_memory(tmp_path, record_figure):
+def test_a_hundred_jobs_do_not_increase_the_memory(tmp_path, record_figure):
     seeds = f"seed={','.join(map(str, range(100)))}"
     process = Script("train.py", "-m", "trainer=smoke", seeds, cwd=tmp_path)
     starts, megabytes = [], []
@@ -155,7 +155,7 @@ def test_a_hundred_jobs_start_fast_and_do_not_increase_the_memory(tmp_path, reco
         if line.endswith("starts\n"):
             starts.append(time.time())
             megabytes.append(process.resident_megabytes())
-    assert process.returncode == 0
+    assert (process.returncode, len(starts)) == (0, 100)
     seconds = []
     for number, start in enumerate(starts):
         lines = (sweep_folder(tmp_path) / str(number) / "train.log").read_text().splitlines()
