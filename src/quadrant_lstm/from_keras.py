@@ -51,7 +51,7 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     if not file.is_file() or not file.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"{file}: is not a .keras or .weights.h5 file; give one that Keras 3 saved.")
     with needs_extra(str(file), "keras"):
-        import keras  # noqa: F401
+        import quadrant_lstm.run.keras_sizes  # noqa: F401  # chooses Keras's backend and imports Keras
     model, cfg, data = (open_model if file.suffix == ".keras" else open_weights)(file, overrides)
     classifier = build_classifier(cfg, data.spec)
     copy_from_keras(file, model, classifier.network, inputs_of(cfg.data, data.spec))
@@ -76,7 +76,7 @@ def open_model(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, Seque
     if (tuple(frame_shape), num_steps, num_classes) != (*data.spec[:2], data.spec.num_classes):
         raise UserError(
             f"{file}: reads {num_steps} frames {list(frame_shape)} of {num_classes} classes, but "
-            f"data={cfg.data.dataset} has {data.spec.num_steps} of {list(data.spec.frame_shape)} and "
+            f"data={cfg.data.get('dataset', 'clips')} has {data.spec.num_steps} of {list(data.spec.frame_shape)} and "
             f"{data.spec.num_classes}; add data=, data.grid= or data.orderings= as in its training."
         )
     return model, cfg, data

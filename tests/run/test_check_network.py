@@ -70,6 +70,20 @@ def test_logits_without_a_gradient_are_refused(change):
     assert refused(Own(change)).startswith("model: the logits of Own have no gradient; compute them from parameters")
 
 
+def test_a_network_that_hides_its_layers_in_a_list_is_refused():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [nn.Flatten(), nn.LazyLinear(3)]
+
+        def forward(self, frames):
+            for layer in self.layers:
+                frames = layer(frames)
+            return frames
+
+    assert refused(Hidden()).startswith("model: the logits of Hidden have no gradient; compute them from parameters or")
+
+
 class Fails(Own):
     def __init__(self, in_init=False, in_training=False):
         super().__init__()

@@ -1,5 +1,6 @@
 """Tests format=keras and quadrant_lstm.from_keras: networks that go to Keras and come from it keep their logits."""
 
+import os
 import re
 import subprocess
 import sys
@@ -190,7 +191,22 @@ def test_a_wrong_command_is_refused(words, message, monkeypatch):
         main()
 
 
+def from_keras(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "quadrant_lstm.from_keras", *map(str, words)]
+    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+
+
 def test_a_mistake_is_one_line_and_status_2():
-    command = [sys.executable, "-m", "quadrant_lstm.from_keras", "nowhere.keras"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = from_keras("nowhere.keras")
     assert (done.returncode, done.stderr) == (2, "run: is missing; add run=NEW, the folder to make.\n")
+
+
+def test_a_model_is_read_where_no_backend_of_keras_was_chosen(tmp_path):
+    build_keras_model(KerasSizes(), QUESTION).save(tmp_path / "model.keras")
+    done = from_keras(tmp_path / "model.keras", f"run={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path / 'run'}: python evaluate.py run=")
+    build_keras_model(KerasSizes(), QUESTION).save_weights(tmp_path / "model.weights.h5")
+    mistyped = from_keras(tmp_path / "model.weights.h5", f"run={tmp_path / 'other'}", "model.lstm_unit=64")
+    assert mistyped.stderr == "model.lstm_unit: there is no such key; did you mean model.lstm_units?\n"

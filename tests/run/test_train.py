@@ -162,6 +162,8 @@ def test_ties_go_to_the_later_epoch(tmp_path):
 def test_the_schedule_of_a_resumed_run_is_not_stretched(tmp_path):
     train_tiny(tmp_path, "schedule=onecycle")
     assert float(rows(run_folder(tmp_path))[-1]["train/learning_rate"]) < 1e-5
+    again = script("train.py", "run=latest", cwd=tmp_path)
+    assert "has finished its 3 epochs, for which its schedule was made; to train longer, start a new" in again.stderr
     longer = script("train.py", "run=latest", "trainer.max_epochs=4", cwd=tmp_path)
     assert longer.returncode == 2
     assert longer.stderr.startswith("trainer.max_epochs: 40 steps, but this run's schedule was made for 30 and cannot")

@@ -131,7 +131,8 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_
 def test_a_failed_trial_is_recorded_and_the_search_continues(tmp_path):
     """A learning rate of 1e30 makes the loss infinite."""
     write_idx_folder(tmp_path / "tiny")
-    few = ("hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.n_startup_trials=1", "optimizer=sgd")
+    units = "model.dense_units=${model.lstm_units}"
+    few = ("hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.n_startup_trials=1", "optimizer=sgd", units)
     done = script("train.py", *SEARCH[:-2], *few, "optimizer.lr=0.1,1e30", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     trials = load_study(sweep_folder(tmp_path)).trials

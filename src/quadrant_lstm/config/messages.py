@@ -18,26 +18,39 @@ from quadrant_lstm.overrides import quoted
 
 
 def default_config() -> DictConfig:
-    """Composes the config of the running script with the typed choices of groups but without other overrides."""
+    """Composes the config of the running script, or of train.py for another command, with the typed choices of groups
+    but without other overrides.
+    """
+    own = config_of_script()
+    folder, name = own or (Path("conf").absolute(), "train")
+    if not (folder / f"{name}.yaml").is_file():
+        return OmegaConf.create()
+    choices = typed_choices() if own else []
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # there may be only one at a time
+    try:
+        with initialize_config_dir(str(folder), version_base="1.3"):
+            try:
+                return compose(name, choices)
+            except HydraException:
+                return compose(name)
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def config_of_script() -> tuple[Path, str] | None:
+    """Returns the folder and the name of the config of the running script, if it is one of the four that have one."""
     script = Path(sys.argv[0]).resolve()
     folders = [script.parent / folder for folder in ("conf", "conf/readers")]
-    folder = next((folder for folder in folders if (folder / f"{script.stem}.yaml").is_file()), None)
-    if folder is None:
-        return OmegaConf.create()
+    return next(((folder, script.stem) for folder in folders if (folder / f"{script.stem}.yaml").is_file()), None)
+
+
+def typed_choices() -> list[str]:
     groups = r"(data|model(/\w+)?|optimizer|schedule|trainer(/\w+)?|experiment)=\w+"
     options = get_args_parser().parse_known_intermixed_args(sys.argv[1:])[0]
     choices = [override for override in options.overrides if re.fullmatch(groups, override)]
     if options.config_dir:
         choices.append(f"hydra.searchpath=[{quoted(Path(options.config_dir).absolute())}]")
-    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # there may be only one at a time
-    try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
-            try:
-                return compose(script.stem, choices)
-            except HydraException:
-                return compose(script.stem)
-    finally:
-        GlobalHydra.instance().hydra = running
+    return choices
 
 
 def default_value(key: str) -> Any:
@@ -85,5 +98,5 @@ def unknown_key(key: str, known: Iterable[str]) -> UserError:
     elif 0 < len(siblings) <= 20:
         remedy = f"known keys: {', '.join(siblings.values())}."
     else:
-        remedy = f"python {sys.argv[0]} --cfg job shows all keys."
+        remedy = f"python {sys.argv[0] if config_of_script() else 'train.py'} --cfg job shows all keys."
     return UserError(f"{key}: there is no such key; {remedy}")

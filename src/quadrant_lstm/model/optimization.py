@@ -25,10 +25,15 @@ def make_optimization(
     called only for a schedule that needs it. Raises UserError.
     """
     made = make("optimizer", optimizer, parameters)
-    known = inspect.signature(schedule).parameters
-    totals = {name: num_steps() for name in TOTAL_ARGUMENTS if name in known}
+    totals = {name: num_steps() for name in total_arguments(schedule)}
     scheduler = make("schedule", schedule, made, **totals)
     return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step" if totals else "epoch"}}
+
+
+def total_arguments(schedule: Callable[..., LRScheduler]) -> list[str]:
+    """Returns the arguments by which a schedule is made for a number of training steps; one without them can go on."""
+    known = inspect.signature(schedule).parameters
+    return [name for name in TOTAL_ARGUMENTS if name in known]
 
 
 def make(group: str, factory: Callable[..., Made], *arguments: Any, **options: Any) -> Made:

@@ -57,7 +57,7 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
         last = "; x[:, -1] takes the last step" if isinstance(logits, Tensor) and logits.ndim == 3 else ""
         rule = f"logits [N, classes], here {list(expected)}{last}"
         raise wrong_result("model", network, frames, logits, rule)
-    if not logits.requires_grad:
+    if not logits.requires_grad or next(network.parameters(), None) is None:
         raise UserError(
             f"model: the logits of {type(network).__name__} have no gradient; compute them from parameters or layers "
             "that are attributes of the network, without detach() and torch.no_grad()."

@@ -11,6 +11,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
@@ -22,6 +23,8 @@ from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json
+from quadrant_lstm.model.optimization import total_arguments
+from quadrant_lstm.overrides import unresolved
 from quadrant_lstm.pages import counted, percent
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import (
@@ -71,7 +74,7 @@ def record_config(cfg: DictConfig, folder: Path) -> str:
 
 def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
     """Writes the results to the loggers, then report.html, then results.json, which marks a finished run."""
-    values = hyperparameters(cfg, read_yaml(folder / OVERRIDES) if (folder / OVERRIDES).exists() else [])
+    values = hyperparameters(cfg, unresolved(read_yaml(folder / OVERRIDES)) if (folder / OVERRIDES).exists() else [])
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoard):
             write_hyperparameters(logger.experiment, values, results, trainer.global_step)
@@ -124,6 +127,11 @@ def is_finished(cfg: DictConfig, folder: Path) -> bool:
         if is_short:
             remedy = "raise trainer.callbacks.early_stopping.patience or leave that callback out"
             raise UserError(f"{finished}, by early stopping; to train longer, {remedy}.")
+        if total_arguments(get_class(cfg.schedule._target_)):
+            raise UserError(
+                f"{finished}, for which its schedule was made; to train longer, start a new run, e.g. with init="
+                f"{as_typed(folder)}."
+            )
         raise UserError(f"{finished}; to train longer, add e.g. trainer.max_epochs={epochs + 1}.")
     log.info(f"{as_typed(folder)} has already finished")
     return True
