@@ -7,7 +7,7 @@ outputs/<date>/<time>/
     report.html          figures and pictures on one page, written when the run has finished
     results.json         the final figures, written last
     provenance.json      the run's origin: commit, versions, command, data, seed
-    checkpoints/         best.ckpt (by val/accuracy), last.ckpt (the newest finished epoch)
+    checkpoints/         best.ckpt (the epoch that is kept), last.ckpt (the newest finished epoch)
     skipped_clips.txt    the errors of clips that were left out
     trackers.json        the ids of the run in Weights & Biases and MLflow
     wandb/ csv/          written by these loggers

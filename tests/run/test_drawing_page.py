@@ -267,7 +267,8 @@ def test_a_screen_reader_is_told_the_prediction(opened, deep_page):
         return [...controls].map((each) => each.ariaLabel || each.labels?.[0]?.textContent || each.textContent)
     """)
     assert named == [
-        "Drawing pad", "Undo", "Clear", "Load a picture", "Order 1", "Order 2", "Order 3", "Order 4", "Restore its own",
+        "Drawing pad", "Undo", "Clear", "Load a picture", "Ordering 1", "Ordering 2", "Ordering 3", "Ordering 4",
+        "Restore its own",
     ]  # fmt: skip
 
 
@@ -275,7 +276,7 @@ def test_another_order_is_shown_and_read(opened, deep_page):
     page = opened(deep_page)
     draw(page, DIGITS[4])
     before = page.execute_script(SHARES)
-    note = page.find_element(By.ID, "orders")
+    note = page.find_element(By.ID, "other-orderings")
     assert not note.is_displayed()
     Select(page.find_element(By.CSS_SELECTOR, ".frames select")).select_by_visible_text("3142")
     settle(page)

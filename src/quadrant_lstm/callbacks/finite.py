@@ -1,9 +1,9 @@
 """Ends a run when a loss or gradient is non-finite, and logs the loss and the gradient norm every few training steps.
 
 On the CPU each training step is checked before it changes a weight. On a GPU, where a check waits for the device, they
-are checked when they are logged and at the end of the epoch, before anything of the epoch is saved. In fp16, where the
-gradient scaler skips training steps with a non-finite gradient, the validation is checked, and the last training step
-of an epoch, which must have a sample with a finite loss.
+are checked when they are logged and at the end of the epoch, before anything of the epoch is saved. In fp16, the
+gradient scaler skips training steps with a non-finite gradient. So only two things are checked there: the loss of the
+validation, and that the last training step of an epoch has a sample with a finite loss.
 """
 
 import math

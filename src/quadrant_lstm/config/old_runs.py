@@ -14,7 +14,7 @@ RENAMED = {
 }
 
 RNN = {"num_layers": 1, "bidirectional": False}
-RECURRENT: dict[str, dict[str, Any]] = {  # what model.recurrent named in version 0.2
+RECURRENT: dict[str, dict[str, Any]] = {  # what model.recurrent named when it was a word
     "lstm": {"_target_": "quadrant_lstm.model.rnn.LSTM", **RNN},
     "gru": {"_target_": "quadrant_lstm.model.rnn.GRU", **RNN},
     "mean": {"_target_": "quadrant_lstm.model.memoryless.RunningMean"},

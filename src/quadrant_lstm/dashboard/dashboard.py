@@ -102,7 +102,7 @@ def add_network(
         reason = str(error).partition("\n")[0]
         log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
     if isinstance(network, Inspectable):
-        some = indices[: gallery.num_that_fit(NUM_PROJECTED, data)]
+        some = indices[: data.num_that_fit(NUM_PROJECTED)]
         batches = map(data.test_samples, some.split(BATCH_SIZE))
         add_states(writer, network, batches, data.test_pictures(some), data.spec.class_names, step)
 

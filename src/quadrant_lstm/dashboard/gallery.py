@@ -3,7 +3,6 @@
 To add a picture, write a function in pictures/ that draws it, yield it here, and give its tag a caption in report.py.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderi
 from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
 from quadrant_lstm.dashboard.pictures.mistakes import ROWS, columns_for, draw_mistakes, most_confident_mistakes
 from quadrant_lstm.dashboard.pictures.step_occlusion import (
-    accuracy_by_blank_step,
+    accuracy_by_occluded_step,
     accuracy_by_order,
     draw_occluded_steps,
 )
@@ -35,7 +34,6 @@ from quadrant_lstm.model.rnn import LSTM
 NUM_CLIPS = 4  # that are drawn before training
 NUM_BELIEFS = 6  # samples, and as many mistakes, whose class probabilities are drawn after each step
 NUM_OCCLUDED = 1000  # samples on which occlusion is measured
-MAX_BYTES = 100_000_000  # of frames; fewer samples are used if their frames are large
 MAX_MISTAKE_PAGES = 3
 
 Pictures = Iterator[tuple[str, Figure]]
@@ -58,11 +56,6 @@ class TestOutputs:
     def mistakes(self) -> Int64[Tensor, " mistakes"]:
         """The places of the misclassified samples among the tested ones."""
         return most_confident_mistakes(self.logits, self.labels)
-
-
-def num_that_fit(wanted: int, data: SequenceDataModule) -> int:
-    """Returns the wanted number of samples, or fewer if their frames are larger than MAX_BYTES."""
-    return max(1, min(wanted, MAX_BYTES // math.prod(data.batch_shape[1:])))
 
 
 def data_pictures(data: SequenceDataModule) -> Pictures:
@@ -95,12 +88,12 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
     """The network must be in eval mode. Images must have been tested in data.orderings, which occlusion uses."""
     if tested.logits_per_step.shape[1] == data.spec.num_steps:
         yield from belief_pictures(data, tested)
-    some = tested.indices[: num_that_fit(NUM_OCCLUDED, data)]
+    some = tested.indices[: data.num_that_fit(NUM_OCCLUDED)]
     if isinstance(data, ImageSequences):
         yield from occlusion_pictures(network, data, some, (tested.logits.argmax(1) == tested.labels).long())
     else:
         samples = data.test_samples(some)
-        by_step, by_order = accuracy_by_blank_step(network, samples), accuracy_by_order(network, samples)
+        by_step, by_order = accuracy_by_occluded_step(network, samples), accuracy_by_order(network, samples)
         yield "test/occluded_step", draw_occluded_steps(by_step, by_order, len(samples.labels))
     if isinstance(network, Inspectable):
         yield from inside_pictures(network, data, tested)

@@ -25,7 +25,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "test/calibration": "Accuracy at each level of confidence",
         "test/occluded_piece": "Accuracy with a piece of the image occluded",
         "test/occluded_ordering": "Accuracy with an ordering occluded",
-        "test/occluded_step": "Accuracy with a frame blank, and with all frames in another order",
+        "test/occluded_step": "Accuracy with a frame occluded, and with all frames in another order",
     },
     "Mistakes": {r"test/mistakes_(\d+)": r"Misclassified test samples, the most confident first (page \1)"},
     "Predictions after each step": {

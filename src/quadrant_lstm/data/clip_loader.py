@@ -23,8 +23,8 @@ PREFETCH = 2  # batches for each worker
 
 
 def shape_of_slots(spec: SequenceSpec, batch_size: int, num_workers: int) -> tuple[int, ...]:
-    """Returns the shape of the batches that a ClipLoader keeps in memory, in bytes: those that workers write to, and
-    the last three. The last batch of an epoch may have one clip more.
+    """Returns the shape of the uint8 array in which a ClipLoader keeps batches: those that workers are writing, and the
+    last three that it has yielded. The last batch of an epoch may have one clip more.
     """
     channels, height, width = spec.frame_shape
     return PREFETCH * num_workers + 3, batch_size + 1, spec.num_steps, height, width, channels

@@ -5,6 +5,7 @@
 data/image_sequences.py cuts images into pieces; data/moving_digits.py makes clips, and data/clips.py reads them.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from torch.utils.data import TensorDataset
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.sampler import BatchLoader, EpochSampler
+
+MAX_BYTES = 100_000_000  # of frames, one byte per pixel, that a network reads together after the training
 
 
 class Batch(NamedTuple):
@@ -71,6 +74,10 @@ class SequenceDataModule(LightningDataModule):
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of a training batch, unless it is the last."""
         return min(self.batch_size, len(self.train_indices)), self.spec.num_steps, *self.spec.frame_shape
+
+    def num_that_fit(self, wanted: int) -> int:
+        """Returns the wanted number of samples, or fewer if their frames are larger than MAX_BYTES."""
+        return max(1, min(wanted, MAX_BYTES // math.prod(self.batch_shape[1:])))
 
     @property
     def repeats_batches(self) -> bool:

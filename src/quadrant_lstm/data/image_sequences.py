@@ -22,8 +22,8 @@ class ImageSequences(SequenceDataModule):
     """conf/data/mnist.yaml explains the arguments. Raises UserError for images that are missing or damaged.
 
     If `train_orderings` is given, the images of a training or validation batch take these orderings in turn; for each
-    training batch they are shuffled first. The test images take `test_orderings` in turn. `orderings` then only sets
-    how many pieces a frame stacks.
+    training batch, the orderings are shuffled first. The test images take `test_orderings` in turn. `orderings` then
+    only sets how many pieces a frame stacks.
     """
 
     orderings: Orderings

@@ -1,4 +1,4 @@
-"""Defines encoders of convolutions, which map a frame to feature maps. Join applies them to every step."""
+"""Defines encoders of convolutions, which map an image or a frame to feature maps."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -70,7 +70,7 @@ def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, in
 def check_conv_encoder(
     model: Mapping[str, Any], data: Mapping[str, Any], frame_shape: Shape | None, group: str = "model"
 ) -> None:
-    """Raises UserError for a CNNLSTM that does not fit. `frame_shape` is None if the data is not downloaded yet."""
+    """Raises UserError for a ConvEncoder that does not fit. `frame_shape` is None if the data is not downloaded yet."""
     check_shared_tiles(model, data)
     if frame_shape:
         encoded_shape(frame_shape, model["filters"], model["kernel_size"], model["pool_size"], group)

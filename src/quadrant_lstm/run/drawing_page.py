@@ -37,7 +37,7 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
     rounding = None
     if weights == "float16":
         round_to_half(stored)
-        rounding = largest_difference(network.eval(), stored, cfg.data)
+        rounding = change_by_rounding(network.eval(), stored, cfg.data)
     content = values.numpy().astype("<f2" if weights == "float16" else "<f4").tobytes()
     return render(
         "drawing/page.html", network=description | {"weights": weights}, weights=base64.b64encode(content).decode(),
@@ -56,8 +56,8 @@ def round_to_half(network: nn.Module) -> None:
 
 
 @torch.inference_mode()
-def largest_difference(network: nn.Module, other: nn.Module, data: DictConfig) -> float:
+def change_by_rounding(network: nn.Module, rounded: nn.Module, data: DictConfig) -> float:
     """Returns the largest difference of a probability between the networks, on test images."""
     images = torch.from_numpy(load_images(data.dataset, data.root).test_images[:NUM_COMPARED])
     frames = scaled(sequences(images, orderings_shown(data), data.grid))
-    return (network(frames).softmax(1) - other(frames).softmax(1)).abs().max().item()
+    return (network(frames).softmax(1) - rounded(frames).softmax(1)).abs().max().item()

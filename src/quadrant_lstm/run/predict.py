@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from quadrant_lstm.console import with_progress
-from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.pages import counted
 from quadrant_lstm.run.build import build_data
@@ -25,7 +25,6 @@ from quadrant_lstm.run.same_data import check_same_data
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 256
-MAX_BYTES = 100_000_000  # of the frames of a batch
 
 
 class Sample(NamedTuple):
@@ -83,8 +82,7 @@ def classify(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[Predic
 
 
 def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
-    bytes_of_one = int(np.prod(data.batch_shape[1:]))
-    for numbers in torch.arange(len(data.test)).split(max(1, min(BATCH_SIZE, MAX_BYTES // bytes_of_one))):
+    for numbers in torch.arange(len(data.test)).split(data.num_that_fit(BATCH_SIZE)):
         samples = data.test_samples(numbers)
         found = zip(data.test_names(numbers), samples.unpadded(), samples.labels.tolist(), strict=True)
         yield [Sample(name, clip.numpy(), label) for name, clip, label in found]

@@ -7,7 +7,7 @@ from quadrant_lstm.dashboard.pictures.occlusion import (
     draw_occluded_orderings,
     draw_occluded_pieces,
 )
-from quadrant_lstm.dashboard.pictures.step_occlusion import accuracy_by_blank_step, accuracy_by_order, reorder
+from quadrant_lstm.dashboard.pictures.step_occlusion import accuracy_by_occluded_step, accuracy_by_order, reorder
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.pieces import QUADRANTS
 
@@ -43,7 +43,7 @@ def test_a_blank_frame_costs_accuracy_only_where_the_network_looks():
     frames = torch.zeros(4, 3, 1, 2, 2, dtype=torch.uint8)
     frames[:, 1] = 255
     samples = Batch(frames, torch.ones(4, dtype=torch.long))
-    assert accuracy_by_blank_step(FirstPixel(), samples) == [1, 0, 1]
+    assert accuracy_by_occluded_step(FirstPixel(), samples) == [1, 0, 1]
 
 
 def test_real_frames_are_reordered_and_padding_stays_at_the_end():

@@ -1,4 +1,4 @@
-"""Measures and draws a network's accuracy when a frame of each clip is blank, or when frames are in another order.
+"""Measures and draws a network's accuracy when a frame of each clip is occluded, or when frames are in another order.
 
 If the order of the frames matters, the accuracy is lower with reversed or shuffled frames.
 """
@@ -18,7 +18,7 @@ def accuracy(network: nn.Module, samples: Batch) -> float:
     return is_correct(network, *samples).float().mean().item()
 
 
-def accuracy_by_blank_step(network: nn.Module, samples: Batch) -> list[float]:
+def accuracy_by_occluded_step(network: nn.Module, samples: Batch) -> list[float]:
     found = []
     for step in range(samples.frames.shape[1]):
         frames = samples.frames.clone()
@@ -47,13 +47,13 @@ def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
 
 @style
 def draw_occluded_steps(by_step: list[float], by_order: dict[str, float], num_clips: int) -> Figure:
-    """`by_step` has the accuracy with each frame blank, `by_order` those with all frames."""
+    """`by_step` has the accuracy with each frame occluded, `by_order` those with all frames."""
     figure = new_figure()
     axes = figure.subplots()
     axes.bar(range(1, len(by_step) + 1), [100 * share for share in by_step], color=CORRECT)
     for (name, share), colour in zip(by_order.items(), ("black", *GROUP_COLOURS[1:]), strict=False):
         axes.axhline(100 * share, color=colour, linestyle="--", label=f"{name}: {100 * share:.1f}")
-    axes.set(xlabel="blank frame (bars); all frames, in this order (lines):", ylim=(0, 105))
+    axes.set(xlabel="occluded frame (bars); all frames, in this order (lines):", ylim=(0, 105))
     axes.set_title(f"accuracy on {num_clips:,} test clips, %")
     figure.legend(loc="outside lower center", ncols=3)
     axes.spines[["top", "right"]].set_visible(False)

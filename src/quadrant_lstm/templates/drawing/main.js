@@ -50,8 +50,8 @@ async function load([file]) {
 
 function setOrderings(chosen) {
     orderings = chosen
-    orderings.forEach((ordering, i) => (table.orders[i].value = ordering.join("")))
-    byId("orders").hidden = String(orderings) === String(network.orderings)
+    orderings.forEach((ordering, i) => (table.selects[i].value = ordering.join("")))
+    byId("other-orderings").hidden = String(orderings) === String(network.orderings)
     requestReading()
 }
 

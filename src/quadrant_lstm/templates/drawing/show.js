@@ -1,5 +1,5 @@
 "use strict"
-// Shows an image, its quadrants, the frames that the orders make of them, and the probabilities after each step.
+// Shows an image, its quadrants, the frames that the orderings make of them, and the probabilities after each step.
 
 const STEPS = Array.from({ length: NUM_STEPS }, (_, number) => `Step ${number + 1}`)
 const ALL_ORDERINGS = permutations([1, 2, 3, 4])
@@ -29,7 +29,7 @@ function quadrantElement({ width, height }) {
 function buildTable(network, choose) {
     const numOutputs = network.recurrent.at(-1).bidirectional ? 1 : NUM_STEPS
     const table = {
-        orders: network.orderings.map((_, number) => orderElement((ordering) => choose(number, ordering), number)),
+        selects: network.orderings.map((_, number) => orderingElement((ordering) => choose(number, ordering), number)),
         frames: network.orderings.map(() => STEPS.map(() => quadrantElement(network))), // by ordering and step
         predictions: Array.from({ length: numOutputs }, () => element("b")),
         bars: [], // by class and step
@@ -42,20 +42,20 @@ function buildTable(network, choose) {
         const cells = items.map((item) => element("td", { colSpan: NUM_STEPS / items.length }, item))
         return element("tr", {}, heading(title, "row"), ...cells)
     }
-    const columns = ["Order", ...STEPS].map((title) => heading(title, "col"))
+    const columns = ["Ordering", ...STEPS].map((title) => heading(title, "col"))
     byId("steps").append(
         element("colgroup", {}, element("col", { className: "names" }), element("col", { span: NUM_STEPS })),
         element("thead", {}, element("tr", {}, ...columns)),
-        element("tbody", { className: "frames" }, ...table.frames.map((items, i) => row(table.orders[i], items))),
+        element("tbody", { className: "frames" }, ...table.frames.map((items, i) => row(table.selects[i], items))),
         element("tbody", { className: "predicted" }, row("Prediction", table.predictions)),
         element("tbody", { className: "classes" }, ...table.bars.map((items, label) => row(String(label), items))),
     )
     return table
 }
 
-function orderElement(choose, number) {
+function orderingElement(choose, number) {
     const options = ALL_ORDERINGS.map((ordering) => element("option", {}, ordering.join("")))
-    const select = element("select", { ariaLabel: `Order ${number + 1}` }, ...options)
+    const select = element("select", { ariaLabel: `Ordering ${number + 1}` }, ...options)
     select.onchange = () => choose(ALL_ORDERINGS[select.selectedIndex])
     return select
 }
