@@ -76,8 +76,8 @@ def open_model(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, Seque
     if (tuple(frame_shape), num_steps, num_classes) != (*data.spec[:2], data.spec.num_classes):
         raise UserError(
             f"{file}: reads {num_steps} frames {list(frame_shape)} of {num_classes} classes, but "
-            f"data={cfg.data.get('dataset', 'clips')} has {data.spec.num_steps} of {list(data.spec.frame_shape)} and "
-            f"{data.spec.num_classes}; add data=, data.grid= or data.orderings= as in its training."
+            f"the data have {data.spec.num_steps} of {list(data.spec.frame_shape)} and {data.spec.num_classes}; "
+            "add data=, data.grid= or data.orderings= as in its training."
         )
     return model, cfg, data
 

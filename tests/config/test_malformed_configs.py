@@ -11,12 +11,11 @@ from tests.malformed import MALFORMED
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_config_is_refused_in_one_line(name, finished_run, tmp_path, monkeypatch):
+def test_a_malformed_config_is_refused(name, finished_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     change, message = MALFORMED[name]
     shutil.copytree(finished_run, tmp_path / "run")
     change(tmp_path / "run/.hydra/config.yaml")
-    with pytest.raises(UserError, match=re.escape(message)) as error:
+    with pytest.raises(UserError, match=re.escape(message)):
         load_run(tmp_path / "run")
-    assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # "executed" is what the code of a config would make

@@ -114,7 +114,6 @@ def test_a_damaged_folder_is_refused_with_the_file_and_the_rule(idx_folder, name
     with pytest.raises(UserError, match=message) as error:
         load_idx_folder(idx_folder)
     assert str(idx_folder) in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_a_missing_folder_is_refused(tmp_path):

@@ -64,7 +64,7 @@ def test_the_label_is_the_digit_or_its_direction():
 def test_test_clips_are_the_same_for_every_seed_and_training_clips_are_not():
     one, other = moving_digits(seed=1), moving_digits(seed=2)
     assert torch.equal(one.test_samples(torch.arange(9)).frames, other.test_samples(torch.arange(9)).frames)
-    batch, same = one.train[torch.arange(9)], other.train[torch.arange(9)]  # as they stand where nothing is drawn
+    batch, same = one.train[torch.arange(9)], other.train[torch.arange(9)]  # outside training, motions stay
     assert torch.equal(one.on_after_batch_transfer(batch, 0).frames, other.on_after_batch_transfer(same, 0).frames)
     one.trainer = TRAINING
     clips = []

@@ -71,12 +71,9 @@ def test_folding_batch_norm_changes_no_logits():
         (lambda: nn.Linear(2, 2), r"model is Linear\("),
     ],
 )
-def test_a_layer_that_the_page_cannot_compute_is_named_in_one_line(make, layer):
-    with pytest.raises(
-        UserError, match=f"^format=html: {layer}.*, which the page cannot compute; it knows conv"
-    ) as error:
+def test_a_layer_that_the_page_cannot_compute_is_named(make, layer):
+    with pytest.raises(UserError, match=f"^format=html: {layer}.*, which the page cannot compute; it knows conv"):
         described(make())
-    assert "\n" not in str(error.value)
 
 
 def test_sizes_of_a_pool_may_be_lists():

@@ -79,7 +79,7 @@ def test_a_requeued_job_resumes_in_its_folder(how, tmp_path):
     while "resuming" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert "resuming" in log.read_text()
-    epoch = int(rows(run)[-1]["epoch"])
+    epoch, deadline = int(rows(run)[-1]["epoch"]), time.monotonic() + 60
     while int(rows(run)[-1]["epoch"]) < epoch + 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert int(rows(run)[-1]["epoch"]) >= epoch + 2

@@ -18,8 +18,8 @@ from quadrant_lstm.overrides import quoted
 
 
 def default_config() -> DictConfig:
-    """Composes the config of the running script, or of train.py for another command, with the typed choices of groups
-    but without other overrides.
+    """Composes the config of the running script with the typed choices of groups but without other overrides; for a
+    command without a config, that of train.py as it stands.
     """
     own = config_of_script()
     folder, name = own or (Path("conf").absolute(), "train")

@@ -14,7 +14,7 @@ RENAMED = {
 }
 
 RNN = {"num_layers": 1, "bidirectional": False}
-RECURRENT: dict[str, dict[str, Any]] = {  # what model.recurrent named when it was a word
+RECURRENT: dict[str, dict[str, Any]] = {  # what the former words of model.recurrent stand for
     "lstm": {"_target_": "quadrant_lstm.model.rnn.LSTM", **RNN},
     "gru": {"_target_": "quadrant_lstm.model.rnn.GRU", **RNN},
     "mean": {"_target_": "quadrant_lstm.model.memoryless.RunningMean"},

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quadrant_lstm.model.nested import map_tensors, named_tensors
 
-Sizes = Literal["hidden", "steps", "all"]  # the labels that show their size, as in T=4: none; all but N; all
+Sizes = Literal["hidden", "steps", "all"]  # labels with their size, as in T=4: none; all but N; all
 
 
 class Axes:

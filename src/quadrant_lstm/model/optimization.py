@@ -31,7 +31,7 @@ def make_optimization(
 
 
 def total_arguments(schedule: Callable[..., LRScheduler]) -> list[str]:
-    """Returns the arguments by which a schedule is made for a number of training steps; one without them can go on."""
+    """Returns the arguments that fix the number of steps of a schedule; without any, a run can train for longer."""
     known = inspect.signature(schedule).parameters
     return [name for name in TOTAL_ARGUMENTS if name in known]
 
