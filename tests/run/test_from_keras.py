@@ -171,7 +171,7 @@ def test_a_network_that_the_question_did_not_have_is_not_written(network):
 
 def test_frames_of_other_data_are_refused(tmp_path):
     build_keras_model(SIZES, QUESTION).save(tmp_path / "model.keras")
-    message = r"reads 4 frames \[1, 56, 14\] of 10 classes, but data=mnist has 4 of \[1, 28, 14\] and 10; add data=, "
+    message = r"reads 4 frames \[1, 56, 14\] of 10 classes, but the data have 4 of \[1, 28, 14\] and 10; add data=, "
     with pytest.raises(UserError, match=message):
         make_run(tmp_path / "model.keras", tmp_path / "run", ["data.orderings=[[1,2,3,4],[4,3,2,1]]"])
     assert not (tmp_path / "run").exists()
