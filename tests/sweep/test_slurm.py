@@ -24,13 +24,22 @@ SWEEP = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/launcher=submitit_slu
 
 @pytest.fixture(autouse=True)
 def _cluster(tmp_path, tmp_path_factory):
-    """Runs one test at a time, and empties the queue after each."""
+    """Runs one test at a time; empties the queue after each, and waits until its jobs have ended."""
     if shutil.which("sinfo") is None or subprocess.run(["sinfo"], capture_output=True).returncode:
         pytest.skip("no SLURM answers; .ci/slurm start FOLDER starts one")
     write_idx_folder(tmp_path / "tiny")
     with FileLock(tmp_path_factory.getbasetemp().parent / "slurm.lock"):
         yield
         subprocess.run(["scancel", "--me", "--full"], check=True)
+        deadline = time.monotonic() + 60
+        while (state := node_state()) != "idle":
+            assert time.monotonic() < deadline, f"the node is {state}"
+            time.sleep(0.2)
+
+
+def node_state() -> str:
+    command = ["sinfo", "--noheader", "--partition=main", "--format=%T"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def long_sweep(folder: Path, *swept: str) -> tuple[Script, Path]:
