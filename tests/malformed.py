@@ -44,10 +44,10 @@ def plant_interpolation_bomb(config: Path) -> None:
 
 NETWORK = "_target_: quadrant_lstm.model.network.CNNLSTM"
 MALFORMED: dict[str, Case] = {
-    "missing": Case(lambda config: config.unlink(), "has no .hydra/config.yaml"),
-    "empty": Case(lambda config: config.write_text(""), "is not the config of a run"),
-    "no YAML": Case(lambda config: config.write_text("model: [5"), "cannot be read (while parsing"),
-    "a list": Case(lambda config: config.write_text("- 1"), "is not the config of a run"),
+    "missing": Case(lambda config: config.unlink(), "is not a run folder: it has no .hydra/config.yaml"),
+    "empty": Case(lambda config: config.write_text(""), "config.yaml: is not the config of a run"),
+    "no YAML": Case(lambda config: config.write_text("model: [5"), "config.yaml: cannot be read (while parsing"),
+    "a list": Case(lambda config: config.write_text("- 1"), "config.yaml: is not the config of a run"),
     "bytes": Case(lambda config: config.write_bytes(bytes(range(256))), "cannot be read ('utf-8' codec"),
     "another's": Case(lambda config: config.write_text("model: {layers: 3}"), "data: is missing"),
     "os.system": Case(replace(NETWORK, "_target_: os.system"), "model._target_: os.system is other code"),
@@ -79,7 +79,7 @@ MALFORMED: dict[str, Case] = {
         lambda config: config.write_text("model: !!python/object/apply:os.system ['touch executed']"),
         "could not determine a constructor",
     ),
-    "another network": Case(replace("lstm_units: 5", "lstm_units: 6"), "does not fit"),
+    "another network": Case(replace("lstm_units: 5", "lstm_units: 6"), "best.ckpt: does not fit"),
     "a value out of range": Case(replace("dropout: 0.25", "dropout: 2"), "model.dropout: 2 is not"),
     "an unknown key": Case(replace("dropout: 0.25", "dropuot: 0.25"), "did you mean model.dropout?"),
     "an alias bomb": Case(lambda config: config.write_text(alias_bomb()), "it uses YAML aliases"),

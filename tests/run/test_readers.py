@@ -22,6 +22,7 @@ from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.load import stored_spec
 from quadrant_lstm.run.program import program_file
 from quadrant_lstm.run_folder import read_results
+from tests.malformed import MALFORMED
 from tests.scripts import Script, script, without
 
 
@@ -134,14 +135,19 @@ def damage_checkpoint(run):
     file.write_bytes(file.read_bytes()[:1000])
 
 
+def change_network(run):
+    MALFORMED["another network"].change(run / ".hydra/config.yaml")
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
         (lambda run: (run / "checkpoints/best.ckpt").unlink(), "best.ckpt: is missing: no epoch of this run has"),
         (damage_checkpoint, "best.ckpt: cannot be read .* it is damaged"),
+        (change_network, "best.ckpt: does not fit .*config.yaml"),
     ],
 )
-def test_a_run_without_its_weights_is_reported(break_it, message, finished_run, tmp_path):
+def test_weights_that_are_missing_damaged_or_do_not_fit_are_reported(break_it, message, finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
     break_it(run)
     with pytest.raises(UserError, match=message):
