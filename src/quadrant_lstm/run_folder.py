@@ -20,7 +20,7 @@ outputs/<date>/<time>/
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,18 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
     return folder
 
 
+def check_links(folder: Path, trust: Sequence[str]) -> None:
+    """Raises UserError for a link out of the folder, which may come from somebody else, to no folder in `trust`."""
+    folders = [folder.resolve(), *(Path(path).resolve() for path in trust)]
+    for path in folder.rglob("*"):
+        target = path.resolve()
+        if path.is_symlink() and not any(map(target.is_relative_to, folders)):
+            raise UserError(
+                f"{path}: links to {target}, outside its folder; replace the link by what it leads to, or add "
+                f"trust={target} if files may be written there."
+            )
+
+
 def find_weights(init: str) -> Path:
     """Returns the file of weights that `init=` names: that of the epoch a run kept, or a file itself."""
     path = expanded(init)
@@ -96,6 +108,11 @@ def find_weights(init: str) -> Path:
 def as_typed(path: Path) -> Path:
     """Returns the path as a user would type it: relative to the working directory if it is inside."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def is_trained(folder: Path) -> bool:
+    """Tells whether a run has been trained in the folder, for one epoch or a part of it."""
+    return any((folder / file).exists() for file in (LAST, BEST, METRICS, RESULTS))
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:

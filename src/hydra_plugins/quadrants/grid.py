@@ -1,8 +1,9 @@
 """Runs one job for each combination of the values of a sweep, and writes a report (conf/hydra/sweeper/grid.yaml).
 
-With plan=true, it shows the jobs and starts none. It differs from Hydra's basic sweeper in three ways: it reports an
-error in the command before it makes a folder, it fixes the folder's name once, also for jobs on other machines, and
-it reports failed jobs at the end, where Hydra's raises the error of the first.
+With plan=true, it shows the jobs and starts none. It differs from Hydra's basic sweeper in four ways: it reports an
+error in the command before it makes a folder, it fixes the folder's name once, also for jobs on other machines, it
+composes all jobs from a copy of conf/ (kept_config.py), and it reports failed jobs at the end, where Hydra's raises the
+error of the first.
 """
 
 import contextlib
@@ -12,13 +13,14 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, Override, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
 from hydra_plugins.quadrants.launcher import compose
 from quadrant_lstm.config.check import check_keys_and_values, without_hydra
 from quadrant_lstm.config.check_validation import check_validation
@@ -30,7 +32,7 @@ from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import locked
 from quadrant_lstm.sweep.jobs import Job, make_jobs
 from quadrant_lstm.sweep.report import report_at_end
-from quadrant_lstm.sweep.sweep_folder import SWEEP_CONFIG, SWEEPS, Sweep
+from quadrant_lstm.sweep.sweep_folder import CONF, SWEEP_CONFIG, SWEEPS, Sweep
 
 JOB_FOLDER = "${hydra.job.num}"
 
@@ -44,12 +46,15 @@ class GridSweeper(Sweeper):
         sweep: Any = OmegaConf.to_container(config.hydra.sweep)
         if sweep["subdir"] != JOB_FOLDER:
             raise UserError(f"hydra.sweep.subdir: the folder of a job is always {JOB_FOLDER}; leave this key out.")
+        self.resumed = find_resumed(config)
+        if self.resumed:
+            self.compose_from_copy(self.resumed.folder)
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        overrides = self.parse(list(map(enumerated, self.all_overrides(arguments))))
+        overrides = self.all_overrides(arguments)
         for override in overrides:
             if override.is_interval_sweep():
                 raise UserError(
@@ -59,11 +64,10 @@ class GridSweeper(Sweeper):
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
         grid = [[*combination, swept_override(overrides)] for combination in combinations]
         self.validate_batch_is_legal(grid)
+        self.report_differences()
         if self.plan:
             return self.show_plan(make_jobs(self.folder(), grid, range(len(grid))))
-        assert self.config
-        self.config.hydra.overrides.task = [str(override.input_line) for override in overrides]  # for Sweep.overrides
-        with self.locked_folder():
+        with self.locked_folder(overrides):
             self.launcher.launch(grid, initial_job_idx=0)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
@@ -78,11 +82,18 @@ class GridSweeper(Sweeper):
             check_validation(config)
 
     def all_overrides(self, arguments: Sequence[str]) -> list[Override]:
-        """Returns the overrides of the command, and those of `params` whose keys the command does not set."""
-        typed = self.parse(arguments)
-        keys = {override.get_key_element() for override in typed}
-        params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
-        return [*(override for override in params if override.get_key_element() not in keys), *typed]
+        """Returns the overrides of the command, and those of `params` whose keys the command does not set.
+
+        A resumed sweep has recorded both. Each job is listed once: of a key that is swept twice, the last values count.
+        """
+        overrides = self.parse(arguments)
+        if not self.resumed:
+            keys = {override.get_key_element() for override in overrides}
+            params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
+            overrides = [*(override for override in params if override.get_key_element() not in keys), *overrides]
+        last = {override.get_key_element(): override for override in overrides}
+        once = [one for one in overrides if not one.is_sweep_override() or one is last[one.get_key_element()]]
+        return self.parse(list(map(enumerated, once)))
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
         """Parses overrides. Raises Hydra's OverrideParseException for one that is invalid."""
@@ -91,28 +102,51 @@ class GridSweeper(Sweeper):
 
     def folder(self) -> Path:
         """Returns the folder of a resumed sweep; for a new one, a folder that does not exist."""
-        assert self.config
-        is_new = OmegaConf.is_interpolation(self.config.hydra.sweep, "dir")  # reading it would create the folder
-        return SWEEPS / "new" if is_new else Path(self.config.hydra.sweep.dir)
+        return self.resumed.folder if self.resumed else SWEEPS / "new"
+
+    def compose_from_copy(self, folder: Path) -> None:
+        assert self.config and self.hydra_context
+        if not (folder / CONF).is_dir():
+            raise UserError(
+                f"sweep: {folder} has no {CONF}/, the copy of conf/ that it began with; restore it, or copy conf/ "
+                "there if that has not changed since."
+            )
+        loader, name = self.hydra_context.config_loader, self.config.hydra.job.config_name
+        self.hydra_context.config_loader = KeptConfigLoader(loader, folder / CONF, name)
+
+    def report_differences(self) -> None:
+        """Says what jobs of a resumed sweep would have by conf/ as it is now."""
+        loader = self.hydra_context.config_loader if self.hydra_context else None
+        if isinstance(loader, KeptConfigLoader) and loader.differences:
+            listed = ", ".join(f"{key}={now} (here {kept})" for key, (kept, now) in loader.differences.items())
+            say(f"conf/ has changed since this sweep began, and is not used: {listed}")
 
     @contextlib.contextmanager
-    def locked_folder(self) -> Iterator[Path]:
+    def locked_folder(self, overrides: Sequence[Override]) -> Iterator[Path]:
         """Makes and locks the sweep's folder, writes the config of its command, and at the end the report.
 
         The folder becomes an override of all jobs, because they compose their configs again, perhaps elsewhere.
         """
-        assert self.config
-        folder = Path(self.config.hydra.sweep.dir)
+        assert self.config and self.hydra_context
+        config, folder = self.config, Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            typed = unresolved(self.config.hydra.overrides.task)
-            if (folder / SWEEP_CONFIG).exists() and Sweep(folder).overrides != typed:
-                raise UserError(
-                    f"hydra.sweep.dir: {folder} contains another sweep; resume that with sweep={folder}, or write "
-                    "another folder."
-                )
-            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
-            write_atomically(folder / SWEEP_CONFIG, OmegaConf.to_yaml(self.config).encode())
+            config.hydra.overrides.task = [str(override.input_line) for override in overrides]  # for Sweep.overrides
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
+            config.hydra.sweep.dir = str(folder)  # which may have been named by keys that the jobs change
+            recorded = config.copy()
+            if self.resumed:
+                if self.resumed.overrides != unresolved(config.hydra.overrides.task):
+                    raise UserError(
+                        f"hydra.sweep.dir: {folder} contains another sweep; resume that with sweep={folder}, or write "
+                        "another folder."
+                    )
+                recorded = self.resumed.config.copy()
+                recorded.hydra = config.hydra
+            else:
+                keep_files(self.hydra_context.config_loader, config.hydra.job.config_name, folder / CONF)
+                self.compose_from_copy(folder)
+            write_atomically(folder / SWEEP_CONFIG, OmegaConf.to_yaml(recorded).encode())
             with report_at_end(folder):
                 yield folder
 
@@ -129,12 +163,42 @@ class GridSweeper(Sweeper):
             raise UserError(f"plan: {len(invalid)} of {len(planned)} jobs are invalid: {numbers}; change their values.")
 
 
+def find_resumed(config: DictConfig) -> Sweep | None:
+    """Returns the sweep whose folder is given, or None for a new folder."""
+    if OmegaConf.is_interpolation(config.hydra.sweep, "dir"):  # reading it would create the folder
+        return None
+    sweep = Sweep(Path(config.hydra.sweep.dir))
+    return sweep if (sweep.folder / SWEEP_CONFIG).exists() else None
+
+
 def enumerated(override: Override) -> str:
-    """Returns the override with its values listed: evaluating a glob or a shuffle again could give others."""
-    value = override.value()
+    """Returns the override with its values listed once each: evaluating a glob or a shuffle again could give others."""
+    value, text = override.value(), str(override.input_line)
+    if not override.is_discrete_sweep():
+        return text
+    elements = list(zip(override.sweep_iterator(), override.sweep_string_iterator(), strict=True))
+    if not elements:
+        raise UserError(f"{text}: has no values, so there is no job to run; give some.")
     if isinstance(value, Glob) or getattr(value, "shuffle", False):
         return f"{override.get_key_element()}={','.join(override.sweep_string_iterator())}"
-    return str(override.input_line)
+    values: dict[str, str] = {}
+    for element, element_text in elements:
+        values.setdefault(repr(plain(element)), element_text)
+    if len(values) == len(elements):
+        return text
+    say(f"{text}: equal values would train equal jobs, so each is used once")
+    return f"{override.get_key_element()}={','.join(values.values())}"
+
+
+def plain(element: Any) -> Any:
+    """Returns a value of an override such that equal values have the same `repr`."""
+    if isinstance(element, QuotedString):
+        return element.text
+    if isinstance(element, list):
+        return list(map(plain, element))
+    if isinstance(element, dict):
+        return {key: plain(element[key]) for key in sorted(element)}
+    return float(element) if isinstance(element, int) and not isinstance(element, bool) else element
 
 
 def swept_override(overrides: Sequence[Override]) -> str:

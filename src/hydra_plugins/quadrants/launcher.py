@@ -16,8 +16,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.quadrants.kept_config import differing_values
 from quadrant_lstm.cli.explain import explain
+from quadrant_lstm.config.check import without_hydra
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import read_yaml
+from quadrant_lstm.run_folder import CONFIG, is_trained
 from quadrant_lstm.sweep.jobs import Job, make_jobs
 from quadrant_lstm.sweep.table import RUNNING, JobTable
 
@@ -119,11 +123,24 @@ class JobLauncher(Launcher):
 
 
 def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
-    """Raises UserError for values that cannot be composed."""
+    """Raises UserError for values that cannot be composed, and for a job that was trained with others."""
     try:
         composed = context.config_loader.load_sweep_config(config, list(job.overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = job.number
+        if is_trained(job.folder) and not job.results():
+            check_same_config(job.folder, without_hydra(composed))
+            composed.hydra.output_subdir = None  # Hydra would write the config again
     return composed
+
+
+def check_same_config(folder: Path, composed: DictConfig) -> None:
+    differences = differing_values(read_yaml(folder / CONFIG), composed)
+    if differences:
+        key, (trained, now) = next(iter(differences.items()))
+        raise UserError(
+            f"{key}: {folder} was trained with {trained}, but its sweep has {now}; resume it with run={folder}, or "
+            "delete the folder to train the job again."
+        )

@@ -5,22 +5,26 @@ Hydra's own Optuna plugin starts both `n_trials` and the folders' numbers again 
 
 import itertools
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.grid import GridSweeper, swept_override
 from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.interpolations import resolve_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count
 from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.sweep.sweep_folder import Sweep
 
 PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruning"
 
 
 class SearchSweeper(GridSweeper):
-    def __init__(self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, plan: bool):
+    def __init__(
+        self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, rebuild: bool, plan: bool
+    ):
         super().__init__(params, plan)
-        self.n_trials, self.sampler, self.pruner = n_trials, sampler, pruner
+        self.n_trials, self.sampler, self.pruner, self.rebuild = n_trials, sampler, pruner, rebuild
 
     def sweep(self, arguments: list[str]) -> None:
         check_value("hydra.sweeper.n_trials", self.n_trials, Count)
@@ -40,12 +44,29 @@ class SearchSweeper(GridSweeper):
                 "hydra.sweeper.params: no key has a range to search; add e.g. "
                 "'optimizer.lr=tag(log,interval(0.0003,0.01))', or experiment=search."
             )
+        if self.resumed:
+            self.keep_sampler_and_pruner(self.resumed)
         instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.pruner)
-        trials = Search(self.folder(), space, fixed, self.n_trials, self.sampler, dry_run=True).jobs()
+        trials = Search(self.folder(), space, fixed, self.n_trials, self.sampler, self.rebuild, dry_run=True).jobs()
         planned = list(itertools.islice(trials, None if self.plan else 1))
         self.validate_batch_is_legal([list(job.overrides) for job in planned[:1]])
+        self.report_differences()
         if self.plan:
             return self.show_plan(planned)
-        with self.locked_folder() as folder:
-            search = Search(folder, space, fixed, self.n_trials, self.sampler)
+        with self.locked_folder(overrides) as folder:
+            search = Search(folder, space, fixed, self.n_trials, self.sampler, self.rebuild)
             self.launcher.run_search(search.jobs(), search.num_left(), search.record)
+
+    def keep_sampler_and_pruner(self, resumed: Sweep) -> None:
+        """Takes them from the search that is resumed: with others it would go on with other trials."""
+        assert self.config
+        started = resumed.hydra.sweeper
+        for name in ("sampler", "pruner"):
+            key = f"hydra.sweeper.{name}"
+            typed = [word for word in self.config.hydra.overrides.hydra if word.startswith(key)]
+            if new := [word for word in typed if word not in resumed.launch_overrides]:
+                raise UserError(f"{new[0]}: a search keeps its {name}; leave it out, or start a new search.")
+            raw = OmegaConf.to_container(started)[name]  # type: ignore[call-overload, index]  # it is a dict
+            kept = OmegaConf.create(resolve_value(started, name, raw, key, trusted=False))
+            setattr(self, name, kept)
+            self.config.hydra.sweeper[name] = kept

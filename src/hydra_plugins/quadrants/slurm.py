@@ -17,7 +17,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.quadrants.launcher import JobLauncher, compose
+from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_json, write_json
@@ -72,7 +72,7 @@ class SlurmLauncher(JobLauncher):
         queued = queue() if any(job.number in earlier for job, _ in jobs) else {}
         self.ids |= {job.number: earlier[job.number] for job, _ in jobs if earlier.get(job.number) in queued}
         self.last_states |= {job.number: PENDING for job, _ in jobs if job.number in self.ids}
-        new = [job for job, _ in jobs if job.number not in self.ids]
+        new = [(job, config) for job, config in jobs if job.number not in self.ids]
         if not new:
             return
         executor = submitit.AutoExecutor(
@@ -81,22 +81,21 @@ class SlurmLauncher(JobLauncher):
         executor.update_parameters(**self.sbatch, slurm_srun_args=["--kill-on-bad-exit=1"])
         try:
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # the exception repeats it
-                handles = [executor.submit(self, job, Singleton.get_state()) for job in new]
+                handles = [executor.submit(self, config, Singleton.get_state()) for _, config in new]
         except submitit.core.utils.FailedJobError as error:
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"hydra.launcher: sbatch refuses the jobs ({reason}); correct the cause.") from error
-        self.ids |= {job.number: handle.job_id for job, handle in zip(new, handles, strict=True)}
-        self.last_states |= {job.number: PENDING for job in new}
+        self.ids |= {job.number: handle.job_id for (job, _), handle in zip(new, handles, strict=True)}
+        self.last_states |= {job.number: PENDING for job, _ in new}
         write_json(file, {str(number): id for number, id in (earlier | self.ids).items()})
         say(f"submitted      {counted(len(new), 'job')}: squeue --job {handles[0].job_id.partition('_')[0]}")
 
-    def __call__(self, job: Job, state: Any) -> None:
-        """Runs the job. SLURM calls this in each of the job's processes."""
+    def __call__(self, config: DictConfig, state: Any) -> None:
+        """Runs a job. SLURM calls this in each of the job's processes."""
         import submitit
 
         Singleton.set_state(state)
         setup_globals()
-        config = compose(self.hydra_context, self.config, job)
         if submitit.JobEnvironment().global_rank > 0:
             config.hydra.output_subdir = None  # the first process writes it
         if not self.run_here(config):

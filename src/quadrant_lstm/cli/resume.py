@@ -3,16 +3,18 @@
 import re
 from collections.abc import Sequence
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from quadrant_lstm.cli.options import parse
-from quadrant_lstm.config.interpolations import OWN_KEY
+from quadrant_lstm.cli.options import parse, value_of, without
+from quadrant_lstm.config.check_classes import DOWNLOADS, check_paths, is_below, leads_outside, leaves
+from quadrant_lstm.config.interpolations import OWN_KEY, resolve_interpolations
 from quadrant_lstm.config.read import read_config
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically
 from quadrant_lstm.overrides import quoted, with_own_network
-from quadrant_lstm.run_folder import BEST, CONFIG, LOG, find_run
+from quadrant_lstm.run_folder import BEST, CONFIG, LOG, check_links, find_run
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 
 # Keys that a resumed run cannot change: it would validate on images that it has been trained on, need a network of
@@ -34,6 +36,8 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
         raise UserError("--config-dir: a run resumes with its own config; leave this option out.")
     folder = find_run(run).absolute()
     cfg = read_config(folder / CONFIG, trust)  # checked first, because Hydra instantiates what it finds under `hydra`
+    check_paths(resolve_interpolations(cfg, trusted=False), trust)
+    check_links(folder, trust)
     if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
         raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")
     for argument in others:
@@ -60,10 +64,14 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
     `others` may repeat the sweep's overrides but not change them; Hydra's (how jobs are launched) may be changed.
     """
     sweep, options = find_sweep(path), parse(others)[0]
-    typed = with_own_network(options.overrides)
+    typed = with_own_network(without("study", options.overrides))
     check_same_sweep(sweep, typed)
     check_trusted(sweep, typed, options.config_dir)
     hydra = [override for override in typed if override.startswith("hydra")]
+    if study := value_of("study", others):
+        if study != "rebuild" or not sweep.is_search:
+            raise UserError(f"study: {study}, but only study=rebuild is known, for a search; leave it out.")
+        hydra.append("hydra.sweeper.rebuild=true")
     config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     place = f"hydra.sweep.dir={quoted(sweep.folder)}"
     return [*config_dir, "-m", *sweep.overrides, *sweep.launch_overrides, *hydra, place]
@@ -89,10 +97,28 @@ def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) ->
         raise UserError(
             f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust that folder."
         )
+    check_links(sweep.folder, [])
     typed_keys = {override.partition("=")[0] for override in typed}
-    for override in [*sweep.overrides, *sweep.launch_overrides]:
-        if override.partition("=")[0] not in typed_keys and not only_launches(override) and may_run_code(override):
+    overrides = [*sweep.overrides, *sweep.launch_overrides]
+    downloads = any(re.match(r"data(\.dataset)?=.*(MNIST|fashion_mnist|kmnist)", override) for override in overrides)
+    for override in overrides:
+        if override.partition("=")[0] in typed_keys or only_launches(override):
+            continue
+        if may_run_code(override) or writes_outside(override, downloads):
             raise UserError(f"sweep: {folder} was started with {override!r}; add it if you trust what it does.")
+
+
+def writes_outside(override: str, downloads: bool) -> bool:
+    """Tells whether the jobs of a sweep with this override could write outside its folder; `downloads`, whether its
+    data may be downloaded.
+    """
+    parsed = OverridesParser.create().parse_override(override)
+    key, value = str(parsed.key_or_group), parsed.value()
+    values = list(parsed.sweep_iterator()) if parsed.is_discrete_sweep() else value
+    paths = [(name, getattr(path, "text", path)) for name, path in leaves(values, key)]
+    if key == "data.root":
+        return downloads and not all(is_below(str(path), DOWNLOADS) for _, path in paths)
+    return key.startswith("trainer") and any(leads_outside(re.sub(r"\.\d+$", "", name), path) for name, path in paths)
 
 
 def only_launches(override: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from quadrant_lstm.config.check_classes import check_node, check_trust, nodes_with_target
+from quadrant_lstm.config.check_classes import check_download, check_node, check_trust, nodes_with_target
 from quadrant_lstm.config.check_data import DATA_CHECKS, check_orderings
 from quadrant_lstm.config.check_validation import check_validation
 from quadrant_lstm.config.check_value import check_keys
@@ -42,6 +42,7 @@ def check_keys_and_values(cfg: DictConfig, trust: Sequence[str] | None = None) -
         check_node(path, node)
     if trust is not None:
         check_trust(config, trust)
+        check_download(config, trust)
     check_orderings(config["data"])
     for key in REQUIRED:
         if OmegaConf.select(cfg, key) is None:

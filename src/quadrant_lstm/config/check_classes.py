@@ -1,17 +1,25 @@
 """Checks the nodes of a config that name a class: whether a config may name it, and its arguments. Imports no torch.
 
+Of a config that may come from somebody else, it checks the paths, too: a resumed run writes into its folder only.
+
 config/signatures.py checks arguments for the classes of torch and Lightning.
 """
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.interpolations import RUN_FOLDER
 from quadrant_lstm.config.messages import missing_key, unknown_arguments
 from quadrant_lstm.config.schema import CLASSES, LIBRARIES, TARGETS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Node
+
+FOLDER_ARGUMENT = re.compile(r"(dir|path|root|uri|url|location)$")  # of loggers, callbacks and profilers
+DOWNLOADS = Path("~/.cache/quadrant_lstm")  # where conf/data/ puts data sets
+READ_IN_PLACE = ("mnist", "idx")  # data sets that are not downloaded
 
 
 def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -68,5 +76,51 @@ def check_trust(config: Mapping[str, Any], trust: Sequence[str]) -> None:
 
 
 def is_class_in(target: str, packages: Iterable[str]) -> bool:
-    """Tells whether it is one capitalized name after a package: a longer path could lead to what modules import."""
-    return any(re.fullmatch(re.escape(package) + r"[A-Z]\w*", target) for package in packages)
+    """Tells whether it is one of the packages' classes, or itself listed: it is one capitalized name after a package,
+    because a longer path could lead to what modules import.
+    """
+    return any(target == package or re.fullmatch(re.escape(package) + r"[A-Z]\w*", target) for package in packages)
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted path and the value of everything in a config that is neither a dict nor a list."""
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else None
+    if children is None:
+        yield path, node
+    for key, child in children or ():
+        yield from leaves(child, f"{path}.{key}" if path else str(key))
+
+
+def check_paths(config: Mapping[str, Any], trust: Sequence[str]) -> None:
+    """Raises UserError for a path that leads out of the run folder and is in none of the folders in `trust`."""
+    for key, value in leaves(config["trainer"], "trainer"):
+        if leads_outside(key, value):
+            check_path(key, value, trust)
+
+
+def check_download(config: Mapping[str, Any], trust: Sequence[str]) -> None:
+    """Raises UserError for a folder that a data set would be downloaded to, unless conf/ or `trust` names it."""
+    data = config["data"]
+    root = data.get("root")
+    if root is not None and data.get("dataset", "idx") not in READ_IN_PLACE and not is_below(root, DOWNLOADS):
+        check_path("data.root", root, trust)
+
+
+def check_path(key: str, path: str, trust: Sequence[str]) -> None:
+    if path not in trust and not any(is_below(path, Path(folder)) for folder in trust):
+        raise UserError(f"{key}: {path} is outside the run folder; add trust={path} if files may be written there.")
+
+
+def leads_outside(key: str, value: Any) -> bool:
+    """Tells whether the value of a key of `trainer` is a path outside the run folder."""
+    if not isinstance(value, str):
+        return False
+    inside = value.removeprefix(RUN_FOLDER)
+    if inside != value:
+        return not is_below(f"/{inside}", Path("/"))
+    is_folder = FOLDER_ARGUMENT.search(key) is not None  # a relative path starts at the working directory
+    return is_folder or value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts or "://" in value
+
+
+def is_below(path: str, folder: Path) -> bool:
+    return Path(path).is_relative_to(folder) and ".." not in Path(path).parts

@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from quadrant_lstm.errors import UserError
 
 OWN_KEY = re.compile(r"\$\{[\w.]+\}")
-ALLOWED = "${hydra:runtime.output_dir}"  # in conf/; Hydra resolves it when a run starts
+RUN_FOLDER = "${hydra:runtime.output_dir}"  # in conf/; Hydra resolves it when a run starts
 
 
 def resolve_interpolations(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def resolve_value(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> 
         return {child: resolve_value(parent[name], child, raw[child], f"{key}.{child}", trusted) for child in raw}
     if isinstance(raw, list):
         return [resolve_value(parent[name], i, child, f"{key}.{i}", trusted) for i, child in enumerate(raw)]
-    if raw == ALLOWED or not OmegaConf.is_interpolation(parent, name):
+    if not OmegaConf.is_interpolation(parent, name) or "${" not in raw.removeprefix(RUN_FOLDER):
         return raw
     if not trusted and "${" in OWN_KEY.sub("", raw):
         raise UserError(f"{key}: {raw} does not only name keys of this config; write the value itself.")

@@ -211,8 +211,8 @@ LIBRARIES: Mapping[str, Kinds] = {
 }
 REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.best", "trainer.callbacks.epoch_end")
 
-# The packages whose classes each group may name. What is typed may name any class, except in data; the config of a run
-# folder may name others that its reader trusts.
+# The packages whose classes each group may name, and single classes. What is typed may name any class, except in data;
+# the config of a run folder may name others that its reader trusts.
 TARGETS = {
     "data": ("quadrant_lstm.data.",),
     "model": ("quadrant_lstm.model.", "torch.nn."),
@@ -224,6 +224,8 @@ TARGETS = {
         "quadrant_lstm.dashboard.",
         "quadrant_lstm.sweep.pruning.",
         "lightning.pytorch.",
-        *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "loggers", "strategies", "profilers")),
+        *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "strategies", "profilers")),
+        # the other loggers write to the working directory, or to a server
+        *(f"lightning.pytorch.loggers.{name}" for name in ("CSVLogger", "TensorBoardLogger")),
     ),
 }

@@ -2,23 +2,34 @@
 
 The state of a search is in study.db and in the jobs' folders. A search that was killed resumes the trials that it had
 started, and then chooses the same trials that it would have chosen without the interruption, if it runs one at a time.
+If study.db is lost, it is made again from the folders only if the user asks for that.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.distributions import distribution_to_json as to_json
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.overrides import assigned
+from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.search_space import Space
-from quadrant_lstm.sweep.study import STUDY_NAME, copy_storage, instantiate_within, storage
-from quadrant_lstm.sweep.sweep_folder import STUDY
+from quadrant_lstm.sweep.study import (
+    STUDY_NAME,
+    copy_storage,
+    instantiate_within,
+    storage,
+    storage_errors_explained,
+)
+from quadrant_lstm.sweep.sweep_folder import STUDY, SWEEP_CONFIG, Sweep
 
 SPACE = "space"  # an attribute of the study
 QUASI_RANDOM = "optuna.samplers.QMCSampler"
@@ -29,38 +40,88 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 class Search:
     """The trials of the study in `folder`, or of a copy of it in memory for a dry run.
 
-    `fixed` are the overrides that all trials share. Raises UserError if the study has another search space.
+    `fixed` are the overrides that all trials share. `rebuild` makes the study again from the folders of the trials.
+    Raises UserError if the study has another search space, or not the trials of the folders.
     """
 
     def __init__(
-        self, folder: Path, space: Space, fixed: list[str], n_trials: int, sampler: DictConfig, dry_run: bool = False
+        self,
+        folder: Path,
+        space: Space,
+        fixed: list[str],
+        n_trials: int,
+        sampler: DictConfig,
+        rebuild: bool = False,
+        dry_run: bool = False,
     ):
         self.folder, self.space, self.fixed, self.n_trials, self.sampler = folder, space, fixed, n_trials, sampler
-        options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": "maximize", "load_if_exists": True}
-        try:
-            stored = copy_storage(folder) if dry_run else storage(folder)
-            self.study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
-        except SQLAlchemyError as error:
-            raise UserError(f"{folder / STUDY}: cannot be read ({error.__cause__ or error}); restore it.") from error
+        with storage_errors_explained(folder):
+            self.study = self.open_study(rebuild, dry_run)
         described = {key: to_json(distribution) for key, distribution in space.items()}
         if self.study.user_attrs.get(SPACE, described) != described:
             raise UserError(
                 f"sweep: {folder / STUDY} searches {', '.join(self.study.user_attrs[SPACE])} in other ranges; restore "
                 "its ranges in conf/, or start a new search without sweep=."
             )
-        self.study.set_user_attr(SPACE, described)
+        with storage_errors_explained(folder):
+            self.study.set_user_attr(SPACE, described)
+
+    def open_study(self, rebuild: bool, dry_run: bool) -> optuna.Study:
+        jobs = Sweep(self.folder).jobs if (self.folder / SWEEP_CONFIG).exists() else []
+        file = self.folder / STUDY
+        if rebuild and not dry_run and file.exists():
+            os.replace(file, file.with_suffix(".db.old"))
+        stored = InMemoryStorage() if dry_run and rebuild else copy_storage(self.folder) if dry_run else None
+        options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": "maximize", "load_if_exists": True}
+        study = optuna.create_study(storage=stored or storage(self.folder), sampler=self.make_sampler(0), **options)
+        if rebuild:
+            study.add_trials(self.trials_of(jobs))
+        trials = study.trials
+        for job in jobs:
+            if job.number >= len(trials) or values_of(job, trials[job.number].params) != as_texts(trials[job.number]):
+                raise UserError(
+                    f"sweep: {file} does not hold the values that trial {job.number} was trained with; restore it, or "
+                    "add study=rebuild to make it again from the folders of the trials."
+                )
+        return study
+
+    def trials_of(self, jobs: Sequence[Job]) -> list[FrozenTrial]:
+        """Returns the trials that the folders tell of; one whose folder is missing counts as failed."""
+        known = {job.number: job for job in jobs}
+        failed = optuna.create_trial(state=TrialState.FAIL)
+        numbers = range(max(known, default=-1) + 1)
+        return [self.trial_of(known[number]) if number in known else failed for number in numbers]
+
+    def trial_of(self, job: Job) -> FrozenTrial:
+        rows = read_rows(job.folder / METRICS)
+        reported = {int(row["epoch"]): float(row["val/accuracy"]) for row in rows if row.get("val/accuracy")}
+        results = job.results()
+        if results is None:
+            state, value = TrialState.FAIL if job.error() else TrialState.RUNNING, None
+        elif results.get("pruned"):
+            state, value = TrialState.PRUNED, reported[max(reported)]
+        else:
+            state, value = TrialState.COMPLETE, results["val/accuracy"]
+        params = {key: typed_as(self.space[key], text) for key, text in values_of(job, self.space).items()}
+        try:
+            return optuna.create_trial(
+                params=params, distributions=self.space, state=state, value=value, intermediate_values=reported
+            )
+        except ValueError as error:
+            raise UserError(f"{job.folder}: is not a trial of this search ({error}); move the folder away.") from error
 
     def jobs(self) -> Iterator[Job]:
         """Yields the interrupted jobs, then new ones up to `n_trials` in all, each chosen when it is requested."""
-        for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
-            job = self.job(trial)
-            if job.results() is None:
-                yield job
-            else:
-                self.record(job)
-        while len(self.study.trials) < self.n_trials:
-            self.study.sampler = self.make_sampler(len(self.study.trials))
-            yield self.job(self.study.ask(self.space))
+        with storage_errors_explained(self.folder):
+            for trial in self.study.get_trials(states=(TrialState.RUNNING,)):
+                job = self.job(trial)
+                if job.results() is None:
+                    yield job
+                else:
+                    self.record(job)
+            while len(self.study.trials) < self.n_trials:
+                self.study.sampler = self.make_sampler(len(self.study.trials))
+                yield self.job(self.study.ask(self.space))
 
     def num_left(self) -> int:
         """Returns the number of trials that have not ended."""
@@ -89,9 +150,26 @@ class Search:
     def record(self, job: Job) -> None:
         """Records in the study how a job has ended."""
         results = job.results()
-        if results is None:
-            self.study.tell(job.number, state=TrialState.FAIL)
-        elif results.get("pruned"):
-            self.study.tell(job.number, state=TrialState.PRUNED)
-        else:
-            self.study.tell(job.number, results["val/accuracy"])
+        with storage_errors_explained(self.folder):
+            if results is None:
+                self.study.tell(job.number, state=TrialState.FAIL)
+            elif results.get("pruned"):
+                self.study.tell(job.number, state=TrialState.PRUNED)
+            else:
+                self.study.tell(job.number, results["val/accuracy"])
+
+
+def values_of(job: Job, keys: Iterable[str]) -> dict[str, str]:
+    """Returns the values that the overrides of a job give to these keys."""
+    assigned_values = assigned(job.overrides)
+    return {key: assigned_values.get(key.lstrip("+"), "") for key in keys}
+
+
+def as_texts(trial: FrozenTrial) -> dict[str, str]:
+    return {key: str(value) for key, value in trial.params.items()}
+
+
+def typed_as(distribution: BaseDistribution, text: str) -> Any:
+    if isinstance(distribution, FloatDistribution):
+        return float(text)
+    return int(text) if isinstance(distribution, IntDistribution) else text

@@ -1,5 +1,8 @@
 """Stores the trials of a search in study.db, and makes the samplers and pruners of its config. Imports optuna."""
 
+import contextlib
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +10,11 @@ import optuna
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import Trial, TrialState
 from sqlalchemy import URL, NullPool
+from sqlalchemy.exc import SQLAlchemyError
 
 from quadrant_lstm.config.check_classes import is_class_in, nodes_with_target
 from quadrant_lstm.errors import UserError
@@ -39,8 +44,34 @@ def storage(folder: Path) -> BaseStorage:
 def copy_storage(folder: Path) -> BaseStorage:
     copy = InMemoryStorage()
     if (folder / STUDY).exists():
-        optuna.copy_study(from_study_name=STUDY_NAME, from_storage=storage(folder), to_storage=copy)
+        with contextlib.suppress(KeyError):  # an empty file
+            optuna.copy_study(from_study_name=STUDY_NAME, from_storage=storage(folder), to_storage=copy)
     return copy
+
+
+@contextlib.contextmanager
+def storage_errors_explained(folder: Path) -> Iterator[None]:
+    """Turns errors of SQLite into one line with the remedy for each."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        causes = (cause for cause in causes_of(error) if isinstance(cause, sqlite3.Error))
+        reason = next(causes, sqlite3.Error("it is damaged"))
+        name = getattr(reason, "sqlite_errorname", "")
+        remedy = "restore it, or add study=rebuild to make it again from the folders of the trials"
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            remedy = "close the program that has it open"
+        elif name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_PERM")):
+            remedy = "correct its permissions, or make room"
+        raise UserError(
+            f"{folder / STUDY}: cannot be used ({reason}); {remedy}, and resume with sweep={folder}."
+        ) from error
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def running_trial(folder: Path) -> Trial | None:

@@ -4,6 +4,7 @@ Everything comes from files, so this also works for a sweep that was killed and 
 
     outputs/sweeps/<date>/<time>/
         multirun.yaml        the config of the sweep's command
+        conf/                the config files that it began with, from which all jobs are composed
         0/ 1/ 2/ ...         one run folder per job (run_folder.py)
         study.db             in a search: Optuna's trials, which have the numbers of the jobs
         sweep.csv sweep.html the report, written when the sweep ends
@@ -25,6 +26,7 @@ from quadrant_lstm.sweep.jobs import Job, make_jobs
 
 SWEEPS = OUTPUTS / "sweeps"
 SWEEP_CONFIG = "multirun.yaml"
+CONF = "conf"
 STUDY = "study.db"
 
 
@@ -35,12 +37,17 @@ class Sweep:
         self.folder = folder
 
     @cached_property
-    def hydra(self) -> DictConfig:
-        """The `hydra` part of the config of the sweep's command."""
+    def config(self) -> DictConfig:
+        """The config of the sweep's command."""
         config = read_yaml(self.folder / SWEEP_CONFIG)
         if OmegaConf.is_dict(config) and OmegaConf.is_list(OmegaConf.select(config, "hydra.overrides.task")):
-            return config.hydra
+            return config
         raise UserError(f"{self.folder / SWEEP_CONFIG}: is not the config of a sweep; restore it.")
+
+    @property
+    def hydra(self) -> DictConfig:
+        """The `hydra` part of that config."""
+        return self.config.hydra
 
     @property
     def is_search(self) -> bool:
@@ -54,7 +61,7 @@ class Sweep:
     @property
     def launch_overrides(self) -> list[str]:
         """The overrides that configure the sweep's sweeper and launcher, the last one for each key."""
-        pattern = r"hydra[/.](sweeper|launcher)[.=]"
+        pattern = r"hydra[/.](sweeper|launcher)[.=](?!rebuild=)"
         chosen = [override for override in unresolved(self.hydra.overrides.hydra) if re.match(pattern, override)]
         return list({override.partition("=")[0]: override for override in chosen}.values())
 

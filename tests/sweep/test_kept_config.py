@@ -1,0 +1,170 @@
+"""Tests that all jobs of a sweep have the config that it began with, whatever happens to conf/ and to its folders."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from hydra_plugins.quadrants.grid import enumerated
+from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
+from hydra_plugins.quadrants.launcher import check_same_config
+from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.errors import UserError
+from tests.folders import TINY, sweep_folder, tiny_data
+from tests.scripts import ROOT, Script, script, waiting_after
+
+EDITS = {
+    "data/mnist.yaml": (("validation_seed: 0", "validation_seed: 1"), ("- [4, 2, 3, 1]", "- [2, 1, 4, 3]")),
+    "optimizer/adam.yaml": (("lr: 0.001", "lr: 0.01"),),
+    "model/cnn_lstm.yaml": (("dropout: 0.25", "dropout: 0.5"), ("lstm_units: 5", "lstm_units: 7")),
+    "train.yaml": (("label_smoothing: 0.0", "label_smoothing: 0.1"), ("- optimizer: adam", "- optimizer: sgd")),
+}
+EDITED_KEYS = ("data.orderings.3.0", "data.validation_seed", "label_smoothing", "model.dropout", "model.lstm_units",
+               "optimizer._target_")  # fmt: skip
+
+
+def edit(conf: Path) -> None:
+    for name, replacements in EDITS.items():
+        text = (conf / name).read_text()
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        (conf / name).write_text(text)
+
+
+def copy_project(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Returns a train.py with a conf/ of its own, and arguments for data in the folder."""
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    return Path(shutil.copy(ROOT / "train.py", folder)), (*tiny_data(folder), *TINY)
+
+
+def test_a_resumed_sweep_does_not_use_an_edited_conf(tmp_path):
+    folders = (tmp_path / "killed", tmp_path / "uninterrupted")
+    (train, words), (other, same_words) = map(copy_project, folders)
+    assert script(other, "-m", *same_words, "seed=1,2", cwd=folders[1]).returncode == 0
+    process = Script(train, "-m", *words, "seed=1,2", cwd=folders[0], before=waiting_after(2, "0"))
+    process.wait_for("outputs/sweeps/*/*/0/checkpoints/last.ckpt")
+    process.kill()
+    sweep = sweep_folder(folders[0])
+    config = (sweep / "0/.hydra/config.yaml").read_bytes()
+    edit(folders[0] / "conf")
+    done = script(train, "sweep=latest", cwd=folders[0])
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()[0]
+    assert line.startswith("conf/ has changed since this sweep began, and is not used: ")
+    assert [key for key in EDITED_KEYS if f"{key}=" not in line] == []
+    assert "model.lstm_units=7 (here 5)" in line
+    assert (sweep / "0/.hydra/config.yaml").read_bytes() == config
+    for job in ("0", "1"):
+        one, another = (read_checkpoint(path / job / "checkpoints/last.ckpt")["state_dict"]
+                        for path in (sweep, sweep_folder(folders[1])))  # fmt: skip
+        assert all(torch.equal(weights, another[name]) for name, weights in one.items())
+
+    shutil.rmtree(sweep / "conf")
+    refused = script(train, "sweep=latest", cwd=folders[0])
+    assert refused.returncode == 2
+    assert "has no conf/, the copy of conf/ that it began with; restore it, or copy conf/ there" in refused.stderr
+
+
+def test_a_job_is_not_resumed_with_another_config_than_it_was_trained_with(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/config.yaml").write_text("optimizer: {lr: 0.1}\nseed: 1")
+    check_same_config(tmp_path, OmegaConf.create({"seed": 1, "optimizer": {"lr": 0.1}}))
+    with pytest.raises(
+        UserError, match=f"optimizer.lr: {tmp_path} was trained with 0.1, but its sweep has 0.2; resume"
+    ):
+        check_same_config(tmp_path, OmegaConf.create({"seed": 1, "optimizer": {"lr": 0.2}}))
+
+
+@pytest.mark.parametrize(
+    ("typed", "used"),
+    [
+        ("seed=1,1,1", "seed=1"),
+        ("lr=1e-3,0.001,1e-03,2", "lr=0.001,2"),
+        ("lr=1,1.0", "lr=1"),
+        ("key=true,1,'a',a", "key=True,1,'a'"),
+        ("model=choice(a,b,a)", "model=a,b"),
+        ("data.orderings=[[1,2],[2,1]],[[1, 2],[2, 1]]", "data.orderings=[[1,2],[2,1]]"),
+    ],
+)
+def test_equal_values_are_used_once(typed, used, capsys):
+    (override,) = OverridesParser.create().parse_overrides([typed])
+    assert enumerated(override) == used
+    assert capsys.readouterr().out == f"{typed}: equal values would train equal jobs, so each is used once\n"
+
+
+@pytest.mark.parametrize("typed", ["seed=1,2", "key=true,1", "key='1',1", "key=null,a", "seed=range(1,3)"])
+def test_different_values_stay_as_they_were_typed(typed, capsys):
+    (override,) = OverridesParser.create().parse_overrides([typed])
+    assert enumerated(override) == typed
+    assert not capsys.readouterr().out
+
+
+def test_of_a_key_that_is_swept_twice_the_last_values_count(tmp_path):
+    done = script("train.py", "-m", *tiny_data(tmp_path), *TINY, "seed=1,2", "seed=2,3", "plan=true", cwd=tmp_path)
+    assert [line.split()[:2] for line in done.stdout.splitlines()[:3]] == [["job", "seed"], ["0", "2"], ["1", "3"]]
+
+
+@pytest.mark.parametrize("values", ["seed=range(1,1)", "model=glob(x*)"])
+def test_a_sweep_without_jobs_is_refused(values, tmp_path):
+    done = script("train.py", "-m", values, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"{values}: has no values, so there is no job to run; give some.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_sweep_may_be_named_by_a_key_that_the_sweep_varies(tmp_path):
+    words = (*tiny_data(tmp_path), *TINY, "trainer.max_epochs=1", "seed=1,2", "hydra.sweep.dir=sweep_${seed}")
+    done = script("train.py", "-m", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sweep_1/1/results.json").exists()
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """Returns a function that composes a job after an edit of the copy of conf/ in the folder of a sweep."""
+    loader = ConfigLoaderImpl(create_config_search_path(str(ROOT / "conf")))
+    keep_files(loader, "train", tmp_path)
+    master = loader.load_configuration("train", [], RunMode.MULTIRUN)
+
+    def compose(name: str, text: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with (tmp_path / name).open("a") as file:
+            file.write(text)
+        KeptConfigLoader(loader, tmp_path, "train").load_sweep_config(master, ["seed=2"])
+
+    return compose
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("model/cnn_lstm.yaml", "_target_: pathlib.Path", "model._target_: pathlib.Path is other code"),
+        ("data/mnist.yaml", "root: ${oc.env:HOME}", "data.root: ${oc.env:HOME} does not only name keys of this config"),
+        (
+            "trainer/logger/tensorboard.yaml",
+            "  save_dir: /x",
+            "trainer.logger.tensorboard.save_dir: /x is outside the run folder",
+        ),
+        ("train.yaml", "hydra: {searchpath: [file:///theirs]}", "holds Hydra's own config"),
+        ("hydra/job_logging/run.yaml", "root: {level: INFO}", "holds Hydra's own config"),
+    ],
+)
+def test_a_copy_from_somebody_else_cannot_run_code_or_write_elsewhere(name, text, message, foreign, tmp_path):
+    file = tmp_path / name
+    key = text.partition(":")[0]
+    if file.exists():
+        kept = [line for line in file.read_text().splitlines(keepends=True) if not line.startswith(f"{key}:")]
+        file.write_text("".join(kept))
+    with pytest.raises(UserError, match=re.escape(message)):
+        foreign(name, text)
+
+
+def test_a_copy_with_other_values_is_used_as_it_is(foreign):
+    foreign("optimizer/adam.yaml", "")
