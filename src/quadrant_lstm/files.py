@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,14 @@ def write_atomically(file: Path, content: bytes) -> None:
             "run=FOLDER and sweep=FOLDER resume."
         ) from error
     sync_folder(file.parent)
+
+
+def remove_staged(folder: Path) -> None:
+    """Removes the temporary files that killed processes have left in the folder of a run or a sweep."""
+    for place in (folder, folder / "checkpoints", folder / ".hydra"):
+        for file in place.glob(".*.*"):
+            if re.fullmatch(r"\..+\.\d+", file.name):
+                file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import expanded, read_csv, read_json
+from quadrant_lstm.files import expanded, read_csv, read_json, remove_staged
 
 OUTPUTS = Path("outputs")
 CONFIG = Path(".hydra", "config.yaml")
@@ -60,7 +60,7 @@ def new_folder(wanted: str) -> str:
 
 def remove_untouched(folder: Path) -> None:
     """Removes the folder of a run that was refused before it wrote anything but its config and its log."""
-    if {path.name for path in folder.iterdir()} <= {CONFIG.parent.name, LOG.name}:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {CONFIG.parent.name, LOG.name}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -116,10 +116,23 @@ def is_trained(folder: Path) -> bool:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
+    """Returns the rows of a metrics.csv. Raises UserError for one without the number of an epoch, or with a text."""
     rows = read_csv(file)
-    if not all((row.get("epoch") or "").isdigit() for row in rows):
-        raise UserError(f"{file}: has a row without the number of an epoch; restore it.")
+    for number, row in enumerate(rows, start=1):
+        try:
+            int(row["epoch"])
+            [float(value) for value in row.values() if value]
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{file}: row {number} is damaged; restore the file.") from None
     return rows
+
+
+def check_present(folder: Path) -> None:
+    """Raises UserError if a run's folder was deleted while the run is trained."""
+    if not (folder / CONFIG).exists():
+        raise UserError(
+            f"{folder}: was deleted or moved while the run was trained, so its epochs are lost; start again."
+        )
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -140,6 +153,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     try:
         with FileLock(folder / LOCK, timeout=0):
+            remove_staged(folder)
             yield
     except Timeout:
         raise UserError(f"{folder}: another process works in it; wait for that process or stop it.") from None

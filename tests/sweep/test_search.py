@@ -1,5 +1,8 @@
 """Runs searches (train.py -m hydra/sweeper=optuna) as processes."""
 
+import contextlib
+import shutil
+import sqlite3
 from pathlib import Path
 
 import optuna
@@ -9,11 +12,13 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import QMCSampler
 from optuna.trial import TrialState
+from sqlalchemy import create_engine, text
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.search import Search
 from quadrant_lstm.sweep.search_space import Space, distribution
-from quadrant_lstm.sweep.study import storage
+from quadrant_lstm.sweep.study import storage, storage_errors_explained
+from quadrant_lstm.sweep.sweep_folder import Sweep
 from tests.folders import TINY, remaining_processes, sweep_folder, write_idx_folder
 from tests.scripts import Script, script, waiting_after
 
@@ -104,7 +109,7 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_
     assert f"job {killed_at}  optimizer.lr=" in again.stdout
     assert f"job {killed_at - 1}  " not in again.stdout
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
-    assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.is_dir()) == list(range(num_trials))
+    assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.name.isdecimal()) == list(range(num_trials))
     expected, found = load_study(sweep_folder(uninterrupted)).trials, load_study(sweep).trials
     assert [trial.params for trial in found] == [trial.params for trial in expected]
     assert [trial.state for trial in found] == [trial.state for trial in expected]
@@ -126,6 +131,64 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_
     other = script("train.py", *search, "model.lstm_units=2,8", f"hydra.sweep.dir={sweep}", cwd=killed)
     assert other.returncode == 2
     assert "study.db searches optimizer.lr, model.lstm_units in other ranges" in other.stderr
+
+
+def test_a_lost_study_is_made_again_from_the_folders_only_on_request(tmp_path):
+    write_idx_folder(tmp_path / "tiny")
+    few = ("hydra.sweeper.n_trials=4", "hydra.sweeper.pruner.n_startup_trials=1", "hydra.sweeper.sampler.seed=3")
+    done = script("train.py", *SEARCH, *few, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sweep = sweep_folder(tmp_path)
+    expected = load_study(sweep).trials
+    (sweep / "study.db").rename(tmp_path / "study.db")
+    shutil.rmtree(sweep / "2")
+    before = {file: file.read_bytes() for file in sweep.rglob("*") if file.is_file()}
+
+    (sweep / "study.db").touch()
+    for words in (("sweep=latest",), ("sweep=latest", "plan=true")):
+        refused = script("train.py", *words, cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "study.db does not hold the values that trial 0 was trained with; restore it, or add" in refused.stderr
+        assert {file: file.read_bytes() for file in before} == before
+
+    again = script("train.py", "sweep=latest", "study=rebuild", "hydra.sweeper.n_trials=5", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    found = load_study(sweep).trials
+    assert [trial.params for trial in found[:4]] == [*(t.params for t in expected[:2]), {}, expected[3].params]
+    assert [trial.value for trial in found[:4]] == [*(t.value for t in expected[:2]), None, expected[3].value]
+    assert found[2].state == TrialState.FAIL
+    assert found[3].state == expected[3].state
+    assert len(found) == 5
+    assert (sweep / "0/.hydra/config.yaml").read_bytes() == before[sweep / "0/.hydra/config.yaml"]
+    assert "rebuild" not in " ".join(Sweep(sweep).launch_overrides)
+
+    kept = script("train.py", "sweep=latest", "hydra.sweeper.sampler.seed=4", cwd=tmp_path)
+    assert kept.stderr.startswith("hydra.sweeper.sampler.seed=4: a search keeps its sampler; leave it out")
+
+
+@pytest.mark.parametrize(
+    ("cause", "remedy"),
+    [("locked", "close the program that has it open"), ("read-only", "correct its permissions, or make room"),
+     ("damaged", "restore it, or add study=rebuild")],
+)  # fmt: skip
+def test_an_error_of_the_study_names_its_remedy(cause, remedy, tmp_path):
+    file = tmp_path / "study.db"
+    with contextlib.closing(sqlite3.connect(file)) as holder:
+        holder.execute("CREATE TABLE trials (number INTEGER)")
+        holder.commit()
+        if cause == "locked":
+            holder.execute("BEGIN EXCLUSIVE")
+        elif cause == "damaged":
+            file.write_bytes(b"no database" * 100)
+        mode = "?mode=ro" if cause == "read-only" else ""
+        engine = create_engine(
+            f"sqlite:///file:{file}{mode}{'&' if mode else '?'}uri=true", connect_args={"timeout": 0}
+        )
+        with pytest.raises(UserError) as error, storage_errors_explained(tmp_path), engine.begin() as connection:
+            connection.execute(text("INSERT INTO trials VALUES (1)"))
+    assert str(error.value).startswith(f"{file}: cannot be used (")
+    assert str(error.value).endswith(f"resume with sweep={tmp_path}.")
+    assert f"; {remedy}" in str(error.value)
 
 
 def test_a_failed_trial_is_recorded_and_the_search_continues(tmp_path):
@@ -164,7 +227,7 @@ def test_a_search_on_two_processes_has_one_folder_per_trial_and_prunes_in_both(t
     assert done.returncode == 0, done.stderr
     sweep = sweep_folder(tmp_path)
     trials = load_study(sweep).trials
-    assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.is_dir()) == list(range(3))
+    assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.name.isdecimal()) == list(range(3))
     assert TrialState.PRUNED in {trial.state for trial in trials}
     for trial in trials:
         config = (sweep / str(trial.number) / ".hydra/config.yaml").read_text()

@@ -19,7 +19,7 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
 from quadrant_lstm.metrics import step_accuracy_names
-from quadrant_lstm.run_folder import BEST, LAST, METRICS, REPORT, RESULTS, read_rows
+from quadrant_lstm.run_folder import BEST, LAST, METRICS, REPORT, RESULTS, check_present, read_rows
 
 log = logging.getLogger(__name__)
 LOGGED = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in the line of the epoch
@@ -106,13 +106,14 @@ class EpochEnd(Checkpoint):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         samples_per_second = self.samples * trainer.world_size / (self.end - self.start)
         metrics = trainer.callback_metrics  # read in every process, because reading reduces them over all
-        columns = ("epoch", *LOGGED, *step_accuracy_names("val", module.spec.num_steps), *OTHERS)
+        columns = metric_columns(module.spec.num_steps)
         points = {name: metrics[name].item() for name in columns if name in metrics}
         points["train/samples_per_second"] = samples_per_second
         points["train/epoch_seconds"] = time.perf_counter() - self.start
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
         row |= {name: round(value, 6) for name, value in points.items()}
         if trainer.is_global_zero:
+            check_present(self.folder)
             write_row(self.folder / METRICS, columns, row)
         for logger in trainer.loggers:
             logger.log_metrics(points, trainer.global_step - 1)
@@ -123,6 +124,11 @@ class EpochEnd(Checkpoint):
             + "  ".join(f"{name} {row[name]:.4f}" for name in LOGGED if name in row)
             + f"  {samples_per_second:,.0f} samples/s  {points['train/epoch_seconds']:.0f} s"
         )
+
+
+def metric_columns(num_steps: int) -> tuple[str, ...]:
+    """Returns the columns of metrics.csv."""
+    return ("epoch", *LOGGED, *step_accuracy_names("val", num_steps), *OTHERS)
 
 
 def write_row(file: Path, columns: Sequence[str], row: dict[str, Any]) -> None:

@@ -117,7 +117,7 @@ def leads_outside(key: str, value: Any) -> bool:
         return False
     inside = value.removeprefix(RUN_FOLDER)
     if inside != value:
-        return not is_below(f"/{inside}", Path("/"))
+        return inside[:1] not in ("", "/") or ".." in PurePosixPath(inside).parts
     is_folder = FOLDER_ARGUMENT.search(key) is not None  # a relative path starts at the working directory
     return is_folder or value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts or "://" in value
 

@@ -43,7 +43,7 @@ def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier
     if OmegaConf.select(cfg, "model.encoder.weights"):
         built.model.encoder.weights = None  # the checkpoint holds the trained ones, so none are downloaded
     try:
-        keep_num_frames(cfg, spec := stored_spec(checkpoint["hyper_parameters"], cfg))
+        cfg = keep_num_frames(cfg, spec := stored_spec(checkpoint["hyper_parameters"], cfg))
         classifier = build_classifier(built, spec)
         classifier.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:

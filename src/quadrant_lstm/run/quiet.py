@@ -1,5 +1,6 @@
 """Silences messages of Lightning and TensorBoard that a user cannot act on."""
 
+import errno
 import logging
 import threading
 import warnings
@@ -39,6 +40,6 @@ def allow_frozen_modules(network: nn.Module) -> None:
 
 
 def ignore_disk_errors(failed: threading.ExceptHookArgs) -> None:
-    """Prints the traceback of a thread unless a disk error ended it, because the main thread reports that."""
-    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in DISK_ERRNOS):
+    """Prints the traceback of a thread unless the main thread reports its error: of the disk, or a missing folder."""
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in (*DISK_ERRNOS, errno.ENOENT)):
         threading.__excepthook__(failed)

@@ -15,12 +15,14 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.epoch_end import metric_columns
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.dashboard.tabs import BEST_ACCURACY, hyperparameters, write_hyperparameters
 from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
 from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json
 from quadrant_lstm.model.optimization import total_arguments
@@ -28,20 +30,43 @@ from quadrant_lstm.overrides import unresolved
 from quadrant_lstm.pages import counted, percent
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import (
+    BEST,
     CONFIG,
     LAST,
+    METRICS,
     OVERRIDES,
     PROVENANCE,
     REPORT,
     RESULTS,
     SKIPPED,
     as_typed,
+    check_present,
     last_epoch,
     read_results,
+    read_rows,
 )
 
 log = logging.getLogger(__name__)
 EARLY_STOPPING = "trainer.callbacks.early_stopping"
+
+
+def check_resumable(folder: Path, trained: SequenceSpec | None) -> None:
+    """Raises UserError if a file that a resumed run needs is lost or damaged. `trained` is None without a last.ckpt."""
+    remedy = f"restore it, or begin a new run with init={as_typed(folder)}"
+    rows = read_rows(folder / METRICS)
+    if trained is None:
+        # a kill in the first epoch may leave a best.ckpt and a row of it, which are written before last.ckpt
+        best = read_checkpoint(folder / BEST)["epoch"] if (folder / BEST).exists() else 0
+        if best or len(rows) > 1 or (folder / RESULTS).exists():
+            raise UserError(f"{folder / LAST}: is missing, but epochs of this run have finished; {remedy}.")
+        return
+    if unknown := {name for row in rows for name in row} - set(metric_columns(trained.num_steps)):
+        raise UserError(f"{folder / METRICS}: its header is damaged at {min(unknown)!r}; {remedy}.")
+    epochs = read_checkpoint(folder / LAST)["epoch"] + 1
+    if lost := set(range(1, epochs + 1)) - {int(row["epoch"]) for row in rows}:
+        raise UserError(f"{folder / METRICS}: has no row of epoch {min(lost)}, which has finished; {remedy}.")
+    if not (folder / BEST).exists() and any(row.get("val/accuracy") for row in rows):
+        raise UserError(f"{folder / BEST}: is missing, but epochs of this run have finished; {remedy}.")
 
 
 def record_start(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceDataModule) -> None:
@@ -74,6 +99,7 @@ def record_config(cfg: DictConfig, folder: Path) -> str:
 
 def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
     """Writes the results to the loggers, then report.html, then results.json, which marks a finished run."""
+    check_present(folder)
     values = hyperparameters(cfg, unresolved(read_yaml(folder / OVERRIDES)) if (folder / OVERRIDES).exists() else [])
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoard):
@@ -98,6 +124,8 @@ def closing(loggers: Sequence[Any]) -> Iterator[None]:
         status = "success"
     finally:
         with contextlib.ExitStack() as stack:  # closes the others too if one cannot be closed
+            if status == "failed":
+                stack.enter_context(contextlib.suppress(OSError))  # the error that ended the run is reported
             for logger in loggers:
                 if isinstance(logger, Tracker):
                     stack.callback(logger.close, status)

@@ -14,10 +14,14 @@ from quadrant_lstm.run_folder import PROVENANCE, as_typed
 log = logging.getLogger(__name__)
 
 
-def keep_num_frames(cfg: DictConfig, trained: SequenceSpec) -> None:
-    """Replaces data.num_frames=null, the length of the longest clip, by what it was when the network was trained."""
-    if cfg.data.get("num_frames", 0) is None:
-        cfg.data.num_frames = trained.num_steps
+def keep_num_frames(cfg: DictConfig, trained: SequenceSpec) -> DictConfig:
+    """Returns the config with data.num_frames=null, the length of the longest clip, replaced by what it was when the
+    network was trained.
+    """
+    kept = cfg.copy()
+    if kept.data.get("num_frames", 0) is None:
+        kept.data.num_frames = trained.num_steps
+    return kept
 
 
 def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Path) -> None:

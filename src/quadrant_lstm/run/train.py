@@ -33,9 +33,9 @@ from quadrant_lstm.run.initial_weights import copy_weights
 from quadrant_lstm.run.load import trained_spec
 from quadrant_lstm.run.memory import check_frame_memory
 from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
-from quadrant_lstm.run.records import closing, is_finished, record_results, record_start
+from quadrant_lstm.run.records import check_resumable, closing, is_finished, record_results, record_start
 from quadrant_lstm.run.same_data import check_same_data, keep_num_frames
-from quadrant_lstm.run_folder import BEST, LAST, as_typed, locked, read_results
+from quadrant_lstm.run_folder import BEST, LAST, as_typed, check_present, locked, read_results
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ def train(cfg: DictConfig) -> float | None:
         launch(functools.partial(train, cfg), to_launch, folder)
         return read_results(folder).get("val/accuracy")
     pl.seed_everything(cfg.seed, verbose=False)
-    if trained := trained_spec(cfg, folder):
-        keep_num_frames(cfg, trained)
-    data = build_data(cfg)
+    trained = trained_spec(cfg, folder)
+    check_resumable(folder, trained)
+    data = build_data(keep_num_frames(cfg, trained) if trained else cfg)
     classifier = build_classifier(cfg, data.spec)
     if trained:
         check_same_data(data, trained, folder)
@@ -123,6 +123,9 @@ def errors_explained(folder: Path) -> Iterator[None]:
     """Turns errors of Lightning and of other processes into one line."""
     try:
         yield
+    except OSError:
+        check_present(folder)
+        raise
     except MisconfigurationException as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"trainer: {reason}; change a value of trainer.") from error

@@ -1,0 +1,153 @@
+"""Tests that a run resumes from whole files only, and that a run folder from somebody else stays in its folder."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
+from quadrant_lstm.cli.arguments import hydra_arguments
+from quadrant_lstm.config.read import read_config
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.run.load import trained_spec
+from quadrant_lstm.run.records import check_resumable
+from quadrant_lstm.run_folder import locked
+from tests.folders import TINY, run_folder, tiny_data
+from tests.scripts import Script, script
+
+
+@pytest.fixture
+def copied_run(finished_run: Path, tmp_path: Path) -> Path:
+    """Returns a copy of a run that was interrupted after three epochs."""
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    (run / "results.json").unlink()
+    return run
+
+
+def check(run: Path) -> None:
+    check_resumable(run, trained_spec(read_config(run / ".hydra/config.yaml"), run))
+
+
+def replace_in_metrics(run: Path, old: str, new: str) -> None:
+    file = run / "metrics.csv"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "metrics.csv").unlink(), "metrics.csv: has no row of epoch 1, which has finished; restore"),
+        (lambda run: replace_in_metrics(run, "\n2,", "\n9,"), "metrics.csv: has no row of epoch 2, which has finished"),
+        (lambda run: replace_in_metrics(run, "epoch,", "epxch,"), "metrics.csv: row 1 is damaged; restore the file."),
+        (lambda run: replace_in_metrics(run, "\n2,", "\n2,x"), "metrics.csv: row 2 is damaged; restore the file."),
+        (lambda run: replace_in_metrics(run, "train/epoch_sec", "train/epoch_s\0c"), "metrics.csv: its header is dam"),
+        (lambda run: replace_in_metrics(run, "val/accuracy,", "val/accurac,"), "metrics.csv: its header is damaged at"),
+        (lambda run: (run / "checkpoints/last.ckpt").unlink(), "last.ckpt: is missing, but epochs of this run"),
+        (lambda run: (run / "checkpoints/best.ckpt").unlink(), "best.ckpt: is missing, but epochs of this run"),
+    ],
+)  # fmt: skip
+def test_a_run_whose_files_are_lost_or_damaged_is_not_resumed(damage, message, copied_run):
+    check(copied_run)
+    damage(copied_run)
+    with pytest.raises(UserError, match=re.escape(message)):
+        check(copied_run)
+
+
+def test_a_run_that_was_killed_between_its_first_two_checkpoints_begins_again(copied_run):
+    (copied_run / "checkpoints/last.ckpt").unlink()
+    write_checkpoint({"epoch": 0}, copied_run / "checkpoints/best.ckpt")
+    rows = (copied_run / "metrics.csv").read_text().splitlines(keepends=True)
+    (copied_run / "metrics.csv").write_text("".join(rows[:2]))
+    check(copied_run)
+
+
+def test_a_refused_run_stays_as_it_is(copied_run, tmp_path):
+    (copied_run / "metrics.csv").unlink()
+    files = {file: file.read_bytes() for file in copied_run.rglob("*") if file.is_file()}
+    done = script("train.py", f"run={copied_run}", "trainer.max_epochs=4", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert {file: file.read_bytes() for file in files} == files
+    assert not (copied_run / "metrics.csv").exists()
+
+
+def test_a_run_whose_folder_is_moved_while_it_trains_ends(tmp_path):
+    process = Script("train.py", *tiny_data(tmp_path), *TINY, "trainer.max_epochs=10000", cwd=tmp_path)
+    process.wait_for("outputs/*/*/checkpoints/last.ckpt")
+    run_folder(tmp_path).rename(tmp_path / "moved")
+    process.wait()
+    assert process.returncode == 2, process.stderr
+    assert re.fullmatch(
+        r".*: was deleted or moved while the run was trained, so its epochs are lost; start again\.\n", process.stderr
+    )
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    left = [tmp_path / ".metrics.csv.123", tmp_path / "checkpoints/.last.ckpt.4567"]
+    kept = [tmp_path / "metrics.csv", tmp_path / ".torchrun", tmp_path / "checkpoints/last.ckpt"]
+    for file in (*left, *kept):
+        file.touch()
+    with locked(tmp_path):
+        assert not any(file.exists() for file in left)
+        assert all(file.exists() for file in kept)
+
+
+LOGGER = "  logger:\n"
+CALLBACK = "  callbacks:\n    other:\n      _target_: lightning.pytorch.callbacks.ModelCheckpoint\n      dirpath: {}\n"
+CSV = "  logger:\n    csv:\n      _target_: lightning.pytorch.loggers.CSVLogger\n      save_dir: {}\n      name: {}\n"
+PROFILER = "  profiler:\n    _target_: lightning.pytorch.profilers.SimpleProfiler\n    filename: {}\n  callbacks:\n"
+FOLDER = "${hydra:runtime.output_dir}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "path"),
+    [
+        ("  callbacks:\n", CALLBACK.format("/theirs"), "trainer.callbacks.other.dirpath", "/theirs"),
+        ("  callbacks:\n", CALLBACK.format("other_run"), "trainer.callbacks.other.dirpath", "other_run"),
+        ("  callbacks:\n", CALLBACK.format(f"{FOLDER}/../x"), "trainer.callbacks.other.dirpath", f"{FOLDER}/../x"),
+        (LOGGER, CSV.format("docs", "a"), "trainer.logger.csv.save_dir", "docs"),
+        (LOGGER, CSV.format(FOLDER, "../a"), "trainer.logger.csv.name", "../a"),
+        (f"      save_dir: {FOLDER}", "      save_dir: ~/x", "trainer.logger.tensorboard.save_dir", "~/x"),
+        ("  callbacks:\n", PROFILER.format("../x"), "trainer.profiler.filename", "../x"),
+        ("  dataset: idx\n", "  dataset: KMNIST\n", "data.root", "{root}"),
+    ],
+)
+def test_a_path_out_of_a_run_folder_has_to_be_trusted(old, new, key, path, copied_run, finished_run):
+    file = copied_run / ".hydra/config.yaml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    path = path.replace("{root}", str(finished_run.parents[2] / "tiny"))
+    message = f"{key}: {path} is outside the run folder; add trust={path} if files may be written there."
+    with pytest.raises(UserError, match=re.escape(message)):
+        hydra_arguments([f"run={copied_run}"])
+    assert hydra_arguments([f"run={copied_run}", f"trust={path}"])
+
+
+def test_paths_below_the_run_folder_need_no_trust(copied_run):
+    file = copied_run / ".hydra/config.yaml"
+    changed = file.read_text().replace("  callbacks:\n", CALLBACK.format(f"{FOLDER}/more"))
+    file.write_text(changed.replace(LOGGER, CSV.format(FOLDER, "a")))
+    assert hydra_arguments([f"run={copied_run}"])
+
+
+def test_a_logger_that_writes_elsewhere_by_default_has_to_be_trusted(copied_run):
+    file = copied_run / ".hydra/config.yaml"
+    wandb = "  logger:\n    other:\n      _target_: lightning.pytorch.loggers.WandbLogger\n"
+    file.write_text(file.read_text().replace(LOGGER, wandb))
+    with pytest.raises(UserError, match="trainer.logger.other._target_: .*WandbLogger is other code; add trust=lightn"):
+        hydra_arguments([f"run={copied_run}"])
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "train.log"])
+def test_a_link_out_of_a_run_folder_has_to_be_trusted(name, copied_run, tmp_path):
+    (copied_run / name).rename(tmp_path / name)
+    (copied_run / name).symlink_to(tmp_path / name)
+    with pytest.raises(UserError, match=f"{copied_run / name}: links to {tmp_path / name}, outside its folder; repl"):
+        hydra_arguments([f"run={copied_run}"])
+    assert hydra_arguments([f"run={copied_run}", f"trust={tmp_path}"])
+    (copied_run / name).unlink()
+    (copied_run / "original").mkdir()
+    (copied_run / name).symlink_to("original")
+    assert hydra_arguments([f"run={copied_run}"])
