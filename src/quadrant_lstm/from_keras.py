@@ -2,15 +2,17 @@
 
 python -m quadrant_lstm.from_keras FILE run=NEW       in the project's root; FILE is .keras, or .weights.h5
 
-A file of weights has no sizes: type those that are not the question's, such as model.lstm_units=64. It must be that of
-a model with the channels last. The folder can be given to evaluate.py, predict.py and export.py, and to train.py as
+A file of weights has no settings: type those that are not the question's, such as model.lstm_units=64. It must be that
+of a model with the channels last. The folder can be given to evaluate.py, predict.py and export.py, and to train.py as
 init=NEW.
 """
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -49,13 +51,16 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"run: {folder} is not an empty folder; write a new one.")
     if not file.is_file() or not file.name.endswith((".keras", ".weights.h5")):
-        raise UserError(f"{file}: is not a .keras or .weights.h5 file; give one that Keras 3 saved.")
+        reason = "is not a .keras or .weights.h5 file" if file.exists() else "does not exist"
+        raise UserError(f"{file}: {reason}; give a .keras or .weights.h5 file that Keras 3 saved.")
     with needs_extra(str(file), "keras"):
         import quadrant_lstm.run.keras_sizes  # noqa: F401  # chooses Keras's backend and imports Keras
     model, cfg, data = (open_model if file.suffix == ".keras" else open_weights)(file, overrides)
     classifier = build_classifier(cfg, data.spec)
     copy_from_keras(file, model, classifier.network, inputs_of(cfg.data, data.spec))
     write_run(folder, cfg, data, classifier)
+    if file.suffix == ".h5":
+        print(f"{file}: holds no settings of the layers; they are taken to be the question's, with the channels last")
     print(f"{folder}: python evaluate.py run={folder} tests it, python train.py init={folder} trains it further")
 
 
@@ -85,14 +90,29 @@ def open_model(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, Seque
 def open_weights(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, SequenceDataModule]:
     """Returns a Keras model with the sizes of the config and the weights of a .weights.h5 file, the config and data."""
     from quadrant_lstm.run.keras_model import build_keras_model
-    from quadrant_lstm.run.keras_sizes import KerasSizes
+    from quadrant_lstm.run.keras_sizes import KerasSizes, sizes_of_weights
 
     cfg = compose_config(overrides)
     if not (cfg.model._target_ == QUESTION and OmegaConf.select(cfg, "model.recurrent._target_") == LSTM):
         raise UserError(f"{file}: only the network of the question can be read; leave out model= and model/recurrent=.")
+    weights = read_weights(file)
+    try:
+        in_order, sizes = sizes_of_weights(weights)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    wrong = {key: size for key, size in sizes.items() if cfg.model[key] != size}
+    if wrong:
+        words = " ".join(f"model.{key}={size}".replace(" ", "") for key, size in wrong.items())
+        raise UserError(f"{file}: does not fit the network; add its sizes: {words}.")
     data = build_data(cfg)
     model = build_keras_model(KerasSizes(**{key: cfg.model[key] for key in KerasSizes._fields}), data.spec)
-    load_weights(model, file)
+    for found, needed in zip(in_order, model.get_weights(), strict=True):
+        if found.shape != needed.shape:  # of the convolution's channels, the features of a step, or the classes
+            raise UserError(
+                f"{file}: has a weight {list(found.shape)} where the network has {list(needed.shape)}; add data=, "
+                "data.grid=, data.orderings= or model.pool_size= as in its training."
+            )
+    model.set_weights(in_order)
     return model, cfg, data
 
 
@@ -100,6 +120,8 @@ def copy_from_keras(file: Path, model: Any, network: nn.Module, inputs: Inputs) 
     """Copies the weights of a Keras model. Raises UserError if the network does not compute what the model does."""
     from quadrant_lstm.run.keras_model import largest_difference, state_of_keras
 
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        raise UserError(f"{file}: has weights that are NaN or infinite; save the model of an earlier epoch.")
     try:
         network.load_state_dict(state_of_keras(model))
         difference = largest_difference(model, network.eval(), inputs)
@@ -116,23 +138,40 @@ def load_model(file: Path) -> Any:
     """Keras refuses code in the file: safe_mode is its default."""
     import keras
 
+    from quadrant_lstm.run.keras_sizes import inner_layers
+
     try:
-        return keras.saving.load_model(file, compile=False)
+        model = keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras raises errors of many types
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{file}: cannot be read as a Keras model ({reason}); save it with model.save again."
+            f"{file}: cannot be read as a Keras model ({reason}); save a model of Keras's own layers with model.save."
         ) from error
+    for layer in (*model.layers, *inner_layers(model)):
+        layer.dtype_policy = "float32"  # not in half precision, which would differ from the network
+    return model
 
 
-def load_weights(model: Any, file: Path) -> None:
+def read_weights(file: Path) -> list[list[np.ndarray]]:
+    """Returns the weights of each layer that has any; of equal layers, those of the earlier come first."""
+    import h5py
+
+    found: dict[str, list[np.ndarray]] = {}
+
+    def add(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not item.external and not item.is_virtual:  # which are in other files
+            found.setdefault(path.rpartition("/")[0], []).append(item[()])
+
     try:
-        model.load_weights(file)
-    except Exception as error:  # Keras raises errors of many types
-        reason = str(error).partition("\n")[0]
+        with h5py.File(file) as opened:
+            opened["layers"].visititems(add)
+    except (OSError, KeyError) as error:
         raise UserError(
-            f"{file}: does not fit the network ({reason}); add its sizes, e.g. model.lstm_units=64."
+            f"{file}: cannot be read as weights of Keras 3 ({error}); save them with model.save_weights again."
         ) from error
+    parts = {path: re.split(r"([0-9]+)", path) for path in found}  # so that conv2d_10 comes after conv2d_9
+    order = sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in parts[path]])
+    return [found[path] for path in order]
 
 
 def write_run(folder: Path, cfg: DictConfig, data: Any, classifier: Classifier) -> None:

@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 
+import h5py
 import keras
+import numpy as np
 import pytest
 import torch
 from keras import layers
@@ -56,6 +58,76 @@ def test_a_model_becomes_a_run_with_its_sizes_and_logits(tmp_path, frames):
     assert load_run(tmp_path / "run")[1].model.dropout == 0.1
 
 
+def as_posted(flatten, end, channels="channels_last"):
+    """Returns the network as the author of the question wrote it. Activations are layers of their own."""
+    shape = (4, 1, 56, 14) if channels == "channels_first" else (4, 56, 14, 1)
+    encoder = [
+        layers.Conv2D(32, 3, data_format=channels), layers.Activation("relu"),
+        layers.Conv2D(32, 3, data_format=channels), layers.Activation("relu"),
+        layers.MaxPooling2D(2, data_format=channels),
+    ]  # fmt: skip
+    encoder = map(layers.TimeDistributed, encoder)
+    rest = [layers.LSTM(5), layers.Dense(50), layers.Dense(10), *end]
+    model = keras.Sequential([keras.Input(shape), *encoder, *flatten, *rest])
+    rng = np.random.default_rng(0)  # with the initial weights, all probabilities are about 0.1
+    model.set_weights([weight + 0.1 * rng.standard_normal(weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def flattened():
+    return [layers.TimeDistributed(layers.Flatten()), layers.TimeDistributed(layers.Dropout(0.25))]
+
+
+def reshaped():
+    return [layers.Dropout(0.25), layers.Reshape((4, 4160))]
+
+
+@pytest.mark.parametrize(
+    ("flatten", "end", "channels"),
+    [
+        (flattened, [layers.Activation("softmax")], "channels_first"),
+        (reshaped, [layers.Softmax()], "channels_last"),
+        (reshaped, [], "channels_first"),
+    ],
+)
+def test_the_network_as_it_was_posted_keeps_its_outputs(flatten, end, channels, tmp_path, frames):
+    model = as_posted(flatten(), end, channels)
+    model.save(tmp_path / "model.keras")
+    make_run(tmp_path / "model.keras", tmp_path / "run", [])
+    network, _ = load_run(tmp_path / "run")
+    with torch.no_grad():
+        expected = torch.as_tensor(model(frames if channels == "channels_first" else frames.movedim(2, -1))).cpu()
+        outputs = network(frames).softmax(1) if end else network(frames)
+    torch.testing.assert_close(outputs, expected, atol=1e-5, rtol=0)
+    assert expected.std(dim=0).max() > 1e-2
+
+
+def test_the_weights_of_the_network_as_it_was_posted_are_read(tmp_path, frames):
+    model = as_posted(flattened(), [])
+    model.save_weights(tmp_path / "model.weights.h5")
+    make_run(tmp_path / "model.weights.h5", tmp_path / "run", [])
+    assert_equal_logits(tmp_path / "run", model, frames)
+
+
+def test_a_model_in_half_precision_is_read(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = changed()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.save(tmp_path / "model.keras")
+    make_run(tmp_path / "model.keras", tmp_path / "run", [])
+
+
+@pytest.mark.parametrize("suffix", ["keras", "weights.h5"])
+def test_weights_that_are_not_finite_are_refused(suffix, tmp_path):
+    model = build_keras_model(KerasSizes(), QUESTION)
+    model.set_weights([weight * np.nan for weight in model.get_weights()])
+    (model.save if suffix == "keras" else model.save_weights)(tmp_path / f"model.{suffix}")
+    with pytest.raises(UserError, match=f"model.{suffix}: has weights that are NaN or infinite; save the model of an"):
+        make_run(tmp_path / f"model.{suffix}", tmp_path / "run", [])
+
+
 def test_a_model_file_has_its_sizes(tmp_path):
     build_keras_model(SIZES, QUESTION).save(tmp_path / "model.keras")
     with pytest.raises(
@@ -90,13 +162,38 @@ def test_a_run_from_keras_is_not_resumed(tmp_path):
 def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
     model = build_keras_model(SIZES, QUESTION)
     model.save_weights(tmp_path / "model.weights.h5")
-    with pytest.raises(
-        UserError, match=r"model\.weights\.h5: does not fit the network .*; add its sizes, e\.g\. model\."
-    ):
+    words = ["model.filters=[4,6]", "model.kernel_size=5", "model.lstm_units=7", "model.dense_units=8"]
+    with pytest.raises(UserError, match=f"h5: does not fit the network; add its sizes: {re.escape(' '.join(words))}.$"):
         make_run(tmp_path / "model.weights.h5", tmp_path / "run", [])
-    sizes = [f"model.{key}={value}" for key, value in SIZES._asdict().items()]
-    make_run(tmp_path / "model.weights.h5", tmp_path / "run", sizes)
+    make_run(tmp_path / "model.weights.h5", tmp_path / "run", words)
     assert_equal_logits(tmp_path / "run", model, frames)
+    with pytest.raises(
+        UserError, match=r"has a weight \[432, 28\] where the network has \[192, 28\]; add .*model.pool_"
+    ):
+        make_run(tmp_path / "model.weights.h5", tmp_path / "other", [*words, "model.pool_size=3"])
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (
+            lambda file: file.write_bytes(b"no HDF5"),
+            "cannot be read as weights of Keras 3 (.*); save them with model.save",
+        ),
+        (
+            lambda file: h5py.File(file, "w").close(),
+            "cannot be read as weights of Keras 3 (.*); save them with model.save",
+        ),
+        (
+            lambda file: changed(lstm=layers.GRU(5)).save_weights(file),
+            r"has weights .*\[3, 3, 1, 4\], .*, but those of the layers Conv2D, ...,",
+        ),
+    ],
+)
+def test_another_file_of_weights_is_refused(write, message, tmp_path):
+    write(tmp_path / "model.weights.h5")
+    with pytest.raises(UserError, match=f"model.weights.h5: {message}"):
+        make_run(tmp_path / "model.weights.h5", tmp_path / "run", [])
 
 
 @pytest.mark.parametrize("choice", ["model=deep", "model/recurrent=gru"])
@@ -128,13 +225,16 @@ def test_the_sizes_of_a_network_are_those_of_its_model():
 
 
 def changed(**changes):
-    """Returns the question's model in which one layer of each given name is replaced."""
+    """Returns the question's model in which the layer of each given name is replaced, by one or by several."""
     parts = {
         "conv": layers.Conv2D(4, 3, activation="relu"), "pool": layers.MaxPooling2D(2), "flatten": layers.Flatten(),
         "dropout": layers.Dropout(0.25), "lstm": layers.LSTM(5), "dense": layers.Dense(6), "head": layers.Dense(10),
     } | changes  # fmt: skip
-    folded = [layers.TimeDistributed(parts.pop(name)) for name in ("conv", "pool", "flatten")]
-    return keras.Sequential([keras.Input((4, 56, 14, 1)), *folded, *parts.values()])
+    listed = {name: part if isinstance(part, list) else [part] for name, part in parts.items()}
+    folded = [layers.TimeDistributed(layer) for name in ("conv", "pool", "flatten") for layer in listed.pop(name)]
+    return keras.Sequential(
+        [keras.Input((4, 56, 14, 1)), *folded, *(layer for part in listed.values() for layer in part)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,6 +252,27 @@ def changed(**changes):
         ({"lstm": layers.LSTM(5, go_backwards=True)}, "has go_backwards=True; it must be False"),
         ({"dense": layers.Dense(6, activation="relu")}, "has activation=relu; it must be linear"),
         ({"head": layers.Dense(10, activation="sigmoid")}, "has activation=sigmoid; it must be linear or softmax"),
+        ({"conv": [layers.Conv2D(4, 3), layers.Activation("tanh")]}, "Conv2D. has activation=tanh; it must be relu"),
+        ({"conv": [layers.Conv2D(4, 3), layers.ReLU(6)]}, r"ReLU. has max_value=6; it must be None"),
+        ({"dense": [layers.Dense(6), layers.Activation("relu")]}, "Dense. has activation=relu; it must be linear"),
+        ({"dense": [layers.Dense(6), layers.Softmax()]}, "Dense. has activation=softmax; it must be linear"),
+        (
+            {"pool": [layers.MaxPooling2D(2), layers.Softmax()]},
+            "has the layers Conv2D, MaxPooling2D, Softmax, Flatten,",
+        ),
+        (
+            {"lstm": [layers.LSTM(5), layers.Activation("relu")]},
+            "has the layers .*, LSTM, Activation, Dense, Dense; they",
+        ),
+        (
+            {"head": [layers.Dense(10), layers.Softmax(), layers.Softmax()]},
+            "has the layers .*, Dense, Dense, Softmax; ",
+        ),
+        ({"head": [layers.Dense(10), layers.Softmax(axis=0)]}, "Softmax. has axis=0; it must be -1 or 1"),
+        (
+            {"dropout": layers.Reshape((2, 1296)), "flatten": layers.Dropout(0.25)},
+            r"must be \(4, -1\), a vector for each",
+        ),
     ],
 )
 def test_another_network_is_refused_by_its_layer(changes, message):
@@ -180,8 +301,8 @@ def test_frames_of_other_data_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("conf/train.yaml", "run=new"), "conf/train.yaml: is not a .keras or .weights.h5 file; give one that Keras 3"),
-        (("nowhere.keras", "run=new"), "nowhere.keras: is not a .keras or .weights.h5 file; give one that Keras 3"),
+        (("conf/train.yaml", "run=new"), "conf/train.yaml: is not a .keras or .weights.h5 file; give a .keras or"),
+        (("nowhere.keras", "run=new"), "nowhere.keras: does not exist; give a .keras or .weights.h5 file that Keras 3"),
         (("nowhere.keras", "run=conf"), "run: conf is not an empty folder; write a new one."),
     ],
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.run.inputs import Inputs
-from quadrant_lstm.run.keras_sizes import KerasSizes, conv_layers, has_channels_first, inner_layers
+from quadrant_lstm.run.keras_sizes import KerasSizes, conv_layers, ends_in_softmax, has_channels_first, inner_layers
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
@@ -85,8 +85,8 @@ def state_of_keras(model: keras.Model) -> dict[str, Tensor]:
 
 def reads_channels_last(model: keras.Model) -> bool:
     """Tells whether the LSTM reads maps that were flattened with their channels last."""
-    (flatten,) = (layer for layer in inner_layers(model) if isinstance(layer, layers.Flatten))
-    return not has_channels_first(model) or flatten.data_format == "channels_first"
+    formats = [layer.data_format for layer in inner_layers(model) if isinstance(layer, layers.Flatten)]
+    return not has_channels_first(model) or formats == ["channels_first"]
 
 
 @torch.no_grad()
@@ -95,6 +95,6 @@ def largest_difference(model: keras.Model, network: torch.nn.Module, inputs: Inp
     frames = inputs.to_frames(torch.rand(2, *inputs.shape))
     outputs = keras.ops.convert_to_numpy(model((frames if has_channels_first(model) else frames.movedim(2, 4)).numpy()))
     found = network(frames)
-    if model.layers[-1].activation is keras.activations.softmax:
+    if ends_in_softmax(model):
         found = found.softmax(1)
     return (found - torch.from_numpy(outputs)).abs().max().item()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from quadrant_lstm.data.frames import Shape
@@ -18,7 +19,17 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
 from keras import layers
 
-KINDS = "Conv2D, ..., MaxPooling2D, Flatten, Dropout, LSTM, Dense, Dense"
+LAYERS = "Conv2D, ..., MaxPooling2D, Flatten or Reshape, Dropout, LSTM, Dense, Dense"
+TAILS = [
+    [layers.MaxPooling2D, flatten, layers.Dropout, layers.LSTM, layers.Dense, layers.Dense]
+    for flatten in (layers.Flatten, layers.Reshape)
+]
+Settings = dict[str, list[Any]]  # the values that a layer may have
+# activations that are layers of their own, and the settings with which they compute just these
+ACTIVATIONS: dict[type, tuple[str, Settings]] = {
+    layers.ReLU: ("relu", {"max_value": [None], "negative_slope": [0.0], "threshold": [0.0]}),
+    layers.Softmax: ("softmax", {"axis": [-1, 1]}),
+}
 
 
 class KerasSizes(NamedTuple):
@@ -58,48 +69,102 @@ def has_channels_first(model: keras.Model) -> bool:
     return conv_layers(model)[0].data_format == "channels_first"
 
 
+class Stage(NamedTuple):
+    layer: Any
+    settings: dict[str, Any]  # its config in Keras, with the activation that a layer of its own computes behind it
+
+
+def stages_of(model: keras.Model) -> list[Stage]:
+    """Returns the layers that do more than compute the activation of the layer before them."""
+    stages: list[Stage] = []
+    for layer in inner_layers(model):
+        activation = activation_of(layer)
+        before = stages[-1].settings.get("activation") if stages else None
+        if activation and (before == "linear" or before == activation == "relu"):
+            stages[-1].settings["activation"] = activation
+        elif activation != "linear" and not isinstance(layer, layers.InputLayer):
+            stages.append(Stage(layer, layer.get_config()))
+    return stages
+
+
+def activation_of(layer: Any) -> Any:
+    """Returns what a layer computes that is an activation of its own, or None for another layer."""
+    if type(layer) is layers.Activation:
+        return layer.get_config()["activation"]
+    name, required = ACTIVATIONS.get(type(layer), (None, {}))
+    check_settings(Stage(layer, layer.get_config()), required)
+    return name
+
+
+def ends_in_softmax(model: keras.Model) -> bool:
+    return stages_of(model)[-1].settings["activation"] == "softmax"
+
+
 def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     """Returns the sizes, the shape of a frame and the number of classes. Raises UserError for another network."""
-    found = [layer for layer in inner_layers(model) if not isinstance(layer, layers.InputLayer)]
-    convs, rest = conv_layers(model), [layer for layer in found if not isinstance(layer, layers.Conv2D)]
-    kinds = [layers.MaxPooling2D, layers.Flatten, layers.Dropout, layers.LSTM, layers.Dense, layers.Dense]
-    names = ", ".join(type(layer).__name__ for layer in found)
-    if not convs or found[: len(convs)] != convs or [type(layer) for layer in rest] != kinds:
-        raise UserError(f"the model has the layers {names}; they must be {KINDS}.")
-    check_settings(convs, *rest)
-    pool, _, dropout, lstm, dense, head = rest
+    stages, count = stages_of(model), len(conv_layers(model))
+    names = ", ".join(type(stage.layer).__name__ for stage in stages)
+    convs, rest = stages[:count], stages[count:]
+    rest[1:3] = sorted(rest[1:3], key=lambda stage: isinstance(stage.layer, layers.Dropout))  # either order is the same
+    kinds = [type(stage.layer) for stage in convs + rest]
+    if not convs or kinds not in ([*[layers.Conv2D] * count, *tail] for tail in TAILS):
+        raise UserError(
+            f"the model has the layers {names}; they must be {LAYERS}, and an "
+            "Activation must follow the layer that it belongs to."
+        )
     _, steps, *shape = model.input_shape
     if steps is None or len(shape) != 3:
         raise UserError(f"the model reads {list(model.input_shape)}; it must be [batch, steps, ...] with frames.")
+    check_stages(convs, *rest)
+    pool, flatten, dropout, lstm, dense, head = (stage.layer for stage in rest)
+    if flatten in model.layers and flatten.target_shape[0] not in (steps, -1):  # a Reshape outside TimeDistributed
+        raise UserError(
+            f"layer {flatten.name} (Reshape) has target_shape={flatten.target_shape}; it must be ({steps}, -1), "
+            "a vector for each step."
+        )
     frame_shape = shape if has_channels_first(model) else [shape[2], *shape[:2]]
-    filters = [conv.filters for conv in convs]
-    sizes = KerasSizes(filters, convs[0].kernel_size[0], pool.pool_size[0], dropout.rate, lstm.units, dense.units)
+    filters, kernel_size = [conv.layer.filters for conv in convs], convs[0].layer.kernel_size[0]
+    sizes = KerasSizes(filters, kernel_size, pool.pool_size[0], dropout.rate, lstm.units, dense.units)
     return sizes, frame_shape, head.units
 
 
-def check_settings(
-    convs: Sequence[Any], pool: Any, flatten: Any, dropout: Any, lstm: Any, dense: Any, head: Any
+def check_stages(
+    convs: Sequence[Stage], pool: Stage, flatten: Stage, dropout: Stage, lstm: Stage, dense: Stage, head: Stage
 ) -> None:
     """Raises UserError for a layer that computes something other than the network of the question."""
-    square, pool_size = (convs[0].kernel_size[0],) * 2, (pool.pool_size[0],) * 2
-    sizes: dict[str, list[Any]] = {
-        "kernel_size": [square],
-        "strides": [(1, 1)],
-        "dilation_rate": [(1, 1)],
-        "groups": [1],
-    }
-    gates: dict[str, list[Any]] = {"activation": ["tanh"], "recurrent_activation": ["sigmoid"], "use_bias": [True]}
-    allowed: list[tuple[Any, dict[str, list[Any]]]] = [
-        *((conv, sizes | {"padding": ["valid"], "activation": ["relu"], "use_bias": [True]}) for conv in convs),
-        (pool, {"pool_size": [pool_size], "strides": [pool_size], "padding": ["valid"]}),
-        (lstm, gates | {"go_backwards": [False], "return_sequences": [False]}),
-        (dense, {"activation": ["linear"], "use_bias": [True]}),
-        (head, {"activation": ["linear", "softmax"], "use_bias": [True]}),
-    ]
-    for layer, settings in allowed:
-        config = layer.get_config()
-        for name, values in settings.items():
-            found = tuple(config[name]) if isinstance(config[name], list) else config[name]
-            if found not in values:
-                wanted = " or ".join(map(str, values))
-                raise UserError(f"layer {layer.name} ({type(layer).__name__}) has {name}={found}; it must be {wanted}.")
+    square, pool_size = (convs[0].layer.kernel_size[0],) * 2, (pool.layer.pool_size[0],) * 2
+    sizes: Settings = {"kernel_size": [square], "strides": [(1, 1)], "dilation_rate": [(1, 1)], "groups": [1]}
+    gates: Settings = {"activation": ["tanh"], "recurrent_activation": ["sigmoid"], "use_bias": [True]}
+    for conv in convs:
+        check_settings(conv, sizes | {"padding": ["valid"], "activation": ["relu"], "use_bias": [True]})
+    check_settings(pool, {"pool_size": [pool_size], "strides": [pool_size], "padding": ["valid"]})
+    check_settings(lstm, gates | {"go_backwards": [False], "return_sequences": [False]})
+    check_settings(dense, {"activation": ["linear"], "use_bias": [True]})
+    check_settings(head, {"activation": ["linear", "softmax"], "use_bias": [True]})
+
+
+def check_settings(stage: Stage, required: Settings) -> None:
+    for name, values in required.items():
+        found = stage.settings[name]
+        found = tuple(found) if isinstance(found, list) else found
+        if found not in values:
+            layer, wanted = stage.layer, " or ".join(map(str, values))
+            raise UserError(f"layer {layer.name} ({type(layer).__name__}) has {name}={found}; it must be {wanted}.")
+
+
+def sizes_of_weights(weights: Sequence[Sequence[np.ndarray]]) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Returns the weights of all layers in the order of the network, and those sizes that their shapes tell.
+
+    Raises UserError if they are not the weights of the layers of the network of the question.
+    """
+    convs = [layer for layer in weights if [weight.ndim for weight in layer] == [4, 1]]
+    lstms = [layer for layer in weights if [weight.ndim for weight in layer] == [2, 2, 1]]
+    denses = [layer for layer in weights if [weight.ndim for weight in layer] == [2, 1]]
+    in_order, kernel_sizes = [*convs, *lstms, *denses], {size for kernel, _ in convs for size in kernel.shape[:2]}
+    counts = len(kernel_sizes), len(lstms), len(denses), len(in_order)
+    if counts != (1, 1, 2, len(weights)) or lstms[0][1].shape[1] != 4 * lstms[0][1].shape[0]:  # of its four gates
+        shapes = [list(weight.shape) for layer in weights for weight in layer]
+        raise UserError(f"has weights {shapes}, but those of the layers {LAYERS} are needed.")
+    (kernel_size,), units = kernel_sizes, lstms[0][1].shape[0]
+    sizes = {"filters": [kernel.shape[-1] for kernel, _ in convs], "kernel_size": kernel_size, "lstm_units": units}
+    return [weight for layer in in_order for weight in layer], sizes | {"dense_units": denses[0][0].shape[1]}
