@@ -87,6 +87,14 @@ MALFORMED: dict[str, Case] = {
     "an interpolation to the environment": Case(
         replace("seed: 1", "seed: ${oc.env:HOME}"), "seed: ${oc.env:HOME} does not only name keys"
     ),
+    "an interpolation with an effect": Case(
+        lambda config: config.write_text("model: ${new_folder:executed}"),
+        "model: ${new_folder:executed} does not only name keys",
+    ),
+    "an interpolation to one with an effect": Case(
+        lambda config: config.write_text(f"a: ${{z}}\n{config.read_text()}z: ${{new_folder:executed}}"),
+        "z: ${new_folder:executed} does not only name keys",
+    ),
     "an interpolation to itself": Case(replace("seed: 1", "seed: ${seed}"), "Recursive interpolation"),
     "an interpolation bomb": Case(plant_interpolation_bomb, "leads to another interpolation"),
     "an interpolation to nothing": Case(replace("dropout: 0.25", "dropout: ${nothing}"), "'nothing' not found"),

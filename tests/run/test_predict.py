@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import quadrant_lstm.cli.command  # noqa: F401  # registers `new_folder`, an interpolation with an effect
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.idx import load_idx_folder
@@ -220,6 +222,51 @@ def test_an_onnx_file_of_another_kind_is_refused(names, shape, tmp_path):
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(UserError, match="other.onnx cannot be read .it is not an ONNX file of this project"):
         predictor_of_onnx(str(tmp_path / "other.onnx"))
+
+
+def clip_program(folder, metadata):
+    """Writes a program that reads clips of three frames and has two classes."""
+    onnx = pytest.importorskip("onnx")
+    clips = onnx.helper.make_tensor_value_info("clips", onnx.TensorProto.FLOAT, ["n", 3, 1, 8, 8])
+    returned = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["n", 2])
+    first = onnx.helper.make_tensor("first", onnx.TensorProto.INT64, [2], [0, 1])
+    nodes = [
+        onnx.helper.make_node("Flatten", ["clips"], ["pixels"]),
+        onnx.helper.make_node("Gather", ["pixels", "first"], ["probabilities"], axis=1),
+    ]
+    graph = onnx.helper.make_graph(nodes, "clips", [clips], [returned], [first])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, folder / "clips.onnx")
+    return str(folder / "clips.onnx")
+
+
+@pytest.mark.parametrize("frames", [3, "${frames}"])
+def test_a_program_of_clips_may_refer_to_keys_of_its_config(frames, tmp_path):
+    config = f"frames: 3\ndata: {{num_frames: {frames!r}, frame_step: 2, layout: THW}}".replace("'", '"')
+    np.save(tmp_path / "clip.npy", np.full((6, 8, 8), 255, np.uint8))
+    predictor = predictor_of_onnx(clip_program(tmp_path, {"config": config}))
+    clip = predictor.files.read(tmp_path / "clip.npy", None)
+    assert clip.shape == (3, 1, 8, 8)
+    assert predictor.probabilities([clip])[0].tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"config": "data: ${new_folder:made}"}, r"data: ${new_folder:made} does not only name keys of this config"),
+        ({"config": "data: {layout: '${z}'}\nz: ${new_folder:made}"}, "z: ${new_folder:made} does not only name keys"),
+        ({"config": "data: {layout: '${oc.env:HOME}'}"}, "data.layout: ${oc.env:HOME} does not only name keys"),
+        ({"config": "data: {num_frames: 3, frame_step: all}"}, "data.frame_step: 'all' is not "),
+        ({"config": "[]"}, "it is not an ONNX file of this project); give a file that export.py format=onnx wrote."),
+        ({"config": "data: {num_frames: 3}", "class_names": '["a"]'}, "it is not an ONNX file of this project)"),
+    ],
+)
+def test_the_metadata_of_a_program_are_only_read(metadata, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"clips.onnx cannot be read ({reason}")):
+        predictor_of_onnx(clip_program(tmp_path, metadata))
+    assert [path.name for path in tmp_path.iterdir()] == ["clips.onnx"]
 
 
 def test_test_images_are_not_inverted(finished_run):

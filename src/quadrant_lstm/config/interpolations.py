@@ -19,7 +19,18 @@ def resolve_interpolations(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
     contain no interpolation, because nested ones could expand to any number of values.
     """
     raw: Any = OmegaConf.to_container(cfg)
+    if not trusted:
+        check_own_keys(raw)  # all of them first, because one that resolves may lead to any other
     return {key: resolve_value(cfg, key, raw[key], key, trusted) for key in raw}
+
+
+def check_own_keys(raw: Any, key: str = "") -> None:
+    """Raises UserError if an interpolation names more than keys of its config. Resolves none, nor calls a resolver."""
+    if isinstance(raw, dict | list):
+        for name, child in raw.items() if isinstance(raw, dict) else enumerate(raw):
+            check_own_keys(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(raw, str) and raw != ALLOWED and "${" in OWN_KEY.sub("", raw):
+        raise UserError(f"{key}: {raw} does not only name keys of this config; write the value itself.")
 
 
 def resolve_value(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> Any:
@@ -30,8 +41,6 @@ def resolve_value(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> 
         return [resolve_value(parent[name], i, child, f"{key}.{i}", trusted) for i, child in enumerate(raw)]
     if not OmegaConf.is_interpolation(parent, name) or "${" not in raw.removeprefix(RUN_FOLDER):
         return raw
-    if not trusted and "${" in OWN_KEY.sub("", raw):
-        raise UserError(f"{key}: {raw} does not only name keys of this config; write the value itself.")
     try:
         value = parent[name]
         plain = OmegaConf.to_container(value, resolve=trusted) if OmegaConf.is_config(value) else value

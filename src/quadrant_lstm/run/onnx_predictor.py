@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.interpolations import resolve_interpolations
+from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.data.frames import numbered_names
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.run.predictor import Predictor, files_of_clips, files_of_images, names_or_numbers
+
+CLIPS = "quadrant_lstm.data.clips.Clips"
 
 
 def predictor_of_onnx(model: str) -> Predictor:
@@ -20,6 +25,8 @@ def predictor_of_onnx(model: str) -> Predictor:
         return predictor_of_session(session)
     except Exception as error:  # onnxruntime raises errors of many types
         reason = error.strerror if isinstance(error, OSError) else "it is not an ONNX file of this project"
+        if isinstance(error, UserError):
+            reason = str(error).partition(";")[0]  # without the remedy, which is for a config that one can edit
         raise UserError(
             f"model: {model} cannot be read ({reason}); give a file that export.py format=onnx wrote."
         ) from error
@@ -42,8 +49,8 @@ def predictor_of_session(session: Any) -> Predictor:
         return list(run(np.stack(samples))[:, None])
 
     if steps:
-        data = parse_yaml(metadata["config"]).data
-        files = files_of_clips(data, shape, num_frames or data.num_frames, num_frames or 1)
+        data = clip_settings(metadata["config"])
+        files = files_of_clips(data, shape, num_frames or data["num_frames"], num_frames or 1)
         example = np.zeros((num_frames or 2, *shape), np.uint8)
     else:
         files, example = files_of_images(shape), np.zeros(shape, np.uint8)
@@ -51,4 +58,15 @@ def predictor_of_session(session: Any) -> Predictor:
         probabilities = predict([example] * count)
     num_classes = probabilities[0].shape[1]
     names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered_names(num_classes)
+    if len(names) != num_classes or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"it has {num_classes} classes, but the names {names}")
     return Predictor(files, predict, 1, names_or_numbers(names))
+
+
+def clip_settings(config: str) -> dict[str, Any]:
+    """Returns what the config of a run, which may come from somebody else, says about reading clips."""
+    data, kinds = resolve_interpolations(parse_yaml(config), trusted=False)["data"], CLASSES[CLIPS]
+    settings = {name: data[name] for name in ("num_frames", "frame_step", "layout") if name in data}
+    for name, value in settings.items():
+        check_value(f"data.{name}", value, kinds[name])
+    return settings

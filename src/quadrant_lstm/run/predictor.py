@@ -4,9 +4,9 @@ A sample is an image [channels, height, width] or a clip [frames, channels, heig
 may have different lengths.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -84,7 +84,9 @@ def files_of_images(shape: Shape) -> Files:
     return Files(find_image_files, lambda file, invert: read_image(file, shape, invert))
 
 
-def files_of_clips(data: DictConfig, frame_shape: Shape, num_frames: int | None, fewest_frames: int = 1) -> Files:
+def files_of_clips(
+    data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None, fewest_frames: int = 1
+) -> Files:
     """Reading takes what the test does: every n-th frame, and the middle of a long clip. It raises UserError for a clip
     of fewer frames than `fewest_frames`.
     """
