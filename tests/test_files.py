@@ -1,7 +1,7 @@
 import pytest
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_csv, read_json, read_yaml
+from quadrant_lstm.files import csv_cell, csv_text, read_csv, read_json, read_yaml
 
 
 @pytest.mark.parametrize("read", [read_json, read_yaml, read_csv])
@@ -10,3 +10,23 @@ def test_a_damaged_file_is_reported_in_one_line(read, content, tmp_path):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(UserError, match="file: cannot be read .*; restore"):
         read(tmp_path / "file")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@a", "\ta", "\ra", "-1+1", "=1"])
+def test_a_text_is_no_formula_in_a_spreadsheet(text):
+    assert csv_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["-1", "+0.5", "-1e-05", -0.5, 3, None, "", "a=b", "[1,-2]", "'"])
+def test_numbers_and_other_texts_stay_in_a_csv_file(value):
+    assert csv_cell(value) == value
+
+
+def test_the_metrics_of_a_run_are_read_as_they_were_written(tmp_path):
+    rows = [{"epoch": "1", "val/loss": "-0.5"}, {"epoch": "2", "val/loss": "-1e-05"}]
+    (tmp_path / "metrics.csv").write_text(csv_text(["epoch", "val/loss"], rows))
+    assert read_csv(tmp_path / "metrics.csv") == rows
+
+
+def test_a_table_has_no_formulas():
+    assert csv_text(["=key", "b"], [{"=key": "@a", "c": 1}, {"b": -1}]) == "'=key,b\n'@a,\n,-1\n"

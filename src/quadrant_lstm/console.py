@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import rich
 
+from quadrant_lstm.errors import printable
+
 Item = TypeVar("Item")
 
 
@@ -17,8 +19,15 @@ class ConsoleHandler(logging.Handler):
         say(self.format(record))
 
 
+class PrintableFormatter(logging.Formatter):
+    """Formats records for a log file, which may be printed on a terminal later."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), kept="\n\t")
+
+
 def say(text: str) -> None:
-    rich.get_console().print(text, markup=False, highlight=False, soft_wrap=True)
+    rich.get_console().print(printable(text, kept="\n\t"), markup=False, highlight=False, soft_wrap=True)
 
 
 def with_progress(

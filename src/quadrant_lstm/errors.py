@@ -18,7 +18,12 @@ class UserError(Exception):
     """Ends a command with exit status 2 and this text as the only line on stderr; in a sweep it fails one job."""
 
     def __init__(self, text: object):
-        super().__init__(" ".join(str(text).split()))
+        super().__init__(printable(" ".join(str(text).split())))
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Replaces what could steer a terminal, such as escape codes, which names of files and classes may contain."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in kept else "?" for c in text)
 
 
 def place_in_own_code(error: BaseException | None) -> str:

@@ -107,10 +107,23 @@ def read_csv(file: Path) -> list[dict[str, str]]:
         raise UserError(f"{file}: cannot be read ({error}); restore it.") from error
 
 
+def csv_cell(value: Any) -> Any:
+    """Puts an apostrophe before a text that a spreadsheet would run as a formula. Numbers, also as texts, stay.
+
+    Source: OWASP, CSV Injection.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return value
+    with contextlib.suppress(ValueError):
+        float(value)
+        return value
+    return f"'{value}"
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Returns the header and the rows; values that have no column are left out, missing ones are empty."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_cell, columns))
+    writer.writerows([csv_cell(row.get(column, "")) for column in columns] for row in rows)
     return text.getvalue()

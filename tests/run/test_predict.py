@@ -25,6 +25,7 @@ from quadrant_lstm.run.inputs import inputs_of
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.onnx_predictor import predictor_of_onnx
 from quadrant_lstm.run.predict import predict, predict_files
+from quadrant_lstm.run.predictions import Prediction, open_output, table_row
 from quadrant_lstm.run.predictor import predictor_of_run
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY
@@ -194,6 +195,18 @@ def test_the_table_prints_no_control_characters(finished_run, files, tmp_path, c
     caplog.set_level("INFO")
     predict_some(finished_run, [tmp_path / "a\033[31m\nb.png"], False, None)
     assert caplog.messages[-1].endswith("a?[31m?b.png")
+
+
+def test_the_table_prints_no_control_characters_of_class_names():
+    row = table_row(Prediction("a.png", [[0.1, 0.9]], label=0), ["\033[31mred\n", "\rb"])
+    assert row.split() == ["?b", "90.0", "%", "?[31mred?", "10.0", "%", "?b", "a.png,", "class", "?[31mred?"]
+
+
+def test_names_are_no_formulas_in_a_csv_file(tmp_path):
+    with open_output(str(tmp_path / "x.csv"), 1, ["=1+1", "b"]) as write:
+        write(Prediction("@a.png", [[0.9, 0.1]], label=0))
+    row = {"file": "'@a.png", "class": "'=1+1", "prediction": "'=1+1", "'=1+1": "0.9", "b": "0.1"}
+    assert rows_of(tmp_path / "x.csv") == [row]
 
 
 def test_an_older_output_stays_if_prediction_fails(finished_run, files, tmp_path, monkeypatch):

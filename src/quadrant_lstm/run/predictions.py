@@ -2,7 +2,8 @@
 
 A CSV file has a column for the probability of each class, and then those after each earlier step, such as `step1_0`.
 A line of JSON has a list of probabilities for each step. An image in which nothing is drawn is blank: it has no
-prediction and no probabilities.
+prediction and no probabilities. In a CSV file, a name that a spreadsheet would run as a formula begins with an
+apostrophe.
 """
 
 import contextlib
@@ -15,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import expanded
+from quadrant_lstm.errors import UserError, printable
+from quadrant_lstm.files import csv_cell, expanded
 
 log = logging.getLogger(__name__)
 FORMATS = (".csv", ".jsonl")
@@ -78,28 +79,28 @@ def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterato
 
 
 def table_row(prediction: Prediction, classes: Classes) -> str:
-    name = "".join(letter if letter.isprintable() else "?" for letter in prediction.name)
-    name += "" if prediction.label is None else f", class {classes[prediction.label]}"
+    name = prediction.name + ("" if prediction.label is None else f", class {classes[prediction.label]}")
     if not prediction.steps:
-        return f"{'blank':{len(TABLE_HEADER) - len('file')}}{name}"
+        return printable(f"{'blank':{len(TABLE_HEADER) - len('file')}}{name}")
     last = prediction.steps[-1]
     first, second = sorted(range(len(last)), key=last.__getitem__, reverse=True)[:2]
     steps = " ".join(str(classes[most_probable(probabilities)]) for probabilities in prediction.steps)
     one, other = classes[first], classes[second]
-    return f"{one:<10}  {100 * last[first]:8.1f} %  {other:<6}  {100 * last[second]:8.1f} %  {steps:<15}  {name}"
+    row = f"{one:<10}  {100 * last[first]:8.1f} %  {other:<6}  {100 * last[second]:8.1f} %  {steps:<15}  {name}"
+    return printable(row)  # also without line breaks, which a name may contain
 
 
 def csv_writer(file: TextIO, num_steps: int, classes: Classes) -> Write:
     writer = csv.writer(file)
     earlier = [f"step{step}_{name}" for step in range(1, num_steps) for name in classes]
-    writer.writerow(["file", "class", "prediction", *classes, *earlier])
+    writer.writerow(["file", "class", "prediction", *map(csv_cell, classes), *earlier])
 
     def write(prediction: Prediction) -> None:
         steps: Sequence[Sequence[object]] = prediction.steps or [[""] * len(classes)]
         *before, last = steps
         before += [[""] * len(classes)] * (num_steps - len(steps))  # of a clip that is shorter than others
         names = (None if number is None else classes[number] for number in (prediction.label, prediction.predicted))
-        writer.writerow([prediction.name, *names, *last, *itertools.chain(*before)])
+        writer.writerow([csv_cell(prediction.name), *map(csv_cell, names), *last, *itertools.chain(*before)])
 
     return write
 

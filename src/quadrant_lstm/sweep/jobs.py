@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from quadrant_lstm.errors import printable
 from quadrant_lstm.files import write_atomically
 from quadrant_lstm.overrides import assigned
 from quadrant_lstm.run_folder import LOG, OVERRIDES, read_results
@@ -47,6 +48,7 @@ class Job:
 
 def readable(value: str) -> str:
     """Shortens a value for display: a sampled number has 16 digits, a list of 20 orderings 180."""
+    value = printable(value)
     if re.fullmatch(r"-?\d+\.\d{5,}|-?\d\.?\d*e-?\d+", value):
         return f"{float(value):.4g}"
     if re.fullmatch(r"\[\[[1-4](,[1-4]){3}\](,\[[1-4](,[1-4]){3}\])*\]", value):
