@@ -69,6 +69,50 @@ def test_a_run_begins_with_the_weights_of_another(finished_run, tmp_path):
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+def numbered_network():
+    """Has weights, and an integer as batch normalization does."""
+    network = nn.Linear(2, 2, bias=False)
+    network.register_buffer("count", torch.tensor(3))
+    return network
+
+
+def save(folder, **tensors):
+    pytest.importorskip("safetensors.torch").save_file(tensors, folder / "x.safetensors")
+    return str(folder / "x.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_weights_of_another_precision_are_copied(dtype, tmp_path):
+    network, weight = numbered_network(), torch.tensor([[0.5, 1], [-2, 4]], dtype=dtype)
+    copy_weights(network, save(tmp_path, weight=weight, count=torch.tensor(9)))
+    assert (network.weight.tolist(), network.count) == (weight.tolist(), 9)
+
+
+FINITE, NOT_FINITE = torch.ones(2, 2), "weight has values that are NaN or infinite; give the weights of an earlier"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"weight": FINITE.to(torch.int64)}, "weight is int64, but float32 in this network; save it in that type"),
+        ({"weight": FINITE.to(torch.uint8)}, "weight is uint8, but float32 in this network"),
+        ({"weight": FINITE.to(torch.bool)}, "weight is bool, but float32 in this network"),
+        ({"weight": FINITE.to(torch.complex64)}, "weight is complex64, but float32 in this network"),
+        ({"weight": FINITE.to(torch.float8_e4m3fn)}, "weight is float8_e4m3fn, but float32 in this network"),
+        ({"weight": FINITE, "count": torch.tensor(2.5)}, "count is float32, but int64 in this network"),
+        ({"weight": FINITE * torch.nan}, NOT_FINITE),
+        ({"weight": FINITE / 0}, NOT_FINITE),
+        ({"weight": FINITE.double() * 1e300}, NOT_FINITE),  # in float32
+    ],
+)
+def test_values_that_are_no_weights_are_refused(tensors, message, tmp_path):
+    network = numbered_network()
+    before = network.weight.clone()
+    with pytest.raises(UserError, match=rf"^init: .*x\.safetensors: {message}"):
+        copy_weights(network, save(tmp_path, **tensors))
+    assert torch.equal(network.weight, before)
+
+
 def damaged(folder):
     (folder / "x.safetensors").write_bytes(b"nothing")
     return folder / "x.safetensors"
