@@ -4,17 +4,17 @@ Hydra's own Optuna plugin starts both `n_trials` and the folders' numbers again 
 """
 
 import itertools
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.grid import GridSweeper, swept_override
 from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check_value import check_value
-from quadrant_lstm.config.interpolations import resolve_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count
 from quadrant_lstm.processes.signals import signals_deferred
-from quadrant_lstm.sweep.sweep_folder import Sweep
+from quadrant_lstm.sweep.sweep_folder import SWEEP_CONFIG
 
 PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruning"
 
@@ -44,8 +44,7 @@ class SearchSweeper(GridSweeper):
                 "hydra.sweeper.params: no key has a range to search; add e.g. "
                 "'optimizer.lr=tag(log,interval(0.0003,0.01))', or experiment=search."
             )
-        if self.resumed:
-            self.keep_sampler_and_pruner(self.resumed)
+        self.keep_sampler_and_pruner()
         instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.pruner)
         trials = Search(self.folder(), space, fixed, self.n_trials, self.sampler, self.rebuild, dry_run=True).jobs()
         planned = list(itertools.islice(trials, None if self.plan else 1))
@@ -57,16 +56,22 @@ class SearchSweeper(GridSweeper):
             search = Search(folder, space, fixed, self.n_trials, self.sampler, self.rebuild)
             self.launcher.run_search(search.jobs(), search.num_left(), search.record)
 
-    def keep_sampler_and_pruner(self, resumed: Sweep) -> None:
-        """Takes them from the search that is resumed: with others it would go on with other trials."""
+    def keep_sampler_and_pruner(self) -> None:
+        """Records them without interpolations. A resumed search keeps what it has recorded: it would go on with other
+        trials.
+        """
         assert self.config
-        started = resumed.hydra.sweeper
         for name in ("sampler", "pruner"):
-            key = f"hydra.sweeper.{name}"
-            typed = [word for word in self.config.hydra.overrides.hydra if word.startswith(key)]
-            if new := [word for word in typed if word not in resumed.launch_overrides]:
-                raise UserError(f"{new[0]}: a search keeps its {name}; leave it out, or start a new search.")
-            raw = OmegaConf.to_container(started)[name]  # type: ignore[call-overload, index]  # it is a dict
-            kept = OmegaConf.create(resolve_value(started, name, raw, key, trusted=False))
-            setattr(self, name, kept)
-            self.config.hydra.sweeper[name] = kept
+            node: Any = OmegaConf.to_container(getattr(self, name), resolve=True)
+            if self.resumed:
+                key = f"hydra.sweeper.{name}"
+                typed = [word for word in self.config.hydra.overrides.hydra if word.startswith(key)]
+                if new := [word for word in typed if word not in self.resumed.launch_overrides]:
+                    raise UserError(f"{new[0]}: a search keeps its {name}; leave it out, or start a new search.")
+                recorded: Any = OmegaConf.to_container(self.resumed.hydra.sweeper)
+                node = recorded.get(name)
+                if not isinstance(node, dict) or "${" in str(node):  # it may come from somebody else
+                    file = self.resumed.folder / SWEEP_CONFIG
+                    raise UserError(f"{file}: {key} does not hold the values that the search began with; restore it.")
+            setattr(self, name, OmegaConf.create(node))
+            self.config.hydra.sweeper[name] = node

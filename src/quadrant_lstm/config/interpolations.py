@@ -29,7 +29,7 @@ def check_own_keys(raw: Any, key: str = "") -> None:
     if isinstance(raw, dict | list):
         for name, child in raw.items() if isinstance(raw, dict) else enumerate(raw):
             check_own_keys(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(raw, str) and raw != ALLOWED and "${" in OWN_KEY.sub("", raw):
+    elif isinstance(raw, str) and "${" in OWN_KEY.sub("", raw.removeprefix(RUN_FOLDER)):
         raise UserError(f"{key}: {raw} does not only name keys of this config; write the value itself.")
 
 
