@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -24,7 +25,7 @@ def test_feature_maps_are_those_of_the_frame_with_the_largest_sum():
         np.testing.assert_allclose(255 * frame.images[0].get_array(), frames[0, 1, 0], rtol=1e-6)
 
 
-def test_a_mosaic_is_at_least_twice_as_wide_as_high():
+def test_a_mosaic_is_about_twice_as_wide_as_high():
     page = mosaic(np.arange(1.0, 6)[:, None, None] * np.ones((5, 2, 3)))
     assert page.shape == (5, 11)  # two rows of three, with a pixel between
     assert (page[:2, :3] == 1).all()
@@ -32,6 +33,13 @@ def test_a_mosaic_is_at_least_twice_as_wide_as_high():
     assert np.isnan(page[2]).all()
     assert mosaic(np.ones((1, 2, 9))).shape == (2, 9)
     assert mosaic(np.ones((3, 50, 2))).shape == (50, 8)  # too narrow even in one row
+
+
+@pytest.mark.parametrize(("shape", "per_row"), [((3, 3), 8), ((12, 5), 16), ((54, 12), 16), ((24, 32), 8)])
+def test_the_rows_of_32_maps_are_full(shape, per_row):
+    page = mosaic(np.ones((32, *shape)))
+    assert page.shape == (32 // per_row * (shape[0] + 1) - 1, per_row * (shape[1] + 1) - 1)
+    assert not np.isnan(page[-1, -1])
 
 
 def test_gates_are_those_of_pytorch():

@@ -1,5 +1,7 @@
 """Draws the inside of a network: filters of its first convolution, feature maps of all, and the gates of its LSTM."""
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -66,11 +68,18 @@ def draw_maps(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, f
 
 
 def mosaic(maps: np.ndarray) -> np.ndarray:
-    """Lays out maps [maps, rows, columns] on a page, at least twice as wide as high, with gaps of NaN between them."""
+    """Lays out maps [maps, rows, columns] on a page, with gaps of NaN between them.
+
+    The page is about twice as wide as high. Full rows are worth a shape that is wrong by a factor of two.
+    """
     maps = maps / np.abs(maps).max((1, 2), keepdims=True).clip(min=1e-9)
     count, rows, columns = maps.shape[0], maps.shape[1] + 1, maps.shape[2] + 1
-    wide = (per_row for per_row in range(1, count + 1) if per_row * columns >= 2 * rows * -(-count // per_row))
-    per_row = next(wide, count)
+
+    def cost(per_row: int) -> float:
+        shape = per_row * columns / (rows * -(-count // per_row))
+        return abs(math.log(shape / 2)) + (math.log(2) if count % per_row else 0)
+
+    per_row = min(range(1, count + 1), key=cost)
     places = np.pad(maps, ((0, -count % per_row), (0, 1), (0, 1)), constant_values=np.nan)
     return places.reshape(-1, per_row, rows, columns).transpose(0, 2, 1, 3).reshape(-1, per_row * columns)[:-1, :-1]
 
