@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from quadrant_lstm.dashboard.pictures.clips import shown_frames
 from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderings
 
 
@@ -27,4 +28,4 @@ def test_on_a_larger_grid_orderings_are_paths_over_the_image():
     assert (columns.get_title(), backwards.get_title()) == ("columns", "reversed-rows")
     xs, ys = columns.lines[0].get_data()  # the centres of pieces of 7 x 7 pixels
     assert (list(xs[:5]), list(ys[:5])) == ([3, 3, 3, 3, 10], [3, 10, 17, 24, 3])
-    assert [axes.get_title() for axes in frames] == [f"step {step}" for step in range(1, 17, 2)]
+    assert [axes.get_title() for axes in frames] == [f"step {step + 1}" for step in shown_frames(16)]

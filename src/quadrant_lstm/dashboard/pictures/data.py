@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from quadrant_lstm.dashboard.pictures.clips import shown_frames
 from quadrant_lstm.data.orderings import ORDERINGS, sequences
 from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
 from quadrant_lstm.data.scans import ordering_name, orderings_of
@@ -20,7 +21,7 @@ from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, TITLE
 MAX_NAMED_ORDERINGS = 5
 NUM_VERSIONS = 10  # of each augmented image
 MAX_NUMBERED = 6  # pieces; more would not be legible, so paths are drawn
-NUM_PATHS, NUM_FRAMES = 4, 8
+NUM_PATHS = 4
 PATH_COLOUR = "#ccbb44"  # legible on black and on white
 MARGINS = {"left": 0.01, "right": 0.99, "bottom": 0.08, "top": 0.92, "wspace": 0.1}
 
@@ -75,7 +76,7 @@ def draw_paths_and_frames(
             ys, xs = zip(*(((row + 0.5) * height - 0.5, (col + 0.5) * width - 0.5) for row, col in cells), strict=True)
             axes.plot(xs, ys, color=PATH_COLOUR, linewidth=1)
             axes.plot(xs[0], ys[0], "o", color=PATH_COLOUR, markersize=3)
-    shown = range(0, len(frames), -(-len(frames) // NUM_FRAMES))
+    shown = shown_frames(len(frames))
     for step, place in zip(shown, below.subgridspec(1, len(shown)), strict=True):
         show_image(figure.add_subplot(place), frames[step], f"step {step + 1}")
 
