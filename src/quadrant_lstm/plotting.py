@@ -1,14 +1,18 @@
-"""Defines the colours, sizes and fonts of all pictures, and renders a figure as a PNG.
+"""Defines the colours, sizes and fonts of all pictures, and renders a figure as a PNG or an SVG.
 
 Pictures have a white background on light and on dark pages alike: no colour has a good contrast with both white and
 TensorBoard's dark grey.
 """
 
 import io
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 
 CORRECT, WRONG, GREY = "#4477aa", "#ee6677", "#999999"
 ORDERING_COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377")
@@ -43,5 +47,68 @@ def new_figure(
 @style
 def as_png(figure: Figure, scale: int = 1) -> bytes:
     png = io.BytesIO()
+    show_texts_as_written(figure)
     figure.savefig(png, format="png", dpi=100 * scale)
     return png.getvalue()
+
+
+def as_svg(figure: Figure) -> str:
+    """Returns the SVG element without the XML header, for an HTML page."""
+    svg = io.StringIO()
+    show_texts_as_written(figure)
+    figure.savefig(svg, format="svg")
+    return "<svg" + svg.getvalue().partition("<svg")[2]
+
+
+# Texts: a class or a swept value may have any name.
+
+
+def show_texts_as_written(figure: Figure) -> None:
+    """Draws `$` as it is, and characters that matplotlib's font lacks in other fonts of this machine. Logarithmic axes
+    need a formatter of their own, because matplotlib's writes powers between `$`.
+    """
+    texts = figure.findobj(Text)
+    families = dict.fromkeys(fonts_of("".join(text.get_text() for text in texts)).values())
+    fallbacks = [family for family in families if family]
+    for text in texts:
+        text.set(parse_math=False, fontfamily=[*text.get_fontfamily(), *fallbacks])
+
+
+def undrawable(text: str) -> list[str]:
+    """Returns the characters that no font of this machine has."""
+    return [character for character, family in fonts_of(text).items() if family is None]
+
+
+_fonts: dict[str, str | None] = {}  # what fonts_of has found so far: to look through all fonts takes up to seconds
+
+
+def fonts_of(text: str) -> dict[str, str | None]:
+    """Returns the font family that has each character: "" is matplotlib's own, None means that no font has it."""
+    characters = dict.fromkeys(text)
+    if new := [character for character in characters if character not in _fonts]:
+        default = FT2Font(font_manager.findfont(font_manager.FontProperties()))
+        missing = [each for each in new if not each.isspace() and not default.get_char_index(ord(each))]
+        # matplotlib's own list of fonts may be older than a font
+        others = fonts_among(font_manager.findSystemFonts(), missing) if missing else {}
+        _fonts.update(dict.fromkeys(new, "") | others)
+    return {character: _fonts[character] for character in characters}
+
+
+def fonts_among(paths: Sequence[str], characters: Collection[str]) -> dict[str, str | None]:
+    """Prefers the fonts that have most of the characters, so that few are mixed, and among these the regular ones."""
+    candidates = []
+    for path in sorted(paths):
+        try:
+            font = FT2Font(path)
+        except (RuntimeError, OSError):  # not a font that FreeType reads
+            continue
+        has = {each for each in characters if font.get_char_index(ord(each))}
+        is_boxes = font.family_name.replace(" ", "").startswith("LastResort")
+        if has and font.scalable and not is_boxes:
+            candidates.append((len(has), font.style_name == "Regular", path, font.family_name, has))
+    found: dict[str, str | None] = dict.fromkeys(characters)
+    for *_, path, family, has in sorted(candidates, key=lambda candidate: candidate[:2], reverse=True):
+        if new := [character for character in has if found[character] is None]:
+            font_manager.fontManager.addfont(path)
+            found |= dict.fromkeys(new, family)
+    return found

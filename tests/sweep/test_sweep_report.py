@@ -3,9 +3,10 @@ import json
 
 import pytest
 
+from quadrant_lstm.plotting import as_svg
 from quadrant_lstm.sweep.groups import Mean, ranked_groups
 from quadrant_lstm.sweep.jobs import make_jobs, readable
-from quadrant_lstm.sweep.plots import as_svg, draw_curves, draw_effects
+from quadrant_lstm.sweep.plots import draw_curves, draw_effects
 from quadrant_lstm.sweep.report import csv_table, report_at_end
 
 RESULTS = {"test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4, "samples_per_second": 5.0}

@@ -25,7 +25,7 @@ from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.metrics import step_accuracy_names
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
-from quadrant_lstm.plotting import SCALE, as_png
+from quadrant_lstm.plotting import SCALE, as_png, undrawable
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import CONFIG
 
@@ -45,6 +45,7 @@ class Dashboard(pl.Callback):
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
         self.stages = ""  # the table of the network's stages
+        self.numbered: dict[str, str] = {}  # the names of the classes that pictures show by their numbers
 
     @signals_deferred()
     def on_fit_start(self, trainer: Any, module: Any) -> None:
@@ -52,6 +53,7 @@ class Dashboard(pl.Callback):
             return
         data = trainer.datamodule
         self.stages = str(describe(module.network, torch.zeros(1, *data.batch_shape[1:])))
+        self.number_classes(data)
         steps = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.spec.num_steps))]}
         charts = {"validation": steps} | CHARTS if len(data.validation_indices) else CHARTS
         for writer in writers(trainer):
@@ -78,6 +80,16 @@ class Dashboard(pl.Callback):
         self.add(trainer, gallery.network_pictures(network, data, tested))
         for writer in writers(trainer):
             add_network(writer, network, data, indices, trainer.global_step)
+
+    def number_classes(self, data: SequenceDataModule) -> None:
+        """Warns once of classes whose names no font can write."""
+        drawn = zip(gallery.drawn_names(data), data.spec.class_names, strict=True)
+        self.numbered = {number: name for number, name in drawn if number != name}
+        for number, name in list(self.numbered.items())[:1]:
+            log.warning(
+                f"dashboard: no font of this machine has {', '.join(undrawable(name))}; pictures show {number} instead "
+                f"of {name}, and so on. To see the names, install a font that has them, e.g. Debian's fonts-noto-cjk."
+            )
 
     def add(self, trainer: Any, pictures: gallery.Pictures) -> None:
         for tag, figure in pictures:

@@ -30,6 +30,7 @@ from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.scans import shown_orderings
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.rnn import LSTM
+from quadrant_lstm.plotting import undrawable
 
 NUM_CLIPS = 4  # that are drawn before training
 NUM_BELIEFS = 6  # samples, and as many mistakes, whose class probabilities are drawn after each step
@@ -58,11 +59,18 @@ class TestOutputs:
         return most_confident_mistakes(self.logits, self.labels)
 
 
+def drawn_names(data: SequenceDataModule) -> list[str]:
+    """Returns the name of each class, or its number if no font of this machine has the characters of the name."""
+    names = data.spec.class_names
+    missing = set(undrawable("".join(names)))
+    return [f"#{number}" if missing & set(name) else name for number, name in enumerate(names, start=1)]
+
+
 def data_pictures(data: SequenceDataModule) -> Pictures:
     if not isinstance(data, ImageSequences):
         samples = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test))))
-        names = [data.spec.class_names[label] for label in samples.labels.tolist()]
-        yield "data/clips", draw_clips(samples.unpadded(), names)
+        names = drawn_names(data)
+        yield "data/clips", draw_clips(samples.unpadded(), [names[label] for label in samples.labels.tolist()])
         return
     shown = shown_orderings(data.orderings, data.train_orderings)
     yield "data/orderings", draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid)
@@ -72,7 +80,7 @@ def data_pictures(data: SequenceDataModule) -> Pictures:
 
 
 def prediction_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
-    indices, names, mistakes = tested.indices, data.spec.class_names, tested.mistakes
+    indices, names, mistakes = tested.indices, drawn_names(data), tested.mistakes
     yield "test/confusion", draw_confusion(tested.confusion, names)
     yield "test/classes", draw_classes(tested.confusion, names)
     yield "test/calibration", draw_calibration(tested.logits, tested.labels)
@@ -100,13 +108,13 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
 
 
 def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
-    names = data.spec.class_names
+    names = drawn_names(data)
     for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", tested.mistakes)):
         some = places[:NUM_BELIEFS]
         samples = data.test_samples(tested.indices[some])
         shown = zip(some.tolist(), samples.unpadded(), samples.labels.tolist(), strict=True)
         for number, (place, clip, label) in enumerate(shown, start=1):
-            title = f"test sample {tested.indices[place]} of class {names[label]}: predictions after each step"
+            title = f"test sample {tested.indices[place]} of class {names[label]}"
             figure = draw_belief(clip, tested.logits_per_step[place, : len(clip)], label, names, title)
             yield f"belief/{name}_{number}", figure
 
@@ -116,10 +124,10 @@ def occlusion_pictures(
 ) -> Pictures:
     """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
     images, labels = data.test[indices][:2]
-    orderings, grid = data.orderings, data.grid
+    orderings, grid, names = data.orderings, data.grid, drawn_names(data)
     by_piece = occlusion.correct_by_occluded_piece(network, images, labels, orderings, grid)
     by_ordering = occlusion.correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
-    yield "test/occluded_piece", occlusion.draw_occluded_pieces(by_piece, labels, grid, data.spec.class_names)
+    yield "test/occluded_piece", occlusion.draw_occluded_pieces(by_piece, labels, grid, names)
     figure = occlusion.draw_occluded_orderings(by_ordering, orderings, grid, correct[: len(images)])
     yield "test/occluded_ordering", figure
 
@@ -130,5 +138,5 @@ def inside_pictures(network: Inspectable, data: SequenceDataModule, tested: Test
     for name, figure in draw_features(network, frames).items():
         yield f"inside/{name}", figure
     if isinstance(network.recurrent, LSTM):
-        title = f"LSTM on the first test sample, of class {data.spec.class_names[int(first.labels[0])]}"
+        title = f"LSTM on the first test sample, of class {drawn_names(data)[int(first.labels[0])]}"
         yield "inside/gates", draw_gates(network, frames, title)

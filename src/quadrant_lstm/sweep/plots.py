@@ -1,6 +1,5 @@
 """Draws the pictures of a sweep's report from the results of its jobs."""
 
-import io
 import itertools
 import math
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from quadrant_lstm.plotting import GROUP_COLOURS, new_figure
+from quadrant_lstm.plotting import GROUP_COLOURS, new_figure, undrawable
 from quadrant_lstm.sweep.groups import REPETITIONS, Group, Mean
 from quadrant_lstm.sweep.jobs import Job, readable
 
@@ -26,7 +25,7 @@ def draw_curves(groups: Sequence[Group]) -> Figure:
         curve = group.curve()
         errors = [error_percent(accuracy) for accuracy in curve.values()]
         if rank < len(GROUP_COLOURS):
-            axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=str(group))
+            axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=drawable(str(group)))
         else:
             axes.plot(list(curve), errors, color="#cccccc", linewidth=1, zorder=1)
     format_error_axes(axes, "epoch", "validation error, mean over repetitions")
@@ -88,7 +87,7 @@ def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
         low, high = mean.interval or (mean.mean, mean.mean)
         whiskers = [[100 * (mean.mean - low)], [100 * (high - mean.mean)]]
         axes.errorbar(position, 100 * mean.mean, yerr=whiskers, fmt="o", color=GROUP_COLOURS[0], capsize=3)
-    labels = list(map(readable, ordered))
+    labels = [drawable(readable(value)) for value in ordered]
     rotated: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(ordered)), labels, **(rotated if max(map(len, labels)) > 8 else {}))
     axes.set_xlim(-0.5, len(ordered) - 0.3)
@@ -100,6 +99,8 @@ def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
     lowest, highest = min(points)[0], max(points)[0]
     if lowest > 0 and highest > 10 * lowest:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
 
 
 def draw_search(jobs: Sequence[Job]) -> Figure:
@@ -121,16 +122,15 @@ def draw_search(jobs: Sequence[Job]) -> Figure:
     return figure
 
 
+def drawable(text: str) -> str:
+    """Replaces characters that no font of this machine has, e.g. by \u732b."""
+    missing = undrawable(text)
+    return "".join(ascii(character)[1:-1] if character in missing else character for character in text)
+
+
 def sort_key(value: str) -> tuple[float, str]:
     """Sorts numbers by size, and other texts after them."""
     try:
         return float(value), value
     except ValueError:
         return math.inf, value
-
-
-def as_svg(figure: Figure) -> str:
-    """Returns the SVG element without the XML header, for an HTML page."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg")
-    return "<svg" + text.getvalue().partition("<svg")[2]

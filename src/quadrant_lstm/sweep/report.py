@@ -81,7 +81,8 @@ def csv_rows(rank: int, group: Group) -> Iterator[Mapping[str, Any]]:
 
 
 def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
-    from quadrant_lstm.sweep.plots import as_svg, draw_curves, draw_effects, draw_search
+    from quadrant_lstm.plotting import as_svg
+    from quadrant_lstm.sweep.plots import draw_curves, draw_effects, draw_search
 
     plots = {}
     if any(group.curve() for group in groups):

@@ -37,4 +37,5 @@ def draw_calibration(logits: Float[Tensor, "images classes"], labels: Int64[Tens
     above.legend(loc="upper left")
     below.bar(centres, counts.numpy(), width, color=GREY)
     below.set(xlabel="confidence", ylabel="samples", yscale="symlog", yticks=[0, 10, 1000])
+    below.yaxis.set_major_formatter("{x:,.0f}")
     return figure
