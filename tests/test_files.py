@@ -1,7 +1,7 @@
 import pytest
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import csv_cell, csv_text, read_csv, read_json, read_yaml
+from quadrant_lstm.files import csv_cell, csv_text, read_csv, read_json, read_yaml, yaml_with_short_lists
 
 
 @pytest.mark.parametrize("read", [read_json, read_yaml, read_csv])
@@ -30,3 +30,12 @@ def test_the_metrics_of_a_run_are_read_as_they_were_written(tmp_path):
 
 def test_a_table_has_no_formulas():
     assert csv_text(["=key", "b"], [{"=key": "@a", "c": 1}, {"b": -1}]) == "'=key,b\n'@a,\n,-1\n"
+
+
+def test_a_list_of_values_is_shown_on_one_line(tmp_path):
+    content = (
+        "a:\n  seed: ${seed}\n  orderings:\n  - - 1\n    - 2\n  - - 2\n    - 1\n  name: 猫\n  filters: []\nb: 1.0e-05\n"
+    )
+    (tmp_path / "file").write_text(content)
+    shown = "a:\n  seed: ${seed}\n  orderings:\n  - [1, 2]\n  - [2, 1]\n  name: 猫\n  filters: []\nb: 1.0e-05\n"
+    assert yaml_with_short_lists(tmp_path / "file") == shown

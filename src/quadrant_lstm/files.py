@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,6 +92,17 @@ def parse_yaml(text: str) -> Any:
     if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
         raise ValueError("it uses YAML aliases")
     return OmegaConf.load(io.StringIO(text))
+
+
+class OneLinePerList(yaml.SafeDumper):
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        return super().represent_sequence(tag, sequence, not any(isinstance(value, list | dict) for value in sequence))
+
+
+def yaml_with_short_lists(file: Path) -> str:
+    """Returns the content of the file for a reader, with each list of single values on one line."""
+    content = OmegaConf.to_container(read_yaml(file))
+    return yaml.dump(content, Dumper=OneLinePerList, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
 def read_csv(file: Path) -> list[dict[str, str]]:

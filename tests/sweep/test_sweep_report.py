@@ -99,10 +99,28 @@ def test_the_labels_of_many_orderings_fit_into_the_pictures(tmp_path):
         job.folder.mkdir()
         (job.folder / "results.json").write_text(json.dumps(RESULTS | {"val/accuracy": 0.5, "test/accuracy": 0.5}))
         (job.folder / "metrics.csv").write_text("epoch,val/accuracy\n1,0.4\n2,0.5\n")
-    effects = draw_effects(found)
+    (effects,) = draw_effects(found)
     labels = {label.get_text() for label in effects.axes[0].get_xticklabels()}
     assert labels == {"1234", "1234 1243 1324 1342", "12 orderings", "20 orderings"}
     assert as_svg(effects) and as_svg(draw_curves(ranked_groups(found)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_pictures_show_any_value(tmp_path):
+    values = ["a$_$b", "$5_$10", "\u732b\U000e1000"]  # the last one has a character that no font has
+    found = make_jobs(
+        tmp_path, [[f"data.root={value}", f"lr={10.0**-n}"] for n, value in enumerate(values * 3)], range(9)
+    )
+    for job in found:
+        job.folder.mkdir()
+        (job.folder / "results.json").write_text(json.dumps(RESULTS | {"val/accuracy": 0.5, "test/accuracy": 0.5}))
+        (job.folder / "metrics.csv").write_text("epoch,val/accuracy\n1,0.4\n2,0.5\n")
+    effects = draw_effects(found)
+    labels = [label.get_text() for label in effects[0].axes[0].get_xticklabels()]
+    assert labels[:2] == ["$5_$10", "a$_$b"] and labels[2].endswith("\\U000e1000")
+    assert all(map(as_svg, [*effects, draw_curves(ranked_groups(found))]))
+    ticks = [label.get_text() for label in effects[1].axes[0].get_xticklabels()]
+    assert "0.0001" in ticks and not [tick for tick in ticks if "$" in tick]
 
 
 def test_the_table_has_one_row_per_job_with_its_error(four_jobs):

@@ -22,6 +22,7 @@ from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
 from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
+from quadrant_lstm.files import yaml_with_short_lists
 from quadrant_lstm.metrics import step_accuracy_names
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
@@ -44,7 +45,7 @@ class Dashboard(pl.Callback):
 
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
-        self.stages = ""  # the table of the network's stages
+        self.stages: list[tuple[str, ...]] = []  # the table of the network's stages
         self.numbered: dict[str, str] = {}  # the names of the classes that pictures show by their numbers
 
     @signals_deferred()
@@ -52,15 +53,16 @@ class Dashboard(pl.Callback):
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule
-        self.stages = str(describe(module.network, torch.zeros(1, *data.batch_shape[1:])))
+        description = describe(module.network, torch.zeros(1, *data.batch_shape[1:]))
+        self.stages = description.rows()
         self.number_classes(data)
         steps = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.spec.num_steps))]}
         charts = {"validation": steps} | CHARTS if len(data.validation_indices) else CHARTS
         for writer in writers(trainer):
             writer.add_custom_scalars(charts)
-            writer.add_text("run/network", as_markdown(self.stages), trainer.global_step)
+            writer.add_text("run/network", as_markdown(str(description)), trainer.global_step)
             if (config := Path(writer.log_dir) / CONFIG).exists():
-                writer.add_text("run/config", as_markdown(config.read_text()), trainer.global_step)
+                writer.add_text("run/config", as_markdown(yaml_with_short_lists(config)), trainer.global_step)
         self.add(trainer, gallery.data_pictures(data))
 
     @signals_deferred()

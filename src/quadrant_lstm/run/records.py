@@ -110,7 +110,7 @@ def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, train
             logger.save()
     for callback in trainer.callbacks:
         if isinstance(callback, Dashboard):
-            write_run_report(folder, results, callback.pictures, callback.stages)
+            write_run_report(folder, results, callback)
     write_json(folder / RESULTS, results)
     log.info(run_summary(results, folder, trainer.loggers))
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,28 +10,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from quadrant_lstm.plotting import GROUP_COLOURS, new_figure, undrawable
+from quadrant_lstm.plotting import GREY, GROUP_COLOURS, new_figure, undrawable
 from quadrant_lstm.sweep.groups import REPETITIONS, Group, Mean
 from quadrant_lstm.sweep.jobs import Job, readable
 
+WIDTH = 5.5  # inches; a phone shrinks a wider picture until its texts are too small
 MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot
 PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
 
 
 def draw_curves(groups: Sequence[Group]) -> Figure:
     """Draws the mean validation error of each group after each epoch; the best groups in colour, the others in grey."""
-    figure = new_figure(9.0, 4.5)
+    labels = [textwrap.fill(drawable(str(group)), 80, break_on_hyphens=False) for group in groups[: len(GROUP_COLOURS)]]
+    figure = new_figure(WIDTH, 3.2 + 0.18 * sum(label.count("\n") + 1 for label in labels))
     axes = figure.subplots()
     for rank, group in reversed(list(enumerate(groups))):
         curve = group.curve()
         errors = [error_percent(accuracy) for accuracy in curve.values()]
         if rank < len(GROUP_COLOURS):
-            axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=drawable(str(group)))
+            axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=labels[rank])
         else:
             axes.plot(list(curve), errors, color="#cccccc", linewidth=1, zorder=1)
-    format_error_axes(axes, "epoch", "validation error, mean over repetitions")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
+    format_error_axes(axes, "epoch", "validation error")
+    handles, _ = axes.get_legend_handles_labels()
+    figure.legend(handles=handles[::-1], loc="outside lower left", frameon=False, fontsize=9)
     return figure
 
 
@@ -48,32 +51,29 @@ def format_error_axes(axes: Axes, x_label: str, y_label: str) -> None:
     axes.grid(alpha=0.3, which="both")
 
 
-def draw_effects(jobs: Sequence[Job]) -> Figure:
-    """Draws one panel per swept key: the val/accuracy of each job by the key's value, and means with 95 % intervals."""
+def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
+    """Draws one picture per swept key: the val/accuracy of each job by the key's value, means, and 95 % intervals."""
     results = {job.number: found["val/accuracy"] for job in jobs if "val/accuracy" in (found := job.results() or {})}
     keys = [key for key in jobs[0].swept if key not in REPETITIONS] or list(jobs[0].swept) or ["all"]
-    columns = min(len(keys), 3)
-    rows = -(-len(keys) // columns)
-    figure = new_figure(3.2 * columns + 0.6, 3.0 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for axes, key in zip(panels, keys, strict=False):
+    lowest, highest = (100 * limit(results.values()) for limit in (min, max))
+    margin = 0.1 * (highest - lowest) or 1
+    figures = []
+    for key in keys:
         values: dict[str, list[float]] = {}
         for job in jobs:
             if job.number in results:
                 values.setdefault(job.swept.get(key, ""), []).append(results[job.number])
+        figures.append(new_figure(3.4, 3.0))
+        axes = figures[-1].subplots()
         if len(values) > MAX_CATEGORIES and all(sort_key(value)[0] < math.inf for value in values):
             draw_scatter(axes, values)
         else:
             draw_means(axes, values)
         axes.set_title(key, fontsize=10)
+        axes.set_ylabel("validation accuracy, %")
+        axes.set_ylim(lowest - margin, highest + margin)  # intervals can be ten times as wide as this range
         axes.grid(alpha=0.3, axis="y")
-    for axes in panels[len(keys) :]:
-        axes.set_visible(False)
-    lowest, highest = (100 * limit(results.values()) for limit in (min, max))
-    margin = 0.1 * (highest - lowest) or 1
-    panels[0].set_ylim(lowest - margin, highest + margin)  # intervals can be ten times as wide as this range
-    figure.supylabel("validation accuracy, %", fontsize=10)
-    return figure
+    return figures
 
 
 def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
@@ -82,7 +82,7 @@ def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
     for position, value in enumerate(ordered):
         offsets = [position + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
         percents = [100 * accuracy for accuracy in values[value]]
-        axes.plot(offsets, percents, "o", color="#999999", markersize=3, alpha=0.7)
+        axes.plot(offsets, percents, "o", color=GREY, markersize=3, alpha=0.7)
         mean = Mean(tuple(values[value]))
         low, high = mean.interval or (mean.mean, mean.mean)
         whiskers = [[100 * (mean.mean - low)], [100 * (high - mean.mean)]]
@@ -95,7 +95,7 @@ def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
 
 def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
     points = [(float(value), 100 * accuracy) for value, accuracies in values.items() for accuracy in accuracies]
-    axes.plot(*zip(*points, strict=True), "o", color=GROUP_COLOURS[0], markersize=4, alpha=0.8)
+    axes.plot(*zip(*points, strict=True), "o", color=GREY, markersize=4)
     lowest, highest = min(points)[0], max(points)[0]
     if lowest > 0 and highest > 10 * lowest:
         axes.set_xscale("log")
@@ -105,7 +105,7 @@ def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
 
 def draw_search(jobs: Sequence[Job]) -> Figure:
     """Draws the validation error of each trial, and the lowest error so far."""
-    figure = new_figure(9.0, 3.5)
+    figure = new_figure(WIDTH, 3.2)
     axes = figure.subplots()
     finished = [(job.number, results) for job in jobs if (results := job.results())]
     found = [(number, error_percent(results["val/accuracy"]), results) for number, results in finished]
@@ -123,7 +123,7 @@ def draw_search(jobs: Sequence[Job]) -> Figure:
 
 
 def drawable(text: str) -> str:
-    """Replaces characters that no font of this machine has, e.g. by \u732b."""
+    """Replaces characters that no font of this machine has, e.g. by \\u732b."""
     missing = undrawable(text)
     return "".join(ascii(character)[1:-1] if character in missing else character for character in text)
 

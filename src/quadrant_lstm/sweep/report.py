@@ -20,6 +20,9 @@ from quadrant_lstm.sweep.table import PENDING
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
 RESULT_COLUMNS = ("test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters", "samples_per_second")
+CURVES = "The mean over seeds and folds; the best groups are in colour, the others in grey."
+EFFECTS = """A grey dot is a job. A blue dot is the mean of the jobs with that value; its line is a 95 % confidence
+interval, if there are three jobs or more."""
 OVER_SEEDS = {name: [f"{name} {what}" for what in ("mean", "95 % low", "95 % high")] for name in ACCURACIES}
 
 
@@ -86,11 +89,11 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
 
     plots = {}
     if any(group.curve() for group in groups):
-        plots["Learning curves"] = as_svg(draw_curves(groups))
+        plots["Learning curves"] = (CURVES, [as_svg(draw_curves(groups))])
     if any(group.mean("val/accuracy") for group in groups):
-        plots["Effect of each value"] = as_svg(draw_effects(sweep.jobs))
+        plots["Effect of each value"] = (EFFECTS, list(map(as_svg, draw_effects(sweep.jobs))))
         if sweep.is_search:
-            plots["Progress of the search"] = as_svg(draw_search(sweep.jobs))
+            plots["Progress of the search"] = ("", [as_svg(draw_search(sweep.jobs))])
     command = f"python train.py -m {shlex.join([*sweep.overrides, *sweep.launch_overrides])}"
     values = {"command": command, "groups": groups, "plots": plots, "readable": readable}
     return render("sweep.html", sweep=sweep, unfinished=[(job, job_state(job)) for job in sweep.unfinished], **values)

@@ -31,8 +31,8 @@ def colours_of_steps(names: Sequence[str]) -> dict[str, Any]:
 
 
 @style
-def draw_history(title: str, curves: Mapping[str, Any], rows: Sequence[Mapping[str, str]], best_epoch: int) -> Figure:
-    """`curves` has the colour of each metric's curve; a dotted line marks the best epoch."""
+def draw_history(curves: Mapping[str, Any], rows: Sequence[Mapping[str, str]], tested_epoch: int) -> Figure:
+    """`curves` has the colour of each metric's curve."""
     figure = new_figure()
     axes = figure.subplots()
     for number, (name, colour) in enumerate(curves.items(), start=1):
@@ -40,10 +40,9 @@ def draw_history(title: str, curves: Mapping[str, Any], rows: Sequence[Mapping[s
             is_named = number == len(curves) or number % -(-len(curves) // MAX_NAMED_STEPS) == 0
             label = name.replace("val/accuracy_step_", "step ") if is_named else None
             axes.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=2)
-    if axes.lines:
-        axes.legend()
-    axes.axvline(best_epoch, color=WRONG, linewidth=0.8, linestyle=":")
-    axes.set(title=title, xlabel="epoch")
+    axes.axvline(tested_epoch, color=WRONG, linewidth=0.8, linestyle=":", label="tested epoch")
+    figure.legend(loc="outside right center")
+    axes.set(xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     return figure
