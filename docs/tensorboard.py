@@ -30,7 +30,7 @@ CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 SIZE = 1500, 1180
 PATIENCE = 100  # seconds
 COLOURS = 128  # of a picture in docs/
-HIGHLIGHTS = "(train|val)/(loss|accuracy)$|belief/example_[14]|test/(occluded_piece|confusion)"
+HIGHLIGHTS = "(train|val)/(loss|accuracy)$|view_belief/example_[14]|view_test/(occluded_piece|confusion)"
 
 
 class Tab(NamedTuple):

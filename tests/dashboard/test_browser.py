@@ -1,4 +1,4 @@
-"""TensorBoard in headless Chromium, on a sweep of two jobs."""
+"""TensorBoard and the pages of a run and of a sweep in headless Chromium."""
 
 import re
 
@@ -8,8 +8,8 @@ import pytest
 from tests.scripts import script
 
 pytest.importorskip("selenium", reason="needs selenium")
-from docs.tensorboard import CHROMIUM, DRIVER, TABS, chromium, find, screenshot, tensorboard, visit
-from tests.folders import TINY, tiny_data
+from docs.tensorboard import CHROMIUM, DRIVER, TABS, Tab, chromium, find, screenshot, tensorboard, visit
+from tests.folders import TINY, run_folder, tiny_data
 
 pytestmark = [
     pytest.mark.browser,
@@ -19,18 +19,24 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    """A function that returns the page with a tab of TensorBoard, once the tab shows its data."""
+def sweep(tmp_path_factory):
+    """The working directory of a sweep of two jobs."""
     cwd = tmp_path_factory.mktemp("browser")
     data = (*tiny_data(cwd), *TINY[1:])
     done = script("train.py", "-m", *data, "model.lstm_units=3,5", cwd=cwd)
     assert done.returncode == 0, done.stderr
-    with tensorboard(cwd / "outputs") as url, chromium() as page:
+    return cwd
+
+
+@pytest.fixture(scope="module")
+def shown(sweep):
+    """A function that returns the page with a tab of TensorBoard, once the tab shows its data."""
+    with tensorboard(sweep / "outputs") as url, chromium() as page:
 
         def show(tab):
-            visit(page, url, TABS[tab])
+            visit(page, url, tab if isinstance(tab, Tab) else TABS[tab])
             picture = screenshot(page)
-            picture.save(cwd / f"{tab}.png")  # for inspection after a failure
+            picture.save(sweep / f"{tab if isinstance(tab, str) else 'tab'}.png")  # for inspection after a failure
             assert np.asarray(picture.convert("L"), float)[100:, 300:].std() > 5, "nothing is drawn"
             return page
 
@@ -48,7 +54,7 @@ def test_scalars_have_one_curve_per_job(shown):
 def test_images_are_not_resized(shown):
     page = shown("images")
     assert set(find(page, "img", "naturalWidth")) == set(find(page, "img", "width")) == {350}
-    assert {f"belief/example_{number}" for number in range(1, 7)} <= set(find(page, "tf-image-loader", "tag"))
+    assert {f"view_belief/example_{number}" for number in range(1, 7)} <= set(find(page, "tf-image-loader", "tag"))
 
 
 def test_custom_scalars_show_the_four_steps_in_one_chart(shown):
@@ -85,5 +91,35 @@ def test_the_projector_holds_the_last_states(shown):
 def test_time_series_shows_the_selected_pictures(shown):
     page = shown("time_series")
     cards = " ".join(find(page, "card-view", "textContent"))
-    assert re.findall(r"(belief/\w+?)sweeps", cards) == ["belief/example_1"] * 2 + ["belief/example_4"] * 2
+    shown_tags = re.findall(r"view_(belief/\w+?)sweeps", cards)
+    assert shown_tags == ["belief/example_1"] * 2 + ["belief/example_4"] * 2
     assert set(find(page, "img", "naturalWidth")) == {350}
+
+
+def test_time_series_opens_on_curves(shown):
+    page = shown(TABS["time_series"]._replace(address="#timeseries", close=""))
+    cards = find(page, "card-view", "textContent")
+    assert [card.startswith("test/") for card in cards[:6]] == [True] * 6
+    assert not find(page, "img", "naturalWidth")
+
+
+SIXTEEN_STEPS = ("data.grid=[4,4]", "data.orderings=[rows,snake,spiral,hilbert]")
+
+
+@pytest.mark.parametrize("steps", [4, 16])
+def test_no_page_is_wider_than_the_window(steps, sweep, tmp_path):
+    pages = [*(sweep / "outputs/sweeps").glob("*/*/sweep.html")]
+    if steps == 16:
+        options = (*tiny_data(tmp_path, size=16), *TINY[1:], "trainer.max_epochs=1", *SIXTEEN_STEPS)
+        done = script("train.py", *options, "model.kernel_size=1", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        pages = [run_folder(tmp_path) / "report.html"]
+    else:
+        pages += (sweep / "outputs/sweeps").glob("*/*/0/report.html")
+    with chromium() as page:
+        for width in (360, 768, 1280):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 768}
+            page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            for file in pages:
+                page.get(file.as_uri())
+                assert page.execute_script("return document.documentElement.scrollWidth") <= width, file

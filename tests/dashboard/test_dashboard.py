@@ -42,6 +42,10 @@ def test_exactly_the_documented_scalars_are_written(events):
     assert [event.value for event in events.Scalars("train/learning_rate")] == pytest.approx([0.001] * 3)
 
 
+def test_pictures_come_after_the_curves_in_time_series(events):
+    assert max(events.Tags()["scalars"]) < min(events.Tags()["images"])
+
+
 def test_curves_have_one_point_per_epoch_and_steps_never_decrease(events):
     # where the step decreases, TensorBoard drops the points before
     for tag in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
@@ -53,7 +57,7 @@ def test_curves_have_one_point_per_epoch_and_steps_never_decrease(events):
 
 @pytest.mark.parametrize("tag", PICTURES)
 def test_pictures_exist_and_are_not_blank(events, tag):
-    (event,) = events.Images(tag)
+    (event,) = events.Images(f"view_{tag}")
     pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("L"))
     assert pixels.shape == (210, 350)
     assert pixels.std() > 10
@@ -103,7 +107,7 @@ def test_augmentation_is_drawn_only_where_it_is_on(tmp_path, finished_run):
     assert done.returncode == 0, done.stderr
     for run, expected in ((run_folder(tmp_path), True), (finished_run, False)):
         events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
-        assert ("data/augmentation" in events.Tags()["images"]) == expected
+        assert ("view_data/augmentation" in events.Tags()["images"]) == expected
 
 
 def test_a_network_in_float64_is_shown(tmp_path):

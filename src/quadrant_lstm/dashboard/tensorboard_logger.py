@@ -41,7 +41,8 @@ class TensorBoard(TensorBoardLogger):
         self.experiment.file_writer.add_event(Event(step=step, session_log=start))
 
     def add_picture(self, tag: str, pixels: UInt8[np.ndarray, "height width 3"], step: int) -> None:
-        self.experiment.add_image(tag, pixels, step, dataformats="HWC")
+        # Time Series sorts groups of tags by their names: the curves, of which val/ is the last, come first
+        self.experiment.add_image(f"view_{tag}", pixels, step, dataformats="HWC")
 
     def command_to_view(self) -> str:
         return f"tensorboard --logdir {OUTPUTS}"
