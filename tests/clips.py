@@ -1,6 +1,7 @@
 """Writes clips in all formats."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +29,30 @@ def write_gif(path: Path, frames: np.ndarray) -> None:
     write_animation(path, frames // 4 * 4)
 
 
-def write_video(path: Path, frames: np.ndarray) -> None:
+def write_video(
+    path: Path,
+    frames: np.ndarray,
+    codec: str | None = None,
+    times: Sequence[int] | None = None,
+    container: dict[str, str] | None = None,
+    **stream_options: object,
+) -> None:
+    """`times` are those of the frames, in hundredths of a second; without them, each lasts four."""
     import av
 
-    codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
+    with av.open(str(path), "w", options=container or {}) as file:
+        stream = file.add_stream(codec or ("libvpx-vp9" if path.suffix == ".webm" else "libx264"), rate=25)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        for frame in frames:
-            for packet in stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
+        for name, value in stream_options.items():
+            setattr(stream.codec_context, name, value)
+        if times:
+            stream.codec_context.time_base = Fraction(1, 100)
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[number], Fraction(1, 100)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
 
 
 WRITERS: dict[str, Callable[[Path, np.ndarray], None]] = {

@@ -91,7 +91,7 @@ def test_a_file_of_several_pictures_is_refused(tmp_path, digit):
 
 def test_what_is_not_a_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(UserError, match="pipe.png: cannot be read as an image .it is not a file.; give a PNG"):
+    with pytest.raises(UserError, match="pipe.png: cannot be read as an image .it is not a regular file.; give a PNG"):
         read_image(tmp_path / "pipe.png", SHAPE, None)
 
 

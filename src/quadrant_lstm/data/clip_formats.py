@@ -1,4 +1,6 @@
-"""Opens the formats of clips: folders of pictures, animated pictures, arrays and videos. Imports no torch.
+"""Opens the formats of clips: folders of pictures, animated pictures and arrays; videos.py opens videos.
+
+Imports no torch.
 
 Frames are pictures of Pillow, or arrays, uint8 [height, width] or [height, width, channels].
 """
@@ -7,17 +9,24 @@ import contextlib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from quadrant_lstm.data.image_files import MAX_PIXELS, check_num_pixels, image_files_in, unsorted_image_files
-from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.data.image_files import (
+    MAX_PIXELS,
+    check_num_pixels,
+    check_regular,
+    image_files_in,
+    opened_image,
+    unsorted_image_files,
+)
+from quadrant_lstm.data.videos import VIDEOS, check_container, is_video
+from quadrant_lstm.errors import UserError
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
 ARRAYS = {".npy", ".npz"}
-VIDEOS = {".mp4", ".mkv", ".webm", ".avi", ".mov"}
 LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "THW": (0, 1, 2)}  # axes to move
 
 
@@ -29,15 +38,11 @@ def is_clip(path: Path) -> bool:
     return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
 
 
-def is_video(clip: Path) -> bool:
-    return clip.suffix.lower() in VIDEOS and not clip.is_dir()
-
-
 def is_animated(picture: Path) -> bool:
     if picture.suffix.lower() not in ANIMATED:
         return False
     try:
-        with Image.open(picture) as image:
+        with opened_image(picture) as image:
             return getattr(image, "is_animated", False)
     except Exception:  # of many types; the reader of the clip names the file
         return False
@@ -61,24 +66,20 @@ class Pictures:
         return len(self.files)
 
     def __getitem__(self, number: int) -> Image.Image:
-        file = self.files[number]
-        try:
-            with Image.open(file) as image:
-                check_pixels(image)
-                if getattr(image, "is_animated", False):
-                    raise ValueError("it is animated, but the other files of the folder are single frames")
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return image
-        except Exception as error:  # decoders raise errors of many types
-            raise ValueError(f"{file.name}: {error}") from error
+        with named(self.files[number]), opened_image(self.files[number]) as image:
+            check_depth(image)
+            if getattr(image, "is_animated", False):
+                raise ValueError("it is animated, but the other files of the folder are single frames")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
 
 
 class Animation:
     """The pictures of an open file."""
 
     def __init__(self, image: Image.Image):
-        check_pixels(image)
+        check_depth(image)
         self.image = image
 
     def __len__(self) -> int:
@@ -89,8 +90,16 @@ class Animation:
         return self.image
 
 
-def check_pixels(image: Image.Image) -> None:
-    check_num_pixels(image.width, image.height)
+@contextlib.contextmanager
+def named(picture: Path) -> Iterator[None]:
+    """Adds the name of a file to errors about it."""
+    try:
+        yield
+    except Exception as error:  # decoders raise errors of many types
+        raise ValueError(f"{picture.name}: {error}") from error
+
+
+def check_depth(image: Image.Image) -> None:
     if image.mode[0] in "IF":
         raise ValueError("it has more than 8 bits per pixel")
 
@@ -103,8 +112,56 @@ def opened(clip: Path, layout: str | None) -> Iterator[Frames]:
     elif clip.suffix.lower() in ARRAYS:
         yield read_array(clip, layout)
     else:
-        with Image.open(clip) as image:
+        with opened_image(clip) as image:
             yield Animation(image)
+
+
+def files_of(clip: Path) -> list[Path]:
+    return image_files_in(clip) if clip.is_dir() else [clip]
+
+
+def check_whole(clip: Path) -> None:
+    """Raises an error for a file that is cut off where its decoder would not notice."""
+    if is_video(clip):
+        check_container(clip)
+    elif clip.is_dir():
+        for picture in image_files_in(clip):
+            with named(picture):
+                check_image(picture)
+    elif clip.suffix.lower() not in ARRAYS:
+        check_image(clip)
+
+
+def check_image(file: Path) -> None:
+    with opened_image(file) as image:
+        if image.format == "PNG":
+            image.verify()  # the checksums of its chunks, as far as the last
+        elif image.format == "GIF" and not has_trailer(file.read_bytes()):
+            raise ValueError("it is cut off")
+
+
+def has_trailer(gif: bytes) -> bool:
+    """Tells whether the blocks of a GIF end with its trailer. Pillow reads a file without it as a shorter one."""
+    position = 13 + size_of_colours(gif[10])
+    while position < len(gif) and gif[position] != 0x3B:
+        if gif[position : position + 1] == b"!":  # an extension
+            position = end_of_blocks(gif, position + 2)
+        elif gif[position : position + 1] == b",":  # an image
+            flags = int.from_bytes(gif[position + 9 : position + 10])
+            position = end_of_blocks(gif, position + 11 + size_of_colours(flags))
+        else:  # Pillow passes over it, too
+            position += 1
+    return position < len(gif)
+
+
+def size_of_colours(flags: int) -> int:
+    return 3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0
+
+
+def end_of_blocks(gif: bytes, position: int) -> int:
+    while size := int.from_bytes(gif[position : position + 1]):
+        position += 1 + size
+    return position + 1
 
 
 def read_array(clip: Path, layout: str | None) -> np.ndarray:
@@ -116,6 +173,7 @@ def read_array(clip: Path, layout: str | None) -> np.ndarray:
             f"{clip}: is an array, but data.layout=null does not tell the order of its axes; train with e.g. "
             "data.layout=THWC, or save it as pictures."
         )
+    check_regular(clip)
     array = np.load(clip, mmap_mode="r", allow_pickle=False) if clip.suffix.lower() == ".npy" else read_npz(clip)
     if array.dtype != np.uint8:
         raise ValueError(f"its type is {array.dtype}, not uint8")
@@ -136,15 +194,3 @@ def read_npz(clip: Path) -> np.ndarray:
         if len(arrays.files) != 1:
             raise ValueError(f"it holds {len(arrays.files)} arrays, not one")
         return arrays[arrays.files[0]]
-
-
-def decoded(clip: Path) -> Iterator[Any]:
-    """Yields the frames of a video as PyAV decodes them."""
-    with needs_extra(str(clip), "video"):
-        import av
-    with av.open(str(clip)) as container:
-        if not container.streams.video:
-            raise ValueError("it holds no video")
-        stream = container.streams.video[0]
-        check_num_pixels(stream.width, stream.height)
-        yield from container.decode(stream)

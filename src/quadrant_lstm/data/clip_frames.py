@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from quadrant_lstm.data.clip_formats import decoded, is_video, opened
+from quadrant_lstm.data.clip_formats import check_whole, opened
 from quadrant_lstm.data.image_files import on_paper
+from quadrant_lstm.data.videos import decoded, is_video
 from quadrant_lstm.errors import UserError
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
@@ -60,6 +61,8 @@ def read_frames(clip: Path, frame_format: FrameFormat, numbers: range, out: np.n
 def count_frames(clip: Path, layout: str | None) -> int:
     """Counts frames without converting them. Raises BrokenClip."""
     with decoder_errors_explained(clip):
+        if not clip.is_dir():  # of a folder, all files are counted, and those that are read are checked
+            check_whole(clip)
         if is_video(clip):
             count = sum(1 for _ in decoded(clip))
         else:
@@ -73,6 +76,7 @@ def count_frames(clip: Path, layout: str | None) -> int:
 def examine_frames(clip: Path, frame_format: FrameFormat) -> tuple[int, tuple[int, int]]:
     """Decodes all frames, and returns their number, height and width. Raises BrokenClip."""
     with decoder_errors_explained(clip):
+        check_whole(clip)
         sizes: dict[tuple[int, int], None] = {}
         count = 0
         for frame in frames_of(clip, frame_format):

@@ -13,12 +13,13 @@ from filelock import FileLock
 from torch.utils.data import Dataset
 
 from quadrant_lstm.console import with_progress
+from quadrant_lstm.data.clip_formats import files_of
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, decoder_errors_explained, examine_frames
-from quadrant_lstm.data.image_files import image_files_in
 from quadrant_lstm.data.worker_loader import WorkerLoader
 from quadrant_lstm.files import read_json, write_json
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
+EXAMINATION = 2  # to be raised with each change of what is refused: clips are then examined again
 
 
 class Note(NamedTuple):
@@ -36,7 +37,7 @@ def examine_clips(
 
     Processes that start together wait for the first.
     """
-    name = hashlib.sha256(repr((str(root.absolute()), frame_format)).encode()).hexdigest()[:16]
+    name = hashlib.sha256(repr((EXAMINATION, str(root.absolute()), frame_format)).encode()).hexdigest()[:16]
     file = CACHE.expanduser() / f"{name}.json"
     with contextlib.ExitStack() as stack:
         try:
@@ -79,10 +80,6 @@ def state_of(clip: Path) -> str | None:
         return None
     states = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
     return hashlib.sha256(repr(states).encode()).hexdigest()
-
-
-def files_of(clip: Path) -> list[Path]:
-    return image_files_in(clip) if clip.is_dir() else [clip]
 
 
 def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_workers: int) -> Any:

@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import re
+import stat
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -63,15 +64,27 @@ def check_num_pixels(width: int, height: int) -> None:
         raise ValueError(f"{width} x {height}, more than {MAX_PIXELS:,} pixels")
 
 
+def check_regular(file: Path) -> None:
+    """Raises ValueError for what may be read for ever, such as a named pipe, and OSError if there is no such file."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise ValueError("it is not a regular file")
+
+
+@contextlib.contextmanager
+def opened_image(file: Path) -> Iterator[Image.Image]:
+    """Opens an image file and checks its size before its pixels are read. Raises errors of many types."""
+    check_regular(file)
+    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
+    with quiet, Image.open(file) as image:
+        check_num_pixels(image.width, image.height)
+        yield image
+
+
 @contextlib.contextmanager
 def open_image(file: Path) -> Iterator[Image.Image]:
-    """Opens an image file and checks its size before reading its pixels. Errors, also later ones, become UserErrors."""
-    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
+    """Opens a file that holds one image. Errors, also later ones, become UserErrors."""
     try:
-        if file.exists() and not file.is_file():
-            raise ValueError("it is not a file")
-        with quiet, Image.open(file) as image:
-            check_num_pixels(image.width, image.height)
+        with opened_image(file) as image:
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"it holds {pages} pictures; save one of them")
             yield image
