@@ -23,6 +23,11 @@ def expanded(path: str) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def as_text(path: Path | str) -> str:
+    """Returns the path for people and text files: bytes of its names that are not UTF-8 are written like \\xe9."""
+    return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def write_atomically(file: Path, content: bytes) -> None:
     """Writes a file so that a reader finds either the previous version or the new one, even if the process is killed.
 

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -202,16 +204,36 @@ def broken_clips():
     yield "pickle.npz", lambda path: np.savez(path, np.array([{}])), "Object arrays cannot be loaded"
     yield "cut.gif", lambda path: path.write_bytes(b"GIF89a"), "cannot identify image file"
     yield "cut.npy", lambda path: path.write_bytes(b""), "No data left in file"
-    yield "large.png", lambda path: Image.new("1", (9000, 9000)).save(path), "9000 x 9000, more than 50,000,000 pixels"
+    for suffix in ("png", "gif"):  # of more pixels than Pillow reads without a warning
+        large = Image.new("1", (10_000, 10_000)).save
+        yield f"large.{suffix}", large, "10000 x 10000, more than 50,000,000 pixels"
 
 
 @pytest.mark.parametrize(
     ("name", "write", "reason"), list(broken_clips()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_broken_clip_is_named_with_the_reason(name, write, reason, tmp_path):
+def test_a_broken_clip_is_named_with_the_reason(name, write, reason, tmp_path, recwarn):
     write(tmp_path / name)
     with pytest.raises(UserError, match=rf"{name}: cannot be read as a clip \({reason}.*\)$"):
         examine_frames(tmp_path / name, COLOUR)
+    assert not recwarn
+
+
+@pytest.mark.parametrize("name", ["pipe.mp4", "pipe.gif", "pipe.npy", "pipe.npz", "zeros.npy", "clip/1.png"])
+def test_what_is_not_a_regular_file_is_refused_at_once(name, tmp_path):
+    (tmp_path / "clip").mkdir()
+    if name == "zeros.npy":
+        (tmp_path / name).symlink_to("/dev/zero")
+    else:
+        os.mkfifo(tmp_path / name)
+    clip = tmp_path / name.split("/")[0]
+    assert is_clip(clip)
+    for read in (
+        lambda: examine_frames(clip, COLOUR),
+        lambda: read_into(clip, COLOUR, range(1), np.empty((1, 1, 1, 3))),
+    ):
+        with pytest.raises(BrokenClip, match=r"\((1.png: )?it is not a regular file\)$"):
+            read()
 
 
 def test_a_broken_frame_of_a_folder_is_named(tmp_path):

@@ -1,7 +1,10 @@
 import math
+import os
+import re
 import shutil
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -190,6 +193,28 @@ def test_hidden_files_are_ignored(tmp_path):
     (root / "train/dark/Thumbs.db").write_bytes(b"")
     (root / "train/.cache").mkdir()
     assert find_clips(str(root), 0.2, 0, "THWC").class_names == ("bright", "dark")
+
+
+@pytest.mark.parametrize("name", ["data", "data/train/dark", "data/test/dark"])
+def test_folders_whose_names_are_not_utf_8_are_refused(name, tmp_path):
+    write_clip_folder(tmp_path / "data")
+    strange = os.fsdecode(os.fsencode(tmp_path / name) + b"\xe9")
+    os.rename(tmp_path / name, strange)
+    root = strange if name == "data" else tmp_path / "data"
+    with pytest.raises(UserError, match=rf"data.root: the name of .*{name}\\xe9 is not UTF-8; rename the folder\.$"):
+        find_clips(str(root), 0.2, 0, "THWC")
+
+
+def test_clips_whose_names_are_not_utf_8_are_read_and_named(tmp_path):
+    root = write_clip_folder(tmp_path / "data")
+    for half in ("train", "test"):
+        os.rename(root / half / "dark/0.npy", os.fsencode(root / half / "dark") + b"/\xe90.npy")
+    data = clips_in(root)
+    assert len(epoch_of(data, 0)) == 2
+    assert re.fullmatch("[0-9a-f]{64}", data.sha256())
+    assert str(root / r"test/dark/\xe90.npy") in data.test_names(torch.arange(8))
+    Path(os.fsdecode(os.fsencode(root / "test/dark") + b"/\xe90.npy")).write_bytes(b"")
+    assert clips_in(root, skip_broken=True).skipped[0].startswith(rf"{root}/test/dark/\xe90.npy: cannot be read")
 
 
 def test_arrays_need_a_layout(tmp_path):

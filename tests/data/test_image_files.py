@@ -144,8 +144,13 @@ def test_files_are_found_by_name_folder_and_glob(tmp_path):
 
 
 def test_a_dash_stands_for_the_lines_of_standard_input(monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO("a b.png\n\nc.png"))
-    assert list(find_image_files("-")) == [Path("a b.png"), Path("c.png")]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a b.png\n\n\xe9.png\r\nc.png")))
+    assert list(find_image_files("-")) == [Path("a b.png"), Path(os.fsdecode(b"\xe9.png")), Path("c.png")]
+
+
+def test_a_missing_image_is_refused_with_its_own_remedy(tmp_path):
+    with pytest.raises(UserError, match=r"no.png: cannot be read as an image .*No such file.*; correct its name.$"):
+        read_image(tmp_path / "no.png", SHAPE, None)
 
 
 def test_a_file_that_is_no_image_is_refused(tmp_path):

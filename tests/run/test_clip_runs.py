@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +90,25 @@ def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_pa
         expected = network.logits_per_step(clip)[0].softmax(1)
         assert torch.allclose(torch.tensor(row["probabilities"]), expected, atol=1e-5)
         assert row["prediction"] == ARROWS[int(expected[-1].argmax())]
+
+
+def test_clips_whose_names_are_not_utf_8_are_predicted(clip_run, tmp_path):
+    strange, cwd = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9.gif"), clip_run.parents[2]
+    write_gif(Path(strange), noise_clip(2))
+    for images in (tmp_path, strange):
+        done = script("predict.py", "run=latest", f"images={images}", cwd=cwd, PYTHONIOENCODING="utf-8:strict")
+        assert (done.returncode, done.stderr) == (0, "")
+        for name in ("x.csv", "x.jsonl"):
+            output = f"output={tmp_path / name}"
+            assert script("predict.py", "run=latest", f"images={images}", output, cwd=cwd).returncode == 0
+    row = next(csv.DictReader((tmp_path / "x.csv").open(encoding="utf-8")))
+    assert row["file"] == json.loads((tmp_path / "x.jsonl").read_text())["file"] == rf"{tmp_path}/\xe9.gif"
+
+
+def test_a_missing_clip_is_refused_with_its_own_remedy(tmp_path):
+    read = files_of_clips(OmegaConf.create({}), (3, 12, 16), 4).read
+    with pytest.raises(UserError, match=r"no.mp4: .* \(No such file or directory\); correct its name, or leave it out"):
+        read(tmp_path / "no.mp4", None)
 
 
 def test_a_folder_of_animations_holds_several_clips(tmp_path):

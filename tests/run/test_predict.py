@@ -137,7 +137,7 @@ def test_files_are_cut_in_an_order_that_the_network_was_trained_in(finished_run)
 
 
 def test_a_name_that_is_too_long_is_one_line(finished_run, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{'x' * 300}\n{files[0]}\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{'x' * 300}\n{files[0]}\n".encode())))
     with pytest.raises(UserError, match="images: 1 of 2 files cannot be read"):
         predict(finished_run, "-", None, str(tmp_path / "out.csv"))
     assert len(rows_of(tmp_path / "out.csv")) == 1
@@ -177,7 +177,7 @@ def test_a_name_that_is_not_text_is_written_to_a_csv_file(finished_run, files, t
     strange = os.fsencode(tmp_path) + b"/bad\xff.png"
     shutil.copy(files[0], strange)
     predict_some(finished_run, [Path(os.fsdecode(strange))], False, str(tmp_path / "x.csv"))
-    assert b"bad\xff.png" in (tmp_path / "x.csv").read_bytes()
+    assert r"bad\xff.png" in (tmp_path / "x.csv").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from quadrant_lstm.data.clip_formats import ARRAYS, is_clip
 from quadrant_lstm.data.image_files import files_of_stdin, natural, visible
 from quadrant_lstm.data.videos import is_video
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import expanded
+from quadrant_lstm.files import as_text, expanded
 
 ClipsByClass = Mapping[str, Sequence[Path]]  # the clips of each
 
@@ -38,7 +38,10 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
         raise UserError("data.root: null, but clips are read from a folder; add data.root=FOLDER.")
     folder = expanded(root)
     if not folder.is_dir():
-        raise UserError(f"data.root: {folder} is not a folder; give one with a folder of clips for each class.")
+        raise UserError(
+            f"data.root: {as_text(folder)} is not a folder; give one with a folder of clips for each class."
+        )
+    check_utf8(folder)
     splits = [folder / name for name in ("train", "test") if (folder / name).is_dir()]
     if len(splits) == 1:
         raise UserError(
@@ -71,7 +74,9 @@ def find_clip_files(images: str) -> Iterable[Path]:
         return [path]
     found = clips_below(path) if path.is_dir() else [Path(name) for name in glob.glob(str(path), recursive=True)]
     if not found:
-        raise UserError(f"images: {images} matches no clip; give a clip, a folder of clips, or a glob in quotes.")
+        raise UserError(
+            f"images: {as_text(images)} matches no clip; give a clip, a folder of clips, or a glob in quotes."
+        )
     return sorted(found, key=lambda clip: [natural(part) for part in clip.parts])
 
 
@@ -93,7 +98,17 @@ def clips_by_class(folder: Path) -> dict[str, list[Path]]:
     if len(classes) < 2:
         count = "one folder" if classes else "no folder"
         raise UserError(f"{folder}: holds {count}, but each class needs one; add at least two.")
+    for each in classes:
+        check_utf8(each)
     return {each.name: clips_of(each) for each in classes}
+
+
+def check_utf8(folder: Path) -> None:
+    """Raises UserError for a name that the text files of a run cannot hold."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"data.root: the name of {as_text(folder)} is not UTF-8; rename the folder.") from error
 
 
 def clips_of(class_folder: Path) -> list[Path]:
@@ -103,7 +118,7 @@ def clips_of(class_folder: Path) -> list[Path]:
     for clip in clips:
         if not is_clip(clip):
             what = "a folder without still pictures" if clip.is_dir() else "neither a folder nor a file of clips"
-            raise UserError(f"{clip}: is {what}; remove it, or begin its name with a dot.")
+            raise UserError(f"{as_text(clip)}: is {what}; remove it, or begin its name with a dot.")
     return clips
 
 

@@ -25,6 +25,7 @@ from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.data.sampler import EpochSampler
 from quadrant_lstm.data.split import validation_range
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import as_text
 
 
 class Clips(SequenceDataModule):
@@ -90,7 +91,7 @@ class Clips(SequenceDataModule):
         return batch._replace(frames=scaled(frames))
 
     def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
-        return [str(self.test.clips[number].path) for number in indices.tolist()]
+        return [as_text(self.test.clips[number].path) for number in indices.tolist()]
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
         channels, height, width = self.spec.frame_shape
@@ -100,7 +101,7 @@ class Clips(SequenceDataModule):
 
     def sha256(self) -> str:
         lines = [f"{path.relative_to(self.folder)} {note.sha256}" for path, note in self.notes.items()]
-        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+        return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def common_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
@@ -109,8 +110,8 @@ def common_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
     for path, note in notes.items():
         if note.size != size:
             raise UserError(
-                f"{path}: its frames are of {note.size[0]} x {note.size[1]}, but those of {first} of {size[0]} x "
-                f"{size[1]}; add data.size=[HEIGHT,WIDTH]."
+                f"{as_text(path)}: its frames are of {note.size[0]} x {note.size[1]}, but those of {as_text(first)} of "
+                f"{size[0]} x {size[1]}; add data.size=[HEIGHT,WIDTH]."
             )
     return size
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import os
 import re
 import stat
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import expanded
+from quadrant_lstm.files import as_text, expanded
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 50_000_000
@@ -30,7 +31,7 @@ def find_image_files(images: str) -> Iterable[Path]:
     else:
         found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
     if not found:
-        raise UserError(f"images: {images} matches no image file; give a file, a folder, or a glob in quotes.")
+        raise UserError(f"images: {as_text(images)} matches no image file; give a file, a folder, or a glob in quotes.")
     return found
 
 
@@ -38,7 +39,8 @@ def files_of_stdin() -> Iterator[Path]:
     """Returns the files that the lines of standard input name, as they come. Raises UserError if it is closed."""
     if sys.stdin is None:
         raise UserError("images: - reads standard input, which is closed; give a file, a folder, or a glob.")
-    return (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
+    lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)  # names may hold any bytes
+    return (Path(os.fsdecode(name)) for name in lines if name)
 
 
 def image_files_in(folder: Path) -> list[Path]:
@@ -89,7 +91,8 @@ def open_image(file: Path) -> Iterator[Image.Image]:
                 raise ValueError(f"it holds {pages} pictures; save one of them")
             yield image
     except Exception as error:  # decoders raise errors of many types
-        raise UserError(f"{file}: cannot be read as an image ({error}); give a PNG or JPEG file.") from error
+        remedy = "correct its name" if isinstance(error, FileNotFoundError) else "give a PNG or JPEG file"
+        raise UserError(f"{as_text(file)}: cannot be read as an image ({as_text(str(error))}); {remedy}.") from error
 
 
 def on_paper(image: Image.Image, colour: str) -> Image.Image:

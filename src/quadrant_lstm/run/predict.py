@@ -16,6 +16,7 @@ import torch
 from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import as_text
 from quadrant_lstm.pages import counted
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
@@ -70,7 +71,7 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]],
                 correct += prediction.label is not None and prediction.label == prediction.predicted
             count += len(samples)
     if output:
-        log.info(f"wrote the predictions of {counted(count, 'sample')} to {output}")
+        log.info(f"wrote the predictions of {counted(count, 'sample')} to {as_text(output)}")
     return count, correct
 
 
@@ -95,7 +96,7 @@ def read_files(
     samples, num_bytes = [], 0
     for file in files:  # in one thread: for small files, several of them wait for each other
         try:
-            sample = Sample(str(file), predictor.files.read(file, invert))
+            sample = Sample(as_text(file), predictor.files.read(file, invert))
         except UserError as error:
             print(error, file=sys.stderr)
             errors.append(error)

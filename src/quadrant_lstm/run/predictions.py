@@ -68,7 +68,7 @@ def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterato
     with contextlib.ExitStack() as stack:
         try:
             part = f"{output}.part"
-            file = stack.enter_context(open(part, "w", newline="", encoding="utf-8", errors="surrogateescape"))
+            file = stack.enter_context(open(part, "w", newline="", encoding="utf-8"))
         except OSError as error:
             raise UserError(f"output: {output} cannot be written ({error.strerror}); write another path.") from error
         if output.lower().endswith(".csv"):

@@ -20,6 +20,7 @@ from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import read_image
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import as_text
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs, inputs_of, reads_more_steps
 from quadrant_lstm.run.predictions import Classes
@@ -99,14 +100,16 @@ def files_of_clips(
         try:
             return read_middle(file)
         except BrokenClip as error:
-            raise UserError(f"{error}; replace it or leave it out.") from error
+            is_missing = isinstance(error.__cause__, FileNotFoundError)
+            remedy = "correct its name" if is_missing else "replace it"
+            raise UserError(f"{error}; {remedy}, or leave it out.") from error
 
     def read_middle(file: Path) -> np.ndarray:
         available = steps_in(count_frames(file, frame_format.layout), step)
         if available < fewest_frames:
             raise UserError(
-                f"{file}: has {available} frames, but the network of this file reads exactly {fewest_frames}; predict "
-                "with run=PATH instead of model=, which pads it."
+                f"{as_text(file)}: has {available} frames, but the network of this file reads exactly {fewest_frames}; "
+                "predict with run=PATH instead of model=, which pads it."
             )
         length = min(available, num_frames or available)
         start = (available - length) // 2
