@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +260,25 @@ def test_a_killed_process_that_reads_clips_costs_one_line(own_clips_run, tmp_pat
     assert (training.returncode, training.stderr.count("\n")) == (2, 1)
     assert training.stderr.startswith("data.num_workers: a process that reads clips was killed, perhaps because")
     assert f"resume with run={run_folder(tmp_path).relative_to(tmp_path)}" in training.stderr
+
+
+@pytest.mark.parametrize("first", ["the processes that read", "all at once"])
+def test_sigterm_to_all_processes_ends_a_run_as_one_to_the_first_does(first, own_clips_run, tmp_path, monkeypatch):
+    _, words = own_clips_run
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = (*words, "data.num_workers=2", "~trainer.callbacks.dashboard", "trainer.max_epochs=3000")
+    training = Script("train.py", *words, cwd=tmp_path)
+    next(line for line in training.lines() if line.startswith("epoch 2/"))
+    if first == "all at once":
+        training.send(signal.SIGSTOP)  # it finds all signals when it continues
+    for reader in children(training.pid):
+        os.kill(reader, signal.SIGTERM)
+    if first == "the processes that read":
+        time.sleep(0.5)  # a killed one would be reported within that time
+    training.send(signal.SIGTERM)
+    training.send(signal.SIGCONT)
+    assert training.wait().returncode == 143, training.stderr
+    assert "was killed" not in training.stderr
 
 
 def test_skipped_clips_are_listed_in_the_run_folder(own_clips_run, tmp_path, monkeypatch):
