@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import hydra_arguments
-from quadrant_lstm.cli.command import check_config, handle_errors, handle_job_errors
+from quadrant_lstm.cli.command import check_config, handle_errors, handle_job_errors, resumable
 from quadrant_lstm.cli.torchrun_arguments import shared_arguments
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.processes.torchrun import join
@@ -14,7 +14,7 @@ from quadrant_lstm.processes.torchrun import join
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    with handle_job_errors():
+    with handle_job_errors(), resumable():
         check_config(cfg)
         with signals_deferred():
             from quadrant_lstm.run.train import train  # imports torch

@@ -3,7 +3,7 @@ import signal
 from lightning.pytorch import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from quadrant_lstm.processes.signals import terminated
+from quadrant_lstm.processes.signals import interrupt
 from quadrant_lstm.processes.strategy import DDP
 from tests.networks import trainer
 from tests.scripts import call_unchecked
@@ -27,7 +27,7 @@ def train_and_test() -> None:
     two_stages = trainer(strategy=DDP(timeout=20.0), devices=1, callbacks=[handlers], **limits)
     two_stages.fit(model)
     two_stages.test(model)
-    assert handlers.found == [terminated] * 3
+    assert handlers.found == [interrupt] * 3
 
 
 def test_sigterm_ends_a_process_while_it_trains_and_tests():

@@ -258,7 +258,7 @@ def test_an_interrupt_keeps_the_last_finished_epoch(number, start, tmp_path):
     agent.process.send_signal(number)
     assert agent.wait() == 1
     assert f"interrupted; resume with: torchrun ... train.py run={run.relative_to(tmp_path)}\n" in agent.stdout
-    assert agent.stderr.count("interrupted") == (number == signal.SIGINT)
+    assert "interrupted" not in agent.stderr
     saved = read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] + 1
     assert epochs(run) == [str(epoch) for epoch in range(1, saved + 1)]
 

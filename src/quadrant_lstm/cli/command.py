@@ -7,7 +7,6 @@ run folder. Imports no torch before that.
 import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +21,16 @@ from quadrant_lstm.cli.explain import mistake_in
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import torchrun
-from quadrant_lstm.processes.signals import exit_at_sigterm, signals_deferred
-from quadrant_lstm.run_folder import CONFIG, find_weights, new_folder, remove_untouched
+from quadrant_lstm.processes.signals import (
+    TERMINATED,
+    Interrupt,
+    end_at_once_at_signals,
+    exit_at_signals,
+    signals_deferred,
+)
+from quadrant_lstm.run_folder import CONFIG, RESULTS, as_typed, find_weights, new_folder, remove_untouched
 
 log = logging.getLogger(__name__)
-INTERRUPTED = 128 + signal.SIGINT
 
 OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True)  # all jobs of a sweep share its folder
 
@@ -36,18 +40,19 @@ def handle_errors() -> Iterator[None]:
     """Wraps Hydra's main: prints an error of the user in one line, and ends the process with its exit status."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
     logging.raiseExceptions = False  # on a full disk, logging prints no traceback for each line of train.log
-    exit_at_sigterm()
+    exit_at_signals()
     try:
         yield
     except Exception as error:
         if mistake := mistake_in(error):
             fail(mistake)
         raise
-    except KeyboardInterrupt:
+    except Interrupt:
         if not torchrun.meeting or torchrun.meeting.rank == 0:
             print("interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        raise
     finally:
+        end_at_once_at_signals()
         if torchrun.meeting:
             torchrun.meeting.decide(None)  # the others end if no run was started
 
@@ -69,6 +74,20 @@ def handle_job_errors() -> Iterator[None]:
         if HydraConfig.get().output_subdir and not torchrun.meeting:  # a new run, in one process
             remove_untouched(Path(HydraConfig.get().runtime.output_dir))
         fail(mistake)
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Wraps a run: says how to resume it if a signal ends it."""
+    try:
+        yield
+    except SystemExit as end:  # an Interrupt, or that of Lightning's or SLURM's signal handlers
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if (folder / RESULTS).exists():
+            raise
+        command = "torchrun ... train.py" if torchrun.meeting else "python train.py"
+        log.info(f"interrupted; resume with: {command} run={as_typed(folder)}")
+        raise SystemExit(TERMINATED if end.code is None else end.code) from None  # Lightning's has no code
 
 
 def make_folder(folder: Path) -> None:

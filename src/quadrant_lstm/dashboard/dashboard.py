@@ -41,14 +41,16 @@ CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expr
 
 
 class Dashboard(pl.Callback):
-    """Logs the pictures, and keeps them as PNGs, by their tags, for report.html."""
+    """Logs the pictures, and keeps them as PNGs, by their tags, for report.html.
+
+    Signals are deferred while something is written to a logger, and not while it is computed, which may take long.
+    """
 
     def __init__(self) -> None:
         self.pictures: dict[str, bytes] = {}
         self.stages: list[tuple[str, ...]] = []  # the table of the network's stages
         self.numbered: dict[str, str] = {}  # the names of the classes that pictures show by their numbers
 
-    @signals_deferred()
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
             return
@@ -59,13 +61,13 @@ class Dashboard(pl.Callback):
         steps = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.spec.num_steps))]}
         charts = {"validation": steps} | CHARTS if len(data.validation_indices) else CHARTS
         for writer in writers(trainer):
-            writer.add_custom_scalars(charts)
-            writer.add_text("run/network", as_markdown(str(description)), trainer.global_step)
-            if (config := Path(writer.log_dir) / CONFIG).exists():
-                writer.add_text("run/config", as_markdown(yaml_with_short_lists(config)), trainer.global_step)
+            with signals_deferred():
+                writer.add_custom_scalars(charts)
+                writer.add_text("run/network", as_markdown(str(description)), trainer.global_step)
+                if (config := Path(writer.log_dir) / CONFIG).exists():
+                    writer.add_text("run/config", as_markdown(yaml_with_short_lists(config)), trainer.global_step)
         self.add(trainer, gallery.data_pictures(data))
 
-    @signals_deferred()
     def on_test_end(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
             return
@@ -99,7 +101,8 @@ class Dashboard(pl.Callback):
             pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(SCALE))
             for logger in trainer.loggers:
                 if isinstance(logger, Tracker):
-                    logger.add_picture(tag, pixels, trainer.global_step)
+                    with signals_deferred():
+                        logger.add_picture(tag, pixels, trainer.global_step)
 
 
 def writers(trainer: pl.Trainer) -> list[SummaryWriter]:

@@ -24,6 +24,7 @@ MAX_CLASSES = 20  # that have a precision-recall curve
 BEST_ACCURACY = "val/best_accuracy"  # a curve of its own: of val/accuracy, HParams would show the last value
 
 
+@signals_deferred()
 def add_graph(
     writer: SummaryWriter, network: nn.Module, frames: UInt8[Tensor, "batch steps channels height width"]
 ) -> None:
@@ -42,6 +43,7 @@ def short_name(node: str, prefix: str) -> str:
     return re.sub(r"\w+\[(\w+)\]", r"\1", node.removeprefix(prefix))
 
 
+@signals_deferred()
 def add_precision_recall(
     writer: SummaryWriter, logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"],
     names: Sequence[str], step: int,
@@ -62,7 +64,8 @@ def add_states(
             frames, padded = as_arguments(batch.frames, batch.lengths, network)
             states.append(network.outputs_per_step(frames, **padded)[:, -1])
             labels += [names[label] for label in batch.labels.tolist()]
-    writer.add_embedding(torch.cat(states).float(), labels, 1 - scaled(pictures), step, tag="last_state")
+    with signals_deferred():
+        writer.add_embedding(torch.cat(states).float(), labels, 1 - scaled(pictures), step, tag="last_state")
 
 
 @signals_deferred()

@@ -1,4 +1,4 @@
-"""Defines a DataLoader whose workers neither draw from torch's generator nor warn, and end at SIGTERM unnoticed."""
+"""Defines a DataLoader whose workers neither draw from torch's generator nor warn, and end at a signal unnoticed."""
 
 import os
 import signal
@@ -7,21 +7,38 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class WorkerLoader(DataLoader):
-    """Draws the seed for its workers from a generator of its own: the default one draws weights and dropout."""
+    """Draws the seed for its workers from a generator of its own: the default one draws weights and dropout.
+
+    Ctrl-C, which a terminal sends to all processes, ends this process, which then ends the workers. No signal arrives
+    while the workers start: it would find them half made.
+    """
 
     def __init__(self, dataset: Dataset, **options: Any):
-        super().__init__(dataset, generator=torch.Generator(), worker_init_fn=end_quietly_at_sigterm, **options)
+        super().__init__(dataset, generator=torch.Generator(), worker_init_fn=end_unnoticed, **options)
+
+    def __iter__(self) -> Any:
+        if not self.num_workers:
+            return super().__iter__()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def check_worker_number_rationality(self) -> None:
         """Does not warn of more workers than cores: the user has chosen their number."""
 
 
-def end_quietly_at_sigterm(_: int) -> None:
-    """Lets this worker end at SIGTERM as if it had finished.
+def end_unnoticed(_: int) -> None:
+    """Lets this worker ignore Ctrl-C, and end at SIGTERM as if it had finished.
 
-    If the signal was sent to all processes, the main one ends by its own. But when a worker is killed, torch raises an
+    If a signal was sent to all processes, the main one ends by its own. But when a worker is killed, torch raises an
     error in the main process wherever that happens to be.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,4 +1,4 @@
-"""Lets SIGTERM end a process, defers it and Ctrl-C for a while, and ends processes with their parents.
+"""Lets Ctrl-C and SIGTERM end a process, defers them for a while, and ends processes with their parents.
 
 Imports no torch.
 """
@@ -10,19 +10,61 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 SET_PDEATHSIG = 1  # man 2 prctl
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a process
 TERMINATED = 128 + signal.SIGTERM  # exit status
+DROPPED_FOR = 0.02  # seconds until an exception that Python has dropped is raised again
 
 
-def exit_at_sigterm() -> None:
-    """Lets SIGTERM raise SystemExit. Does nothing in a thread, where Python cannot set handlers."""
+class Interrupt(SystemExit):
+    """Raised at SIGINT (Ctrl-C) and SIGTERM. Its code is a shell's exit status for the signal, 130 or 143.
+
+    It is no KeyboardInterrupt because Lightning answers that with exit status 1.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)
+        self.signum = signum
+
+
+def exit_at_signals() -> None:
+    """Lets SIGINT, unless it is ignored, and SIGTERM raise Interrupt. Does nothing in a thread, where Python cannot set
+    handlers.
+
+    Python drops an exception that is raised while it deletes an object, such as a DataLoader with its processes. Then
+    it is raised again a little later, until it ends the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for signum in SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, interrupt)
+    if not hasattr(signal, "setitimer"):  # on Windows
+        return
+    dropped: list[int] = []
+
+    def note(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, Interrupt):
+            dropped.append(unraisable.exc_value.signum)
+            signal.setitimer(signal.ITIMER_REAL, DROPPED_FOR)
+        else:
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = note
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(dropped.pop()))
+
+
+def interrupt(signum: int, _: object) -> None:
+    raise Interrupt(signum)
+
+
+def end_at_once_at_signals() -> None:
+    """For a process that has finished its work: while Python exits, it drops exceptions."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminated)
-
-
-def terminated(*_: object) -> None:
-    sys.exit(TERMINATED)
+        for signum in SIGNALS:
+            signal.signal(signum, lambda number, _: os._exit(128 + number))
 
 
 def end_with_parent(parent: int) -> None:
@@ -43,7 +85,7 @@ def signals_deferred() -> Iterator[None]:
         yield  # Python runs signal handlers in the main thread only
         return
     received: list[int] = []
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     for signum in handlers:
         signal.signal(signum, lambda number, _: received.append(number))
     try:

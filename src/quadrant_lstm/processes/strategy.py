@@ -15,7 +15,7 @@ from torch.distributed import FileStore, init_process_group, is_initialized
 
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.launch import STORE
-from quadrant_lstm.processes.signals import exit_at_sigterm
+from quadrant_lstm.processes.signals import exit_at_signals
 
 
 class DDP(DDPStrategy):
@@ -43,5 +43,5 @@ class DDP(DDPStrategy):
 
     def barrier(self, *arguments: Any, **options: Any) -> None:
         """Lightning calls this first of all after it has set its handler."""
-        exit_at_sigterm()
+        exit_at_signals()
         super().barrier(*arguments, **options)

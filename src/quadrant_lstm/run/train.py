@@ -7,7 +7,6 @@ import contextlib
 import functools
 import logging
 import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,22 +95,14 @@ def fit_and_test(
     prepare_for_training()
     allow_frozen_modules(classifier.network)
     trained: dict[str, Any] = {}
-    try:
-        with errors_explained(folder):
-            trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-            # read before the test, which loads the state of the kept epoch into all callbacks
-            if trainer.is_global_zero:
-                for callback in trainer.callbacks:
-                    if isinstance(callback, HasResults):
-                        trained |= callback.results()
-            trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
-    except SystemExit as end:
-        command = "torchrun ... train.py" if torchrun.meeting else "python train.py"
-        log.info(f"interrupted; resume with: {command} run={as_typed(folder)}")
-        if end.code != 1:  # the exit status of our own or SLURM's signal handlers
-            raise
-        raise KeyboardInterrupt from None  # Lightning exits with status 1 after Ctrl-C
-
+    with errors_explained(folder):
+        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        # read before the test, which loads the state of the kept epoch into all callbacks
+        if trainer.is_global_zero:
+            for callback in trainer.callbacks:
+                if isinstance(callback, HasResults):
+                    trained |= callback.results()
+        trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
     if trainer.is_global_zero:
         parameters = count_parameters(classifier.network)
         record_results(classifier.test_results() | trained | {"parameters": parameters}, cfg, folder, trainer)
@@ -131,7 +122,7 @@ def errors_explained(folder: Path) -> Iterator[None]:
         raise UserError(f"trainer: {reason}; change a value of trainer.") from error
     except RuntimeError as error:
         if torchrun.meeting and (isinstance(error, DistError) or re.search("gloo|nccl", str(error), re.IGNORECASE)):
-            wait_for_signal()
+            time.sleep(1)  # torchrun interrupts this process, too, if the other process has ended for that reason
             raise UserError(
                 "torchrun: a process of this run has ended, or did not answer within trainer.strategy.timeout; if "
                 f"torchrun does not start them again, resume with run={as_typed(folder)}."
@@ -142,11 +133,3 @@ def errors_explained(folder: Path) -> Iterator[None]:
                 f"fewer, or a smaller data.cache_gb, and resume with run={as_typed(folder)}."
             ) from error
         raise
-
-
-def wait_for_signal() -> None:
-    """Waits for torchrun to interrupt this process too: the other process may have ended for that reason."""
-    try:
-        time.sleep(1)
-    except KeyboardInterrupt:
-        sys.exit(1)  # as Lightning does

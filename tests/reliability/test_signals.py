@@ -1,0 +1,170 @@
+"""Tests that Ctrl-C and SIGTERM end a command at once in each of its phases, and that a run can then be resumed."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from quadrant_lstm.run_folder import read_results
+from tests.clips import write_clip_folder
+from tests.folders import TINY, run_folder, tiny_data, wait_until_no_process_remains
+from tests.scripts import Script, script
+
+IMAGES, CLIPS = "images", "clips"
+SMALL = ("data.batch_size=3", "model.filters=[4]", "model.pool_size=2", "trainer.max_epochs=2")
+SHUTDOWN = "multiprocessing.process.BaseProcess.join"  # the main process waits for the end of a worker
+DRAWING = "matplotlib.figure.Figure.savefig"
+
+
+def options(data: str, cwd: Path) -> tuple[str, ...]:
+    """Returns the options of a short run with a dashboard."""
+    if data == IMAGES:
+        return (*tiny_data(cwd), *TINY[1:], "trainer.max_epochs=2")
+    root = write_clip_folder(cwd / "data", per_class=8, num_frames=[2, 5, 3])
+    return ("data=clips", f"data.root={root}", "data.layout=THWC", "data.num_workers=2", *SMALL)
+
+
+def signalled_in(function: str, signum: int, after: str = ".") -> str:
+    """Returns what to run before a script that then gets a signal when it calls the function, once a file below the
+    working directory matches `after`. It prints the time of the signal, and when it calls the function again.
+    """
+    return f"""
+import importlib, os, pathlib, time
+module, name, calls = {function!r}, [], []
+while True:
+    module, _, last = module.rpartition(".")
+    name.insert(0, last)
+    try:
+        owner = importlib.import_module(module)
+        break
+    except ImportError:
+        pass
+for part in name[:-1]:
+    owner = getattr(owner, part)
+original, main = getattr(owner, name[-1]), os.getpid()
+def signalled(*arguments, **options):
+    if os.getpid() == main and list(pathlib.Path().glob({after!r})):
+        calls.append(None)
+        if len(calls) == 1:
+            print("signal at", time.monotonic(), flush=True)
+            os.kill(main, {int(signum)})
+        else:
+            print("called again")
+    return original(*arguments, **options)
+setattr(owner, name[-1], signalled)
+"""
+
+
+def assert_ended(process: Script, signum: int, sent: float | None = None) -> str:
+    """Returns the output of a script that a signal has ended as it should. Without `sent` it has printed the time."""
+    process.wait()
+    ended = time.monotonic()
+    output = process.stdout + process.stderr
+    sent = sent or float(output.partition("signal at ")[2].partition("\n")[0])
+    assert process.returncode == 128 + signum, output
+    assert ended - sent < 10
+    assert "Traceback" not in output
+    assert "Exception ignored" not in output
+    assert output.count("interrupted") == 1, output
+    return output
+
+
+STARTED, TRAINED = "outputs/2*/*/.hydra/config.yaml", "outputs/2*/*/checkpoints/last.ckpt"
+SIGINT, SIGTERM = signal.SIGINT, signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("signum", "data", "phase", "after"),
+    [
+        (SIGINT, CLIPS, SHUTDOWN, STARTED),  # of those that examine clips
+        (SIGTERM, IMAGES, "quadrant_lstm.run.train.check_network", STARTED),
+        (SIGINT, CLIPS, "quadrant_lstm.model.classifier.Classifier.training_step", STARTED),
+        (SIGINT, CLIPS, SHUTDOWN, TRAINED),  # of those that read batches
+        (SIGTERM, CLIPS, SHUTDOWN, TRAINED),
+        (SIGINT, IMAGES, "quadrant_lstm.model.classifier.Classifier.test_step", STARTED),
+        (SIGINT, IMAGES, DRAWING, TRAINED),
+        (SIGTERM, CLIPS, "quadrant_lstm.dashboard.gallery.accuracy_by_occluded_step", STARTED),
+        (SIGINT, IMAGES, "quadrant_lstm.run.records.write_run_report", STARTED),
+    ],
+    ids=lambda value: value.name if isinstance(value, signal.Signals) else value.rpartition(".")[2],
+)
+def test_a_signal_ends_a_run_in_each_of_its_phases(signum, data, phase, after, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    process = Script("train.py", *options(data, tmp_path), cwd=tmp_path, before=signalled_in(phase, signum, after))
+    output = assert_ended(process, signum)
+    assert "called again" not in output or phase == SHUTDOWN
+    run = run_folder(tmp_path).relative_to(tmp_path)
+    assert f"interrupted; resume with: python train.py run={run}\n" in process.stdout
+    assert not read_results(run)
+
+
+@pytest.mark.parametrize(
+    ("signum", "command", "phase"),
+    [
+        (SIGINT, ("evaluate.py",), "quadrant_lstm.model.classifier.Classifier.test_step"),
+        (SIGTERM, ("predict.py", "images=test"), "quadrant_lstm.run.predict.classify"),
+        (SIGINT, ("export.py", "format=safetensors"), "quadrant_lstm.run.export.metadata_of"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_a_signal_ends_a_command_that_reads_a_run(signum, command, phase, finished_run):
+    cwd = finished_run.parents[2]
+    process = Script(*command, "run=latest", cwd=cwd, before=signalled_in(phase, signum))
+    assert_ended(process, signum)
+    assert process.stderr == "interrupted\n"
+
+
+MOMENTS = 20
+
+
+@pytest.mark.reliability
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("data", [IMAGES, CLIPS])
+@pytest.mark.parametrize(
+    ("signum", "send"),
+    [(SIGTERM, os.kill), (SIGINT, os.kill), (SIGINT, os.killpg)],  # a terminal sends Ctrl-C to the process group
+    ids=["SIGTERM", "SIGINT", "Ctrl-C"],
+)
+def test_a_signal_at_any_moment_ends_a_run_that_then_resumes(data, signum, send, tmp_path, monkeypatch, record_figure):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    draw, seconds, slowest, resumed, number = random.Random(0), 0.0, 0.0, 0, 0
+    moments: list[float] = []
+    while len(moments) < MOMENTS:
+        cwd, number = tmp_path / str(number), number + 1
+        cwd.mkdir()
+        process = Script("train.py", *options(data, cwd), cwd=cwd, before="import os; os.setpgrp()")
+        process.wait_for("outputs/2*/*/.hydra/config.yaml")
+        start = time.monotonic()
+        if not seconds:  # of an uninterrupted run
+            assert process.wait().returncode == 0, process.stderr
+            seconds = time.monotonic() - start
+            continue
+        moment = draw.random()
+        time.sleep(moment * seconds)
+        run = run_folder(cwd)
+        if process.returncode is not None or read_results(run):  # it was faster
+            process.wait()
+            continue
+        send(process.pid, signum)
+        sent = time.monotonic()
+        process.wait()
+        if read_results(run):  # it finished when the signal came
+            continue
+        output = assert_ended(process, signum, sent)
+        assert f"interrupted; resume with: python train.py run={run.relative_to(cwd)}\n" in output
+        slowest = max(slowest, time.monotonic() - sent)
+        wait_until_no_process_remains(cwd)
+        moments.append(moment)
+        if len(moments) % 4 == 0:
+            done = script("train.py", f"run={run}", cwd=cwd)
+            assert done.returncode == 0, done.stderr
+            assert read_results(run)["epochs"] == 2
+            resumed += 1
+    how = "the process group" if send is os.killpg else "the process"
+    record_figure(
+        f"{signal.Signals(signum).name} to {how} of a run on {data}: {len(moments)} of {MOMENTS} end with "
+        f"{128 + signum}, within {slowest:.1f} s; {resumed} of {resumed} that were resumed finish"
+    )
