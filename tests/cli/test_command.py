@@ -84,6 +84,15 @@ def test_a_mistake_in_a_library_argument_is_reported_in_one_line(command, tmp_pa
     assert not mistake(done.returncode, done.stdout, done.stderr, tmp_path, AFTER_TORCH[command])
 
 
+def test_the_first_start_on_a_machine_prints_no_line_of_a_library(tmp_path, tmp_path_factory, monkeypatch):
+    """On that start, matplotlib builds its cache of fonts and says so."""
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+    command, line = next(iter(AFTER_TORCH.items()))
+    done = fresh_script(*command, cwd=tmp_path)
+    assert not mistake(done.returncode, done.stdout, done.stderr, tmp_path, line)
+    assert list(Path(os.environ["MPLCONFIGDIR"]).iterdir())
+
+
 def test_the_fixture_detects_an_import_of_torch(tmp_path, no_torch):
     assert fresh_script("train.py", "trainer=smoke", cwd=tmp_path).returncode == 99
 
