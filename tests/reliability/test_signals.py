@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from quadrant_lstm.processes.signals import exit_at_signals
 from quadrant_lstm.run_folder import read_results
 from tests.clips import write_clip_folder
 from tests.folders import TINY, run_folder, tiny_data, wait_until_no_process_remains
-from tests.scripts import Script, script
+from tests.scripts import FORKSERVER, Script, script
 
 IMAGES, CLIPS = "images", "clips"
 SMALL = ("data.batch_size=3", "model.filters=[4]", "model.pool_size=2", "trainer.max_epochs=2")
@@ -27,7 +28,7 @@ def options(data: str, cwd: Path) -> tuple[str, ...]:
     return ("data=clips", f"data.root={root}", "data.layout=THWC", "data.num_workers=2", *SMALL)
 
 
-def signalled_in(function: str, signum: int, after: str = ".") -> str:
+def signalled_in(function: str, signum: int, after: str = "*") -> str:
     """Returns what to run before a script that then gets a signal when it calls the function, once a file below the
     working directory matches `after`. It prints the time of the signal, and when it calls the function again.
     """
@@ -115,6 +116,25 @@ def test_a_signal_ends_a_command_that_reads_a_run(signum, command, phase, finish
     process = Script(*command, "run=latest", cwd=cwd, before=signalled_in(phase, signum))
     assert_ended(process, signum)
     assert process.stderr == "interrupted\n"
+
+
+class Deleted:
+    def __del__(self) -> None:
+        signal.raise_signal(SIGTERM)  # Python drops what its handler raises
+
+
+def delete_twice() -> None:
+    exit_at_signals()
+    for _ in range(2):
+        Deleted()
+    time.sleep(20)
+
+
+def test_an_exception_that_python_drops_is_raised_again():
+    process = FORKSERVER.Process(target=delete_twice)
+    process.start()
+    process.join(10)
+    assert process.exitcode == 143
 
 
 MOMENTS = 20
