@@ -146,6 +146,14 @@ def last_epoch(folder: Path) -> dict[str, str] | None:
     return rows[-1] if rows else None
 
 
+def unfinished(folder: Path, cfg: Any) -> str | None:
+    """Returns how far a run has come, in words, or None if it has finished or was made without training. `cfg` is its
+    config.
+    """
+    row = None if read_results(folder) else last_epoch(folder)
+    return f"epoch {row['epoch']} of {cfg.trainer.max_epochs}; this run has not finished" if row else None
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes out of the folder; raises UserError if one already works in it."""

@@ -130,6 +130,20 @@ def test_a_safetensors_file_contains_the_best_weights(finished_run, exported):
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 
 
+def test_a_run_that_has_not_finished_says_so(finished_run, tmp_path):
+    run, line = shutil.copytree(finished_run, tmp_path / "run"), "epoch 3 of 3; this run has not finished"
+    (run / "results.json").unlink()
+    for command in (
+        ("export.py", "format=html"),
+        ("predict.py", "images=test", "output=a.csv"),
+        ("evaluate.py",),
+    ):
+        done = script(*command, "run=run", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, f"run: {line}\n")
+        assert line not in done.stdout
+    assert f"{line.capitalize()}." in (run / "network.html").read_text()
+
+
 def damage_checkpoint(run):
     file = run / "checkpoints/best.ckpt"
     file.write_bytes(file.read_bytes()[:1000])

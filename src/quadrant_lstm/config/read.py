@@ -3,6 +3,7 @@
 Imports no torch.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from quadrant_lstm.config.interpolations import check_own_keys, resolve_interpol
 from quadrant_lstm.config.old_runs import rename, upgrade
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml
-from quadrant_lstm.run_folder import BEST, CONFIG, find_run
+from quadrant_lstm.run_folder import BEST, CONFIG, as_typed, find_run, unfinished
 
 
 def read_config(file: Path, trust: Sequence[str] = ()) -> DictConfig:
@@ -37,11 +38,14 @@ def read_config(file: Path, trust: Sequence[str] = ()) -> DictConfig:
 
 def find_trained_run(cfg: DictConfig, kinds: Mapping[str, Any]) -> Path:
     """Checks the config of a script that reads a run, whose keys besides `run` and `trust` have these kinds. Returns
-    the folder that `run` names. Raises UserError if that folder's config is invalid.
+    the folder that `run` names, and says on stderr if that run has not finished. Raises UserError if that folder's
+    config is invalid.
     """
     check_reader_keys(cfg, kinds)
     folder = find_run(cfg.run, BEST)
-    read_config(folder / CONFIG, trusted_modules(cfg.trust))
+    config = read_config(folder / CONFIG, trusted_modules(cfg.trust))
+    if progress := unfinished(folder, config):
+        print(f"{as_typed(folder)}: {progress}", file=sys.stderr)
     return folder
 
 

@@ -18,7 +18,7 @@ from quadrant_lstm.model.parts import count_parameters
 from quadrant_lstm.pages import render
 from quadrant_lstm.run.inputs import orderings_shown
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
-from quadrant_lstm.run_folder import read_results
+from quadrant_lstm.run_folder import read_results, unfinished
 
 NUM_COMPARED = 1000  # test images
 
@@ -42,8 +42,8 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
     return render(
         "drawing/page.html", network=description | {"weights": weights}, weights=base64.b64encode(content).decode(),
         kind=type(network).__name__, num_parameters=count_parameters(network), results=read_results(folder) or None,
-        subject="digit" if cfg.data.dataset.lower() == "mnist" else "image", rounding=rounding,
-        num_compared=NUM_COMPARED,
+        unfinished=unfinished(folder, cfg), subject="digit" if cfg.data.dataset.lower() == "mnist" else "image",
+        rounding=rounding, num_compared=NUM_COMPARED,
     )  # fmt: skip
 
 
