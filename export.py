@@ -10,6 +10,8 @@ from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.read import find_trained_run, trusted_modules
 from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.run.predictions import check_output
+from quadrant_lstm.run_folder import EXPORTED
 
 
 @hydra.main(version_base="1.3", config_path="conf/readers", config_name="export")
@@ -18,12 +20,14 @@ def main(cfg: DictConfig) -> None:
         kinds = {
             "format": Literal["onnx", "torch", "safetensors", "keras", "html"],
             "weights": Literal["float32", "float16"],
+            "output": str | None,
         }
         folder = find_trained_run(cfg, kinds)
+        check_output(cfg.output, [EXPORTED[cfg.format].suffix])
         with signals_deferred():
             from quadrant_lstm.run.export import export  # imports torch
 
-        export(folder, cfg.format, trusted_modules(cfg.trust), cfg.weights)
+        export(folder, cfg.format, trusted_modules(cfg.trust), cfg.weights, cfg.output)
 
 
 if __name__ == "__main__":

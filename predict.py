@@ -10,7 +10,7 @@ from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.read import check_reader_keys, find_trained_run, trusted_modules
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.signals import signals_deferred
-from quadrant_lstm.run.predictions import check_output
+from quadrant_lstm.run.predictions import FORMATS, check_output
 
 
 @hydra.main(version_base="1.3", config_path="conf/readers", config_name="predict")
@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
             raise UserError("images: is missing; add images=FILE, a folder, a quoted glob, or images=test.")
         if cfg.images == "test" and cfg.invert is not None:
             raise UserError("invert: is for files, but the test samples are used as they are; leave it out.")
-        check_output(cfg.output)
+        check_output(cfg.output, FORMATS)
         with signals_deferred():
             from quadrant_lstm.run.onnx_predictor import predictor_of_onnx
             from quadrant_lstm.run.predict import predict, predict_files  # imports torch

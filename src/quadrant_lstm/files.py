@@ -28,10 +28,17 @@ def as_text(path: Path | str) -> str:
     return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+class WriteError(UserError):
+    """A file cannot be written. Who knows what it belongs to adds how to resume, or where else to write."""
+
+    def with_remedy(self, remedy: str) -> UserError:
+        return UserError(f"{str(self).removesuffix('.')}; {remedy}.")
+
+
 def write_atomically(file: Path, content: bytes) -> None:
     """Writes a file so that a reader finds either the previous version or the new one, even if the process is killed.
 
-    It writes a temporary file in the same folder, syncs it to the disk, and renames it. Raises UserError on failure.
+    It writes a temporary file in the same folder, syncs it to the disk, and renames it. Raises WriteError on failure.
     """
     staged = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -44,10 +51,8 @@ def write_atomically(file: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             staged.unlink(missing_ok=True)
-        raise UserError(
-            f"{file}: cannot be written ({error.strerror}); its previous version is intact. Fix it and rerun; "
-            "run=FOLDER and sweep=FOLDER resume."
-        ) from error
+        intact = "; its previous version is intact" if os.path.exists(file) else ""
+        raise WriteError(f"{file}: cannot be written ({error.strerror}){intact}. Fix it and rerun.") from error
     sync_folder(file.parent)
 
 

@@ -40,6 +40,13 @@ REPORT = Path("report.html")
 TRACKERS = Path("trackers.json")
 LOG = Path("train.log")
 LOCK = Path(".lock")
+EXPORTED = {  # by their formats
+    "onnx": Path("network.onnx"),
+    "torch": Path("network.pt2"),
+    "safetensors": Path("network.safetensors"),
+    "keras": Path("network.keras"),
+    "html": Path("network.html"),
+}
 
 
 def new_folder(wanted: str) -> str:

@@ -130,6 +130,24 @@ def test_a_safetensors_file_contains_the_best_weights(finished_run, exported):
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 
 
+def test_a_file_is_exported_to_where_output_says(finished_run, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    done = script("export.py", f"run={finished_run}", "format=safetensors", "output=a.safetensors", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("a.safetensors  ")
+    assert safetensors.load_file(tmp_path / "a.safetensors")
+    assert not (finished_run / "network.safetensors").exists()
+    for output, line in {
+        "a.onnx": "output: a.onnx does not end in .safetensors; write such a name.",
+        "none/a.safetensors": "output: the folder of none/a.safetensors does not exist; create it, or write another",
+    }.items():
+        refused = script("export.py", f"run={finished_run}", "format=safetensors", f"output={output}", cwd=tmp_path)
+        assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+        assert refused.stderr.startswith(line)
+    with pytest.raises(UserError, match=r"/b: cannot be written .*\. Fix it and rerun; output=FILE writes elsewhere\."):
+        export(finished_run, "safetensors", output=f"{tmp_path}/a.safetensors/b")
+
+
 def test_a_run_that_has_not_finished_says_so(finished_run, tmp_path):
     run, line = shutil.copytree(finished_run, tmp_path / "run"), "epoch 3 of 3; this run has not finished"
     (run / "results.json").unlink()

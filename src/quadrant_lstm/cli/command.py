@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from quadrant_lstm.cli.explain import mistake_in
 from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import WriteError
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.signals import (
     TERMINATED,
@@ -78,9 +79,12 @@ def handle_job_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def resumable() -> Iterator[None]:
-    """Wraps a run: says how to resume it if a signal ends it."""
+    """Wraps a run: says how to resume it if a signal, or a file that cannot be written, ends it."""
     try:
         yield
+    except WriteError as error:
+        folder = as_typed(Path(HydraConfig.get().runtime.output_dir))
+        raise error.with_remedy(f"run={folder} resumes after the last finished epoch") from error
     except SystemExit as end:  # an Interrupt, or that of Lightning's or SLURM's signal handlers
         folder = Path(HydraConfig.get().runtime.output_dir)
         if (folder / RESULTS).exists():

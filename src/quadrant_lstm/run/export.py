@@ -1,4 +1,4 @@
-"""Exports a run's best checkpoint to a file in the run folder.
+"""Exports a run's best checkpoint to a file, by default in the run folder.
 
 network.onnx         a program, from images or clips to probabilities, for ONNX runtimes
 network.pt2          the same program, for torch.export.load
@@ -21,19 +21,21 @@ from torch import nn
 from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import read_json, write_atomically
+from quadrant_lstm.files import WriteError, expanded, read_json, write_atomically
 from quadrant_lstm.run.drawing_page import drawing_page
 from quadrant_lstm.run.inputs import Inputs, inputs_of, orderings_shown
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.program import program_file
-from quadrant_lstm.run_folder import PROVENANCE, read_results
+from quadrant_lstm.run_folder import EXPORTED, PROVENANCE, read_results
 
 log = logging.getLogger(__name__)
-FORMAT_SUFFIXES = {"onnx": "onnx", "torch": "pt2", "safetensors": "safetensors", "keras": "keras", "html": "html"}
 
 
-def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = "float32") -> Path:
-    """Writes the file and returns its path. `weights` is the type of the weights in network.html.
+def export(
+    folder: Path, format: str, trust: Sequence[str] = (), weights: str = "float32", output: str | None = None
+) -> Path:
+    """Writes the file, by default to the run folder, and returns its path. `weights` is the type of the weights in
+    network.html.
 
     Raises UserError if a package of the format is not installed, or if network.html cannot compute a layer.
     """
@@ -43,7 +45,7 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
     network, spec = classifier.network.eval(), classifier.spec
     inputs = inputs_of(cfg.data, spec)
     metadata = metadata_of(folder, cfg, inputs, spec)
-    file = folder / f"network.{FORMAT_SUFFIXES[format]}"
+    file = folder / EXPORTED[format] if output is None else expanded(output)
     with needs_extra(f"format={format}", "keras" if format == "keras" else "export"):
         if format == "html":
             content = drawing_page(network, spec, cfg, folder, weights).encode()
@@ -60,7 +62,10 @@ def export(folder: Path, format: str, trust: Sequence[str] = (), weights: str = 
             log.info(f"probabilities differ from the network's by at most {difference:.1e}, for {compared}")
             if inputs.name == "clips" and not any_steps:
                 log.info(f"the file reads clips of {spec.num_steps} frames only, as the network does")
-    write_atomically(file, content)
+    try:
+        write_atomically(file, content)
+    except WriteError as error:
+        raise error.with_remedy("output=FILE writes elsewhere") from error
     log.info(f"{file}  {file.stat().st_size:,} bytes")
     return file
 

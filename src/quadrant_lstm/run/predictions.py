@@ -42,11 +42,11 @@ def most_probable(probabilities: list[float]) -> int:
     return probabilities.index(max(probabilities))
 
 
-def check_output(output: str | None) -> None:
+def check_output(output: str | None, suffixes: Sequence[str]) -> None:
     if output is None:
         return
-    if Path(output).suffix.lower() not in FORMATS:
-        raise UserError(f"output: {output} does not end in {' or '.join(FORMATS)}; write such a name.")
+    if Path(output).suffix.lower() not in suffixes:
+        raise UserError(f"output: {output} does not end in {' or '.join(suffixes)}; write such a name.")
     file = expanded(output)
     if file.is_dir():
         raise UserError(f"output: {output} is a folder; write the path of a file.")

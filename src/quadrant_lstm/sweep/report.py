@@ -9,7 +9,7 @@ from typing import Any
 
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import csv_text, write_atomically
+from quadrant_lstm.files import WriteError, csv_text, write_atomically
 from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.pages import render
 from quadrant_lstm.run_folder import last_epoch
@@ -34,8 +34,11 @@ def report_at_end(folder: Path) -> Iterator[None]:
     finally:
         sweep = Sweep(folder)
         groups = ranked_groups(sweep.jobs)
-        write_atomically(folder / "sweep.csv", csv_table(groups).encode())
-        write_atomically(folder / "sweep.html", html_page(sweep, groups).encode())
+        try:
+            write_atomically(folder / "sweep.csv", csv_table(groups).encode())
+            write_atomically(folder / "sweep.html", html_page(sweep, groups).encode())
+        except WriteError as error:
+            raise error.with_remedy(f"sweep={folder} resumes") from error
         say(sweep_summary(sweep, groups))
     failed, total = sweep.unfinished, len(sweep.jobs)
     if not failed:
