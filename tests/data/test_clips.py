@@ -2,6 +2,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -290,6 +291,12 @@ def test_a_clip_is_decoded_again_only_when_it_has_changed(tmp_path, monkeypatch)
     assert clips_in(root, num_frames=None).spec.num_steps == 7
     assert examined[16:] == ["2.npy"]
     assert clips_in(root).sha256() != first
+
+
+def test_a_killed_process_that_examines_clips_costs_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("quadrant_lstm.data.clip_index.note_of", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(UserError, match="data.num_workers: a process that examines clips was killed, .*; write fewer"):
+        clips_in(write_clip_folder(tmp_path / "data"), num_workers=1)
 
 
 def test_pictures_that_change_places_are_noticed(tmp_path):

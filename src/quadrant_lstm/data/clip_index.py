@@ -5,7 +5,7 @@ The notes are kept in ~/.cache/quadrant_lstm/clips/, so that a clip which has no
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.clip_formats import files_of
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, decoder_errors_explained, examine_frames
 from quadrant_lstm.data.worker_loader import WorkerLoader
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_json, write_json
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
@@ -82,12 +83,19 @@ def state_of(clip: Path) -> str | None:
     return hashlib.sha256(repr(states).encode()).hexdigest()
 
 
-def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_workers: int) -> Any:
+def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_workers: int) -> Iterator[Note | str]:
     """Yields a Note or an error for each clip. Shows a progress bar on a terminal."""
     if not clips:
-        return []
+        return
     loader = WorkerLoader(Examinations(clips, frame_format), batch_size=None, num_workers=num_workers)
-    return with_progress(loader, "reading clips", len(clips))
+    try:
+        yield from with_progress(loader, "reading clips", len(clips))
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "data.num_workers: a process that examines clips was killed, perhaps because memory was short; write fewer."
+        ) from error
 
 
 class Examinations(Dataset):
