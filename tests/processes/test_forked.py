@@ -1,5 +1,6 @@
 """Tests how forked processes end."""
 
+import functools
 import os
 import signal
 import threading
@@ -7,8 +8,8 @@ import time
 
 import pytest
 
-from quadrant_lstm.processes.forked import start_process, terminate
-from quadrant_lstm.processes.launch import wait_for
+from quadrant_lstm.processes.forked import FORK, start_process, terminate
+from quadrant_lstm.processes.launch import LostProcess, run_rank, wait_for
 from quadrant_lstm.processes.signals import signals_deferred
 
 
@@ -44,8 +45,50 @@ class JustEnding:
 
 @pytest.mark.parametrize("exitcode", [1, -signal.SIGKILL, 0])
 def test_a_process_that_ends_while_it_is_asked_is_noticed(exitcode):
-    processes = [JustEnding(0), JustEnding(exitcode)]
-    assert wait_for(processes) == (1 if exitcode else None)
+    processes, readers = [JustEnding(0), JustEnding(exitcode)], [FORK.Pipe()[0] for _ in range(2)]
+    how = {1: "ended with status 1", -signal.SIGKILL: "was killed by SIGKILL"}
+    assert wait_for(processes, readers, timeout=60.0) == (f"process 2 of 2 {how[exitcode]}" if exitcode else None)
+
+
+def finish() -> bool:
+    return True
+
+
+def stop() -> bool:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return True
+
+
+def test_a_process_that_stops_after_the_last_exchange_is_named():
+    processes = [start_process(function, {}, threads=1) for function in (finish, stop)]
+    how = wait_for(processes, [FORK.Pipe()[0] for _ in processes], timeout=1.0)
+    assert how == "process 2 of 2 did not answer within 1 s (trainer.strategy.timeout)"
+    processes[1].join(10)
+    assert processes[1].exitcode == -signal.SIGKILL
+
+
+def lose(*_: object) -> None:
+    raise LostProcess("another process has ended")
+
+
+def raise_a_bug(seconds: float) -> None:
+    time.sleep(seconds)
+    raise ValueError("a bug")
+
+
+@pytest.mark.parametrize("functions", [(lose, raise_a_bug), (raise_a_bug, lose), (raise_a_bug, raise_a_bug)])
+def test_the_traceback_of_an_error_in_the_code_is_printed_once(functions, capfd):
+    pipes = [FORK.Pipe(duplex=False) for _ in functions]
+    runs = [
+        functools.partial(run_rank, functools.partial(function, rank / 2), rank, sender)
+        for rank, (function, (_, sender)) in enumerate(zip(functions, pipes, strict=True))
+    ]
+    processes = [start_process(run, {}, threads=1) for run in runs]
+    how = wait_for(processes, [reader for reader, _ in pipes], timeout=60.0)
+    for process in processes:
+        process.join(60)
+    assert how == f"process {functions.index(raise_a_bug) + 1} of 2 failed with ValueError: a bug"
+    assert capfd.readouterr().err.count("Traceback (most recent call last):") == 1
 
 
 def test_ctrl_c_kills_processes_that_are_given_time_to_end(ctrl_c):

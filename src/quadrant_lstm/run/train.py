@@ -6,7 +6,6 @@ If the run folder already has a last.ckpt, training resumes from it.
 import contextlib
 import functools
 import logging
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.distributed import DistError, destroy_process_group
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
@@ -24,8 +23,9 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.parts import count_parameters
 from quadrant_lstm.pages import counted
 from quadrant_lstm.processes import torchrun
-from quadrant_lstm.processes.launch import launch
+from quadrant_lstm.processes.launch import LostProcess, launch
 from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.processes.strategy import is_connected
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.initial_weights import copy_weights
@@ -53,7 +53,8 @@ def train(cfg: DictConfig) -> float | None:
     if is_finished(cfg, folder):
         return read_results(folder).get("val/accuracy")
     if to_launch := num_processes_to_launch(cfg):
-        launch(functools.partial(train, cfg), to_launch, folder)
+        timeout = OmegaConf.select(cfg, "trainer.strategy.timeout", default=1800.0)  # of Lightning's own strategies
+        launch(functools.partial(train, cfg), to_launch, folder, timeout)
         return read_results(folder).get("val/accuracy")
     pl.seed_everything(cfg.seed, verbose=False)
     trained = trained_spec(cfg, folder)
@@ -121,11 +122,13 @@ def errors_explained(folder: Path) -> Iterator[None]:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"trainer: {reason}; change a value of trainer.") from error
     except RuntimeError as error:
-        if torchrun.meeting and (isinstance(error, DistError) or re.search("gloo|nccl", str(error), re.IGNORECASE)):
-            time.sleep(1)  # torchrun interrupts this process, too, if the other process has ended for that reason
-            raise UserError(
-                "torchrun: a process of this run has ended, or did not answer within trainer.strategy.timeout; if "
-                f"torchrun does not start them again, resume with run={as_typed(folder)}."
+        if isinstance(error, DistError) or not is_connected():
+            if torchrun.meeting:
+                time.sleep(1)  # torchrun interrupts this process, too, if the other process has ended for that reason
+            reason = f" ({str(error).partition(chr(10))[0]})" if isinstance(error, DistError) else ""
+            raise LostProcess(
+                "a process of this run has ended, or did not answer within trainer.strategy.timeout"
+                f"{reason}; if nothing starts it again, resume with run={as_typed(folder)}."
             ) from error
         if "DataLoader worker" in str(error):  # torch raises it wherever this process happens to be
             raise UserError(
