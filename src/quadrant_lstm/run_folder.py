@@ -40,6 +40,7 @@ REPORT = Path("report.html")
 TRACKERS = Path("trackers.json")
 LOG = Path("train.log")
 LOCK = Path(".lock")
+MARK = Path(".torchrun")
 EXPORTED = {  # by their formats
     "onnx": Path("network.onnx"),
     "torch": Path("network.pt2"),
@@ -67,7 +68,7 @@ def new_folder(wanted: str) -> str:
 
 def remove_untouched(folder: Path) -> None:
     """Removes the folder of a run that was refused before it wrote anything but its config and its log."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {CONFIG.parent.name, LOG.name}:
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {CONFIG.parent.name, LOG.name, MARK.name}:
         shutil.rmtree(folder, ignore_errors=True)
 
 

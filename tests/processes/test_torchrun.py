@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from torch.distributed import TCPStore
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
@@ -33,12 +35,12 @@ THIS = Machine("localhost")
 class Agent:
     """A running torchrun. Its processes end with it."""
 
-    def __init__(self, cwd: Path, machine: Machine, options: tuple[str, ...], words: tuple[str, ...], name="train.py"):
+    def __init__(self, cwd: Path, machine: Machine, options: tuple[str, ...], words: tuple[str, ...], script: Path):
         number = len(list(cwd.glob("*.stdout")))
         self.outputs = [cwd / f"{number}.{name}" for name in ("stdout", "stderr")]
         with contextlib.ExitStack() as stack:
             stdout, stderr = (stack.enter_context(output.open("w")) for output in self.outputs)
-            command = [*machine.prefix, *AGENT, *options, str(ROOT / name), *words]
+            command = [*machine.prefix, *AGENT, *options, str(script), *words]
             self.process = subprocess.Popen(command, cwd=cwd, stdout=stdout, stderr=stderr)
 
     def wait(self) -> int:
@@ -59,8 +61,8 @@ def start(tmp_path):
     data, agents = write_idx_folder(tmp_path / "tiny", train=840), []
     tiny = ("data=idx", f"data.root={data}", *TINY, *CPU)
 
-    def start_agent(*overrides, options=("--nproc-per-node=2",), machine=THIS):
-        agents.append(Agent(tmp_path, machine, options, (*tiny, *overrides)))
+    def start_agent(*overrides, options=("--nproc-per-node=2",), machine=THIS, checkout=ROOT):
+        agents.append(Agent(tmp_path, machine, options, (*tiny, *overrides), checkout / "train.py"))
         return agents[-1]
 
     yield start_agent
@@ -75,6 +77,13 @@ def until_an_epoch_is_saved(cwd: Path) -> Path:
         assert time.monotonic() < end
         time.sleep(0.05)
     return found[0].parents[1]
+
+
+def own_lines(agents: list[Agent]) -> list[str]:
+    """Returns our own lines on the stderr of several machines, among those of torchrun."""
+    lines = [line for agent in agents for line in agent.stderr.splitlines()]
+    assert not [line for line in lines if "quadrant_lstm" in line], "a traceback"
+    return [line for line in lines if line.startswith("machine ")]
 
 
 def epochs(run: Path) -> list[str]:
@@ -102,7 +111,13 @@ def test_its_processes_share_one_run_and_compute_what_our_own_do(start, tmp_path
 
 def environment(rank: int, port: int, agent: Path) -> dict[str, str]:
     """Returns the variables that torchrun sets for a process."""
-    address = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    address = {
+        "RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "GROUP_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     files = {"TORCHELASTIC_ERROR_FILE": str(agent / "attempt_0/0/error.json")}
     return address | files | {"TORCHELASTIC_USE_AGENT_STORE": "True"}
 
@@ -114,11 +129,12 @@ def meet(rank: int, port: int, agent: Path, output: Path) -> None:
         meeting.decide(meeting.earlier)
     else:
         output.write_text(meeting.wait_for_decision())
+    meeting.check_same_config(OmegaConf.create({"seed": 1}))
 
 
 def test_a_new_first_process_hears_of_the_run_from_the_others(tmp_path):
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    store.set("hello/1", json.dumps(["a process that was killed", None, []]))
+    store.set("hello/1", json.dumps(["a process that was killed", None]))
     agents = [tmp_path / "new", tmp_path / "survivor"]
     for agent in agents:
         agent.mkdir()
@@ -151,7 +167,7 @@ def test_a_process_that_never_starts_is_named_after_the_timeout(earlier, tmp_pat
     monkeypatch.setattr(torchrun_store, "TIMEOUT", timedelta(seconds=1))
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     if earlier:
-        store.set("hello/1", json.dumps(["a process that was killed", None, []]))
+        store.set("hello/1", json.dumps(["a process that was killed", None]))
     for name, value in environment(0, store.port, tmp_path).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="torchrun: rank 1 did not answer within 1 s .*; restart torchrun on all mac"):
@@ -218,7 +234,7 @@ def test_options_that_only_show_something_are_recognized(option):
 
 def test_a_script_that_reads_a_run_is_refused_once(start, tmp_path):
     options = ("--nproc-per-node=2", "--max-restarts=1")
-    agent = Agent(tmp_path, THIS, options, ("run=latest", "images=test"), name="predict.py")
+    agent = Agent(tmp_path, THIS, options, ("run=latest", "images=test"), ROOT / "predict.py")
     assert agent.wait() == 1
     assert agent.stderr.count("torchrun: only train.py works in several processes; start this script with pyth") == 1
 
@@ -289,9 +305,58 @@ def test_different_commands_are_refused(start, machines, tmp_path):
     words = ("optimizer.lr=0.01", "optimizer.lr=0.02")
     agents = [start(word, options=options, machine=machine) for word, machine in zip(words, machines, strict=True)]
     assert [agent.wait() for agent in agents] == [1, 1]
-    printed = "".join(agent.stderr for agent in agents)
-    assert len(re.findall("^torchrun: rank 1 was started with .*; start the same command on all", printed, re.M)) == 1
-    assert not list(tmp_path.glob("outputs/*"))
+    (line,) = own_lines(agents)
+    assert re.fullmatch(
+        r"machine \S+: optimizer.lr: is 0.0[12] for rank 1, but 0.0[12] for rank 0; start the same command, with the "
+        "same conf/, on all machines.",
+        line,
+    )
+    assert not list(tmp_path.glob("outputs/2*/*"))
+
+
+def test_machines_whose_checkouts_have_different_configs_are_refused(start, machines, tmp_path):
+    """They would validate on images that they train on."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    shutil.copy(ROOT / "train.py", checkout)
+    shutil.copytree(ROOT / "conf", checkout / "conf")
+    idx = checkout / "conf" / "data" / "idx.yaml"
+    idx.write_text(idx.read_text() + "\nvalidation_seed: 5\n")
+    options = options_of(machines, restarts=1)
+    first = start("seed=1", options=options, machine=machines[0])
+    second = start("seed=1", options=options, machine=machines[1], checkout=checkout)
+    assert [agent.wait() for agent in (first, second)] == [1, 1]
+    lines = own_lines([first, second])
+    assert len(set(lines)) == len(lines) in (1, 2)  # ranks may change when they start again
+    for line in lines:
+        values = re.match(
+            r"machine \S+: data.validation_seed: is (\d) for rank 1, but (\d) for rank 0; start the", line
+        )
+        assert values and {*values.groups()} == {"0", "5"}, line
+    assert not list(tmp_path.glob("outputs/2*/*"))
+
+
+@pytest.mark.parametrize("missing_at", [0, 1])
+def test_a_folder_that_one_machine_lacks_ends_all_machines_at_once(
+    missing_at, start, machines, tmp_path, monkeypatch, record_figure
+):
+    """Whichever machine has rank 0, which serves the store of the meeting, as docs/machines.md starts torchrun."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    if not machines[0].prefix:
+        pytest.skip("needs two machines")
+    lacking = machines[missing_at]
+    apart = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none tiny && exec "$@"', "sh")
+    others = [machines[1 - missing_at], lacking._replace(prefix=(*lacking.prefix, *apart))]
+    options = options_of(machines, restarts=0)
+    begin = time.monotonic()
+    agents = [start(options=options, machine=machine) for machine in others]
+    assert [agent.wait() for agent in agents] == [1, 1]
+    took = time.monotonic() - begin
+    record_figure(f"one of two machines lacks data.root: both end {took:.0f} s after the start")
+    (line,) = own_lines(agents)
+    assert line.startswith(f"machine {lacking.name}: data.root: {tmp_path / 'tiny'} has no"), line
+    assert took < 100  # below the timeout of 120 s
+    assert not list(tmp_path.glob("outputs/2*/*"))
 
 
 def test_a_machine_that_does_not_see_the_run_folder_is_named_once(start, machines, tmp_path):
@@ -305,7 +370,7 @@ def test_a_machine_that_does_not_see_the_run_folder_is_named_once(start, machine
     assert [agent.wait() for agent in agents] == [1, 1]
     lines = "".join(agent.stderr for agent in agents)
     assert lines.count("does not see the run folder") == 1
-    assert re.search(rf"outputs: machine quadrant-\S+ does not see the run folder {tmp_path}/outputs/2", lines)
+    assert re.search(rf"machine quadrant-\S+: outputs: this machine does not see the run folder {tmp_path}/outp", lines)
 
 
 @pytest.mark.reliability

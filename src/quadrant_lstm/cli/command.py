@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.cli.explain import mistake_in
 from quadrant_lstm.config.check import check_without_torch, without_hydra
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, with_type
 from quadrant_lstm.files import WriteError
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.signals import (
@@ -47,6 +47,8 @@ def handle_errors() -> Iterator[None]:
     except Exception as error:
         if mistake := mistake_in(error):
             fail(mistake)
+        if torchrun.meeting:
+            torchrun.meeting.report(with_type(error))
         raise
     except Interrupt:
         if not torchrun.meeting or torchrun.meeting.rank == 0:
@@ -54,8 +56,6 @@ def handle_errors() -> Iterator[None]:
         raise
     finally:
         end_at_once_at_signals()
-        if torchrun.meeting:
-            torchrun.meeting.decide(None)  # the others end if no run was started
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def handle_job_errors() -> Iterator[None]:
         if in_sweep:
             log.error(mistake)
             raise mistake from None
-        if HydraConfig.get().output_subdir and not torchrun.meeting:  # a new run, in one process
+        if HydraConfig.get().output_subdir:  # a new run
             remove_untouched(Path(HydraConfig.get().runtime.output_dir))
         fail(mistake)
 
@@ -106,8 +106,8 @@ def make_folder(folder: Path) -> None:
 
 def fail(error: Exception) -> NoReturn:
     meeting = torchrun.meeting
-    if meeting is None or meeting.is_first_to_report(str(error)):
-        print(error, file=sys.stderr)
+    if meeting is None or meeting.report(str(error)):
+        print(f"{meeting.machine if meeting else ''}{error}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -15,23 +14,22 @@ from quadrant_lstm.run_folder import CONFIG, find_run, locked
 
 
 def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
-    """Returns Hydra's arguments. Exits if the first process has reported a mistake."""
-    if meeting.rank == 0:
-        check_arguments(arguments)
-        check_commands(meeting.commands)
-        run = value_of("run", arguments)
-        folder = meeting.earlier or (str(find_run(run).absolute()) if run else None)
-        if folder:
-            with locked(Path(folder)):  # raises UserError if another process works in it
-                pass
-        words = arguments_in(folder, arguments, keeps_config=folder is not None and Path(folder, CONFIG).exists())
-        if folder:  # otherwise BeforeRun decides
-            meeting.decide(folder)
-        return words
-    folder = meeting.wait_for_decision()
-    if not folder:
-        sys.exit(0 if only_shows(arguments) else 2)
-    return arguments_in(folder, arguments, keeps_config=True)
+    """Returns Hydra's arguments. Exits if the first process only shows something, such as --help."""
+    check_arguments(arguments)
+    if meeting.rank:
+        if only_shows(arguments):
+            sys.exit(0)
+        return arguments_in(meeting.wait_for_decision(), arguments, keeps_config=True)
+    run, earlier = value_of("run", arguments), meeting.earlier
+    if not earlier or not Path(earlier).exists():  # the folder of a run that was refused is removed
+        earlier = str(find_run(run).absolute()) if run else None
+    if earlier:
+        with locked(Path(earlier)):  # raises UserError if another process works in it
+            pass
+    words = arguments_in(earlier, arguments, keeps_config=earlier is not None and Path(earlier, CONFIG).exists())
+    if earlier:  # otherwise BeforeRun decides
+        meeting.decide(earlier)
+    return words
 
 
 def arguments_in(folder: str | None, arguments: list[str], keeps_config: bool) -> list[str]:
@@ -51,16 +49,6 @@ def arguments_in(folder: str | None, arguments: list[str], keeps_config: bool) -
 def check_arguments(arguments: list[str]) -> None:
     if parse(arguments)[0].multirun or value_of("sweep", arguments) or value_of("plan", arguments):
         raise UserError("-m: a sweep starts the processes of its jobs itself; run it without torchrun, or on SLURM.")
-
-
-def check_commands(commands: list[list[str]]) -> None:
-    """Raises UserError unless all processes were started with the arguments of this one."""
-    for rank, command in enumerate(commands, start=1):
-        if command != sys.argv[1:]:
-            raise UserError(
-                f"torchrun: rank {rank} was started with {shlex.join(command)!r}, but rank 0 with "
-                f"{shlex.join(sys.argv[1:])!r}; start the same command on all machines."
-            )
 
 
 def with_devices(arguments: list[str]) -> list[str]:

@@ -1,11 +1,11 @@
 """Checks whether all machines see the run folder: one process leaves a mark in it, and the others look for it."""
 
-import platform
 import time
 from contextlib import suppress
 from pathlib import Path
 
-MARK = ".torchrun"
+from quadrant_lstm.run_folder import MARK
+
 SECONDS_TO_APPEAR = 10.0  # a network file system may show a new file late
 
 
@@ -27,6 +27,6 @@ def sees_mark(folder: str, id: str) -> bool:
 def invisible(folder: str) -> str:
     """Returns the message about a folder whose mark this machine does not see."""
     return (
-        f"outputs: machine {platform.node()} does not see the run folder {folder}; start torchrun in a folder that all "
-        "machines share under the same path, or set hydra.run.dir to one."
+        f"outputs: this machine does not see the run folder {folder}; start torchrun in a folder that all machines "
+        "share under the same path, or set hydra.run.dir to one."
     )

@@ -42,6 +42,8 @@ class DDP(DDPStrategy):
         meeting = torchrun.meeting
         if (meeting or STORE in os.environ) and not is_initialized():
             self.set_world_ranks()
+            if meeting:
+                meeting.wait_for_all("built", self.timeout)
             store: Any = meeting.new_store() if meeting else FileStore(os.environ[STORE], self.world_size)
             store.set_timeout(self.timeout)
             device = self.root_device if self.root_device.type == "cuda" else None

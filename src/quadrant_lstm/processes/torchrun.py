@@ -1,14 +1,16 @@
-"""Lets the processes that torchrun started agree on one run folder, before Hydra composes their configs.
+"""Lets the processes that torchrun started agree on one run folder and one config, and tells them when one fails.
 
 The first process, rank 0, checks the config and decides on the folder; the others wait for it. They exchange values in
 the store of torchrun's agents. It may outlive its processes, so each process draws an id, and all keys contain one:
 
     other processes                     rank 0
-    hello/RANK = id, earlier folder, command ->
-                                     <- question/ID = its own id
-    answer/ITS_ID/ID ->                 (only a process that is alive answers)
-                                     <- decision/ID = the run folder, or null after a mistake
-    seen/ID = why it is not visible ->  (an empty text if it is)
+    hello/RANK = id, earlier folder ->
+                                     <- question/ITS_ID = the id of rank 0, START
+    answer/START/ITS_ID ->              (only a process that is alive answers)
+                                     <- START/folder
+                                     <- START/config            the others compare theirs
+    START/checked/RANK, then START/built/RANK, when the data and the network are built, in every process
+    START/failed = the error of the process that failed first, for which all others look while they wait
 
 Processes that torchrun starts again, after one of them or an agent died, find the run folder of the earlier start in a
 file of the agent's temporary folder, and resume the run. Imports torch only if torchrun started the process.
@@ -16,19 +18,24 @@ file of the agent's temporary folder, and resume the run. Imports torch only if 
 
 import json
 import os
+import platform
 import secrets
-import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.shared_folder import invisible, leave_mark, sees_mark
 from quadrant_lstm.processes.signals import end_with_parent
-from quadrant_lstm.processes.torchrun_store import Store, deadline, no_answer
+from quadrant_lstm.processes.torchrun_store import TIMEOUT, Store, deadline, no_answer
 
 SECONDS_TO_ANSWER = 0.5  # a process that does not answer has ended, and its key in the store is old
+SECONDS_TO_HEAR = 1.0  # of a failure, for processes that look for it every 20 ms, before the store ends
 meeting: "Meeting | None" = None  # of this process, if torchrun started it
 
 
@@ -44,78 +51,121 @@ def join() -> "Meeting | None":
 class Hello(NamedTuple):
     id: str
     earlier: str | None  # the run folder of an earlier start
-    command: list[str]  # the arguments that were typed
 
 
 class Meeting:
-    """Joins the processes of one start. `earlier` is the run folder of an earlier start, if there was one."""
+    """Joins the processes of one start. `earlier` is the run folder of an earlier start, if there was one.
+
+    All methods that wait raise UserError if another process has failed, or does not answer.
+    """
 
     def __init__(self) -> None:
         self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        self.store = Store(serves=self.rank == 0 and os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True")
+        self.serves = self.rank == 0 and os.environ["TORCHELASTIC_USE_AGENT_STORE"] != "True"
+        self.store = Store(self.serves)
         self.folder_file = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).parents[2] / "run_folder"
         self.earlier = self.folder_file.read_text() if self.folder_file.exists() else None
+        self.machine = f"machine {platform.node()}: " if int(os.environ["GROUP_WORLD_SIZE"]) > 1 else ""
         self.id = secrets.token_hex(8)
-        self.is_decided = False
         if self.rank:
-            self.store.set(f"hello/{self.rank}", json.dumps(Hello(self.id, self.earlier, sys.argv[1:])))
-            self.first_id = self.store.get(f"question/{self.id}", rank=0)
-            self.store.set(f"answer/{self.first_id}/{self.id}", "")
+            self.store.set(f"hello/{self.rank}", json.dumps(Hello(self.id, self.earlier)))
+            self.start = self.store.get(f"question/{self.id}", rank=0)
+            self.store.set(f"answer/{self.start}/{self.id}", "")
         else:
-            self.first_id = self.id
+            self.start = self.id
             others = [self.find(rank) for rank in range(1, self.world_size)]
-            self.other_ids = [other.id for other in others]
             self.earlier = next(filter(None, [self.earlier, *(other.earlier for other in others)]), None)
-            self.commands = [other.command for other in others]
 
     def find(self, rank: int) -> Hello:
         """Waits for a process that answers. Raises UserError if none does until the deadline."""
         end = deadline()
         while time.monotonic() < end:
             other = Hello(*json.loads(self.store.get(f"hello/{rank}", rank)))
-            self.store.set(f"question/{other.id}", self.first_id)
+            self.store.set(f"question/{other.id}", self.start)
             end_of_wait = time.monotonic() + SECONDS_TO_ANSWER
             while time.monotonic() < end_of_wait:
-                if self.store.has(f"answer/{self.first_id}/{other.id}"):
+                if self.store.has(f"answer/{self.start}/{other.id}"):
                     return other
                 time.sleep(0.01)
         raise no_answer(f"rank {rank}", "an earlier process did")
 
-    def decide(self, folder: str | None) -> None:
-        """Tells the other processes the folder, if this is the first process. Its first decision counts. Raises
-        UserError if one of them does not see the folder.
-        """
-        if self.rank or self.is_decided:
-            return
-        if folder:
-            leave_mark(folder, self.first_id)
-            self.remember(folder)
-        self.is_decided = True
-        for other in self.other_ids:
-            self.store.set(f"decision/{other}", json.dumps(folder))
-        for rank, other in enumerate(self.other_ids if folder else (), start=1):
-            if error := self.store.get(f"seen/{other}", rank):
-                raise UserError(error)
+    def decide(self, folder: str) -> None:
+        """Tells the other processes the folder, if this is the first process."""
+        if self.rank == 0:
+            leave_mark(folder, self.start)
+            self.folder = folder
+            self.set("folder", folder)
 
-    def wait_for_decision(self) -> str | None:
+    def wait_for_decision(self) -> str:
         """Called in the other processes. Raises UserError if this machine does not see the run folder."""
-        folder = json.loads(self.store.get(f"decision/{self.id}", rank=0))
-        if folder:
-            error = "" if sees_mark(folder, self.first_id) else invisible(folder)
-            self.store.set(f"seen/{self.id}", error)
-            if error:
-                raise UserError(error)
-            self.remember(folder)
-        return folder
+        self.folder = self.get("folder", rank=0)
+        if not sees_mark(self.folder, self.start):
+            raise UserError(invisible(self.folder))
+        return self.folder
 
-    def remember(self, folder: str) -> None:
+    def check_same_config(self, cfg: DictConfig) -> None:
+        """Called in every process. Raises UserError unless all have composed the same config, with interpolations as
+        they are written: those of the environment may differ.
+        """
+        config = OmegaConf.to_yaml(cfg)
+        if self.rank == 0:
+            self.set("config", config)
+        elif (first := self.get("config", rank=0)) != config:
+            own, expected = (dict(leaves(OmegaConf.to_container(OmegaConf.create(text)))) for text in (config, first))
+            for key in own | expected:
+                here, there = own.get(key, "missing"), expected.get(key, "missing")
+                if here != there:
+                    raise UserError(
+                        f"{key}: is {here} for rank {self.rank}, but {there} for rank 0; start the same command, with "
+                        "the same conf/, on all machines."
+                    )
+        self.wait_for_all("checked")
         with suppress(OSError):  # another process of this agent does it, too
-            self.folder_file.write_text(folder)
+            self.folder_file.write_text(self.folder)
+
+    def wait_for_all(self, stage: str, timeout: timedelta = TIMEOUT) -> None:
+        """Waits until every process has called this for that stage."""
+        self.set(f"{stage}/{self.rank}", "")
+        if self.rank == 0:
+            for rank in range(1, self.world_size):
+                self.get(f"{stage}/{rank}", rank, timeout)
+            self.set(f"{stage}/all", "")
+        else:
+            self.get(f"{stage}/0", 0, timeout)
+            self.get(f"{stage}/all", 0, 2 * timeout)  # so that rank 0 names a process that does not answer
+
+    def set(self, key: str, text: str) -> None:
+        self.store.set(f"{self.start}/{key}", text)
+
+    def get(self, key: str, rank: int, timeout: timedelta | None = None) -> str:
+        return self.store.get(f"{self.start}/{key}", rank, timeout, f"{self.start}/failed")
 
     def new_store(self) -> Any:
         """Returns a store of torch without keys of an earlier start."""
-        return self.store.under(self.first_id)
+        return self.store.under(f"{self.start}/torch")
 
-    def is_first_to_report(self, error: str) -> bool:
-        """Tells whether no process, of this start or of an earlier one, has reported the same error."""
-        return self.store.is_first(f"reported/{error}")
+    def report(self, error: str) -> bool:
+        """Tells the other processes why this one ends. Returns whether to print it, which is so if no process of this
+        start has failed before, and none of an earlier start with the same error.
+        """
+        with suppress(RuntimeError):  # the process that served the store has ended
+            if is_first := self.store.is_first(f"{self.start}/failing"):
+                self.set("failed", error)
+            if self.serves:
+                time.sleep(SECONDS_TO_HEAR)
+            return is_first and self.store.is_first(f"reported/{error}")
+        return True
+
+    def check_others(self) -> None:
+        """Raises the UserError of the process that has failed, if one has told why."""
+        with suppress(RuntimeError):
+            self.store.check(f"{self.start}/failed")
+
+
+def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Yields the dotted key and the value of everything in a config; a list is one value."""
+    if isinstance(node, dict) and node:
+        for key, child in node.items():
+            yield from leaves(child, (*path, str(key)))
+    else:
+        yield ".".join(path), node

@@ -31,24 +31,28 @@ class Store:
     def has(self, key: str) -> bool:
         return self.tcp.check([key])
 
-    def get(self, key: str, rank: int) -> str:
+    def get(self, key: str, rank: int, timeout: timedelta | None = None, failed: str | None = None) -> str:
         """Waits for a text that the process of that rank sets. It asks again and again, because torch's own way of
-        waiting keeps Python from handling SIGTERM.
+        waiting keeps Python from handling SIGTERM. Raises UserError with the text of the key `failed`, if it is set.
         """
-        end = deadline()
+        end = deadline(timeout)
         with errors_explained("the store"):
             while not self.has(key):
+                if failed:
+                    self.check(failed)
                 if time.monotonic() > end:
-                    raise no_answer(f"rank {rank}", "it has not started")
+                    raise no_answer(f"rank {rank}", "it has not come this far", timeout)
                 time.sleep(0.02)
             return self.tcp.get(key).decode()
 
+    def check(self, failed: str) -> None:
+        """Raises UserError with the text of that key, if it is set."""
+        if self.has(failed):
+            raise UserError(self.tcp.get(failed).decode())
+
     def is_first(self, key: str) -> bool:
         """Tells whether no process has asked this about the same key."""
-        try:
-            return self.tcp.add(key, 1) == 1
-        except RuntimeError:  # the process that served the store has ended
-            return True
+        return self.tcp.add(key, 1) == 1
 
     def under(self, prefix: str) -> Any:
         """Returns a store of torch whose keys begin with the prefix."""
@@ -57,8 +61,8 @@ class Store:
         return PrefixStore(prefix, self.tcp)
 
 
-def deadline() -> float:
-    return time.monotonic() + TIMEOUT.total_seconds()
+def deadline(timeout: timedelta | None = None) -> float:
+    return time.monotonic() + (timeout or TIMEOUT).total_seconds()
 
 
 @contextmanager
@@ -71,8 +75,8 @@ def errors_explained(store: str) -> Iterator[None]:
         raise UserError(f"torchrun: {store} cannot be reached ({reason}); restart torchrun on all machines.") from error
 
 
-def no_answer(source: str, reason: str) -> UserError:
-    seconds = TIMEOUT.total_seconds()
+def no_answer(source: str, reason: str, timeout: timedelta | None = None) -> UserError:
+    seconds = (timeout or TIMEOUT).total_seconds()
     return UserError(
         f"torchrun: {source} did not answer within {seconds:.0f} s ({reason}); restart torchrun on all machines."
     )

@@ -49,6 +49,8 @@ class HasResults(Protocol):
 def train(cfg: DictConfig) -> float | None:
     """Returns val/accuracy of the kept epoch in the first process, if it has one, and None in the others."""
     quiet_lightning()
+    if torchrun.meeting:
+        torchrun.meeting.check_same_config(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
     if is_finished(cfg, folder):
         return read_results(folder).get("val/accuracy")
@@ -125,6 +127,7 @@ def errors_explained(folder: Path) -> Iterator[None]:
         if isinstance(error, DistError) or not is_connected():
             if torchrun.meeting:
                 time.sleep(1)  # torchrun interrupts this process, too, if the other process has ended for that reason
+                torchrun.meeting.check_others()
             reason = f" ({str(error).partition(chr(10))[0]})" if isinstance(error, DistError) else ""
             raise LostProcess(
                 "a process of this run has ended, or did not answer within trainer.strategy.timeout"
