@@ -14,9 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from quadrant_lstm.config.check import check_keys_and_values, without_hydra
-from quadrant_lstm.config.check_classes import check_paths, leads_outside, leaves
+from quadrant_lstm.config.check_classes import check_paths, leads_outside
 from quadrant_lstm.config.interpolations import resolve_interpolations
 from quadrant_lstm.config.schema import GROUPS
+from quadrant_lstm.config.values import differing_values, leaves
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml
 
@@ -106,9 +107,3 @@ def needs_trust(cfg: DictConfig) -> set[str]:
         for key, value in leaves(OmegaConf.to_container(cfg))
         if key.endswith("._target_") or "${" in str(value) or (key.startswith("trainer.") and leads_outside(key, value))
     }
-
-
-def differing_values(kept: DictConfig, now: DictConfig) -> dict[str, tuple[Any, Any]]:
-    """Returns the values of both configs, by the keys in which they differ."""
-    one, other = (dict(leaves(OmegaConf.to_container(cfg))) for cfg in (kept, now))
-    return {key: (one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)}

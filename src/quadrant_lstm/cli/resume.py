@@ -7,10 +7,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.cli.options import parse, value_of, without
-from quadrant_lstm.config.check_classes import DOWNLOADS, check_paths, is_below, leads_outside, leaves
+from quadrant_lstm.config.check_classes import DOWNLOADS, check_paths, is_below, leads_outside
 from quadrant_lstm.config.interpolations import OWN_KEY, resolve_interpolations
 from quadrant_lstm.config.read import read_config
 from quadrant_lstm.config.schema import GROUPS
+from quadrant_lstm.config.values import leaves
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically
 from quadrant_lstm.overrides import quoted, with_own_network

@@ -14,6 +14,7 @@ from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.config.interpolations import RUN_FOLDER
 from quadrant_lstm.config.messages import missing_key, unknown_arguments
 from quadrant_lstm.config.schema import CLASSES, LIBRARIES, TARGETS
+from quadrant_lstm.config.values import leaves
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Node
 
@@ -80,15 +81,6 @@ def is_class_in(target: str, packages: Iterable[str]) -> bool:
     because a longer path could lead to what modules import.
     """
     return any(target == package or re.fullmatch(re.escape(package) + r"[A-Z]\w*", target) for package in packages)
-
-
-def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the dotted path and the value of everything in a config that is neither a dict nor a list."""
-    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else None
-    if children is None:
-        yield path, node
-    for key, child in children or ():
-        yield from leaves(child, f"{path}.{key}" if path else str(key))
 
 
 def check_paths(config: Mapping[str, Any], trust: Sequence[str]) -> None:

@@ -21,7 +21,6 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from quadrant_lstm.config.values import differing_values
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.shared_folder import invisible, leave_mark, sees_mark
 from quadrant_lstm.processes.signals import end_with_parent
@@ -111,14 +111,11 @@ class Meeting:
         if self.rank == 0:
             self.set("config", config)
         elif (first := self.get("config", rank=0)) != config:
-            own, expected = (dict(leaves(OmegaConf.to_container(OmegaConf.create(text)))) for text in (config, first))
-            for key in own | expected:
-                here, there = own.get(key, "missing"), expected.get(key, "missing")
-                if here != there:
-                    raise UserError(
-                        f"{key}: is {here} for rank {self.rank}, but {there} for rank 0; start the same command, with "
-                        "the same conf/, on all machines."
-                    )
+            for key, (here, there) in differing_values(cfg, OmegaConf.create(first)).items():
+                raise UserError(
+                    f"{key}: is {here} for rank {self.rank}, but {there} for rank 0; start the same command, with the "
+                    "same conf/, on all machines."
+                )
         self.wait_for_all("checked")
         with suppress(OSError):  # another process of this agent does it, too
             self.folder_file.write_text(self.folder)
@@ -160,12 +157,3 @@ class Meeting:
         """Raises the UserError of the process that has failed, if one has told why."""
         with suppress(RuntimeError):
             self.store.check(f"{self.start}/failed")
-
-
-def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Yields the dotted key and the value of everything in a config; a list is one value."""
-    if isinstance(node, dict) and node:
-        for key, child in node.items():
-            yield from leaves(child, (*path, str(key)))
-    else:
-        yield ".".join(path), node
