@@ -21,7 +21,7 @@ PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
 
 def draw_curves(groups: Sequence[Group]) -> Figure:
     """Draws the mean validation error of each group after each epoch; the best groups in colour, the others in grey."""
-    labels = [textwrap.fill(drawable(str(group)), 80, break_on_hyphens=False) for group in groups[: len(GROUP_COLOURS)]]
+    labels = [textwrap.fill(drawable(str(group)), 66, break_on_hyphens=False) for group in groups[: len(GROUP_COLOURS)]]
     figure = new_figure(WIDTH, 3.2 + 0.18 * sum(label.count("\n") + 1 for label in labels))
     axes = figure.subplots()
     for rank, group in reversed(list(enumerate(groups))):
