@@ -27,7 +27,8 @@ def main(cfg: DictConfig) -> None:
                     "model: a file reads neither a run nor its test data; leave out run= and images=test, or model=."
                 )
         if cfg.images is None:
-            raise UserError("images: is missing; add images=FILE, a folder, a quoted glob, or images=test.")
+            others = "or a quoted glob" if cfg.model else "a quoted glob, or images=test"
+            raise UserError(f"images: is missing; add images=FILE, a folder, {others}.")
         if cfg.images == "test" and cfg.invert is not None:
             raise UserError("invert: is for files, but the test samples are used as they are; leave it out.")
         check_output(cfg.output, FORMATS)

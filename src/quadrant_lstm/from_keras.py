@@ -11,12 +11,14 @@ import argparse
 import re
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
+from quadrant_lstm.cli.arguments import check_single_values
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.cli.compose import check_project_root, compose_config
 from quadrant_lstm.data.datamodule import SequenceDataModule
@@ -39,8 +41,12 @@ def main() -> None:
         "words", nargs="*", metavar="KEY=VALUE", help="run=NEW, the folder to make; keys of the network"
     )
     options = parser.parse_args()
+    if options.file.name.startswith("run=") and not options.file.exists():
+        raise UserError("FILE: is missing; write the .keras or .weights.h5 file before the keys.")
     runs = [word.partition("=")[2] for word in options.words if word.startswith("run=")]
-    if len(runs) != 1 or not runs[0]:
+    if len(runs) > 1:
+        raise UserError(f"run: {' and '.join(runs)} are several folders; write one of them.")
+    if runs in ([], [""]):
         raise UserError("run: is missing; add run=NEW, the folder to make.")
     make_run(options.file, expanded(runs[0]), [word for word in options.words if not word.startswith("run=")])
 
@@ -51,8 +57,10 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"run: {folder} is not an empty folder; write a new one.")
     if not file.is_file() or not file.name.endswith((".keras", ".weights.h5")):
-        reason = "is not a .keras or .weights.h5 file" if file.exists() else "does not exist"
+        wrong = "is a folder" if file.is_dir() else "does not end in .keras or .weights.h5"
+        reason = wrong if file.exists() else "does not exist"
         raise UserError(f"{file}: {reason}; give a .keras or .weights.h5 file that Keras 3 saved.")
+    check_single_values(overrides, "write one of them, or a list in brackets")
     with needs_extra(str(file), "keras"):
         import quadrant_lstm.run.keras_sizes  # noqa: F401  # chooses Keras's backend and imports Keras
     model, cfg, data = (open_model if file.suffix == ".keras" else open_weights)(file, overrides)
@@ -103,7 +111,7 @@ def open_weights(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, Seq
     wrong = {key: size for key, size in sizes.items() if cfg.model[key] != size}
     if wrong:
         words = " ".join(f"model.{key}={size}".replace(" ", "") for key, size in wrong.items())
-        raise UserError(f"{file}: does not fit the network; add its sizes: {words}.")
+        raise UserError(f"{file}: does not fit the network; give its sizes: {words}.")
     data = build_data(cfg)
     model = build_keras_model(KerasSizes(**{key: cfg.model[key] for key in KerasSizes._fields}), data.spec)
     for found, needed in zip(in_order, model.get_weights(), strict=True):
@@ -140,6 +148,8 @@ def load_model(file: Path) -> Any:
 
     from quadrant_lstm.run.keras_sizes import inner_layers
 
+    if not is_zipfile(file):
+        raise UserError(f"{file}: is damaged, or not a .keras file of Keras 3; save it with model.save again.")
     try:
         model = keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras raises errors of many types

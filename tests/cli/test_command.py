@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
-from quadrant_lstm.cli.arguments import hydra_arguments
-from quadrant_lstm.cli.explain import mistake_in
+from quadrant_lstm.cli.arguments import hydra_arguments, reader_arguments
+from quadrant_lstm.cli.explain import explain, mistake_in
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import BEST, CONFIG
 from tests.folders import tiny_data
@@ -198,3 +199,17 @@ def test_a_missing_extra_is_reported_in_one_line(module, extra, words, tmp_path)
     done = Script("train.py", "-m", "seed=1,2", words, cwd=tmp_path, before=without(module)).wait()
     remedy = f'install it with python -m pip install -e ".[{extra}]"'
     assert (done.returncode, done.stderr) == (2, f"{words}: needs {module}, which is not installed; {remedy}\n")
+
+
+def test_a_script_that_reads_a_run_takes_one_value():
+    with pytest.raises(UserError, match="^format: onnx,torch are several values; write one of them.$"):
+        reader_arguments(["run=latest", "format=onnx,torch"])
+    assert reader_arguments(["trust=a,b"]) == ["trust='a,b'"]  # read as two modules
+
+
+@pytest.mark.parametrize(("script", "example"), [("predict.py", "run=latest"), ("train.py", "model.lstm_units=64")])
+def test_the_example_of_an_override_is_one_of_the_script(script, example, monkeypatch):
+    monkeypatch.setattr("sys.argv", [script])
+    with pytest.raises(OverrideParseException) as raised:
+        OverridesParser.create().parse_overrides(["digits"])
+    assert str(explain(raised.value)) == f"digits: is not an override; write KEY=VALUE, e.g. {example}."

@@ -163,7 +163,9 @@ def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
     model = build_keras_model(SIZES, QUESTION)
     model.save_weights(tmp_path / "model.weights.h5")
     words = ["model.filters=[4,6]", "model.kernel_size=5", "model.lstm_units=7", "model.dense_units=8"]
-    with pytest.raises(UserError, match=f"h5: does not fit the network; add its sizes: {re.escape(' '.join(words))}.$"):
+    with pytest.raises(
+        UserError, match=f"h5: does not fit the network; give its sizes: {re.escape(' '.join(words))}.$"
+    ):
         make_run(tmp_path / "model.weights.h5", tmp_path / "run", [])
     make_run(tmp_path / "model.weights.h5", tmp_path / "run", words)
     assert_equal_logits(tmp_path / "run", model, frames)
@@ -301,8 +303,10 @@ def test_frames_of_other_data_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("conf/train.yaml", "run=new"), "conf/train.yaml: is not a .keras or .weights.h5 file; give a .keras or"),
+        (("conf/train.yaml", "run=new"), "conf/train.yaml: does not end in .keras or .weights.h5; give a"),
         (("nowhere.keras", "run=new"), "nowhere.keras: does not exist; give a .keras or .weights.h5 file that Keras 3"),
+        (("run=new",), "FILE: is missing; write the .keras or .weights.h5 file before the keys."),
+        (("nowhere.keras", "run=a", "run=b"), "run: a and b are several folders; write one of them."),
         (("nowhere.keras", "run=conf"), "run: conf is not an empty folder; write a new one."),
     ],
 )
@@ -310,6 +314,20 @@ def test_a_wrong_command_is_refused(words, message, monkeypatch):
     monkeypatch.setattr("sys.argv", ["from_keras", *words])
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         main()
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("empty.keras", [], "is damaged, or not a .keras file of Keras 3; save it with model.save again."),
+        ("", [], "is a folder; give a .keras or .weights.h5 file that Keras 3 saved."),
+        ("empty.keras", ["seed=1,2"], "seed: 1,2 are several values; write one of them, or a list in brackets."),
+    ],
+)
+def test_the_remedy_fits_the_reason(name, words, message, tmp_path):
+    (tmp_path / "empty.keras").touch()
+    with pytest.raises(UserError, match=re.escape(message)):
+        make_run(tmp_path / name, tmp_path / "run", words)
 
 
 def from_keras(*words: object) -> subprocess.CompletedProcess[str]:

@@ -165,11 +165,12 @@ def test_an_onnx_file_predicts_without_a_run(finished_run, files, expected, tmp_
     [
         (("model=no.onnx",), "model: no.onnx cannot be read (No such file or directory); give a file that export.py"),
         (("model=images/0.png",), "model: images/0.png cannot be read (it is not an ONNX file of this project); give"),
+        (("model=no.onnx", "images=null"), "images: is missing; add images=FILE, a folder, or a quoted glob.\n"),
         (("model=no.onnx", "run=latest"), "model: a file reads neither a run nor its test data; leave out run= and"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_reported_in_one_line(words, message, files, tmp_path):
-    done = script("predict.py", *words, "images=images", cwd=tmp_path)
+    done = script("predict.py", "images=images", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(message)]) == (2, 1, message)
 
 
@@ -303,6 +304,7 @@ def test_the_other_files_are_predicted_if_one_cannot_be_read(finished_run, files
     [
         ("x.txt", "output: x.txt does not end in .csv or .jsonl; write such a name.\n"),
         ("no/x.csv", "output: the folder of no/x.csv does not exist; create it, or write another path.\n"),
+        ("images/0.png/x.csv", "output: the folder of images/0.png/x.csv is not a folder; write another path.\n"),
         ("images.csv", "output: images.csv is a folder; write the path of a file.\n"),
     ],
 )

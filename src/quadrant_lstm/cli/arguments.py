@@ -36,7 +36,7 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
     if sweep and not only_shows(arguments):
         return resume_sweep(sweep, without("sweep", arguments))
     if not options.multirun:
-        check_single_values(options.overrides)
+        check_single_values(options.overrides, "add -m to run a sweep over them")
     overrides = without("sweep", options.overrides)
     if value_of("init", overrides) == "latest":  # found once, because each job of a sweep would find the one before
         overrides = [f"init={quoted(find_run('latest', BEST).absolute())}", *without("init", overrides)]
@@ -48,14 +48,16 @@ def reader_arguments(arguments: list[str]) -> list[str]:
     """Returns Hydra's arguments of a script that reads a run, which has one process."""
     if join():  # so that the error is reported once
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
-    if check_options(arguments).multirun:
+    options = check_options(arguments)
+    if options.multirun:
         raise UserError("-m: is for sweeps of train.py, but this script reads one run; leave it out.")
+    check_single_values(with_quoted_paths(options.overrides), "write one of them")
     return with_quoted_paths(arguments)
 
 
 def with_quoted_paths(arguments: list[str]) -> list[str]:
-    """Quotes the values of the keys that name files in evaluate.py, predict.py and export.py: they are never lists."""
-    pattern = r"(run|images|output|model)=(?!null$|['\"])(.+)"
+    """Quotes the values of keys of evaluate.py, predict.py and export.py that name files, never lists, or modules."""
+    pattern = r"(run|images|output|model|trust)=(?!null$|['\"])(.+)"
     return [
         f"{path[1]}={quoted(path[2])}" if (path := re.fullmatch(pattern, argument, re.DOTALL)) else argument
         for argument in arguments
@@ -69,9 +71,9 @@ def without_own_package(override: str) -> str:
     return f"{group}={rest.removeprefix(package)}" if at and rest.startswith(package) else override
 
 
-def check_single_values(overrides: list[str]) -> None:
+def check_single_values(overrides: list[str], remedy: str) -> None:
     lists = [override for override in overrides if "=" in override and "," in override]
     for override in OverridesParser.create().parse_overrides(lists):
         if override.is_sweep_override():
             key, _, values = str(override.input_line).partition("=")
-            raise UserError(f"{key}: {values} are several values; add -m to run a sweep over them.")
+            raise UserError(f"{key}: {values} are several values; {remedy}.")

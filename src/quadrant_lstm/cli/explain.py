@@ -23,6 +23,8 @@ from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError
 from quadrant_lstm.files import as_text
 from quadrant_lstm.run_folder import CONFIG
 
+READERS = ("evaluate.py", "predict.py", "export.py")
+
 
 def explain(error: Exception) -> UserError:
     """Rewrites an error of Hydra or OmegaConf; returns a UserError as it is."""
@@ -37,7 +39,8 @@ def explain(error: Exception) -> UserError:
                 return UserError(f"{key}: {as_text(value)} is not UTF-8; rename what it names.")
             value = value.replace("'", "\\'")
             return UserError(f"{key}: a value with such characters needs quotes: \"{key}='{value}'\".")
-        return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. model.lstm_units=64.")
+        example = "run=latest" if Path(sys.argv[0]).name in READERS else "model.lstm_units=64"
+        return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. {example}.")
     if isinstance(error, MissingConfigException):
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if options := error.options or group_choices(group):

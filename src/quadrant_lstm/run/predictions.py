@@ -50,8 +50,14 @@ def check_output(output: str | None, suffixes: Sequence[str]) -> None:
     file = expanded(output)
     if file.is_dir():
         raise UserError(f"output: {output} is a folder; write the path of a file.")
-    if not file.absolute().parent.is_dir():
-        raise UserError(f"output: the folder of {output} does not exist; create it, or write another path.")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        reason = (
+            "is not a folder; write another path"
+            if folder.exists()
+            else "does not exist; create it, or write another path"
+        )
+        raise UserError(f"output: the folder of {output} {reason}.")
 
 
 @contextlib.contextmanager
