@@ -1,4 +1,5 @@
 import os
+import re
 
 import numpy as np
 import pytest
@@ -162,6 +163,18 @@ def test_videos_that_are_cut_off_or_damaged_are_refused(name, tmp_path):
             except BrokenClip:
                 continue
     assert not accepted
+
+
+def test_a_frame_of_a_track_that_there_is_not_is_refused(tmp_path):
+    pytest.importorskip("av", reason="needs PyAV")
+    write_video(tmp_path / "clip.webm", SQUARES)
+    data = bytearray((tmp_path / "clip.webm").read_bytes())
+    cluster = data.index(b"\x1f\x43\xb6\x75")
+    block = re.compile(rb"\xa3(?:[\x80-\xff]|[\x40-\x7f].)\x81", re.DOTALL).search(data, cluster)
+    data[block.end() - 1] = 0x83
+    (tmp_path / "clip.webm").write_bytes(data)
+    with pytest.raises(BrokenClip, match=rf"it is damaged near byte {block.start():,}"):
+        examine_frames(tmp_path / "clip.webm", COLOUR)
 
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip.webp", "clip.png", "single.png"])
