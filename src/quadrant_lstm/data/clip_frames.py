@@ -113,7 +113,7 @@ def decoder_errors_explained(clip: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]  # of OSError, and of PyAV's errors
         reason = reason.rstrip(".") or type(error).__name__
         raise BrokenClip(as_text(f"{clip}: cannot be read as a clip ({reason})")) from error
 
