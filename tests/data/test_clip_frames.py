@@ -84,6 +84,12 @@ def test_an_animated_picture_among_single_frames_is_refused(tmp_path):
         examine_frames(tmp_path / "clip", COLOUR)
 
 
+def test_a_broken_animation_hides_no_others(tmp_path):
+    write_gif(tmp_path / "1.gif", FRAMES)
+    (tmp_path / "0.gif").write_bytes(b"GIF89a")
+    assert not is_clip(tmp_path)
+
+
 def test_an_array_without_channels_is_grey(tmp_path):
     np.save(tmp_path / "clip.npy", FRAMES[..., 0])
     read = read_frames(tmp_path / "clip.npy", FrameFormat(1, None, "THW"), range(11))

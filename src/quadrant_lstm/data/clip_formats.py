@@ -34,19 +34,21 @@ LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "TH
 def is_clip(path: Path) -> bool:
     """Tells whether the name of a file is that of a clip, or a folder holds still pictures."""
     if path.is_dir():
-        first = min(unsorted_image_files(path), default=None)
-        return first is not None and not is_animated(first)
+        pictures = sorted(unsorted_image_files(path))
+        first = next((known for picture in pictures if (known := is_animated(picture)) is not None), False)
+        return bool(pictures) and not first
     return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
 
 
-def is_animated(picture: Path) -> bool:
+def is_animated(picture: Path) -> bool | None:
+    """Returns None for a file that cannot be read: the others of its folder tell what it is."""
     if picture.suffix.lower() not in ANIMATED:
         return False
     try:
         with opened_image(picture) as image:
             return getattr(image, "is_animated", False)
     except Exception:  # of many types; the reader of the clip names the file
-        return False
+        return None
 
 
 class Frames(Protocol):
