@@ -86,7 +86,7 @@ def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_pa
     rows = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
     assert [len(row["probabilities"]) for row in rows] == [7, 3, 7, 3] * 2 + [2]
     for file, row in zip(files, rows, strict=True):
-        clip = torch.from_numpy(predictor.files.read(file, None))[None] / 255
+        clip = torch.from_numpy(predictor.files.read(file, None).pixels)[None] / 255
         assert clip.shape[2:] == (1, 12, 10)
         expected = network.logits_per_step(clip)[0].softmax(1)
         assert torch.allclose(torch.tensor(row["probabilities"]), expected, atol=1e-5)
@@ -121,6 +121,14 @@ def test_a_folder_of_animations_holds_several_clips(tmp_path):
     assert found == ["clips/one/0.gif", "clips/one/1.gif", "clips/one/2.gif", "clips/two/pictures"]
     assert list(find_clip_files(str(tmp_path / "clips/two/pictures"))) == [tmp_path / "clips/two/pictures"]
     assert len(list(find_clip_files(str(tmp_path / "clips/one")))) == 3
+
+
+def test_files_that_are_no_clips_are_named(tmp_path, capsys):
+    (tmp_path / "clips/more").mkdir(parents=True)
+    write_gif(tmp_path / "clips/one.gif", noise_clip(2))
+    (tmp_path / "clips/more/two.m4v").touch()
+    assert list(find_clip_files(str(tmp_path / "clips"))) == [tmp_path / "clips/one.gif"]
+    assert capsys.readouterr().err == f"images: {tmp_path}/clips holds files that are left out: 1 .m4v.\n"
 
 
 def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():

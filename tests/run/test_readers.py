@@ -51,6 +51,23 @@ def test_load_run_returns_the_network_that_was_tested(finished_run, tiny):
     assert (predicted == tiny.test_labels).mean() == results["test/accuracy"]
 
 
+def test_what_load_run_returns_reads_uint8_and_refuses_other_ranges_and_axes(finished_run, tiny):
+    network, cfg = load_run(finished_run)
+    images = torch.from_numpy(tiny.test_images[:3])
+    with torch.inference_mode():
+        frames = sequences(images, cfg.data.orderings)
+        assert torch.equal(network(frames), network(frames.float() / 255))
+        for wrong in (frames.float(), frames.float() / 255 - 0.5, frames * torch.nan):
+            with pytest.raises(ValueError, match="pixels are floats from .*; give them as uint8, or divide"):
+                network(wrong)
+        with pytest.raises(ValueError, match="frames are .3, 1, 8, 8., but this network reads .batch, steps, 1, "):
+            network(images)
+        with pytest.raises(ValueError, match="pixels are floats from 0 to 2, but the network reads 0 to 1"):
+            sequences(torch.tensor([0.0, 2.0]).expand(1, 1, 2, 2))
+        with pytest.raises(ValueError, match="images are .3, 8, 8., but .batch, channels, height, width. is"):
+            sequences(images[:, 0])
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("command", [("evaluate.py",), ("train.py", "-m", "seed=1,2", "plan=true")], ids=" ".join)
 def test_an_accelerator_that_is_missing_is_reported_in_one_line(command, finished_run):

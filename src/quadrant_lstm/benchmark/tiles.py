@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from quadrant_lstm.benchmark.report import row, times
 from quadrant_lstm.benchmark.ways import Way, measure, run_step
-from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.orderings import frames_of
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.shared_tiles import SharedTiles
@@ -32,7 +32,7 @@ def shared_tiles_table(rounds: int) -> Iterator[str]:
 def ways_to_share(grid: tuple[int, int], orderings: Sequence[str]) -> dict[str, Way]:
     shared = SharedTiles(ConvEncoder(1, [32, 32], 3, 2), orderings_of(orderings, grid), 112 // grid[0])
     full = TimeDistributed(shared.module)
-    frames = sequences(torch.randn(8, 1, 112, 112), orderings, grid)
+    frames = frames_of(torch.randn(8, 1, 112, 112), orderings, grid)
     return {"full": lambda: full(frames), "shared": lambda: shared(frames)}
 
 

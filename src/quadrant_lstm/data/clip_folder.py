@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quadrant_lstm.data.clip_formats import ARRAYS, is_clip
-from quadrant_lstm.data.image_files import files_of_stdin, natural, visible
+from quadrant_lstm.data.image_files import files_of_stdin, found_or_error, natural, visible, walk_visible
 from quadrant_lstm.data.videos import is_video
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import as_text, expanded
@@ -66,29 +66,30 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
 
 
 def find_clip_files(images: str) -> Iterable[Path]:
-    """Returns the clips of `images`: a clip, a folder of clips, a glob, or `-` for the lines of standard input."""
+    """Returns the clips of `images`: a clip, a folder with those in it, a glob, or `-` for the lines of standard input.
+
+    Names the kinds of the files of a folder that are left out on stderr.
+    """
     if images == "-":
         return files_of_stdin()
     path = expanded(images)
     if path.is_file() or (path.is_dir() and is_clip(path)):
         return [path]
-    found = clips_below(path) if path.is_dir() else [Path(name) for name in glob.glob(str(path), recursive=True)]
-    if not found:
-        raise UserError(
-            f"images: {as_text(images)} matches no clip; give a clip, a folder of clips, or a glob in quotes."
-        )
-    return sorted(found, key=lambda clip: [natural(part) for part in clip.parts])
+    if path.is_dir():
+        return found_or_error(images, "clip", *clips_below(path))
+    return found_or_error(images, "clip", [Path(name) for name in glob.glob(str(path), recursive=True)], [])
 
 
-def clips_below(folder: Path) -> list[Path]:
-    """Returns the clips in a folder, and in the folders in it."""
+def clips_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Returns the clips in a folder and in the folders in it, and the other files."""
     clips: list[Path] = []
-    for path in filter(visible, folder.iterdir()):
-        if is_clip(path):
-            clips.append(path)
-        elif path.is_dir() and not path.is_symlink():  # a link may lead back to a folder above it
-            clips += clips_below(path)
-    return clips
+    others: list[Path] = []
+    for path, folders, names in walk_visible(folder):
+        clips += (picture_folders := [each for name in folders if is_clip(each := Path(path, name))])
+        folders[:] = [name for name in folders if Path(path, name) not in picture_folders]
+        for file in (Path(path, name) for name in names):
+            (clips if is_clip(file) else others).append(file)
+    return clips, others
 
 
 def clips_by_class(folder: Path) -> dict[str, list[Path]]:

@@ -1,5 +1,6 @@
 """Finds the image files that a user names, and opens them safely."""
 
+import collections
 import contextlib
 import glob
 import os
@@ -7,7 +8,7 @@ import re
 import stat
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -20,19 +21,44 @@ MAX_PIXELS = 50_000_000
 
 
 def find_image_files(images: str) -> Iterable[Path]:
-    """Returns the files of `images`: a file, a folder, a glob, or `-` for the lines of standard input."""
+    """Returns the files of `images`: a file, a folder with those in it, a glob, or `-` for the lines of standard input.
+
+    Names the kinds of the files of a folder that are left out on stderr.
+    """
     if images == "-":
         return files_of_stdin()
     path = expanded(images)
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
-    if path.is_dir():
-        found = image_files_in(path)
-    else:
+    if not path.is_dir():
         found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
+        return found_or_error(images, "image file", found, [])
+    files = [Path(folder, name) for folder, _, names in walk_visible(path) for name in names]
+    found = [file for file in files if is_image_file(file)]
+    return found_or_error(images, "image file", found, [file for file in files if not is_image_file(file)])
+
+
+def walk_visible(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walks as os.walk does, but passes over what is hidden. Links to folders are not followed: one may lead back."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"images: {error.filename} cannot be read ({error.strerror}); correct its permissions.")
+
+    for path, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if visible(Path(name))]
+        yield path, folders, [name for name in names if visible(Path(name))]
+
+
+def found_or_error(images: str, what: str, found: Sequence[Path], left_out: Sequence[Path]) -> list[Path]:
+    """Returns the paths that were found, sorted, and tells on stderr how many files of which kinds are left out."""
+    kinds = collections.Counter(file.suffix.lower() or "without a suffix" for file in left_out)
+    counts = ", ".join(f"{kinds[kind]:,} {kind}" for kind in sorted(kinds))
     if not found:
-        raise UserError(f"images: {as_text(images)} matches no image file; give a file, a folder, or a glob in quotes.")
-    return found
+        only = f", only {counts}" if counts else ""
+        raise UserError(f"images: {as_text(images)} matches no {what}{only}; give a file, a folder, or a glob in quotes.")
+    if counts:
+        print(f"images: {as_text(images)} holds files that are left out: {counts}.", file=sys.stderr)
+    return sorted(found, key=lambda path: [natural(part) for part in path.parts])
 
 
 def files_of_stdin() -> Iterator[Path]:
@@ -48,7 +74,11 @@ def image_files_in(folder: Path) -> list[Path]:
 
 
 def unsorted_image_files(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and visible(file))
+    return filter(is_image_file, folder.iterdir())
+
+
+def is_image_file(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and visible(path)
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -61,9 +91,13 @@ def visible(path: Path) -> bool:
     return not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
 
 
+class TooManyPixels(ValueError):
+    pass
+
+
 def check_num_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height}, more than {MAX_PIXELS:,} pixels")
+        raise TooManyPixels(f"{width} x {height}, more than {MAX_PIXELS:,} pixels")
 
 
 def check_regular(file: Path) -> None:
@@ -90,9 +124,14 @@ def open_image(file: Path) -> Iterator[Image.Image]:
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"it holds {pages} pictures; save one of them")
             yield image
+    except (TooManyPixels, Image.DecompressionBombError) as error:
+        raise UserError(f"{file}: is too large ({error}); shrink it to at most {MAX_PIXELS:,} pixels.") from error
     except Exception as error:  # decoders raise errors of many types
-        remedy = "correct its name" if isinstance(error, FileNotFoundError) else "give a PNG or JPEG file"
-        raise UserError(f"{as_text(file)}: cannot be read as an image ({as_text(str(error))}); {remedy}.") from error
+        reason, remedy = str(error), "give a PNG or JPEG file"
+        if isinstance(error, OSError) and error.strerror:
+            missing = isinstance(error, FileNotFoundError)
+            reason, remedy = error.strerror, "correct the path" if missing else "correct the path or its permissions"
+        raise UserError(f"{as_text(file)}: cannot be read as an image ({as_text(reason)}); {remedy}.") from error
 
 
 def on_paper(image: Image.Image, colour: str) -> Image.Image:

@@ -1,40 +1,58 @@
-"""Reads image files as images like those of the training data.
+"""Reads image files as images like those of MNIST, from scans as well as from photographs.
 
-An image of the training size is neither cropped nor scaled. Others are prepared like MNIST's digits: the ink is
-cropped, scaled to 20/28 of the image size, and placed with its centre of mass in the middle.
+1. The picture becomes grey, upright, and small: blocks of pixels are averaged.
+2. Ink becomes bright: dark ink on light paper is inverted.
+3. The paper around each pixel is subtracted, with shadows and uneven light. What is left is divided by what ink could
+   add at most, so that the same pen is as strong in a shadow as beside it.
+4. Levels are stretched from the noise of the paper to the strength of the ink. What is not beside strong ink is erased.
+5. The ink is cropped, scaled to 20/28 of the image size, and placed with its centre of mass in the middle.
+
+templates/drawing/picture.js does the same with the same whole numbers.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from quadrant_lstm.data.image_files import on_paper, open_image
 
-INK_THRESHOLD = 50  # of 255; darker pixels are background
+WORKING_SIZE = 640  # pixels of the longer side after averaging, at most
+MIN_STRENGTH = 40  # of 255; fainter ink is not told from the paper
+MIN_SEPARATION = 0.75  # of ink and paper; a normal distribution, such as noise, has 0.64
+CELLS = 64  # along the longer side; ink in neighbouring cells belongs together
+INK_THRESHOLD = 50  # of 255, after stretching; darker pixels are not cropped
 MIN_CONTRAST = 10  # of 255; JPEG files of a blank page have some contrast
 WHITE = (1, 255, 2**16 - 1, 2**32 - 1)  # of images with more than 8 bits: the first that no pixel exceeds
 DIGIT_SHARE = 20 / 28  # of the height and width
 
 
-def read_image(file: Path, image_shape: Sequence[int], invert: bool | None) -> np.ndarray | None:
-    """Returns uint8 [1, height, width], or None for an image without ink, or with ink that is too faint.
+class Reading(NamedTuple):
+    pixels: np.ndarray | None  # uint8; None if nothing is drawn
+    note: str = ""  # what makes the prediction doubtful
 
-    `invert=None` inverts images with a light border.
+
+def read_image(file: Path, image_shape: Sequence[int], invert: bool | None, like_mnist: bool = True) -> Reading:
+    """Returns uint8 [1, height, width]. `invert=None` inverts pictures that look like dark ink on light paper.
+
+    `like_mnist=False` is for data that are not centred as MNIST's digits are: a file of their size is not changed.
     """
     _, height, width = image_shape
     with open_image(file) as original:
-        image = in_grey(ImageOps.exif_transpose(original))
-    pixels = np.asarray(image)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    if invert or (invert is None and border.mean() > 127):
-        image = ImageOps.invert(image)
-    ink = image.point(lambda value: 255 if value > INK_THRESHOLD else 0).getbbox()
-    if ink is None or is_blank(image):
-        return None
-    centred = image if image.size == (width, height) else centre_digit(image, ink, height, width)
-    return None if centred is None else np.array(centred)[None]
+        levels = np.asarray(in_grey(ImageOps.exif_transpose(original)))
+    unchanged = not like_mnist and levels.shape == (height, width)
+    levels = levels if unchanged else shrink(levels)
+    if invert or (invert is None and is_light(levels)):
+        levels = 255 - levels
+    ink, note = (levels, "") if unchanged else separate_ink(levels)
+    image = Image.fromarray(ink)
+    box = image.point(lambda level: 255 if level > INK_THRESHOLD else 0).getbbox()
+    if box is None or np.ptp(ink) < MIN_CONTRAST:
+        return Reading(None)
+    centred = image if unchanged else centre_digit(image, box, height, width)
+    return Reading(None) if centred is None else Reading(np.array(centred)[None], note)
 
 
 def in_grey(image: Image.Image) -> Image.Image:
@@ -52,8 +70,170 @@ def contrast(image: Image.Image) -> float:
     return float(np.asarray(image).std())
 
 
-def is_blank(image: Image.Image) -> bool:
-    return bool(np.ptp(np.asarray(image)) < MIN_CONTRAST)
+def shrink(levels: np.ndarray) -> np.ndarray:
+    """Averages blocks of pixels, and with them the noise of a camera. Leaves out what fills no block at the end."""
+    block = -(-max(levels.shape) // WORKING_SIZE)
+    down, across = (min(block, size) for size in levels.shape)
+    rows, columns = levels.shape[0] // down, levels.shape[1] // across
+    blocks = levels[: rows * down, : columns * across].reshape(rows, down, columns, across)
+    sums = blocks.sum(axis=1, dtype=np.uint32).sum(axis=2)
+    return ((sums + down * across // 2) // (down * across)).astype(np.uint8)
+
+
+def is_light(levels: np.ndarray) -> bool:
+    """Tells dark ink on light paper from light ink on dark paper.
+
+    Ink covers the smaller part of most surroundings, so that differences from their means are skewed towards it. Where
+    they are hardly skewed, as in a picture that the ink fills, the border is taken for paper.
+    """
+    differences = levels.astype(np.int64) - local_means(levels, 2 * (max(levels.shape) // 10) + 1)
+    squares, cubes = float((differences**2).sum()), float((differences**3).sum())
+    if levels.size * cubes * cubes > squares * squares * squares:
+        return cubes < 0
+    border = np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])
+    return bool(2 * int(border.sum()) > (int(levels.min()) + int(levels.max())) * border.size)
+
+
+def local_means(levels: np.ndarray, window: int) -> np.ndarray:
+    sums, counts = levels.astype(np.int64), np.ones(levels.shape, np.int64)
+    for axis in (0, 1):
+        places = np.arange(levels.shape[axis])
+        first, last = np.maximum(places - window // 2, 0), np.minimum(places + window // 2 + 1, len(places))
+        before = np.insert(sums.cumsum(axis), 0, 0, axis)
+        sums = before.take(last, axis) - before.take(first, axis)
+        counts = counts * np.expand_dims(last - first, 1 - axis)
+    return sums // counts
+
+
+def separate_ink(levels: np.ndarray) -> tuple[np.ndarray, str]:
+    """Returns the ink of a picture in which it is bright, from 0 to 255, and what is doubtful about it.
+
+    Twice: first with surroundings that are wider than any stroke, then with some that fit the strokes which are found,
+    and so follow the light more closely.
+    """
+    side = max(levels.shape)
+    window = 2 * side // 5
+    ink = above_paper(levels, window)
+    threshold = strengths(ink).threshold
+    ink = above_paper(levels, min(max(3 * stroke_width(ink > threshold), side // 16), window))
+    noise, threshold, strongest = strengths(ink)
+    strong = ink > threshold
+    if strongest < max(MIN_STRENGTH, 2 * noise):
+        return np.zeros_like(levels), ""
+    strong &= near_largest(strong)
+    near, window = strong.astype(np.uint8), 2 * (1 + stroke_width(strong) // 2) + 1
+    for axis in (0, 1):
+        near = extremes(near, window, axis, np.maximum, 0)
+    stretched = (ink.astype(np.int64) - noise).clip(0) * 255 // (strongest - noise)
+    return np.where(near > 0, stretched.clip(max=255), 0).astype(np.uint8), note_on(strong)
+
+
+def above_paper(levels: np.ndarray, window: int) -> np.ndarray:
+    """Returns by how much each pixel is brighter than the paper around it, from 0 to 255 for the brightest ink.
+
+    The paper is the morphological opening: what is left of the picture without all that is brighter than its
+    surroundings and smaller than the window.
+    """
+    paper = levels
+    for better, outside in ((np.minimum, 255), (np.maximum, 0)):
+        for axis in (0, 1):
+            paper = extremes(paper, window, axis, better, outside)
+    room = np.maximum(255 - paper.astype(np.int64), 64)  # of very bright paper, noise would become ink
+    return (255 * (levels.astype(np.int64) - paper) // room).astype(np.uint8)
+
+
+def extremes(levels: np.ndarray, window: int, axis: int, better: np.ufunc, outside: int) -> np.ndarray:
+    """Returns the smallest or largest level in a window around each pixel."""
+    padding = [(0, 0), (0, 0)]
+    padding[axis] = (window // 2, window // 2)
+    result, span = np.pad(levels, padding, constant_values=outside).swapaxes(0, axis), 1
+    while span < window // 2 * 2 + 1:
+        step = min(span, window // 2 * 2 + 1 - span)
+        result = better(result[:-step], result[step:])
+        span += step
+    return result.swapaxes(0, axis)
+
+
+class Strengths(NamedTuple):
+    noise: int  # of the paper: weaker pixels are background
+    threshold: int  # stronger pixels are certainly ink
+    strongest: int  # of the ink, but for its strongest tenth
+
+
+def strengths(ink: np.ndarray) -> Strengths:
+    counts = np.bincount(ink.ravel(), minlength=256)
+    low, usual = quantile(counts, 1), quantile(counts, 4)  # of paper, which covers more than that
+    noise = usual + 4 * (usual - low)
+    if 2 * noise >= int(ink.max()) and otsu(counts, -1).separation > MIN_SEPARATION:
+        noise = low  # ink covers most of the picture
+    threshold = otsu(counts, noise).threshold
+    counts[: threshold + 1] = 0
+    return Strengths(noise, threshold, quantile(counts, 9))
+
+
+def quantile(counts: np.ndarray, tenths: int) -> int:
+    """Returns the smallest level that so many tenths of the pixels do not exceed."""
+    return int(np.argmax(10 * counts.cumsum() >= tenths * counts.sum()))
+
+
+class Division(NamedTuple):
+    threshold: int
+    separation: float  # the share of the variance that is between the classes
+
+
+def otsu(counts: np.ndarray, first: int) -> Division:
+    """Divides the levels above `first` into two classes whose means differ most (Otsu 1979)."""
+    levels = np.arange(256)
+    counts = np.where(levels > first, counts, 0)
+    number, total, squares = (float((counts * levels**power).sum()) for power in (0, 1, 2))
+    below, sum_below, best, threshold = 0.0, 0.0, 0.0, first
+    for level in range(first + 1, 256):
+        below += float(counts[level])
+        sum_below += float(level * counts[level])
+        above = number - below
+        if below and above:
+            difference = sum_below / below - (total - sum_below) / above
+            if (variance := below * above * (difference * difference)) > best:
+                best, threshold = variance, level
+    return Division(threshold, best / max(number * squares - total * total, 1))
+
+
+def stroke_width(strong: np.ndarray) -> int:
+    """Returns twice the ratio of the ink to its outline, which is about the mean width of its strokes."""
+    padded = np.pad(strong, 1)
+    inner = strong & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return 2 * int(strong.sum()) // max(int((strong & ~inner).sum()), 1)
+
+
+def near_largest(strong: np.ndarray) -> np.ndarray:
+    """Tells which pixels are near the largest connected ink, or near other with at least a tenth as many pixels."""
+    cell = -(-max(strong.shape) // CELLS)
+    rows, columns = (-(-size // cell) for size in strong.shape)
+    padded = np.zeros((rows * cell, columns * cell), np.int64)
+    padded[: strong.shape[0], : strong.shape[1]] = strong
+    cells = padded.reshape(rows, cell, columns, cell).sum(axis=(1, 3))
+    groups, sizes = np.zeros_like(cells), [0]
+    for start in zip(*np.nonzero(cells), strict=True):
+        if groups[start]:
+            continue
+        groups[start], found = len(sizes), [start]
+        for row, column in found:
+            for place in np.ndindex(3, 3):
+                near = (row + place[0] - 1, column + place[1] - 1)
+                if 0 <= near[0] < rows and 0 <= near[1] < columns and cells[near] and not groups[near]:
+                    groups[near] = len(sizes)
+                    found.append(near)
+        sizes.append(sum(int(cells[place]) for place in found))
+    large = np.array([10 * size >= max(sizes) for size in sizes]) & (np.array(sizes) > 0)
+    return np.kron(large[groups], np.ones((cell, cell), bool))[: strong.shape[0], : strong.shape[1]]
+
+
+def note_on(strong: np.ndarray) -> str:
+    if 2 * int(strong.sum()) > strong.size:
+        return "more than half of the picture is ink"
+    if strong[0].any() or strong[-1].any() or strong[:, 0].any() or strong[:, -1].any():
+        return "ink touches the edge of the picture"
+    return ""
 
 
 def contained_size(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:

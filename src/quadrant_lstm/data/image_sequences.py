@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
 from quadrant_lstm.data.frames import SequenceSpec, frame_shape_of, numbered_names
-from quadrant_lstm.data.orderings import scaled, sequences
+from quadrant_lstm.data.orderings import frames_of, scaled
 from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
@@ -78,7 +78,7 @@ class ImageSequences(SequenceDataModule):
     ) -> Shaped[Tensor, "batch steps channels stack columns"]:
         if mixed:
             return mixed_sequences(images, turns, mixed, len(self.orderings), self.grid)
-        return sequences(images, self.orderings, self.grid)
+        return frames_of(images, self.orderings, self.grid)
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
         images, labels, numbers = self.test[indices]
@@ -105,7 +105,7 @@ def mixed_sequences(
     groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)]
     numbers = range(len(groups))
     chosen = [slice(n, None, len(groups)) if turns is None else turns % len(groups) == n for n in numbers]
-    parts = [sequences(images[some], group, grid) for some, group in zip(chosen, groups, strict=True)]
+    parts = [frames_of(images[some], group, grid) for some, group in zip(chosen, groups, strict=True)]
     frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
     for some, part in zip(chosen, parts, strict=True):
         frames[some] = part

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from quadrant_lstm.data.frames import SequenceSpec
-from quadrant_lstm.data.orderings import scaled, sequences
+from quadrant_lstm.data.orderings import frames_of, scaled
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.parts import count_parameters
@@ -59,5 +59,5 @@ def round_to_half(network: nn.Module) -> None:
 def change_by_rounding(network: nn.Module, rounded: nn.Module, data: DictConfig) -> float:
     """Returns the largest difference of a probability between the networks, on test images."""
     images = torch.from_numpy(load_images(data.dataset, data.root).test_images[:NUM_COMPARED])
-    frames = scaled(sequences(images, orderings_shown(data), data.grid))
+    frames = scaled(frames_of(images, orderings_shown(data), data.grid))
     return (network(frames).softmax(1) - rounded(frames).softmax(1)).abs().max().item()

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from quadrant_lstm.data.frames import SequenceSpec, Shape, image_shape_of
-from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.orderings import frames_of
 from quadrant_lstm.data.scans import orderings_of, shown_orderings
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 
@@ -26,7 +26,7 @@ class Inputs(NamedTuple):
 
 
 def cut_images(image_shape: Shape, orderings: OrderingsOrNames, grid: Grid) -> Inputs:
-    to_frames = functools.partial(sequences, orderings=orderings_of(orderings, grid), grid=tuple(grid))
+    to_frames = functools.partial(frames_of, orderings=orderings_of(orderings, grid), grid=tuple(grid))
     return Inputs("images", tuple(image_shape), to_frames)
 
 

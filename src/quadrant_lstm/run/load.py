@@ -1,17 +1,20 @@
 """Loads the trained network of a run folder and its config."""
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.config.signatures import check_signatures
 from quadrant_lstm.data.frames import SequenceSpec, numbered_names
+from quadrant_lstm.data.orderings import check_range, scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.prepare import configure_cpu
@@ -24,7 +27,10 @@ def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Modu
     """Returns the network of a run's best epoch, on the CPU and in eval mode, and the run's config.
 
         network, cfg = load_run("outputs/2026-11-24/23-59-05")
-        logits = network(sequences(images, cfg.data.orderings, cfg.data.grid))    # images: float in [0, 1]
+        with torch.inference_mode():
+            logits = network(sequences(images, cfg.data.orderings, cfg.data.grid))
+
+    Images and clips are uint8, or floats from 0 to 1; the network raises ValueError for others, and for other axes.
 
     `trust` are modules of other code that the config may name, such as ["my_module"]; they are imported.
 
@@ -32,7 +38,27 @@ def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Modu
     the folder contains no run, or none of its epochs has finished.
     """
     classifier, cfg = load_classifier(find_run(str(path)), trusted_modules(trust))
-    return classifier.network.eval(), cfg
+    network = classifier.network.eval()
+    network.register_forward_pre_hook(functools.partial(checked_frames, classifier.spec))
+    return network, cfg
+
+
+def checked_frames(spec: SequenceSpec, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Scales frames of uint8, and raises ValueError for frames of other sizes and for floats outside [0, 1]."""
+    if not inputs or not isinstance(inputs[0], Tensor):
+        return inputs
+    frames, *others = inputs
+    if frames.dim() != 5 or tuple(frames.shape[2:]) != tuple(spec.frame_shape):
+        sizes = ", ".join(map(str, spec.frame_shape))
+        raise ValueError(
+            f"frames are {list(frames.shape)}, but this network reads [batch, steps, {sizes}]; cut images with "
+            "sequences(images, cfg.data.orderings, cfg.data.grid), and give clips in these axes and sizes."
+        )
+    if frames.dtype == torch.uint8:
+        return scaled(frames), *others
+    if not torch.compiler.is_compiling():
+        check_range(frames)
+    return inputs
 
 
 def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier, DictConfig]:

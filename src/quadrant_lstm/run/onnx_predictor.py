@@ -12,9 +12,11 @@ from quadrant_lstm.config.schema import CLASSES
 from quadrant_lstm.data.frames import numbered_names
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
+from quadrant_lstm.kinds import Dataset
 from quadrant_lstm.run.predictor import Predictor, files_of_clips, files_of_images, names_or_numbers
 
-CLIPS = "quadrant_lstm.data.clips.Clips"
+CLIPS = CLASSES["quadrant_lstm.data.clips.Clips"]
+READ = {name: CLIPS[name] for name in ("num_frames", "frame_step", "layout")} | {"dataset": Dataset}
 
 
 def predictor_of_onnx(model: str) -> Predictor:
@@ -48,12 +50,12 @@ def predictor_of_session(session: Any) -> Predictor:
             return [run(clip[None]) for clip in samples]  # the program takes no lengths of padded clips
         return list(run(np.stack(samples))[:, None])
 
+    data = data_settings(metadata["config"])
     if steps:
-        data = clip_settings(metadata["config"])
         files = files_of_clips(data, shape, num_frames or data["num_frames"], num_frames or 1)
         example = np.zeros((num_frames or 2, *shape), np.uint8)
     else:
-        files, example = files_of_images(shape), np.zeros(shape, np.uint8)
+        files, example = files_of_images(shape, data), np.zeros(shape, np.uint8)
     for count in (1, 2):  # a program of images must take batches of any size
         probabilities = predict([example] * count)
     num_classes = probabilities[0].shape[1]
@@ -63,10 +65,10 @@ def predictor_of_session(session: Any) -> Predictor:
     return Predictor(files, predict, 1, names_or_numbers(names))
 
 
-def clip_settings(config: str) -> dict[str, Any]:
-    """Returns what the config of a run, which may come from somebody else, says about reading clips."""
-    data, kinds = resolve_interpolations(parse_yaml(config), trusted=False)["data"], CLASSES[CLIPS]
-    settings = {name: data[name] for name in ("num_frames", "frame_step", "layout") if name in data}
+def data_settings(config: str) -> dict[str, Any]:
+    """Returns what the config of a run, which may come from somebody else, says about reading images or clips."""
+    data = resolve_interpolations(parse_yaml(config), trusted=False)["data"]
+    settings = {name: data[name] for name in READ if name in data}
     for name, value in settings.items():
-        check_value(f"data.{name}", value, kinds[name])
+        check_value(f"data.{name}", value, READ[name])
     return settings

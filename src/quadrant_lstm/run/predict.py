@@ -32,6 +32,7 @@ class Sample(NamedTuple):
     name: str
     pixels: np.ndarray | None  # uint8, of an image or a clip; None if nothing is drawn
     label: int | None = None
+    note: str = ""  # what makes the prediction doubtful
 
 
 def predict(folder: Path, images: str, invert: bool | None, output: str | None, trust: Sequence[str] = ()) -> None:
@@ -68,6 +69,8 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]],
         for samples in batches:
             for prediction in classify(predictor, samples):
                 write(prediction)
+                if output and prediction.note:
+                    print(f"{prediction.name}: {prediction.note}; check its prediction.", file=sys.stderr)
                 correct += prediction.label is not None and prediction.label == prediction.predicted
             count += len(samples)
     if output:
@@ -78,8 +81,8 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]],
 def classify(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[Prediction]:
     drawn = [sample.pixels for sample in samples if sample.pixels is not None]
     probabilities = iter(predictor.probabilities(drawn) if drawn else [])
-    for name, pixels, label in samples:
-        yield Prediction(name, [] if pixels is None else next(probabilities).tolist(), label)
+    for name, pixels, label, note in samples:
+        yield Prediction(name, [] if pixels is None else next(probabilities).tolist(), label, note)
 
 
 def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
@@ -96,13 +99,13 @@ def read_files(
     samples, num_bytes = [], 0
     for file in files:  # in one thread: for small files, several of them wait for each other
         try:
-            sample = Sample(as_text(file), predictor.files.read(file, invert))
+            pixels, note = predictor.files.read(file, invert)
         except UserError as error:
             print(error, file=sys.stderr)
             errors.append(error)
             continue
-        samples.append(sample)
-        num_bytes += 0 if sample.pixels is None else sample.pixels.nbytes
+        samples.append(Sample(as_text(file), pixels, note=note))
+        num_bytes += 0 if pixels is None else pixels.nbytes
         if len(samples) == BATCH_SIZE or num_bytes > MAX_BYTES:
             yield samples
             samples, num_bytes = [], 0

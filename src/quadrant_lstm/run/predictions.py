@@ -29,6 +29,7 @@ class Prediction(NamedTuple):
     name: str
     steps: list[list[float]]  # the probabilities of the classes after each step; empty if the image is blank
     label: int | None = None  # the class, if it is known
+    note: str = ""  # what makes the prediction doubtful
 
     @property
     def predicted(self) -> int | None:
@@ -86,6 +87,7 @@ def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterato
 
 def table_row(prediction: Prediction, classes: Classes) -> str:
     name = prediction.name + ("" if prediction.label is None else f", class {classes[prediction.label]}")
+    name += f" ({prediction.note})" if prediction.note else ""
     if not prediction.steps:
         return printable(f"{'blank':{len(TABLE_HEADER) - len('file')}}{name}")
     last = prediction.steps[-1]

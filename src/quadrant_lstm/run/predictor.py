@@ -17,7 +17,7 @@ from quadrant_lstm.data.clip_folder import find_clip_files
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered_names
 from quadrant_lstm.data.image_files import find_image_files
-from quadrant_lstm.data.image_reader import read_image
+from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import as_text
@@ -28,7 +28,7 @@ from quadrant_lstm.run.predictions import Classes
 
 class Files(NamedTuple):
     find: Callable[[str], Iterable[Path]]  # the files that the key `images` names
-    read: Callable[[Path, bool | None], np.ndarray | None]  # a sample; None if nothing is drawn
+    read: Callable[[Path, bool | None], Reading]
 
 
 class Predictor(NamedTuple):
@@ -42,7 +42,7 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
     """`data` is that group of the run's config."""
     inputs = inputs_of(data, spec)
     if inputs.name == "images":
-        predict, files = of_images(network, inputs), files_of_images(inputs.shape)
+        predict, files = of_images(network, inputs), files_of_images(inputs.shape, data)
     else:
         predict, files = of_clips(network, spec), files_of_clips(data, spec.frame_shape, spec.num_steps)
     (steps,) = predict([np.zeros(inputs.shape, np.uint8)])
@@ -81,8 +81,9 @@ def padded(clips: Sequence[np.ndarray], num_steps: int) -> tuple[Tensor, Tensor 
     return frames, None if bool((lengths == longest).all()) else lengths
 
 
-def files_of_images(shape: Shape) -> Files:
-    return Files(find_image_files, lambda file, invert: read_image(file, shape, invert))
+def files_of_images(shape: Shape, data: Mapping[Any, Any]) -> Files:
+    like_mnist = data["dataset"].lower() == "mnist"
+    return Files(find_image_files, lambda file, invert: read_image(file, shape, invert, like_mnist))
 
 
 def files_of_clips(
@@ -94,11 +95,11 @@ def files_of_clips(
     channels, height, width = frame_shape
     frame_format, step = FrameFormat(channels, (height, width), data.get("layout")), data.get("frame_step", 1)
 
-    def read(file: Path, invert: bool | None) -> np.ndarray:
+    def read(file: Path, invert: bool | None) -> Reading:
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
         try:
-            return read_middle(file)
+            return Reading(read_middle(file))
         except BrokenClip as error:
             is_missing = isinstance(error.__cause__, FileNotFoundError)
             remedy = "correct its name" if is_missing else "replace it"

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from quadrant_lstm.dashboard.pictures.clips import shown_frames
-from quadrant_lstm.data.orderings import ORDERINGS, sequences
+from quadrant_lstm.data.orderings import ORDERINGS, frames_of
 from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
 from quadrant_lstm.data.scans import ordering_name, orderings_of
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
@@ -32,7 +32,7 @@ def draw_orderings(
 ) -> Figure:
     figure = new_figure(layout=None)  # fixed margins: the start of every run waits for this picture
     permutations, (rows, columns) = orderings_of(orderings, grid), grid
-    frames = sequences(image[None], permutations, grid)[0]
+    frames = frames_of(image[None], permutations, grid)[0]
     draw = draw_pieces_and_frames if rows * columns <= MAX_NUMBERED else draw_paths_and_frames
     draw(figure, image, frames, permutations, grid)
     names = ", ".join(ordering_name(ordering, grid) for ordering in permutations[:MAX_NAMED_ORDERINGS])

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.network_inputs import BATCH_SIZE, as_arguments
-from quadrant_lstm.data.orderings import sequences
+from quadrant_lstm.data.orderings import frames_of
 from quadrant_lstm.data.pieces import QUADRANTS, occlude_piece
 from quadrant_lstm.data.scans import ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
@@ -37,7 +37,7 @@ def correct_by_occluded_piece(
     orderings: Orderings, grid: Grid,
 ) -> Int64[Tensor, "pieces images"]:  # fmt: skip
     pieces = range(1, math.prod(grid) + 1)
-    occluded = (sequences(occlude_piece(images, piece, grid), orderings, grid) for piece in pieces)
+    occluded = (frames_of(occlude_piece(images, piece, grid), orderings, grid) for piece in pieces)
     return torch.stack([is_correct(network, frames, labels) for frames in occluded])
 
 
@@ -49,7 +49,7 @@ def correct_by_occluded_ordering(
     rows = images.shape[2] // grid[0]
     correct = []
     for place in range(len(orderings)):
-        frames = sequences(images, orderings, grid)
+        frames = frames_of(images, orderings, grid)
         frames[..., place * rows : (place + 1) * rows, :] = 0
         correct.append(is_correct(network, frames, labels))
     return torch.stack(correct)

@@ -91,23 +91,30 @@ class DrawingPad {
         return { picture: this.items[start]?.picture, strokes: this.items.slice(start + 1) }
     }
 
-    /** Shows a picture file instead of the drawing. Throws an Error that says what to do. */
-    async load(file) {
+    /**
+     * Shows the ink of a picture file instead of the drawing. `isUnchanged` tells whether a picture is left as it is.
+     * Throws an Error that says what to do.
+     */
+    async load(file, isUnchanged) {
         const bitmap = await createImageBitmap(file).catch(() => {
             throw new Error(`${file.name} cannot be read as a picture; choose a PNG or JPEG file.`)
         })
         const { width, height } = bitmap
         if (width * height > MAX_PIXELS) {
-            throw new Error(`${file.name} has ${width} x ${height} pixels; choose a smaller picture.`)
+            throw new Error(
+                `${file.name} has ${width} x ${height} pixels; shrink it to at most ${MAX_PIXELS.toLocaleString("en")}.`,
+            )
         }
         const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })
-        const [onWhite, onBlack] = ["white", "black"].map((paper) => { // under transparent pixels
-            context.fillStyle = paper
+        const onPaper = (colour) => { // which transparent pixels show
+            context.fillStyle = colour
             context.fillRect(0, 0, width, height)
             context.drawImage(bitmap, 0, 0)
-            return pictureOfFile(context.getImageData(0, 0, width, height))
-        })
-        this.add({ picture: contrast(onBlack) > contrast(onWhite) ? onBlack : onWhite })
+            return pictureOfPixels(context.getImageData(0, 0, width, height))
+        }
+        const onWhite = onPaper("white"), onBlack = onPaper("black")
+        const picture = contrast(onBlack) > contrast(onWhite) ? onBlack : onWhite
+        this.add({ picture: inkOfFile(picture, isUnchanged(picture)) })
     }
 
     /** Returns what the network is to read: a picture as it was loaded, or the ink of the pad. */

@@ -42,10 +42,15 @@ function undo() {
 async function load([file]) {
     byId("message").textContent = ""
     try {
-        if (file) await pad.load(file)
+        if (file) await pad.load(file, isUnchanged)
     } catch (error) {
         byId("message").textContent = error.message
     }
+}
+
+/** Tells whether a picture is an image of a data set whose images are not centred as MNIST's digits are. */
+function isUnchanged({ width, height }) {
+    return network.subject !== "digit" && width === network.width && height === network.height
 }
 
 function setOrderings(chosen) {
@@ -67,12 +72,14 @@ function read() {
     const probabilities = isBlank(picture, image) ? null : logitsPerStep(network, image.levels, orderings).map(softmax)
     if (probabilities) showTime(performance.now() - start)
     showImage(image, quadrants, table, orderings)
+    const note = (probabilities && pad.page.picture?.note) || ""
     showPrediction(probabilities, table)
+    byId("doubt").textContent = note
     byId("invitation").hidden = !pad.isEmpty
     byId("undo").disabled = !pad.canUndo
     byId("clear").disabled = pad.isEmpty
     clearTimeout(speech)
-    speech = setTimeout(() => announce(inWords(probabilities)), SILENCE)
+    speech = setTimeout(() => announce(`${inWords(probabilities)} ${note}`.trim()), SILENCE)
 }
 
 /** Shows the median of the last predictions. */
