@@ -44,7 +44,7 @@ def run_folder(cwd: Path) -> Path:
 
 
 def remaining_processes(cwd: Path) -> list[str]:
-    """Returns the command lines of the processes whose working directory is that folder."""
+    """Returns the command lines of the processes whose working directory is that folder. One that ends has none."""
     commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -52,7 +52,7 @@ def remaining_processes(cwd: Path) -> list[str]:
                 commands.append((process / "cmdline").read_text())
         except OSError:
             continue
-    return commands
+    return [command for command in commands if command]
 
 
 def wait_until_no_process_remains(cwd: Path) -> None:

@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,10 +14,10 @@ from quadrant_lstm.processes.signals import exit_at_signals
 from quadrant_lstm.run_folder import read_results
 from tests.clips import write_clip_folder
 from tests.folders import TINY, run_folder, tiny_data, wait_until_no_process_remains
-from tests.scripts import FORKSERVER, Script, script
+from tests.scripts import FORKSERVER, Script
 
 IMAGES, CLIPS = "images", "clips"
-SMALL = ("data.batch_size=3", "model.filters=[4]", "model.pool_size=2", "trainer.max_epochs=2")
+SMALL = ("data.num_frames=4", "data.batch_size=3", "model.filters=[4]", "model.pool_size=2", "trainer.max_epochs=2")
 SHUTDOWN = "multiprocessing.process.BaseProcess.join"  # the main process waits for the end of a worker
 DRAWING = "matplotlib.figure.Figure.savefig"
 
@@ -102,6 +104,37 @@ def test_a_signal_ends_a_run_in_each_of_its_phases(signum, data, phase, after, t
     assert not read_results(run)
 
 
+SLOW_READERS = """
+import os, pathlib, time
+from quadrant_lstm.data.worker_loader import WorkerLoader
+from quadrant_lstm.processes.signals import exit_at_signals, prepare_to_exit
+
+class Slow(list):
+    def __getitem__(self, _):
+        pathlib.Path(f"{os.getpid()}.reading").touch()
+        time.sleep(60)
+
+exit_at_signals()
+batches = iter(WorkerLoader(Slow(range(8)), 4, batch_size=None, persistent_workers=True))
+try:
+    next(batches)
+finally:
+    prepare_to_exit()
+"""
+
+
+def test_a_process_does_not_wait_long_for_the_batches_that_its_workers_read(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", SLOW_READERS], cwd=tmp_path, stderr=subprocess.PIPE)
+    while len(list(tmp_path.glob("*.reading"))) < 4:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    sent = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, b"")
+    assert time.monotonic() - sent < 10
+
+
 @pytest.mark.parametrize(
     ("signum", "command", "phase"),
     [
@@ -159,18 +192,18 @@ def test_a_signal_at_any_moment_ends_a_run_that_then_resumes(data, signum, send,
         process.wait_for("outputs/2*/*/.hydra/config.yaml")
         start = time.monotonic()
         if not seconds:  # of an uninterrupted run
-            assert process.wait().returncode == 0, process.stderr
+            assert process.wait(600).returncode == 0, process.stderr
             seconds = time.monotonic() - start
             continue
         moment = draw.random()
         time.sleep(moment * seconds)
         run = run_folder(cwd)
         if process.returncode is not None or read_results(run):  # it was faster
-            process.wait()
+            process.wait(600)
             continue
         send(process.pid, signum)
         sent = time.monotonic()
-        process.wait()
+        process.wait(600)
         if read_results(run):  # it finished when the signal came
             continue
         output = assert_ended(process, signum, sent)
@@ -179,7 +212,7 @@ def test_a_signal_at_any_moment_ends_a_run_that_then_resumes(data, signum, send,
         wait_until_no_process_remains(cwd)
         moments.append(moment)
         if len(moments) % 4 == 0:
-            done = script("train.py", f"run={run}", cwd=cwd)
+            done = Script("train.py", f"run={run}", cwd=cwd).wait(600)
             assert done.returncode == 0, done.stderr
             assert read_results(run)["epochs"] == 2
             resumed += 1

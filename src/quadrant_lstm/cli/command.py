@@ -25,8 +25,8 @@ from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.signals import (
     TERMINATED,
     Interrupt,
-    end_at_once_at_signals,
     exit_at_signals,
+    prepare_to_exit,
     signals_deferred,
 )
 from quadrant_lstm.run_folder import CONFIG, RESULTS, as_typed, find_weights, new_folder, remove_untouched
@@ -55,7 +55,7 @@ def handle_errors() -> Iterator[None]:
             print("interrupted", file=sys.stderr)
         raise
     finally:
-        end_at_once_at_signals()
+        prepare_to_exit()
 
 
 @contextlib.contextmanager

@@ -85,9 +85,10 @@ class ClipLoader:
         self.reader = BatchReader(clips, shape)
         options: dict[str, Any] = {"sampler": Requests(sampler, num_slots=shape[0])}
         if num_workers:
-            options |= {"num_workers": num_workers, "prefetch_factor": PREFETCH, "persistent_workers": True}
-            options["multiprocessing_context"] = "fork"
-        self.answers = WorkerLoader(self.reader, batch_size=None, collate_fn=lambda answer: answer, **options)
+            options |= {"prefetch_factor": PREFETCH, "persistent_workers": True}
+        self.answers = WorkerLoader(
+            self.reader, num_workers, batch_size=None, collate_fn=lambda answer: answer, **options
+        )
 
     def __len__(self) -> int:
         return len(self.sampler)

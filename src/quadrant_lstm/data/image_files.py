@@ -55,7 +55,9 @@ def found_or_error(images: str, what: str, found: Sequence[Path], left_out: Sequ
     counts = ", ".join(f"{kinds[kind]:,} {kind}" for kind in sorted(kinds))
     if not found:
         only = f", only {counts}" if counts else ""
-        raise UserError(f"images: {as_text(images)} matches no {what}{only}; give a file, a folder, or a glob in quotes.")
+        raise UserError(
+            f"images: {as_text(images)} matches no {what}{only}; give a file, a folder, or a glob in quotes."
+        )
     if counts:
         print(f"images: {as_text(images)} holds files that are left out: {counts}.", file=sys.stderr)
     return sorted(found, key=lambda path: [natural(part) for part in path.parts])

@@ -17,8 +17,10 @@ class WorkerLoader(DataLoader):
     while the workers start: it would find them half made.
     """
 
-    def __init__(self, dataset: Dataset, **options: Any):
-        super().__init__(dataset, generator=torch.Generator(), worker_init_fn=end_unnoticed, **options)
+    def __init__(self, dataset: Dataset, num_workers: int, **options: Any):
+        options |= {"multiprocessing_context": "fork"} if num_workers else {}  # others import torch again
+        generator = torch.Generator()
+        super().__init__(dataset, num_workers=num_workers, generator=generator, worker_init_fn=end_unnoticed, **options)
 
     def __iter__(self) -> Any:
         if not self.num_workers:

@@ -5,6 +5,7 @@ Imports no torch.
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 SET_PDEATHSIG = 1  # man 2 prctl
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a process
 TERMINATED = 128 + signal.SIGTERM  # exit status
+GRACE = 3.0  # seconds that workers have to finish their batches
 DROPPED_FOR = 0.02  # seconds until an exception that Python has dropped is raised again
 
 
@@ -60,11 +62,22 @@ def interrupt(signum: int, _: object) -> None:
     raise Interrupt(signum)
 
 
-def end_at_once_at_signals() -> None:
-    """For a process that has finished its work: while Python exits, it drops exceptions."""
+def prepare_to_exit() -> None:
+    """For a process that has finished its work. While Python exits, it drops exceptions, so signals end it at once; and
+    it waits for its workers one after another, so those that still read a batch after a while are terminated.
+    """
     if threading.current_thread() is threading.main_thread():
         for signum in SIGNALS:
             signal.signal(signum, lambda number, _: os._exit(128 + number))
+    reaper = threading.Timer(GRACE, terminate_workers)
+    reaper.daemon = True
+    reaper.start()
+
+
+def terminate_workers() -> None:
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.terminate()
 
 
 def end_with_parent(parent: int) -> None:
