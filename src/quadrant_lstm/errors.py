@@ -21,9 +21,14 @@ class UserError(Exception):
         super().__init__(printable(" ".join(str(text).split())))
 
 
+def as_text(name: Path | str) -> str:
+    """Returns the name of a file for people and text files: bytes that are not UTF-8 are written like \\xe9."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", str(name))
+
+
 def printable(text: str, kept: str = "") -> str:
     """Replaces what could steer a terminal, such as escape codes, which names of files and classes may contain."""
-    return text if text.isprintable() else "".join(c if c.isprintable() or c in kept else "?" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in kept else "?" for c in as_text(text))
 
 
 def place_in_own_code(error: BaseException | None) -> str:

@@ -23,11 +23,6 @@ def expanded(path: str) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def as_text(path: Path | str) -> str:
-    """Returns the path for people and text files: bytes of its names that are not UTF-8 are written like \\xe9."""
-    return str(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
 class WriteError(UserError):
     """A file cannot be written. Who knows what it belongs to adds how to resume, or where else to write."""
 

@@ -19,8 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from quadrant_lstm.config.messages import default_config, unknown_key
 from quadrant_lstm.config.schema import CLASSES
-from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError
-from quadrant_lstm.files import as_text
+from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, as_text
 from quadrant_lstm.run_folder import CONFIG
 
 READERS = ("evaluate.py", "predict.py", "export.py")
@@ -36,7 +35,7 @@ def explain(error: Exception) -> UserError:
         key, _, value = str(error.override).partition("=")
         if re.fullmatch(r"[+~]*[\w./@]+", key) and value and value[0] not in "[{":
             if as_text(value) != value:
-                return UserError(f"{key}: {as_text(value)} is not UTF-8; rename what it names.")
+                return UserError(f"{key}: {value} is not UTF-8; rename what it names.")
             value = value.replace("'", "\\'")
             return UserError(f"{key}: a value with such characters needs quotes: \"{key}='{value}'\".")
         example = "run=latest" if Path(sys.argv[0]).name in READERS else "model.lstm_units=64"

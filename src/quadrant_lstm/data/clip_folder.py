@@ -15,7 +15,7 @@ from quadrant_lstm.data.clip_formats import ARRAYS, is_clip
 from quadrant_lstm.data.image_files import files_of_stdin, found_or_error, natural, visible, walk_visible
 from quadrant_lstm.data.videos import is_video
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import as_text, expanded
+from quadrant_lstm.files import expanded
 
 ClipsByClass = Mapping[str, Sequence[Path]]  # the clips of each
 
@@ -38,9 +38,7 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
         raise UserError("data.root: null, but clips are read from a folder; add data.root=FOLDER.")
     folder = expanded(root)
     if not folder.is_dir():
-        raise UserError(
-            f"data.root: {as_text(folder)} is not a folder; give one with a folder of clips for each class."
-        )
+        raise UserError(f"data.root: {folder} is not a folder; give one with a folder of clips for each class.")
     check_utf8(folder)
     splits = [folder / name for name in ("train", "test") if (folder / name).is_dir()]
     if len(splits) == 1:
@@ -109,7 +107,7 @@ def check_utf8(folder: Path) -> None:
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"data.root: the name of {as_text(folder)} is not UTF-8; rename the folder.") from error
+        raise UserError(f"data.root: the name of {folder} is not UTF-8; rename the folder.") from error
 
 
 def clips_of(class_folder: Path) -> list[Path]:
@@ -119,7 +117,7 @@ def clips_of(class_folder: Path) -> list[Path]:
     for clip in clips:
         if not is_clip(clip):
             what = "a folder without still pictures" if clip.is_dir() else "neither a folder nor a file of clips"
-            raise UserError(f"{as_text(clip)}: is {what}; remove it, or begin its name with a dot.")
+            raise UserError(f"{clip}: is {what}; remove it, or begin its name with a dot.")
     return clips
 
 

@@ -24,7 +24,6 @@ from quadrant_lstm.data.image_files import (
 )
 from quadrant_lstm.data.videos import VIDEOS, check_container, is_video
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import as_text
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
 ARRAYS = {".npy", ".npz"}
@@ -173,7 +172,7 @@ def read_array(clip: Path, layout: str | None) -> np.ndarray:
     """
     if layout is None:
         raise UserError(
-            f"{as_text(clip)}: is an array, but data.layout=null does not tell the order of its axes; train with e.g. "
+            f"{clip}: is an array, but data.layout=null does not tell the order of its axes; train with e.g. "
             "data.layout=THWC, or save it as pictures."
         )
     check_regular(clip)

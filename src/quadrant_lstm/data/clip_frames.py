@@ -21,7 +21,6 @@ from quadrant_lstm.data.clip_formats import check_whole, opened
 from quadrant_lstm.data.image_files import on_paper
 from quadrant_lstm.data.videos import decoded, is_video
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import as_text
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 FFMPEG_FORMATS = {1: "gray", 3: "rgb24"}
@@ -115,7 +114,7 @@ def decoder_errors_explained(clip: Path) -> Iterator[None]:
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]  # of OSError, and of PyAV's errors
         reason = reason.rstrip(".") or type(error).__name__
-        raise BrokenClip(as_text(f"{clip}: cannot be read as a clip ({reason})")) from error
+        raise BrokenClip(f"{clip}: cannot be read as a clip ({reason})") from error
 
 
 def as_array(frame: Image.Image | np.ndarray, frame_format: FrameFormat) -> np.ndarray:

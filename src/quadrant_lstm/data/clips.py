@@ -24,8 +24,7 @@ from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.data.sampler import EpochSampler
 from quadrant_lstm.data.split import validation_range
-from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import as_text
+from quadrant_lstm.errors import UserError, as_text
 
 
 class Clips(SequenceDataModule):
@@ -110,7 +109,7 @@ def common_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
     for path, note in notes.items():
         if note.size != size:
             raise UserError(
-                f"{as_text(path)}: its frames are of {note.size[0]} x {note.size[1]}, but those of {as_text(first)} of "
+                f"{path}: its frames are of {note.size[0]} x {note.size[1]}, but those of {first} of "
                 f"{size[0]} x {size[1]}; add data.size=[HEIGHT,WIDTH]."
             )
     return size

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import as_text, expanded
+from quadrant_lstm.errors import UserError, printable
+from quadrant_lstm.files import expanded
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 50_000_000
@@ -55,11 +55,9 @@ def found_or_error(images: str, what: str, found: Sequence[Path], left_out: Sequ
     counts = ", ".join(f"{kinds[kind]:,} {kind}" for kind in sorted(kinds))
     if not found:
         only = f", only {counts}" if counts else ""
-        raise UserError(
-            f"images: {as_text(images)} matches no {what}{only}; give a file, a folder, or a glob in quotes."
-        )
+        raise UserError(f"images: {images} matches no {what}{only}; give a file, a folder, or a glob in quotes.")
     if counts:
-        print(f"images: {as_text(images)} holds files that are left out: {counts}.", file=sys.stderr)
+        print(printable(f"images: {images} holds files that are left out: {counts}."), file=sys.stderr)
     return sorted(found, key=lambda path: [natural(part) for part in path.parts])
 
 
@@ -133,7 +131,7 @@ def open_image(file: Path) -> Iterator[Image.Image]:
         if isinstance(error, OSError) and error.strerror:
             missing = isinstance(error, FileNotFoundError)
             reason, remedy = error.strerror, "correct the path" if missing else "correct the path or its permissions"
-        raise UserError(f"{as_text(file)}: cannot be read as an image ({as_text(reason)}); {remedy}.") from error
+        raise UserError(f"{file}: cannot be read as an image ({reason}); {remedy}.") from error
 
 
 def on_paper(image: Image.Image, colour: str) -> Image.Image:

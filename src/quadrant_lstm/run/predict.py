@@ -15,8 +15,7 @@ import torch
 
 from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
-from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import as_text
+from quadrant_lstm.errors import UserError, as_text
 from quadrant_lstm.pages import counted
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
@@ -74,7 +73,7 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]],
                 correct += prediction.label is not None and prediction.label == prediction.predicted
             count += len(samples)
     if output:
-        log.info(f"wrote the predictions of {counted(count, 'sample')} to {as_text(output)}")
+        log.info(f"wrote the predictions of {counted(count, 'sample')} to {output}")
     return count, correct
 
 

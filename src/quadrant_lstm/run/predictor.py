@@ -20,7 +20,6 @@ from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import as_text
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs, inputs_of, reads_more_steps
 from quadrant_lstm.run.predictions import Classes
@@ -109,7 +108,7 @@ def files_of_clips(
         available = steps_in(count_frames(file, frame_format.layout), step)
         if available < fewest_frames:
             raise UserError(
-                f"{as_text(file)}: has {available} frames, but the network of this file reads exactly {fewest_frames}; "
+                f"{file}: has {available} frames, but the network of this file reads exactly {fewest_frames}; "
                 "predict with run=PATH instead of model=, which pads it."
             )
         length = min(available, num_frames or available)
