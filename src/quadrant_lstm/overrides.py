@@ -3,20 +3,11 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-from omegaconf import ListConfig, OmegaConf
 
 
 def assigned(overrides: Iterable[str]) -> dict[str, str]:
     """Returns the values that overrides assign, by their keys."""
     return dict(override.lstrip("+").split("=", 1) for override in overrides if "=" in override)
-
-
-def unresolved(overrides: ListConfig) -> list[str]:
-    """Returns overrides as they were typed: an iteration over the list would resolve their interpolations."""
-    typed: Any = OmegaConf.to_container(overrides)
-    return list(map(str, typed))
 
 
 def quoted(folder: Path | str) -> str:

@@ -24,8 +24,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import expanded, read_csv, read_json, remove_staged
+from quadrant_lstm.files import expanded, read_csv, read_json, read_yaml, remove_staged
 
 OUTPUTS = Path("outputs")
 CONFIG = Path(".hydra", "config.yaml")
@@ -116,6 +118,16 @@ def find_weights(init: str) -> Path:
 def as_typed(path: Path) -> Path:
     """Returns the path as a user would type it: relative to the working directory if it is inside."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def read_overrides(folder: Path) -> list[str]:
+    """Returns the overrides of a run as they were typed, or none if they are not recorded. Raises UserError."""
+    file = folder / OVERRIDES
+    overrides = read_yaml(file) if file.exists() else OmegaConf.create([])
+    if not OmegaConf.is_list(overrides):
+        raise UserError(f"{file}: is not a list of overrides; restore it.")
+    plain: Any = OmegaConf.to_container(overrides)  # unlike an iteration, this resolves no interpolations
+    return list(map(str, plain))
 
 
 def is_trained(folder: Path) -> bool:

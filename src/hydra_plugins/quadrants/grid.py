@@ -27,7 +27,7 @@ from quadrant_lstm.config.check_validation import check_validation
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import write_atomically
-from quadrant_lstm.overrides import quoted, unresolved
+from quadrant_lstm.overrides import quoted
 from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import locked
 from quadrant_lstm.sweep.jobs import Job, make_jobs
@@ -131,17 +131,18 @@ class GridSweeper(Sweeper):
         config, folder = self.config, Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            config.hydra.overrides.task = [str(override.input_line) for override in overrides]  # for Sweep.overrides
+            task = [str(override.input_line) for override in overrides]
+            config.hydra.overrides.task = task  # for Sweep.overrides
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
             config.hydra.sweep.dir = str(folder)  # which may have been named by keys that the jobs change
             recorded = config.copy()
             if self.resumed:
-                if self.resumed.overrides != unresolved(config.hydra.overrides.task):
+                if self.resumed.overrides != task:
                     raise UserError(
                         f"hydra.sweep.dir: {folder} contains another sweep; resume that with sweep={folder}, or write "
                         "another folder."
                     )
-                recorded = self.resumed.config.copy()
+                recorded = OmegaConf.create(self.resumed.config)
                 recorded.hydra = config.hydra
             else:
                 keep_files(self.hydra_context.config_loader, config.hydra.job.config_name, folder / CONF)

@@ -44,7 +44,7 @@ class SearchSweeper(GridSweeper):
                 "hydra.sweeper.params: no key has a range to search; add e.g. "
                 "'optimizer.lr=tag(log,interval(0.0003,0.01))', or experiment=search."
             )
-        self.keep_sampler_and_pruner()
+        self.record_settings()
         instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.pruner)
         trials = Search(self.folder(), space, fixed, self.n_trials, self.sampler, self.rebuild, dry_run=True).jobs()
         planned = list(itertools.islice(trials, None if self.plan else 1))
@@ -56,11 +56,12 @@ class SearchSweeper(GridSweeper):
             search = Search(folder, space, fixed, self.n_trials, self.sampler, self.rebuild)
             self.launcher.run_search(search.jobs(), search.num_left(), search.record)
 
-    def keep_sampler_and_pruner(self) -> None:
-        """Records them without interpolations. A resumed search keeps what it has recorded: it would go on with other
-        trials.
+    def record_settings(self) -> None:
+        """Puts the settings into the recorded config without interpolations. A resumed search keeps its sampler and its
+        pruner: with others it would go on with other trials.
         """
         assert self.config
+        self.config.hydra.sweeper.n_trials = self.n_trials
         for name in ("sampler", "pruner"):
             node: Any = OmegaConf.to_container(getattr(self, name), resolve=True)
             if self.resumed:
@@ -68,8 +69,7 @@ class SearchSweeper(GridSweeper):
                 typed = [word for word in self.config.hydra.overrides.hydra if word.startswith(key)]
                 if new := [word for word in typed if word not in self.resumed.launch_overrides]:
                     raise UserError(f"{new[0]}: a search keeps its {name}; leave it out, or start a new search.")
-                recorded: Any = OmegaConf.to_container(self.resumed.hydra.sweeper)
-                node = recorded.get(name)
+                node = self.resumed.hydra["sweeper"].get(name)
                 if not isinstance(node, dict) or "${" in str(node):  # it may come from somebody else
                     file = self.resumed.folder / SWEEP_CONFIG
                     raise UserError(f"{file}: {key} does not hold the values that the search began with; restore it.")

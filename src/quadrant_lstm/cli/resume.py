@@ -81,7 +81,7 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
 def check_same_sweep(sweep: Sweep, typed: Sequence[str]) -> None:
     changed = [each for each in typed if not each.startswith("hydra") and each not in sweep.overrides]
     if changed:
-        of_experiment = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.get("params") or {}).items()]
+        of_experiment = [f"{key}={value}" for key, value in (sweep.hydra["sweeper"].get("params") or {}).items()]
         before = sorted(override for override in sweep.overrides if override not in of_experiment)
         raise UserError(
             f"sweep: {sweep.folder.absolute()} was started with {' '.join(before)}, not {' '.join(changed)}; leave "
@@ -92,8 +92,8 @@ def check_same_sweep(sweep: Sweep, typed: Sequence[str]) -> None:
 def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) -> None:
     """Raises UserError for a --config-dir or an override that may run code, unless it was typed again."""
     folder = sweep.folder.absolute()
-    sources = sweep.hydra.runtime.config_sources
-    recorded = [source.path for source in sources if source.provider == "command-line"]
+    sources = sweep.hydra["runtime"]["config_sources"]
+    recorded = [source["path"] for source in sources if source["provider"] == "command-line"]
     if recorded and not config_dir:
         raise UserError(
             f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust that folder."

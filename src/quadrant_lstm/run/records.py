@@ -26,7 +26,6 @@ from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json
 from quadrant_lstm.model.optimization import total_arguments
-from quadrant_lstm.overrides import unresolved
 from quadrant_lstm.pages import counted, percent
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import (
@@ -34,7 +33,6 @@ from quadrant_lstm.run_folder import (
     CONFIG,
     LAST,
     METRICS,
-    OVERRIDES,
     PROVENANCE,
     REPORT,
     RESULTS,
@@ -42,6 +40,7 @@ from quadrant_lstm.run_folder import (
     as_typed,
     check_present,
     last_epoch,
+    read_overrides,
     read_results,
     read_rows,
 )
@@ -100,7 +99,7 @@ def record_config(cfg: DictConfig, folder: Path) -> str:
 def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
     """Writes the results to the loggers, then report.html, then results.json, which marks a finished run."""
     check_present(folder)
-    values = hyperparameters(cfg, unresolved(read_yaml(folder / OVERRIDES)) if (folder / OVERRIDES).exists() else [])
+    values = hyperparameters(cfg, read_overrides(folder))
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoard):
             write_hyperparameters(logger.experiment, values, results, trainer.global_step)

@@ -76,9 +76,7 @@ def causes_of(error: BaseException | None) -> Iterator[BaseException]:
 
 def running_trial(folder: Path) -> Trial | None:
     """Returns the trial whose run has that folder, or None if the trial is no longer running."""
-    config = Sweep(folder.parent).hydra.sweeper.pruner
-    if "${" in str(OmegaConf.to_container(config)):
-        raise UserError(f"{folder.parent}: hydra.sweeper.pruner holds an interpolation; write its value.")
+    config = OmegaConf.create(Sweep(folder.parent).hydra["sweeper"]["pruner"])  # as SearchSweeper has recorded it
     pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", config)
     study = optuna.load_study(study_name=STUDY_NAME, storage=storage(folder.parent), pruner=pruner)
     trial = study.trials[int(folder.name)]

@@ -10,18 +10,19 @@ Everything comes from files, so this also works for a sweep that was killed and 
         sweep.csv sweep.html the report, written when the sweep ends
 """
 
+import contextlib
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import expanded, read_yaml
-from quadrant_lstm.overrides import unresolved
-from quadrant_lstm.run_folder import OUTPUTS, OVERRIDES
+from quadrant_lstm.run_folder import OUTPUTS, OVERRIDES, read_overrides
 from quadrant_lstm.sweep.jobs import Job, make_jobs
 
 SWEEPS = OUTPUTS / "sweeps"
@@ -37,32 +38,37 @@ class Sweep:
         self.folder = folder
 
     @cached_property
-    def config(self) -> DictConfig:
-        """The config of the sweep's command."""
+    def config(self) -> dict[str, Any]:
+        """The config of the sweep's command. Interpolations stay: the folder may come from somebody else."""
         config = read_yaml(self.folder / SWEEP_CONFIG)
-        if OmegaConf.is_dict(config) and OmegaConf.is_list(OmegaConf.select(config, "hydra.overrides.task")):
-            return config
+        plain: Any = OmegaConf.to_container(config) if OmegaConf.is_config(config) else None
+        with contextlib.suppress(KeyError, TypeError):
+            hydra = plain["hydra"]
+            lists = [hydra["overrides"]["task"], hydra["overrides"]["hydra"], hydra["runtime"]["config_sources"]]
+            has_count = isinstance(hydra["sweeper"].get("n_trials", 0), int)
+            if has_count and all(isinstance(each, list) for each in lists):
+                return plain
         raise UserError(f"{self.folder / SWEEP_CONFIG}: is not the config of a sweep; restore it.")
 
     @property
-    def hydra(self) -> DictConfig:
+    def hydra(self) -> dict[str, Any]:
         """The `hydra` part of that config."""
-        return self.config.hydra
+        return self.config["hydra"]
 
     @property
     def is_search(self) -> bool:
-        return "n_trials" in self.hydra.sweeper
+        return "n_trials" in self.hydra["sweeper"]
 
     @property
     def overrides(self) -> list[str]:
         """The overrides of the sweep's command, without those of Hydra's own keys."""
-        return unresolved(self.hydra.overrides.task)
+        return list(map(str, self.hydra["overrides"]["task"]))
 
     @property
     def launch_overrides(self) -> list[str]:
         """The overrides that configure the sweep's sweeper and launcher, the last one for each key."""
         pattern = r"hydra[/.](sweeper|launcher)[.=](?!rebuild=)"
-        chosen = [override for override in unresolved(self.hydra.overrides.hydra) if re.match(pattern, override)]
+        chosen = [override for override in map(str, self.hydra["overrides"]["hydra"]) if re.match(pattern, override)]
         return list({override.partition("=")[0]: override for override in chosen}.values())
 
     @cached_property
@@ -71,8 +77,7 @@ class Sweep:
         if self.is_search:
             names = (file.parents[1].name for file in self.folder.glob(f"*/{OVERRIDES}"))
             started = sorted(int(name) for name in names if name.isdecimal())
-            read = (read_yaml(self.folder / str(number) / OVERRIDES) for number in started)
-            return make_jobs(self.folder, list(map(unresolved, read)), started)
+            return make_jobs(self.folder, [read_overrides(self.folder / str(number)) for number in started], started)
         (combinations,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(self.overrides), None)
         return make_jobs(self.folder, combinations, range(len(combinations)))
 
@@ -83,7 +88,7 @@ class Sweep:
     @property
     def num_jobs(self) -> int:
         """The number of jobs of the completed sweep; a search starts its jobs one by one."""
-        return self.hydra.sweeper.n_trials if self.is_search else len(self.jobs)
+        return self.hydra["sweeper"]["n_trials"] if self.is_search else len(self.jobs)
 
     @property
     def is_resumable(self) -> bool:
