@@ -43,7 +43,8 @@ CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expr
 class Dashboard(pl.Callback):
     """Logs the pictures, and keeps them as PNGs, by their tags, for report.html.
 
-    Signals are deferred while something is written to a logger, and not while it is computed, which may take long.
+    Signals are deferred while a picture is drawn, because matplotlib turns any exception in its transformations into a
+    ValueError, and while something is written to a logger; not while it is computed, which may take long.
     """
 
     def __init__(self) -> None:
@@ -97,7 +98,8 @@ class Dashboard(pl.Callback):
 
     def add(self, trainer: Any, pictures: gallery.Pictures) -> None:
         for tag, figure in pictures:
-            self.pictures[tag] = as_png(figure, SCALE)
+            with signals_deferred():
+                self.pictures[tag] = as_png(figure, SCALE)
             pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(SCALE))
             for logger in trainer.loggers:
                 if isinstance(logger, Tracker):

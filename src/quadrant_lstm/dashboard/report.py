@@ -11,6 +11,7 @@ from quadrant_lstm.files import read_json, write_atomically, yaml_with_short_lis
 from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.pages import render
 from quadrant_lstm.plotting import SCALE, as_png
+from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows
 
 
@@ -57,6 +58,7 @@ SECTIONS: Mapping[str, Section] = {
 }  # fmt: skip
 
 
+@signals_deferred()  # as the dashboard does while it draws
 def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashboard) -> None:
     """`results` are those of results.json; `dashboard` has the pictures."""
     rows, best_epoch = read_rows(folder / METRICS), results["best_epoch"]
