@@ -1,5 +1,7 @@
 """Tests that resuming a sweep takes nothing from its folder that could execute code or read the environment."""
 
+import re
+
 import pytest
 import yaml
 from omegaconf import OmegaConf
@@ -38,6 +40,40 @@ def write_sweep(folder, task, hydra, config_dir=None):
 def test_what_could_execute_code_has_to_be_typed_again(task, hydra, tmp_path):
     with pytest.raises(UserError, match=f"sweep: {tmp_path} was started with .*; add it if you trust what it does."):
         hydra_arguments([write_sweep(tmp_path, task, hydra)])
+
+
+@pytest.mark.parametrize(
+    ("task", "written"),
+    [
+        (["seed=1,2", "trainer.logger.tensorboard.save_dir=docs"], "trainer.logger.tensorboard.save_dir=docs"),
+        (["seed=1,2", "+trainer.callbacks.other={dirpath: /theirs}"], "+trainer.callbacks.other={dirpath: /theirs}"),
+        (["trainer.logger.tensorboard.save_dir=/a,/b"], "trainer.logger.tensorboard.save_dir=/a,/b"),
+        (["data=kmnist", "seed=1,2", "data.root=/theirs"], "data.root=/theirs"),
+    ],
+)
+def test_a_path_that_jobs_would_write_to_has_to_be_typed_again(task, written, tmp_path):
+    folder = write_sweep(tmp_path, task, [])
+    with pytest.raises(UserError, match=re.escape(f"was started with {written!r}; add it if you trust what it does.")):
+        hydra_arguments([folder])
+    assert written in hydra_arguments([folder, written])
+
+
+def test_a_folder_that_is_only_read_need_not_be_typed_again(tmp_path):
+    clips = ["data=clips", "data.root=/clips", "seed=1,2"]
+    assert "data.root=/clips" in hydra_arguments([write_sweep(tmp_path, clips, [])])
+
+
+@pytest.mark.parametrize("part", ["sweeper", "overrides", "runtime"])
+def test_the_config_of_a_sweep_resolves_no_interpolation(part, tmp_path):
+    folder = write_sweep(tmp_path, ["seed=1,2"], [])
+    file = tmp_path / "multirun.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["hydra"][part] = "${new_folder:" + str(tmp_path / "made") + "}"
+    content["hydra"]["sweeper"] = {"n_trials": content["hydra"][part]} if part == "sweeper" else {}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="multirun.yaml: is not the config of a sweep; restore it."):
+        hydra_arguments([folder])
+    assert not (tmp_path / "made").exists()
 
 
 def test_plain_values_are_taken_from_the_folder(tmp_path):
