@@ -44,7 +44,7 @@ def test_features_and_all_gradients_equal_those_of_full_frames(
         assert piece_height % pool or piece_height < pool + sum(kernels) - len(kernels)
         return
     size = (grid[0] * piece_height, grid[1] * piece_width)
-    images = torch.randn(2, channels, *size, dtype=torch.float64, requires_grad=True)
+    images = torch.rand(2, channels, *size, dtype=torch.float64, requires_grad=True)
     full.double()
     outputs, gradients = [], []
     for module in (full, shared):

@@ -154,17 +154,7 @@ def pictures():
     return drawn | {"white_ink": white_ink, "small": small, "tight": digit.crop(digit.getbbox())} | photographs
 
 
-NAMES = (
-    "digit",
-    "photo",
-    "scan",
-    "transparent",
-    "thin",
-    "white_ink",
-    "small",
-    "tight",
-    *(f"photograph: {kind}" for kind in KINDS),
-)
+DRAWN_PICTURES = ("digit", "photo", "scan", "transparent", "thin", "white_ink", "small", "tight")
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,23 @@ def test_the_table_shows_what_was_predicted_after_each_step(finished_run, files,
     assert {line.index("images") for line in [*rows, blank]} == {rows[0].index("images")}
 
 
+def test_ink_at_the_edge_is_noted_beside_the_prediction(finished_run, tmp_path, caplog, capsys):
+    caplog.set_level("INFO", "quadrant_lstm")
+    for name, box in {"inside": (10, 5, 14, 35), "cut": (10, 0, 14, 35)}.items():
+        page = Image.new("L", (40, 40), 250)
+        page.paste(30, box)
+        page.save(tmp_path / f"{name}.png")
+    files, (classifier, cfg) = [tmp_path / "inside.png", tmp_path / "cut.png"], load_classifier(finished_run)
+    cfg.data.dataset = "mnist"
+    predictor = predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec)
+    predict_files(predictor, files, None, None)
+    _, inside, cut = caplog.messages
+    assert inside.endswith("inside.png") and cut.endswith("cut.png (ink touches the edge of the picture)")
+    predict_files(predictor, files, None, str(tmp_path / "x.csv"))
+    note = f"{files[1]}: ink touches the edge of the picture; check its prediction."
+    assert note in capsys.readouterr().err.splitlines()
+
+
 def test_the_table_is_printed_alone(tiny, finished_run, files, tmp_path):
     network = ("model=join", "model/encoder=padded", "model.encoder.blocks=[[4]]")
     data = ("data=idx", f"data.root={finished_run.parents[2] / 'tiny'}")

@@ -106,14 +106,16 @@ class DrawingPad {
             )
         }
         const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })
-        const onPaper = (colour) => { // which transparent pixels show
+        const onPaper = (colour) => {
+            context.clearRect(0, 0, width, height)
             context.fillStyle = colour
             context.fillRect(0, 0, width, height)
             context.drawImage(bitmap, 0, 0)
-            return pictureOfPixels(context.getImageData(0, 0, width, height))
+            return context.getImageData(0, 0, width, height)
         }
-        const onWhite = onPaper("white"), onBlack = onPaper("black")
-        const picture = contrast(onBlack) > contrast(onWhite) ? onBlack : onWhite
+        const drawn = onPaper("transparent")
+        const choices = isOpaque(drawn) ? [drawn] : ["white", "black"].map(onPaper)
+        const [picture] = choices.map(pictureOfPixels).sort((one, other) => contrast(other) - contrast(one))
         this.add({ picture: inkOfFile(picture, isUnchanged(picture)) })
     }
 

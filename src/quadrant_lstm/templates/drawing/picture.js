@@ -19,6 +19,11 @@ function pictureOfPixels({ width, height, data }) {
     return { width, height, levels }
 }
 
+function isOpaque({ data }) {
+    for (let i = 3; i < data.length; i += 4) if (data[i] < 255) return false
+    return true
+}
+
 /** Returns the variance of the grey levels. */
 function contrast({ levels }) {
     const mean = levels.reduce((sum, level) => sum + level, 0) / levels.length
