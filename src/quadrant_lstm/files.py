@@ -24,7 +24,7 @@ def expanded(path: str) -> Path:
 
 
 class WriteError(UserError):
-    """A file cannot be written. Who knows what it belongs to adds how to resume, or where else to write."""
+    """A file cannot be written. The caller that knows its purpose adds how to resume, or where else to write."""
 
     def with_remedy(self, remedy: str) -> UserError:
         return UserError(f"{str(self).removesuffix('.')}; {remedy}.")
@@ -55,8 +55,8 @@ def remove_staged(folder: Path) -> None:
     """Removes the temporary files that killed processes have left in the folder of a run or a sweep."""
     for place in (folder, folder / "checkpoints", folder / ".hydra"):
         for file in place.glob(".*.*"):
-            if re.fullmatch(r"\..+\.\d+", file.name):
-                file.unlink(missing_ok=True)
+            if re.fullmatch(r"\..+\.\d+", file.name) and not Path("/proc", file.suffix[1:]).exists():
+                file.unlink(missing_ok=True)  # outside Linux also those of a process that writes them now
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,7 +8,6 @@ init=NEW.
 """
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -21,7 +20,9 @@ from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
 from quadrant_lstm.cli.arguments import check_single_values
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.cli.compose import check_project_root, compose_config
+from quadrant_lstm.console import say
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.image_files import natural
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, write_atomically, write_json
 from quadrant_lstm.model.classifier import Classifier
@@ -68,8 +69,8 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     copy_from_keras(file, model, classifier.network, inputs_of(cfg.data, data.spec))
     write_run(folder, cfg, data, classifier)
     if file.suffix == ".h5":
-        print(f"{file}: holds no settings of the layers; they are taken to be the question's, with the channels last")
-    print(f"{folder}: python evaluate.py run={folder} tests it, python train.py init={folder} trains it further")
+        say(f"{file}: holds no settings of the layers; they are taken to be the question's, with the channels last")
+    say(f"{folder}: python evaluate.py run={folder} tests it, python train.py init={folder} trains it further")
 
 
 def open_model(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, SequenceDataModule]:
@@ -175,13 +176,11 @@ def read_weights(file: Path) -> list[list[np.ndarray]]:
     try:
         with h5py.File(file) as opened:
             opened["layers"].visititems(add)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, AttributeError) as error:  # the last one if it is no group
         raise UserError(
             f"{file}: cannot be read as weights of Keras 3 ({error}); save them with model.save_weights again."
         ) from error
-    parts = {path: re.split(r"([0-9]+)", path) for path in found}  # so that conv2d_10 comes after conv2d_9
-    order = sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in parts[path]])
-    return [found[path] for path in order]
+    return [found[path] for path in sorted(found, key=natural)]  # conv2d_10 comes after conv2d_9
 
 
 def write_run(folder: Path, cfg: DictConfig, data: Any, classifier: Classifier) -> None:

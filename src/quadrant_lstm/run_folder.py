@@ -19,6 +19,7 @@ outputs/<date>/<time>/
 """
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -91,16 +92,16 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
     return folder
 
 
-def check_links(folder: Path, trust: Sequence[str]) -> None:
-    """Raises UserError for a link out of the folder, which may come from somebody else, to no folder in `trust`."""
-    folders = [folder.resolve(), *(Path(path).resolve() for path in trust)]
-    for path in folder.rglob("*"):
-        target = path.resolve()
-        if path.is_symlink() and not any(map(target.is_relative_to, folders)):
-            raise UserError(
-                f"{path}: links to {target}, outside its folder; replace the link by what it leads to, or add "
-                f"trust={target} if files may be written there."
-            )
+def check_links(folder: Path, trust: Sequence[str] | None) -> None:
+    """Raises UserError for a link that leads out of the folder, which may come from somebody else, and to no folder in
+    `trust`. None is for a folder of which no link can be trusted.
+    """
+    folders = [folder.resolve(), *(Path(path).resolve() for path in trust or ())]
+    for path in (path for path in folder.rglob("*") if path.is_symlink()):
+        target = Path(os.path.realpath(path))  # unlike Path.resolve, it raises no error for links in a circle
+        if not any(map(target.is_relative_to, folders)):
+            remedy = "" if trust is None else f", or add trust={target} if files may be written there"
+            raise UserError(f"{path}: links to {target}, outside its folder; replace the link by a copy{remedy}.")
 
 
 def find_weights(init: str) -> Path:
@@ -136,12 +137,13 @@ def is_trained(folder: Path) -> bool:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Returns the rows of a metrics.csv. Raises UserError for one without the number of an epoch, or with a text."""
+    """Returns the rows of a metrics.csv. Raises UserError for a row without an epoch or with a value that is no number."""
     rows = read_csv(file)
     for number, row in enumerate(rows, start=1):
         try:
             int(row["epoch"])
-            [float(value) for value in row.values() if value]
+            for value in row.values():
+                float(value or 0)
         except (KeyError, TypeError, ValueError):
             raise UserError(f"{file}: row {number} is damaged; restore the file.") from None
     return rows

@@ -224,18 +224,13 @@ def test_a_dash_stands_for_the_lines_of_standard_input(monkeypatch):
     assert list(find_image_files("-")) == [Path("a b.png"), Path(os.fsdecode(b"\xe9.png")), Path("c.png")]
 
 
-def test_a_missing_image_is_refused_with_its_own_remedy(tmp_path):
-    with pytest.raises(UserError, match=r"no.png: cannot be read as an image .*No such file.*; correct its name.$"):
-        read_image(tmp_path / "no.png", SHAPE, None)
-
-
 def test_the_remedy_fits_the_reason(tmp_path):
     (tmp_path / "folder.png").mkdir()
     Image.new("1", (9000, 9000)).save(tmp_path / "large.png")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     for name, message in {
         "no.png": "no.png: cannot be read as an image .No such file or directory.; correct the path.",
-        "folder.png": "folder.png: cannot be read as an image .it is not a file.; give a PNG or JPEG file.",
+        "folder.png": "folder.png: cannot be read as an image .it is not a regular file.; give a PNG or JPEG file.",
         "large.png": "large.png: is too large .9000 x 9000, .*; shrink it to at most 50,000,000 pixels.",
         "huge.png": "huge.png: is too large .*400000000 pixels.*; shrink it to at most 50,000,000 pixels.",
     }.items():

@@ -277,7 +277,7 @@ def test_a_program_of_clips_may_refer_to_keys_of_its_config(frames, tmp_path):
     config = f"frames: 3\ndata: {{num_frames: {frames!r}, frame_step: 2, layout: THW}}".replace("'", '"')
     np.save(tmp_path / "clip.npy", np.full((6, 8, 8), 255, np.uint8))
     predictor = predictor_of_onnx(clip_program(tmp_path, {"config": config}))
-    clip = predictor.files.read(tmp_path / "clip.npy", None)
+    clip = predictor.files.read(tmp_path / "clip.npy", None).pixels
     assert clip.shape == (3, 1, 8, 8)
     assert predictor.probabilities([clip])[0].tolist() == [[1.0, 1.0]]
 

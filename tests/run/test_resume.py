@@ -151,3 +151,11 @@ def test_a_link_out_of_a_run_folder_has_to_be_trusted(name, copied_run, tmp_path
     (copied_run / "original").mkdir()
     (copied_run / name).symlink_to("original")
     assert hydra_arguments([f"run={copied_run}"])
+
+
+def test_links_in_a_circle_are_refused(copied_run):
+    (copied_run / "one").symlink_to("two")
+    (copied_run / "two").symlink_to("one")
+    (copied_run / "three").symlink_to(copied_run.parent / "four")
+    with pytest.raises(UserError, match="three: links to .*four, outside its folder"):
+        hydra_arguments([f"run={copied_run}"])

@@ -10,11 +10,11 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.grid import enumerated
 from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
-from hydra_plugins.quadrants.launcher import check_same_config
+from hydra_plugins.quadrants.launcher import check_trained_with
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.errors import UserError
 from tests.folders import TINY, sweep_folder, tiny_data
@@ -58,9 +58,9 @@ def test_a_resumed_sweep_does_not_use_an_edited_conf(tmp_path):
     done = script(train, "sweep=latest", cwd=folders[0])
     assert done.returncode == 0, done.stderr
     line = done.stdout.splitlines()[0]
-    assert line.startswith("conf/ has changed since this sweep began, and is not used: ")
+    assert line.startswith("conf/ has changed since this sweep began; the sweep keeps ")
     assert [key for key in EDITED_KEYS if f"{key}=" not in line] == []
-    assert "model.lstm_units=7 (here 5)" in line
+    assert "model.lstm_units=5 (now 7 in conf/)" in line
     assert (sweep / "0/.hydra/config.yaml").read_bytes() == config
     for job in ("0", "1"):
         one, another = (read_checkpoint(path / job / "checkpoints/last.ckpt")["state_dict"]
@@ -76,11 +76,11 @@ def test_a_resumed_sweep_does_not_use_an_edited_conf(tmp_path):
 def test_a_job_is_not_resumed_with_another_config_than_it_was_trained_with(tmp_path):
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra/config.yaml").write_text("optimizer: {lr: 0.1}\nseed: 1")
-    check_same_config(tmp_path, OmegaConf.create({"seed": 1, "optimizer": {"lr": 0.1}}))
+    check_trained_with(tmp_path, OmegaConf.create({"seed": 1, "optimizer": {"lr": 0.1}}))
     with pytest.raises(
         UserError, match=f"optimizer.lr: {tmp_path} was trained with 0.1, but its sweep has 0.2; resume"
     ):
-        check_same_config(tmp_path, OmegaConf.create({"seed": 1, "optimizer": {"lr": 0.2}}))
+        check_trained_with(tmp_path, OmegaConf.create({"seed": 1, "optimizer": {"lr": 0.2}}))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,7 @@ def test_a_job_is_not_resumed_with_another_config_than_it_was_trained_with(tmp_p
     [
         ("seed=1,1,1", "seed=1"),
         ("lr=1e-3,0.001,1e-03,2", "lr=0.001,2"),
+        ("seed=9007199254740993,9007199254740992,9007199254740993", "seed=9007199254740993,9007199254740992"),
         ("lr=1,1.0", "lr=1"),
         ("key=true,1,'a',a", "key=True,1,'a'"),
         ("model=choice(a,b,a)", "model=a,b"),
@@ -133,11 +134,12 @@ def foreign(tmp_path):
     keep_files(loader, "train", tmp_path)
     master = loader.load_configuration("train", [], RunMode.MULTIRUN)
 
-    def compose(name: str, text: str) -> None:
+    def compose(name: str, text: str, job: str = "seed=2") -> tuple[KeptConfigLoader, DictConfig]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         with (tmp_path / name).open("a") as file:
             file.write(text)
-        KeptConfigLoader(loader, tmp_path, "train").load_sweep_config(master, ["seed=2"])
+        kept = KeptConfigLoader(loader, tmp_path, "train")
+        return kept, kept.load_sweep_config(master, [job])
 
     return compose
 
@@ -152,19 +154,31 @@ def foreign(tmp_path):
             "  save_dir: /x",
             "trainer.logger.tensorboard.save_dir: /x is outside the run folder",
         ),
+        ("data/mnist.yaml", "root: /theirs\ndataset: KMNIST", "data.root: /theirs is outside the run folder"),
         ("train.yaml", "hydra: {searchpath: [file:///theirs]}", "holds Hydra's own config"),
+        ("train.yaml", "hydra: ${new_folder:made}", "holds Hydra's own config"),
         ("hydra/job_logging/run.yaml", "root: {level: INFO}", "holds Hydra's own config"),
     ],
 )
 def test_a_copy_from_somebody_else_cannot_run_code_or_write_elsewhere(name, text, message, foreign, tmp_path):
     file = tmp_path / name
-    key = text.partition(":")[0]
+    keys = tuple(line.partition(":")[0] + ":" for line in text.splitlines())
     if file.exists():
-        kept = [line for line in file.read_text().splitlines(keepends=True) if not line.startswith(f"{key}:")]
+        kept = [line for line in file.read_text().splitlines(keepends=True) if not line.startswith(keys)]
         file.write_text("".join(kept))
     with pytest.raises(UserError, match=re.escape(message)):
         foreign(name, text)
 
 
-def test_a_copy_with_other_values_is_used_as_it_is(foreign):
-    foreign("optimizer/adam.yaml", "")
+def test_a_copy_with_other_values_is_used_as_it_is(foreign, tmp_path):
+    file = tmp_path / "optimizer/adam.yaml"
+    file.write_text(file.read_text().replace("lr: 0.001", "lr: 0.5"))
+    loader, config = foreign("optimizer/adam.yaml", "")
+    assert config.optimizer.lr == 0.5
+    assert loader.differences == {"optimizer.lr": (0.5, 0.001)}
+
+
+def test_a_copy_whose_choice_conf_no_longer_has_is_checked_and_used(foreign):
+    loader, config = foreign("model/theirs.yaml", "_target_: quadrant_lstm.model.network.CNNLSTM", "model=theirs")
+    assert config.model._target_ == "quadrant_lstm.model.network.CNNLSTM"
+    assert loader.differences == {}

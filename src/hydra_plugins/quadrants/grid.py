@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString
+from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -118,8 +118,8 @@ class GridSweeper(Sweeper):
         """Says what jobs of a resumed sweep would have by conf/ as it is now."""
         loader = self.hydra_context.config_loader if self.hydra_context else None
         if isinstance(loader, KeptConfigLoader) and loader.differences:
-            listed = ", ".join(f"{key}={now} (here {kept})" for key, (kept, now) in loader.differences.items())
-            say(f"conf/ has changed since this sweep began, and is not used: {listed}")
+            listed = ", ".join(f"{key}={kept} (now {now} in conf/)" for key, (kept, now) in loader.differences.items())
+            say(f"conf/ has changed since this sweep began; the sweep keeps {listed}")
 
     @contextlib.contextmanager
     def locked_folder(self, overrides: Sequence[Override]) -> Iterator[Path]:
@@ -177,17 +177,17 @@ def enumerated(override: Override) -> str:
     value, text = override.value(), str(override.input_line)
     if not override.is_discrete_sweep():
         return text
-    elements = list(zip(override.sweep_iterator(), override.sweep_string_iterator(), strict=True))
+    encode = Transformer.encode
+    elements = [(element, str(encode(element))) for element in override.sweep_iterator()]  # a shuffle yields others
     if not elements:
         raise UserError(f"{text}: has no values, so there is no job to run; give some.")
-    if isinstance(value, Glob) or getattr(value, "shuffle", False):
-        return f"{override.get_key_element()}={','.join(override.sweep_string_iterator())}"
     values: dict[str, str] = {}
     for element, element_text in elements:
         values.setdefault(repr(plain(element)), element_text)
-    if len(values) == len(elements):
+    if len(values) < len(elements):
+        say(f"{text}: equal values would train equal jobs, so each is used once")
+    elif not isinstance(value, Glob) and not getattr(value, "shuffle", False):
         return text
-    say(f"{text}: equal values would train equal jobs, so each is used once")
     return f"{override.get_key_element()}={','.join(values.values())}"
 
 
@@ -199,7 +199,7 @@ def plain(element: Any) -> Any:
         return list(map(plain, element))
     if isinstance(element, dict):
         return {key: plain(element[key]) for key in sorted(element)}
-    return float(element) if isinstance(element, int) and not isinstance(element, bool) else element
+    return int(element) if isinstance(element, float) and element.is_integer() else element
 
 
 def swept_override(overrides: Sequence[Override]) -> str:

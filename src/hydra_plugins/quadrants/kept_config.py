@@ -12,6 +12,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl  # 1.3 has no pu
 from hydra.core.config_loader import ConfigLoader
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.config.check import check_keys_and_values, without_hydra
 from quadrant_lstm.config.check_classes import check_paths, leads_outside
@@ -27,13 +28,14 @@ NOT_KEPT = ("hydra", "readers")  # folders of conf/: Hydra's own part, and the c
 class KeptConfigLoader(ConfigLoaderImpl):
     """Reads `folder`, the copy, before the search path of `current`, Hydra's own loader.
 
-    `differences` tells what the jobs that were composed would have had by conf/ as it is now. The folder may come from
-    somebody else: UserError is raised for a class or an interpolation that conf/ does not name, unless the config of
-    any run folder may name it.
+    `differences` maps keys of the composed jobs to their values in the copy and in conf/ now. The folder may come from
+    somebody else: UserError is raised for a class, an interpolation or a path that conf/ does not name, unless the
+    config of any run folder may name it.
     """
 
     def __init__(self, current: ConfigLoader, folder: Path, config_name: str):
-        if (folder / "hydra").exists() or "hydra" in read_yaml(folder / f"{config_name}.yaml"):
+        primary: Any = OmegaConf.to_container(read_yaml(folder / f"{config_name}.yaml"))
+        if (folder / "hydra").exists() or "hydra" in primary:
             raise UserError(f"{folder}: holds Hydra's own config, which a sweep does not copy; remove it.")
         search_path = copy.deepcopy(current.get_search_path())
         search_path.prepend("sweep", f"file://{folder.absolute()}")
@@ -49,8 +51,8 @@ class KeptConfigLoader(ConfigLoaderImpl):
         if not self.is_same:
             try:
                 now = without_hydra(self.current.load_sweep_config(master_config, sweep_overrides))
-            except HydraException:
-                now = OmegaConf.create()
+            except (HydraException, OmegaConfBaseException):
+                now = None
             self.compare(without_hydra(config), now)
         hydra = copy.deepcopy(master_config.hydra)
         with read_write(hydra), open_dict(hydra):
@@ -59,14 +61,16 @@ class KeptConfigLoader(ConfigLoaderImpl):
             config.hydra = hydra
         return config
 
-    def compare(self, kept: DictConfig, now: DictConfig) -> None:
-        if not needs_trust(kept) <= needs_trust(now):
+    def compare(self, kept: DictConfig, now: DictConfig | None) -> None:
+        """`now` is None if conf/ no longer has such a config."""
+        if now is None or not needs_trust(kept) <= needs_trust(now):
             try:
                 check_keys_and_values(kept, trust=[])
                 check_paths(resolve_interpolations(kept, trusted=False), trust=[])
             except UserError as error:
                 raise UserError(f"{self.folder}: {error}") from error
-        self.differences |= differing_values(kept, now)
+        if now is not None:
+            self.differences |= differing_values(kept, now)
 
 
 def files_to_keep(loader: ConfigLoader, config_name: str) -> dict[str, bytes]:
@@ -82,7 +86,7 @@ def files_to_keep(loader: ConfigLoader, config_name: str) -> dict[str, bytes]:
         files |= {
             name: without_hydra_key(file) if name == f"{config_name}.yaml" else file.read_bytes()
             for name, file in names.items()
-            if name not in files and not name.startswith(NOT_KEPT)
+            if name not in files and Path(name).parts[0] not in NOT_KEPT
         }
     return files
 
@@ -105,5 +109,8 @@ def needs_trust(cfg: DictConfig) -> set[str]:
     return {
         f"{key}={value}"
         for key, value in leaves(OmegaConf.to_container(cfg))
-        if key.endswith("._target_") or "${" in str(value) or (key.startswith("trainer.") and leads_outside(key, value))
+        if key.endswith("._target_")
+        or "${" in str(value)
+        or key in ("data.dataset", "data.root")  # to which a data set may be downloaded
+        or (key.startswith("trainer.") and leads_outside(key, value))
     }

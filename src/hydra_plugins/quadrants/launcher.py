@@ -131,12 +131,12 @@ def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
     with open_dict(composed):
         composed.hydra.job.id = composed.hydra.job.num = job.number
         if is_trained(job.folder) and not job.results():
-            check_same_config(job.folder, without_hydra(composed))
+            check_trained_with(job.folder, without_hydra(composed))
             composed.hydra.output_subdir = None  # Hydra would write the config again
     return composed
 
 
-def check_same_config(folder: Path, composed: DictConfig) -> None:
+def check_trained_with(folder: Path, composed: DictConfig) -> None:
     differences = differing_values(read_yaml(folder / CONFIG), composed)
     if differences:
         key, (trained, now) = next(iter(differences.items()))

@@ -35,7 +35,7 @@ def explain(error: Exception) -> UserError:
         key, _, value = str(error.override).partition("=")
         if re.fullmatch(r"[+~]*[\w./@]+", key) and value and value[0] not in "[{":
             if as_text(value) != value:
-                return UserError(f"{key}: {value} is not UTF-8; rename what it names.")
+                return UserError(f"{key}: {value} holds bytes that are not UTF-8; rename that file or folder.")
             value = value.replace("'", "\\'")
             return UserError(f"{key}: a value with such characters needs quotes: \"{key}='{value}'\".")
         example = "run=latest" if Path(sys.argv[0]).name in READERS else "model.lstm_units=64"

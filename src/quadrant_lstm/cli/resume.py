@@ -98,7 +98,7 @@ def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) ->
         raise UserError(
             f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust that folder."
         )
-    check_links(sweep.folder, [])
+    check_links(sweep.folder, trust=None)
     typed_keys = {override.partition("=")[0] for override in typed}
     overrides = [*sweep.overrides, *sweep.launch_overrides]
     downloads = any(re.match(r"data(\.dataset)?=.*(MNIST|fashion_mnist|kmnist)", override) for override in overrides)

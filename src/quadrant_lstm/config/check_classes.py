@@ -7,7 +7,7 @@ config/signatures.py checks arguments for the classes of torch and Lightning.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from quadrant_lstm.config.check_value import check_value
@@ -77,8 +77,8 @@ def check_trust(config: Mapping[str, Any], trust: Sequence[str]) -> None:
 
 
 def is_class_in(target: str, packages: Iterable[str]) -> bool:
-    """Tells whether it is one of the packages' classes, or itself listed: it is one capitalized name after a package,
-    because a longer path could lead to what modules import.
+    """Tells whether the target is listed itself, or is one capitalized name after a listed package: a longer path could
+    lead to what modules import.
     """
     return any(target == package or re.fullmatch(re.escape(package) + r"[A-Z]\w*", target) for package in packages)
 
@@ -109,9 +109,10 @@ def leads_outside(key: str, value: Any) -> bool:
         return False
     inside = value.removeprefix(RUN_FOLDER)
     if inside != value:
-        return inside[:1] not in ("", "/") or ".." in PurePosixPath(inside).parts
+        return inside[:1] not in ("", "/") or ".." in PureWindowsPath(inside).parts
     is_folder = FOLDER_ARGUMENT.search(key) is not None  # a relative path starts at the working directory
-    return is_folder or value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts or "://" in value
+    parts = PureWindowsPath(value).parts  # which are separated by / or \\
+    return is_folder or value.startswith(("/", "\\", "~")) or ".." in parts or ":\\" in value or "://" in value
 
 
 def is_below(path: str, folder: Path) -> bool:

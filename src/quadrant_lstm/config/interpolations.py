@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from quadrant_lstm.config.values import leaves
 from quadrant_lstm.errors import UserError
 
 OWN_KEY = re.compile(r"\$\{[\w.]+\}")
@@ -24,13 +25,11 @@ def resolve_interpolations(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
     return {key: resolve_value(cfg, key, raw[key], key, trusted) for key in raw}
 
 
-def check_own_keys(raw: Any, key: str = "") -> None:
+def check_own_keys(raw: Any) -> None:
     """Raises UserError if an interpolation names more than keys of its config. Resolves none, nor calls a resolver."""
-    if isinstance(raw, dict | list):
-        for name, child in raw.items() if isinstance(raw, dict) else enumerate(raw):
-            check_own_keys(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(raw, str) and "${" in OWN_KEY.sub("", raw.removeprefix(RUN_FOLDER)):
-        raise UserError(f"{key}: {raw} does not only name keys of this config; write the value itself.")
+    for key, value in leaves(raw):
+        if isinstance(value, str) and "${" in OWN_KEY.sub("", value.removeprefix(RUN_FOLDER)):
+            raise UserError(f"{key}: {value} does not only name keys of this config; write the value itself.")
 
 
 def resolve_value(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> Any:

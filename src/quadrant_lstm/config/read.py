@@ -14,7 +14,7 @@ from quadrant_lstm.config.check import check_keys_and_values
 from quadrant_lstm.config.check_value import check_keys
 from quadrant_lstm.config.interpolations import check_own_keys, resolve_interpolations
 from quadrant_lstm.config.old_runs import rename, upgrade
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, printable
 from quadrant_lstm.files import read_yaml
 from quadrant_lstm.run_folder import BEST, CONFIG, as_typed, find_run, unfinished
 
@@ -45,7 +45,7 @@ def find_trained_run(cfg: DictConfig, kinds: Mapping[str, Any]) -> Path:
     folder = find_run(cfg.run, BEST)
     config = read_config(folder / CONFIG, trusted_modules(cfg.trust))
     if progress := unfinished(folder, config):
-        print(f"{as_typed(folder)}: {progress}", file=sys.stderr)
+        print(printable(f"{as_typed(folder)}: {progress}"), file=sys.stderr)
     return folder
 
 

@@ -14,7 +14,7 @@ class WorkerLoader(DataLoader):
     """Draws the seed for its workers from a generator of its own: the default one draws weights and dropout.
 
     Ctrl-C, which a terminal sends to all processes, ends this process, which then ends the workers. No signal arrives
-    while the workers start: it would find them half made.
+    while the workers start, when only some of them may exist.
     """
 
     def __init__(self, dataset: Dataset, num_workers: int, **options: Any):
@@ -38,8 +38,8 @@ class WorkerLoader(DataLoader):
 def end_unnoticed(_: int) -> None:
     """Lets this worker ignore Ctrl-C, and end at SIGTERM as if it had finished.
 
-    If a signal was sent to all processes, the main one ends by its own. But when a worker is killed, torch raises an
-    error in the main process wherever that happens to be.
+    A signal to all processes ends the main one, too. But when a worker is killed, torch raises an error in the main
+    process, wherever that happens to be.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -47,10 +47,7 @@ def child_main(
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 2)
     os.environ |= environment
     torch.set_num_threads(threads)
-    try:
-        sys.exit(0 if function() else 1)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    sys.exit(0 if function() else 1)
 
 
 def terminate(processes: Sequence[Any], grace: float = GRACE) -> None:

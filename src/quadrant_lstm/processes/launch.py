@@ -27,7 +27,7 @@ from quadrant_lstm.processes.prepare import num_threads
 from quadrant_lstm.run_folder import LAST
 
 STORE = "QUADRANT_LSTM_STORE"  # environment variable of the processes: the file of torch.distributed.FileStore
-SECONDS_TO_REPORT = 3.0  # after a process has lost the others: those that have lost a process too report it by then
+SECONDS_TO_REPORT = 3.0  # after one process reports a lost connection, in which the others may report theirs
 
 
 class LostProcess(UserError):
@@ -42,8 +42,8 @@ class Failure(NamedTuple):
 
 
 def launch(function: Callable[[], object], count: int, folder: Path, timeout: float) -> None:
-    """Calls the function in `count` processes and returns when all have finished. Raises UserError if one fails, or has
-    not finished `timeout` seconds after the first one, which does most.
+    """Calls the function in `count` processes and returns when all have finished. Raises UserError if one fails, or
+    still runs `timeout` seconds after rank 0 has finished.
     """
     if not hasattr(os, "fork"):
         raise UserError(f"trainer.devices: {count} processes need Linux or macOS; write trainer.devices=1.")
@@ -116,8 +116,8 @@ def wait_for(processes: Sequence[Any], readers: Sequence[Any], timeout: float) -
         for rank in silent:
             processes[rank].kill()  # SIGTERM does not reach a stopped process
         return f"{name(silent[0], codes)} did not answer within {timeout:g} s (trainer.strategy.timeout)"
-    for failure in failures.values():
-        raise failure.error
+    if failures:
+        raise next(iter(failures.values())).error
     return None
 
 
@@ -130,9 +130,10 @@ def cause_of(failures: Mapping[int, Failure], codes: Sequence[int | None]) -> st
         if not isinstance(error, LostProcess):
             raise error
     failed = [(code, rank) for rank, code in enumerate(codes) if code and rank not in failures]
-    for code, rank in sorted(failed):  # a killed one first: its code is negative
-        return f"{name(rank, codes)} {how_it_ended(code)}"
-    return None
+    if not failed:
+        return None
+    code, rank = min(failed)  # a killed one, if any: its code is negative
+    return f"{name(rank, codes)} {how_it_ended(code)}"
 
 
 def name(rank: int, codes: Sequence[object]) -> str:

@@ -10,13 +10,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 SET_PDEATHSIG = 1  # man 2 prctl
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a process
 TERMINATED = 128 + signal.SIGTERM  # exit status
-GRACE = 3.0  # seconds that workers have to finish their batches
+SECONDS_FOR_WORKERS = 3.0  # seconds that workers have to finish their batches
 DROPPED_FOR = 0.02  # seconds until an exception that Python has dropped is raised again
 
 
@@ -32,44 +32,43 @@ class Interrupt(SystemExit):
 
 
 def exit_at_signals() -> None:
-    """Lets SIGINT, unless it is ignored, and SIGTERM raise Interrupt. Does nothing in a thread, where Python cannot set
-    handlers.
+    """Lets SIGINT and SIGTERM raise Interrupt.
 
     Python drops an exception that is raised while it deletes an object, such as a DataLoader with its processes. Then
     it is raised again a little later, until it ends the process.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return
-    for signum in SIGNALS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            signal.signal(signum, interrupt)
-    if not hasattr(signal, "setitimer"):  # on Windows
-        return
-    dropped: list[int] = []
+    handle_signals(interrupt)
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):  # not on Windows
+        sys.unraisablehook = raise_again
 
-    def note(unraisable: Any) -> None:
-        if isinstance(unraisable.exc_value, Interrupt):
-            dropped.append(unraisable.exc_value.signum)
-            signal.setitimer(signal.ITIMER_REAL, DROPPED_FOR)
-        else:
-            sys.__unraisablehook__(unraisable)
 
-    sys.unraisablehook = note
-    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(dropped.pop()))
+def handle_signals(handler: Callable[[int, Any], None]) -> None:
+    """Sets the handler of the signals that are not ignored. Does nothing in a thread, where Python cannot set any."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in SIGNALS:
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, handler)
 
 
 def interrupt(signum: int, _: object) -> None:
     raise Interrupt(signum)
 
 
+def raise_again(unraisable: Any) -> None:
+    dropped = unraisable.exc_value
+    if not isinstance(dropped, Interrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(dropped.signum))
+    signal.setitimer(signal.ITIMER_REAL, DROPPED_FOR)
+
+
 def prepare_to_exit() -> None:
     """For a process that has finished its work. While Python exits, it drops exceptions, so signals end it at once; and
     it waits for its workers one after another, so those that still read a batch after a while are terminated.
     """
-    if threading.current_thread() is threading.main_thread():
-        for signum in SIGNALS:
-            signal.signal(signum, lambda number, _: os._exit(128 + number))
-    reaper = threading.Timer(GRACE, terminate_workers)
+    handle_signals(lambda signum, _: os._exit(128 + signum))
+    reaper = threading.Timer(SECONDS_FOR_WORKERS, terminate_workers)
     reaper.daemon = True
     reaper.start()
 

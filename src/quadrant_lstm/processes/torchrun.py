@@ -111,11 +111,11 @@ class Meeting:
         if self.rank == 0:
             self.set("config", config)
         elif (first := self.get("config", rank=0)) != config:
-            for key, (here, there) in differing_values(cfg, OmegaConf.create(first)).items():
-                raise UserError(
-                    f"{key}: is {here} for rank {self.rank}, but {there} for rank 0; start the same command, with the "
-                    "same conf/, on all machines."
-                )
+            key, (here, there) = next(iter(differing_values(cfg, OmegaConf.create(first)).items()))
+            raise UserError(
+                f"{key}: is {here} for rank {self.rank}, but {there} for rank 0; start the same command, with the same "
+                "conf/, on all machines."
+            )
         self.wait_for_all("checked")
         with suppress(OSError):  # another process of this agent does it, too
             self.folder_file.write_text(self.folder)

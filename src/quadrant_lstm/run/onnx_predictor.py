@@ -62,6 +62,7 @@ def predictor_of_session(session: Any) -> Predictor:
     names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered_names(num_classes)
     if len(names) != num_classes or not all(isinstance(name, str) for name in names):
         raise ValueError(f"it has {num_classes} classes, but the names {names}")
+    "".join(names).encode()  # raises an error for half a surrogate pair, which no file could hold
     return Predictor(files, predict, 1, names_or_numbers(names))
 
 

@@ -15,7 +15,7 @@ import torch
 
 from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
-from quadrant_lstm.errors import UserError, as_text
+from quadrant_lstm.errors import UserError, as_text, printable
 from quadrant_lstm.pages import counted
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
@@ -69,7 +69,8 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]],
             for prediction in classify(predictor, samples):
                 write(prediction)
                 if output and prediction.note:
-                    print(f"{prediction.name}: {prediction.note}; check its prediction.", file=sys.stderr)
+                    note = printable(f"{prediction.name}: {prediction.note}; check its prediction.")
+                    print(note, file=sys.stderr)
                 correct += prediction.label is not None and prediction.label == prediction.predicted
             count += len(samples)
     if output:

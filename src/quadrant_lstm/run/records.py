@@ -51,7 +51,8 @@ EARLY_STOPPING = "trainer.callbacks.early_stopping"
 
 def check_resumable(folder: Path, trained: SequenceSpec | None) -> None:
     """Raises UserError if a file that a resumed run needs is lost or damaged. `trained` is None without a last.ckpt."""
-    remedy = f"restore it, or begin a new run with init={as_typed(folder)}"
+    weights = next((file for file in (BEST, LAST) if (folder / file).exists()), None)
+    remedy = "restore it, or begin a new run" + (f" with init={as_typed(folder / weights)}" if weights else "")
     rows = read_rows(folder / METRICS)
     if trained is None:
         # a kill in the first epoch may leave a best.ckpt and a row of it, which are written before last.ckpt

@@ -128,7 +128,7 @@ def errors_explained(folder: Path) -> Iterator[None]:
             if torchrun.meeting:
                 time.sleep(1)  # torchrun interrupts this process, too, if the other process has ended for that reason
                 torchrun.meeting.check_others()
-            reason = f" ({str(error).partition(chr(10))[0]})" if isinstance(error, DistError) else ""
+            reason = f" ({str(error).splitlines()[0]})" if isinstance(error, DistError) else ""
             raise LostProcess(
                 "a process of this run has ended, or did not answer within trainer.strategy.timeout"
                 f"{reason}; if nothing starts it again, resume with run={as_typed(folder)}."

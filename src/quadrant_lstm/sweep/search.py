@@ -5,7 +5,7 @@ started, and then chooses the same trials that it would have chosen without the 
 If study.db is lost, it is made again from the folders only if the user asks for that.
 """
 
-import os
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,16 @@ class Search:
 
     def open_study(self, rebuild: bool, dry_run: bool) -> optuna.Study:
         jobs = Sweep(self.folder).jobs if (self.folder / SWEEP_CONFIG).exists() else []
-        file = self.folder / STUDY
-        if rebuild and not dry_run and file.exists():
-            os.replace(file, file.with_suffix(".db.old"))
-        stored = InMemoryStorage() if dry_run and rebuild else copy_storage(self.folder) if dry_run else None
+        file, rebuilt = self.folder / STUDY, self.trials_of(jobs) if rebuild else []
+        if dry_run:
+            stored: Any = InMemoryStorage() if rebuild else copy_storage(self.folder)
+        else:
+            if rebuild and file.exists():
+                file.rename(unused(file.with_suffix(".db.old")))
+            stored = storage(self.folder)
         options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": "maximize", "load_if_exists": True}
-        study = optuna.create_study(storage=stored or storage(self.folder), sampler=self.make_sampler(0), **options)
-        if rebuild:
-            study.add_trials(self.trials_of(jobs))
+        study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
+        study.add_trials(rebuilt)
         trials = study.trials
         for job in jobs:
             if job.number >= len(trials) or values_of(job, trials[job.number].params) != as_texts(trials[job.number]):
@@ -96,18 +98,18 @@ class Search:
         rows = read_rows(job.folder / METRICS)
         reported = {int(row["epoch"]): float(row["val/accuracy"]) for row in rows if row.get("val/accuracy")}
         results = job.results()
-        if results is None:
-            state, value = TrialState.FAIL if job.error() else TrialState.RUNNING, None
-        elif results.get("pruned"):
-            state, value = TrialState.PRUNED, reported[max(reported)]
-        else:
-            state, value = TrialState.COMPLETE, results["val/accuracy"]
-        params = {key: typed_as(self.space[key], text) for key, text in values_of(job, self.space).items()}
         try:
+            if results is None:
+                state, value = TrialState.FAIL if job.error() else TrialState.RUNNING, None
+            elif results.get("pruned"):
+                state, value = TrialState.PRUNED, reported[max(reported)]
+            else:
+                state, value = TrialState.COMPLETE, results["val/accuracy"]
+            params = {key: typed_as(self.space[key], text) for key, text in values_of(job, self.space).items()}
             return optuna.create_trial(
                 params=params, distributions=self.space, state=state, value=value, intermediate_values=reported
             )
-        except ValueError as error:
+        except (KeyError, ValueError) as error:
             raise UserError(f"{job.folder}: is not a trial of this search ({error}); move the folder away.") from error
 
     def jobs(self) -> Iterator[Job]:
@@ -157,6 +159,12 @@ class Search:
                 self.study.tell(job.number, state=TrialState.PRUNED)
             else:
                 self.study.tell(job.number, results["val/accuracy"])
+
+
+def unused(file: Path) -> Path:
+    """Returns the file, or the first of FILE-2, FILE-3, ... that does not exist."""
+    names = (file if number == 1 else file.with_name(f"{file.name}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def values_of(job: Job, keys: Iterable[str]) -> dict[str, str]:

@@ -57,11 +57,17 @@ def storage_errors_explained(folder: Path) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         causes = (cause for cause in causes_of(error) if isinstance(cause, sqlite3.Error))
         reason = next(causes, sqlite3.Error("it is damaged"))
-        name = getattr(reason, "sqlite_errorname", "")
+        code = getattr(reason, "sqlite_errorcode", 0) & 0xFF  # without what tells kinds of one error apart
         remedy = "restore it, or add study=rebuild to make it again from the folders of the trials"
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             remedy = "close the program that has it open"
-        elif name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_PERM")):
+        elif code in (
+            sqlite3.SQLITE_READONLY,
+            sqlite3.SQLITE_CANTOPEN,
+            sqlite3.SQLITE_FULL,
+            sqlite3.SQLITE_IOERR,
+            sqlite3.SQLITE_PERM,
+        ):
             remedy = "correct its permissions, or make room"
         raise UserError(
             f"{folder / STUDY}: cannot be used ({reason}); {remedy}, and resume with sweep={folder}."

@@ -7,6 +7,7 @@ Everything comes from files, so this also works for a sweep that was killed and 
         conf/                the config files that it began with, from which all jobs are composed
         0/ 1/ 2/ ...         one run folder per job (run_folder.py)
         study.db             in a search: Optuna's trials, which have the numbers of the jobs
+        study.db.old         the one that study=rebuild has replaced
         sweep.csv sweep.html the report, written when the sweep ends
 """
 
