@@ -96,6 +96,7 @@ def with_current_templates(page: str) -> str:
         kind=found(r"<p>(\w+), [\d,]+ parameters"),
         num_parameters=int(found(r"([\d,]+) parameters").replace(",", "")),
         results={"test/accuracy": float(found(r"classifies ([\d.]+)\u00a0%")) / 100, "test/images": 10_000},
+        unfinished=None,
         rounding=float(found(r"by at most ([\d.]+)")) - 5e-5,  # the template adds it
         subject="digit",
         num_compared=NUM_COMPARED,

@@ -17,7 +17,7 @@ def test_a_mistake_is_one_line_whatever_a_library_reports():
 
 
 def test_a_mistake_steers_no_terminal():
-    assert str(UserError(f"{RED}a\u202eb\udcff.png: cannot be read")) == "?[31ma?b?.png: cannot be read"
+    assert str(UserError(f"{RED}a\u202eb\udcff.png: cannot be read")) == r"?[31ma?b\xff.png: cannot be read"
 
 
 def test_what_is_printed_steers_no_terminal(capsys):

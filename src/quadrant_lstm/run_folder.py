@@ -98,6 +98,8 @@ def check_links(folder: Path, trust: Sequence[str] | None) -> None:
     """
     folders = [folder.resolve(), *(Path(path).resolve() for path in trust or ())]
     for path in (path for path in folder.rglob("*") if path.is_symlink()):
+        if (folder / "wandb") in path.parents[1:]:
+            continue  # wandb does not write to the files of its earlier runs
         target = Path(os.path.realpath(path))  # unlike Path.resolve, it raises no error for links in a circle
         if not any(map(target.is_relative_to, folders)):
             remedy = "" if trust is None else f", or add trust={target} if files may be written there"
@@ -137,7 +139,7 @@ def is_trained(folder: Path) -> bool:
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Returns the rows of a metrics.csv. Raises UserError for a row without an epoch or with a value that is no number."""
+    """Returns the rows of a metrics.csv. Raises UserError for a value that is no number, and for no epoch."""
     rows = read_csv(file)
     for number, row in enumerate(rows, start=1):
         try:

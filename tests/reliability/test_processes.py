@@ -77,7 +77,7 @@ def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure
     assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=100000): process 2 of 2 was killed")
     (sweep,) = tmp_path.glob("outputs/sweeps/*/*")
     names = [path.name for path in sweep.iterdir()]
-    assert sorted(names) == [".lock", "0", "1", "multirun.yaml", "sweep.csv", "sweep.html"]
+    assert sorted(names) == [".lock", "0", "1", "conf", "multirun.yaml", "sweep.csv", "sweep.html"]
     assert not list(tmp_path.glob("outputs/2*"))  # the folder of a process that starts a run of its own
     results = read_results(sweep / "1")
     assert (results["epochs"], results["test/images"]) == (2, 70)

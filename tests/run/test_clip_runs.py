@@ -359,4 +359,4 @@ def test_a_program_for_one_number_of_frames_refuses_shorter_clips(tmp_path):
     with pytest.raises(UserError, match=r"short: has 2 frames, but the network of this file reads exactly 4; predict"):
         read(tmp_path / "short", None)
     write_folder(tmp_path / "long", noise_clip(5))
-    assert read(tmp_path / "long", None).shape == (4, 3, 12, 16)
+    assert read(tmp_path / "long", None).pixels.shape == (4, 3, 12, 16)
