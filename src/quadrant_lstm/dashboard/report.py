@@ -21,8 +21,8 @@ class Section(NamedTuple):
 
 
 BELIEF = """The frames that the network reads, and the probability of each class after each step: blue is the true
-class, red a wrong prediction. A long sequence has a map, which is the darker, the higher the probability; its dots are
-the predictions."""
+class, red a wrong prediction. A long sequence is shown as a map: darker is more probable, and the dots are the
+predictions."""
 SECTIONS: Mapping[str, Section] = {
     "Data": Section("", {
         "data/orderings": "The first test image and the frames that the network reads. A colour outlines the pieces of "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quadrant_lstm.data.clip_formats import ARRAYS, is_clip
-from quadrant_lstm.data.image_files import files_of_stdin, found_or_error, natural, visible, walk_visible
+from quadrant_lstm.data.image_files import files_of_stdin, sorted_or_refused, natural, visible, walk_visible
 from quadrant_lstm.data.videos import is_video
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded
@@ -74,8 +74,8 @@ def find_clip_files(images: str) -> Iterable[Path]:
     if path.is_file() or (path.is_dir() and is_clip(path)):
         return [path]
     if path.is_dir():
-        return found_or_error(images, "clip", *clips_below(path))
-    return found_or_error(images, "clip", [Path(name) for name in glob.glob(str(path), recursive=True)], [])
+        return sorted_or_refused(images, "clip", *clips_below(path))
+    return sorted_or_refused(images, "clip", [Path(name) for name in glob.glob(str(path), recursive=True)], [])
 
 
 def clips_below(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -32,10 +32,10 @@ def find_image_files(images: str) -> Iterable[Path]:
         return [path]
     if not path.is_dir():
         found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
-        return found_or_error(images, "image file", found, [])
+        return sorted_or_refused(images, "image file", found, [])
     files = [Path(folder, name) for folder, _, names in walk_visible(path) for name in names]
     found = [file for file in files if is_image_file(file)]
-    return found_or_error(images, "image file", found, [file for file in files if not is_image_file(file)])
+    return sorted_or_refused(images, "image file", found, [file for file in files if not is_image_file(file)])
 
 
 def walk_visible(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -49,7 +49,7 @@ def walk_visible(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         yield path, folders, [name for name in names if visible(Path(name))]
 
 
-def found_or_error(images: str, what: str, found: Sequence[Path], left_out: Sequence[Path]) -> list[Path]:
+def sorted_or_refused(images: str, what: str, found: Sequence[Path], left_out: Sequence[Path]) -> list[Path]:
     """Returns the paths that were found, sorted, and tells on stderr how many files of which kinds are left out."""
     kinds = collections.Counter(file.suffix.lower() or "without a suffix" for file in left_out)
     counts = ", ".join(f"{kinds[kind]:,} {kind}" for kind in sorted(kinds))
