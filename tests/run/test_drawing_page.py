@@ -193,7 +193,7 @@ def test_nine_of_ten_digits_of_a_kind_of_picture_are_classified(kind, opened, re
     assert min(correct) >= (10 if kind == "scan" else 9)
 
 
-def test_a_photograph_of_12_megapixels_is_prepared_within_seconds(opened, record_figure, tmp_path):
+def test_a_photograph_of_12_megapixels_is_read(opened, record_figure, tmp_path):
     picture = photograph("shadow", "quick", 4, seed=1).picture.resize((4000, 3000))
     picture.save(tmp_path / "photograph.jpg", quality=95)
     start = time.perf_counter()
@@ -202,9 +202,9 @@ def test_a_photograph_of_12_megapixels_is_prepared_within_seconds(opened, record
     page = opened(PAGE)
     page.execute_script("""
         const load = pad.load.bind(pad)
-        pad.load = async (...given) => {
+        pad.load = async (...files) => {
             const start = performance.now()
-            await load(...given)
+            await load(...files)
             pad.seconds = (performance.now() - start) / 1000
         }
     """)

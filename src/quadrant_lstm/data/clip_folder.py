@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quadrant_lstm.data.clip_formats import ARRAYS, is_clip
-from quadrant_lstm.data.image_files import files_of_stdin, sorted_or_refused, natural, visible, walk_visible
+from quadrant_lstm.data.image_files import files_of_stdin, natural, sorted_or_refused, visible, walk_visible
 from quadrant_lstm.data.videos import is_video
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded

@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.clip_formats import files_of
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, decoder_errors_explained, examine_frames
-from quadrant_lstm.data.worker_loader import WorkerLoader
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.data.worker_loader import WorkerLoader, killed_workers_explained
 from quadrant_lstm.files import read_json, write_json
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
@@ -88,14 +87,9 @@ def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_wor
     if not clips:
         return
     loader = WorkerLoader(Examinations(clips, frame_format), batch_size=None, num_workers=num_workers)
-    try:
+    reason = "a process that examines clips was killed, perhaps because memory was short"
+    with killed_workers_explained(f"data.num_workers: {reason}; write fewer."):
         yield from with_progress(loader, "reading clips", len(clips))
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            "data.num_workers: a process that examines clips was killed, perhaps because memory was short; write fewer."
-        ) from error
 
 
 class Examinations(Dataset):

@@ -131,7 +131,7 @@ def check_chunks(data: mmap.mmap) -> None:
 def check_elements(data: mmap.mmap, start: int, end: int, tracks: set[int]) -> None:
     """Checks the elements from `start` to `end`, and those in them as far as the frames, with their checksums.
 
-    Adds the numbers of tracks to `tracks`. FFmpeg ends the video at a frame of a track that there is not.
+    Adds the numbers of tracks to `tracks`. FFmpeg ends the video at a frame of a track that does not exist.
     """
     position = start
     while position < end:

@@ -1,11 +1,15 @@
 """Defines a DataLoader whose workers neither draw from torch's generator nor warn, and end at a signal unnoticed."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+
+from quadrant_lstm.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,3 +48,16 @@ def end_unnoticed(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+@contextlib.contextmanager
+def killed_workers_explained(message: str) -> Iterator[None]:
+    """Raises UserError with this message if a worker was killed. Of torch's error, which it raises wherever the main
+    process happens to be, only the text tells this (torch 2.13).
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(message) from error

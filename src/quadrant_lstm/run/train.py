@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed import DistError, destroy_process_group
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.worker_loader import killed_workers_explained
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.parts import count_parameters
@@ -115,8 +116,13 @@ def fit_and_test(
 @contextlib.contextmanager
 def errors_explained(folder: Path) -> Iterator[None]:
     """Turns errors of Lightning and of other processes into one line."""
+    killed = (
+        "data.num_workers: a process that reads clips was killed, perhaps because memory was short; write fewer, or a "
+        f"smaller data.cache_gb, and resume with run={as_typed(folder)}."
+    )
     try:
-        yield
+        with killed_workers_explained(killed):
+            yield
     except OSError:
         check_present(folder)
         raise
@@ -132,10 +138,5 @@ def errors_explained(folder: Path) -> Iterator[None]:
             raise LostProcess(
                 "a process of this run has ended, or did not answer within trainer.strategy.timeout"
                 f"{reason}; if nothing starts it again, resume with run={as_typed(folder)}."
-            ) from error
-        if "DataLoader worker" in str(error):  # torch raises it wherever this process happens to be
-            raise UserError(
-                "data.num_workers: a process that reads clips was killed, perhaps because memory was short; write "
-                f"fewer, or a smaller data.cache_gb, and resume with run={as_typed(folder)}."
             ) from error
         raise

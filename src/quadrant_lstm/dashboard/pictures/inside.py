@@ -70,7 +70,7 @@ def draw_maps(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, f
 def mosaic(maps: np.ndarray) -> np.ndarray:
     """Lays out maps [maps, rows, columns] on a page, with gaps of NaN between them.
 
-    The page is about twice as wide as high. Full rows are worth a shape that is wrong by a factor of two.
+    The page is about twice as wide as high. A gap in the last row counts as much as twice that ratio, or half of it.
     """
     maps = maps / np.abs(maps).max((1, 2), keepdims=True).clip(min=1e-9)
     count, rows, columns = maps.shape[0], maps.shape[1] + 1, maps.shape[2] + 1
