@@ -178,7 +178,8 @@ def test_a_copy_with_other_values_is_used_as_it_is(foreign, tmp_path):
     assert loader.differences == {"optimizer.lr": (0.5, 0.001)}
 
 
-def test_a_copy_whose_choice_conf_no_longer_has_is_checked_and_used(foreign):
-    loader, config = foreign("model/theirs.yaml", "_target_: quadrant_lstm.model.network.CNNLSTM", "model=theirs")
+def test_a_copy_whose_choice_conf_no_longer_has_is_checked_and_used(foreign, tmp_path):
+    shutil.copy(ROOT / "conf/model/cnn_lstm.yaml", tmp_path / "model/theirs.yaml")
+    loader, config = foreign("model/theirs.yaml", "", "model=theirs")
     assert config.model._target_ == "quadrant_lstm.model.network.CNNLSTM"
     assert loader.differences == {}
