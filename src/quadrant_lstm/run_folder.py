@@ -98,7 +98,7 @@ def check_links(folder: Path, trust: Sequence[str] | None) -> None:
     """
     folders = [folder.resolve(), *(Path(path).resolve() for path in trust or ())]
     for path in (path for path in folder.rglob("*") if path.is_symlink()):
-        if (folder / "wandb") in path.parents[1:]:
+        if "wandb" in path.relative_to(folder).parts[:-2]:
             continue  # wandb does not write to the files of its earlier runs
         target = Path(os.path.realpath(path))  # unlike Path.resolve, it raises no error for links in a circle
         if not any(map(target.is_relative_to, folders)):
@@ -152,10 +152,13 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 
 
 def check_present(folder: Path) -> None:
-    """Raises UserError if a run's folder was deleted while the run is trained."""
+    """Raises UserError if a run's folder was deleted or moved while the run is trained."""
     if not (folder / CONFIG).exists():
+        if not (folder / LAST).exists():  # a best.ckpt was written just now, into a new folder
+            shutil.rmtree(folder / BEST.parent, ignore_errors=True)
         raise UserError(
-            f"{folder}: was deleted or moved while the run was trained, so its epochs are lost; start again."
+            f"{folder}: was deleted or moved while the run was trained; restore it and resume with run={folder}, or "
+            "start again."
         )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageDraw
 
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import read_image
@@ -242,3 +242,12 @@ def test_a_file_that_is_no_image_is_refused(tmp_path):
     (tmp_path / "notes.png").write_text("no image")
     with pytest.raises(UserError, match=r"notes\.png: cannot be read as an image .* give a PNG or JPEG file"):
         read_image(tmp_path / "notes.png", SHAPE, None)
+
+
+@pytest.mark.parametrize("width", [5, 12, 50])
+def test_a_thin_stroke_is_as_strong_as_a_thick_one(width, tmp_path):
+    picture = Image.new("L", (800, 1000), 235)
+    ImageDraw.Draw(picture).line([(200, 200), (600, 250), (350, 800)], fill=40, width=width)
+    picture.save(tmp_path / "seven.png")
+    prepared = read_image(tmp_path / "seven.png", SHAPE, None).pixels
+    assert (prepared == 255).sum() >= 4

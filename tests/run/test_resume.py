@@ -44,6 +44,9 @@ def replace_in_metrics(run: Path, old: str, new: str) -> None:
         (lambda run: replace_in_metrics(run, "\n2,", "\n2,x"), "metrics.csv: row 2 is damaged; restore the file."),
         (lambda run: replace_in_metrics(run, "train/epoch_sec", "train/epoch_s\0c"), "metrics.csv: its header is dam"),
         (lambda run: replace_in_metrics(run, "val/accuracy,", "val/accurac,"), "metrics.csv: its header is damaged at"),
+        (lambda run: (run / ".hydra/overrides.yaml").write_text("a"), "overrides.yaml: is not a list of overrides"),
+        (lambda run: (run / "checkpoints/best.ckpt").write_bytes(b""), "best.ckpt: cannot be read"),
+        (lambda run: replace_in_metrics(run, ",train/epoch_seconds", ""), "metrics.csv: row 1 is damaged"),
         (lambda run: (run / "checkpoints/last.ckpt").unlink(), "last.ckpt: is missing, but epochs of this run"),
         (lambda run: (run / "checkpoints/best.ckpt").unlink(), "best.ckpt: is missing, but epochs of this run"),
     ],
@@ -79,7 +82,8 @@ def test_a_run_whose_folder_is_moved_while_it_trains_ends(tmp_path):
     process.wait()
     assert process.returncode == 2, process.stderr
     assert re.fullmatch(
-        r".*: was deleted or moved while the run was trained, so its epochs are lost; start again\.\n", process.stderr
+        r".*: was deleted or moved while the run was trained; restore it and resume with run=.*, or start again\.\n",
+        process.stderr,
     )
 
 
@@ -138,6 +142,19 @@ def test_a_logger_that_writes_elsewhere_by_default_has_to_be_trusted(copied_run)
     file.write_text(file.read_text().replace(LOGGER, wandb))
     with pytest.raises(UserError, match="trainer.logger.other._target_: .*WandbLogger is other code; add trust=lightn"):
         hydra_arguments([f"run={copied_run}"])
+
+
+@pytest.mark.parametrize("argument", ["offline: false", "offline: true\n      entity: theirs"])
+def test_an_upload_has_to_be_trusted(argument, copied_run):
+    file = copied_run / ".hydra/config.yaml"
+    target = "quadrant_lstm.dashboard.wandb_logger.WandB"
+    wandb = (
+        f"{LOGGER}    wandb:\n      _target_: {target}\n      save_dir: {FOLDER}\n      project: a\n      {argument}\n"
+    )
+    file.write_text(file.read_text().replace(LOGGER, wandb))
+    with pytest.raises(UserError, match="trainer.logger.wandb: may upload to a server; add trust=wandb if you trust"):
+        hydra_arguments([f"run={copied_run}"])
+    assert hydra_arguments([f"run={copied_run}", "trust=wandb"])
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "train.log"])

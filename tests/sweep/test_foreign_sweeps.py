@@ -35,6 +35,7 @@ def write_sweep(folder, task, hydra, config_dir=None):
         (["seed=1,2", "experiment=../../evil"], []),
         (["seed=1,2", "+model/encoder=../../../evil"], []),
         (["seed=1,2", "model@other=../../evil"], []),
+        (["seed=1,2", "+extra=../../evil"], []),
     ],
 )
 def test_what_could_execute_code_has_to_be_typed_again(task, hydra, tmp_path):
@@ -49,6 +50,9 @@ def test_what_could_execute_code_has_to_be_typed_again(task, hydra, tmp_path):
         (["seed=1,2", "+trainer.callbacks.other={dirpath: /theirs}"], "+trainer.callbacks.other={dirpath: /theirs}"),
         (["trainer.logger.tensorboard.save_dir=/a,/b"], "trainer.logger.tensorboard.save_dir=/a,/b"),
         (["data=kmnist", "seed=1,2", "data.root=/theirs"], "data.root=/theirs"),
+        (["++data.dataset=FashionMNIST", "data.root=/theirs"], "data.root=/theirs"),
+        (["data.root=/theirs", "trainer.logger.csv.name=${data.root}"], "trainer.logger.csv.name=${data.root}"),
+        (["+trainer.logger.wandb.offline=false"], "+trainer.logger.wandb.offline=false"),
     ],
 )
 def test_a_path_that_jobs_would_write_to_has_to_be_typed_again(task, written, tmp_path):

@@ -9,6 +9,7 @@ import torch
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -131,14 +132,14 @@ def test_the_folder_of_a_sweep_may_be_named_by_a_key_that_the_sweep_varies(tmp_p
 def foreign(tmp_path):
     """Returns a function that composes a job after an edit of the copy of conf/ in the folder of a sweep."""
     loader = ConfigLoaderImpl(create_config_search_path(str(ROOT / "conf")))
-    keep_files(loader, "train", tmp_path)
+    keep_files(loader, "train", [], tmp_path)
     master = loader.load_configuration("train", [], RunMode.MULTIRUN)
 
     def compose(name: str, text: str, job: str = "seed=2") -> tuple[KeptConfigLoader, DictConfig]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         with (tmp_path / name).open("a") as file:
             file.write(text)
-        kept = KeptConfigLoader(loader, tmp_path, "train")
+        kept = KeptConfigLoader(loader, tmp_path, "train", is_resumed=True)
         return kept, kept.load_sweep_config(master, [job])
 
     return compose
@@ -155,9 +156,9 @@ def foreign(tmp_path):
             "trainer.logger.tensorboard.save_dir: /x is outside the run folder",
         ),
         ("data/mnist.yaml", "root: /theirs\ndataset: KMNIST", "data.root: /theirs is outside the run folder"),
-        ("train.yaml", "hydra: {searchpath: [file:///theirs]}", "holds Hydra's own config"),
-        ("train.yaml", "hydra: ${new_folder:made}", "holds Hydra's own config"),
-        ("hydra/job_logging/run.yaml", "root: {level: INFO}", "holds Hydra's own config"),
+        ("train.yaml", "hydra: {searchpath: [file:///theirs]}", "train.yaml: has a key hydra"),
+        ("train.yaml", "hydra: ${new_folder:made}", "train.yaml: has a key hydra"),
+        ("optimizer/adam.yaml", "a: [", "holds a file that cannot be read"),
     ],
 )
 def test_a_copy_from_somebody_else_cannot_run_code_or_write_elsewhere(name, text, message, foreign, tmp_path):
@@ -168,6 +169,26 @@ def test_a_copy_from_somebody_else_cannot_run_code_or_write_elsewhere(name, text
         file.write_text("".join(kept))
     with pytest.raises(UserError, match=re.escape(message)):
         foreign(name, text)
+
+
+def test_a_file_that_the_copy_has_lost_is_not_taken_from_conf(foreign, tmp_path):
+    (tmp_path / "optimizer/adam.yaml").unlink()
+    with pytest.raises(MissingConfigException):
+        foreign("optimizer/sgd.yaml", "")
+
+
+def test_the_logging_of_a_copy_from_somebody_else_is_not_used(foreign):
+    _, config = foreign("hydra/job_logging/run.yaml", "evil: 1")
+    assert "evil" not in config.hydra.job_logging
+
+
+def test_a_file_beside_the_copy_is_checked_too(foreign, tmp_path):
+    (tmp_path / "extra").mkdir()
+    (tmp_path.parent / "evil.yaml").write_text(
+        "# @package _global_\ntrainer: {callbacks: {e: {_target_: logging.Handler}}}"
+    )
+    with pytest.raises(UserError, match="logging.Handler is other code; if you trust it, name it in conf/, too."):
+        foreign("optimizer/adam.yaml", "", "+extra=../../evil")
 
 
 def test_a_copy_with_other_values_is_used_as_it_is(foreign, tmp_path):

@@ -24,12 +24,13 @@ from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
 from hydra_plugins.quadrants.launcher import compose
 from quadrant_lstm.config.check import check_keys_and_values, without_hydra
 from quadrant_lstm.config.check_validation import check_validation
+from quadrant_lstm.config.values import differing_values
 from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import write_atomically
+from quadrant_lstm.files import read_yaml, write_atomically
 from quadrant_lstm.overrides import quoted
 from quadrant_lstm.processes.signals import signals_deferred
-from quadrant_lstm.run_folder import locked
+from quadrant_lstm.run_folder import CONFIG, locked
 from quadrant_lstm.sweep.jobs import Job, make_jobs
 from quadrant_lstm.sweep.report import report_at_end
 from quadrant_lstm.sweep.sweep_folder import CONF, SWEEP_CONFIG, SWEEPS, Sweep
@@ -38,6 +39,8 @@ JOB_FOLDER = "${hydra.job.num}"
 
 
 class GridSweeper(Sweeper):
+    is_search = False
+
     def __init__(self, params: DictConfig, plan: bool):
         self.params, self.plan = params, plan
 
@@ -48,6 +51,11 @@ class GridSweeper(Sweeper):
             raise UserError(f"hydra.sweep.subdir: the folder of a job is always {JOB_FOLDER}; leave this key out.")
         self.resumed = find_resumed(config)
         if self.resumed:
+            if self.resumed.is_search != self.is_search:
+                kind = "optuna" if self.resumed.is_search else "grid"
+                raise UserError(
+                    f"hydra/sweeper: {self.resumed.folder} was started with {kind}; add hydra/sweeper={kind}."
+                )
             self.compose_from_copy(self.resumed.folder)
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -63,18 +71,24 @@ class GridSweeper(Sweeper):
                 )
         (combinations,) = BasicSweeper.split_arguments(overrides, None)
         grid = [[*combination, swept_override(overrides)] for combination in combinations]
-        self.validate_batch_is_legal(grid)
+        jobs = make_jobs(self.folder(), grid, range(len(grid)))
+        self.check_jobs(jobs)
         self.report_differences()
         if self.plan:
-            return self.show_plan(make_jobs(self.folder(), grid, range(len(grid))))
+            return self.show_plan(jobs)
         with self.locked_folder(overrides):
             self.launcher.launch(grid, initial_job_idx=0)
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Composes the config of each job before any starts, as in the base class, and checks it for a ranking."""
+    def check_jobs(self, jobs: Sequence[Job]) -> None:
+        """Composes the config of each job before any starts, and checks it for a ranking. Names finished jobs that were
+        trained with another config, perhaps because they were resumed alone.
+        """
         assert self.config and self.hydra_context
-        for overrides in batch:
-            config = without_hydra(self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides)))
+        for job in jobs:
+            config = without_hydra(self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides)))
+            if self.resumed and job.results() and (job.folder / CONFIG).exists():
+                for key, (trained, now) in differing_values(read_yaml(job.folder / CONFIG), config).items():
+                    say(f"job {job.number} has been trained with {key}={trained}, but this sweep has {now}")
             try:
                 check_keys_and_values(config)
             except UserError:
@@ -91,8 +105,8 @@ class GridSweeper(Sweeper):
             keys = {override.get_key_element() for override in overrides}
             params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
             overrides = [*(override for override in params if override.get_key_element() not in keys), *overrides]
-        last = {override.get_key_element(): override for override in overrides}
-        once = [one for one in overrides if not one.is_sweep_override() or one is last[one.get_key_element()]]
+        last = {override.get_key_element().lstrip("+"): override for override in overrides}
+        once = [one for one in overrides if not one.is_sweep_override() or one in last.values()]
         return self.parse(list(map(enumerated, once)))
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
@@ -112,7 +126,7 @@ class GridSweeper(Sweeper):
                 "there if that has not changed since."
             )
         loader, name = self.hydra_context.config_loader, self.config.hydra.job.config_name
-        self.hydra_context.config_loader = KeptConfigLoader(loader, folder / CONF, name)
+        self.hydra_context.config_loader = KeptConfigLoader(loader, folder / CONF, name, self.resumed is not None)
 
     def report_differences(self) -> None:
         """Says what jobs of a resumed sweep would have by conf/ as it is now."""
@@ -145,7 +159,8 @@ class GridSweeper(Sweeper):
                 recorded = OmegaConf.create(self.resumed.config)
                 recorded.hydra = config.hydra
             else:
-                keep_files(self.hydra_context.config_loader, config.hydra.job.config_name, folder / CONF)
+                loader, name = self.hydra_context.config_loader, config.hydra.job.config_name
+                keep_files(loader, name, task, folder / CONF)
                 self.compose_from_copy(folder)
             write_atomically(folder / SWEEP_CONFIG, OmegaConf.to_yaml(recorded).encode())
             with report_at_end(folder):

@@ -5,9 +5,12 @@ from conf/ as it is now: it says how jobs are launched.
 """
 
 import copy
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl  # 1.3 has no public class that composes
 from hydra.core.config_loader import ConfigLoader
 from hydra.errors import HydraException
@@ -22,36 +25,41 @@ from quadrant_lstm.config.values import differing_values, leaves
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml
 
-NOT_KEPT = ("hydra", "readers")  # folders of conf/: Hydra's own part, and the configs of other scripts
+CONF_PROVIDERS = ("main", "command-line")  # Hydra's names for conf/ and the folder of --config-dir
+NOT_KEPT = "readers"  # the configs of other scripts
 
 
 class KeptConfigLoader(ConfigLoaderImpl):
-    """Reads `folder`, the copy, before the search path of `current`, Hydra's own loader.
+    """Reads `folder`, the copy, instead of conf/, which `current` reads, Hydra's own loader.
 
-    `differences` maps keys of the composed jobs to their values in the copy and in conf/ now. The folder may come from
-    somebody else: UserError is raised for a class, an interpolation or a path that conf/ does not name, unless the
-    config of any run folder may name it.
+    In a sweep that is resumed, each job is compared with conf/ as it is now. `differences` maps keys to their values in
+    the copy and in conf/. The copy may come from somebody else: UserError is raised for a class, an interpolation or a
+    path that conf/ does not name, unless the config of any run folder may name it.
     """
 
-    def __init__(self, current: ConfigLoader, folder: Path, config_name: str):
-        primary: Any = OmegaConf.to_container(read_yaml(folder / f"{config_name}.yaml"))
-        if (folder / "hydra").exists() or "hydra" in primary:
-            raise UserError(f"{folder}: holds Hydra's own config, which a sweep does not copy; remove it.")
+    def __init__(self, current: ConfigLoader, folder: Path, config_name: str, is_resumed: bool):
+        file = folder / f"{config_name}.yaml"
+        primary: Any = OmegaConf.to_container(read_yaml(file))
+        if "hydra" in primary:  # it could name other folders of configs
+            raise UserError(f"{file}: has a key hydra, which a sweep does not copy; remove it.")
         search_path = copy.deepcopy(current.get_search_path())
-        search_path.prepend("sweep", f"file://{folder.absolute()}")
+        elements = search_path.get_path()
+        elements[:] = [element for element in elements if element.provider not in CONF_PROVIDERS]
+        search_path.prepend("main", f"file://{folder.absolute()}")
         super().__init__(search_path)
-        self.current, self.folder = current, folder
+        self.current, self.folder, self.is_resumed = current, folder, is_resumed
         self.differences: dict[str, tuple[Any, Any]] = {}
-        self.is_same = files_to_keep(current, config_name) == {
-            str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.yaml")
-        }
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        config = super().load_sweep_config(master_config, sweep_overrides)
-        if not self.is_same:
+        try:
+            config = super().load_sweep_config(master_config, sweep_overrides)
+        except yaml.YAMLError as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{self.folder}: holds a file that cannot be read ({reason}); restore it.") from error
+        if self.is_resumed:
             try:
                 now = without_hydra(self.current.load_sweep_config(master_config, sweep_overrides))
-            except (HydraException, OmegaConfBaseException):
+            except (HydraException, OmegaConfBaseException, yaml.YAMLError):
                 now = None
             self.compare(without_hydra(config), now)
         hydra = copy.deepcopy(master_config.hydra)
@@ -68,40 +76,35 @@ class KeptConfigLoader(ConfigLoaderImpl):
                 check_keys_and_values(kept, trust=[])
                 check_paths(resolve_interpolations(kept, trusted=False), trust=[])
             except UserError as error:
-                raise UserError(f"{self.folder}: {error}") from error
+                reason = str(error).partition(";")[0]  # its remedy, trust=, is for a run folder
+                raise UserError(f"{self.folder}: {reason}; if you trust it, name it in conf/, too.") from error
         if now is not None:
             self.differences |= differing_values(kept, now)
 
 
-def files_to_keep(loader: ConfigLoader, config_name: str) -> dict[str, bytes]:
-    """Returns the files of conf/, and the groups of the folder of --config-dir, by their names."""
-    files: dict[str, bytes] = {}
+def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str], folder: Path) -> None:
+    """Copies conf/ to the folder, and of the folder of --config-dir the groups that the overrides name."""
+    groups = {*GROUPS, "experiment", *(re.split(r"[/@=]", override.lstrip("+~"))[0] for override in overrides)}
     for source in loader.get_sources():
         if source.scheme() != "file":
             continue
         root = Path(source.path)
-        folders = [root] if source.provider == "main" else [root / group for group in (*GROUPS, "experiment")]
-        found = (file for folder in folders for file in sorted(folder.rglob("*.yaml")))
-        names = {str(file.relative_to(root)): file for file in found}
-        files |= {
-            name: without_hydra_key(file) if name == f"{config_name}.yaml" else file.read_bytes()
-            for name, file in names.items()
-            if name not in files and Path(name).parts[0] not in NOT_KEPT
-        }
-    return files
+        places = [root] if source.provider == "main" else [root / name for name in sorted(groups)]
+        for file in [
+            root / f"{config_name}.yaml",
+            *(file for place in places for file in sorted(place.rglob("*.yaml"))),
+        ]:
+            copied = folder / file.relative_to(root)
+            if file.is_file() and not copied.exists() and copied.relative_to(folder).parts[0] != NOT_KEPT:
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                is_primary = file == root / f"{config_name}.yaml"
+                copied.write_bytes(without_hydra_key(file) if is_primary else file.read_bytes())
 
 
 def without_hydra_key(file: Path) -> bytes:
     config = read_yaml(file)
     config.pop("hydra", None)
     return OmegaConf.to_yaml(config).encode()
-
-
-def keep_files(loader: ConfigLoader, config_name: str, folder: Path) -> None:
-    for name, content in files_to_keep(loader, config_name).items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
 
 
 def needs_trust(cfg: DictConfig) -> set[str]:

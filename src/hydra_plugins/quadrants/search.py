@@ -3,6 +3,7 @@
 Hydra's own Optuna plugin starts both `n_trials` and the folders' numbers again in each launch, and cannot prune.
 """
 
+import contextlib
 import itertools
 from typing import Any
 
@@ -20,6 +21,8 @@ PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruni
 
 
 class SearchSweeper(GridSweeper):
+    is_search = True
+
     def __init__(
         self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, rebuild: bool, plan: bool
     ):
@@ -46,9 +49,10 @@ class SearchSweeper(GridSweeper):
             )
         self.record_settings()
         instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.pruner)
-        trials = Search(self.folder(), space, fixed, self.n_trials, self.sampler, self.rebuild, dry_run=True).jobs()
-        planned = list(itertools.islice(trials, None if self.plan else 1))
-        self.validate_batch_is_legal([list(job.overrides) for job in planned[:1]])
+        search = Search(self.folder(), space, fixed, self.n_trials, self.sampler, self.rebuild, dry_run=True)
+        with contextlib.closing(search.jobs()) as trials:
+            planned = list(itertools.islice(trials, None if self.plan else 1))
+        self.check_jobs(planned[:1])
         self.report_differences()
         if self.plan:
             return self.show_plan(planned)

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.cli.options import parse, value_of, without
 from quadrant_lstm.config.check_classes import DOWNLOADS, check_paths, is_below, leads_outside
-from quadrant_lstm.config.interpolations import OWN_KEY, resolve_interpolations
+from quadrant_lstm.config.interpolations import OWN_KEY, RUN_FOLDER, resolve_interpolations
 from quadrant_lstm.config.read import read_config
 from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.config.values import leaves
@@ -75,6 +75,11 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
         hydra.append("hydra.sweeper.rebuild=true")
     config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     place = f"hydra.sweep.dir={quoted(sweep.folder)}"
+    name = (sweep.hydra.get("job") or {}).get("config_name")
+    if isinstance(name, str) and name.isidentifier() and not options.config_name:
+        config_dir.append(f"--config-name={name}")
+    elif options.config_name:
+        config_dir.append(f"--config-name={options.config_name}")
     return [*config_dir, "-m", *sweep.overrides, *sweep.launch_overrides, *hydra, place]
 
 
@@ -101,7 +106,7 @@ def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) ->
     check_links(sweep.folder, trust=None)
     typed_keys = {override.partition("=")[0] for override in typed}
     overrides = [*sweep.overrides, *sweep.launch_overrides]
-    downloads = any(re.match(r"data(\.dataset)?=.*(MNIST|fashion_mnist|kmnist)", override) for override in overrides)
+    downloads = any(re.match(r"\+*data(\.dataset)?=.*(MNIST|fashion_mnist|kmnist)", override) for override in overrides)
     for override in overrides:
         if override.partition("=")[0] in typed_keys or only_launches(override):
             continue
@@ -119,7 +124,12 @@ def writes_outside(override: str, downloads: bool) -> bool:
     paths = [(name, getattr(path, "text", path)) for name, path in leaves(values, key)]
     if key == "data.root":
         return downloads and not all(is_below(str(path), DOWNLOADS) for _, path in paths)
-    return key.startswith("trainer") and any(leads_outside(re.sub(r"\.\d+$", "", name), path) for name, path in paths)
+    if not key.startswith("trainer"):
+        return False
+    may_be_any_path = "${" in override.partition("=")[2].removeprefix(RUN_FOLDER)
+    may_upload = key.startswith("trainer.logger.wandb")
+    outside = any(leads_outside(re.sub(r"\.\d+$", "", name), path) for name, path in paths)
+    return may_be_any_path or may_upload or outside
 
 
 def only_launches(override: str) -> bool:
@@ -132,6 +142,6 @@ def only_launches(override: str) -> bool:
 def may_run_code(override: str) -> bool:
     """Tells whether the override may name a class, a file outside conf/, or more than keys of the config."""
     key, _, value = override.lstrip("+~").partition("=")
-    chooses_file = "/" in key or key.partition("@")[0] in (*GROUPS, "experiment")
+    chooses_file = "/" in key or "." not in key.partition("@")[0]
     reads_more = "${" in OWN_KEY.sub("", value)  # such as the environment
     return key.startswith(("hydra", "-")) or "_target_" in override or reads_more or (chooses_file and ".." in value)

@@ -20,6 +20,7 @@ from quadrant_lstm.kinds import Node
 
 FOLDER_ARGUMENT = re.compile(r"(dir|path|root|uri|url|location)$")  # of loggers, callbacks and profilers
 DOWNLOADS = Path("~/.cache/quadrant_lstm")  # where conf/data/ puts data sets
+WANDB_ARGUMENTS = {"_target_", "save_dir", "project", "offline"}  # of conf/; others go to wandb.init
 READ_IN_PLACE = ("mnist", "idx")  # data sets that are not downloaded
 
 
@@ -88,6 +89,10 @@ def check_paths(config: Mapping[str, Any], trust: Sequence[str]) -> None:
     for key, value in leaves(config["trainer"], "trainer"):
         if leads_outside(key, value):
             check_path(key, value, trust)
+    for path, node in nodes_with_target(config["trainer"]):
+        uploads = node["_target_"].endswith(".WandB") and (not node.get("offline") or set(node) - WANDB_ARGUMENTS)
+        if uploads and "wandb" not in trust:
+            raise UserError(f"trainer.{path}: may upload to a server; add trust=wandb if you trust its arguments.")
 
 
 def check_download(config: Mapping[str, Any], trust: Sequence[str]) -> None:

@@ -116,7 +116,11 @@ def clips_of(class_folder: Path) -> list[Path]:
         raise UserError(f"{class_folder}: holds no clips; add some, or remove the folder.")
     for clip in clips:
         if not is_clip(clip):
-            what = "a folder without still pictures" if clip.is_dir() else "neither a folder nor a file of clips"
+            what = (
+                "a folder without still pictures, or with clips beside them"
+                if clip.is_dir()
+                else "neither a folder nor a file of clips"
+            )
             raise UserError(f"{clip}: is {what}; remove it, or begin its name with a dot.")
     return clips
 

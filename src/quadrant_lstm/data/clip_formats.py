@@ -31,8 +31,10 @@ LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "TH
 
 
 def is_clip(path: Path) -> bool:
-    """Tells whether the name of a file is that of a clip, or a folder holds still pictures."""
+    """Tells whether the name of a file is that of a clip, or a folder holds still pictures and no videos or arrays."""
     if path.is_dir():
+        if any(file.suffix.lower() in ARRAYS | VIDEOS for file in path.iterdir()):
+            return False
         pictures = sorted(unsorted_image_files(path))
         first = next((known for picture in pictures if (known := is_animated(picture)) is not None), False)
         return bool(pictures) and not first

@@ -5,7 +5,8 @@
 3. The paper around each pixel is subtracted, with shadows and uneven light. What is left is divided by what ink could
    add at most, so that the same pen is as strong in a shadow as beside it.
 4. Levels are stretched from the noise of the paper to the strength of the ink. What is not beside strong ink is erased.
-5. The ink is cropped, scaled to 20/28 of the image size, and placed with its centre of mass in the middle.
+5. The ink is cropped, scaled to 20/28 of the image size, stretched once more, and placed with its centre of mass in the
+   middle.
 
 templates/drawing/picture.js does the same with the same whole numbers.
 """
@@ -24,6 +25,7 @@ MIN_STRENGTH = 40  # of 255; fainter ink is not told from the paper
 MIN_SEPARATION = 0.75  # of ink and paper; a normal distribution, such as noise, has 0.64
 CELLS = 64  # along the longer side; ink in neighbouring cells belongs together
 INK_THRESHOLD = 50  # of 255, after stretching; darker pixels are not cropped
+FAINT = 25  # of 255; pixels beside a stroke are not stronger
 MIN_CONTRAST = 10  # of 255; JPEG files of a blank page have some contrast
 WHITE = (1, 255, 2**16 - 1, 2**32 - 1)  # of images with more than 8 bits: the first that no pixel exceeds
 DIGIT_SHARE = 20 / 28  # of the height and width
@@ -255,7 +257,7 @@ def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int
     """Returns None if the ink is lost when it is scaled, as that of a few specks on a large page."""
     box = (round(DIGIT_SHARE * width), round(DIGIT_SHARE * height))
     digit = image.crop(ink)
-    digit = resize(digit, contained_size(digit.size, box))
+    digit = Image.fromarray(strengthen(np.asarray(resize(digit, contained_size(digit.size, box)))))
     weights = np.asarray(digit, dtype=float)
     if not weights.any():
         return None
@@ -265,3 +267,11 @@ def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int
     page = Image.new("L", (width, height))
     page.paste(digit, (left, top))
     return page
+
+
+def strengthen(digit: np.ndarray) -> np.ndarray:
+    """Stretches the levels until the strongest tenth of the ink is 255 again: strokes that were scaled to less than a
+    pixel have become grey.
+    """
+    strongest = quantile(np.bincount(digit[digit > FAINT], minlength=256), 9)
+    return (digit.astype(np.int64) * 255 // strongest).clip(max=255).astype(np.uint8) if strongest else digit

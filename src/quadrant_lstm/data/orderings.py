@@ -29,6 +29,8 @@ def sequences(
     (data/scans.py). Raises ValueError for any other, if the grid does not divide the images, for images with other axes
     and for floats outside [0, 1].
     """
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images are a {type(images).__name__}; give a tensor, e.g. torch.as_tensor(images).")
     if images.dim() != 4:
         raise ValueError(
             f"images are {list(images.shape)}, but [batch, channels, height, width] is needed; add the axis that is "

@@ -112,6 +112,10 @@ def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
             f"the model has the layers {names}; they must be {LAYERS}, and an "
             "Activation must follow the layer that it belongs to."
         )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UserError(
+            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; it must have one each."
+        )
     _, steps, *shape = model.input_shape
     if steps is None or len(shape) != 3:
         raise UserError(f"the model reads {list(model.input_shape)}; it must be [batch, steps, ...] with frames.")
@@ -138,7 +142,8 @@ def check_stages(
     for conv in convs:
         check_settings(conv, sizes | {"padding": ["valid"], "activation": ["relu"], "use_bias": [True]})
     check_settings(pool, {"pool_size": [pool_size], "strides": [pool_size], "padding": ["valid"]})
-    check_settings(lstm, gates | {"go_backwards": [False], "return_sequences": [False]})
+    no_dropout: Settings = {"dropout": [0.0], "recurrent_dropout": [0.0]}  # PyTorch's LSTM has no such layer inside
+    check_settings(lstm, gates | no_dropout | {"go_backwards": [False], "return_sequences": [False]})
     check_settings(dense, {"activation": ["linear"], "use_bias": [True]})
     check_settings(head, {"activation": ["linear", "softmax"], "use_bias": [True]})
 

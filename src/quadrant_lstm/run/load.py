@@ -56,9 +56,11 @@ def checked_frames(spec: SequenceSpec, network: nn.Module, inputs: tuple[Any, ..
         )
     if frames.dtype == torch.uint8:
         return scaled(frames), *others
+    if not frames.is_floating_point():
+        raise ValueError(f"frames are {frames.dtype}; give uint8, or floats from 0 to 1.")
     if not torch.compiler.is_compiling():
         check_range(frames)
-    return inputs
+    return frames.to(next(network.parameters()).dtype), *others  # numpy's floats are float64
 
 
 def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier, DictConfig]:

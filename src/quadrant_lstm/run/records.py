@@ -53,6 +53,7 @@ def check_resumable(folder: Path, trained: SequenceSpec | None) -> None:
     """Raises UserError if a file that a resumed run needs is lost or damaged. `trained` is None without a last.ckpt."""
     weights = next((file for file in (BEST, LAST) if (folder / file).exists()), None)
     remedy = "restore it, or begin a new run" + (f" with init={as_typed(folder / weights)}" if weights else "")
+    read_overrides(folder)  # raises UserError if they are damaged; they are needed at the end
     rows = read_rows(folder / METRICS)
     if trained is None:
         # a kill in the first epoch may leave a best.ckpt and a row of it, which are written before last.ckpt
@@ -60,12 +61,15 @@ def check_resumable(folder: Path, trained: SequenceSpec | None) -> None:
         if best or len(rows) > 1 or (folder / RESULTS).exists():
             raise UserError(f"{folder / LAST}: is missing, but epochs of this run have finished; {remedy}.")
         return
-    if unknown := {name for row in rows for name in row} - set(metric_columns(trained.num_steps)):
-        raise UserError(f"{folder / METRICS}: its header is damaged at {min(unknown)!r}; {remedy}.")
+    header, columns = {name for row in rows for name in row}, set(metric_columns(trained.num_steps))
+    if rows and header != columns:
+        raise UserError(f"{folder / METRICS}: its header is damaged at {min(header ^ columns)!r}; {remedy}.")
     epochs = read_checkpoint(folder / LAST)["epoch"] + 1
     if lost := set(range(1, epochs + 1)) - {int(row["epoch"]) for row in rows}:
         raise UserError(f"{folder / METRICS}: has no row of epoch {min(lost)}, which has finished; {remedy}.")
-    if not (folder / BEST).exists() and any(row.get("val/accuracy") for row in rows):
+    if (folder / BEST).exists():
+        read_checkpoint(folder / BEST)  # raises UserError if it is damaged
+    elif any(row.get("val/accuracy") for row in rows):
         raise UserError(f"{folder / BEST}: is missing, but epochs of this run have finished; {remedy}.")
 
 

@@ -6,7 +6,7 @@ If study.db is lost, it is made again from the folders only if the user asks for
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,8 @@ class Search:
         study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
         study.add_trials(rebuilt)
         trials = study.trials
+        if any(trial.distributions not in ({}, self.space) for trial in trials):  # it may come from somebody else
+            raise UserError(f"sweep: {file} has trials of other keys or ranges; restore it, or add study=rebuild.")
         for job in jobs:
             if job.number >= len(trials) or values_of(job, trials[job.number].params) != as_texts(trials[job.number]):
                 raise UserError(
@@ -112,7 +114,7 @@ class Search:
         except (KeyError, ValueError) as error:
             raise UserError(f"{job.folder}: is not a trial of this search ({error}); move the folder away.") from error
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Generator[Job, None, None]:
         """Yields the interrupted jobs, then new ones up to `n_trials` in all, each chosen when it is requested."""
         with storage_errors_explained(self.folder):
             for trial in self.study.get_trials(states=(TrialState.RUNNING,)):

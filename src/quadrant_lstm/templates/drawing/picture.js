@@ -7,6 +7,7 @@ const MIN_STRENGTH = 40 // fainter ink is not told from the paper
 const MIN_SEPARATION = 0.75 // of ink and paper
 const CELLS = 64 // along the longer side; ink in neighbouring cells belongs together
 const INK_THRESHOLD = 50 // darker pixels of prepared ink are not cropped
+const FAINT = 25 // pixels beside a stroke are not stronger
 const MIN_CONTRAST = 10 // a picture with less is blank
 const DIGIT_SHARE = 20 / 28 // of the height and width
 
@@ -260,7 +261,8 @@ function prepare(picture, width, height) {
     if (picture.unchanged) return picture
     const box = inkBox(picture)
     if (!box) return resize(picture, width, height)
-    const digit = contain(crop(picture, box), roundToEven(DIGIT_SHARE * width), roundToEven(DIGIT_SHARE * height))
+    const size = [width, height].map((length) => roundToEven(DIGIT_SHARE * length))
+    const digit = strengthen(contain(crop(picture, box), ...size))
     const [x, y] = centreOfMass(digit)
     return placeOnPage(digit, roundToEven(width / 2 - x), roundToEven(height / 2 - y), width, height)
 }
@@ -311,6 +313,15 @@ function contain(picture, width, height) {
     if (proportion > width / height) height = roundToEven((picture.height / picture.width) * width)
     else if (proportion < width / height) width = roundToEven(proportion * height)
     return resize(picture, Math.max(width, 1), Math.max(height, 1))
+}
+
+/** Stretches the levels until the strongest tenth of the ink is 255: strokes of less than a pixel have become grey. */
+function strengthen(picture) {
+    const counts = new Array(256).fill(0)
+    for (const level of picture.levels) if (level > FAINT) counts[level]++
+    const strongest = quantile(counts, 9)
+    if (!strongest) return picture
+    return { ...picture, levels: picture.levels.map((level) => Math.min(Math.floor((level * 255) / strongest), 255)) }
 }
 
 function centreOfMass({ width, levels }) {
