@@ -178,7 +178,10 @@ def change(root, way):
         ("missing in test", "test: has no class dim; add its folder, or remove .*train/dim"),
         ("no clips", "train/dim: holds no clips; add some, or remove the folder"),
         ("text", "notes.txt: is neither a folder nor a file of clips; remove it, or begin its name"),
-        ("animated", "many: is a folder without still pictures; remove it, or begin its name with a dot"),
+        (
+            "animated",
+            "many: is a folder without still pictures, or with clips beside them; remove it, or begin its name with a dot",
+        ),
     ],
 )
 def test_a_folder_with_another_structure_is_refused(way, line, tmp_path):

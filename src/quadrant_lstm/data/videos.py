@@ -56,7 +56,7 @@ def decoded(clip: Path) -> Iterator[Any]:
         times: list[int] = []  # of the frames
         packet: Any
         for packet in container.demux(stream):
-            check_packet(packet)
+            check_packet(packet, is_mp4="mp4" in container.format.name)
             if packet.pts is not None:
                 end = max(end, packet.pts + (packet.duration or 0))
                 if not packet.is_discard:
@@ -76,9 +76,11 @@ def decoded(clip: Path) -> Iterator[Any]:
             raise ValueError(f"only {len(times)} of {len(shown)} frames can be decoded")
 
 
-def check_packet(packet: Any) -> None:
-    is_compressed = packet.stream.codec_context.name in WITHOUT_ZEROS
-    if packet.is_corrupt or (is_compressed and HOLE.search(bytes(packet))):
+def check_packet(packet: Any, is_mp4: bool) -> None:
+    codec, data = packet.stream.codec_context.name, bytes(packet)
+    has_hole = codec in WITHOUT_ZEROS and HOLE.search(data) is not None
+    ends_in_hole = is_mp4 and codec in ("h264", "hevc") and data.endswith(bytes(128))  # elsewhere, padding is allowed
+    if packet.is_corrupt or has_hole or ends_in_hole:
         raise ValueError("it is cut off or damaged" + ("" if packet.time is None else f" at {packet.time:.1f} seconds"))
 
 

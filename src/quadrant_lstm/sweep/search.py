@@ -57,14 +57,8 @@ class Search:
         self.folder, self.space, self.fixed, self.n_trials, self.sampler = folder, space, fixed, n_trials, sampler
         with storage_errors_explained(folder):
             self.study = self.open_study(rebuild, dry_run)
-        described = {key: to_json(distribution) for key, distribution in space.items()}
-        if self.study.user_attrs.get(SPACE, described) != described:
-            raise UserError(
-                f"sweep: {folder / STUDY} searches {', '.join(self.study.user_attrs[SPACE])} in other ranges; restore "
-                "its ranges in conf/, or start a new search without sweep=."
-            )
         with storage_errors_explained(folder):
-            self.study.set_user_attr(SPACE, described)
+            self.study.set_user_attr(SPACE, {key: to_json(distribution) for key, distribution in space.items()})
 
     def open_study(self, rebuild: bool, dry_run: bool) -> optuna.Study:
         jobs = Sweep(self.folder).jobs if (self.folder / SWEEP_CONFIG).exists() else []
@@ -77,6 +71,12 @@ class Search:
             stored = storage(self.folder)
         options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": "maximize", "load_if_exists": True}
         study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
+        described = {key: to_json(distribution) for key, distribution in self.space.items()}
+        if study.user_attrs.get(SPACE, described) != described:
+            raise UserError(
+                f"sweep: {file} searches {', '.join(study.user_attrs[SPACE])} in other ranges; restore its ranges in "
+                "conf/, or start a new search without sweep=."
+            )
         study.add_trials(rebuilt)
         trials = study.trials
         if any(trial.distributions not in ({}, self.space) for trial in trials):  # it may come from somebody else
