@@ -180,7 +180,7 @@ def change(root, way):
         ("text", "notes.txt: is neither a folder nor a file of clips; remove it, or begin its name"),
         (
             "animated",
-            "many: is a folder without still pictures, or with clips beside them; remove it, or begin its name with a dot",
+            "many: is a folder without still pictures, or with clips beside them; remove it, or begin its name",
         ),
     ],
 )
