@@ -110,7 +110,8 @@ def test_different_values_stay_as_they_were_typed(typed, capsys):
 
 
 def test_of_a_key_that_is_swept_twice_the_last_values_count(tmp_path):
-    done = script("train.py", "-m", *tiny_data(tmp_path), *TINY, "seed=1,2", "seed=2,3", "plan=true", cwd=tmp_path)
+    seeds = ("seed=1,2", "seed=2,3", "++seed=2,3")
+    done = script("train.py", "-m", *tiny_data(tmp_path), *TINY, *seeds, "plan=true", cwd=tmp_path)
     assert [line.split()[:2] for line in done.stdout.splitlines()[:3]] == [["job", "seed"], ["0", "2"], ["1", "3"]]
 
 
@@ -148,12 +149,16 @@ def foreign(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("model/cnn_lstm.yaml", "_target_: pathlib.Path", "model._target_: pathlib.Path is other code"),
-        ("data/mnist.yaml", "root: ${oc.env:HOME}", "data.root: ${oc.env:HOME} does not only name keys of this config"),
+        ("model/cnn_lstm.yaml", "_target_: pathlib.Path", "model._target_: pathlib.Path may run other code"),
+        (
+            "data/mnist.yaml",
+            "root: ${oc.env:HOME}",
+            "data.root: ${oc.env:HOME} may run other code, read the environment",
+        ),
         (
             "trainer/logger/tensorboard.yaml",
             "  save_dir: /x",
-            "trainer.logger.tensorboard.save_dir: /x is outside the run folder",
+            "trainer.logger.tensorboard.save_dir: /x may run other code",
         ),
         ("data/mnist.yaml", "root: /theirs\ndataset: KMNIST", "data.root: /theirs is outside the run folder"),
         ("train.yaml", "hydra: {searchpath: [file:///theirs]}", "train.yaml: has a key hydra"),
@@ -187,7 +192,9 @@ def test_a_file_beside_the_copy_is_checked_too(foreign, tmp_path):
     (tmp_path.parent / "evil.yaml").write_text(
         "# @package _global_\ntrainer: {callbacks: {e: {_target_: logging.Handler}}}"
     )
-    with pytest.raises(UserError, match="logging.Handler is other code; if you trust it, name it in conf/, too."):
+    with pytest.raises(
+        UserError, match="logging.Handler may run other code, .*; if you trust it, write it into conf/, too."
+    ):
         foreign("optimizer/adam.yaml", "", "+extra=../../evil")
 
 

@@ -7,6 +7,7 @@ error of the first.
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,8 @@ class GridSweeper(Sweeper):
             keys = {override.get_key_element() for override in overrides}
             params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
             overrides = [*(override for override in params if override.get_key_element() not in keys), *overrides]
-        last = {override.get_key_element().lstrip("+"): override for override in overrides}
-        once = [one for one in overrides if not one.is_sweep_override() or one in last.values()]
+        last = {override.get_key_element().lstrip("+"): number for number, override in enumerate(overrides)}
+        once = [one for n, one in enumerate(overrides) if not one.is_sweep_override() or n in last.values()]
         return self.parse(list(map(enumerated, once)))
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
@@ -149,7 +150,6 @@ class GridSweeper(Sweeper):
             config.hydra.overrides.task = task  # for Sweep.overrides
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
             config.hydra.sweep.dir = str(folder)  # which may have been named by keys that the jobs change
-            recorded = config.copy()
             if self.resumed:
                 if self.resumed.overrides != task:
                     raise UserError(
@@ -159,6 +159,8 @@ class GridSweeper(Sweeper):
                 recorded = OmegaConf.create(self.resumed.config)
                 recorded.hydra = config.hydra
             else:
+                recorded = config
+                shutil.rmtree(folder / CONF, ignore_errors=True)  # of a command that was killed here
                 loader, name = self.hydra_context.config_loader, config.hydra.job.config_name
                 keep_files(loader, name, task, folder / CONF)
                 self.compose_from_copy(folder)

@@ -17,10 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.config.check import check_keys_and_values, without_hydra
-from quadrant_lstm.config.check_classes import check_paths, leads_outside
-from quadrant_lstm.config.interpolations import resolve_interpolations
-from quadrant_lstm.config.schema import GROUPS
+from quadrant_lstm.config.check import without_hydra
+from quadrant_lstm.config.check_classes import check_download, check_uploads, is_class_in, leads_outside
+from quadrant_lstm.config.interpolations import OWN_KEY, RUN_FOLDER
+from quadrant_lstm.config.schema import CLASSES, GROUPS, TARGETS
 from quadrant_lstm.config.values import differing_values, leaves
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml
@@ -71,15 +71,31 @@ class KeptConfigLoader(ConfigLoaderImpl):
 
     def compare(self, kept: DictConfig, now: DictConfig | None) -> None:
         """`now` is None if conf/ no longer has such a config."""
-        if now is None or not needs_trust(kept) <= needs_trust(now):
-            try:
-                check_keys_and_values(kept, trust=[])
-                check_paths(resolve_interpolations(kept, trusted=False), trust=[])
-            except UserError as error:
-                reason = str(error).partition(";")[0]  # its remedy, trust=, is for a run folder
-                raise UserError(f"{self.folder}: {reason}; if you trust it, name it in conf/, too.") from error
+        config: Any = OmegaConf.to_container(kept)
+        known = set() if now is None else set(map(str, leaves(OmegaConf.to_container(now))))
+        unknown = {key: value for key, value in leaves(config) if str((key, value)) not in known}
+        try:
+            for key, value in unknown.items():
+                if is_risky(key, value):
+                    raise UserError(f"{key}: {value} may run other code, read the environment or write elsewhere")
+            if {"data.root", "data.dataset"} & unknown.keys():
+                check_download(config, trust=[])
+            if any(key.startswith("trainer.logger.") for key in unknown):
+                check_uploads(config, trust=[])
+        except UserError as error:
+            reason = str(error).partition(";")[0]  # its remedy, trust=, is for a run folder
+            raise UserError(f"{self.folder}: {reason}; if you trust it, write it into conf/, too.") from error
         if now is not None:
             self.differences |= differing_values(kept, now)
+
+
+def is_risky(key: str, value: Any) -> bool:
+    """Tells whether the config of a run folder from somebody else may not hold this value."""
+    group = key.partition(".")[0]
+    is_class = key.endswith("._target_")
+    is_other_code = is_class and value not in CLASSES and not is_class_in(str(value), TARGETS.get(group, ()))
+    reads_more = "${" in OWN_KEY.sub("", str(value).removeprefix(RUN_FOLDER))
+    return is_other_code or reads_more or (group == "trainer" and leads_outside(key, value))
 
 
 def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str], folder: Path) -> None:
@@ -105,15 +121,3 @@ def without_hydra_key(file: Path) -> bytes:
     config = read_yaml(file)
     config.pop("hydra", None)
     return OmegaConf.to_yaml(config).encode()
-
-
-def needs_trust(cfg: DictConfig) -> set[str]:
-    """Returns what could execute code, read the environment, or write elsewhere: classes, interpolations, paths."""
-    return {
-        f"{key}={value}"
-        for key, value in leaves(OmegaConf.to_container(cfg))
-        if key.endswith("._target_")
-        or "${" in str(value)
-        or key in ("data.dataset", "data.root")  # to which a data set may be downloaded
-        or (key.startswith("trainer.") and leads_outside(key, value))
-    }

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.cli.options import parse, value_of, without
-from quadrant_lstm.config.check_classes import DOWNLOADS, check_paths, is_below, leads_outside
+from quadrant_lstm.config.check_classes import DOWNLOADS, check_paths, check_uploads, is_below, leads_outside
 from quadrant_lstm.config.interpolations import OWN_KEY, RUN_FOLDER, resolve_interpolations
 from quadrant_lstm.config.read import read_config
 from quadrant_lstm.config.schema import GROUPS
@@ -37,7 +37,9 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
         raise UserError("--config-dir: a run resumes with its own config; leave this option out.")
     folder = find_run(run).absolute()
     cfg = read_config(folder / CONFIG, trust)  # checked first, because Hydra instantiates what it finds under `hydra`
-    check_paths(resolve_interpolations(cfg, trusted=False), trust)
+    plain = resolve_interpolations(cfg, trusted=False)
+    check_paths(plain, trust)
+    check_uploads(plain, trust)
     check_links(folder, trust)
     if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
         raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")

@@ -89,6 +89,10 @@ def check_paths(config: Mapping[str, Any], trust: Sequence[str]) -> None:
     for key, value in leaves(config["trainer"], "trainer"):
         if leads_outside(key, value):
             check_path(key, value, trust)
+
+
+def check_uploads(config: Mapping[str, Any], trust: Sequence[str]) -> None:
+    """Raises UserError for a logger that may upload to somebody's account, unless `trust` names it."""
     for path, node in nodes_with_target(config["trainer"]):
         uploads = node["_target_"].endswith(".WandB") and (not node.get("offline") or set(node) - WANDB_ARGUMENTS)
         if uploads and "wandb" not in trust:
