@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.config.check import without_hydra
 from quadrant_lstm.config.check_classes import check_download, check_uploads, is_class_in, leads_outside
-from quadrant_lstm.config.interpolations import OWN_KEY, RUN_FOLDER
+from quadrant_lstm.config.interpolations import names_other_than_own_keys
 from quadrant_lstm.config.schema import CLASSES, GROUPS, TARGETS
 from quadrant_lstm.config.values import differing_values, leaves
 from quadrant_lstm.errors import UserError
@@ -94,8 +94,8 @@ def is_risky(key: str, value: Any) -> bool:
     group = key.partition(".")[0]
     is_class = key.endswith("._target_")
     is_other_code = is_class and value not in CLASSES and not is_class_in(str(value), TARGETS.get(group, ()))
-    reads_more = "${" in OWN_KEY.sub("", str(value).removeprefix(RUN_FOLDER))
-    return is_other_code or reads_more or (group == "trainer" and leads_outside(key, value))
+    writes_elsewhere = group == "trainer" and leads_outside(key, value)
+    return is_other_code or names_other_than_own_keys(value) or writes_elsewhere
 
 
 def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str], folder: Path) -> None:
@@ -105,16 +105,13 @@ def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str],
         if source.scheme() != "file":
             continue
         root = Path(source.path)
+        primary = root / f"{config_name}.yaml"
         places = [root] if source.provider == "main" else [root / name for name in sorted(groups)]
-        for file in [
-            root / f"{config_name}.yaml",
-            *(file for place in places for file in sorted(place.rglob("*.yaml"))),
-        ]:
+        for file in [primary, *(file for place in places for file in sorted(place.rglob("*.yaml")))]:
             copied = folder / file.relative_to(root)
             if file.is_file() and not copied.exists() and copied.relative_to(folder).parts[0] != NOT_KEPT:
                 copied.parent.mkdir(parents=True, exist_ok=True)
-                is_primary = file == root / f"{config_name}.yaml"
-                copied.write_bytes(without_hydra_key(file) if is_primary else file.read_bytes())
+                copied.write_bytes(without_hydra_key(file) if file == primary else file.read_bytes())
 
 
 def without_hydra_key(file: Path) -> bytes:

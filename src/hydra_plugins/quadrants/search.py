@@ -62,7 +62,7 @@ class SearchSweeper(GridSweeper):
 
     def record_settings(self) -> None:
         """Puts the settings into the recorded config without interpolations. A resumed search keeps its sampler and its
-        pruner: with others it would go on with other trials.
+        pruner: with others it would choose other trials.
         """
         assert self.config
         self.config.hydra.sweeper.n_trials = self.n_trials

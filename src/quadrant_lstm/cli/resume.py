@@ -77,11 +77,10 @@ def resume_sweep(path: str, others: list[str]) -> list[str]:
         hydra.append("hydra.sweeper.rebuild=true")
     config_dir = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     place = f"hydra.sweep.dir={quoted(sweep.folder)}"
-    name = (sweep.hydra.get("job") or {}).get("config_name")
-    if isinstance(name, str) and name.isidentifier() and not options.config_name:
+    recorded = (sweep.hydra.get("job") or {}).get("config_name")
+    is_name = isinstance(recorded, str) and recorded.isidentifier()  # it may come from somebody else
+    if name := options.config_name or (recorded if is_name else None):
         config_dir.append(f"--config-name={name}")
-    elif options.config_name:
-        config_dir.append(f"--config-name={options.config_name}")
     return [*config_dir, "-m", *sweep.overrides, *sweep.launch_overrides, *hydra, place]
 
 

@@ -28,8 +28,13 @@ def resolve_interpolations(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
 def check_own_keys(raw: Any) -> None:
     """Raises UserError if an interpolation names more than keys of its config. Resolves none, nor calls a resolver."""
     for key, value in leaves(raw):
-        if isinstance(value, str) and "${" in OWN_KEY.sub("", value.removeprefix(RUN_FOLDER)):
+        if names_other_than_own_keys(value):
             raise UserError(f"{key}: {value} does not only name keys of this config; write the value itself.")
+
+
+def names_other_than_own_keys(value: Any) -> bool:
+    """Tells whether a value holds an interpolation of more than a key of its config, or than the run folder."""
+    return isinstance(value, str) and "${" in OWN_KEY.sub("", value.removeprefix(RUN_FOLDER))
 
 
 def resolve_value(parent: Any, name: Any, raw: Any, key: str, trusted: bool) -> Any:

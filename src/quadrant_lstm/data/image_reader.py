@@ -86,7 +86,7 @@ def is_light(levels: np.ndarray) -> bool:
     """Tells dark ink on light paper from light ink on dark paper.
 
     Ink covers the smaller part of most surroundings, so that differences from their means are skewed towards it. Where
-    they are hardly skewed, as in a picture that the ink fills, the border is taken for paper.
+    they are hardly skewed, as in a picture that the ink fills, the border counts as paper.
     """
     differences = levels.astype(np.int64) - local_means(levels, 2 * (max(levels.shape) // 10) + 1)
     squares, cubes = float((differences**2).sum()), float((differences**3).sum())
