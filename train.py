@@ -2,6 +2,10 @@
 
 import sys
 
+from quadrant_lstm.processes.signals import exit_at_signals
+
+exit_at_signals()  # also while the modules below are imported
+
 import hydra
 from omegaconf import DictConfig
 

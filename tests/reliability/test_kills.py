@@ -1,5 +1,6 @@
 """Tests that a run that is killed anywhere and resumed ends like an uninterrupted run."""
 
+import os
 import random
 import signal
 import time
@@ -11,7 +12,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.run_folder import read_results, read_rows
-from tests.folders import TINY, remaining_processes, run_folder, write_idx_folder
+from tests.folders import (
+    TINY,
+    children,
+    remaining_processes,
+    run_folder,
+    sweep_folder,
+    wait_until_no_process_remains,
+    write_idx_folder,
+)
 from tests.scripts import Script, script, waiting_after
 
 RANDOM = (
@@ -137,3 +146,40 @@ def test_a_signal_ends_a_run_at_once_and_it_can_be_resumed(name, how, tmp_path):
     ) in output
     assert read_checkpoint(last)["epoch"] >= 1
     assert not remaining_processes(tmp_path)
+
+
+@pytest.mark.reliability
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("killed", ["launcher", "job", "group"])
+def test_a_sweep_that_is_killed_at_random_moments_equals_an_uninterrupted_sweep(killed, tmp_path, record_figure):
+    words = ("-m", *OPTIONS, "trainer.max_epochs=4", "seed=1,2", "hydra.launcher.n_jobs=2")
+    seconds, expected, draw, interrupted, number = 0.0, [], random.Random(killed), 0, 0
+    while interrupted < 20:
+        cwd, number = tmp_path / str(number), number + 1
+        write_idx_folder(cwd / "tiny", train=IMAGES)
+        process = Script("train.py", *words, cwd=cwd, before="import os; os.setpgrp()")
+        process.wait_for("outputs/sweeps/*/*/?/.hydra/config.yaml")
+        sweep, start = sweep_folder(cwd), time.monotonic()
+        if expected:
+            time.sleep(seconds * draw.random())
+            jobs = children(process.pid)
+            if killed == "group":
+                os.killpg(process.pid, signal.SIGKILL)
+            elif jobs:
+                os.kill(process.pid if killed == "launcher" else draw.choice(jobs), signal.SIGKILL)
+            process.wait()
+            wait_until_no_process_remains(cwd)
+            output = process.stdout + process.stderr
+            assert "Traceback" not in output, output
+            if process.returncode == 0:
+                continue  # it was no longer training
+            interrupted += 1
+            process = Script("train.py", f"sweep={sweep}", cwd=cwd)
+        done = process.wait()
+        assert done.returncode == 0, done.stderr
+        seconds = seconds or time.monotonic() - start
+        trained = [records(sweep / job) for job in "01"]
+        expected = expected or trained
+        assert trained == expected, f"kill {interrupted}"
+        assert (sweep / "sweep.html").exists()
+    record_figure(f"20 of 20 sweeps whose {killed} was killed equal the uninterrupted one")

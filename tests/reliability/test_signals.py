@@ -14,7 +14,7 @@ from quadrant_lstm.processes.signals import exit_at_signals
 from quadrant_lstm.run_folder import read_results
 from tests.clips import write_clip_folder
 from tests.folders import TINY, run_folder, tiny_data, wait_until_no_process_remains
-from tests.scripts import FORKSERVER, Script
+from tests.scripts import FORKSERVER, ROOT, Script
 
 IMAGES, CLIPS = "images", "clips"
 SMALL = ("data.num_frames=4", "data.batch_size=3", "model.filters=[4]", "model.pool_size=2", "trainer.max_epochs=2")
@@ -149,6 +149,26 @@ def test_a_signal_ends_a_command_that_reads_a_run(signum, command, phase, finish
     process = Script(*command, "run=latest", cwd=cwd, before=signalled_in(phase, signum))
     assert_ended(process, signum)
     assert process.stderr == "interrupted\n"
+
+
+AT_IMPORT = """
+import os, runpy, signal, sys
+class Signalling:
+    def find_spec(self, name, *_):
+        if name == "hydra":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Signalling())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", ["train.py", "evaluate.py", "predict.py", "export.py"])
+def test_a_signal_ends_a_script_that_still_imports_modules(name, tmp_path):
+    command = [sys.executable, "-c", AT_IMPORT, ROOT / name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout + done.stderr) == (130, b"")
 
 
 class Deleted:
