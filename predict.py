@@ -2,7 +2,7 @@
 
 import sys
 
-from quadrant_lstm.processes.signals import exit_at_signals
+from quadrant_lstm.signals import exit_at_signals
 
 exit_at_signals()  # also while the modules below are imported
 
@@ -13,8 +13,8 @@ from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.read import check_reader_keys, find_trained_run, trusted_modules
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run.predictions import FORMATS, check_output
+from quadrant_lstm.signals import signals_deferred
 
 
 @hydra.main(version_base="1.3", config_path="conf/readers", config_name="predict")

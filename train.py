@@ -2,7 +2,7 @@
 
 import sys
 
-from quadrant_lstm.processes.signals import exit_at_signals
+from quadrant_lstm.signals import exit_at_signals
 
 exit_at_signals()  # also while the modules below are imported
 
@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.cli.command import check_config, handle_errors, handle_job_errors, resumable
 from quadrant_lstm.cli.torchrun_arguments import shared_arguments
-from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.processes.torchrun import join
+from quadrant_lstm.signals import signals_deferred
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -22,12 +22,12 @@ from quadrant_lstm.data.pieces import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.step_classifier import StepClassifier
 from quadrant_lstm.model.time_distributed import TimeDistributed
-from quadrant_lstm.pages import percent
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.sweep.groups import Mean, without_repetitions
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
+from quadrant_lstm.text import percent
 
 ALL_ORDERINGS = list(itertools.permutations(range(4)))
 

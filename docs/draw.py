@@ -19,8 +19,8 @@ from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 
 from docs.tensorboard import COLOURS, chromium
-from quadrant_lstm.pages import render
 from quadrant_lstm.run.drawing_page import NUM_COMPARED
+from quadrant_lstm.text import render
 
 PAGE = Path(__file__).with_name("draw.html")
 WIDTH = 900

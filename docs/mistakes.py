@@ -16,10 +16,10 @@ from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.dashboard.pictures.mistakes import columns_for, draw_mistakes, most_confident_mistakes
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import write_atomically
-from quadrant_lstm.pages import percent
 from quadrant_lstm.plotting import SCALE, as_png
 from quadrant_lstm.run.evaluate import run_test
 from quadrant_lstm.run_folder import BEST, find_run
+from quadrant_lstm.text import percent
 
 
 def main(runs: Sequence[Path], out: Path) -> None:

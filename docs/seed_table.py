@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from docs.measurements import ACCURACY, Row, csv_link, keys_of, listed, measured_at, numbers, read, table_row
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.pages import duration, percent
 from quadrant_lstm.sweep.groups import Mean
+from quadrant_lstm.text import duration, percent
 
 
 def seed_table(experiments: Sequence[str]) -> str:

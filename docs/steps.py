@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from docs.measurements import Row, read, short
 from docs.panels import mark_errors
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
 from quadrant_lstm.sweep.plots import error_percent
+from quadrant_lstm.text import step_accuracies_in
 
 IMAGE = 28 * 28  # pixels
 # RAM reads glimpses of 8 x 8 pixels at places that it chooses: Mnih et al. 2014, arXiv 1406.6247, table 1.

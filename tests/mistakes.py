@@ -1,10 +1,8 @@
 """Lists commands with a mistake and, for each, a part of the line that it must print."""
 
-MISTAKES = {
+ANSWERED_WITHOUT_TORCH = {
     # unknown keys, with the nearest known one
     "model.lstm_unit=5": "model.lstm_unit: there is no such key; did you mean model.lstm_units?",
-    "+model.lstm_unitz=5": "model.lstm_unitz: there is no such key; did you mean model.lstm_units?",
-    "+seeds=5": "seeds: there is no such key; did you mean seed?",
     "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
     "hydra.foo=1": "hydra.foo: there is no such key; python",
     "trainer.max_time=1": "Add any other argument of lightning.pytorch.Trainer with +trainer.max_time=VALUE.",
@@ -21,8 +19,6 @@ MISTAKES = {
     "--cfg jobs": "argument --cfg/-c: invalid choice: 'jobs' (choose from ",
     "--resolve": "--resolve, --package: are for --cfg; add --cfg job, or leave them out.",
     "--experimental-rerun=x": "--experimental-rerun: is not supported; resume a run with run=FOLDER.",
-    "init=123": "init: 123 is not text or null",
-    "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",
     "run=latest plan=true": "plan: shows the jobs of a sweep, but run= resumes one run; leave one out.",
     # unknown choices
     "model=cnn": "model: there is no model=cnn; choose from bidirectional, cnn_lstm, conv_lstm, deep, ",
@@ -37,6 +33,15 @@ MISTAKES = {
     "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, exponential, onecycle.",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
     "zzz=1": "zzz: there is no such key; known keys: data, ",
+    # malformed overrides
+    "lstm_units": "lstm_units: is not an override; write KEY=VALUE",
+    "model.filters=[5": "model.filters=[5: is not an override",
+}
+OTHERS = {
+    "+model.lstm_unitz=5": "model.lstm_unitz: there is no such key; did you mean model.lstm_units?",
+    "+seeds=5": "seeds: there is no such key; did you mean seed?",
+    "init=123": "init: 123 is not text or null",
+    "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",
     # wrong types
     "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; write e.g.",
     "model.lstm_units=2.5": "model.lstm_units: 2.5 is not a whole number",
@@ -107,9 +112,6 @@ MISTAKES = {
     "data.dataset=idx data.root=nowhere": "data.root: nowhere is not a folder; give one that holds",
     "run=nowhere": "run: nowhere is not a run folder: it has no .hydra/config.yaml; give one like",
     "run=latest": "has a .hydra/config.yaml; start one with python train.py.",
-    # malformed overrides
-    "lstm_units": "lstm_units: is not an override; write KEY=VALUE",
-    "model.filters=[5": "model.filters=[5: is not an override",
     # interpolations
     "seed=${oc.env:NOWHERE,many}": "seed: 'many' is not a whole number from 0 to 4294967295; write e.g. seed=1.",
     "data.batch_size=${oc.env:NOWHERE}": "data.batch_size: ${oc.env:NOWHERE} cannot be resolved (KeyError ",
@@ -131,9 +133,7 @@ MISTAKES = {
     "model._target_=5": "model._target_: 5 is not text; write e.g. model._target_=quadrant_lstm.model.network.CNNLSTM.",
     "model._target_=quadrant_lstm.model.Nothing": "quadrant_lstm.model.Nothing is not a class of config/schema.py; ",
     "model._target_=quadrant_lstm.model.describe.describe": "quadrant_lstm.model.describe.describe is not a class of",
-}
-# mistakes in arguments of classes of torch and Lightning, which have to be imported
-LIBRARY_MISTAKES = {
+    # arguments of classes of torch and Lightning
     "trainer.num_nodes=2 trainer.accelerator=cpu": "trainer.num_nodes: 2 machines need torchrun, whose command runs on "
     "each of them, or SLURM: add -m hydra/launcher=submitit_slurm.",
     "model._target_=os.system": "model._target_: os.system is not a class; name one.",
@@ -164,5 +164,11 @@ SCRIPT_MISTAKES = {
         "format=pdf",
     ): "format: 'pdf' is not one of onnx, torch, safetensors, keras, html; write e.g. format=onnx.",
 }
-BEFORE_TORCH = {("train.py", *words.split()): line for words, line in MISTAKES.items()} | SCRIPT_MISTAKES
-AFTER_TORCH = {("train.py", *words.split()): line for words, line in LIBRARY_MISTAKES.items()}
+
+
+def of_train(mistakes: dict[str, str]) -> dict[tuple[str, ...], str]:
+    return {("train.py", *words.split()): line for words, line in mistakes.items()}
+
+
+BEFORE_TORCH = of_train(ANSWERED_WITHOUT_TORCH)
+MISTAKES = BEFORE_TORCH | of_train(OTHERS) | SCRIPT_MISTAKES

@@ -3,8 +3,8 @@ import logging.config
 
 from omegaconf import OmegaConf
 
-from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.text import say
 from tests.scripts import ROOT
 
 RED = "\033[31m"

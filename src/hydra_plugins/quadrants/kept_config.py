@@ -17,11 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.config.check import without_hydra
 from quadrant_lstm.config.check_classes import check_download, check_uploads, is_class_in, leads_outside
 from quadrant_lstm.config.interpolations import names_other_than_own_keys
 from quadrant_lstm.config.schema import CLASSES, GROUPS, TARGETS
-from quadrant_lstm.config.values import differing_values, leaves
+from quadrant_lstm.config.values import differing_values, leaves, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml
 

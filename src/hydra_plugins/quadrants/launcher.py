@@ -17,8 +17,7 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.cli.explain import explain
-from quadrant_lstm.config.check import without_hydra
-from quadrant_lstm.config.values import differing_values
+from quadrant_lstm.config.values import differing_values, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml
 from quadrant_lstm.run_folder import CONFIG, is_trained

@@ -14,12 +14,12 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from hydra_plugins.quadrants.launcher import JobLauncher
-from quadrant_lstm.config.check import check_without_torch, without_hydra
 from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.values import without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import LOG
+from quadrant_lstm.signals import signals_deferred
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import RUNNING
 
@@ -46,6 +46,7 @@ class LocalLauncher(JobLauncher):
 
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
         with signals_deferred():
+            from quadrant_lstm.config.check import check_without_torch  # imports torch
             from quadrant_lstm.processes.forked import start_process
             from quadrant_lstm.processes.prepare import num_threads
             from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks

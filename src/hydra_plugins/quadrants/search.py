@@ -14,7 +14,7 @@ from hydra_plugins.quadrants.launcher import JobLauncher
 from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.signals import signals_deferred
 from quadrant_lstm.sweep.sweep_folder import SWEEP_CONFIG
 
 PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruning"

@@ -18,12 +18,11 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.launcher import JobLauncher
-from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_json, write_json
-from quadrant_lstm.pages import counted
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.table import PENDING, RUNNING
+from quadrant_lstm.text import counted, say
 
 SUBMITTED = Path(".submitit", "jobs.json")  # in the sweep's folder: maps the number of a job to its SLURM id
 # Parameters that submitit has for every cluster; it prefixes the names of the others with slurm_.

@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from quadrant_lstm.pages import counted
+from quadrant_lstm.text import counted
 
 log = logging.getLogger(__name__)
 

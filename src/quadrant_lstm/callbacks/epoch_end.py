@@ -18,8 +18,8 @@ from torch import Tensor
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
-from quadrant_lstm.metrics import step_accuracy_names
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, REPORT, RESULTS, check_present, read_rows
+from quadrant_lstm.text import step_accuracy_names
 
 log = logging.getLogger(__name__)
 LOGGED = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in the line of the epoch

@@ -11,7 +11,7 @@ import rich
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import ProgressColumn
 
-from quadrant_lstm.pages import duration
+from quadrant_lstm.text import duration
 
 UPDATE_INTERVAL = 20  # batches; each update of the values waits for the device
 

@@ -9,9 +9,9 @@ from quadrant_lstm.cli.options import check_options, only_shows, value_of, witho
 from quadrant_lstm.cli.resume import resume_run, resume_sweep
 from quadrant_lstm.config.read import trusted_modules
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.overrides import quoted, with_own_network
 from quadrant_lstm.processes.torchrun import join
 from quadrant_lstm.run_folder import BEST, find_run
+from quadrant_lstm.text import quoted, with_own_network
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:

@@ -18,18 +18,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.cli.explain import mistake_in
-from quadrant_lstm.config.check import check_without_torch, without_hydra
+from quadrant_lstm.config.values import without_hydra
 from quadrant_lstm.errors import UserError, with_type
 from quadrant_lstm.files import WriteError
 from quadrant_lstm.processes import torchrun
-from quadrant_lstm.processes.signals import (
+from quadrant_lstm.run_folder import CONFIG, RESULTS, as_typed, find_weights, new_folder, remove_untouched
+from quadrant_lstm.signals import (
     TERMINATED,
     Interrupt,
     exit_at_signals,
     prepare_to_exit,
     signals_deferred,
 )
-from quadrant_lstm.run_folder import CONFIG, RESULTS, as_typed, find_weights, new_folder, remove_untouched
 
 log = logging.getLogger(__name__)
 
@@ -112,11 +112,12 @@ def fail(error: Exception) -> NoReturn:
 
 
 def check_config(cfg: DictConfig) -> None:
-    """Checks a config that train.py composed, first as far as that needs no torch."""
+    """Checks a config that train.py composed."""
+    with signals_deferred():
+        from quadrant_lstm.config.check import check_without_torch  # imports torch
+        from quadrant_lstm.config.signatures import check_signatures
     check_without_torch(cfg)
     with signals_deferred():
-        from quadrant_lstm.config.signatures import check_signatures  # imports torch
-
         check_signatures(cfg)  # imports the classes
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from quadrant_lstm.config.check import check_without_torch
 from quadrant_lstm.errors import UserError
 
 
@@ -20,5 +19,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Returns the checked config that train.py would have in the project's root."""
     with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
         cfg = compose("train", list(overrides))
+    from quadrant_lstm.config.check import check_without_torch  # imports torch
+
     check_without_torch(cfg)
     return cfg

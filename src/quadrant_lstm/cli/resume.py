@@ -14,9 +14,9 @@ from quadrant_lstm.config.schema import GROUPS
 from quadrant_lstm.config.values import leaves
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically
-from quadrant_lstm.overrides import quoted, with_own_network
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, check_links, find_run
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
+from quadrant_lstm.text import quoted, with_own_network
 
 # Keys that a resumed run cannot change: it would validate on images that it has been trained on, need a network of
 # other sizes, or give one optimizer the state of another.

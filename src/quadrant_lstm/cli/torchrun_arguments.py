@@ -8,9 +8,9 @@ from pathlib import Path
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.cli.options import only_shows, parse, value_of, without
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.overrides import quoted
 from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run_folder import CONFIG, find_run, locked
+from quadrant_lstm.text import quoted
 
 
 def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:

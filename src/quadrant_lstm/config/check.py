@@ -26,11 +26,6 @@ def check_without_torch(cfg: DictConfig) -> None:
     check_fit(cfg)
 
 
-def without_hydra(composed: DictConfig) -> DictConfig:
-    """Returns the composed config without Hydra's own part, as Hydra passes it to a task."""
-    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-
-
 def check_keys_and_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:
     """Checks keys and values. `trust` is None for a config that was typed or is in conf/: it may name any class."""
     config = resolve_interpolations(cfg, trusted=trust is None)

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.overrides import quoted
+from quadrant_lstm.text import quoted
 
 
 def default_config() -> DictConfig:

@@ -3,9 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 MISSING = "missing"
+
+
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """Returns the composed config without Hydra's own part, as Hydra passes it to a task."""
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -23,12 +23,12 @@ from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.files import yaml_with_short_lists
-from quadrant_lstm.metrics import step_accuracy_names
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.plotting import SCALE, as_png, undrawable
-from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import CONFIG
+from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.text import step_accuracy_names
 
 log = logging.getLogger(__name__)
 NUM_PROJECTED = 2000  # samples whose last hidden state is shown in the Projector tab

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.dashboard.pictures.history import draw_history, histories
 from quadrant_lstm.files import read_json, write_atomically, yaml_with_short_lists
-from quadrant_lstm.metrics import step_accuracies_in
-from quadrant_lstm.pages import render
 from quadrant_lstm.plotting import SCALE, as_png
-from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows
+from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.text import render, step_accuracies_in
 
 
 class Section(NamedTuple):

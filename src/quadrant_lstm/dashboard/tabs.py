@@ -17,8 +17,8 @@ from quadrant_lstm.dashboard.network_inputs import as_arguments, as_inputs
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.model.protocols import Inspectable
-from quadrant_lstm.overrides import assigned
-from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.text import assigned
 
 MAX_CLASSES = 20  # that have a precision-recall curve
 BEST_ACCURACY = "val/best_accuracy"  # a curve of its own: of val/accuracy, HParams would show the last value

@@ -8,8 +8,8 @@ from jaxtyping import UInt8
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-from quadrant_lstm.processes.signals import signals_deferred
 from quadrant_lstm.run_folder import OUTPUTS
+from quadrant_lstm.signals import signals_deferred
 
 
 class TensorBoard(TensorBoardLogger):

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 from torch.utils.data import Dataset
 
-from quadrant_lstm.console import with_progress
 from quadrant_lstm.data.clip_formats import files_of
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, decoder_errors_explained, examine_frames
 from quadrant_lstm.data.worker_loader import WorkerLoader, killed_workers_explained
 from quadrant_lstm.files import read_json, write_json
+from quadrant_lstm.text import with_progress
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
 EXAMINATION = 2  # to be raised with each change of what is refused: clips are then examined again

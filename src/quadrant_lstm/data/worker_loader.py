@@ -10,15 +10,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from quadrant_lstm.errors import UserError
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from quadrant_lstm.signals import signals_deferred
 
 
 class WorkerLoader(DataLoader):
     """Draws the seed for its workers from a generator of its own: the default one draws weights and dropout.
 
-    Ctrl-C, which a terminal sends to all processes, ends this process, which then ends the workers. No signal arrives
-    while the workers start, when only some of them may exist.
+    Ctrl-C, which a terminal sends to all processes, ends this process, which then ends the workers. Signals wait
+    until all workers have started.
     """
 
     def __init__(self, dataset: Dataset, num_workers: int, **options: Any):
@@ -27,13 +26,8 @@ class WorkerLoader(DataLoader):
         super().__init__(dataset, num_workers=num_workers, generator=generator, worker_init_fn=end_unnoticed, **options)
 
     def __iter__(self) -> Any:
-        if not self.num_workers:
+        with signals_deferred():
             return super().__iter__()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            return super().__iter__()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def check_worker_number_rationality(self) -> None:
         """Does not warn of more workers than cores: the user has chosen their number."""
@@ -47,7 +41,6 @@ def end_unnoticed(_: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 @contextlib.contextmanager

@@ -15,10 +15,10 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.frames import SequenceSpec
-from quadrant_lstm.metrics import step_accuracy_names
 from quadrant_lstm.model.optimization import check_planned_steps, make_optimization, use_settings_of_config, weights_of
 from quadrant_lstm.model.padding import Lengths, as_argument
 from quadrant_lstm.model.protocols import logits_after_steps
+from quadrant_lstm.text import step_accuracy_names
 
 SPLITS = ("train", "val", "test")
 

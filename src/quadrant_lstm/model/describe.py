@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import Parameter, is_lazy
 
-from quadrant_lstm.console import align
 from quadrant_lstm.model.axes import Axes
 from quadrant_lstm.model.mismatch import explain_mismatch, misreading, titled
 from quadrant_lstm.model.parts import check_module, count_parameters
 from quadrant_lstm.model.protocols import in_full
 from quadrant_lstm.model.recording import Run, record
+from quadrant_lstm.text import align
 
 HEADER = ("stage", "layer", "output shape", "parameters", "")
 

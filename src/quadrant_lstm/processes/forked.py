@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from quadrant_lstm.processes.prepare import freeze
-from quadrant_lstm.processes.signals import end_with_parent
+from quadrant_lstm.signals import end_with_parent
 
 FORK: Any = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
 GRACE = 8.0  # seconds that processes have to end

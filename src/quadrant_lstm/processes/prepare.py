@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from quadrant_lstm.processes.signals import signals_deferred
+from quadrant_lstm.signals import signals_deferred
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 NEVER = 2**31 - 1  # bytes

@@ -25,7 +25,7 @@ from torch.distributed import (
 
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.launch import STORE
-from quadrant_lstm.processes.signals import exit_at_signals
+from quadrant_lstm.signals import exit_at_signals
 
 
 class DDP(DDPStrategy):

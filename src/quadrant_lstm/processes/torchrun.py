@@ -31,8 +31,8 @@ from omegaconf import DictConfig, OmegaConf
 from quadrant_lstm.config.values import differing_values
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.shared_folder import invisible, leave_mark, sees_mark
-from quadrant_lstm.processes.signals import end_with_parent
 from quadrant_lstm.processes.torchrun_store import TIMEOUT, Store, deadline, no_answer
+from quadrant_lstm.signals import end_with_parent
 
 SECONDS_TO_ANSWER = 0.5  # a process that does not answer has ended, and its key in the store is old
 SECONDS_TO_HEAR = 1.0  # of a failure, for processes that look for it every 20 ms, before the store ends

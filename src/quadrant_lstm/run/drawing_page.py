@@ -15,10 +15,10 @@ from quadrant_lstm.data.orderings import frames_of, scaled
 from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.parts import count_parameters
-from quadrant_lstm.pages import render
 from quadrant_lstm.run.inputs import orderings_shown
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
 from quadrant_lstm.run_folder import read_results, unfinished
+from quadrant_lstm.text import render
 
 NUM_COMPARED = 1000  # test images
 

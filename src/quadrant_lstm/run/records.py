@@ -26,7 +26,6 @@ from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json
 from quadrant_lstm.model.optimization import total_arguments
-from quadrant_lstm.pages import counted, percent
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import (
     BEST,
@@ -44,6 +43,7 @@ from quadrant_lstm.run_folder import (
     read_results,
     read_rows,
 )
+from quadrant_lstm.text import counted, percent
 
 log = logging.getLogger(__name__)
 EARLY_STOPPING = "trainer.callbacks.early_stopping"

@@ -22,7 +22,6 @@ from quadrant_lstm.data.worker_loader import killed_workers_explained
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.parts import count_parameters
-from quadrant_lstm.pages import counted
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.launch import LostProcess, launch
 from quadrant_lstm.processes.prepare import prepare_for_training
@@ -36,6 +35,7 @@ from quadrant_lstm.run.quiet import allow_frozen_modules, quiet_lightning
 from quadrant_lstm.run.records import check_resumable, closing, is_finished, record_results, record_start
 from quadrant_lstm.run.same_data import check_same_data, keep_num_frames
 from quadrant_lstm.run_folder import BEST, LAST, as_typed, check_present, locked, read_results
+from quadrant_lstm.text import counted
 
 log = logging.getLogger(__name__)
 

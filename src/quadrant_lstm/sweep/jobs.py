@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from quadrant_lstm.errors import printable
 from quadrant_lstm.files import write_atomically
-from quadrant_lstm.overrides import assigned
 from quadrant_lstm.run_folder import LOG, OVERRIDES, read_results
+from quadrant_lstm.text import assigned
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
-from quadrant_lstm.config.check import check_without_torch, without_hydra
-from quadrant_lstm.console import align, with_progress
+from quadrant_lstm.config.check import check_without_torch
+from quadrant_lstm.config.values import without_hydra
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.optimization import make
 from quadrant_lstm.model.padding import as_argument
 from quadrant_lstm.model.parts import count_parameters
-from quadrant_lstm.pages import counted, duration
 from quadrant_lstm.processes.prepare import prepare_for_training
 from quadrant_lstm.run.build import bare_trainer, build_data, build_network, instantiate_node
 from quadrant_lstm.run.check_network import check_network
@@ -25,6 +24,7 @@ from quadrant_lstm.run.precision import resolve_precision
 from quadrant_lstm.run.quiet import quiet_lightning
 from quadrant_lstm.sweep.jobs import Job, readable
 from quadrant_lstm.sweep.table import FINISHED
+from quadrant_lstm.text import align, counted, duration, with_progress
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 5
 

@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quadrant_lstm.console import say
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import WriteError, csv_text, write_atomically
-from quadrant_lstm.metrics import step_accuracies_in
-from quadrant_lstm.pages import render
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.groups import Group, ranked_groups
 from quadrant_lstm.sweep.jobs import Job, readable
 from quadrant_lstm.sweep.sweep_folder import Sweep
 from quadrant_lstm.sweep.table import PENDING
+from quadrant_lstm.text import render, say, step_accuracies_in
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
 RESULT_COLUMNS = ("test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters", "samples_per_second")

@@ -18,7 +18,6 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.overrides import assigned
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.jobs import Job
 from quadrant_lstm.sweep.search_space import Space
@@ -30,6 +29,7 @@ from quadrant_lstm.sweep.study import (
     storage_errors_explained,
 )
 from quadrant_lstm.sweep.sweep_folder import STUDY, SWEEP_CONFIG, Sweep
+from quadrant_lstm.text import assigned
 
 SPACE = "space"  # an attribute of the study
 QUASI_RANDOM = "optuna.samplers.QMCSampler"

@@ -7,10 +7,9 @@ import rich
 from rich.live import Live
 from rich.table import Table
 
-from quadrant_lstm.console import say
-from quadrant_lstm.pages import duration
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.jobs import Job, readable
+from quadrant_lstm.text import duration, say
 
 PENDING, RUNNING, FINISHED, PRUNED, FAILED = "pending", "running", "finished", "pruned", "failed"
 STYLES = {RUNNING: "bold", FAILED: "red", FINISHED: "green", PRUNED: "yellow", PENDING: "dim"}  # by importance

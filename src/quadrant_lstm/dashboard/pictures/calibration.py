@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from quadrant_lstm.pages import percent
 from quadrant_lstm.plotting import CORRECT, GREY, new_figure, style
+from quadrant_lstm.text import percent
 
 BINS = 15
 

@@ -7,8 +7,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from quadrant_lstm.metrics import step_accuracies_in
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, new_figure, style
+from quadrant_lstm.text import step_accuracies_in
 
 HISTORIES = {  # title: the colour of each metric's curve
     "Loss by epoch": {"train/loss": GREY, "val/loss": CORRECT},
