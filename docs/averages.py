@@ -17,8 +17,7 @@ from torch import Tensor
 from docs.measurements import label, points, table_row
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.data.image_sequences import ImageSequences
-from quadrant_lstm.data.orderings import scaled
-from quadrant_lstm.data.pieces import QUADRANTS
+from quadrant_lstm.data.orderings import QUADRANTS, scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.step_classifier import StepClassifier
 from quadrant_lstm.model.time_distributed import TimeDistributed

@@ -10,7 +10,7 @@ import torch
 
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.dashboard.pictures.data import draw_orderings
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
 from quadrant_lstm.files import write_atomically
 from quadrant_lstm.plotting import as_png
 

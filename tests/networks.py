@@ -12,8 +12,7 @@ from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
 from quadrant_lstm.data.datamodule import Batch
-from quadrant_lstm.data.frames import SequenceSpec, numbered_names
-from quadrant_lstm.data.orderings import ORDERINGS
+from quadrant_lstm.data.orderings import ORDERINGS, SequenceSpec, numbered_names
 from quadrant_lstm.model.conv_lstm import ConvLSTM
 from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
 from quadrant_lstm.model.network import CNNLSTM

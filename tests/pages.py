@@ -6,10 +6,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from quadrant_lstm.data.frames import SequenceSpec, numbered_names
-from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
-from quadrant_lstm.data.pieces import QUADRANTS
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS, SequenceSpec, numbered_names, scaled, sequences
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.drawing_page import drawing_page

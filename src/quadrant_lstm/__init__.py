@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quadrant_lstm.data.orderings import ORDERINGS as ORDERINGS
     from quadrant_lstm.data.orderings import sequences as sequences
-    from quadrant_lstm.data.pieces import split_quadrants as split_quadrants
+    from quadrant_lstm.data.orderings import split_quadrants as split_quadrants
     from quadrant_lstm.model.conv_lstm import ConvLSTM as ConvLSTM
     from quadrant_lstm.model.describe import describe as describe
     from quadrant_lstm.model.network import CNNLSTM as CNNLSTM
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from quadrant_lstm.run.load import load_run as load_run
 
 _MODULES = {
-    "split_quadrants": "data.pieces",
+    "split_quadrants": "data.orderings",
     "sequences": "data.orderings",
     "ORDERINGS": "data.orderings",
     "TimeDistributed": "model.time_distributed",

@@ -25,7 +25,7 @@ Size = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "a list of two whole num
 Orderings = Sequence[Sequence[int]]  # permutations of the pieces of a grid
 OrderingsOrNames = Annotated[
     Sequence[Sequence[int] | str], MinLen(1), "a list of permutations or names of orderings"
-]  # data/scans.py checks each
+]  # data/orderings.py checks each
 Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
 Keep = Literal["best", "last"]  # an epoch
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]

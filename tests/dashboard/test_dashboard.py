@@ -20,7 +20,7 @@ from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.image_sequences import ImageSequences
-from quadrant_lstm.data.pieces import QUADRANTS
+from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.join import Join
 from tests.folders import TINY, run_folder, tiny_data

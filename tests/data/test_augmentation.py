@@ -3,7 +3,7 @@ import torch
 
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
-from quadrant_lstm.data.pieces import QUADRANTS
+from quadrant_lstm.data.orderings import QUADRANTS
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from quadrant_lstm.data.clip_formats import is_clip
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, examine_frames
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, examine_frames, is_clip
 from quadrant_lstm.data.clip_frames import read_frames as read_into
 from quadrant_lstm.data.image_files import natural
 from quadrant_lstm.errors import UserError

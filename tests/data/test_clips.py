@@ -14,11 +14,10 @@ import torch
 
 from quadrant_lstm.config.check_data import check_clips
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.clip_folder import find_clips
-from quadrant_lstm.data.clip_loader import ClipLoader
+from quadrant_lstm.data.clip_index import find_clips
+from quadrant_lstm.data.clip_loader import ClipLoader, FrameCache
 from quadrant_lstm.data.clips import Clips
-from quadrant_lstm.data.frame_cache import FrameCache
-from quadrant_lstm.data.sampler import EpochSampler
+from quadrant_lstm.data.datamodule import EpochSampler
 from quadrant_lstm.errors import UserError
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 

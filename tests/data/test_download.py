@@ -16,9 +16,7 @@ import pytest
 import torchvision.datasets
 from tqdm import tqdm
 
-from quadrant_lstm.data.download import download
-from quadrant_lstm.data.idx import IDX_FILES
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import IDX_FILES, download, load_images
 from quadrant_lstm.errors import UserError
 from tests.folders import write_idx_folder
 

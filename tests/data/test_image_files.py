@@ -8,7 +8,7 @@ from PIL import ExifTags, Image, ImageDraw
 
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import read_image
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
 from tests.photographs import KINDS, photograph
 

@@ -8,9 +8,8 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences, mixed_sequences
-from quadrant_lstm.data.orderings import scaled
-from quadrant_lstm.data.pieces import QUADRANTS
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.orderings import QUADRANTS, scaled
 from quadrant_lstm.errors import UserError
 from tests.networks import trainer
 

@@ -5,8 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from quadrant_lstm.data.idx import load_idx_folder
-from quadrant_lstm.data.sources import load_bundled, load_images
+from quadrant_lstm.data.images import load_bundled, load_idx_folder, load_images
 from quadrant_lstm.errors import UserError
 from tests.folders import write_idx, write_idx_folder
 

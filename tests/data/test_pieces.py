@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from quadrant_lstm import split_quadrants
-from quadrant_lstm.data.pieces import occlude_piece, split_pieces
+from quadrant_lstm.data.orderings import occlude_piece, split_pieces
 
 
 def test_quadrants_are_numbered_in_reading_order():

@@ -2,7 +2,7 @@ import hypothesis.strategies as st
 import torch
 from hypothesis import given, settings
 
-from quadrant_lstm.data.sampler import EpochSampler, epoch_seed
+from quadrant_lstm.data.datamodule import EpochSampler, epoch_seed
 
 
 def indices_of_epoch(sampler: EpochSampler, epoch: int) -> list[int]:

@@ -1,9 +1,9 @@
+import inspect
 import itertools
 
 import pytest
 
-from quadrant_lstm.data import scans
-from quadrant_lstm.data.scans import SCANS, ordering_name, orderings_of
+from quadrant_lstm.data.orderings import SCANS, ordering_name, orderings_of
 
 TABLES = """
     rows           columns        snake          spiral         hilbert
@@ -21,7 +21,7 @@ def table(ordering: tuple[int, ...], width: int) -> list[list[int]]:
 
 
 def test_the_tables_of_the_module_are_those_of_the_code():
-    assert TABLES in scans.__doc__
+    assert TABLES in inspect.getdoc(orderings_of)
     names, *rows = TABLES.strip().splitlines()
     for number, name in enumerate(names.split()):
         expected = [list(map(int, row.split()))[4 * number : 4 * number + 4] for row in rows]

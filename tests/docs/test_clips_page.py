@@ -4,7 +4,7 @@ import re
 import subprocess
 import textwrap
 
-from quadrant_lstm.data.clip_folder import find_clips
+from quadrant_lstm.data.clip_index import find_clips
 from tests.scripts import ROOT
 
 LISTS = {

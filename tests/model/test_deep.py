@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from quadrant_lstm import ORDERINGS, sequences, split_quadrants
-from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
-from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.data.orderings import QUADRANTS, orderings_of, split_pieces
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM, encoder_of_images
 from quadrant_lstm.model.encoder import PaddedEncoder

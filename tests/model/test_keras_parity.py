@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from quadrant_lstm import sequences
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
 from quadrant_lstm.run.keras_model import KerasSizes, build_keras_model, copy_to_keras, state_of_keras
 from tests.networks import QUESTION, question_network
 

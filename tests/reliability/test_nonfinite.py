@@ -14,7 +14,7 @@ from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.callbacks.finite import Finite
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
-from quadrant_lstm.data.pieces import QUADRANTS
+from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run_folder import read_results

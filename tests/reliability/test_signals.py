@@ -106,7 +106,7 @@ def test_a_signal_ends_a_run_in_each_of_its_phases(signum, data, phase, after, t
 
 SLOW_READERS = """
 import os, pathlib, time
-from quadrant_lstm.data.worker_loader import WorkerLoader
+from quadrant_lstm.data.datamodule import WorkerLoader
 from quadrant_lstm.signals import exit_at_signals, prepare_to_exit
 
 class Slow(list):
@@ -138,7 +138,7 @@ def test_a_process_does_not_wait_long_for_the_batches_that_its_workers_read(tmp_
 SIGNAL_BETWEEN_STARTS = """
 import os, signal, threading, time
 from multiprocessing.process import BaseProcess
-from quadrant_lstm.data.worker_loader import WorkerLoader
+from quadrant_lstm.data.datamodule import WorkerLoader
 from quadrant_lstm.signals import exit_at_signals
 
 def start(self):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.frames import SequenceSpec, numbered_names
+from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.build import instantiate_node
 from quadrant_lstm.run.check_network import check_network

@@ -16,9 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from quadrant_lstm import load_run
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.data.clip_folder import find_clip_files
-from quadrant_lstm.data.frames import SequenceSpec
+from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.moving_digits import ARROWS
+from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.join import Join
 from quadrant_lstm.model.protocols import logits_after_steps

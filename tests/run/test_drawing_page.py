@@ -18,8 +18,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from docs.draw import DIGITS, PAGE, draw, settle, smooth
 from docs.tensorboard import CHROMIUM, DRIVER, chromium
 from quadrant_lstm.data.image_reader import read_image
+from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
-from quadrant_lstm.data.sources import load_images
 from tests.networks import RECURRENT, question_network
 from tests.pages import deep_network, shaken, write_page
 from tests.photographs import KINDS, photograph

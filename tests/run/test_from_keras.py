@@ -14,10 +14,8 @@ from keras import layers
 
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.cli.arguments import hydra_arguments
-from quadrant_lstm.data.frames import SequenceSpec, numbered_names
-from quadrant_lstm.data.orderings import ORDERINGS
-from quadrant_lstm.data.pieces import QUADRANTS
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS, SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.from_keras import main, make_run
 from quadrant_lstm.model.rnn import GRU

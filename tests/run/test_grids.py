@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quadrant_lstm import sequences
-from quadrant_lstm.data.frames import SequenceSpec, numbered_names
+from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.run.build import build_data, build_network
 from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.program import program_file

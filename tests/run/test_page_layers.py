@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from quadrant_lstm.data.frames import SequenceSpec, numbered_names
-from quadrant_lstm.data.orderings import ORDERINGS
-from quadrant_lstm.data.pieces import QUADRANTS
+from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS, SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.backbone import Backbone
 from quadrant_lstm.model.join import Join

@@ -16,8 +16,8 @@ from PIL import Image
 
 import quadrant_lstm.cli.command  # noqa: F401  # registers `new_folder`, an interpolation with an effect
 from quadrant_lstm import load_run, sequences
-from quadrant_lstm.data.frames import SequenceSpec
-from quadrant_lstm.data.idx import load_idx_folder
+from quadrant_lstm.data.images import load_idx_folder
+from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import predict as module
 from quadrant_lstm.run.export import export

@@ -12,8 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from quadrant_lstm import ORDERINGS, load_run, sequences
-from quadrant_lstm.data.idx import load_idx_folder
-from quadrant_lstm.data.pieces import QUADRANTS
+from quadrant_lstm.data.images import load_idx_folder
+from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM

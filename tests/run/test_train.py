@@ -13,7 +13,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.arguments import hydra_arguments
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import CONFIG, read_results, read_rows
 from tests.folders import TINY, run_folder, sweep_folder, tiny_data

@@ -25,7 +25,7 @@ from quadrant_lstm.benchmark.ways import measure
 from quadrant_lstm.benchmark.worker import discard_output
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.config.check_value import check_value
-from quadrant_lstm.data.pieces import QUADRANTS
+from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.prepare import prepare_for_training

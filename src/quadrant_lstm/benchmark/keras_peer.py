@@ -5,9 +5,8 @@ import time
 
 import torch
 
-from quadrant_lstm.data.frames import SequenceSpec, numbered_names
-from quadrant_lstm.data.orderings import scaled, sequences
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.orderings import SequenceSpec, numbered_names, scaled, sequences
 
 QUESTION = SequenceSpec((1, 56, 14), 4, numbered_names(10))
 

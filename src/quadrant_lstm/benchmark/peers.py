@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.benchmark.keras_peer import KerasPeer
+from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
-from quadrant_lstm.data.sources import load_images
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import LSTM

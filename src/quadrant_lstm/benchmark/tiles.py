@@ -7,8 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from quadrant_lstm.benchmark.report import row, times
 from quadrant_lstm.benchmark.ways import Way, measure, run_step
-from quadrant_lstm.data.orderings import frames_of
-from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.data.orderings import frames_of, orderings_of
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from quadrant_lstm.model.time_distributed import TimeDistributed

@@ -5,7 +5,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from quadrant_lstm.data.sampler import epoch_seed
+from quadrant_lstm.data.datamodule import epoch_seed
 
 
 class Reseed(pl.Callback):

@@ -1,4 +1,4 @@
-"""Checks a config: its keys and values, the images it names, and whether the sizes fit. Imports no torch.
+"""Checks a config: its keys and values, the images it names, and whether the sizes fit.
 
 Raises UserError that names the key. config/signatures.py checks what needs the classes of torch and Lightning.
 """

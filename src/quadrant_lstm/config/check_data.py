@@ -1,4 +1,4 @@
-"""Checks that the data of a config exists and fits its keys. Imports no torch.
+"""Checks that the data of a config exists and fits its keys.
 
 Data sets that are downloaded are checked when training starts.
 """
@@ -7,11 +7,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from quadrant_lstm.data.clip_folder import find_clips
-from quadrant_lstm.data.frames import Shape, frame_shape_of
-from quadrant_lstm.data.images import Images
-from quadrant_lstm.data.scans import orderings_of
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.clip_index import find_clips
+from quadrant_lstm.data.images import Images, load_images
+from quadrant_lstm.data.orderings import Shape, frame_shape_of, orderings_of
 from quadrant_lstm.errors import UserError
 
 

@@ -27,7 +27,7 @@ from quadrant_lstm.dashboard.pictures.step_occlusion import (
 )
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
-from quadrant_lstm.data.scans import shown_orderings
+from quadrant_lstm.data.orderings import shown_orderings
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import undrawable

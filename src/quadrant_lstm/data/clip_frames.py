@@ -1,26 +1,217 @@
-"""Reads the frames of clips. Imports no torch.
-
-a folder of image files          in natural order: frame2.png before frame10.png
-an animated GIF, WebP or PNG     its images
-.npy, or .npz with one array     uint8, its axes in the order of `layout`
-.mp4, .mkv, .webm, .avi, .mov    by PyAV, from the extra `video`
-
-A frame becomes uint8 [height, width, channels], in grey or in colour, and is resized if a size is given. What is
-transparent becomes white. The channels remain last, as decoders write them, because moving them takes time.
-"""
+"""Opens clips (folders of pictures, animated pictures, arrays and videos) and reads their frames."""
 
 import contextlib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from quadrant_lstm.data.clip_formats import check_whole, opened
-from quadrant_lstm.data.image_files import on_paper
-from quadrant_lstm.data.videos import decoded, is_video
+from quadrant_lstm.data.image_files import (
+    MAX_PIXELS,
+    check_num_pixels,
+    check_regular,
+    image_files_in,
+    on_paper,
+    opened_image,
+    unsorted_image_files,
+)
+from quadrant_lstm.data.videos import VIDEOS, check_container, decoded, is_video
 from quadrant_lstm.errors import UserError
+
+# Formats
+#
+#
+# Frames are pictures of Pillow, or arrays, uint8 [height, width] or [height, width, channels].
+
+
+ANIMATED = {".gif", ".webp", ".png", ".apng"}
+ARRAYS = {".npy", ".npz"}
+LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "THW": (0, 1, 2)}  # axes to move
+
+
+def is_clip(path: Path) -> bool:
+    """Tells whether the name of a file is that of a clip, or a folder holds still pictures and no videos or arrays."""
+    if path.is_dir():
+        if any(file.suffix.lower() in ARRAYS | VIDEOS for file in path.iterdir()):
+            return False
+        pictures = sorted(unsorted_image_files(path))
+        first = next((known for picture in pictures if (known := is_animated(picture)) is not None), False)
+        return bool(pictures) and not first
+    return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
+
+
+def is_animated(picture: Path) -> bool | None:
+    """Returns None for a file that cannot be read: the others of its folder tell what it is."""
+    if picture.suffix.lower() not in ANIMATED:
+        return False
+    try:
+        with opened_image(picture) as image:
+            return getattr(image, "is_animated", False)
+    except Exception:  # of many types; the reader of the clip names the file
+        return None
+
+
+class Frames(Protocol):
+    """Frames that are read by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Image.Image | np.ndarray: ...
+
+
+class Pictures:
+    """The pictures of a folder."""
+
+    def __init__(self, folder: Path):
+        self.files = image_files_in(folder)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        with named(self.files[number]), opened_image(self.files[number]) as image:
+            check_depth(image)
+            if getattr(image, "is_animated", False):
+                raise ValueError("it is animated, but the other files of the folder are single frames")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return image
+
+
+class Animation:
+    """The pictures of an open file."""
+
+    def __init__(self, image: Image.Image):
+        check_depth(image)
+        self.image = image
+
+    def __len__(self) -> int:
+        return getattr(self.image, "n_frames", 1)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        self.image.seek(number)
+        return self.image
+
+
+@contextlib.contextmanager
+def named(picture: Path) -> Iterator[None]:
+    """Adds the name of a file to errors about it."""
+    try:
+        yield
+    except Exception as error:  # decoders raise errors of many types
+        raise ValueError(f"{picture.name}: {error}") from error
+
+
+def check_depth(image: Image.Image) -> None:
+    if image.mode[0] in "IF":
+        raise ValueError("it has more than 8 bits per pixel")
+
+
+@contextlib.contextmanager
+def opened(clip: Path, layout: str | None) -> Iterator[Frames]:
+    """Yields the frames of a clip that is not a video."""
+    if clip.is_dir():
+        yield Pictures(clip)
+    elif clip.suffix.lower() in ARRAYS:
+        yield read_array(clip, layout)
+    else:
+        with opened_image(clip) as image:
+            yield Animation(image)
+
+
+def files_of(clip: Path) -> list[Path]:
+    return image_files_in(clip) if clip.is_dir() else [clip]
+
+
+def check_whole(clip: Path) -> None:
+    """Raises an error for a file that is cut off where its decoder would not notice."""
+    if is_video(clip):
+        check_container(clip)
+    elif clip.is_dir():
+        for picture in image_files_in(clip):
+            with named(picture):
+                check_image(picture)
+    elif clip.suffix.lower() not in ARRAYS:
+        check_image(clip)
+
+
+def check_image(file: Path) -> None:
+    with opened_image(file) as image:
+        if image.format == "PNG":
+            image.verify()  # the checksums of its chunks, as far as the last
+        elif image.format == "GIF" and not has_trailer(file.read_bytes()):
+            raise ValueError("it is cut off")
+
+
+def has_trailer(gif: bytes) -> bool:
+    """Tells whether the blocks of a GIF end with its trailer. Pillow reads a file without it as a shorter one."""
+    position = 13 + size_of_colours(gif[10])
+    while position < len(gif) and gif[position] != 0x3B:
+        if gif[position : position + 1] == b"!":  # an extension
+            position = end_of_blocks(gif, position + 2)
+        elif gif[position : position + 1] == b",":  # an image
+            flags = int.from_bytes(gif[position + 9 : position + 10])
+            position = end_of_blocks(gif, position + 11 + size_of_colours(flags))
+        else:  # Pillow passes over it, too
+            position += 1
+    return position < len(gif)
+
+
+def size_of_colours(flags: int) -> int:
+    return 3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0
+
+
+def end_of_blocks(gif: bytes, position: int) -> int:
+    while size := int.from_bytes(gif[position : position + 1]):
+        position += 1 + size
+    return position + 1
+
+
+def read_array(clip: Path, layout: str | None) -> np.ndarray:
+    """Returns uint8 [frames, height, width] or [frames, height, width, channels]. Reads only what is indexed later of
+    a .npy file.
+    """
+    if layout is None:
+        raise UserError(
+            f"{clip}: is an array, but data.layout=null does not tell the order of its axes; train with e.g. "
+            "data.layout=THWC, or save it as pictures."
+        )
+    check_regular(clip)
+    array = np.load(clip, mmap_mode="r", allow_pickle=False) if clip.suffix.lower() == ".npy" else read_npz(clip)
+    if array.dtype != np.uint8:
+        raise ValueError(f"its type is {array.dtype}, not uint8")
+    if array.ndim != len(layout):
+        raise ValueError(f"its shape is {list(array.shape)}, but data.layout={layout} has {len(layout)} axes")
+    moved = array.transpose(LAYOUTS[layout])
+    if moved.ndim == 4 and moved.shape[3] not in (1, 3):
+        raise ValueError(f"it has {moved.shape[3]} channels by data.layout={layout}, not 1 or 3")
+    check_num_pixels(moved.shape[2], moved.shape[1])
+    return moved[..., 0] if moved.ndim == 4 and moved.shape[3] == 1 else moved
+
+
+def read_npz(clip: Path) -> np.ndarray:
+    with zipfile.ZipFile(clip) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > 100 * MAX_PIXELS:
+            raise ValueError(f"it holds more than {100 * MAX_PIXELS:,} bytes")
+    with np.load(clip, allow_pickle=False) as arrays:
+        if len(arrays.files) != 1:
+            raise ValueError(f"it holds {len(arrays.files)} arrays, not one")
+        return arrays[arrays.files[0]]
+
+
+# Frames
+#
+# a folder of image files          in natural order: frame2.png before frame10.png
+# an animated GIF, WebP or PNG     its images
+# .npy, or .npz with one array     uint8, its axes in the order of `layout`
+# .mp4, .mkv, .webm, .avi, .mov    by PyAV, from the extra `video`
+#
+# A frame becomes uint8 [height, width, channels], in grey or in colour, and is resized if a size is given. What is
+# transparent becomes white. The channels remain last, as decoders write them, because moving them takes time.
+
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 FFMPEG_FORMATS = {1: "gray", 3: "rgb24"}

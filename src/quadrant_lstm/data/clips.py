@@ -14,16 +14,12 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.clip_folder import Clip, find_clips
 from quadrant_lstm.data.clip_frames import FrameFormat, steps_in
-from quadrant_lstm.data.clip_index import Note, examine_clips
-from quadrant_lstm.data.clip_loader import ClipLoader, shape_of_slots, to_batch
-from quadrant_lstm.data.clip_reader import ClipReader
-from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
-from quadrant_lstm.data.frames import SequenceSpec
-from quadrant_lstm.data.orderings import scaled
-from quadrant_lstm.data.sampler import EpochSampler
-from quadrant_lstm.data.split import validation_range
+from quadrant_lstm.data.clip_index import Clip, Note, examine_clips, find_clips
+from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, shape_of_slots, to_batch
+from quadrant_lstm.data.datamodule import Batch, EpochSampler, SequenceDataModule
+from quadrant_lstm.data.images import validation_range
+from quadrant_lstm.data.orderings import SequenceSpec, scaled
 from quadrant_lstm.errors import UserError, as_text
 
 

@@ -2,22 +2,141 @@
 
     indices of an epoch -> samples -> sequences [batch, steps, channels, height, width] on the device, and labels
 
-data/image_sequences.py cuts images into pieces; data/moving_digits.py makes clips, and data/clips.py reads them.
+image_sequences.py cuts images into pieces; moving_digits.py makes clips, and clips.py reads them.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int64, Num, UInt8
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
-from quadrant_lstm.data.frames import SequenceSpec
 from quadrant_lstm.data.images import Images
-from quadrant_lstm.data.sampler import BatchLoader, EpochSampler
+from quadrant_lstm.data.orderings import SequenceSpec
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.signals import signals_deferred
+
+# The batches of an epoch, from its number and a seed, divided among processes
+#
+# The batches depend on nothing else, so a resumed run sees the same images as an uninterrupted one. Each process takes
+# every n-th index of a global batch. Together they see every image exactly once: none is repeated or dropped.
+
+
+class EpochSampler(Sampler):
+    """Yields batches of `batch_size` indices for process `rank` of `num_ranks`, shuffled every epoch if given a seed.
+
+    All processes get the same number of batches if there are at least as many indices as processes.
+    """
+
+    def __init__(
+        self, indices: Int64[Tensor, " images"], batch_size: int, seed: int | None, rank: int = 0, num_ranks: int = 1
+    ):
+        self.indices, self.batch_size, self.seed = indices, batch_size, seed
+        self.rank, self.num_ranks = rank, num_ranks
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch  # Lightning calls this before each epoch
+
+    def __iter__(self) -> Iterator[Int64[Tensor, " batch"]]:
+        indices = self.indices
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+            indices = indices[torch.randperm(len(indices), generator=generator).to(indices.device)]
+        for start, end in self.global_batches():
+            if len(batch := indices[start + self.rank : end : self.num_ranks]):
+                yield batch
+
+    def __len__(self) -> int:
+        return sum(end - start > self.rank for start, end in self.global_batches())
+
+    def global_batches(self) -> list[tuple[int, int]]:
+        """Returns the (start, end) of each batch of all processes together."""
+        size = self.batch_size * self.num_ranks
+        ends = [*range(size, len(self.indices), size), len(self.indices)]
+        if len(ends) > 1 and ends[-1] - ends[-2] < self.num_ranks:
+            del ends[-2]  # fewer images are left than processes
+        return list(zip([0, *ends], ends, strict=False))
+
+
+class BatchLoader:
+    """Gathers each batch with one index_select per tensor. A DataLoader would cost a few per cent of the training step
+    of a small network.
+    """
+
+    batch_sampler = None  # Lightning reads it
+
+    def __init__(self, data: TensorDataset, sampler: EpochSampler):
+        self.data, self.sampler = data, sampler
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return (tuple(tensor.index_select(0, indices) for tensor in self.data.tensors) for indices in self.sampler)
+
+
+def epoch_seed(seed: int, *stream: int) -> int:
+    """Returns a seed for each epoch of a run, and for each process or clip in it."""
+    return int(np.random.SeedSequence([seed, *stream]).generate_state(1)[0])
+
+
+# Processes that read batches
+
+
+class WorkerLoader(DataLoader):
+    """Draws the seed for its workers from a generator of its own: the default one draws weights and dropout.
+
+    Ctrl-C, which a terminal sends to all processes, ends this process, which then ends the workers. Signals wait
+    until all workers have started.
+    """
+
+    def __init__(self, dataset: Dataset, num_workers: int, **options: Any):
+        options |= {"multiprocessing_context": "fork"} if num_workers else {}  # others import torch again
+        generator = torch.Generator()
+        super().__init__(dataset, num_workers=num_workers, generator=generator, worker_init_fn=end_unnoticed, **options)
+
+    def __iter__(self) -> Any:
+        with signals_deferred():
+            return super().__iter__()
+
+    def check_worker_number_rationality(self) -> None:
+        """Does not warn of more workers than cores: the user has chosen their number."""
+
+
+def end_unnoticed(_: int) -> None:
+    """Lets this worker ignore Ctrl-C, and end at SIGTERM as if it had finished.
+
+    A signal to all processes ends the main one, too. But when a worker is killed, torch raises an error in the main
+    process, wherever that happens to be.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+
+
+@contextlib.contextmanager
+def killed_workers_explained(message: str) -> Iterator[None]:
+    """Raises UserError with this message if a worker was killed. Of torch's error, which it raises wherever the main
+    process happens to be, only the text tells this (torch 2.13).
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(message) from error
+
+
+# The DataModule
+
 
 MAX_BYTES = 100_000_000  # of frames, one byte per pixel, that a network reads together after the training
 

@@ -11,10 +11,8 @@ from torch.utils.data import TensorDataset
 
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
-from quadrant_lstm.data.frames import SequenceSpec, frame_shape_of, numbered_names
-from quadrant_lstm.data.orderings import frames_of, scaled
-from quadrant_lstm.data.scans import orderings_of
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.orderings import SequenceSpec, frame_shape_of, frames_of, numbered_names, orderings_of, scaled
 from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
 
 

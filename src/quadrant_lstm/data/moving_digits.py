@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
-from quadrant_lstm.data.frames import SequenceSpec, numbered_names
-from quadrant_lstm.data.orderings import scaled
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.orderings import SequenceSpec, numbered_names, scaled
 
 ARROWS = ("→", "↘", "↓", "↙", "←", "↖", "↑", "↗")
 VELOCITIES = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))  # rows down, columns to the right

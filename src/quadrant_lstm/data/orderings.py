@@ -1,21 +1,223 @@
-"""Turns images into sequences of frames. The frame at step t stacks the t-th piece of every ordering.
+"""Turns images into sequences: cuts them into the pieces of a grid, and stacks pieces of several orderings."""
 
-The pieces are stacked top to bottom. With the four orderings of the question, a frame is a column of this table:
-
-    ordering   step 1   2   3   4
-    1234            1   2   3   4
-    4321            4   3   2   1
-    1324            1   3   2   4
-    4231            4   2   3   1
-"""
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
-from quadrant_lstm.data.scans import orderings_of
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
+
+# Shapes
+
+
+Shape = Sequence[int]  # channels, height, width
+
+
+class SequenceSpec(NamedTuple):
+    """What a network has to fit. A checkpoint stores it."""
+
+    frame_shape: tuple[int, int, int]
+    num_steps: int
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+def numbered_names(num_classes: int) -> tuple[str, ...]:
+    """Returns the names of classes that have none: 0, 1, 2, ..."""
+    return tuple(map(str, range(num_classes)))
+
+
+def frame_shape_of(image_shape: Shape, num_orderings: int, grid: Grid) -> tuple[int, int, int]:
+    """Returns the shape of a frame, which stacks one piece of the image for each ordering."""
+    channels, height, width = image_shape
+    return channels, num_orderings * (height // grid[0]), width // grid[1]
+
+
+def image_shape_of(frame_shape: Shape, num_orderings: int, grid: Grid) -> tuple[int, int, int]:
+    channels, height, width = frame_shape
+    return channels, grid[0] * height // num_orderings, grid[1] * width
+
+
+# Pieces of an image, in reading order
+#
+# A 28 x 28 image becomes four pieces of 14 x 14 on a grid of 2 x 2, the quadrants of the question:
+#
+#     | 1 | 2 |
+#     | 3 | 4 |
+
+
+QUADRANTS = (2, 2)
+
+
+def split_quadrants(
+    images: Shaped[Tensor, "batch channels height width"],
+) -> Shaped[Tensor, "batch 4 channels height//2 width//2"]:
+    """Splits images of any even height and width. Raises ValueError for an odd one."""
+    return split_pieces(images, QUADRANTS)
+
+
+def split_pieces(
+    images: Shaped[Tensor, "batch channels height width"], grid: Grid
+) -> Shaped[Tensor, "batch pieces channels rows columns"]:
+    """Raises ValueError if the grid does not divide the height and width of the images."""
+    _, _, height, width = images.shape
+    rows, columns = grid
+    if height % rows or width % columns:
+        raise ValueError(
+            f"images are {height} x {width}, which cannot be split into {rows} x {columns} equal pieces; pad or crop "
+            "them, or choose another grid."
+        )
+    split = images.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))
+    # batch, row of the grid, column of the grid, channels, rows, columns
+    return split.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+
+def occlude_piece(
+    images: Shaped[Tensor, "batch channels height width"], piece: int, grid: Grid
+) -> Shaped[Tensor, "batch channels height width"]:
+    """Returns a copy of the images in which a piece, counted from 1, is blank."""
+    occluded = images.clone()
+    height, width = images.shape[2] // grid[0], images.shape[3] // grid[1]
+    row, column = divmod(piece - 1, grid[1])
+    occluded[:, :, row * height : (row + 1) * height, column * width : (column + 1) * width] = 0
+    return occluded
+
+
+# Orderings: permutations of the pieces of a grid, or names of scans
+
+
+Cells = Iterator[tuple[int, int]]  # row and column, from 0
+One = TypeVar("One")  # an ordering, or its name
+REVERSED, RANDOM = "reversed-", "random:"
+
+
+def rows(height: int, width: int) -> Cells:
+    return ((row, column) for row in range(height) for column in range(width))
+
+
+def columns(height: int, width: int) -> Cells:
+    return ((row, column) for column in range(width) for row in range(height))
+
+
+def snake(height: int, width: int) -> Cells:
+    for row in range(height):
+        yield from ((row, column) for column in (range(width) if row % 2 == 0 else reversed(range(width))))
+
+
+def spiral(height: int, width: int) -> Cells:
+    """Clockwise, from the first piece inwards."""
+    top, bottom, left, right = 0, height - 1, 0, width - 1
+    while top <= bottom and left <= right:
+        yield from ((top, column) for column in range(left, right + 1))
+        yield from ((row, right) for row in range(top + 1, bottom + 1))
+        if top < bottom and left < right:
+            yield from ((bottom, column) for column in range(right - 1, left - 1, -1))
+            yield from ((row, left) for row in range(bottom - 1, top, -1))
+        top, bottom, left, right = top + 1, bottom - 1, left + 1, right - 1
+
+
+def hilbert(height: int, width: int) -> Cells:
+    """Raises ValueError for a grid on which there is none."""
+    if height != width or height.bit_count() != 1:
+        raise ValueError(
+            f"hilbert needs a grid of 2 x 2, 4 x 4, 8 x 8, ..., not {height} x {width}; name another scan."
+        )
+    return quarter(0, 0, (height, 0), (0, width))
+
+
+def quarter(row: int, column: int, along: tuple[int, int], across: tuple[int, int]) -> Cells:
+    """Yields the cells of the square that the two vectors span from a corner: the path begins at that corner and ends
+    at the corner to which `across` leads.
+    """
+    if sum(map(abs, along)) == 1:
+        yield row + min(0, along[0], across[0]), column + min(0, along[1], across[1])
+        return
+    a, b, c, d = (size // 2 for size in (*along, *across))  # half of each vector
+    yield from quarter(row, column, (c, d), (a, b))
+    yield from quarter(row + a, column + b, (a, b), (c, d))
+    yield from quarter(row + a + c, column + b + d, (a, b), (c, d))
+    yield from quarter(row + a + 2 * c, column + b + 2 * d, (-c, -d), (-a, -b))
+
+
+SCANS: dict[str, Callable[[int, int], Cells]] = {
+    "rows": rows, "columns": columns, "snake": snake, "spiral": spiral, "hilbert": hilbert,
+}  # fmt: skip
+NAMES = f"{', '.join(SCANS)} or random:SEED, or reversed- and one of these"
+
+
+def orderings_of(orderings: OrderingsOrNames, grid: Grid) -> list[tuple[int, ...]]:
+    """Returns the permutations. Raises ValueError for what is neither one of the pieces nor a name.
+
+    Pieces are numbered from 1 in reading order. The tables show at which step a scan reads each piece of a 4 x 4 grid:
+
+        rows           columns        snake          spiral         hilbert
+         1  2  3  4     1  5  9 13     1  2  3  4     1  2  3  4     1  2 15 16
+         5  6  7  8     2  6 10 14     8  7  6  5    12 13 14  5     4  3 14 13
+         9 10 11 12     3  7 11 15     9 10 11 12    11 16 15  6     5  8  9 12
+        13 14 15 16     4  8 12 16    16 15 14 13    10  9  8  7     6  7 10 11
+
+    random:SEED is a permutation drawn with that seed. reversed-NAME reads the same path from its end.
+    """
+    return [ordering_of(ordering, grid) for ordering in orderings]
+
+
+def shown_orderings(orderings: Sequence[One], train_orderings: Sequence[One] | None) -> Sequence[One]:
+    """Returns the orderings that a network is trained in; of several sets, the first."""
+    return (train_orderings or orderings)[: len(orderings)]
+
+
+def ordering_of(ordering: Sequence[int] | str, grid: Grid) -> tuple[int, ...]:
+    height, width = grid
+    if isinstance(ordering, str):
+        return named_ordering(ordering, height, width)
+    num_pieces = height * width
+    if sorted(ordering) != list(range(1, num_pieces + 1)):
+        pieces = "".join(map(str, range(1, num_pieces + 1))) if num_pieces < 10 else f"1 to {num_pieces}"
+        raise ValueError(f"{list(ordering)} is not a permutation of {pieces}; write one, or {NAMES}.")
+    return tuple(ordering)
+
+
+def named_ordering(name: str, height: int, width: int) -> tuple[int, ...]:
+    scan = name.removeprefix(REVERSED)
+    seed = scan.removeprefix(RANDOM)
+    if scan in SCANS:
+        pieces = [row * width + column + 1 for row, column in SCANS[scan](height, width)]
+    elif seed != scan and seed.isdecimal():
+        draw = random.Random(int(seed)).random
+        pieces = sorted(range(1, height * width + 1), key=lambda _: draw())
+    else:
+        raise ValueError(f"{name} is not the name of an ordering; write {NAMES}.")
+    return tuple(reversed(pieces) if name.startswith(REVERSED) else pieces)
+
+
+def ordering_name(ordering: Sequence[int], grid: Grid) -> str:
+    """Returns e.g. "1324" for [1, 3, 2, 4], and for ten pieces or more the name of the scan, or "7-6-16-..."."""
+    if len(ordering) < 10:
+        return "".join(map(str, ordering))
+    for name in (prefix + scan for prefix in ("", REVERSED) for scan in SCANS):
+        with suppress(ValueError):  # no such scan on this grid
+            if ordering_of(name, grid) == tuple(ordering):
+                return name
+    return "-".join(map(str, ordering[:3])) + "-..."
+
+
+# Sequences of frames, which stack the t-th piece of every ordering at step t
+#
+# The pieces are stacked top to bottom. With the four orderings of the question, a frame is a column of this table:
+#
+#     ordering   step 1   2   3   4
+#     1234            1   2   3   4
+#     4321            4   3   2   1
+#     1324            1   3   2   4
+#     4231            4   2   3   1
+
 
 ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
 
@@ -26,7 +228,7 @@ def sequences(
     """Returns frames of `len(orderings) * height / rows of the grid` rows, with the type and device of the images.
 
     Images are [batch, channels, height, width]. An ordering is a permutation of the pieces of the grid, or a name
-    (data/scans.py). Raises ValueError for any other, if the grid does not divide the images, for images with other axes
+    (above). Raises ValueError for any other, if the grid does not divide the images, for images with other axes
     and for floats outside [0, 1].
     """
     if not isinstance(images, Tensor):

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from quadrant_lstm.data.datamodule import Batch
-from quadrant_lstm.data.frames import SequenceSpec
+from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.model.optimization import check_planned_steps, make_optimization, use_settings_of_config, weights_of
 from quadrant_lstm.model.padding import Lengths, as_argument
 from quadrant_lstm.model.protocols import logits_after_steps

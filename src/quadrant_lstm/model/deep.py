@@ -19,7 +19,7 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.model.dropout import Dropout

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder

@@ -9,7 +9,7 @@ Shapes for N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
 from collections.abc import Sequence
 from functools import partial
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.join import Join

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.model.dropout import Dropout
 from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.initialization import initialize_as_keras

@@ -1,12 +1,10 @@
 """Computes the output shapes of a network's stages and checks that the network fits the data.
-
-This is plain Python, so that a config whose sizes do not fit is refused before torch is imported.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
 
 NEVER_SHARE = (  # encoders that encode every frame in full, also with model.shared_tiles

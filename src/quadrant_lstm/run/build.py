@@ -13,8 +13,7 @@ from torch import nn
 from quadrant_lstm.callbacks.checkpoint_io import AtomicCheckpointIO
 from quadrant_lstm.config.signatures import takes
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.frames import SequenceSpec
-from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.precision import resolve_precision

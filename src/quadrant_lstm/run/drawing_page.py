@@ -10,9 +10,8 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from quadrant_lstm.data.frames import SequenceSpec
-from quadrant_lstm.data.orderings import frames_of, scaled
-from quadrant_lstm.data.sources import load_images
+from quadrant_lstm.data.images import load_images
+from quadrant_lstm.data.orderings import SequenceSpec, frames_of, scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.parts import count_parameters
 from quadrant_lstm.run.inputs import orderings_shown

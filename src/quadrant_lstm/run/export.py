@@ -18,8 +18,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from quadrant_lstm.data.frames import SequenceSpec
-from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import WriteError, expanded, read_json, write_atomically
 from quadrant_lstm.run.drawing_page import drawing_page

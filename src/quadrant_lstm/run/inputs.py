@@ -13,9 +13,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from quadrant_lstm.data.frames import SequenceSpec, Shape, image_shape_of
-from quadrant_lstm.data.orderings import frames_of
-from quadrant_lstm.data.scans import orderings_of, shown_orderings
+from quadrant_lstm.data.orderings import SequenceSpec, Shape, frames_of, image_shape_of, orderings_of, shown_orderings
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 
 

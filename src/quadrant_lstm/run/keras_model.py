@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quadrant_lstm.data.frames import SequenceSpec
+from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.run.inputs import Inputs
 from quadrant_lstm.run.keras_sizes import KerasSizes, conv_layers, ends_in_softmax, has_channels_first, inner_layers
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from quadrant_lstm.data.frames import Shape
+from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import LSTM

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.config.signatures import check_signatures
-from quadrant_lstm.data.frames import SequenceSpec, numbered_names
-from quadrant_lstm.data.orderings import check_range, scaled
+from quadrant_lstm.data.orderings import SequenceSpec, check_range, numbered_names, scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.prepare import configure_cpu

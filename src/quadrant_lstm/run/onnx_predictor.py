@@ -9,7 +9,7 @@ import numpy as np
 from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.config.interpolations import resolve_interpolations
 from quadrant_lstm.config.schema import CLASSES
-from quadrant_lstm.data.frames import numbered_names
+from quadrant_lstm.data.orderings import numbered_names
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.kinds import Dataset

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from quadrant_lstm.data.frames import Shape, image_shape_of
-from quadrant_lstm.data.pieces import QUADRANTS
-from quadrant_lstm.data.scans import orderings_of
+from quadrant_lstm.data.orderings import QUADRANTS, Shape, image_shape_of, orderings_of
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.model.deep import DeepCNNLSTM

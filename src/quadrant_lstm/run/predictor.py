@@ -13,12 +13,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from quadrant_lstm.data.clip_folder import find_clip_files
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
-from quadrant_lstm.data.frames import SequenceSpec, Shape, numbered_names
+from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
-from quadrant_lstm.data.orderings import scaled
+from quadrant_lstm.data.orderings import SequenceSpec, Shape, numbered_names, scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs, inputs_of, reads_more_steps

@@ -22,7 +22,7 @@ from quadrant_lstm.dashboard.tabs import BEST_ACCURACY, hyperparameters, write_h
 from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
 from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.frames import SequenceSpec
+from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json
 from quadrant_lstm.model.optimization import total_arguments

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.frames import SequenceSpec
+from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_json
 from quadrant_lstm.run_folder import PROVENANCE, as_typed

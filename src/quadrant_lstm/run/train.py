@@ -17,8 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import DistError, destroy_process_group
 
-from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.worker_loader import killed_workers_explained
+from quadrant_lstm.data.datamodule import SequenceDataModule, killed_workers_explained
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.parts import count_parameters

@@ -9,7 +9,7 @@ from quadrant_lstm.dashboard.pictures.occlusion import (
 )
 from quadrant_lstm.dashboard.pictures.step_occlusion import accuracy_by_occluded_step, accuracy_by_order, reorder
 from quadrant_lstm.data.datamodule import Batch
-from quadrant_lstm.data.pieces import QUADRANTS
+from quadrant_lstm.data.orderings import QUADRANTS
 
 
 class FirstPixel(nn.Module):

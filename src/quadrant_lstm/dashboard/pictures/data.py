@@ -12,9 +12,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from quadrant_lstm.dashboard.pictures.clips import shown_frames
-from quadrant_lstm.data.orderings import ORDERINGS, frames_of
-from quadrant_lstm.data.pieces import QUADRANTS, split_pieces
-from quadrant_lstm.data.scans import ordering_name, orderings_of
+from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS, frames_of, ordering_name, orderings_of, split_pieces
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, TITLE_HEIGHT, WIDTH, new_figure, style
 

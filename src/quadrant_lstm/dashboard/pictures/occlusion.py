@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.network_inputs import BATCH_SIZE, as_arguments
-from quadrant_lstm.data.orderings import frames_of
-from quadrant_lstm.data.pieces import QUADRANTS, occlude_piece
-from quadrant_lstm.data.scans import ordering_name
+from quadrant_lstm.data.orderings import QUADRANTS, frames_of, occlude_piece, ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.model.padding import Lengths
 from quadrant_lstm.plotting import CORRECT, GREY, MAX_LABELLED_CLASSES, new_figure, style
