@@ -19,7 +19,7 @@ from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import QUADRANTS, scaled
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.step_classifier import StepClassifier
+from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.time_distributed import TimeDistributed
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier

@@ -65,7 +65,7 @@ def test_a_group_is_checked_alone(folder):
 )
 def test_all_modules_to_trust_are_named(trust, remedy):
     parts = {"encoder": {"_target_": "a.Encoder"}, "recurrent": {"_target_": "b.c.Layer"}}
-    config = {"model": {"_target_": "quadrant_lstm.model.join.Join", **parts}}
+    config = {"model": {"_target_": "quadrant_lstm.model.network.Join", **parts}}
     with pytest.raises(UserError, match=re.escape(remedy)):
         check_trust(config, trust)
     check_trust(config, ["a", "b"])

@@ -22,7 +22,7 @@ from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.model.join import Join
+from quadrant_lstm.model.network import Join
 from tests.folders import TINY, run_folder, tiny_data
 from tests.networks import CONSTANT, RECURRENT, small_network, trainer
 from tests.scripts import script

@@ -11,7 +11,7 @@ from quadrant_lstm.dashboard import gallery
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clips import Clips
-from quadrant_lstm.model.join import Join
+from quadrant_lstm.model.network import Join
 from quadrant_lstm.plotting import as_png
 from tests.clips import noise_clip
 from tests.networks import RECURRENT, Pooled

@@ -12,7 +12,7 @@ import torch
 
 from quadrant_lstm import load_run
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.join import Join
+from quadrant_lstm.model.network import Join
 from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import ROOT, Script, importing_from
 

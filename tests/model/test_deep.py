@@ -4,9 +4,8 @@ import torch
 from quadrant_lstm import ORDERINGS, sequences, split_quadrants
 from quadrant_lstm.data.orderings import QUADRANTS, orderings_of, split_pieces
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.deep import DeepCNNLSTM, encoder_of_images
+from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool, encoder_of_images
 from quadrant_lstm.model.encoder import PaddedEncoder
-from quadrant_lstm.model.joined_pieces import JoinedPieces, PiecePool
 from quadrant_lstm.model.rnn import LSTM
 
 

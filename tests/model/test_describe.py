@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from quadrant_lstm import ConvLSTM, TimeDistributed, describe
-from quadrant_lstm.model.parts import check_module
+from quadrant_lstm.model.protocols import check_module
 from quadrant_lstm.model.rnn import LSTM
 from tests.networks import question_network
 

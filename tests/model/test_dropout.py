@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from quadrant_lstm.model.dropout import Dropout
+from quadrant_lstm.model.network import Dropout
 
 
 @pytest.mark.parametrize("p", [0.001, 0.25, 0.5, 0.9, 0.999])

@@ -9,11 +9,9 @@ from torchvision.transforms.functional import normalize
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.backbone import Backbone
-from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
-from quadrant_lstm.model.join import Join, feature_shape
+from quadrant_lstm.model.encoder import Backbone, ConvEncoder, PaddedEncoder, RowsEncoder
+from quadrant_lstm.model.network import Join, feature_shape
 from quadrant_lstm.model.rnn import LSTM
-from quadrant_lstm.model.rows import RowsEncoder
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from tests.networks import RECURRENT, question_network
 

@@ -7,7 +7,7 @@ from torch.export import Dim, export
 
 from quadrant_lstm import ConvLSTM
 from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
-from quadrant_lstm.model.padding import check_lengths, check_sizes
+from quadrant_lstm.model.protocols import check_lengths, check_sizes
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
 from tests.scripts import call_unchecked

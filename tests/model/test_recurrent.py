@@ -4,7 +4,7 @@ from torch import nn
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
-from quadrant_lstm.model.parts import count_parameters
+from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, make_recurrent, num_outputs, reads_maps
 from quadrant_lstm.model.rnn import GRU, LSTM
 from tests.networks import RECURRENT

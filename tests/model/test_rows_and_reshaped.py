@@ -2,8 +2,8 @@ import copy
 
 import torch
 
-from quadrant_lstm.model.reshaped import Reshaped
-from quadrant_lstm.model.rows import RowsEncoder
+from quadrant_lstm.model.encoder import RowsEncoder
+from quadrant_lstm.model.network import Reshaped
 
 
 def test_rows_are_read_pixel_by_pixel_and_then_from_top_to_bottom():

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
-from quadrant_lstm.model.shared_tiles import SharedTiles
-from quadrant_lstm.model.tile_plan import CannotShare
+from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
 from tests.networks import orderings_on, question_network
 
 

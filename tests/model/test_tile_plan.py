@@ -5,7 +5,7 @@ from hypothesis import given, settings
 
 from quadrant_lstm import ORDERINGS
 from quadrant_lstm.model.encoder import ConvEncoder
-from quadrant_lstm.model.tile_plan import pieces_between_seams, plan_tiles
+from quadrant_lstm.model.shared_tiles import pieces_between_seams, plan_tiles
 from tests.networks import ALL_ORDERINGS
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.export import Dim, export
 
 from quadrant_lstm import TimeDistributed
-from quadrant_lstm.model.folding import check_mask
+from quadrant_lstm.model.time_distributed import check_mask
 from tests.scripts import call_unchecked
 
 

@@ -20,7 +20,7 @@ from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.moving_digits import ARROWS
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.join import Join
+from quadrant_lstm.model.network import Join
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.inputs import Inputs
 from quadrant_lstm.run.load import load_classifier

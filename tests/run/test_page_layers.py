@@ -10,8 +10,8 @@ from torch import nn
 
 from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS, SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.backbone import Backbone
-from quadrant_lstm.model.join import Join
+from quadrant_lstm.model.encoder import Backbone
+from quadrant_lstm.model.network import Join
 from quadrant_lstm.run.build import build_network
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network

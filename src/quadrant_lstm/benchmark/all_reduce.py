@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from quadrant_lstm.benchmark.peers import ours
 from quadrant_lstm.benchmark.report import row
-from quadrant_lstm.model.parts import count_parameters
+from quadrant_lstm.model.protocols import count_parameters
 
 LATENCY = 25e-6  # seconds of a message between two machines: an assumption, usual for TCP in one data centre
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.model.optimization import is_constant, weights_of
+from quadrant_lstm.model.classifier import Classifier, is_constant, weights_of
 
 
 class Finite(pl.Callback):

@@ -95,7 +95,7 @@ CLASSES: Mapping[str, Kinds] = {
         "lstm_units": kinds.Count,
         "join_pieces": bool,
     },
-    "quadrant_lstm.model.join.Join": {
+    "quadrant_lstm.model.network.Join": {
         "encoder": kinds.Node,
         "recurrent": kinds.Node,
         "dropout": kinds.BelowOne,
@@ -103,7 +103,7 @@ CLASSES: Mapping[str, Kinds] = {
         "dense_units": kinds.Count,
         "shared_tiles": bool,
     },
-    "quadrant_lstm.model.reshaped.Reshaped": {
+    "quadrant_lstm.model.network.Reshaped": {
         "filters": kinds.Counts,
         "kernel_size": kinds.Count,
         "pool_size": kinds.Count,
@@ -111,14 +111,14 @@ CLASSES: Mapping[str, Kinds] = {
         "lstm_units": kinds.Count,
         "dense_units": kinds.Count,
     },
-    "quadrant_lstm.model.rows.RowsEncoder": {"row_units": kinds.Count},
+    "quadrant_lstm.model.encoder.RowsEncoder": {"row_units": kinds.Count},
     "quadrant_lstm.model.encoder.ConvEncoder": {
         "filters": kinds.Counts,
         "kernel_size": kinds.Count,
         "pool_size": kinds.Count,
     },
     "quadrant_lstm.model.encoder.PaddedEncoder": {"blocks": kinds.Blocks},
-    "quadrant_lstm.model.backbone.Backbone": {
+    "quadrant_lstm.model.encoder.Backbone": {
         "name": str,
         "weights": str | None,
         "frozen": bool,

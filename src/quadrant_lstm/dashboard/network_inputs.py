@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from quadrant_lstm.data.orderings import scaled
-from quadrant_lstm.model.padding import Lengths, as_argument
+from quadrant_lstm.model.protocols import Lengths, as_argument
 
 BATCH_SIZE = 250  # samples that a network reads at once
 

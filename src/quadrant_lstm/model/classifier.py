@@ -1,7 +1,8 @@
 """Turns any network that maps frames to logits into a LightningModule with a loss, metrics, optimizer and schedule."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, cast
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -9,16 +10,82 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import SequenceSpec
-from quadrant_lstm.model.optimization import check_planned_steps, make_optimization, use_settings_of_config, weights_of
-from quadrant_lstm.model.padding import Lengths, as_argument
-from quadrant_lstm.model.protocols import logits_after_steps
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.protocols import Lengths, as_argument, logits_after_steps
 from quadrant_lstm.text import step_accuracy_names
+
+# The optimizer and the schedule
+
+
+# torch's schedules without one of these arguments are advanced once per epoch
+TOTAL_ARGUMENTS = ("total_steps", "T_max")
+Made = TypeVar("Made")
+
+
+def make_optimization(
+    optimizer: Callable[..., Optimizer],
+    schedule: Callable[..., LRScheduler],
+    parameters: Sequence[nn.Parameter],
+    num_steps: Callable[[], int | float],
+) -> dict[str, Any]:
+    """Returns what Lightning's configure_optimizers returns. `num_steps` returns the number of training steps; it is
+    called only for a schedule that needs it. Raises UserError.
+    """
+    made = make("optimizer", optimizer, parameters)
+    totals = {name: num_steps() for name in total_arguments(schedule)}
+    scheduler = make("schedule", schedule, made, **totals)
+    return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step" if totals else "epoch"}}
+
+
+def total_arguments(schedule: Callable[..., LRScheduler]) -> list[str]:
+    """Returns the arguments that fix the number of steps of a schedule; without any, a run can train for longer."""
+    known = inspect.signature(schedule).parameters
+    return [name for name in TOTAL_ARGUMENTS if name in known]
+
+
+def make(group: str, factory: Callable[..., Made], *arguments: Any, **options: Any) -> Made:
+    """Calls the factory of an optimizer or schedule. Raises UserError if it refuses the values of the config."""
+    try:
+        return factory(*arguments, **options)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f"{group}: {str(error).rstrip('.')}; change a value of {group}.") from error
+
+
+def use_settings_of_config(optimizer: Optimizer, scheduler: Any) -> None:
+    """Replaces the settings that resuming has restored by those of the config, except those that are scheduled."""
+    scheduled = set() if is_constant(scheduler) else {"lr"}
+    scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
+    for group in optimizer.param_groups:
+        group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
+
+
+def check_planned_steps(scheduler: Any, num_steps: int | float) -> None:
+    """Raises UserError if a schedule that resuming has restored was made for another number of training steps."""
+    planned = next((vars(scheduler)[name] for name in TOTAL_ARGUMENTS if name in vars(scheduler)), None)
+    if planned not in (None, num_steps):
+        raise UserError(
+            f"trainer.max_epochs: {num_steps:,} steps, but this run's schedule was made for {planned:,} and cannot be "
+            "changed; start a new run."
+        )
+
+
+def is_constant(scheduler: Any) -> bool:
+    return isinstance(scheduler, ConstantLR) and scheduler.factor == 1
+
+
+def weights_of(optimizer: Optimizer) -> list[Tensor]:
+    return [weights for group in optimizer.param_groups for weights in group["params"]]
+
+
+# The LightningModule
+
 
 SPLITS = ("train", "val", "test")
 

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from quadrant_lstm.model.padding import check_lengths, check_sizes, check_state
-from quadrant_lstm.model.unroll import State, unroll
+from quadrant_lstm.model.protocols import check_lengths, check_sizes, check_state
+from quadrant_lstm.model.rnn import State, unroll
 
 
 class ConvLSTM(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from quadrant_lstm.model.padding import Lengths, check_inputs, check_lengths, check_sizes, check_state, real_steps
+from quadrant_lstm.model.protocols import Lengths, check_inputs, check_lengths, check_sizes, check_state, real_steps
 
 Outputs = Float[Tensor, "batch steps units"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from quadrant_lstm.errors import with_type
-from quadrant_lstm.model.padded_rnn import PaddedRNN
+from quadrant_lstm.model.rnn import PaddedRNN
 
 IMAGE_AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 # Sizes, or the names of axes of any size; "..." are any axes, at the beginning or end

@@ -1,4 +1,4 @@
-"""Builds a recurrent layer of a chosen size, flattens what it reads, and picks the outputs that a classifier reads."""
+"""Builds a recurrent layer of a chosen size, and the base of networks that read features with it."""
 
 import bisect
 import functools
@@ -11,9 +11,44 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.parts import MakePart, count_parameters, layer_of, make_part, wrong_result
+from quadrant_lstm.model.conv_lstm import ConvLSTM
+from quadrant_lstm.model.protocols import (
+    Frames,
+    Lengths,
+    MakePart,
+    as_argument,
+    count_parameters,
+    layer_of,
+    make_part,
+    real_steps,
+    repeat_last_real,
+    wrong_result,
+)
 from quadrant_lstm.model.rnn import LSTM
-from quadrant_lstm.model.time_distributed import in_eval_mode
+from quadrant_lstm.model.time_distributed import TimeDistributed, in_eval_mode
+
+# Initial parameters, as in Keras
+#
+# Weights have Glorot's uniform distribution, recurrent weights are orthogonal, biases are 0 and that of an LSTM's
+# forget gate is 1. PyTorch draws the weights of an LSTM between +-1 / sqrt(units), whatever the number of inputs: with
+# thousands of inputs, as here, the gates are saturated before training begins.
+
+
+def initialize_as_keras(layer: nn.Module) -> None:
+    """Use with nn.Module.apply. Layers other than convs, linear and recurrent ones are not changed."""
+    if isinstance(layer, nn.Conv2d | nn.Linear | nn.RNNBase | ConvLSTM):
+        for name, parameter in layer.named_parameters(recurse=False):
+            if name.startswith("bias"):
+                nn.init.zeros_(parameter)
+                if isinstance(layer, nn.LSTM | ConvLSTM) and not name.startswith("bias_hh"):
+                    nn.init.ones_(parameter.chunk(4)[1])
+            elif name.startswith("weight_hh"):
+                nn.init.orthogonal_(parameter)
+            else:
+                nn.init.xavier_uniform_(parameter)
+
+
+# Recurrent layers: their size, what they read, and which outputs are classified
 
 
 class FlattenMaps(nn.Module):
@@ -106,3 +141,57 @@ class LastStep(nn.Module):
             return last
         num_units = outputs.shape[2] // 2
         return torch.cat([last[:, :num_units], outputs[:, 0, num_units:]], dim=1)
+
+
+# Networks that encode every step, read the features in order and classify the result
+
+
+class StepClassifier(nn.Module):
+    """A network with these parts, which a subclass builds. It maps frames to logits.
+
+    `lengths` are the numbers of real steps of sequences that are padded at their ends: padding is not encoded, and the
+    last step is the last real one. Raises ValueError for `lengths` if the encoder shares computations between frames
+    (SharedTiles, JoinedPieces).
+    """
+
+    encoder: nn.Module
+    flatten: nn.Module | None
+    dropout: nn.Module
+    recurrent: nn.Module
+    last_step: LastStep
+
+    def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
+        raise NotImplementedError
+
+    def forward(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch classes"]:
+        return self.classify(self.last_step(self.all_outputs(frames, lengths), lengths))
+
+    def logits_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps classes"]:
+        return self.classify(self.outputs_per_step(frames, lengths))
+
+    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
+        """A recurrent layer that also reads backwards has one output, after the last step. The outputs of padding are
+        those of the last real step.
+        """
+        outputs = self.all_outputs(frames, lengths)
+        if self.last_step.bidirectional:
+            return self.last_step(outputs, lengths)[:, None]
+        return outputs if lengths is None else repeat_last_real(outputs, lengths)
+
+    def all_outputs(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
+        features = self.features(frames, lengths)
+        outputs, _ = self.recurrent(features, **as_argument(lengths))
+        return outputs.mean((3, 4)) if outputs.ndim == 5 else outputs  # maps
+
+    def features(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch steps ..."]:
+        """Returns the inputs of the recurrent layer."""
+        if lengths is None:
+            features = self.encoder(frames)
+        elif type(self.encoder) is not TimeDistributed:
+            raise ValueError(
+                f"lengths: {type(self.encoder).__name__} reads sequences without padding only; use Join with "
+                "shared_tiles=False."
+            )
+        else:
+            features = self.encoder(frames, mask=real_steps(lengths, frames.shape[1]))
+        return self.dropout(features if self.flatten is None else self.flatten(features))

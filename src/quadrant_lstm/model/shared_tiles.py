@@ -8,22 +8,164 @@ seams, while its frames contain sixteen and twelve. With two 3x3 convs and a 2x2
     rows 5-6     depend on its last 4 rows and the first 4 of the second quadrant
     rows 7-11    depend on the second quadrant, and so on.
 
-So 32 distinct rows per image are computed, in the tiles of tile_plan.py, and gathered into the 104 rows of its four
-frames. Results and gradients are those of TimeDistributed. Sharing overlapping windows: Giusti et al. 2013 (arXiv
-1302.1700), Li et al. 2014 (1412.4526), Thom and Gritschneder 2017 (1508.06904).
+So 32 distinct rows per image are computed, in tiles, and gathered into the 104 rows of its four frames. Results and
+gradients are those of TimeDistributed. Sharing overlapping windows: Giusti et al. 2013 (arXiv 1302.1700), Li et al.
+2014 (1412.4526), Thom and Gritschneder 2017 (1508.06904).
 """
 
 import collections
 import itertools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.kinds import Orderings
-from quadrant_lstm.model.tile_plan import plan_tiles
+from quadrant_lstm.model.encoder import Encoder
+from quadrant_lstm.model.sizes import plain_pool_size
 from quadrant_lstm.model.time_distributed import TimeDistributed
+
+# The plan: which rows of an image are encoded together, for given orderings and an encoder's receptive field
+#
+# A piece and the seams above and below it share image rows. If they are encoded as one tile, the first convs process
+# the shared rows once. The plan therefore gives each piece, one after another, a tile with a seam above and a seam
+# below that are in no other tile, if it finds them. Each remaining piece or seam is a tile of its own. In the question,
+# whose pieces are quadrants, with two 3x3 convs and a 2x2 pool,
+#
+#     quadrants 1, 2, 3    are in tiles of 22 rows: the last 4 of the quadrant above, 14 of their own, the first 4 below
+#     quadrant 4           is a tile of 14 rows: both of its seams are in the tile of quadrant 1
+
+
+ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+
+
+class CannotShare(Exception):
+    """Says why the feature rows of frames cannot be computed from single pieces and pairs of them."""
+
+
+Seam = tuple[int, int]  # the piece above and the piece below, counted from 0
+Tile = Sequence[int | Seam]  # (seam, piece, seam), (piece,) or (seam,)
+
+
+class TilePlan(NamedTuple):
+    tiles: list[list[int]]  # image rows of each, counted over all pieces; tiles of equal height are adjacent
+    rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
+
+
+class RowCounts(NamedTuple):
+    of_piece: int  # feature rows that see a single piece
+    of_seam: int  # feature rows that see both pieces of a seam
+    upper: int  # image rows of the piece above that those of a seam see; 0 if there are none
+    lower: int  # image rows of the piece below
+
+
+def plan_tiles(orderings: Orderings, piece_height: int, encoder: nn.Module) -> TilePlan:
+    """Raises CannotShare if shared rows would not be exact or there are none."""
+    if len(orderings) < 2:
+        raise CannotShare("with one ordering each piece is shown once")
+    counts = count_rows(piece_height, encoder)
+    stacks = [[piece - 1 for piece in step] for step in zip(*orderings, strict=True)]
+    pairs = dict.fromkeys(pair for stack in stacks for pair in itertools.pairwise(stack))
+    seams = list(pairs) if counts.of_seam else []
+    tiles = make_tiles(seams, num_pieces=len(orderings[0]))
+
+    next_row = itertools.count()
+    parts = [part for tile in tiles for part in tile]
+    numbers = (counts.of_piece if isinstance(part, int) else counts.of_seam for part in parts)
+    features = {part: list(itertools.islice(next_row, number)) for part, number in zip(parts, numbers, strict=True)}
+    rows = []
+    for stack in stacks:
+        shown = [stack[0], *(part for seam in itertools.pairwise(stack) for part in (seam, seam[1]))]
+        rows.append([row for part in shown for row in features.get(part, [])])
+    return TilePlan([image_rows(tile, piece_height, counts) for tile in tiles], rows)
+
+
+def count_rows(piece_height: int, encoder: nn.Module) -> RowCounts:
+    window, jump = receptive_field(encoder)
+    if window > piece_height:
+        raise CannotShare(f"a feature sees {window} rows, more than the {piece_height} of a piece")
+    if piece_height % jump:
+        raise CannotShare(f"the pooling's {jump} rows do not divide the {piece_height} of a piece")
+    of_piece = (piece_height - window) // jump + 1
+    of_seam = piece_height // jump - of_piece
+    return RowCounts(of_piece, of_seam, upper=jump * of_seam, lower=window - jump)
+
+
+def make_tiles(seams: Sequence[Seam], num_pieces: int) -> list[Tile]:
+    """Returns tiles in which each piece and each seam is exactly once."""
+    between = pieces_between_seams(seams, num_pieces)
+    used = {seam for both in between.values() for seam in both}
+    whole: list[Tile] = [(above, piece, below) for piece, (above, below) in between.items()]
+    pieces: list[Tile] = [(piece,) for piece in range(num_pieces) if piece not in between]
+    return [*whole, *pieces, *((seam,) for seam in seams if seam not in used)]
+
+
+def image_rows(tile: Tile, piece_height: int, counts: RowCounts) -> list[int]:
+    def rows_of(piece: int) -> range:
+        return range(piece * piece_height, (piece + 1) * piece_height)
+
+    first, last = tile[0], tile[-1]
+    upper = rows_of(first[0])[-counts.upper :] if isinstance(first, tuple) else ()
+    lower = rows_of(last[1])[: counts.lower] if isinstance(last, tuple) else ()
+    return [*upper, *(row for part in tile if isinstance(part, int) for row in rows_of(part)), *lower]
+
+
+def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> dict[int, tuple[Seam, Seam]]:
+    """Goes through the pieces and assigns one seam above and one below to each, if it can, and no seam twice.
+
+    Another order of the pieces may serve a few more. Only the speed depends on it.
+    """
+    places: dict[Seam, tuple[int, int]] = {}  # the piece that has the seam, and 0 if it is above, 1 if it is below
+
+    def find_seam(place: tuple[int, int], tried: set[Seam]) -> bool:
+        """Finds a seam for a place, if others can be moved to make one free."""
+        piece, side = place
+        for seam in seams:
+            if seam[1 - side] == piece and seam not in tried:
+                tried.add(seam)
+                if seam not in places or find_seam(places[seam], tried):
+                    places[seam] = place
+                    return True
+        return False
+
+    found = []
+    for piece in range(num_pieces):
+        before = dict(places)
+        if find_seam((piece, 0), set()) and find_seam((piece, 1), set()):
+            found.append(piece)
+        else:
+            places.clear()
+            places.update(before)
+    seam_at = {place: seam for seam, place in places.items()}
+    return {piece: (seam_at[piece, 0], seam_at[piece, 1]) for piece in found}
+
+
+def receptive_field(encoder: nn.Module) -> tuple[int, int]:
+    """Returns the number of input rows that a feature row sees, and the distance of two feature rows in input rows."""
+    if not isinstance(encoder, nn.Sequential):
+        raise CannotShare(f"{type(encoder).__name__} is not an nn.Sequential, whose layers are known")
+    if type(encoder).forward not in (nn.Sequential.forward, Encoder.forward):
+        raise CannotShare(f"{type(encoder).__name__} has a forward of its own")
+    window = jump = 1
+    for name, layer in encoder.named_children():
+        if isinstance(layer, nn.Conv2d):
+            if layer.stride != (1, 1) or layer.padding not in ((0, 0), "valid"):
+                raise CannotShare(f"layer {name} (Conv2d) has a stride or padding")
+            window += (layer.kernel_size[0] - 1) * layer.dilation[0] * jump
+        elif isinstance(layer, nn.MaxPool2d):
+            size = plain_pool_size(layer)
+            if size is None or layer.ceil_mode:
+                raise CannotShare(f"layer {name} (MaxPool2d) pools with overlap, padding, dilation or ceil_mode")
+            window += (size[0] - 1) * jump
+            jump *= size[0]
+        elif not isinstance(layer, ELEMENTWISE):
+            raise CannotShare(f"layer {name} is a {type(layer).__name__}, which may mix distant rows")
+    return window, jump
+
+
+# The encoder
 
 
 class GatherRows(torch.autograd.Function):

@@ -1,5 +1,4 @@
-"""Computes the output shapes of a network's stages and checks that the network fits the data.
-"""
+"""Computes the output shapes of a network's stages and checks that the network fits the data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,8 +8,8 @@ from quadrant_lstm.errors import UserError
 
 NEVER_SHARE = (  # encoders that encode every frame in full, also with model.shared_tiles
     "quadrant_lstm.model.encoder.PaddedEncoder",
-    "quadrant_lstm.model.backbone.Backbone",
-    "quadrant_lstm.model.rows.RowsEncoder",
+    "quadrant_lstm.model.encoder.Backbone",
+    "quadrant_lstm.model.encoder.RowsEncoder",
 )
 NEEDS_PIECES = "model: deep joins the pieces of images, which clips do not have; choose another, e.g. model=join."
 
@@ -109,7 +108,7 @@ def check_reads_orderings(data: Mapping[str, Any], remedy: str) -> None:
 
 CHECKS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any], Shape | None], None]] = {
     "quadrant_lstm.model.network.CNNLSTM": check_conv_encoder,
-    "quadrant_lstm.model.join.Join": check_join,
-    "quadrant_lstm.model.reshaped.Reshaped": check_conv_encoder,
+    "quadrant_lstm.model.network.Join": check_join,
+    "quadrant_lstm.model.network.Reshaped": check_conv_encoder,
     "quadrant_lstm.model.deep.DeepCNNLSTM": check_deep,
 }

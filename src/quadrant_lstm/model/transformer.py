@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from quadrant_lstm.model.padding import check_inputs, check_lengths, check_sizes, check_state, real_steps
+from quadrant_lstm.model.protocols import check_inputs, check_lengths, check_sizes, check_state, real_steps
 
 
 class TransformerState(NamedTuple):

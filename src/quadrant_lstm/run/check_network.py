@@ -12,9 +12,7 @@ from quadrant_lstm.config.signatures import takes
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.describe import describe
-from quadrant_lstm.model.padding import as_argument
-from quadrant_lstm.model.parts import wrong_result
-from quadrant_lstm.model.protocols import logits_after_steps
+from quadrant_lstm.model.protocols import as_argument, logits_after_steps, wrong_result
 from quadrant_lstm.run.memory import Autocast, check_memory
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from torch import nn
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import SequenceSpec, frames_of, scaled
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.parts import count_parameters
+from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.run.inputs import orderings_shown
 from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
 from quadrant_lstm.run_folder import read_results, unfinished

@@ -16,15 +16,12 @@ from torch.nn.utils import fuse_conv_bn_eval
 from quadrant_lstm.data.orderings import QUADRANTS, Shape, image_shape_of, orderings_of
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
-from quadrant_lstm.model.deep import DeepCNNLSTM
-from quadrant_lstm.model.dropout import Dropout
+from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
-from quadrant_lstm.model.join import Join
-from quadrant_lstm.model.joined_pieces import JoinedPieces, PiecePool
-from quadrant_lstm.model.network import CNNLSTM
+from quadrant_lstm.model.network import CNNLSTM, Dropout, Join
+from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.sizes import plain_pool_size
-from quadrant_lstm.model.step_classifier import StepClassifier
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 KNOWN = "convolutions, batch norm after them, ReLU, max-pools, LSTM, GRU and linear layers"

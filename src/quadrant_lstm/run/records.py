@@ -25,7 +25,7 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json
-from quadrant_lstm.model.optimization import total_arguments
+from quadrant_lstm.model.classifier import total_arguments
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import (
     BEST,

@@ -20,7 +20,7 @@ from torch.distributed import DistError, destroy_process_group
 from quadrant_lstm.data.datamodule import SequenceDataModule, killed_workers_explained
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.model.parts import count_parameters
+from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.processes.launch import LostProcess, launch
 from quadrant_lstm.processes.prepare import prepare_for_training

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from quadrant_lstm.dashboard.network_inputs import BATCH_SIZE, as_arguments
 from quadrant_lstm.data.orderings import QUADRANTS, frames_of, occlude_piece, ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
-from quadrant_lstm.model.padding import Lengths
+from quadrant_lstm.model.protocols import Lengths
 from quadrant_lstm.plotting import CORRECT, GREY, MAX_LABELLED_CLASSES, new_figure, style
 
 MAX_ROWS = 9  # pieces; the accuracies of more are drawn as a map

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.pictures.occlusion import is_correct
 from quadrant_lstm.data.datamodule import Batch
-from quadrant_lstm.model.padding import real_steps
+from quadrant_lstm.model.protocols import real_steps
 from quadrant_lstm.plotting import CORRECT, GROUP_COLOURS, new_figure, style
 
 
