@@ -21,7 +21,7 @@ import torch
 
 from docs.measurements import MEASURED, ORIGIN, Row, csv_link, experiment_of, measured_at, origin_of, points, table_row
 from docs.tables import END
-from quadrant_lstm.callbacks.epoch_end import write_row
+from quadrant_lstm.callbacks.checkpoints import write_row
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, read_csv, read_yaml, write_atomically

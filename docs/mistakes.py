@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.dashboard.pictures.mistakes import columns_for, draw_mistakes, most_confident_mistakes
+from quadrant_lstm.dashboard.pictures.predictions import columns_for, draw_mistakes, most_confident_mistakes
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import write_atomically
 from quadrant_lstm.plotting import SCALE, as_png

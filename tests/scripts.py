@@ -129,7 +129,7 @@ def waiting_after(epoch: int, name: str = "*") -> str:
     """
     return f"""
 import fnmatch, signal
-from quadrant_lstm.callbacks.epoch_end import EpochEnd
+from quadrant_lstm.callbacks.checkpoints import EpochEnd
 save = EpochEnd.on_train_epoch_end
 def save_and_wait(self, trainer, module):
     save(self, trainer, module)

@@ -16,7 +16,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
+from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.cli.arguments import check_single_values
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.cli.compose import check_project_root, compose_config

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.callbacks.ema import EMA
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
+from quadrant_lstm.callbacks.training import EMA
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY, run_folder, tiny_data

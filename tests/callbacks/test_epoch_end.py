@@ -1,6 +1,6 @@
 import csv
 
-from quadrant_lstm.callbacks.epoch_end import write_row
+from quadrant_lstm.callbacks.checkpoints import write_row
 from quadrant_lstm.run_folder import last_epoch
 
 COLUMNS = ("epoch", "train/loss", "val/loss")

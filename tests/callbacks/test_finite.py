@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.utils import get_total_norm
 
-from quadrant_lstm.callbacks.finite import Finite
+from quadrant_lstm.callbacks.training import Finite
 from quadrant_lstm.model.classifier import Classifier
 from tests.networks import CONSTANT, SPEC, Flat, batches, fp16, trainer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.config.old_runs import upgrade
 from quadrant_lstm.config.read import read_config
 from quadrant_lstm.run_folder import read_results
@@ -18,7 +18,7 @@ def test_an_old_config_gets_the_current_keys():
     cfg = read_config(OLD)
     assert "ema_decay" not in cfg
     assert OmegaConf.select(cfg, "trainer.callbacks.ema.decay") == 0.9
-    assert OmegaConf.select(cfg, "trainer.callbacks.progress._target_") == "quadrant_lstm.callbacks.progress.Progress"
+    assert OmegaConf.select(cfg, "trainer.callbacks.progress._target_") == "quadrant_lstm.callbacks.training.Progress"
 
 
 def test_a_current_config_stays_unchanged(finished_run):
@@ -35,7 +35,7 @@ def test_a_deep_network_joined_the_pieces():
 def test_a_logger_is_found_where_its_class_is_now():
     logger = {"mlflow": {"_target_": "quadrant_lstm.dashboard.trackers.MLflow", "save_dir": "${hydra:run.dir}"}}
     upgraded = upgrade(OmegaConf.create({"trainer": {"logger": logger}}))
-    new = "quadrant_lstm.dashboard.mlflow_logger.MLflow"
+    new = "quadrant_lstm.dashboard.loggers.MLflow"
     expected = {"mlflow": {"_target_": new, "save_dir": "${hydra:run.dir}"}}
     assert OmegaConf.to_container(upgraded.trainer.logger) == expected
 

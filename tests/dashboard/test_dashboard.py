@@ -12,11 +12,9 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm import ORDERINGS, sequences
-from quadrant_lstm.dashboard.dashboard import Dashboard
-from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
-from quadrant_lstm.dashboard.pictures.occlusion import correct_by_occluded_piece
-from quadrant_lstm.dashboard.tabs import add_graph, add_states
-from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
+from quadrant_lstm.dashboard.dashboard import Dashboard, add_graph, add_states
+from quadrant_lstm.dashboard.loggers import TensorBoard
+from quadrant_lstm.dashboard.pictures.network import correct_by_occluded_piece, draw_features, draw_gates
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.image_sequences import ImageSequences

@@ -4,8 +4,7 @@ import re
 
 from PIL import Image
 
-from quadrant_lstm.dashboard.pictures.history import AFTER_EACH_STEP, HISTORIES
-from quadrant_lstm.dashboard.report import SECTIONS, by_section
+from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, SECTIONS, by_section
 from quadrant_lstm.run_folder import read_results
 
 

@@ -2,7 +2,7 @@ import pytest
 from omegaconf import OmegaConf
 from tensorboard.plugins.hparams import metadata
 
-from quadrant_lstm.dashboard.tabs import hyperparameters
+from quadrant_lstm.dashboard.dashboard import hyperparameters
 from quadrant_lstm.run_folder import read_results
 
 

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
+from quadrant_lstm.dashboard.loggers import TensorBoard
 
 
 def test_writing_events_does_not_import_tensorflow(tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise AssertionError('imported')")
-    writer = "from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard; import sys, tensorboard.compat as c"
+    writer = "from quadrant_lstm.dashboard.loggers import TensorBoard; import sys, tensorboard.compat as c"
     events = f"TensorBoard({str(tmp_path)!r}).experiment.add_scalar('a', 1); assert c.tf.__version__ == 'stub'"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "-c", f"{writer}; {events}"], check=True, env=environment)

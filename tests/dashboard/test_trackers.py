@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quadrant_lstm.dashboard.mlflow_logger import MLflow
+from quadrant_lstm.dashboard.loggers import MLflow
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.folders import TINY, run_folder, tiny_data

@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from quadrant_lstm.processes.forked import FORK, start_process, terminate
-from quadrant_lstm.processes.launch import LostProcess, run_rank, wait_for
+from quadrant_lstm.processes.launch import FORK, LostProcess, run_rank, start_process, terminate, wait_for
 from quadrant_lstm.signals import signals_deferred
 
 

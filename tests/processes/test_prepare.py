@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from quadrant_lstm.processes.prepare import num_threads, prepare_for_training
+from quadrant_lstm.processes.launch import num_threads, prepare_for_training
 from tests.scripts import ROOT
 
 
@@ -66,7 +66,7 @@ def test_no_object_is_frozen_when_the_process_ends():
     """Extensions report the objects that remain at the end as leaked."""
     program = (
         "import atexit, gc\n"
-        "from quadrant_lstm.processes.prepare import prepare_for_training\n"
+        "from quadrant_lstm.processes.launch import prepare_for_training\n"
         "atexit.register(lambda: print(gc.get_freeze_count()))\n"
         "prepare_for_training()\n"
         "print(gc.get_freeze_count() > 10_000)\n"

@@ -3,7 +3,7 @@ import signal
 from lightning.pytorch import Callback
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from quadrant_lstm.processes.strategy import DDP
+from quadrant_lstm.processes.launch import DDP
 from quadrant_lstm.signals import interrupt
 from tests.networks import trainer
 from tests.scripts import call_unchecked

@@ -16,11 +16,11 @@ import pytest
 from omegaconf import OmegaConf
 from torch.distributed import TCPStore
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.cli.options import only_shows
 from quadrant_lstm.cli.torchrun_arguments import check_arguments, with_devices
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes import shared_folder, torchrun, torchrun_store
+from quadrant_lstm.processes import torchrun
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.folders import TINY, children, run_folder, write_idx_folder
 from tests.machines import Machine, free_port, two_machines
@@ -155,16 +155,16 @@ def test_a_new_first_process_hears_of_the_run_from_the_others(tmp_path):
 
 
 def test_a_mark_of_another_run_is_not_this_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(shared_folder, "SECONDS_TO_APPEAR", 0.2)
+    monkeypatch.setattr(torchrun, "SECONDS_TO_APPEAR", 0.2)
     (tmp_path / ".torchrun").write_text("of another run")
-    assert not shared_folder.sees_mark(str(tmp_path), "of this run")
+    assert not torchrun.sees_mark(str(tmp_path), "of this run")
     (tmp_path / ".torchrun").write_text("of this run")
-    assert shared_folder.sees_mark(str(tmp_path), "of this run")
+    assert torchrun.sees_mark(str(tmp_path), "of this run")
 
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_process_that_never_starts_is_named_after_the_timeout(earlier, tmp_path, monkeypatch):
-    monkeypatch.setattr(torchrun_store, "TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(torchrun, "TIMEOUT", timedelta(seconds=1))
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     if earlier:
         store.set("hello/1", json.dumps(["a process that was killed", None]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint, write_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_checkpoint
 from quadrant_lstm.errors import UserError
 from tests.malformed import Touch
 

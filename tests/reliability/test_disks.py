@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint, write_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_checkpoint
 from quadrant_lstm.errors import UserError
 from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import script

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ConstantLR
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.callbacks.finite import Finite
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
+from quadrant_lstm.callbacks.training import Finite
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import QUADRANTS
@@ -91,7 +91,7 @@ def test_an_infinite_loss_with_finite_gradients_is_reported(data):
 def test_the_remedy_depends_on_the_schedule(data, monkeypatch):
     with pytest.raises(UserError, match="lower optimizer.lr; run=FOLDER resumes after the last finished epoch"):
         fit(Root(), data)
-    monkeypatch.setattr("quadrant_lstm.callbacks.finite.is_constant", lambda scheduler: False)
+    monkeypatch.setattr("quadrant_lstm.callbacks.training.is_constant", lambda scheduler: False)
     with pytest.raises(UserError, match="start a new run with a lower optimizer.lr"):
         fit(Root(), data)
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from quadrant_lstm import load_run
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.moving_digits import ARROWS
 from quadrant_lstm.data.orderings import SequenceSpec

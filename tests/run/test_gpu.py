@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.data.orderings import sequences
-from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.processes.launch import prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
 from tests.configs import composed_config
 from tests.networks import question_network

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quadrant_lstm.callbacks.checkpoint_io import write_checkpoint
+from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.config.read import read_config
 from quadrant_lstm.errors import UserError
@@ -147,7 +147,7 @@ def test_a_logger_that_writes_elsewhere_by_default_has_to_be_trusted(copied_run)
 @pytest.mark.parametrize("argument", ["offline: false", "offline: true\n      entity: theirs"])
 def test_an_upload_has_to_be_trusted(argument, copied_run):
     file = copied_run / ".hydra/config.yaml"
-    target = "quadrant_lstm.dashboard.wandb_logger.WandB"
+    target = "quadrant_lstm.dashboard.loggers.WandB"
     wandb = (
         f"{LOGGER}    wandb:\n      _target_: {target}\n      save_dir: {FOLDER}\n      project: a\n      {argument}\n"
     )

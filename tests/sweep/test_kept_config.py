@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.quadrants.grid import enumerated
 from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
 from hydra_plugins.quadrants.launcher import check_trained_with
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.errors import UserError
 from tests.folders import TINY, sweep_folder, tiny_data
 from tests.scripts import ROOT, Script, script, waiting_after

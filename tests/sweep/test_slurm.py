@@ -12,7 +12,7 @@ import optuna
 import pytest
 from filelock import FileLock
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.run_folder import read_results
 from quadrant_lstm.sweep.study import storage
 from tests.folders import TINY, sweep_folder, write_idx_folder

@@ -13,7 +13,7 @@ from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.files import read_yaml
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
@@ -66,7 +66,7 @@ def test_the_traceback_of_a_bug_stands_in_the_log_of_the_job(tmp_path):
 
 def test_a_job_that_fails_after_its_result_has_finished(tmp_path):
     (tmp_path / "late.py").write_text(
-        "from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard\n\n\nclass Late(TensorBoard):\n"
+        "from quadrant_lstm.dashboard.loggers import TensorBoard\n\n\nclass Late(TensorBoard):\n"
         "    def close(self, status):\n        raise OSError('gone')\n"
     )
     data = tiny_data(tmp_path)

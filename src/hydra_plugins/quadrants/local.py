@@ -47,8 +47,7 @@ class LocalLauncher(JobLauncher):
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
         with signals_deferred():
             from quadrant_lstm.config.check import check_without_torch  # imports torch
-            from quadrant_lstm.processes.forked import start_process
-            from quadrant_lstm.processes.prepare import num_threads
+            from quadrant_lstm.processes.launch import num_threads, start_process
             from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
 
         gpus = visible_gpus() if self.n_jobs > 1 else []
@@ -77,7 +76,7 @@ class LocalLauncher(JobLauncher):
         return {number: RUNNING for number, process in self.processes.items() if process.is_alive()}
 
     def collect_error(self, job: Job) -> str | None:
-        from quadrant_lstm.processes.forked import how_it_ended
+        from quadrant_lstm.processes.launch import how_it_ended
 
         self.gpus.pop(job.number, None)
         status = self.processes.pop(job.number).exitcode
@@ -88,7 +87,7 @@ class LocalLauncher(JobLauncher):
         return f"{how_it_ended(status)}{'; the machine may have run out of memory' if status == -9 else ''}"
 
     def on_exit(self, jobs: Sequence[Job]) -> None:
-        from quadrant_lstm.processes.forked import terminate
+        from quadrant_lstm.processes.launch import terminate
 
         terminate([*self.processes.values()])
 

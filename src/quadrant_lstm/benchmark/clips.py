@@ -22,7 +22,7 @@ from quadrant_lstm.cli.compose import check_project_root, compose_config
 from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
-from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.processes.launch import prepare_for_training
 from quadrant_lstm.run.build import build_data, build_network
 from quadrant_lstm.run.precision import resolve_precision
 

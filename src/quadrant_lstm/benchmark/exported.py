@@ -28,7 +28,7 @@ from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
-from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.processes.launch import prepare_for_training
 from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.program import ToProbabilities, program_file
 

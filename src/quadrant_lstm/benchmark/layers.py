@@ -25,7 +25,7 @@ from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.model.time_distributed import TimeDistributed
-from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.processes.launch import prepare_for_training
 
 CLIPS = ((1, 16, 32, 16), (4, 16, 32, 16), (16, 16, 32, 16), (4, 16, 64, 16), (32, 16, 14, 32))
 

@@ -19,7 +19,7 @@ from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import LSTM
-from quadrant_lstm.processes.prepare import configure_cpu
+from quadrant_lstm.processes.launch import configure_cpu
 
 
 def some_orderings(number: int) -> Orderings:

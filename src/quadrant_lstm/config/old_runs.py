@@ -5,12 +5,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 RENAMED = {
-    "quadrant_lstm.run.progress.Progress": "quadrant_lstm.callbacks.progress.Progress",
-    "quadrant_lstm.run.ddp.DDP": "quadrant_lstm.processes.strategy.DDP",
+    "quadrant_lstm.run.progress.Progress": "quadrant_lstm.callbacks.training.Progress",
+    "quadrant_lstm.run.ddp.DDP": "quadrant_lstm.processes.launch.DDP",
     "${oc.env:HOME,.}/.cache": "~/.cache",
-    "quadrant_lstm.dashboard.tensorboard.TensorBoard": "quadrant_lstm.dashboard.tensorboard_logger.TensorBoard",
-    "quadrant_lstm.dashboard.trackers.WandB": "quadrant_lstm.dashboard.wandb_logger.WandB",
-    "quadrant_lstm.dashboard.trackers.MLflow": "quadrant_lstm.dashboard.mlflow_logger.MLflow",
+    "quadrant_lstm.dashboard.tensorboard.TensorBoard": "quadrant_lstm.dashboard.loggers.TensorBoard",
+    "quadrant_lstm.dashboard.trackers.WandB": "quadrant_lstm.dashboard.loggers.WandB",
+    "quadrant_lstm.dashboard.trackers.MLflow": "quadrant_lstm.dashboard.loggers.MLflow",
 }
 
 RNN = {"num_layers": 1, "bidirectional": False}
@@ -55,11 +55,11 @@ def list_callbacks(cfg: DictConfig) -> DictConfig:
         return cfg
     config: Any = OmegaConf.to_container(cfg)
     config["trainer"]["callbacks"] = {
-        "finite": {"_target_": "quadrant_lstm.callbacks.finite.Finite"},
-        "reseed": {"_target_": "quadrant_lstm.callbacks.reseed.Reseed", "seed": "${seed}"},
-        "ema": {"_target_": "quadrant_lstm.callbacks.ema.EMA", "decay": config.pop("ema_decay")},
+        "finite": {"_target_": "quadrant_lstm.callbacks.training.Finite"},
+        "reseed": {"_target_": "quadrant_lstm.callbacks.training.Reseed", "seed": "${seed}"},
+        "ema": {"_target_": "quadrant_lstm.callbacks.training.EMA", "decay": config.pop("ema_decay")},
         **(config["trainer"].get("callbacks") or {}),
-        "best": {"_target_": "quadrant_lstm.callbacks.epoch_end.Best", "keep": "${keep}"},
-        "epoch_end": {"_target_": "quadrant_lstm.callbacks.epoch_end.EpochEnd"},
+        "best": {"_target_": "quadrant_lstm.callbacks.checkpoints.Best", "keep": "${keep}"},
+        "epoch_end": {"_target_": "quadrant_lstm.callbacks.checkpoints.EpochEnd"},
     }
     return OmegaConf.create(config | {"swept": None})

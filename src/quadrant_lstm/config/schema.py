@@ -131,22 +131,22 @@ CLASSES: Mapping[str, Kinds] = {
     "quadrant_lstm.model.memoryless.RunningMean": {},
     "quadrant_lstm.model.memoryless.PerStep": {},
     "quadrant_lstm.model.memoryless.Concatenated": {},
-    "quadrant_lstm.processes.strategy.DDP": {"timeout": kinds.Positive, "**": Any},  # and any argument of DDPStrategy
-    "quadrant_lstm.callbacks.finite.Finite": {},
-    "quadrant_lstm.callbacks.reseed.Reseed": {"seed": kinds.Natural},
-    "quadrant_lstm.callbacks.ema.EMA": {"decay": kinds.BelowOne | None},
-    "quadrant_lstm.callbacks.progress.Progress": {},
-    "quadrant_lstm.callbacks.early_stopping.EarlyStopping": {
+    "quadrant_lstm.processes.launch.DDP": {"timeout": kinds.Positive, "**": Any},  # and any argument of DDPStrategy
+    "quadrant_lstm.callbacks.training.Finite": {},
+    "quadrant_lstm.callbacks.training.Reseed": {"seed": kinds.Natural},
+    "quadrant_lstm.callbacks.training.EMA": {"decay": kinds.BelowOne | None},
+    "quadrant_lstm.callbacks.training.Progress": {},
+    "quadrant_lstm.callbacks.training.EarlyStopping": {
         "monitor": Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"],
         "patience": kinds.Count,
         "min_delta": kinds.NonNegative,
     },
-    "quadrant_lstm.callbacks.epoch_end.Best": {"keep": kinds.Keep},
-    "quadrant_lstm.callbacks.epoch_end.EpochEnd": {},
+    "quadrant_lstm.callbacks.checkpoints.Best": {"keep": kinds.Keep},
+    "quadrant_lstm.callbacks.checkpoints.EpochEnd": {},
     "quadrant_lstm.dashboard.dashboard.Dashboard": {},
-    "quadrant_lstm.dashboard.tensorboard_logger.TensorBoard": {"save_dir": str},
-    "quadrant_lstm.dashboard.wandb_logger.WandB": {"save_dir": str, "project": str, "offline": bool, "**": Any},
-    "quadrant_lstm.dashboard.mlflow_logger.MLflow": {
+    "quadrant_lstm.dashboard.loggers.TensorBoard": {"save_dir": str},
+    "quadrant_lstm.dashboard.loggers.WandB": {"save_dir": str, "project": str, "offline": bool, "**": Any},
+    "quadrant_lstm.dashboard.loggers.MLflow": {
         "save_dir": str,
         "experiment_name": str,
         "tracking_uri": str | None,
@@ -220,7 +220,7 @@ TARGETS = {
     "schedule": ("torch.optim.lr_scheduler.",),
     "trainer": (
         "quadrant_lstm.callbacks.",
-        "quadrant_lstm.processes.strategy.",
+        "quadrant_lstm.processes.launch.",
         "quadrant_lstm.dashboard.",
         "quadrant_lstm.sweep.pruning.",
         "lightning.pytorch.",

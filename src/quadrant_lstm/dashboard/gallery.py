@@ -12,18 +12,27 @@ from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.pictures import occlusion
-from quadrant_lstm.dashboard.pictures.belief import draw_belief
-from quadrant_lstm.dashboard.pictures.calibration import draw_calibration
-from quadrant_lstm.dashboard.pictures.clips import draw_clips
-from quadrant_lstm.dashboard.pictures.confusion import draw_classes, draw_confusion
-from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderings
-from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates
-from quadrant_lstm.dashboard.pictures.mistakes import ROWS, columns_for, draw_mistakes, most_confident_mistakes
-from quadrant_lstm.dashboard.pictures.step_occlusion import (
+from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_clips, draw_orderings
+from quadrant_lstm.dashboard.pictures.network import (
     accuracy_by_occluded_step,
     accuracy_by_order,
+    correct_by_occluded_ordering,
+    correct_by_occluded_piece,
+    draw_features,
+    draw_gates,
+    draw_occluded_orderings,
+    draw_occluded_pieces,
     draw_occluded_steps,
+)
+from quadrant_lstm.dashboard.pictures.predictions import (
+    ROWS,
+    columns_for,
+    draw_belief,
+    draw_calibration,
+    draw_classes,
+    draw_confusion,
+    draw_mistakes,
+    most_confident_mistakes,
 )
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
@@ -125,10 +134,10 @@ def occlusion_pictures(
     """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
     images, labels = data.test[indices][:2]
     orderings, grid, names = data.orderings, data.grid, drawn_names(data)
-    by_piece = occlusion.correct_by_occluded_piece(network, images, labels, orderings, grid)
-    by_ordering = occlusion.correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
-    yield "test/occluded_piece", occlusion.draw_occluded_pieces(by_piece, labels, grid, names)
-    figure = occlusion.draw_occluded_orderings(by_ordering, orderings, grid, correct[: len(images)])
+    by_piece = correct_by_occluded_piece(network, images, labels, orderings, grid)
+    by_ordering = correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
+    yield "test/occluded_piece", draw_occluded_pieces(by_piece, labels, grid, names)
+    figure = draw_occluded_orderings(by_ordering, orderings, grid, correct[: len(images)])
     yield "test/occluded_ordering", figure
 
 

@@ -1,7 +1,7 @@
 """Randomly rotates, shifts, zooms, shears, bends and partly erases each image of a batch, on the batch's device.
 
 Images are augmented before they are split, so that their quadrants still fit together. Random numbers come from the
-device's default generator, which callbacks/reseed.py seeds for each epoch.
+device's default generator, which callbacks/training.py seeds for each epoch.
 """
 
 import math

@@ -191,7 +191,7 @@ class Classifier(LightningModule):
             by_metric |= dict(zip(step_accuracy_names(split, self.spec.num_steps), logits.unbind(1), strict=True))
         for name, values in by_metric.items():
             metrics[name].update(values, labels)
-        logger = None if split == "test" else False  # callbacks/epoch_end.py logs those of the other splits
+        logger = None if split == "test" else False  # callbacks/checkpoints.py logs those of the other splits
         for name in (f"{split}/loss", *by_metric):
             self.log(name, metrics[name], logger=logger)
         return logits, labels

@@ -5,26 +5,168 @@ whole sweep again. These processes are forked, so this one must not have used CU
 that only this user can read.
 """
 
+import atexit
 import contextlib
+import ctypes
 import functools
+import gc
 import math
+import multiprocessing
 import multiprocessing.connection
 import os
+import platform
+import signal
 import socket
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.distributed import (
+    DistNetworkError,
+    FileStore,
+    get_backend,
+    get_rank,
+    get_world_size,
+    init_process_group,
+    irecv,
+    is_initialized,
+)
 
 from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, with_type
-from quadrant_lstm.processes.forked import FORK, GRACE, how_it_ended, start_process, terminate
-from quadrant_lstm.processes.prepare import num_threads
+from quadrant_lstm.processes import torchrun
 from quadrant_lstm.run_folder import LAST
+from quadrant_lstm.signals import end_with_parent, exit_at_signals, signals_deferred
+
+# Memory, threads, garbage collection and denormal numbers
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+NEVER = 2**31 - 1  # bytes
+
+
+def prepare_for_training() -> None:
+    """Configures the process for training. Call it when everything is built, before the first training step."""
+    configure_cpu()
+    if multiprocessing.parent_process() is None:
+        gc.unfreeze()  # objects of an earlier job, if the jobs of a sweep share a process
+    with signals_deferred():  # Python drops an exception that is raised while it deletes an object
+        gc.collect()
+    freeze()
+    torch.set_flush_denormal(True)  # processors are slow with denormal numbers
+
+
+def configure_cpu() -> None:
+    """Configures the process for any computation with a network, also in a user's notebook.
+
+    glibc's allocator then keeps the memory that a batch frees (`man 3 mallopt`): by default it returns large blocks to
+    the system, which clears and maps them again for the next one. Other C libraries stay as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_TRIM_THRESHOLD, NEVER)
+        mallopt(M_MMAP_THRESHOLD, NEVER)
+    torch.set_num_threads(num_threads())
+
+
+def freeze() -> None:
+    """Excludes all existing objects from garbage collection: a walk through them takes longer than a training step.
+
+    They are included again when the process ends, because extensions (triton) report remaining objects as leaked.
+    """
+    gc.freeze()
+    atexit.register(gc.unfreeze)
+
+
+def num_threads(root: Path = Path("/")) -> int:
+    """Returns torch's number of threads, or the CPU quota of this process in cores, rounded up, if that is less.
+
+    torch counts the cores of the machine. In cpu.max, `200000 100000` is a quota of two cores.
+    """
+    cores = [torch.get_num_threads()]
+    for group in control_groups(root):
+        with contextlib.suppress(OSError, ValueError):  # no such file; "max 100000"
+            time, period = map(int, (group / "cpu.max").read_text().split())
+            cores.append(max(1, math.ceil(time / period)))
+    return min(cores)
+
+
+def control_groups(root: Path = Path("/")) -> list[Path]:
+    """Returns the folder of this process's control group (cgroup v2) and those of its parents; none outside Linux."""
+    file, groups = root / "proc/self/cgroup", root / "sys/fs/cgroup"
+    lines = file.read_text().splitlines() if file.exists() else []
+    own = [groups / line[3:].strip("/") for line in lines if line.startswith("0::")]
+    return [folder for group in own for folder in (group, *group.parents) if folder.is_relative_to(groups)]
+
+
+# Processes forked from this one, which has imported torch but not used it
+#
+# So a process starts at once. An error, a kill or a lack of memory ends only that process; on Linux the kernel kills it
+# when its parent ends.
+
+
+FORK: Any = multiprocessing.get_context("fork" if hasattr(os, "fork") else None)
+GRACE = 8.0  # seconds that processes have to end
+
+
+def start_process(
+    function: Callable[[], bool], environment: Mapping[str, str], threads: int, log: Path | None = None
+) -> Any:
+    """Starts a process and returns it. Its exit code is 0 if the function returns True.
+
+    With `log`, what it prints is discarded, and its stderr is appended to that file.
+    """
+    if not gc.get_freeze_count():
+        freeze()  # keeps the memory of the libraries' objects shared: a garbage collection would write to it
+    process = FORK.Process(target=child_main, args=(function, environment, threads, log, os.getpid()))
+    process.start()
+    return process
+
+
+def child_main(
+    function: Callable[[], bool], environment: Mapping[str, str], threads: int, log: Path | None, parent: int
+) -> None:
+    end_with_parent(parent)
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), 2)
+    os.environ |= environment
+    torch.set_num_threads(threads)
+    sys.exit(0 if function() else 1)
+
+
+def terminate(processes: Sequence[Any], grace: float = GRACE) -> None:
+    """Waits a second, in which Ctrl-C may end the processes, then sends SIGTERM; after `grace` seconds kills them."""
+    try:
+        start = time.monotonic()
+        for seconds in (1.0, grace):
+            for process in processes:
+                process.join(max(0.0, start + seconds - time.monotonic()))
+            for process in processes:
+                process.terminate()  # does nothing to a process that has ended
+    finally:  # also after a second Ctrl-C; a third would leave processes that Python waits for when it exits
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+
+
+def how_it_ended(status: int) -> str:
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+# One process per device
+
 
 STORE = "QUADRANT_LSTM_STORE"  # environment variable of the processes: the file of torch.distributed.FileStore
 SECONDS_TO_REPORT = 3.0  # after one process reports a lost connection, in which the others may report theirs
@@ -138,3 +280,61 @@ def cause_of(failures: Mapping[int, Failure], codes: Sequence[int | None]) -> st
 
 def name(rank: int, codes: Sequence[object]) -> str:
     return f"process {rank + 1} of {len(codes)}"
+
+
+# Lightning's strategy, with a timeout in seconds, and without Lightning's handler of SIGTERM
+#
+# Processes that train.py itself starts meet through a file, which is closed to other machines.
+#
+# Lightning 2.6's handler broadcasts a tensor. If SIGTERM finds the processes at different operations, they wait for
+# each other: of ten runs under torchrun, five ended only when torchrun killed them after 30 seconds.
+
+
+class DDP(DDPStrategy):
+    """`options` are arguments of DDPStrategy and of torch's DistributedDataParallel."""
+
+    def __init__(self, timeout: float, **options: Any):
+        self.timeout = timedelta(seconds=timeout)
+        super().__init__(timeout=self.timeout, **options)
+
+    def setup_distributed(self) -> None:
+        """Called by fit and test. Lightning keeps a process group that exists; one that it makes itself listens on
+        a port that other users can reach.
+        """
+        meeting = torchrun.meeting
+        if (meeting or STORE in os.environ) and not is_initialized():
+            self.set_world_ranks()
+            if meeting:
+                meeting.wait_for_all("built", self.timeout)
+            store: Any = meeting.new_store() if meeting else FileStore(os.environ[STORE], self.world_size)
+            store.set_timeout(self.timeout)
+            device = self.root_device if self.root_device.type == "cuda" else None
+            try:
+                init_process_group(
+                    "nccl" if device else "gloo", store=store, rank=self.global_rank, world_size=self.world_size,
+                    timeout=self.timeout, device_id=device,
+                )  # fmt: skip
+            except RuntimeError as error:  # gloo and FileStore raise no errors of their own
+                raise DistNetworkError(str(error)) from error
+        super().setup_distributed()
+
+    def barrier(self, *arguments: Any, **options: Any) -> None:
+        """Lightning calls this first of all after it has set its handler."""
+        exit_at_signals()
+        super().barrier(*arguments, **options)
+
+
+def is_connected() -> bool:
+    """Tells whether this process can still exchange tensors with all others, or is alone.
+
+    gloo closes a connection when the other process ends, and all of them after a timeout; its errors are RuntimeErrors
+    like any other. NCCL's are torch's DistErrors.
+    """
+    if not is_initialized() or get_backend() != "gloo":
+        return True
+    try:
+        for rank in set(range(get_world_size())) - {get_rank()}:
+            irecv(torch.empty(1), src=rank)  # does not wait; raises at once if the connection is closed
+    except RuntimeError:
+        return False
+    return True

@@ -21,7 +21,8 @@ import os
 import platform
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,9 +31,116 @@ from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.config.values import differing_values
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes.shared_folder import invisible, leave_mark, sees_mark
-from quadrant_lstm.processes.torchrun_store import TIMEOUT, Store, deadline, no_answer
+from quadrant_lstm.run_folder import MARK
 from quadrant_lstm.signals import end_with_parent
+
+# The run folder, which all machines must see
+
+
+SECONDS_TO_APPEAR = 10.0  # a network file system may show a new file late
+
+
+def leave_mark(folder: str, id: str) -> None:
+    Path(folder, MARK).write_text(id)
+
+
+def sees_mark(folder: str, id: str) -> bool:
+    """Waits for the mark with this id."""
+    end = time.monotonic() + SECONDS_TO_APPEAR
+    while time.monotonic() < end:
+        with suppress(OSError):
+            if Path(folder, MARK).read_text() == id:
+                return True
+        time.sleep(0.1)
+    return False
+
+
+def invisible(folder: str) -> str:
+    """Returns the message about a folder whose mark this machine does not see."""
+    return (
+        f"outputs: this machine does not see the run folder {folder}; start torchrun in a folder that all machines "
+        "share under the same path, or set hydra.run.dir to one."
+    )
+
+
+# The store of torchrun's agents
+
+
+TIMEOUT = timedelta(seconds=120)  # for each process to start, and for the first one to check the config
+
+
+class Store:
+    """The store at the address that torchrun gives. `serves` says whether this process has to serve it to the others.
+
+    Raises UserError if the store cannot be reached.
+    """
+
+    def __init__(self, serves: bool):
+        from torch.distributed import TCPStore
+
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        with errors_explained(f"the store at {address}:{port}"):
+            self.tcp: Any = TCPStore(address, port, is_master=serves, wait_for_workers=False, timeout=TIMEOUT)
+
+    def set(self, key: str, text: str) -> None:
+        self.tcp.set(key, text)
+
+    def has(self, key: str) -> bool:
+        return self.tcp.check([key])
+
+    def get(self, key: str, rank: int, timeout: timedelta | None = None, failed: str | None = None) -> str:
+        """Waits for a text that the process of that rank sets. It asks again and again, because torch's own way of
+        waiting keeps Python from handling SIGTERM. Raises UserError with the text of the key `failed`, if it is set.
+        """
+        end = deadline(timeout)
+        with errors_explained("the store"):
+            while not self.has(key):
+                if failed:
+                    self.check(failed)
+                if time.monotonic() > end:
+                    raise no_answer(f"rank {rank}", "it has not come this far", timeout)
+                time.sleep(0.02)
+            return self.tcp.get(key).decode()
+
+    def check(self, failed: str) -> None:
+        """Raises UserError with the text of that key, if it is set."""
+        if self.has(failed):
+            raise UserError(self.tcp.get(failed).decode())
+
+    def is_first(self, key: str) -> bool:
+        """Tells whether no process has asked this about the same key."""
+        return self.tcp.add(key, 1) == 1
+
+    def under(self, prefix: str) -> Any:
+        """Returns a store of torch whose keys begin with the prefix."""
+        from torch.distributed import PrefixStore
+
+        return PrefixStore(prefix, self.tcp)
+
+
+def deadline(timeout: timedelta | None = None) -> float:
+    return time.monotonic() + (timeout or TIMEOUT).total_seconds()
+
+
+@contextmanager
+def errors_explained(store: str) -> Iterator[None]:
+    """Raises UserError if the store cannot be reached, or not within TIMEOUT."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"torchrun: {store} cannot be reached ({reason}); restart torchrun on all machines.") from error
+
+
+def no_answer(source: str, reason: str, timeout: timedelta | None = None) -> UserError:
+    seconds = (timeout or TIMEOUT).total_seconds()
+    return UserError(
+        f"torchrun: {source} did not answer within {seconds:.0f} s ({reason}); restart torchrun on all machines."
+    )
+
+
+# The meeting of the processes
+
 
 SECONDS_TO_ANSWER = 0.5  # a process that does not answer has ended, and its key in the store is old
 SECONDS_TO_HEAR = 1.0  # of a failure, for processes that look for it every 20 ms, before the store ends

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from quadrant_lstm.callbacks.checkpoint_io import AtomicCheckpointIO
+from quadrant_lstm.callbacks.checkpoints import AtomicCheckpointIO
 from quadrant_lstm.config.signatures import takes
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, orderings_of

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from quadrant_lstm.callbacks.progress import Progress
+from quadrant_lstm.callbacks.training import Progress
 from quadrant_lstm.config.check import check_fit
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.model.classifier import Classifier

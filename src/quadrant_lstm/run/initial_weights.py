@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.run_folder import find_weights
 

@@ -10,13 +10,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.config.signatures import check_signatures
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, numbered_names, scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.processes.prepare import configure_cpu
+from quadrant_lstm.processes.launch import configure_cpu
 from quadrant_lstm.run.build import build_classifier
 from quadrant_lstm.run.same_data import keep_num_frames
 from quadrant_lstm.run_folder import BEST, CONFIG, LAST, find_run
@@ -33,7 +33,7 @@ def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Modu
 
     `trust` are modules of other code that the config may name, such as ["my_module"]; they are imported.
 
-    Sets glibc's allocator and torch's number of threads as training does (processes/prepare.py). Raises UserError if
+    Sets glibc's allocator and torch's number of threads as training does (processes/launch.py). Raises UserError if
     the folder contains no run, or none of its epochs has finished.
     """
     classifier, cfg = load_classifier(find_run(str(path)), trusted_modules(trust))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes.prepare import control_groups
+from quadrant_lstm.processes.launch import control_groups
 
 Autocast = Callable[[], AbstractContextManager[object]]
 FEW, MANY = 8, 16  # images in the two batches

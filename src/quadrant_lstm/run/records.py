@@ -14,13 +14,10 @@ from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
-from quadrant_lstm.callbacks.epoch_end import metric_columns
-from quadrant_lstm.dashboard.dashboard import Dashboard
+from quadrant_lstm.callbacks.checkpoints import metric_columns, read_checkpoint
+from quadrant_lstm.dashboard.dashboard import BEST_ACCURACY, Dashboard, hyperparameters, write_hyperparameters
+from quadrant_lstm.dashboard.loggers import TensorBoard, Tracker
 from quadrant_lstm.dashboard.report import write_run_report
-from quadrant_lstm.dashboard.tabs import BEST_ACCURACY, hyperparameters, write_hyperparameters
-from quadrant_lstm.dashboard.tensorboard_logger import TensorBoard
-from quadrant_lstm.dashboard.tracker import Tracker
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError

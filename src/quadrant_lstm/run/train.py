@@ -22,9 +22,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes import torchrun
-from quadrant_lstm.processes.launch import LostProcess, launch
-from quadrant_lstm.processes.prepare import prepare_for_training
-from quadrant_lstm.processes.strategy import is_connected
+from quadrant_lstm.processes.launch import LostProcess, is_connected, launch, prepare_for_training
 from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, num_processes_to_launch
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.initial_weights import copy_weights

@@ -16,7 +16,7 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import make
 from quadrant_lstm.model.protocols import as_argument, count_parameters
-from quadrant_lstm.processes.prepare import prepare_for_training
+from quadrant_lstm.processes.launch import prepare_for_training
 from quadrant_lstm.run.build import bare_trainer, build_data, build_network, instantiate_node
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.precision import resolve_precision

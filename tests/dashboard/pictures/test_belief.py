@@ -1,7 +1,7 @@
 import torch
 from matplotlib.colors import to_hex
 
-from quadrant_lstm.dashboard.pictures.belief import draw_belief
+from quadrant_lstm.dashboard.pictures.predictions import draw_belief
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from quadrant_lstm.dashboard.pictures.calibration import draw_calibration, expected_calibration_error
+from quadrant_lstm.dashboard.pictures.predictions import draw_calibration, expected_calibration_error
 
 
 def test_calibration_error_is_the_distance_between_confidence_and_accuracy():

@@ -1,6 +1,6 @@
 import torch
 
-from quadrant_lstm.dashboard.pictures.confusion import draw_confusion
+from quadrant_lstm.dashboard.pictures.predictions import draw_confusion
 
 
 def test_a_confusion_matrix_shows_its_counts():

@@ -2,8 +2,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from quadrant_lstm.dashboard.pictures.clips import shown_frames
-from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderings
+from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_orderings, shown_frames
 
 
 def test_the_unchanged_image_comes_first_in_each_row():

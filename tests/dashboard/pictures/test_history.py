@@ -1,4 +1,4 @@
-from quadrant_lstm.dashboard.pictures.history import AFTER_EACH_STEP, HISTORIES, draw_history, histories
+from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, draw_history, histories
 
 
 def test_the_history_has_a_curve_for_each_column():

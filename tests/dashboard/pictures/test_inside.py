@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from quadrant_lstm import sequences
-from quadrant_lstm.dashboard.pictures.inside import draw_features, draw_gates, feature_maps, mosaic
+from quadrant_lstm.dashboard.pictures.network import draw_features, draw_gates, feature_maps, mosaic
 from tests.networks import small_network
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from quadrant_lstm.dashboard.pictures.mistakes import columns_for, draw_mistakes, most_confident_mistakes
+from quadrant_lstm.dashboard.pictures.predictions import columns_for, draw_mistakes, most_confident_mistakes
 
 
 def page(images, labels, logits, number=1):

@@ -1,13 +1,15 @@
 import torch
 from torch import nn
 
-from quadrant_lstm.dashboard.pictures.occlusion import (
+from quadrant_lstm.dashboard.pictures.network import (
+    accuracy_by_occluded_step,
+    accuracy_by_order,
     correct_by_occluded_ordering,
     correct_by_occluded_piece,
     draw_occluded_orderings,
     draw_occluded_pieces,
+    reorder,
 )
-from quadrant_lstm.dashboard.pictures.step_occlusion import accuracy_by_occluded_step, accuracy_by_order, reorder
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import QUADRANTS
 

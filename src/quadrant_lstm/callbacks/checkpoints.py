@@ -4,7 +4,11 @@ So an epoch whose line was logged is saved, and an epoch that was interrupted be
 its row and points are replaced: a resumed run has exactly one row per epoch. Epochs count from 1.
 """
 
+import hashlib
+import io
 import logging
+import pickle
+import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +16,67 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 
-from quadrant_lstm.callbacks.checkpoint_io import read_checkpoint
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, REPORT, RESULTS, check_present, read_rows
 from quadrant_lstm.text import step_accuracy_names
+
+# Checkpoints, which are written atomically with a checksum
+#
+# A checkpoint is the zip archive that torch.save makes, and torch.load reads it. The archive's comment is the SHA-256
+# of everything before it, so that a file that was damaged later is refused.
+
+
+CHECKSUM_PREFIX = b"sha256:"
+COMMENT_LENGTH = len(CHECKSUM_PREFIX) + 64  # bytes
+
+
+def write_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    archive = buffer.getvalue()
+    assert archive.endswith(b"\0\0")  # a zip archive without a comment ends with the comment's length, 0
+    archive = archive[:-2] + struct.pack("<H", COMMENT_LENGTH)
+    write_atomically(file, archive + CHECKSUM_PREFIX + hashlib.sha256(archive).hexdigest().encode())
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Raises UserError for a file that is missing, damaged, or was not written by write_checkpoint."""
+    if not file.is_file():
+        raise UserError(
+            f"{file}: is missing: no epoch of this run has finished; resume the run with: "
+            f"python train.py run={file.parent.parent}"
+        )
+    try:
+        content = file.read_bytes()
+        archive, checksum = content[:-COMMENT_LENGTH], content[-COMMENT_LENGTH:]
+        if checksum != CHECKSUM_PREFIX + hashlib.sha256(archive).hexdigest().encode():
+            raise ValueError("its checksum does not match")
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{file}: cannot be read ({reason}); it is damaged: restore it, or train again.") from error
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """A plugin for Lightning's Trainer."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+# The end of an epoch
+
 
 log = logging.getLogger(__name__)
 LOGGED = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in the line of the epoch

@@ -1,0 +1,225 @@
+"""Callbacks of a training: the average of the weights, non-finite losses, seeds, early stopping, the progress bar."""
+
+import logging
+import math
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import rich
+import torch
+from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from rich.progress import ProgressColumn
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+
+from quadrant_lstm.data.datamodule import epoch_seed
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.classifier import Classifier, is_constant, weights_of
+from quadrant_lstm.text import counted, duration
+
+# Torch is seeded at the start of each epoch, so that a resumed run draws the numbers of an uninterrupted one
+
+
+class Reseed(pl.Callback):
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        torch.manual_seed(epoch_seed(self.seed, trainer.current_epoch, trainer.global_rank))
+
+
+# Weights and batch-norm statistics are averaged over the training steps
+#
+# EMA is Lightning's WeightAveraging with two differences. The decay starts low: after n training steps the average has
+# a memory of about n / 9 of them, up to 1 / (1 - decay), so that it soon forgets the initial weights. And its training
+# steps are counted on the host: torch's AveragedModel reads its counter from the device in every step, so that each of
+# them would wait for the device.
+
+
+class EMA(WeightAveraging):
+    """`decay` is the limit of the decay per training step; None turns averaging off."""
+
+    def __init__(self, decay: float | None):
+        super().__init__()
+        self.decay = decay
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.decay is not None:
+            super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._average_model is not None:
+            # Lightning copies the module before it converts its dtype, e.g. for trainer.precision=64-true
+            self._average_model.to(module.device, next(module.parameters()).dtype)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if self._average_model is None:
+            return
+        if (steps := trainer.global_step) > self._latest_update_step:  # a step may accumulate several batches
+            self.update(self._average_model.module, module, steps)
+            self._average_model.n_averaged.fill_(steps)
+            self._latest_update_step = steps
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.decay is not None:
+            super().on_train_end(trainer, pl_module)
+
+    @torch.no_grad()
+    def update(self, average: nn.Module, module: nn.Module, steps: int) -> None:
+        """Moves the average towards the module's values; the first step, and integers such as counts, are copied."""
+        assert self.decay is not None
+        decay = min(self.decay, steps / (9 + steps)) if steps > 1 else 0.0
+        (averages, copies), (floats, integers) = floats_and_integers(average), floats_and_integers(module)
+        torch._foreach_lerp_(averages, floats, 1 - decay)
+        for copy, integer in zip(copies, integers, strict=True):
+            copy.copy_(integer)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps the loaded average for a test, where Lightning would replace it by the weights of the last step."""
+        if self.decay is not None and trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, module, checkpoint)
+
+
+def floats_and_integers(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    values = [*module.parameters(), *module.buffers()]
+    floats = [value for value in values if value.is_floating_point()]
+    return floats, [value for value in values if not value.is_floating_point()]
+
+
+# Non-finite losses and gradients end a run
+#
+# On the CPU each training step is checked before it changes a weight. On a GPU, where a check waits for the device,
+# they are checked when they are logged and at the end of the epoch, before anything of the epoch is saved. In fp16, the
+# gradient scaler skips training steps with a non-finite gradient. So only two things are checked there: the loss of the
+# validation, and that the last training step of an epoch has a sample with a finite loss.
+
+
+class Finite(pl.Callback):
+    def __init__(self) -> None:
+        self.unchecked: list[tuple[Tensor, Tensor]] = []  # losses and gradient norms of the steps since the last check
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
+        gradients = [weights.grad for weights in weights_of(optimizer) if weights.grad is not None]
+        losses, norms = module.epoch_outputs["train"][-1].losses, torch.stack(torch._foreach_norm(gradients))
+        self.unchecked.append((losses, norms))
+        logged = module.global_step % trainer.log_every_n_steps == 0
+        if logged or self.can_check_for_free(module) or trainer.is_last_batch:
+            if trainer.scaler is None:
+                self.check_steps(module)
+            elif trainer.is_last_batch and not losses.isfinite().any():
+                check_finite(module, "train: the loss", losses.mean(), f"at training step {module.global_step + 1}")
+            self.unchecked.clear()
+        if logged:
+            # a fused optimizer divides the gradients by the scale of fp16 itself, later
+            scale = trainer.scaler.get_scale() if trainer.scaler and optimizer.defaults.get("fused") else 1.0
+            norm = vector_norm(norms).item() / scale
+            points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": norm}
+            for logger in trainer.loggers:
+                logger.log_metrics(points, module.global_step)
+
+    def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
+        loss = torch.cat([batch.losses for batch in module.epoch_outputs["val"]]).mean()
+        check_finite(module, "val: the loss", loss, f"after training step {module.global_step}")
+
+    def can_check_for_free(self, module: Classifier) -> bool:
+        """Returns whether a tensor of the module can be read without waiting for queued kernels."""
+        return module.device.type == "cpu"
+
+    def check_steps(self, module: Classifier) -> None:
+        """Raises UserError for the first recorded step that is non-finite."""
+        if not math.isfinite(sum(losses.sum() + norms.sum() for losses, norms in self.unchecked)):
+            for steps_ago, (losses, norms) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
+                place = f"at training step {module.global_step + 1 - steps_ago}"
+                check_finite(module, "train: the loss", losses.mean(), place)
+                check_finite(module, "train: the norm of the gradient", vector_norm(norms), place)
+
+
+def check_finite(module: Classifier, name: str, value: Tensor, place: str) -> None:
+    if not value.isfinite():
+        remedy = "start a new run with a lower optimizer.lr"
+        if is_constant(module.trainer.lr_scheduler_configs[0].scheduler):
+            remedy = "lower optimizer.lr; run=FOLDER resumes after the last finished epoch"
+        raise UserError(
+            f"{name} is {value.item()} in epoch {module.current_epoch + 1}, {place}, and this epoch was not saved; "
+            f"{remedy}."
+        )
+
+
+# A training stops when a metric has not improved for some epochs
+
+
+log = logging.getLogger(__name__)
+
+
+class EarlyStopping(pl.callbacks.EarlyStopping):
+    """Lightning's, except that a resumed run uses the patience of its config and stops at once if it is exhausted."""
+
+    def __init__(self, monitor: str, patience: int, min_delta: float):
+        super().__init__(monitor, min_delta, patience, mode="min" if monitor.endswith("loss") else "max")
+        self.ended_training = False
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state | {"patience": self.patience})
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        trainer.should_stop |= self.is_exhausted
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self.wait_count >= self.patience
+
+    def results(self) -> dict[str, Any]:
+        return {"stopped_early": True} if self.ended_training else {}
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.ended_training = self.is_exhausted and trainer.current_epoch < (trainer.max_epochs or 0)
+        if self.ended_training:
+            epochs = counted(self.wait_count, "epoch")
+            log.info(f"{self.monitor} has not improved for {epochs}; training stops")
+
+
+# The progress bar of the whole run
+#
+# It is drawn on a terminal only; checkpoints.py logs one line per epoch, which files get too.
+
+
+UPDATE_INTERVAL = 20  # batches; each update of the values waits for the device
+
+
+class Progress(RichProgressBar):
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=10 if rich.get_console().is_terminal else 0)
+        self.shown: dict[str, str] = {}
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
+        return super().configure_columns(trainer)[:-2]  # without the epoch's time and batches per second
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+
+    def on_train_epoch_start(self, *arguments: Any) -> None:
+        self.samples, self.start = 0, time.perf_counter()
+        super().on_train_epoch_start(*arguments)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.is_disabled:
+            return
+        losses, logits, labels = module.epoch_outputs["train"][-1]
+        self.samples += len(labels) * trainer.world_size
+        if batch_idx % UPDATE_INTERVAL == 0:
+            correct = (logits[:, -1].argmax(1) == labels).float().mean()
+            seconds = time.perf_counter() - self.start
+            epochs = (trainer.max_epochs or 0) - trainer.current_epoch
+            batches = epochs * self.total_train_batches - (batch_idx + 1)
+            self.shown = {
+                "loss": f"{losses.mean().item():.3f}",
+                "accuracy": f"{correct.item():.3f}",
+                "samples/s": f"{self.samples / seconds:,.0f}",
+                "left": duration(batches * seconds / (batch_idx + 1)),
+            }
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+
+    def get_metrics(self, *_: Any) -> dict[str, Any]:
+        return self.shown

@@ -1,0 +1,301 @@
+"""Draws the inside of a network, and its accuracy when a part of its input is occluded."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from quadrant_lstm.data.datamodule import Batch
+from quadrant_lstm.data.orderings import QUADRANTS, frames_of, occlude_piece, ordering_name, scaled
+from quadrant_lstm.kinds import Grid, Orderings
+from quadrant_lstm.model.protocols import Inspectable, Lengths, as_argument, real_steps
+from quadrant_lstm.model.rnn import LSTM
+from quadrant_lstm.plotting import (
+    CORRECT,
+    GREY,
+    GROUP_COLOURS,
+    HEIGHT,
+    MAX_LABELLED_CLASSES,
+    SMALL,
+    WIDTH,
+    new_figure,
+    style,
+)
+
+# Inputs
+
+
+BATCH_SIZE = 250  # samples that a network reads at once
+
+
+def as_inputs(frames: UInt8[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
+    """Scales frames, and moves them to the network's device and dtype, e.g. float64 with trainer.precision=64-true."""
+    weights = next(network.parameters())
+    return scaled(frames.to(weights.device), weights.dtype)
+
+
+def as_arguments(
+    frames: UInt8[Tensor, "..."], lengths: Lengths, network: Any
+) -> tuple[Float[Tensor, "..."], dict[str, Tensor]]:
+    """Returns the frames and the keyword argument that the network is called with."""
+    inputs = as_inputs(frames, network)
+    return inputs, as_argument(None if lengths is None else lengths.to(inputs.device))
+
+
+# Filters of the first convolution, feature maps of all, and the gates of the LSTM
+
+
+MAX_TICKS = 8
+MAX_MAPS = 32  # drawn of one convolution
+TITLES = ("input gate", "forget gate", "cell candidate", "output gate", "cell state", "output")  # as in LSTMStep
+GATES = ("input gate", "forget gate", "output gate")  # with values between 0 and 1
+
+
+def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Tensor]:
+    """Returns the ReLU of each convolution's output [maps, rows, columns] for the frame with the largest sum of pixels,
+    by the convolution's name; that frame, or the part of it that the encoder takes at once, is under "input".
+    """
+    network = network.in_full()
+    seen: list[tuple[str, Tensor, Tensor]] = []
+    for path, layer in network.encoder.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            name = path.removeprefix("module.")
+            layer.register_forward_hook(lambda _, inputs, outputs, name=name: seen.append((name, inputs[0], outputs)))
+    with torch.inference_mode():
+        network.encoder(as_inputs(frames, network))
+    fullest = int(seen[0][1].flatten(1).sum(1).argmax())
+    return {"input": seen[0][1][fullest]} | {name: outputs[fullest].relu() for name, _, outputs in seen}
+
+
+@style
+def draw_features(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Figure]:
+    """Each map is scaled by its own largest value, because the maps differ too much for a common scale."""
+    convs = [layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d)]
+    if not convs:
+        return {}
+    maps = feature_maps(network, frames)
+    frame = maps.pop("input").permute(1, 2, 0).float().cpu().numpy()
+    weights = convs[0].weight.detach().mean(1)
+    figures = {"filters": draw_maps(weights, f"the {len(weights)} filters of the first convolution", "RdBu", frame)}
+    for name, layer_maps in maps.items():
+        part = f", the first {MAX_MAPS}" if len(layer_maps) > MAX_MAPS else ""
+        figures[name] = draw_maps(layer_maps, f"{name}: {len(layer_maps)} feature maps{part}", "gray_r", frame)
+    return figures
+
+
+def draw_maps(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, frame: np.ndarray) -> Figure:
+    page = mosaic(maps[:MAX_MAPS].float().cpu().numpy())
+    figure = new_figure()
+    width = WIDTH / HEIGHT * frame.shape[1] / frame.shape[0]  # of the frame, relative to the maps
+    left, right = figure.subplots(1, 2, width_ratios=[min(0.25, width), 1])
+    left.imshow(frame, cmap="gray_r", vmin=0)
+    left.set_title("input")
+    right.imshow(page, cmap=cmap, vmin=-1 if (page < 0).any() else 0, vmax=1)
+    right.set_facecolor("#dddddd")
+    right.set_title(title)
+    left.set(xticks=[], yticks=[])
+    right.set(xticks=[], yticks=[])
+    right.spines[:].set_visible(False)
+    return figure
+
+
+def mosaic(maps: np.ndarray) -> np.ndarray:
+    """Lays out maps [maps, rows, columns] on a page, with gaps of NaN between them.
+
+    The page is about twice as wide as high. A gap in the last row counts as much as twice that ratio, or half of it.
+    """
+    maps = maps / np.abs(maps).max((1, 2), keepdims=True).clip(min=1e-9)
+    count, rows, columns = maps.shape[0], maps.shape[1] + 1, maps.shape[2] + 1
+
+    def cost(per_row: int) -> float:
+        shape = per_row * columns / (rows * -(-count // per_row))
+        return abs(math.log(shape / 2)) + (math.log(2) if count % per_row else 0)
+
+    per_row = min(range(1, count + 1), key=cost)
+    places = np.pad(maps, ((0, -count % per_row), (0, 1), (0, 1)), constant_values=np.nan)
+    return places.reshape(-1, per_row, rows, columns).transpose(0, 2, 1, 3).reshape(-1, per_row * columns)[:-1, :-1]
+
+
+@style
+def draw_gates(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"], title: str) -> Figure:
+    """One panel per quantity, one row per step, one column per unit. The first step's forget gate has no effect."""
+    assert isinstance(network.recurrent, LSTM)
+    with torch.inference_mode():
+        steps = list(network.recurrent.steps_of_first_layer(network.features(as_inputs(frames, network))))
+    figure = new_figure()
+    figure.suptitle(title)
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    for axes, name, values in zip(panels.flat, TITLES, zip(*steps, strict=True), strict=True):
+        shown = torch.cat(values).float().cpu().numpy()
+        is_gate = name in GATES
+        limit = 1.0 if is_gate else max(1.0, abs(shown).max())
+        cmap, lowest = ("Blues", 0.0) if is_gate else ("RdBu", -limit)
+        axes.imshow(shown, cmap=cmap, vmin=lowest, vmax=limit, aspect="auto")
+        axes.set_title(f"{name}, {'0 to 1' if is_gate else f'±{limit:.2g}'}", fontsize=SMALL)
+        ticks = range(0, len(shown), -(-len(shown) // MAX_TICKS))
+        axes.set_yticks(ticks, [step + 1 for step in ticks])
+        axes.set_xticks([])
+    panels[0, 0].set_ylabel("step")
+    panels[1, 0].set_ylabel("step")
+    figure.supxlabel(f"{shown.shape[1]} units", fontsize=SMALL)
+    return figure
+
+
+# Occluded pieces and orderings
+
+
+MAX_ROWS = 9  # pieces; the accuracies of more are drawn as a map
+
+
+def is_correct(
+    network: nn.Module, frames: Tensor, labels: Int64[Tensor, " samples"], lengths: Lengths = None
+) -> Int64[Tensor, " samples"]:
+    """Returns 1 for each sample whose predicted class is its label, and 0 for the others. Samples are on the CPU."""
+    predictions = []
+    with torch.inference_mode():
+        for start in range(0, len(frames), BATCH_SIZE):
+            some = slice(start, start + BATCH_SIZE)
+            inputs, padded = as_arguments(frames[some], None if lengths is None else lengths[some], network)
+            predictions.append(network(inputs, **padded).argmax(1).cpu())
+    return torch.eq(torch.cat(predictions), labels).long()
+
+
+def correct_by_occluded_piece(
+    network: nn.Module, images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
+    orderings: Orderings, grid: Grid,
+) -> Int64[Tensor, "pieces images"]:  # fmt: skip
+    pieces = range(1, math.prod(grid) + 1)
+    occluded = (frames_of(occlude_piece(images, piece, grid), orderings, grid) for piece in pieces)
+    return torch.stack([is_correct(network, frames, labels) for frames in occluded])
+
+
+def correct_by_occluded_ordering(
+    network: nn.Module, images: UInt8[Tensor, "images channels height width"], labels: Int64[Tensor, " images"],
+    orderings: Orderings, grid: Grid,
+) -> Int64[Tensor, "orderings images"]:  # fmt: skip
+    """Blanks the pieces of one ordering in every frame, so `network` must encode each frame in full."""
+    rows = images.shape[2] // grid[0]
+    correct = []
+    for place in range(len(orderings)):
+        frames = frames_of(images, orderings, grid)
+        frames[..., place * rows : (place + 1) * rows, :] = 0
+        correct.append(is_correct(network, frames, labels))
+    return torch.stack(correct)
+
+
+@style
+def draw_occluded_pieces(
+    correct: Int64[Tensor, "pieces images"], labels: Int64[Tensor, " images"], grid: Grid, names: Sequence[str]
+) -> Figure:
+    """Draws the accuracy as a matrix with one row per occluded piece and one column per class, or for more than
+    MAX_ROWS pieces as a map of the image.
+    """
+    if len(correct) > MAX_ROWS:
+        return draw_map(correct, grid)
+    num_classes = len(names)
+    counts = labels.bincount(minlength=num_classes).clamp(min=1)
+    shares = torch.stack([100 * labels.bincount(row.float(), minlength=num_classes) / counts for row in correct])
+    figure = new_figure()
+    axes = figure.subplots()
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    if num_classes <= MAX_LABELLED_CLASSES:
+        for row, share in enumerate(shares.tolist()):
+            for column, value in enumerate(share):
+                colour = "white" if value > 55 else "black"
+                axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
+        axes.set_xticks(range(num_classes), names)
+    means = 100 * correct.float().mean(1)
+    axes.set_yticks(range(len(correct)), [f"{number}: {mean:.1f} %" for number, mean in enumerate(means.tolist(), 1)])
+    axes.set(
+        xlabel="class",
+        ylabel="occluded quadrant" if tuple(grid) == QUADRANTS else "occluded piece",
+        title=f"accuracy on {len(labels):,} test images, %",
+    )
+    return figure
+
+
+def draw_map(correct: Int64[Tensor, "pieces images"], grid: Grid) -> Figure:
+    means = (100 * correct.float().mean(1)).unflatten(0, tuple(grid)).numpy()
+    figure = new_figure()
+    axes = figure.subplots()
+    shown = axes.imshow(means, cmap="Blues_r")
+    figure.colorbar(shown, ax=axes)
+    axes.set(xticks=[], yticks=[], title=f"accuracy without each piece, {correct.shape[1]:,} test images, %")
+    return figure
+
+
+@style
+def draw_occluded_orderings(
+    correct: Int64[Tensor, "orderings images"], orderings: Orderings, grid: Grid, unoccluded: Int64[Tensor, " images"]
+) -> Figure:
+    """`unoccluded` is 1 for each image that is classified correctly when nothing is occluded."""
+    shares = (100 * torch.cat([unoccluded[None], correct]).float().mean(1)).tolist()
+    figure = new_figure()
+    axes = figure.subplots()
+    bars = axes.barh(
+        ["none", *(ordering_name(ordering, grid) for ordering in orderings)],
+        shares,
+        color=[GREY] + [CORRECT] * len(orderings),
+    )
+    axes.bar_label(bars, [f"{bar.get_width():.1f}" for bar in bars], padding=2)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 112), xticks=range(0, 101, 20), ylabel="occluded ordering")
+    axes.set_title(f"accuracy on {correct.shape[1]:,} test images, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+# Occluded frames of clips, and frames in another order
+#
+# If the order of the frames matters, the accuracy is lower with reversed or shuffled frames.
+
+
+def accuracy(network: nn.Module, samples: Batch) -> float:
+    return is_correct(network, *samples).float().mean().item()
+
+
+def accuracy_by_occluded_step(network: nn.Module, samples: Batch) -> list[float]:
+    found = []
+    for step in range(samples.frames.shape[1]):
+        frames = samples.frames.clone()
+        frames[:, step] = 0
+        found.append(accuracy(network, samples._replace(frames=frames)))
+    return found
+
+
+def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
+    """Returns the accuracy with the frames in order, in reverse order, and shuffled, the same way for all clips."""
+    num_steps = samples.frames.shape[1]
+    shuffled = torch.randperm(num_steps, generator=torch.Generator().manual_seed(0))
+    ranks = {"in order": torch.arange(num_steps), "reversed": -torch.arange(num_steps), "shuffled": shuffled}
+    return {name: accuracy(network, reorder(samples, rank)) for name, rank in ranks.items()}
+
+
+def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
+    """Sorts the real frames of each clip by their ranks; padding stays at the end."""
+    frames, _, lengths = samples
+    ranks = ranks.expand(len(frames), -1)
+    if lengths is not None:
+        ranks = ranks.masked_fill(~real_steps(lengths, frames.shape[1]), ranks.max() + 1)
+    places = ranks.argsort(dim=1, stable=True)
+    return samples._replace(frames=frames[torch.arange(len(frames))[:, None], places])
+
+
+@style
+def draw_occluded_steps(by_step: list[float], by_order: dict[str, float], num_clips: int) -> Figure:
+    """`by_step` has the accuracy with each frame occluded, `by_order` those with all frames."""
+    figure = new_figure()
+    axes = figure.subplots()
+    axes.bar(range(1, len(by_step) + 1), [100 * share for share in by_step], color=CORRECT)
+    for (name, share), colour in zip(by_order.items(), ("black", *GROUP_COLOURS[1:]), strict=False):
+        axes.axhline(100 * share, color=colour, linestyle="--", label=f"{name}: {100 * share:.1f}")
+    axes.set(xlabel="occluded frame (bars); all frames, in this order (lines):", ylim=(0, 105))
+    axes.set_title(f"accuracy on {num_clips:,} test clips, %")
+    figure.legend(loc="outside lower center", ncols=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
