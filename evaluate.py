@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         folder = find_trained_run(cfg, {"accelerator": Accelerator})
         with signals_deferred():
-            from quadrant_lstm.run.evaluate import evaluate  # imports torch
+            from quadrant_lstm.run.load import evaluate  # imports torch
 
         evaluate(folder, cfg.accelerator, trusted_modules(cfg.trust))
 

@@ -37,8 +37,8 @@ def main(cfg: DictConfig) -> None:
             raise UserError("invert: is for files, but the test samples are used as they are; leave it out.")
         check_output(cfg.output, FORMATS)
         with signals_deferred():
-            from quadrant_lstm.run.onnx_predictor import predictor_of_onnx
             from quadrant_lstm.run.predict import predict, predict_files  # imports torch
+            from quadrant_lstm.run.predictor import predictor_of_onnx
 
         if folder:
             predict(folder, cfg.images, cfg.invert, cfg.output, trusted_modules(cfg.trust))

@@ -9,9 +9,8 @@ exit_at_signals()  # also while the modules below are imported
 import hydra
 from omegaconf import DictConfig
 
-from quadrant_lstm.cli.arguments import hydra_arguments
+from quadrant_lstm.cli.arguments import hydra_arguments, shared_arguments
 from quadrant_lstm.cli.command import check_config, handle_errors, handle_job_errors, resumable
-from quadrant_lstm.cli.torchrun_arguments import shared_arguments
 from quadrant_lstm.processes.torchrun import join
 from quadrant_lstm.signals import signals_deferred
 

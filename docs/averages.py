@@ -23,9 +23,7 @@ from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.time_distributed import TimeDistributed
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_classifier
-from quadrant_lstm.sweep.groups import Mean, without_repetitions
-from quadrant_lstm.sweep.jobs import Job
-from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
+from quadrant_lstm.sweep.sweep_folder import Job, Mean, Sweep, find_sweep, without_repetitions
 from quadrant_lstm.text import percent
 
 ALL_ORDERINGS = list(itertools.permutations(range(4)))

@@ -26,8 +26,7 @@ from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, read_csv, read_yaml, write_atomically
 from quadrant_lstm.run_folder import CONFIG, read_rows
-from quadrant_lstm.sweep.groups import Mean
-from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
+from quadrant_lstm.sweep.sweep_folder import Mean, Sweep, find_sweep
 
 PAGE = Path(__file__).with_name("results.md")
 START = "<!-- keep -->\n"

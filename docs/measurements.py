@@ -11,9 +11,7 @@ from pathlib import Path
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, read_csv, read_json, write_atomically
 from quadrant_lstm.run_folder import PROVENANCE
-from quadrant_lstm.sweep.groups import Mean, half_interval
-from quadrant_lstm.sweep.jobs import Job, readable
-from quadrant_lstm.sweep.sweep_folder import Sweep
+from quadrant_lstm.sweep.sweep_folder import Job, Mean, Sweep, half_interval, readable
 from quadrant_lstm.text import assigned, step_accuracies_in
 
 MEASURED = Path(__file__).parent / "measured"

@@ -17,7 +17,7 @@ from quadrant_lstm.dashboard.pictures.predictions import columns_for, draw_mista
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import write_atomically
 from quadrant_lstm.plotting import SCALE, as_png
-from quadrant_lstm.run.evaluate import run_test
+from quadrant_lstm.run.load import run_test
 from quadrant_lstm.run_folder import BEST, find_run
 from quadrant_lstm.text import percent
 

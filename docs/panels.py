@@ -8,8 +8,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from docs.measurements import AFTER_STEPS, column_means, read
 from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WIDTH, as_png, new_figure, style
-from quadrant_lstm.sweep.groups import Mean
 from quadrant_lstm.sweep.plots import error_percent
+from quadrant_lstm.sweep.sweep_folder import Mean
 
 
 @style

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from docs.measurements import ACCURACY, Row, csv_link, keys_of, listed, measured_at, numbers, read, table_row
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.groups import Mean
+from quadrant_lstm.sweep.sweep_folder import Mean
 from quadrant_lstm.text import duration, percent
 
 

@@ -56,7 +56,7 @@ MALFORMED: dict[str, Case] = {
     "torch.hub.load": Case(replace(NETWORK, "_target_: torch.hub.load"), "torch.hub.load is other code"),
     "write_text": Case(replace(NETWORK, "_target_: pathlib.Path.write_text"), "pathlib.Path.write_text is other code"),
     "subprocess behind this project": Case(
-        replace(NETWORK, "_target_: quadrant_lstm.run.provenance.subprocess.run"), "is not a class of config/schema.py"
+        replace(NETWORK, "_target_: quadrant_lstm.run.records.subprocess.run"), "is not a class of config/schema.py"
     ),
     "torch.hub.load behind torch.optim": Case(
         replace("_target_: torch.optim.Adam", "_target_: torch.optim.swa_utils.torch.hub.load"),

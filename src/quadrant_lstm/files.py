@@ -92,6 +92,15 @@ def read_yaml(file: Path) -> Any:
         raise UserError(f"{file}: cannot be read ({error}); restore it.") from error
 
 
+def check_encoding(folder: Path) -> None:
+    """Raises UserError that names a YAML file below the folder that is not UTF-8, which Hydra's error does not."""
+    for file in sorted(folder.rglob("*.yaml")):
+        try:
+            file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: is not UTF-8 text ({error.reason}); save it as UTF-8.") from error
+
+
 def parse_yaml(text: str) -> Any:
     """Raises ValueError for YAML aliases: nine levels of nine aliases stand for 387 million values; runs write none."""
     if "&" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):

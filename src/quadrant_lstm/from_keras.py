@@ -18,16 +18,15 @@ from torch import nn
 
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.cli.arguments import check_single_values
-from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.cli.compose import check_project_root, compose_config
+from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_files import natural
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, write_atomically, write_json
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run.build import build_classifier, build_data
-from quadrant_lstm.run.inputs import Inputs, inputs_of
-from quadrant_lstm.run.provenance import provenance
+from quadrant_lstm.run.program import Inputs, inputs_of
+from quadrant_lstm.run.records import provenance
 from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
 from quadrant_lstm.text import say
 
@@ -63,7 +62,7 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
         raise UserError(f"{file}: {reason}; give a .keras or .weights.h5 file that Keras 3 saved.")
     check_single_values(overrides, "write one of them, or a list in brackets")
     with needs_extra(str(file), "keras"):
-        import quadrant_lstm.run.keras_sizes  # noqa: F401  # chooses Keras's backend and imports Keras
+        import quadrant_lstm.run.keras_model  # noqa: F401  # chooses Keras's backend and imports Keras
     model, cfg, data = (open_model if file.suffix == ".keras" else open_weights)(file, overrides)
     classifier = build_classifier(cfg, data.spec)
     copy_from_keras(file, model, classifier.network, inputs_of(cfg.data, data.spec))
@@ -75,7 +74,7 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
 
 def open_model(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, SequenceDataModule]:
     """Returns the Keras model of a .keras file, and a config and data that have its sizes."""
-    from quadrant_lstm.run.keras_sizes import sizes_of_keras
+    from quadrant_lstm.run.keras_model import sizes_of_keras
 
     if typed := [word for word in overrides if word.lstrip("+").startswith("model")]:
         raise UserError(f"{typed[0]}: {file} has the sizes of its network; leave it out.")
@@ -98,8 +97,7 @@ def open_model(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, Seque
 
 def open_weights(file: Path, overrides: list[str]) -> tuple[Any, DictConfig, SequenceDataModule]:
     """Returns a Keras model with the sizes of the config and the weights of a .weights.h5 file, the config and data."""
-    from quadrant_lstm.run.keras_model import build_keras_model
-    from quadrant_lstm.run.keras_sizes import KerasSizes, sizes_of_weights
+    from quadrant_lstm.run.keras_model import KerasSizes, build_keras_model, sizes_of_weights
 
     cfg = compose_config(overrides)
     if not (cfg.model._target_ == QUESTION and OmegaConf.select(cfg, "model.recurrent._target_") == LSTM):
@@ -147,7 +145,7 @@ def load_model(file: Path) -> Any:
     """Keras refuses code in the file: safe_mode is its default."""
     import keras
 
-    from quadrant_lstm.run.keras_sizes import inner_layers
+    from quadrant_lstm.run.keras_model import inner_layers
 
     if not is_zipfile(file):
         raise UserError(f"{file}: is damaged, or not a .keras file of Keras 3; save it with model.save again.")

@@ -14,7 +14,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.arguments import hydra_arguments, reader_arguments
-from quadrant_lstm.cli.explain import explain, mistake_in
+from quadrant_lstm.cli.command import explain, mistake_in
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import BEST, CONFIG
 from tests.folders import tiny_data

@@ -8,7 +8,7 @@ import torch
 from docs.averages import measure, measure_job
 from quadrant_lstm.data.orderings import sequences
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.sweep.sweep_folder import Job
 from tests.networks import ALL_ORDERINGS, question_network
 from tests.scripts import script, train_tiny
 

@@ -9,9 +9,9 @@ from PIL import Image
 from docs import epochs, mistakes
 from docs.draw import PAGE, with_current_templates
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.evaluate import run_test
+from quadrant_lstm.run.load import run_test
 from quadrant_lstm.run_folder import CONFIG
-from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.sweep.sweep_folder import Job
 from quadrant_lstm.text import percent
 from tests.scripts import script, train_tiny
 

@@ -9,8 +9,7 @@ from PIL import Image
 
 from docs import measurements, tables
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.groups import Mean
-from quadrant_lstm.sweep.jobs import Job
+from quadrant_lstm.sweep.sweep_folder import Job, Mean
 from quadrant_lstm.text import percent
 from tests.scripts import ROOT
 

@@ -17,8 +17,7 @@ from omegaconf import OmegaConf
 from torch.distributed import TCPStore
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
-from quadrant_lstm.cli.options import only_shows
-from quadrant_lstm.cli.torchrun_arguments import check_arguments, with_devices
+from quadrant_lstm.cli.arguments import check_arguments, only_shows, with_devices
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.run_folder import read_results, read_rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
-from quadrant_lstm.run.evaluate import evaluate
+from quadrant_lstm.run.load import evaluate
 from quadrant_lstm.run_folder import read_results
 from tests.folders import (
     TINY,

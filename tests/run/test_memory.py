@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run import memory
+from quadrant_lstm.run import check_network as memory
 from tests.scripts import Script, script
 
 CPU = torch.device("cpu")

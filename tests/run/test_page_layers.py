@@ -13,8 +13,8 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.run.build import build_network
+from quadrant_lstm.run.drawing_page import fold_batch_norm, page_network
 from quadrant_lstm.run.export import export
-from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
 from quadrant_lstm.run_folder import read_results
 from tests.configs import composed_config
 from tests.networks import RECURRENT, question_network

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from quadrant_lstm.run import precision as module
-from quadrant_lstm.run.precision import bf16_instructions, resolve_precision
+from quadrant_lstm.run import build as module
+from quadrant_lstm.run.build import bf16_instructions, resolve_precision
 
 CPU_INFO = Path("/proc/cpuinfo")
 

@@ -3,7 +3,7 @@ import warnings
 import pytest
 from torch import nn
 
-from quadrant_lstm.run.quiet import allow_frozen_modules
+from quadrant_lstm.run.build import allow_frozen_modules
 
 
 @pytest.mark.parametrize(("trained", "num_warnings"), [(False, 0), (True, 1)])

@@ -18,9 +18,8 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.export import export
-from quadrant_lstm.run.inputs import cut_images
 from quadrant_lstm.run.load import stored_spec
-from quadrant_lstm.run.program import program_file
+from quadrant_lstm.run.program import cut_images, program_file
 from quadrant_lstm.run_folder import read_results
 from tests.malformed import MALFORMED
 from tests.scripts import Script, script, without

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.study import instantiate_within
+from quadrant_lstm.sweep.search import instantiate_within
 
 TOUCH = "{_target_:pathlib.Path.touch}"
 

@@ -1,6 +1,6 @@
 """Tests which GPUs and how many threads the jobs of a sweep get."""
 
-from hydra_plugins.quadrants.local import LocalLauncher, visible_gpus
+from hydra_plugins.quadrants.launchers import LocalLauncher, visible_gpus
 from tests.folders import TINY, sweep_folder, tiny_data
 from tests.scripts import Script, importing_from, script
 

@@ -13,9 +13,9 @@ from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.quadrants.grid import enumerated
 from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
-from hydra_plugins.quadrants.launcher import check_trained_with
+from hydra_plugins.quadrants.launchers import check_trained_with
+from hydra_plugins.quadrants.sweepers import enumerated
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.errors import UserError
 from tests.folders import TINY, sweep_folder, tiny_data
@@ -163,7 +163,6 @@ def foreign(tmp_path):
         ("data/mnist.yaml", "root: /theirs\ndataset: KMNIST", "data.root: /theirs is outside the run folder"),
         ("train.yaml", "hydra: {searchpath: [file:///theirs]}", "train.yaml: has a key hydra"),
         ("train.yaml", "hydra: ${new_folder:made}", "train.yaml: has a key hydra"),
-        ("optimizer/adam.yaml", "a: [", "holds a file that cannot be read"),
     ],
 )
 def test_a_copy_from_somebody_else_cannot_run_code_or_write_elsewhere(name, text, message, foreign, tmp_path):
@@ -174,6 +173,22 @@ def test_a_copy_from_somebody_else_cannot_run_code_or_write_elsewhere(name, text
         file.write_text("".join(kept))
     with pytest.raises(UserError, match=re.escape(message)):
         foreign(name, text)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"a: [", "YAML of that file."), (b"# \xfc", "is not UTF-8 text")])
+@pytest.mark.parametrize("command", [("experiment=broken",), ("sweep=latest",)], ids=" ".join)
+def test_a_config_file_that_cannot_be_read_costs_one_line(command, content, message, tmp_path):
+    train, words = copy_project(tmp_path)
+    file = tmp_path / "conf/experiment/broken.yaml"
+    if command == ("sweep=latest",):
+        options = ("trainer.max_epochs=1", "seed=1")
+        assert script(train, "-m", *words, *options, cwd=tmp_path).returncode == 0
+        file = sweep_folder(tmp_path) / "conf/optimizer/adam.yaml"
+    file.write_bytes(content)
+    done = script(train, *command, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert str(file.relative_to(tmp_path)) in done.stderr
+    assert message in done.stderr
 
 
 def test_a_file_that_the_copy_has_lost_is_not_taken_from_conf(foreign, tmp_path):

@@ -15,9 +15,7 @@ from optuna.trial import TrialState
 from sqlalchemy import create_engine, text
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.search import Search
-from quadrant_lstm.sweep.search_space import Space, distribution
-from quadrant_lstm.sweep.study import storage, storage_errors_explained
+from quadrant_lstm.sweep.search import Search, Space, distribution, storage, storage_errors_explained
 from quadrant_lstm.sweep.sweep_folder import Sweep
 from tests.folders import TINY, remaining_processes, sweep_folder, write_idx_folder
 from tests.scripts import Script, script, waiting_after

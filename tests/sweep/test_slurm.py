@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.run_folder import read_results
-from quadrant_lstm.sweep.study import storage
+from quadrant_lstm.sweep.search import storage
 from tests.folders import TINY, sweep_folder, write_idx_folder
 from tests.scripts import Script, script
 

@@ -4,10 +4,9 @@ import json
 import pytest
 
 from quadrant_lstm.plotting import as_svg
-from quadrant_lstm.sweep.groups import Mean, ranked_groups
-from quadrant_lstm.sweep.jobs import make_jobs, readable
 from quadrant_lstm.sweep.plots import draw_curves, draw_effects, drawable
 from quadrant_lstm.sweep.report import csv_table, report_at_end
+from quadrant_lstm.sweep.sweep_folder import Mean, make_jobs, ranked_groups, readable
 
 RESULTS = {"test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4, "samples_per_second": 5.0}
 

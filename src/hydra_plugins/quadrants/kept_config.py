@@ -22,7 +22,7 @@ from quadrant_lstm.config.interpolations import names_other_than_own_keys
 from quadrant_lstm.config.schema import CLASSES, GROUPS, TARGETS
 from quadrant_lstm.config.values import differing_values, leaves, without_hydra
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_yaml
+from quadrant_lstm.files import check_encoding, read_yaml
 
 CONF_PROVIDERS = ("main", "command-line")  # Hydra's names for conf/ and the folder of --config-dir
 NOT_KEPT = "readers"  # the configs of other scripts
@@ -37,6 +37,7 @@ class KeptConfigLoader(ConfigLoaderImpl):
     """
 
     def __init__(self, current: ConfigLoader, folder: Path, config_name: str, is_resumed: bool):
+        check_encoding(folder)
         file = folder / f"{config_name}.yaml"
         primary: Any = OmegaConf.to_container(read_yaml(file))
         if "hydra" in primary:  # it could name other folders of configs
@@ -50,11 +51,7 @@ class KeptConfigLoader(ConfigLoaderImpl):
         self.differences: dict[str, tuple[Any, Any]] = {}
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        try:
-            config = super().load_sweep_config(master_config, sweep_overrides)
-        except yaml.YAMLError as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"{self.folder}: holds a file that cannot be read ({reason}); restore it.") from error
+        config = super().load_sweep_config(master_config, sweep_overrides)
         if self.is_resumed:
             try:
                 now = without_hydra(self.current.load_sweep_config(master_config, sweep_overrides))

@@ -23,12 +23,11 @@ from quadrant_lstm.benchmark.command import machine, new_parser
 from quadrant_lstm.benchmark.peers import PEERS
 from quadrant_lstm.benchmark.report import EPOCH, KERAS, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Worker
-from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.cli.compose import check_project_root
+from quadrant_lstm.cli.command import check_project_root, handle_errors
 from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count, Natural
-from quadrant_lstm.run.precision import cpu_multiplies_bf16
+from quadrant_lstm.run.build import cpu_multiplies_bf16
 from quadrant_lstm.run_folder import RESULTS
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}

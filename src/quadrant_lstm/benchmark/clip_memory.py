@@ -10,7 +10,7 @@ import numpy as np
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.benchmark.clip_reading import SIZE, clips_in
-from quadrant_lstm.cli.compose import compose_config
+from quadrant_lstm.cli.command import compose_config
 from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.processes.launch import prepare_for_training
 from quadrant_lstm.run.build import build_network

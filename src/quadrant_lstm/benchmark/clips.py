@@ -17,14 +17,12 @@ from quadrant_lstm.benchmark.clip_memory import memory_of_training
 from quadrant_lstm.benchmark.clip_reading import SIZE, per_second, reading_rows
 from quadrant_lstm.benchmark.command import new_parser, write_page
 from quadrant_lstm.benchmark.report import Rounds, median_and_range, row
-from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.cli.compose import check_project_root, compose_config
+from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
 from quadrant_lstm.config.check_value import check_value
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.launch import prepare_for_training
-from quadrant_lstm.run.build import build_data, build_network
-from quadrant_lstm.run.precision import resolve_precision
+from quadrant_lstm.run.build import build_data, build_network, resolve_precision
 
 
 def main() -> None:

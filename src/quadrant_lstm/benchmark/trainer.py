@@ -11,10 +11,9 @@ from typing import Any
 import lightning.pytorch as pl
 
 from quadrant_lstm.benchmark.peers import TorchPeer, ours
-from quadrant_lstm.cli.compose import compose_config
+from quadrant_lstm.cli.command import compose_config
 from quadrant_lstm.processes.launch import prepare_for_training
-from quadrant_lstm.run.build import build_classifier, build_data, build_trainer
-from quadrant_lstm.run.quiet import quiet_lightning
+from quadrant_lstm.run.build import build_classifier, build_data, build_trainer, quiet_lightning
 
 STEPS_PER_TURN, TURNS = 20, 40
 

@@ -220,9 +220,9 @@ TARGETS = {
     "schedule": ("torch.optim.lr_scheduler.",),
     "trainer": (
         "quadrant_lstm.callbacks.",
-        "quadrant_lstm.processes.launch.",
+        "quadrant_lstm.processes.launch.DDP",
         "quadrant_lstm.dashboard.",
-        "quadrant_lstm.sweep.pruning.",
+        "quadrant_lstm.sweep.pruning.Pruning",
         "lightning.pytorch.",
         *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "strategies", "profilers")),
         # the other loggers write to the working directory, or to a server

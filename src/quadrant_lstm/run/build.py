@@ -1,12 +1,19 @@
 """Builds the parts of a run from its config: the data, the network in a Classifier, and the Trainer."""
 
+import errno
+import functools
+import logging
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -14,9 +21,76 @@ from quadrant_lstm.callbacks.checkpoints import AtomicCheckpointIO
 from quadrant_lstm.config.signatures import takes
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
-from quadrant_lstm.errors import UserError, place_in_own_code, with_type
+from quadrant_lstm.errors import DISK_ERRNOS, UserError, place_in_own_code, with_type
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.run.precision import resolve_precision
+
+# Messages of Lightning and TensorBoard that a user cannot act on
+
+
+def quiet_lightning() -> None:
+    """Silences Lightning's info messages, this project's in all processes but the first, and the warnings below."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if getattr(rank_zero_only, "rank", 0):
+        logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)
+    for message in (
+        "exists and is not empty",
+        "smaller than the logging interval",
+        "Total length of `list` across ranks is zero",  # no validation images
+        "LeafSpec",
+        "`srun` command",  # a run on a cluster may be started without SLURM on purpose
+        "Grad strides do not match bucket view strides",  # of convolutions that are channels last
+        "Be aware that when using `ckpt_path`",  # a callback was removed from a run that resumes
+        "You requested to overfit",  # the loader itself stops shuffling
+        "sync_dist=True",  # metrics synchronize themselves; other logged values are equal in all processes
+    ):
+        warnings.filterwarnings("ignore", f".*{message}.*")
+    threading.excepthook = ignore_disk_errors
+
+
+def allow_frozen_modules(network: nn.Module) -> None:
+    """Silences Lightning's warning about modules in eval mode, unless they have weights that are trained."""
+    frozen = [module for module in network.modules() if not module.training]
+    if not any(weights.requires_grad for module in frozen for weights in module.parameters()):
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+
+
+def ignore_disk_errors(failed: threading.ExceptHookArgs) -> None:
+    """Prints the traceback of a thread unless the main thread reports its error: of the disk, or a missing folder."""
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in (*DISK_ERRNOS, errno.ENOENT)):
+        threading.__excepthook__(failed)
+
+
+# The precision of `trainer.precision=auto`
+#
+# It is bf16-mixed on CPUs that multiply bf16, where training steps are faster (docs/speed.md), and 32-true elsewhere.
+# It is also 32-true with torch 2.10, which does not tell what the CPU multiplies.
+
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache  # logs its choice only once
+def resolve_precision(precision: str, accelerator: str) -> Any:
+    if precision != "auto":
+        return precision
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    chosen = "bf16-mixed" if on_cpu and cpu_multiplies_bf16() else "32-true"
+    log.info(f"trainer.precision: auto is {chosen} here")
+    return chosen
+
+
+def cpu_multiplies_bf16() -> bool:
+    return bool(bf16_instructions())
+
+
+def bf16_instructions() -> list[str]:
+    """Returns the names of the CPU's instructions that multiply bf16."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.10 has no get_capabilities
+    return [name for name in ("amx_bf16", "avx512_bf16") if capabilities.get(name)]
+
+
+# Parts of a run
 
 
 def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments: Any) -> Any:

@@ -4,20 +4,161 @@ It is one file that needs neither a server nor the internet: templates/drawing/ 
 """
 
 import base64
+import copy
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 from quadrant_lstm.data.images import load_images
-from quadrant_lstm.data.orderings import SequenceSpec, frames_of, scaled
+from quadrant_lstm.data.orderings import QUADRANTS, SequenceSpec, Shape, frames_of, image_shape_of, orderings_of, scaled
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.kinds import Grid, OrderingsOrNames
+from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool
+from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
+from quadrant_lstm.model.network import CNNLSTM, Dropout, Join
 from quadrant_lstm.model.protocols import count_parameters
-from quadrant_lstm.run.inputs import orderings_shown
-from quadrant_lstm.run.page_layers import fold_batch_norm, page_network
+from quadrant_lstm.model.recurrent import StepClassifier
+from quadrant_lstm.model.rnn import GRU, LSTM
+from quadrant_lstm.model.sizes import plain_pool_size
+from quadrant_lstm.model.time_distributed import TimeDistributed
+from quadrant_lstm.run.program import orderings_shown
 from quadrant_lstm.run_folder import read_results, unfinished
 from quadrant_lstm.text import render
+
+# A network as the layers of the page, and one array of their weights
+#
+# Batch norm is folded into the convolutions. Weights follow one another in the order of the layers, those of
+# convolutions as [outputs, rows, columns, inputs], because the maps of templates/drawing/network.js have their channels
+# last.
+
+
+KNOWN = "convolutions, batch norm after them, ReLU, max-pools, LSTM, GRU and linear layers"
+SEQUENTIAL = (nn.Sequential, ConvEncoder, PaddedEncoder)
+
+
+class PageNetwork(NamedTuple):
+    description: dict[str, Any]  # what network.js reads
+    weights: Tensor  # float32, of all layers
+
+
+class Layer(NamedTuple):
+    description: dict[str, Any]
+    weights: tuple[Tensor, ...] = ()
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """Returns a copy in eval mode whose convolutions include the batch norm after them."""
+    network = copy.deepcopy(network).eval()
+    for sequence in [module for module in network.modules() if type(module) in SEQUENTIAL]:
+        for (name, conv), (norm_name, norm) in itertools.pairwise(list(sequence.named_children())):
+            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
+                setattr(sequence, name, fuse_conv_bn_eval(conv, norm))
+                setattr(sequence, norm_name, nn.Identity())
+    return network
+
+
+def page_network(
+    network: nn.Module, frame_shape: Shape, num_classes: int, orderings: OrderingsOrNames, grid: Grid
+) -> PageNetwork:
+    """Describes a network that fold_batch_norm returned. Raises UserError that names a layer which is unknown."""
+    if type(network) not in (Join, CNNLSTM, DeepCNNLSTM) or not isinstance(network, StepClassifier):
+        raise unknown("model", network)
+    if tuple(grid) != QUADRANTS:
+        raise UserError(f"format=html: data.grid is {list(grid)}, but the page cuts quadrants; use format=onnx.")
+    channels, height, width = image_shape_of(frame_shape, len(orderings), grid)
+    if channels != 1:
+        raise UserError(f"format=html: images have {channels} channels, but the page has one; use format=onnx.")
+    outer = network.encoder
+    if not isinstance(outer, JoinedPieces | TimeDistributed):
+        raise unknown("encoder", outer)
+    if isinstance(outer, JoinedPieces) and outer.joined_grid != QUADRANTS:
+        raise UserError("format=html: model.join_pieces is false, but the page encodes whole images; use format=onnx.")
+    parts = {
+        "encoder": list(encoder_layers("encoder", outer.module)),
+        "recurrent": list(recurrent_layers(network.recurrent)),
+        "classifier": [linear_layer(getattr(network, name)) for name in ("dense", "head") if hasattr(network, name)],
+    }
+    description = {
+        "height": height, "width": width, "classes": num_classes, "orderings": orderings_of(orderings, grid),
+        "encodes": "image" if isinstance(outer, JoinedPieces) else "frame",
+    }  # fmt: skip
+    description |= {name: [layer.description for layer in layers] for name, layers in parts.items()}
+    weights = [weight.detach().flatten() for layers in parts.values() for layer in layers for weight in layer.weights]
+    return PageNetwork(description, torch.cat(weights))
+
+
+def unknown(name: str, layer: nn.Module) -> UserError:
+    text = repr(layer) if next(layer.children(), None) is None else type(layer).__name__
+    return UserError(
+        f"format=html: {name} is {text}, which the page cannot compute; it knows {KNOWN}. Use format=onnx."
+    )
+
+
+def encoder_layers(name: str, layer: nn.Module) -> Iterator[Layer]:
+    if type(layer) in SEQUENTIAL:
+        for child_name, child in layer.named_children():
+            yield from encoder_layers(f"{name}.{child_name}", child)
+    elif type(layer) is nn.Conv2d and is_plain_conv(layer):
+        sizes = {"inputs": layer.in_channels, "outputs": layer.out_channels}
+        bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias
+        description = {"type": "conv", **sizes, "kernel": layer.kernel_size[0], "padding": int(layer.padding[0])}
+        yield Layer(description, (layer.weight.permute(0, 2, 3, 1), bias))
+    elif type(layer) is nn.ReLU:
+        yield Layer({"type": "relu"})
+    elif type(layer) in (nn.MaxPool2d, PiecePool) and (size := square_pool_size(layer)):
+        quadrants = type(layer) is PiecePool
+        yield Layer({"type": "pool", "size": size, "ceil": layer.ceil_mode, "quadrants": quadrants})
+    elif type(layer) not in (nn.Identity, nn.Dropout, Dropout):
+        raise unknown(name, layer)
+
+
+def is_plain_conv(conv: nn.Conv2d) -> bool:
+    square = len(set(conv.kernel_size)) == 1 and not isinstance(conv.padding, str) and len(set(conv.padding)) == 1
+    plain = conv.stride == conv.dilation == (1, 1) and conv.groups == 1 and conv.padding_mode == "zeros"
+    return square and plain
+
+
+def square_pool_size(pool: Any) -> int | None:
+    """Returns the size of a square pool without overlap, padding or dilation, or None for another."""
+    size = plain_pool_size(pool)
+    return size[0] if size and size[0] == size[1] else None
+
+
+def recurrent_layers(rnn: nn.Module) -> Iterator[Layer]:
+    if (
+        not isinstance(rnn, nn.RNNBase)
+        or type(rnn) not in (LSTM, GRU, nn.LSTM, nn.GRU)
+        or rnn.proj_size
+        or not rnn.bias
+    ):
+        raise unknown("recurrent", rnn)
+    num_channels = getattr(rnn, "num_channels", None)
+    suffixes = ("", "_reverse") if rnn.bidirectional else ("",)
+    for layer in range(rnn.num_layers):
+        weights: list[Tensor] = []
+        for suffix in suffixes:
+            names = [f"{name}_l{layer}{suffix}" for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")]
+            weights += map(rnn.get_parameter, names)
+            if num_channels and layer == 0:  # its inputs are flattened channels last, its weights are not
+                weights[-4] = weights[-4].unflatten(1, (num_channels, -1)).transpose(1, 2).flatten(1)
+        sizes = {"inputs": weights[0].shape[1], "units": rnn.hidden_size, "bidirectional": rnn.bidirectional}
+        yield Layer({"type": rnn.mode.lower(), **sizes}, tuple(weights))
+
+
+def linear_layer(layer: nn.Linear) -> Layer:
+    return Layer(
+        {"type": "linear", "inputs": layer.in_features, "outputs": layer.out_features}, (layer.weight, layer.bias)
+    )
+
+
+# The page
+
 
 NUM_COMPARED = 1000  # test images
 

@@ -22,9 +22,8 @@ from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import WriteError, expanded, read_json, write_atomically
 from quadrant_lstm.run.drawing_page import drawing_page
-from quadrant_lstm.run.inputs import Inputs, inputs_of, orderings_shown
 from quadrant_lstm.run.load import load_classifier
-from quadrant_lstm.run.program import program_file
+from quadrant_lstm.run.program import Inputs, inputs_of, orderings_shown, program_file
 from quadrant_lstm.run_folder import EXPORTED, PROVENANCE, read_results
 
 log = logging.getLogger(__name__)
@@ -89,8 +88,7 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpe
 
 
 def keras_file(network: nn.Module, spec: SequenceSpec, inputs: Inputs) -> bytes:
-    from quadrant_lstm.run.keras_model import build_keras_model, copy_to_keras, largest_difference
-    from quadrant_lstm.run.keras_sizes import sizes_of_network
+    from quadrant_lstm.run.keras_model import build_keras_model, copy_to_keras, largest_difference, sizes_of_network
 
     model = build_keras_model(sizes_of_network(network), spec)
     copy_to_keras(network, model)

@@ -1,6 +1,7 @@
-"""Loads the trained network of a run folder and its config."""
+"""Loads the trained network of a run folder and its config, and computes its test metrics."""
 
 import functools
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +12,55 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
+from quadrant_lstm.callbacks.training import Progress
+from quadrant_lstm.config.check import check_fit
 from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.config.signatures import check_signatures
+from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, numbered_names, scaled
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import read_json
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.launch import configure_cpu
-from quadrant_lstm.run.build import build_classifier
-from quadrant_lstm.run.same_data import keep_num_frames
-from quadrant_lstm.run_folder import BEST, CONFIG, LAST, find_run
+from quadrant_lstm.run.build import build_classifier, build_data, instantiate_node, quiet_lightning, resolve_precision
+from quadrant_lstm.run_folder import BEST, CONFIG, LAST, PROVENANCE, as_typed, find_run
+
+# The data as they are now, beside those that the network was trained on
+
+
+log = logging.getLogger(__name__)
+
+
+def keep_num_frames(cfg: DictConfig, trained: SequenceSpec) -> DictConfig:
+    """Returns the config with data.num_frames=null, the length of the longest clip, replaced by what it was when the
+    network was trained.
+    """
+    kept = cfg.copy()
+    if kept.data.get("num_frames", 0) is None:
+        kept.data.num_frames = trained.num_steps
+    return kept
+
+
+def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Path) -> None:
+    """Raises UserError for other classes or frames than the network's, and logs a line for other files."""
+    now, remedy = data.spec, "restore the data, or start a new run."
+    if now.class_names != trained.class_names:
+        raise UserError(
+            f"data: the classes are {', '.join(now.class_names)}, but {as_typed(folder)} was trained on "
+            f"{', '.join(trained.class_names)}; {remedy}"
+        )
+    if now.frame_shape != trained.frame_shape:
+        one, other = (" x ".join(map(str, spec.frame_shape)) for spec in (now, trained))
+        raise UserError(f"data: frames are {one}, but {as_typed(folder)} was trained on {other}; {remedy}")
+    recorded = read_json(folder / PROVENANCE).get("data", {}).get("sha256")
+    if recorded and recorded != data.sha256():
+        log.info(
+            f"data: the files have changed since {as_typed(folder)} was started, so that samples may have moved from "
+            "training to test"
+        )
+
+
+# The network
 
 
 def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Module, DictConfig]:
@@ -90,3 +131,33 @@ def stored_spec(stored: dict[str, Any], cfg: DictConfig) -> SequenceSpec:
         names = numbered_names(stored["num_classes"])
         return SequenceSpec(tuple(stored["frame_shape"]), math.prod(cfg.data.grid), names)
     return SequenceSpec(tuple(stored["frame_shape"]), stored["num_steps"], tuple(stored["class_names"]))
+
+
+# Test metrics
+
+
+def evaluate(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> dict[str, Any]:
+    """Logs the test metrics and returns them by name."""
+    classifier, _ = run_test(folder, accelerator, trust)
+    results = classifier.test_results()
+    log.info(f"run                   {folder}")
+    for name, value in results.items():
+        log.info(f"{name:20}  {value}")
+    return results
+
+
+def run_test(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> tuple[Classifier, SequenceDataModule]:
+    """Tests the best checkpoint. The returned Classifier holds the logits and labels of the test images."""
+    quiet_lightning()
+    classifier, cfg = load_classifier(folder, trust)
+    check_fit(cfg)
+    trainer = instantiate_node(
+        "accelerator", {"_target_": "lightning.pytorch.Trainer"}, accelerator=accelerator, devices=1,
+        precision=resolve_precision(cfg.trainer.precision, accelerator), logger=False, callbacks=[Progress()],
+        limit_test_batches=cfg.trainer.get("limit_test_batches"), enable_checkpointing=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    data = build_data(cfg)
+    check_same_data(data, classifier.spec, folder)
+    trainer.test(classifier, datamodule=data, verbose=False)
+    return classifier, data

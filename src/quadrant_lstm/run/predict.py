@@ -16,10 +16,9 @@ import torch
 from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
 from quadrant_lstm.errors import UserError, as_text, printable
 from quadrant_lstm.run.build import build_data
-from quadrant_lstm.run.load import load_classifier
+from quadrant_lstm.run.load import check_same_data, load_classifier
 from quadrant_lstm.run.predictions import Prediction, open_output
 from quadrant_lstm.run.predictor import Predictor, of_clips, predictor_of_run
-from quadrant_lstm.run.same_data import check_same_data
 from quadrant_lstm.text import counted, with_progress
 
 log = logging.getLogger(__name__)

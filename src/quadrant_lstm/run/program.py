@@ -7,18 +7,63 @@ The batch has any size, and a clip any number of steps if the network reads any.
 share are computed once in the program, too.
 """
 
+import functools
 import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.export import Dim
 
-from quadrant_lstm.run.inputs import Inputs, reads_more_steps, twice_as_long
+from quadrant_lstm.data.orderings import SequenceSpec, Shape, frames_of, image_shape_of, orderings_of, shown_orderings
+from quadrant_lstm.kinds import Grid, OrderingsOrNames
+
+# Inputs: images, which are cut as in the training, or clips
+
+
+class Inputs(NamedTuple):
+    name: Literal["images", "clips"]
+    shape: tuple[int, ...]  # without the batch
+    to_frames: Callable[[Tensor], Tensor]
+
+
+def cut_images(image_shape: Shape, orderings: OrderingsOrNames, grid: Grid) -> Inputs:
+    to_frames = functools.partial(frames_of, orderings=orderings_of(orderings, grid), grid=tuple(grid))
+    return Inputs("images", tuple(image_shape), to_frames)
+
+
+def inputs_of(data: DictConfig, spec: SequenceSpec) -> Inputs:
+    """`data` is that group of the run's config."""
+    if "grid" not in data:
+        return Inputs("clips", (spec.num_steps, *spec.frame_shape), lambda clips: clips)
+    image_shape = image_shape_of(spec.frame_shape, len(data.orderings), data.grid)
+    return cut_images(image_shape, orderings_shown(data), data.grid)
+
+
+def orderings_shown(data: DictConfig) -> OrderingsOrNames:
+    return shown_orderings(data.orderings, data.get("train_orderings"))
+
+
+def twice_as_long(clips: Float[Tensor, "batch steps ..."]) -> Float[Tensor, "batch 2*steps ..."]:
+    return torch.cat([clips, clips], dim=1)
+
+
+@torch.inference_mode()
+def reads_more_steps(module: nn.Module, clips: Float[Tensor, "batch steps ..."]) -> bool:
+    try:
+        module(twice_as_long(clips))
+    except Exception:  # of any type: a network of the user may raise it
+        return False
+    return True
+
+
+# Programs
+
 
 TOLERANCE = 1e-5  # maximum difference of a probability between the network and its program
 METADATA = "metadata.json"  # the name of the metadata in a program of torch.export

@@ -17,11 +17,16 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import make
 from quadrant_lstm.model.protocols import as_argument, count_parameters
 from quadrant_lstm.processes.launch import prepare_for_training
-from quadrant_lstm.run.build import bare_trainer, build_data, build_network, instantiate_node
+from quadrant_lstm.run.build import (
+    bare_trainer,
+    build_data,
+    build_network,
+    instantiate_node,
+    quiet_lightning,
+    resolve_precision,
+)
 from quadrant_lstm.run.check_network import check_network
-from quadrant_lstm.run.precision import resolve_precision
-from quadrant_lstm.run.quiet import quiet_lightning
-from quadrant_lstm.sweep.jobs import Job, readable
+from quadrant_lstm.sweep.sweep_folder import Job, readable
 from quadrant_lstm.sweep.table import FINISHED
 from quadrant_lstm.text import align, counted, duration, with_progress
 

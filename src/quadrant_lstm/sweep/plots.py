@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, new_figure, undrawable
-from quadrant_lstm.sweep.groups import REPETITIONS, Group, Mean
-from quadrant_lstm.sweep.jobs import Job, readable
+from quadrant_lstm.sweep.sweep_folder import REPETITIONS, Group, Job, Mean, readable
 
 WIDTH = 5.5  # inches; a phone shrinks a wider picture until its texts are too small
 MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot

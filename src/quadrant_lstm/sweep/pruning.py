@@ -20,7 +20,7 @@ class Pruning(pl.Callback):
         folder = Path(trainer.default_root_dir)
         if trainer.is_global_zero:  # only this process talks to Optuna
             with needs_extra("trainer.callbacks.pruning", "tune"):
-                from quadrant_lstm.sweep.study import running_trial
+                from quadrant_lstm.sweep.search import running_trial
             self.trial = running_trial(folder)
         self.decide(trainer, trainer.current_epoch)  # repeats the decision before an interruption
 

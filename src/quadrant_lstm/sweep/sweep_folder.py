@@ -12,7 +12,12 @@ Everything comes from files, so this also works for a sweep that was killed and 
 """
 
 import contextlib
+import math
 import re
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,10 +26,69 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import expanded, read_yaml
-from quadrant_lstm.run_folder import OUTPUTS, OVERRIDES, read_overrides
-from quadrant_lstm.sweep.jobs import Job, make_jobs
+from quadrant_lstm.errors import UserError, printable
+from quadrant_lstm.files import expanded, read_yaml, write_atomically
+from quadrant_lstm.run_folder import LOG, METRICS, OUTPUTS, OVERRIDES, read_overrides, read_results, read_rows
+from quadrant_lstm.text import assigned, percent
+
+# Jobs: their overrides, results and errors
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep. `swept` holds the values that differ between the sweep's jobs."""
+
+    number: int
+    folder: Path
+    overrides: tuple[str, ...]
+    swept: dict[str, str]
+
+    def __str__(self) -> str:
+        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items())
+
+    def results(self) -> dict[str, Any] | None:
+        """Returns the content of results.json, or None before the job has finished."""
+        return read_results(self.folder) or None
+
+    def error(self) -> str | None:
+        """Returns the last message of the job's log if it is an error, or None: a job that was resumed has others."""
+        log = self.folder / LOG
+        text = log.read_text(errors="replace") if log.exists() else ""
+        messages = re.findall(r"^\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) (.*)$", text, re.MULTILINE)
+        return messages[-1][1] if messages and messages[-1][0] == "ERROR" else None
+
+    def log_error(self, error: str) -> None:
+        """Appends an error that the job could not log itself, perhaps because it could not start."""
+        if not (self.folder / OVERRIDES).exists():
+            write_atomically(self.folder / OVERRIDES, OmegaConf.to_yaml(list(self.overrides)).encode())
+        with (self.folder / LOG).open("a") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {error}\n")
+
+
+def readable(value: str) -> str:
+    """Shortens a value for display: a sampled number has 16 digits, a list of 20 orderings 180."""
+    value = printable(value)
+    if re.fullmatch(r"-?\d+\.\d{5,}|-?\d\.?\d*e-?\d+", value):
+        return f"{float(value):.4g}"
+    if re.fullmatch(r"\[\[[1-4](,[1-4]){3}\](,\[[1-4](,[1-4]){3}\])*\]", value):
+        orderings = value.replace(",", "").strip("[]").split("][")
+        return " ".join(orderings) if len(orderings) <= 4 else f"{len(orderings)} orderings"
+    return value
+
+
+def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable[int]) -> list[Job]:
+    """Returns one job for each list of overrides, with these numbers."""
+    assignments = list(map(assigned, overrides))
+    keys = list(dict.fromkeys(key for values in assignments for key in values))
+    differing = [key for key in keys if len({values.get(key) for values in assignments}) > 1]
+    return [
+        Job(number, sweep / str(number), tuple(words), {key: values.get(key, "") for key in differing})
+        for number, words, values in zip(numbers, overrides, assignments, strict=True)
+    ]
+
+
+# The sweep
+
 
 SWEEPS = OUTPUTS / "sweeps"
 SWEEP_CONFIG = "multirun.yaml"
@@ -110,3 +174,98 @@ def find_sweep(sweep: str) -> Sweep:
     if not (folder / SWEEP_CONFIG).is_file():
         raise UserError(f"sweep: {sweep} has no {SWEEP_CONFIG}; give a folder like {SWEEPS}/<date>/<time>.")
     return Sweep(folder)
+
+
+# Jobs that repeat each other, ranked by accuracy
+
+
+REPETITIONS = ("seed", "data.fold")  # keys whose values a sweep does not compare
+# The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom
+T_QUANTILES = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A result of the runs of a group, and its mean. `interval` and `str` assume values from 0 to 1."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.mean(self.values)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % confidence interval by Student's t, limited to [0, 1]; None for fewer than three runs."""
+        if len(self.values) < 3:
+            return None
+        half = half_interval(self.values)
+        return max(0.0, self.mean - half), min(1.0, self.mean + half)
+
+    def __str__(self) -> str:
+        """The mean and its interval, or the single values of fewer than three runs."""
+        if self.interval is None:
+            return ", ".join(map(percent, self.values))
+        low, high = self.interval
+        return f"{percent(self.mean)} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Returns half the width of the 95 % confidence interval of the mean by Student's t."""
+    freedom = len(values) - 1
+    quantile = T_QUANTILES[freedom - 1] if freedom <= len(T_QUANTILES) else 1.96 + 2.5 / freedom  # within 0.1 %
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+class Group:
+    """Jobs that differ only in their seed or fold."""
+
+    def __init__(self, jobs: Sequence[Job]):
+        self.jobs = jobs
+        self.swept = without_repetitions(jobs[0])
+        self.results = {job.number: results for job in jobs if (results := job.results())}
+
+    def __str__(self) -> str:
+        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or self.repetitions
+
+    @property
+    def repetitions(self) -> str:
+        """Returns "all seeds", "all folds" or "all seeds and folds"."""
+        repeated = [key.rpartition(".")[2] + "s" for key in REPETITIONS if key in self.jobs[0].swept]
+        return f"all {' and '.join(repeated) or 'seeds'}"
+
+    def mean(self, name: str) -> Mean | None:
+        """Returns the mean of a result over the finished jobs, or None if no job has it."""
+        values = tuple(results[name] for results in self.results.values() if name in results)
+        return Mean(values) if values else None
+
+    @property
+    def epochs(self) -> str:
+        counts = sorted({results["epochs"] for results in self.results.values()})
+        text = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return text + (", pruned" if any(results.get("pruned") for results in self.results.values()) else "")
+
+    def curve(self) -> dict[int, float]:
+        """Returns the val/accuracy after each epoch: the mean over the jobs that have finished it."""
+        points: dict[int, list[float]] = {}
+        for job in self.jobs:
+            for row in read_rows(job.folder / METRICS):
+                if row.get("val/accuracy"):
+                    points.setdefault(int(row["epoch"]), []).append(float(row["val/accuracy"]))
+        return {epoch: statistics.mean(values) for epoch, values in sorted(points.items())}
+
+
+def ranked_groups(jobs: Sequence[Job]) -> list[Group]:
+    """Returns the groups from the highest to the lowest mean val/accuracy; groups without a result come last."""
+    members: dict[tuple[tuple[str, str], ...], list[Job]] = {}
+    for job in jobs:
+        members.setdefault(tuple(without_repetitions(job).items()), []).append(job)
+    groups = [Group(same) for same in members.values()]
+    return sorted(groups, key=lambda group: -mean.mean if (mean := group.mean("val/accuracy")) else math.inf)
+
+
+def without_repetitions(job: Job) -> dict[str, str]:
+    return {key: value for key, value in job.swept.items() if key not in REPETITIONS}

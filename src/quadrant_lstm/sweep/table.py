@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 
 from quadrant_lstm.run_folder import last_epoch
-from quadrant_lstm.sweep.jobs import Job, readable
+from quadrant_lstm.sweep.sweep_folder import Job, readable
 from quadrant_lstm.text import duration, say
 
 PENDING, RUNNING, FINISHED, PRUNED, FAILED = "pending", "running", "finished", "pruned", "failed"

@@ -1,0 +1,353 @@
+"""Starts the jobs of a sweep on this machine or on SLURM, and follows each to its end.
+
+conf/hydra/launcher/local.yaml and submitit_slurm.yaml.
+"""
+
+import contextlib
+import functools
+import io
+import itertools
+import os
+import subprocess
+import sys
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from quadrant_lstm.cli.command import explain
+from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.values import differing_values, without_hydra
+from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.files import read_json, read_yaml, write_json
+from quadrant_lstm.kinds import Count
+from quadrant_lstm.run_folder import CONFIG, LOG, is_trained
+from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.sweep.sweep_folder import Job, make_jobs
+from quadrant_lstm.sweep.table import PENDING, RUNNING, JobTable
+from quadrant_lstm.text import counted, say
+
+# What both share
+
+
+class JobLauncher(Launcher):
+    POLL_SECONDS: float  # between two checks of the jobs' states
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Runs the jobs of a grid that have not finished. Returns nothing: results and errors are in their folders."""
+        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
+        known = make_jobs(Path(self.config.hydra.sweep.dir), job_overrides, numbers)
+        pending = [job for job in known if job.results() is None]
+        with JobTable(known, len(known)) as table:
+            self.run_jobs(iter(pending), table, lambda job: None, self.num_parallel(len(pending)))
+        return []
+
+    def run_search(self, chosen: Iterator[Job], total: int, on_end: Callable[[Job], None]) -> None:
+        """Runs the jobs of a search, whose iterator chooses each by the results that `on_end` has recorded."""
+        with JobTable([], total) as table:
+            self.run_jobs(chosen, table, on_end, self.num_parallel(None))
+
+    def run_jobs(
+        self, pending: Iterator[Job], table: JobTable, on_end: Callable[[Job], None], num_parallel: int
+    ) -> None:
+        active: dict[int, Job] = {}  # the submitted or running jobs
+
+        def end(job: Job, error: str | None) -> None:
+            if job.results():  # even if the process failed later, e.g. because a tracker did not answer
+                error = None
+            elif not error:
+                error = "ended without a result"
+            if error and error != job.error():
+                job.log_error(error)
+            table.mark_ended(job, error)
+            on_end(job)
+
+        composed = self.compose_jobs(pending, end)
+        try:
+            while True:
+                new = list(itertools.islice(composed, num_parallel - len(active)))
+                for job, config in new:
+                    active[job.number] = job
+                    table.add(job, config.trainer.max_epochs)
+                if new:
+                    self.start(new)
+                if not active:
+                    return
+                states = self.states()
+                for number in sorted(active.keys() - states.keys()):
+                    job = active.pop(number)
+                    end(job, self.collect_error(job))
+                for number, job in active.items():
+                    if states[number] == RUNNING:
+                        table.mark_running(job)
+                table.refresh()
+                time.sleep(self.POLL_SECONDS)
+        finally:
+            self.on_exit(list(active.values()))
+
+    def compose_jobs(self, jobs: Iterator[Job], end: Callable[[Job, str], None]) -> Iterator[tuple[Job, DictConfig]]:
+        """Yields each job with its config. A trial may combine values that no config has: it fails alone."""
+        for job in jobs:
+            try:
+                config = compose(self.hydra_context, self.config, job)
+            except UserError as error:
+                end(job, str(error))
+            else:
+                yield job, config
+
+    def run_here(self, config: DictConfig) -> bool:
+        """Runs a job in the current process, which belongs to it. Returns whether it has completed."""
+        result = run_job(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=config,
+            job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
+        )  # fmt: skip
+        return result.status == JobStatus.COMPLETED
+
+    @abstractmethod
+    def num_parallel(self, num_jobs: int | None) -> int:
+        """Returns how many jobs may be submitted or running at a time; in a search, `num_jobs` is None."""
+
+    @abstractmethod
+    def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None: ...
+
+    @abstractmethod
+    def states(self) -> Mapping[int, str]:
+        """Returns PENDING or RUNNING for the number of each job that has not ended."""
+
+    @abstractmethod
+    def collect_error(self, job: Job) -> str | None:
+        """Called once when a job has ended. Returns the error that is reported if the job has no result, or None."""
+
+    @abstractmethod
+    def on_exit(self, jobs: Sequence[Job]) -> None:
+        """Called when the sweep's command ends, with the jobs that have not ended."""
+
+
+def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
+    """Raises UserError for values that cannot be composed, and for a job that was trained with others."""
+    try:
+        composed = context.config_loader.load_sweep_config(config, list(job.overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error) from error
+    with open_dict(composed):
+        composed.hydra.job.id = composed.hydra.job.num = job.number
+        if is_trained(job.folder) and not job.results():
+            check_trained_with(job.folder, without_hydra(composed))
+            composed.hydra.output_subdir = None  # Hydra would write the config again
+    return composed
+
+
+def check_trained_with(folder: Path, composed: DictConfig) -> None:
+    differences = differing_values(read_yaml(folder / CONFIG), composed)
+    if differences:
+        key, (trained, now) = next(iter(differences.items()))
+        raise UserError(
+            f"{key}: {folder} was trained with {trained}, but its sweep has {now}; resume it with run={folder}, or "
+            "delete the folder to train the job again."
+        )
+
+
+# Processes of this machine, `n_jobs` at a time
+
+
+class LocalLauncher(JobLauncher):
+    POLL_SECONDS = 0.2
+
+    def __init__(self, n_jobs: Count):
+        self.n_jobs = n_jobs
+        self.processes: dict[int, Any] = {}
+        self.gpus: dict[int, list[str]] = {}  # of the running jobs, by their numbers
+
+    def setup(self, **options: Any) -> None:
+        check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
+        if not hasattr(os, "fork"):
+            raise UserError(
+                "hydra/launcher: local forks a process per job, which needs Linux or macOS; add hydra/launcher=basic "
+                "to run the jobs one after another in this process."
+            )
+        super().setup(**options)
+
+    def num_parallel(self, num_jobs: int | None) -> int:
+        return self.n_jobs
+
+    def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
+        with signals_deferred():
+            from quadrant_lstm.config.check import check_without_torch  # imports torch
+            from quadrant_lstm.processes.launch import num_threads, start_process
+            from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
+
+        gpus = visible_gpus() if self.n_jobs > 1 else []
+        threads = max(1, num_threads() // self.n_jobs)
+        for job, config in jobs:
+            with contextlib.suppress(UserError):  # the job itself reports it
+                check_without_torch(without_hydra(config))  # reads the images once, before the forks
+            environment = {}
+            if gpus:
+                if isinstance(devices := config.trainer.devices, ListConfig):
+                    raise UserError(
+                        f"trainer.devices: {devices} names GPUs, but hydra.launcher.n_jobs={self.n_jobs} assigns them "
+                        f"to jobs; write their number, {len(devices)}."
+                    )
+                self.gpus[job.number] = self.least_used(gpus, devices)
+                environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[job.number])
+            function = functools.partial(self.run_here, config)
+            self.processes[job.number] = start_process(function, environment, threads, job.folder / LOG)
+
+    def least_used(self, gpus: list[str], devices: Any) -> list[str]:
+        """Returns as many GPUs as the job has devices, those with the fewest jobs; one for `devices=auto`."""
+        used = [gpu for job in self.gpus.values() for gpu in job]
+        return sorted(gpus, key=used.count)[: max(1, devices) if isinstance(devices, int) else 1]
+
+    def states(self) -> Mapping[int, str]:
+        return {number: RUNNING for number, process in self.processes.items() if process.is_alive()}
+
+    def collect_error(self, job: Job) -> str | None:
+        from quadrant_lstm.processes.launch import how_it_ended
+
+        self.gpus.pop(job.number, None)
+        status = self.processes.pop(job.number).exitcode
+        if status == 0:
+            return None
+        if status > 0 and (error := job.error()):
+            return error
+        return f"{how_it_ended(status)}{'; the machine may have run out of memory' if status == -9 else ''}"
+
+    def on_exit(self, jobs: Sequence[Job]) -> None:
+        from quadrant_lstm.processes.launch import terminate
+
+        terminate([*self.processes.values()])
+
+
+def visible_gpus() -> list[str]:
+    """Returns the names of the GPUs as CUDA_VISIBLE_DEVICES takes them."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+
+
+# A SLURM array, by submitit
+
+
+SUBMITTED = Path(".submitit", "jobs.json")  # in the sweep's folder: maps the number of a job to its SLURM id
+# Parameters that submitit has for every cluster; it prefixes the names of the others with slurm_.
+COMMON = {"name", "timeout_min", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node", "mem_gb"}
+ENDED = {"CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
+
+
+class SlurmLauncher(JobLauncher):
+    POLL_SECONDS = 2.0
+
+    def __init__(self, max_num_timeout: int, array_parallelism: int, **sbatch: Any):
+        self.max_num_timeout, self.array_parallelism = max_num_timeout, array_parallelism
+        given: Any = OmegaConf.to_object(OmegaConf.create(sbatch | {"array_parallelism": array_parallelism}))
+        named = {key if key in COMMON else f"slurm_{key}": value for key, value in given.items()}
+        self.sbatch = {key: value for key, value in named.items() if value is not None}
+        self.ids: dict[int, str] = {}  # in SLURM, by the numbers of the jobs
+        self.last_states: dict[int, str] = {}
+
+    def setup(self, **options: Any) -> None:
+        super().setup(**options)
+        with needs_extra("hydra/launcher=submitit_slurm", "slurm"):
+            import submitit
+        if submitit.SlurmExecutor.affinity() < 0:
+            raise UserError("hydra/launcher: submitit_slurm finds no srun; run it on a login node of the cluster.")
+        for key in ("nodes", "tasks_per_node"):
+            if not isinstance(self.sbatch.get(key), int):
+                raise UserError(
+                    f"hydra.launcher.{key}: {self.sbatch.get(key)!r} is not a number; SLURM needs one before the job "
+                    f"starts: set it, or trainer.{'num_nodes' if key == 'nodes' else 'devices'}=NUMBER."
+                )
+
+    def num_parallel(self, num_jobs: int | None) -> int:
+        return num_jobs or self.array_parallelism  # SLURM itself limits how many tasks of an array run at a time
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.hydra.sweep.dir).absolute()
+
+    def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
+        import submitit
+
+        if changed := [key for key in ("trainer.devices", "trainer.num_nodes") if key in jobs[0][0].swept]:
+            raise UserError(f"{changed[0]}: SLURM starts all jobs of a sweep alike; start a sweep for each value.")
+        file = self.folder / SUBMITTED
+        earlier = {int(number): id for number, id in read_json(file).items()}
+        queued = queue() if any(job.number in earlier for job, _ in jobs) else {}
+        self.ids |= {job.number: earlier[job.number] for job, _ in jobs if earlier.get(job.number) in queued}
+        self.last_states |= {job.number: PENDING for job, _ in jobs if job.number in self.ids}
+        new = [(job, config) for job, config in jobs if job.number not in self.ids]
+        if not new:
+            return
+        executor = submitit.AutoExecutor(
+            self.folder / SUBMITTED.parent / "%j", cluster="slurm", slurm_max_num_timeout=self.max_num_timeout
+        )
+        executor.update_parameters(**self.sbatch, slurm_srun_args=["--kill-on-bad-exit=1"])
+        try:
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # the exception repeats it
+                handles = [executor.submit(self, config, Singleton.get_state()) for _, config in new]
+        except submitit.core.utils.FailedJobError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise UserError(f"hydra.launcher: sbatch refuses the jobs ({reason}); correct the cause.") from error
+        self.ids |= {job.number: handle.job_id for (job, _), handle in zip(new, handles, strict=True)}
+        self.last_states |= {job.number: PENDING for job, _ in new}
+        write_json(file, {str(number): id for number, id in (earlier | self.ids).items()})
+        say(f"submitted      {counted(len(new), 'job')}: squeue --job {handles[0].job_id.partition('_')[0]}")
+
+    def __call__(self, config: DictConfig, state: Any) -> None:
+        """Runs a job. SLURM calls this in each of the job's processes."""
+        import submitit
+
+        Singleton.set_state(state)
+        setup_globals()
+        if submitit.JobEnvironment().global_rank > 0:
+            config.hydra.output_subdir = None  # the first process writes it
+        if not self.run_here(config):
+            sys.exit(1)  # the job's log has the error
+
+    def checkpoint(self, *arguments: Any) -> Any:
+        """Returns what submitit requeues when a job is preempted or reaches its time limit: the same call."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self, *arguments)
+
+    def states(self) -> Mapping[int, str]:
+        with contextlib.suppress(UserError):  # squeue was busy: keep the last known states
+            states = queue()
+            self.last_states = {number: states[id] for number, id in self.ids.items() if id in states}
+        return self.last_states
+
+    def collect_error(self, job: Job) -> str | None:
+        logs = self.folder / SUBMITTED.parent / self.ids[job.number]
+        return job.error() or f"ended in SLURM without a result; see the logs in {logs}"
+
+    def on_exit(self, jobs: Sequence[Job]) -> None:
+        arrays = sorted({self.ids[job.number].partition("_")[0] for job in jobs if job.number in self.ids})
+        if arrays:
+            say(
+                f"the jobs continue in SLURM: scancel {' '.join(arrays)} cancels them, python train.py "
+                f"sweep={self.config.hydra.sweep.dir} follows them"
+            )
+
+
+def queue() -> dict[str, str]:
+    """Returns PENDING or RUNNING for the SLURM id of each of this user's jobs that has not ended."""
+    listed = subprocess.run(
+        ["squeue", "--me", "--array", "--noheader", "--format=%i %T"], capture_output=True, text=True
+    )
+    if listed.returncode:
+        raise UserError(f"hydra/launcher: squeue fails ({listed.stderr.strip()}); rerun with sweep=latest.")
+    jobs = dict(line.split() for line in listed.stdout.splitlines())
+    return {id: RUNNING if state == "RUNNING" else PENDING for id, state in jobs.items() if state not in ENDED}
