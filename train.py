@@ -10,7 +10,8 @@ import hydra
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import hydra_arguments, shared_arguments
-from quadrant_lstm.cli.command import check_config, handle_errors, handle_job_errors, resumable
+from quadrant_lstm.cli.command import handle_errors, handle_job_errors, resumable
+from quadrant_lstm.config.check import check_config
 from quadrant_lstm.processes.torchrun import join
 from quadrant_lstm.signals import signals_deferred
 

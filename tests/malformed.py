@@ -55,8 +55,16 @@ MALFORMED: dict[str, Case] = {
     "numpy.load": Case(replace(NETWORK, "_target_: numpy.load"), "numpy.load is other code"),
     "torch.hub.load": Case(replace(NETWORK, "_target_: torch.hub.load"), "torch.hub.load is other code"),
     "write_text": Case(replace(NETWORK, "_target_: pathlib.Path.write_text"), "pathlib.Path.write_text is other code"),
+    "a class that a module of this project imports": Case(
+        replace(NETWORK, "_target_: quadrant_lstm.data.images.Path"),
+        "images.Path is not allowed; name",
+    ),
+    "a class that a module of networks imports": Case(
+        replace(NETWORK, "_target_: quadrant_lstm.model.network.UserError"),
+        "there is no class quadrant_lstm",
+    ),
     "subprocess behind this project": Case(
-        replace(NETWORK, "_target_: quadrant_lstm.run.records.subprocess.run"), "is not a class of config/schema.py"
+        replace(NETWORK, "_target_: quadrant_lstm.run.records.subprocess.run"), "run is not allowed; name a class of"
     ),
     "torch.hub.load behind torch.optim": Case(
         replace("_target_: torch.optim.Adam", "_target_: torch.optim.swa_utils.torch.hub.load"),
@@ -67,7 +75,7 @@ MALFORMED: dict[str, Case] = {
         "optimizer.x.0.0._target_: pathlib.Path.touch is other code",
     ),
     "a function of this project": Case(
-        replace(NETWORK, "_target_: quadrant_lstm.files.write_atomically"), "is not a class of config/schema.py"
+        replace(NETWORK, "_target_: quadrant_lstm.files.write_atomically"), "write_atomically is not allowed; name a"
     ),
     "hydra's": Case(
         lambda config: config.write_text(

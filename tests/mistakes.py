@@ -97,8 +97,6 @@ OTHERS = {
     "data.train_orderings=[[1,2,3,4],[4,3,2,1]]": "data.train_orderings: 2 orderings cannot fill frames that stack",
     "data.orderings=[[1,2,3,4],[4,3,2,1]] data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: this "
     "network reads frames of data.orderings only; write one ordering into data.orderings, or add model.shared_tiles=",
-    "model=join model.encoder._target_=torch.nn.Sequential data.orderings=[[1,2,3,4],[4,3,2,1]] "
-    "data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: this network reads frames of data.orderings ",
     "trainer.precision=bf16-true trainer.callbacks.ema.decay=0.9": "trainer.callbacks.ema.decay: 0.9 needs finer steps",
     "model=deep data.orderings=[[1,2,3,4]] data.test_orderings=[[4,3,2,1]]": "data.test_orderings: this network reads "
     "frames of data.orderings only; leave it out, or write model=cnn_lstm model.shared_tiles=false.",
@@ -131,8 +129,8 @@ OTHERS = {
     "data._target_=os.system": "data._target_: os.system is not allowed; name a class of quadrant_lstm.data.*.",
     # classes
     "model._target_=5": "model._target_: 5 is not text; write e.g. model._target_=quadrant_lstm.model.network.CNNLSTM.",
-    "model._target_=quadrant_lstm.model.Nothing": "quadrant_lstm.model.Nothing is not a class of config/schema.py; ",
-    "model._target_=quadrant_lstm.model.describe.describe": "quadrant_lstm.model.describe.describe is not a class of",
+    "model._target_=quadrant_lstm.model.Nothing": "there is no class quadrant_lstm.model.Nothing; correct the name.",
+    "model._target_=quadrant_lstm.model.describe.describe": "model.describe.describe is not a class; name one.",
     # arguments of classes of torch and Lightning
     "trainer.num_nodes=2 trainer.accelerator=cpu": "trainer.num_nodes: 2 machines need torchrun, whose command runs on "
     "each of them, or SLURM: add -m hydra/launcher=submitit_slurm.",

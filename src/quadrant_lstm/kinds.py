@@ -1,10 +1,10 @@
 """Defines the kinds of values a config may hold. A kind is a type, its range, and its wording in error messages.
 
-The command line is checked against the kinds of config/schema.py before torch is imported (config/check.py).
+They annotate the arguments of constructors, with which config/check.py compares a config.
 """
 
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -30,7 +30,9 @@ Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
 Keep = Literal["best", "last"]  # an epoch
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+Layout = Literal["TCHW", "CTHW", "THWC", "THW"]  # the axes of a clip in an array
 Node = Annotated[dict[str, Any], "a group of keys"]
+Factory = Annotated[dict[str, Any], "a group of keys", Callable]  # whose class the code calls
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 

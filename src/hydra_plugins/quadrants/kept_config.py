@@ -17,10 +17,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.config.check_classes import check_download, check_uploads, is_class_in, leads_outside
-from quadrant_lstm.config.interpolations import names_other_than_own_keys
-from quadrant_lstm.config.schema import CLASSES, GROUPS, TARGETS
-from quadrant_lstm.config.values import differing_values, leaves, without_hydra
+from quadrant_lstm.config.check import GROUPS
+from quadrant_lstm.config.trust import check_download, check_uploads, leads_outside, may_be_named
+from quadrant_lstm.config.values import differing_values, leaves, names_other_than_own_keys, without_hydra
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import check_encoding, read_yaml
 
@@ -89,7 +88,7 @@ def is_risky(key: str, value: Any) -> bool:
     """Tells whether the config of a run folder from somebody else may not hold this value."""
     group = key.partition(".")[0]
     is_class = key.endswith("._target_")
-    is_other_code = is_class and value not in CLASSES and not is_class_in(str(value), TARGETS.get(group, ()))
+    is_other_code = is_class and not may_be_named(str(value), group)
     writes_elsewhere = group == "trainer" and leads_outside(key, value)
     return is_other_code or names_other_than_own_keys(value) or writes_elsewhere
 

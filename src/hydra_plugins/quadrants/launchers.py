@@ -25,7 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.cli.command import explain
-from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.check import check_config, check_value
 from quadrant_lstm.config.values import differing_values, without_hydra
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_json, read_yaml, write_json
@@ -184,7 +184,6 @@ class LocalLauncher(JobLauncher):
 
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
         with signals_deferred():
-            from quadrant_lstm.config.check import check_without_torch  # imports torch
             from quadrant_lstm.processes.launch import num_threads, start_process
             from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
 
@@ -192,7 +191,7 @@ class LocalLauncher(JobLauncher):
         threads = max(1, num_threads() // self.n_jobs)
         for job, config in jobs:
             with contextlib.suppress(UserError):  # the job itself reports it
-                check_without_torch(without_hydra(config))  # reads the images once, before the forks
+                check_config(without_hydra(config))  # reads the images once, before the forks
             environment = {}
             if gpus:
                 if isinstance(devices := config.trainer.devices, ListConfig):

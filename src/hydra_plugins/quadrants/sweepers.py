@@ -21,8 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
 from hydra_plugins.quadrants.launchers import JobLauncher, compose
-from quadrant_lstm.config.check_validation import check_validation
-from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.check import check_validation, check_value, check_values
 from quadrant_lstm.config.values import differing_values, without_hydra
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_yaml, write_atomically
@@ -84,9 +83,6 @@ class GridSweeper(Sweeper):
         """Composes the config of each job before any starts, and checks it for a ranking. Names finished jobs that were
         trained with another config, perhaps because they were resumed alone.
         """
-        with signals_deferred():
-            from quadrant_lstm.config.check import check_keys_and_values  # imports torch
-
         assert self.config and self.hydra_context
         for job in jobs:
             config = without_hydra(self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides)))
@@ -94,7 +90,7 @@ class GridSweeper(Sweeper):
                 for key, (trained, now) in differing_values(read_yaml(job.folder / CONFIG), config).items():
                     say(f"job {job.number} has been trained with {key}={trained}, but this sweep has {now}")
             try:
-                check_keys_and_values(config)
+                check_values(config)
             except UserError:
                 continue  # this job will fail alone, and say why
             check_validation(config)

@@ -24,7 +24,7 @@ from quadrant_lstm.benchmark.peers import PEERS
 from quadrant_lstm.benchmark.report import EPOCH, KERAS, WHOLE_EPOCHS, Rounds, picture, table
 from quadrant_lstm.benchmark.worker import Worker
 from quadrant_lstm.cli.command import check_project_root, handle_errors
-from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.kinds import Count, Natural
 from quadrant_lstm.run.build import cpu_multiplies_bf16

@@ -45,7 +45,8 @@ def reading_row(
 
 def clips_in(root: Path, num_frames: int, layout: str | None = None, cache_gb: float = 0.0) -> Clips:
     return Clips(
-        str(root), num_frames, frame_step=1, size=None, channels=3, layout=layout, test_share=0.2,
+        str(root), num_frames, frame_step=1, size=None, channels=3, layout=layout,  # type: ignore[arg-type]
+        test_share=0.2,
         validation_share=0.02, validation_seed=0, batch_size=4, num_workers=WORKERS, cache_gb=cache_gb,
         skip_broken=False, seed=1, augmentation=Augmentation(),
     )  # fmt: skip

@@ -18,7 +18,7 @@ from quadrant_lstm.benchmark.clip_reading import SIZE, per_second, reading_rows
 from quadrant_lstm.benchmark.command import new_parser, write_page
 from quadrant_lstm.benchmark.report import Rounds, median_and_range, row
 from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
-from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.launch import prepare_for_training

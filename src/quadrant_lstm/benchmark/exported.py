@@ -24,7 +24,7 @@ from quadrant_lstm.benchmark.report import Rounds, row, times
 from quadrant_lstm.benchmark.ways import measure
 from quadrant_lstm.benchmark.worker import discard_output
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.check import check_value
 from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo

@@ -22,7 +22,7 @@ from quadrant_lstm.benchmark.report import row, times
 from quadrant_lstm.benchmark.tiles import shared_tiles_table
 from quadrant_lstm.benchmark.ways import Way, measure
 from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.check import check_value
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.model.time_distributed import TimeDistributed
 from quadrant_lstm.processes.launch import prepare_for_training

@@ -25,7 +25,7 @@ from quadrant_lstm.benchmark.all_reduce import computed_table
 from quadrant_lstm.benchmark.command import new_parser, write_page
 from quadrant_lstm.benchmark.report import Rounds, median_and_range, row
 from quadrant_lstm.cli.command import check_project_root, handle_errors
-from quadrant_lstm.config.check_value import check_value
+from quadrant_lstm.config.check import check_value
 from quadrant_lstm.kinds import Count
 from quadrant_lstm.run_folder import LAST, RESULTS
 

@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
+from quadrant_lstm.kinds import Keep
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, REPORT, RESULTS, check_present, read_rows
 from quadrant_lstm.text import step_accuracy_names
 
@@ -91,7 +92,7 @@ class Best(ModelCheckpoint):
 
     state_key = "Best"  # Lightning's contains the arguments, which may change between versions
 
-    def __init__(self, keep: Literal["best", "last"]):
+    def __init__(self, keep: Keep):
         overwrite: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
         super().__init__(
             filename=BEST.stem, monitor="val/accuracy" if keep == "best" else None, mode="max", **overwrite

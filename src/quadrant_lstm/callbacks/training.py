@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import rich
@@ -16,6 +16,7 @@ from torch.linalg import vector_norm
 
 from quadrant_lstm.data.datamodule import epoch_seed
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.kinds import BelowOne, Count, Natural, NonNegative
 from quadrant_lstm.model.classifier import Classifier, is_constant, weights_of
 from quadrant_lstm.text import counted, duration
 
@@ -23,7 +24,7 @@ from quadrant_lstm.text import counted, duration
 
 
 class Reseed(pl.Callback):
-    def __init__(self, seed: int):
+    def __init__(self, seed: Natural):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -41,7 +42,7 @@ class Reseed(pl.Callback):
 class EMA(WeightAveraging):
     """`decay` is the limit of the decay per training step; None turns averaging off."""
 
-    def __init__(self, decay: float | None):
+    def __init__(self, decay: BelowOne | None):
         super().__init__()
         self.decay = decay
 
@@ -156,7 +157,12 @@ log = logging.getLogger(__name__)
 class EarlyStopping(pl.callbacks.EarlyStopping):
     """Lightning's, except that a resumed run uses the patience of its config and stops at once if it is exhausted."""
 
-    def __init__(self, monitor: str, patience: int, min_delta: float):
+    def __init__(
+        self,
+        monitor: Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"],
+        patience: Count,
+        min_delta: NonNegative,
+    ):
         super().__init__(monitor, min_delta, patience, mode="min" if monitor.endswith("loss") else "max")
         self.ended_training = False
 

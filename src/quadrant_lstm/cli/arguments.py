@@ -13,11 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.cli.command import check_choices
-from quadrant_lstm.config.check_classes import DOWNLOADS, check_paths, check_uploads, is_below, leads_outside
-from quadrant_lstm.config.interpolations import OWN_KEY, RUN_FOLDER, resolve_interpolations
+from quadrant_lstm.config.check import GROUPS
 from quadrant_lstm.config.read import read_config, trusted_modules
-from quadrant_lstm.config.schema import GROUPS
-from quadrant_lstm.config.values import leaves
+from quadrant_lstm.config.trust import DOWNLOADS, check_paths, check_uploads, is_below, leads_outside
+from quadrant_lstm.config.values import OWN_KEY, RUN_FOLDER, leaves, resolve_interpolations
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically
 from quadrant_lstm.processes.torchrun import Meeting, join

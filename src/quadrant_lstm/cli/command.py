@@ -28,8 +28,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from quadrant_lstm.config.check import check_config
 from quadrant_lstm.config.messages import default_config, unknown_key
-from quadrant_lstm.config.schema import CLASSES
+from quadrant_lstm.config.trust import OWN
 from quadrant_lstm.config.values import without_hydra
 from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, as_text, with_type
 from quadrant_lstm.files import WriteError, check_encoding
@@ -56,9 +57,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Returns the checked config that train.py would have in the project's root."""
     with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
         cfg = compose("train", list(overrides))
-    from quadrant_lstm.config.check import check_without_torch  # imports torch
-
-    check_without_torch(cfg)
+    check_config(cfg)
     return cfg
 
 
@@ -131,7 +130,7 @@ def explain_key(key: str) -> UserError:
         return UserError(f"{key}: not every choice of {group} has this key; leave it out, or sweep over fewer choices.")
     error = unknown_key(key, known)
     target = OmegaConf.select(config, f"{key.rpartition('.')[0]}._target_") if "." in key else None
-    if target is None or target in CLASSES:
+    if target is None or target.startswith(OWN):
         return error
     return UserError(f"{error} Add any other argument of {target} with +{key}=VALUE.")
 
@@ -192,7 +191,9 @@ def explain_disk(error: OSError) -> UserError | None:
 
 log = logging.getLogger(__name__)
 
-OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True)  # all jobs of a sweep share its folder
+OmegaConf.register_new_resolver(
+    "new_folder", new_folder, use_cache=True, replace=True
+)  # all jobs of a sweep share its folder
 
 
 @contextlib.contextmanager
@@ -268,16 +269,6 @@ def fail(error: Exception) -> NoReturn:
     if meeting is None or meeting.report(str(error)):
         print(f"{meeting.machine if meeting else ''}{error}", file=sys.stderr)
     sys.exit(2)
-
-
-def check_config(cfg: DictConfig) -> None:
-    """Checks a config that train.py composed."""
-    with signals_deferred():
-        from quadrant_lstm.config.check import check_without_torch  # imports torch
-        from quadrant_lstm.config.signatures import check_signatures
-    check_without_torch(cfg)
-    with signals_deferred():
-        check_signatures(cfg)  # imports the classes
 
 
 class BeforeRun(Callback):

@@ -1,43 +1,134 @@
-"""Checks a config: its keys and values, the images it names, and whether the sizes fit.
+"""Checks a config: its keys and values, its classes and their arguments, and whether data and network fit.
 
-Raises UserError that names the key. config/signatures.py checks what needs the classes of torch and Lightning.
+The annotations of a constructor's arguments say what the keys of its node may hold (kinds.py); conf/ has the values.
+Raises UserError that names the key. Imports no torch before it imports the classes.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import difflib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
 
-from quadrant_lstm.config.check_classes import check_download, check_node, check_trust, nodes_with_target
-from quadrant_lstm.config.check_data import DATA_CHECKS, check_orderings
-from quadrant_lstm.config.check_validation import check_validation
-from quadrant_lstm.config.check_value import check_keys
-from quadrant_lstm.config.interpolations import resolve_interpolations
-from quadrant_lstm.config.messages import missing_key
-from quadrant_lstm.config.schema import GROUPS, REQUIRED, ROOT
-from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.sizes import CHECKS
+from quadrant_lstm import kinds
+from quadrant_lstm.config.messages import example, missing_key, unknown_arguments, unknown_key
+from quadrant_lstm.config.trust import OWN, TARGETS, check_download, check_trust, nodes_with_target
+from quadrant_lstm.config.values import resolve_interpolations
+from quadrant_lstm.errors import UserError, place_in_own_code, with_type
+from quadrant_lstm.kinds import in_words
+from quadrant_lstm.signals import signals_deferred
+
+Kinds = Mapping[str, Any]
+GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
+ROOT: Kinds = {
+    "seed": kinds.Natural,
+    "label_smoothing": kinds.BelowOne,
+    "keep": kinds.Keep,
+    "init": str | None,
+    "run": str | None,
+    "swept": list[str] | None,
+}
+REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.best", "trainer.callbacks.epoch_end")
+
+# The arguments of torch's and Lightning's classes that conf/ sets or a run restricts: their annotations say less.
+LIBRARIES: Mapping[str, Kinds] = {
+    "optimizer": {
+        "lr": kinds.Positive,
+        "betas": kinds.Betas,
+        "eps": kinds.Positive,
+        "momentum": kinds.BelowOne,
+        "nesterov": bool,
+        "weight_decay": kinds.NonNegative,
+        "fused": bool | None,
+    },
+    "schedule": {
+        "factor": kinds.Fraction,
+        "total_iters": kinds.Natural,
+        "eta_min": kinds.NonNegative,
+        "gamma": kinds.Positive,
+        "max_lr": kinds.Positive,
+        "pct_start": kinds.BelowOne,
+        "div_factor": kinds.Positive,
+        "final_div_factor": kinds.Positive,
+        "cycle_momentum": bool,
+    },
+    "trainer": {
+        "accelerator": kinds.Accelerator,
+        "devices": kinds.Count | Literal["auto", -1] | list[kinds.Natural],
+        "num_nodes": kinds.Count,
+        "strategy": str | kinds.Node,
+        "precision": kinds.Precision,
+        "max_epochs": kinds.Count,
+        "gradient_clip_val": kinds.NonNegative | None,
+        "limit_train_batches": kinds.Count | kinds.Fraction | None,
+        "limit_val_batches": kinds.Count | kinds.Fraction | None,
+        "limit_test_batches": kinds.Count | kinds.Fraction | None,
+        "num_sanity_val_steps": kinds.Natural,
+        "log_every_n_steps": kinds.Count,
+        "enable_model_summary": bool,
+        "use_distributed_sampler": bool,
+        "enable_autolog_hparams": bool,
+        "logger": kinds.Node | None | Annotated[Literal[False], "false"],
+        "logger.*": kinds.Node,
+        "profiler": kinds.Node | str | None,
+        "callbacks": kinds.Node,
+        "callbacks.*": kinds.Node,
+        "plugins": Annotated[None, "null, because a run needs its own plugin; leave it out"],
+        "default_root_dir": Annotated[None, "null; use hydra.run.dir instead"],
+        "val_check_interval": Annotated[Literal[1], "1, for validation at the end of every epoch; leave it out"],
+        "max_steps": Annotated[Literal[-1], "-1, because runs end after an epoch; use trainer.max_epochs instead"],
+        "check_val_every_n_epoch": Annotated[Literal[1], "1, for validation in every epoch; leave it out"],
+        "enable_checkpointing": Annotated[Literal[True] | None, "true, because a run needs them; leave it out"],
+        "barebones": Annotated[Literal[False], "false, because a run needs its checkpoints; leave it out"],
+        "fast_dev_run": Annotated[Literal[False], "false; use trainer=smoke instead"],
+        "overfit_batches": kinds.Natural | kinds.Fraction,
+    },
+}
+LIBRARY_PACKAGES = ("torch.", "torchvision.", "lightning.")
+GIVEN_BY_CODE = {
+    "data": (),
+    "model": (
+        "frame_shape", "num_classes", "num_steps", "orderings", "grid", "in_channels", "input_size", "num_units",
+        "hidden_channels",
+    ),
+    "optimizer": ("params",),
+    "schedule": ("optimizer", "total_steps", "T_max"),
+    "trainer": (),
+}  # fmt: skip
 
 
-def check_without_torch(cfg: DictConfig) -> None:
+def check_config(cfg: DictConfig) -> None:
     """Checks a config that train.py composed."""
-    check_keys_and_values(cfg)
+    check_values(cfg)
     check_validation(cfg)
     check_fit(cfg)
 
 
-def check_keys_and_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:
-    """Checks keys and values. `trust` is None for a config that was typed or is in conf/: it may name any class."""
+def check_values(cfg: DictConfig, trust: Sequence[str] | None = None, imported: Sequence[str] = GROUPS) -> None:
+    """Checks keys and values. `trust` is None for a config that was typed or is in conf/: it may name any class.
+
+    Classes of torch, Lightning and other code are imported in the groups `imported` only.
+    """
     config = resolve_interpolations(cfg, trusted=trust is None)
     check_keys(config, ROOT, GROUPS)
     for group in GROUPS:
         if not isinstance(config.get(group), dict) or "_target_" not in config[group]:
             raise UserError(f"{group}: is missing; choose a file of conf/{group}/ with {group}=NAME.")
     for path, node in nodes_with_target(config):
-        check_node(path, node)
+        check_value(f"{path}._target_", node["_target_"], str)
+        check_target(path, node["_target_"])
     if trust is not None:
         check_trust(config, trust)
         check_download(config, trust)
+    for path, node in nodes_with_target(config):
+        check_node(path, node, path.partition(".")[0] in imported)
+    from quadrant_lstm.config.check_data import check_orderings  # torch is imported now
+
     check_orderings(config["data"])
     for key in REQUIRED:
         if OmegaConf.select(cfg, key) is None:
@@ -62,10 +153,164 @@ def check_precision(config: Mapping[str, Any]) -> None:
         )
 
 
+def check_validation(cfg: DictConfig) -> None:
+    key = "validation_share" if "validation_share" in cfg.data else "validation_images"
+    if cfg.data[key] != 0 or cfg.data.fold is not None:
+        return
+    callbacks = cfg.trainer.callbacks
+    for name, callback in callbacks.items():
+        if str(monitor := callback.get("monitor")).startswith("val/"):
+            raise UserError(
+                f"data.{key}: 0, but trainer.callbacks.{name}.monitor={monitor} needs validation samples; hold some "
+                "out, or monitor train/loss."
+            )
+    kind = "search" if "pruning" in callbacks else "sweep"
+    if compared := [key for key in cfg.get("swept") or () if key != "seed" or kind == "search"]:
+        raise UserError(
+            f"data.{key}: 0, but a {kind} over {', '.join(compared)} ranks its jobs by val/accuracy; hold some samples "
+            "out, or sweep only the seed."
+        )
+
+
 def check_fit(cfg: DictConfig) -> None:
     """Checks that data and network fit together. Data sets that are downloaded are checked when training starts."""
+    from quadrant_lstm.config.check_data import DATA_CHECKS  # torch is imported now
+    from quadrant_lstm.model.sizes import CHECKS
+
     config = resolve_interpolations(cfg, trusted=True)
     data, model = config["data"], config["model"]
     frame_shape = DATA_CHECKS[data["_target_"]](data)
     if model["_target_"] in CHECKS:
         CHECKS[model["_target_"]](model, data, frame_shape)
+
+
+# Values
+
+
+def check_keys(config: Mapping[str, Any], kinds: Mapping[str, Any], groups: Iterable[str] = ()) -> None:
+    for key, value in config.items():
+        if key in kinds:
+            check_value(key, value, kinds[key])
+        elif key not in groups:
+            raise unknown_key(key, [*kinds, *groups])
+
+
+def check_value(key: str, value: Any, kind: Any) -> None:
+    if value == "???":
+        raise missing_key(key)
+    if value == "":
+        raise UserError(f"{key}: is empty; give a value, or leave it out.")
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError:
+        typed = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
+        rule = in_words(kind)  # some rules name the remedy
+        raise UserError(f"{key}: {typed} is not {rule if ';' in rule else f'{rule}; write {example(key)}'}.") from None
+
+
+# Classes and their arguments
+
+
+def check_target(path: str, target: str) -> None:
+    """Raises UserError for a class of this project in the wrong group, and for data of another project."""
+    allowed = TARGETS[path.partition(".")[0]]
+    if (target.startswith(OWN) or path == "data") and not target.startswith(allowed):
+        raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
+
+
+def check_node(path: str, node: Mapping[str, Any], is_imported: bool) -> None:
+    """Compares the arguments in a node with the constructor of its class."""
+    target, group = node["_target_"], path.partition(".")[0]
+    rules: Kinds = LIBRARIES.get(group, {}) if path == group else {}
+    if target.startswith(OWN) or is_imported:
+        found: Any = find_class(f"{path}._target_", target)
+        if path == "schedule" and "metrics" in inspect.signature(found.step).parameters:  # ReduceLROnPlateau
+            raise UserError(f"{path}._target_: {target} needs a metric, which no run gives it; name another class.")
+        parameters = inspect.signature(found).parameters
+        if not target.startswith(LIBRARY_PACKAGES):
+            rules = {name: kind_of(parameter.annotation, target) for name, parameter in parameters.items()}
+        check_arguments(path, node, parameters)
+    for name, value in node.items():
+        if name in rules:
+            check_argument(path, name, value, rules[name])
+        if f"{name}.*" in rules and isinstance(value, dict):
+            for child, content in value.items():
+                check_value(f"{path}.{name}.{child}", content, rules[f"{name}.*"])
+
+
+def kind_of(hint: Any, target: str) -> Any:
+    """Returns what a config holds for an argument with this annotation. An object or a function, which a class of this
+    project takes, has a node; anything may stand for one of other code.
+    """
+    if is_value(hint):
+        return hint
+    if hint in (Any, inspect.Parameter.empty) or not target.startswith(OWN):
+        return Any
+    return kinds.Factory if get_origin(hint) is Callable else kinds.Node
+
+
+def is_value(hint: Any) -> bool:
+    """Tells whether YAML has values of this type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return is_value(arguments[0])
+    if origin in (Union, UnionType, list, Sequence):
+        return all(map(is_value, arguments))
+    return origin is Literal or hint in (int, float, bool, str, type(None))
+
+
+def check_argument(path: str, name: str, value: Any, kind: Any) -> None:
+    key = f"{path}.{name}"
+    if kind == kinds.Factory and isinstance(value, str):
+        raise UserError(f"{key}: {value} is a choice of a group; write {path}/{name}={value}.")
+    check_value(key, value, kind)
+    if kind == kinds.Factory and "_target_" in value and value.get("_partial_") is not True:
+        key = f"{key}._partial_"
+        raise UserError(f"{key}: is not true, but the network calls the class with sizes; add ++{key}=true.")
+
+
+def check_arguments(path: str, node: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Raises UserError for an unknown argument, and for a missing one."""
+    target = node["_target_"]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = [name for name in parameters if name not in GIVEN_BY_CODE[path.partition(".")[0]]]
+    unknown = [name for name in node if not name.startswith("_") and name not in known]
+    if unknown and not takes_any:
+        raise unknown_arguments(path, target, unknown, known)
+    gets_more = not target.startswith(OWN) and (path.startswith("model.") or takes_any)  # such as sizes
+    for name in () if gets_more else known:
+        parameter = parameters[name]
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD and name not in node:
+            raise missing_key(f"{path}.{name}")
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Tells whether a function or the constructor of a class takes an argument of this name."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+
+
+def find_class(key: str, target: str) -> type:
+    """Imports a class. Raises UserError for an error in its module, and for a wrong name, with the nearest one."""
+    package, _, name = target.rpartition(".")
+    place = "put its file beside the script or into a folder of PYTHONPATH"
+    if not package:
+        raise UserError(f"{key}: {target} names no module; write MODULE.CLASS, and {place}.")
+    try:
+        with signals_deferred():
+            module = import_module(package)
+    except Exception as error:
+        if own := place_in_own_code(error):
+            raise UserError(f"{key}: {target} cannot be imported: {own}{with_type(error)}") from error
+        similar = difflib.get_close_matches(package, [other.name for other in pkgutil.iter_modules()], n=1, cutoff=0.8)
+        remedy = f"did you mean {similar[0]}.{name}?" if similar else f"{place}, or correct the name."
+        raise UserError(f"{key}: {target} cannot be imported ({error}); {remedy}") from error
+    found = getattr(module, name, None)
+    if inspect.isclass(found) and (found.__module__ == package or not package.startswith(OWN)):
+        return found
+    if found is not None and not inspect.isclass(found):
+        raise UserError(f"{key}: {target} is not a class; name one.")
+    classes = [other for other, value in vars(module).items() if inspect.isclass(value)]
+    similar = difflib.get_close_matches(name, classes, n=1)
+    remedy = f"did you mean {package}.{similar[0]}?" if similar else "correct the name."
+    raise UserError(f"{key}: there is no class {target}; {remedy}")

@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from quadrant_lstm.config.check_value import check_keys
-from quadrant_lstm.config.interpolations import check_own_keys, resolve_interpolations
-from quadrant_lstm.config.old_runs import rename, upgrade
+from quadrant_lstm.config.check import check_keys, check_values
+from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.errors import UserError, printable
 from quadrant_lstm.files import read_yaml
 from quadrant_lstm.run_folder import BEST, CONFIG, as_typed, find_run, unfinished
-from quadrant_lstm.signals import signals_deferred
 
 
 def read_config(file: Path, trust: Sequence[str] = ()) -> DictConfig:
@@ -24,16 +22,11 @@ def read_config(file: Path, trust: Sequence[str] = ()) -> DictConfig:
 
     `trust` are modules whose classes it may name besides those of this project, torch.nn, torch.optim and Lightning.
     """
-    with signals_deferred():
-        from quadrant_lstm.config.check import check_keys_and_values  # imports torch
-
     cfg = read_yaml(file)
     if not isinstance(cfg, DictConfig) or "model" not in cfg.keys():  # noqa: SIM118  # `in cfg` resolves the value
         raise UserError(f"{file}: is not the config of a run; give a folder that train.py made.")
     try:
-        check_own_keys(OmegaConf.to_container(rename(cfg)))  # before the upgrade, which reads values
-        cfg = upgrade(cfg)
-        check_keys_and_values(cfg, trust)
+        check_values(cfg, trust, imported=("data", "model"))
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return cfg

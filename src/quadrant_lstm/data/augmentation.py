@@ -12,6 +12,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
+from quadrant_lstm.kinds import BelowOne, NonNegative
+
 GRID_SIZE = 5  # an elastic deformation moves 5 x 5 points independently
 
 
@@ -24,12 +26,12 @@ class Augmentation:
     is the probability that a rectangle of up to half the width and height is blank.
     """
 
-    rotation: float = 0.0
-    shift: float = 0.0
-    zoom: float = 0.0
-    shear: float = 0.0
-    elastic: float = 0.0
-    erase: float = 0.0
+    rotation: NonNegative = 0.0
+    shift: NonNegative = 0.0
+    zoom: BelowOne = 0.0
+    shear: NonNegative = 0.0
+    elastic: NonNegative = 0.0
+    erase: BelowOne = 0.0
 
     def __call__(
         self, images: Shaped[Tensor, "batch channels height width"]

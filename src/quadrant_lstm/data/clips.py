@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from quadrant_lstm.data.datamodule import Batch, EpochSampler, SequenceDataModul
 from quadrant_lstm.data.images import validation_range
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
 from quadrant_lstm.errors import UserError, as_text
+from quadrant_lstm.kinds import AtLeastTwo, BelowOne, Count, Layout, Natural, NonNegative, Share, Size
 
 
 class Clips(SequenceDataModule):
@@ -31,22 +33,22 @@ class Clips(SequenceDataModule):
     def __init__(
         self,
         root: str | None,
-        num_frames: int | None,
-        frame_step: int,
-        size: Sequence[int] | None,
-        channels: int,
-        layout: str | None,
-        test_share: float,
-        validation_share: float,
-        validation_seed: int,
-        batch_size: int,
-        num_workers: int,
-        cache_gb: float,
+        num_frames: Count | None,
+        frame_step: Count,
+        size: Size | None,
+        channels: Literal[1, 3],
+        layout: Layout | None,
+        test_share: Share,
+        validation_share: BelowOne,
+        validation_seed: Natural,
+        batch_size: Count,
+        num_workers: Natural,
+        cache_gb: NonNegative,
         skip_broken: bool,
-        seed: int,
+        seed: Natural,
         augmentation: Augmentation,
-        fold: int | None = None,
-        num_folds: int = 5,
+        fold: Natural | None = None,
+        num_folds: AtLeastTwo = 5,
     ):
         self.folder, names, train_clips, test_clips = find_clips(root, test_share, validation_seed, layout)
         frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout)

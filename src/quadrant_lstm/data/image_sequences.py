@@ -13,7 +13,7 @@ from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import SequenceSpec, frame_shape_of, frames_of, numbered_names, orderings_of, scaled
-from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
+from quadrant_lstm.kinds import AtLeastTwo, Count, Dataset, Grid, Natural, Orderings, OrderingsOrNames
 
 
 class ImageSequences(SequenceDataModule):
@@ -29,19 +29,19 @@ class ImageSequences(SequenceDataModule):
 
     def __init__(
         self,
-        dataset: str,
+        dataset: Dataset,
         root: str | None,
         grid: Grid,
         orderings: OrderingsOrNames,
-        validation_images: int,
-        validation_seed: int,
-        batch_size: int,
-        seed: int,
+        validation_images: Natural,
+        validation_seed: Natural,
+        batch_size: Count,
+        seed: Natural,
         augmentation: Augmentation,
         train_orderings: OrderingsOrNames | None = None,
         test_orderings: OrderingsOrNames | None = None,
-        fold: int | None = None,
-        num_folds: int = 5,
+        fold: Natural | None = None,
+        num_folds: AtLeastTwo = 5,
     ):
         images = load_images(dataset, root)
         images.check_grid(grid)

@@ -24,6 +24,7 @@ from torch.utils.data import TensorDataset
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names, scaled
+from quadrant_lstm.kinds import AtLeastTwo, Count, Dataset, Natural, Size
 
 ARROWS = ("→", "↘", "↓", "↙", "←", "↖", "↑", "↗")
 VELOCITIES = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))  # rows down, columns to the right
@@ -38,18 +39,18 @@ class MovingDigits(SequenceDataModule):
 
     def __init__(
         self,
-        dataset: str,
+        dataset: Dataset,
         root: str | None,
         label: Literal["digit", "motion"],
-        num_frames: int,
-        canvas: Sequence[int],
-        speed: int,
-        validation_images: int,
-        validation_seed: int,
-        batch_size: int,
-        seed: int,
-        fold: int | None = None,
-        num_folds: int = 5,
+        num_frames: Count,
+        canvas: Size,
+        speed: Count,
+        validation_images: Natural,
+        validation_seed: Natural,
+        batch_size: Count,
+        seed: Natural,
+        fold: Natural | None = None,
+        num_folds: AtLeastTwo = 5,
     ):
         images = load_images(dataset, root)
         images.check_canvas(canvas)

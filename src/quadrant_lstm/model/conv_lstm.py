@@ -1,12 +1,14 @@
 """Defines ConvLSTM: an LSTM whose states are maps and whose products are convolutions (Shi et al. 2015, 1506.04214)."""
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
+from quadrant_lstm.kinds import Count
 from quadrant_lstm.model.protocols import check_lengths, check_sizes, check_state
 from quadrant_lstm.model.rnn import State, unroll
 
@@ -25,7 +27,9 @@ class ConvLSTM(nn.Module):
     that do not fit.
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int, kernel_size: int, padding: str = "same"):
+    def __init__(
+        self, in_channels: int, hidden_channels: int, kernel_size: Count, padding: Literal["same", "valid"] = "same"
+    ):
         super().__init__()
         if not isinstance(kernel_size, int) or kernel_size % 2 == 0 or kernel_size < 1:
             raise ValueError(f"ConvLSTM: kernel_size {kernel_size} is not an odd number of at least 1.")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.kinds import Grid, Orderings
+from quadrant_lstm.kinds import BelowOne, Blocks, Count, Grid, Orderings
 from quadrant_lstm.model.encoder import PaddedEncoder
 from quadrant_lstm.model.network import Dropout
 from quadrant_lstm.model.protocols import MakePart
@@ -126,10 +126,10 @@ class DeepCNNLSTM(StepClassifier):
         num_classes: int,
         orderings: Orderings | None,
         grid: Grid | None,
-        blocks: Sequence[Sequence[int]],
+        blocks: Blocks,
         recurrent: MakePart,
-        dropout: float,
-        lstm_units: int,
+        dropout: BelowOne,
+        lstm_units: Count,
         join_pieces: bool,
     ):
         super().__init__()

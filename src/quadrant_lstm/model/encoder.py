@@ -2,7 +2,6 @@
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Sequence
 from urllib.error import URLError
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn.functional import interpolate
 from torchvision.models import get_model, get_model_weights, list_models
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.kinds import Blocks, Count, Counts
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
@@ -37,7 +37,7 @@ class ConvEncoder(Encoder):
     left.
     """
 
-    def __init__(self, in_channels: int, filters: Sequence[int], kernel_size: int, pool_size: int):
+    def __init__(self, in_channels: int, filters: Counts, kernel_size: Count, pool_size: Count):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels = in_channels
         for number, num_filters in enumerate(filters, start=1):
@@ -56,7 +56,7 @@ class PaddedEncoder(Encoder):
     last row and column. The maps are channels last in memory.
     """
 
-    def __init__(self, in_channels: int, blocks: Sequence[Sequence[int]]):
+    def __init__(self, in_channels: int, blocks: Blocks):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels = in_channels
         for block, filters in enumerate(blocks, start=1):
@@ -96,7 +96,7 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, in_channels: int, name: str, weights: str | None, frozen: bool, size: int | None):
+    def __init__(self, in_channels: int, name: str, weights: str | None, frozen: bool, size: Count | None):
         super().__init__()
         if in_channels not in (1, 3):
             raise UserError(f"model.encoder.name: {name} reads 1 or 3 channels, not {in_channels}; choose another one.")
@@ -174,7 +174,7 @@ class LastOutput(LSTM):
 class RowsEncoder(nn.Module):
     """Maps [batch, channels, height, width] to [batch, units]."""
 
-    def __init__(self, in_channels: int, row_units: int):
+    def __init__(self, in_channels: int, row_units: Count):
         super().__init__()
         self.pixels = TimeDistributed(LastOutput(in_channels, row_units))
         self.rows = LastOutput(row_units, row_units)

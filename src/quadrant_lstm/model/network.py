@@ -8,7 +8,6 @@ Shapes for N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
 
 import copy
 import logging
-from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from quadrant_lstm.data.orderings import Shape
-from quadrant_lstm.kinds import Orderings
+from quadrant_lstm.kinds import BelowOne, Count, Counts, Orderings
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
 from quadrant_lstm.model.protocols import Frames, MakePart, make_part, wrong_result
 from quadrant_lstm.model.recurrent import (
@@ -108,9 +107,9 @@ class Join(StepClassifier):
         orderings: Orderings | None,
         encoder: MakePart,
         recurrent: MakePart,
-        dropout: float,
-        lstm_units: int,
-        dense_units: int,
+        dropout: BelowOne,
+        lstm_units: Count,
+        dense_units: Count,
         shared_tiles: bool,
     ):
         super().__init__()
@@ -180,13 +179,13 @@ class CNNLSTM(Join):
         num_classes: int,
         num_steps: int,
         orderings: Orderings | None,
-        filters: Sequence[int],
-        kernel_size: int,
-        pool_size: int,
+        filters: Counts,
+        kernel_size: Count,
+        pool_size: Count,
         recurrent: MakePart,
-        dropout: float,
-        lstm_units: int,
-        dense_units: int,
+        dropout: BelowOne,
+        lstm_units: Count,
+        dense_units: Count,
         shared_tiles: bool,
     ):
         encoded_shape(frame_shape, filters, kernel_size, pool_size)  # checks the sizes
@@ -216,12 +215,12 @@ class Reshaped(nn.Module):
         frame_shape: Shape,
         num_classes: int,
         num_steps: int,
-        filters: Sequence[int],
-        kernel_size: int,
-        pool_size: int,
-        dropout: float,
-        lstm_units: int,
-        dense_units: int,
+        filters: Counts,
+        kernel_size: Count,
+        pool_size: Count,
+        dropout: BelowOne,
+        lstm_units: Count,
+        dense_units: Count,
     ):
         super().__init__()
         features, _, columns = encoded_shape(frame_shape, filters, kernel_size, pool_size)

@@ -14,6 +14,7 @@ from torch._higher_order_ops import scan
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from quadrant_lstm.kinds import Count
 from quadrant_lstm.model.protocols import add_axes, check_inputs, check_lengths, check_sizes, check_state
 
 # The step of a recurrent layer, applied to every step of sequences that may differ in length
@@ -93,7 +94,7 @@ class PaddedRNN(nn.RNNBase):
     num_states: int
     num_channels: int | None = None
 
-    def __init__(self, input_size: int, num_units: int, num_layers: int = 1, bidirectional: bool = False):
+    def __init__(self, input_size: int, num_units: int, num_layers: Count = 1, bidirectional: bool = False):
         check_sizes(type(self).__name__, input_size=input_size, num_units=num_units, num_layers=num_layers)
         options: Any = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": True}
         super().__init__(input_size, num_units, **options)  # type: ignore[arg-type]  # of LSTM, GRU

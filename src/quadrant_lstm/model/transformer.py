@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from quadrant_lstm.kinds import Count
 from quadrant_lstm.model.protocols import check_inputs, check_lengths, check_sizes, check_state, real_steps
 
 
@@ -60,7 +61,7 @@ class Transformer(nn.Module):
     keep the dtype of the inputs. Raises ValueError for inputs that do not fit.
     """
 
-    def __init__(self, input_size: int, num_units: int, num_layers: int = 2, num_heads: int = 4):
+    def __init__(self, input_size: int, num_units: int, num_layers: Count = 2, num_heads: Count = 4):
         super().__init__()
         sizes = {"input_size": input_size, "num_units": num_units, "num_layers": num_layers, "num_heads": num_heads}
         check_sizes("Transformer", **sizes)

@@ -41,6 +41,7 @@ from torch.distributed import (
 )
 
 from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, with_type
+from quadrant_lstm.kinds import Positive
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.run_folder import LAST
 from quadrant_lstm.signals import end_with_parent, exit_at_signals, signals_deferred
@@ -293,7 +294,7 @@ def name(rank: int, codes: Sequence[object]) -> str:
 class DDP(DDPStrategy):
     """`options` are arguments of DDPStrategy and of torch's DistributedDataParallel."""
 
-    def __init__(self, timeout: float, **options: Any):
+    def __init__(self, timeout: Positive, **options: Any):
         self.timeout = timedelta(seconds=timeout)
         super().__init__(timeout=self.timeout, **options)
 

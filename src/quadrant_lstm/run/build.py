@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoints import AtomicCheckpointIO
-from quadrant_lstm.config.signatures import takes
+from quadrant_lstm.config.check import takes
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import DISK_ERRNOS, UserError, place_in_own_code, with_type

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-from quadrant_lstm.config.signatures import takes
+from quadrant_lstm.config.check import takes
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.model.describe import describe

@@ -15,7 +15,6 @@ from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.callbacks.training import Progress
 from quadrant_lstm.config.check import check_fit
 from quadrant_lstm.config.read import read_config, trusted_modules
-from quadrant_lstm.config.signatures import check_signatures
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, numbered_names, scaled
 from quadrant_lstm.errors import UserError
@@ -106,7 +105,6 @@ def checked_frames(spec: SequenceSpec, network: nn.Module, inputs: tuple[Any, ..
 def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier, DictConfig]:
     configure_cpu()
     cfg = read_config(folder / CONFIG, trust)
-    check_signatures(cfg, "model")
     checkpoint, built = read_checkpoint(folder / BEST), cfg.copy()
     if OmegaConf.select(cfg, "model.encoder.weights"):
         built.model.encoder.weights = None  # the checkpoint holds the trained ones, so none are downloaded

@@ -14,9 +14,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from quadrant_lstm.config.check_value import check_value
-from quadrant_lstm.config.interpolations import resolve_interpolations
-from quadrant_lstm.config.schema import CLASSES
+from quadrant_lstm.config.check import check_value
+from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.image_files import find_image_files
@@ -24,7 +23,7 @@ from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, numbered_names, scaled
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
-from quadrant_lstm.kinds import Dataset
+from quadrant_lstm.kinds import Count, Dataset, Layout
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.predictions import Classes
 from quadrant_lstm.run.program import Inputs, inputs_of, reads_more_steps
@@ -134,8 +133,7 @@ def names_or_numbers(names: Sequence[str]) -> Classes:
 # ONNX files, whose probabilities are those after the last step
 
 
-CLIPS = CLASSES["quadrant_lstm.data.clips.Clips"]
-READ = {name: CLIPS[name] for name in ("num_frames", "frame_step", "layout")} | {"dataset": Dataset}
+READ = {"num_frames": Count | None, "frame_step": Count, "layout": Layout | None, "dataset": Dataset}
 
 
 def predictor_of_onnx(model: str) -> Predictor:

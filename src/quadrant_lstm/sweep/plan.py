@@ -10,7 +10,7 @@ from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import cross_entropy
 
-from quadrant_lstm.config.check import check_without_torch
+from quadrant_lstm.config.check import check_config
 from quadrant_lstm.config.values import without_hydra
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
@@ -72,7 +72,7 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> Estim
     accelerator.
     """
     cfg = without_hydra(cfg)
-    check_without_torch(cfg)
+    check_config(cfg)
     data = build_data(cfg)
     network = build_network(cfg, data.spec)
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"]))

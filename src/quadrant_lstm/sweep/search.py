@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
-from quadrant_lstm.config.check_classes import is_class_in, nodes_with_target
+from quadrant_lstm.config.trust import is_class_in, nodes_with_target
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.sweep_folder import STUDY, SWEEP_CONFIG, Job, Sweep

@@ -1,11 +1,12 @@
 import re
 
 import pytest
-from omegaconf import OmegaConf
 
-from quadrant_lstm.config.check_classes import check_trust
-from quadrant_lstm.config.signatures import check_signatures, find_class
+from quadrant_lstm.config.check import find_class
+from quadrant_lstm.config.trust import check_trust
 from quadrant_lstm.errors import UserError
+from tests.folders import TINY, tiny_data
+from tests.scripts import Script, importing_from
 
 FILES = {
     "own_classes": "class Net: pass\ndef make(): pass\n",
@@ -47,11 +48,40 @@ def test_a_class_that_cannot_be_imported_is_explained(target, message, folder):
         find_class("model", target)
 
 
-def test_a_group_is_checked_alone(folder):
-    cfg = OmegaConf.create({"model": {"_target_": "own_classes.Net"}, "trainer": {"_target_": "own_classes.Nett"}})
-    check_signatures(cfg, "model")
-    with pytest.raises(UserError, match="trainer._target_: there is no class own_classes.Nett"):
-        check_signatures(cfg)
+NETWORK = """
+from typing import Annotated, Literal
+from annotated_types import Ge
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(
+        self, frame_shape, num_steps, num_classes, units: Annotated[int, Ge(2), "a whole number of at least 2"],
+        activation: Literal["ReLU", "Tanh"] = "ReLU",
+    ):
+        channels, height, width = frame_shape
+        inputs = nn.Linear(num_steps * channels * height * width, units)
+        super().__init__(nn.Flatten(), inputs, getattr(nn, activation)(), nn.Linear(units, num_classes))
+"""
+
+
+def test_the_annotation_of_an_argument_is_its_declaration(tmp_path):
+    (tmp_path / "layers_of_mine.py").write_text(NETWORK)
+    before = importing_from(tmp_path)
+    words = (*tiny_data(tmp_path), *TINY[:3], "trainer.max_epochs=1", "model._target_=layers_of_mine.Net")
+    for option, line in {
+        "model.units=1": "model.units: 1 is not a whole number of at least 2; write model.units=VALUE.\n",
+        "model.unit=3": "model.unit: there is no such key; did you mean model.units?\n",
+        "model.units=3 model.activation=GELU": "model.activation: 'GELU' is not one of ReLU, Tanh; write model.activa",
+        "model.activation=Tanh": "model.units: is missing; add model.units=VALUE.\n",
+    }.items():
+        done = Script("train.py", *words, *option.split(), cwd=tmp_path, before=before).wait()
+        assert done.returncode == 2
+        assert line in done.stderr
+    assert Script("train.py", *words, "model.units=3", cwd=tmp_path, before=before).wait().returncode == 0
+    resumed = ("run=latest", "trust=layers_of_mine", "trainer.max_epochs=2")
+    done = Script("train.py", *resumed, cwd=tmp_path, before=before).wait()
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2/2" in done.stdout
 
 
 @pytest.mark.parametrize(
