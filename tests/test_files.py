@@ -17,6 +17,10 @@ def test_a_text_is_no_formula_in_a_spreadsheet(text):
     assert csv_cell(text) == f"'{text}"
 
 
+def test_a_cell_steers_no_terminal():
+    assert csv_cell("a\x1b[31m\nb\x9b") == "a?[31m\nb?"
+
+
 @pytest.mark.parametrize("value", ["-1", "+0.5", "-1e-05", -0.5, 3, None, "", "a=b", "[1,-2]", "'"])
 def test_numbers_and_other_texts_stay_in_a_csv_file(value):
     assert csv_cell(value) == value

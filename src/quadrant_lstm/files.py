@@ -15,7 +15,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, printable
 
 
 def expanded(path: str) -> Path:
@@ -134,16 +134,18 @@ def read_csv(file: Path) -> list[dict[str, str]]:
 
 
 def csv_cell(value: Any) -> Any:
-    """Puts an apostrophe before a text that a spreadsheet would run as a formula. Numbers, also as texts, stay.
+    """Puts an apostrophe before a text that a spreadsheet would run as a formula, and replaces what could steer a
+    terminal. Numbers, also as texts, stay.
 
     Source: OWASP, CSV Injection.
     """
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+    if not isinstance(value, str):
         return value
     with contextlib.suppress(ValueError):
         float(value)
         return value
-    return f"'{value}"
+    text = printable(value, kept="\t\r\n")
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -28,7 +28,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import expanded, read_csv, read_json, read_yaml, remove_staged
+from quadrant_lstm.files import expanded, read_csv, read_json, read_yaml, remove_staged, write_atomically
 
 OUTPUTS = Path("outputs")
 CONFIG = Path(".hydra", "config.yaml")
@@ -94,7 +94,8 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
 
 def check_links(folder: Path, trust: Sequence[str] | None) -> None:
     """Raises UserError for a link that leads out of the folder, which may come from somebody else, and to no folder in
-    `trust`. None is for a folder of which no link can be trusted.
+    `trust`. None is for a folder of which no link can be trusted. A log that is hard-linked becomes a copy, because
+    lines are appended to it.
     """
     folders = [folder.resolve(), *(Path(path).resolve() for path in trust or ())]
     for path in (path for path in folder.rglob("*") if path.is_symlink()):
@@ -104,6 +105,9 @@ def check_links(folder: Path, trust: Sequence[str] | None) -> None:
         if not any(map(target.is_relative_to, folders)):
             remedy = "" if trust is None else f", or add trust={target} if files may be written there"
             raise UserError(f"{path}: links to {target}, outside its folder; replace the link by a copy{remedy}.")
+    for log in folder.rglob(LOG.name):
+        if log.is_file() and log.stat().st_nlink > 1:
+            write_atomically(log, log.read_bytes())
 
 
 def find_weights(init: str) -> Path:

@@ -170,6 +170,13 @@ def test_a_link_out_of_a_run_folder_has_to_be_trusted(name, copied_run, tmp_path
     assert hydra_arguments([f"run={copied_run}"])
 
 
+def test_a_log_that_is_hard_linked_is_copied_before_it_grows(copied_run, tmp_path):
+    (tmp_path / "other.log").hardlink_to(copied_run / "train.log")
+    hydra_arguments([f"run={copied_run}"])
+    assert (copied_run / "train.log").read_bytes() == (tmp_path / "other.log").read_bytes()
+    assert (copied_run / "train.log").stat().st_nlink == 1
+
+
 def test_links_in_a_circle_are_refused(copied_run):
     (copied_run / "one").symlink_to("two")
     (copied_run / "two").symlink_to("one")

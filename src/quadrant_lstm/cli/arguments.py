@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from quadrant_lstm.cli.command import check_choices
 from quadrant_lstm.config.check import GROUPS
@@ -18,7 +18,6 @@ from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.config.trust import DOWNLOADS, check_paths, check_uploads, is_below, leads_outside
 from quadrant_lstm.config.values import OWN_KEY, RUN_FOLDER, leaves, resolve_interpolations
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_yaml, write_atomically
 from quadrant_lstm.processes.torchrun import Meeting, join
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, check_links, find_run, locked
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
@@ -111,8 +110,6 @@ def resume_run(run: str, others: list[str], trust: list[str]) -> list[str]:
             raise UserError(f"{argument}: a run resumes with its own config; change other values, or start a new run.")
         if key == "optimizer.lr" and not is_constant(cfg.schedule):
             raise UserError(f"{argument}: the schedule of this run sets the learning rate; start a new run.")
-    if OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / CONFIG)):
-        write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())  # a run of an older version
     config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
     added = [f"+{argument}" if argument.startswith("trainer/") else argument for argument in others]
     return [*config, f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run", *added]

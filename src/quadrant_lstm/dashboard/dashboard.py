@@ -200,7 +200,7 @@ class Dashboard(pl.Callback):
         for number, name in list(self.numbered.items())[:1]:
             log.warning(
                 f"dashboard: no font of this machine has {', '.join(undrawable(name))}; pictures show {number} instead "
-                f"of {name}, and so on. To see the names, install a font that has them, e.g. Debian's fonts-noto-cjk."
+                f"of {name}, and so on. To see the names, install a font that has them, e.g. Debian's fonts-noto."
             )
 
     def add(self, trainer: Any, pictures: gallery.Pictures) -> None:
