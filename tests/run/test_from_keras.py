@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -100,13 +99,6 @@ def test_the_network_as_it_was_posted_keeps_its_outputs(flatten, end, channels, 
     assert expected.std(dim=0).max() > 1e-3  # not the same for all frames
 
 
-def test_the_weights_of_the_network_as_it_was_posted_are_read(tmp_path, frames):
-    model = as_posted(flattened(), [])
-    model.save_weights(tmp_path / "model.weights.h5")
-    make_run(tmp_path / "model.weights.h5", tmp_path / "run", [])
-    assert_equal_logits(tmp_path / "run", model, frames)
-
-
 def test_a_model_in_half_precision_is_read(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -117,13 +109,12 @@ def test_a_model_in_half_precision_is_read(tmp_path):
     make_run(tmp_path / "model.keras", tmp_path / "run", [])
 
 
-@pytest.mark.parametrize("suffix", ["keras", "weights.h5"])
-def test_weights_that_are_not_finite_are_refused(suffix, tmp_path):
+def test_weights_that_are_not_finite_are_refused(tmp_path):
     model = build_keras_model(KerasSizes(), QUESTION)
     model.set_weights([weight * np.nan for weight in model.get_weights()])
-    (model.save if suffix == "keras" else model.save_weights)(tmp_path / f"model.{suffix}")
-    with pytest.raises(UserError, match=f"model.{suffix}: has weights that are NaN or infinite; save the model of an"):
-        make_run(tmp_path / f"model.{suffix}", tmp_path / "run", [])
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match="model.keras: has weights that are NaN or infinite; save the model of an"):
+        make_run(tmp_path / "model.keras", tmp_path / "run", [])
 
 
 def test_a_model_file_has_its_sizes(tmp_path):
@@ -155,52 +146,6 @@ def test_a_run_from_keras_is_not_resumed(tmp_path):
     make_run(tmp_path / "model.keras", tmp_path / "run", [])
     with pytest.raises(UserError, match=r"run holds weights, but no training to resume; begin a new one with init="):
         hydra_arguments([f"run={tmp_path / 'run'}"])
-
-
-def test_a_file_of_weights_needs_its_sizes(tmp_path, frames):
-    model = build_keras_model(SIZES, QUESTION)
-    model.save_weights(tmp_path / "model.weights.h5")
-    words = ["model.filters=[4,6]", "model.kernel_size=5", "model.lstm_units=7", "model.dense_units=8"]
-    with pytest.raises(
-        UserError, match=f"h5: does not fit the network; give its sizes: {re.escape(' '.join(words))}.$"
-    ):
-        make_run(tmp_path / "model.weights.h5", tmp_path / "run", [])
-    make_run(tmp_path / "model.weights.h5", tmp_path / "run", words)
-    assert_equal_logits(tmp_path / "run", model, frames)
-    with pytest.raises(
-        UserError, match=r"has a weight \[432, 28\] where the network has \[192, 28\]; add .*model.pool_"
-    ):
-        make_run(tmp_path / "model.weights.h5", tmp_path / "other", [*words, "model.pool_size=3"])
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (
-            lambda file: file.write_bytes(b"no HDF5"),
-            "cannot be read as weights of Keras 3 (.*); save them with model.save",
-        ),
-        (
-            lambda file: h5py.File(file, "w").close(),
-            "cannot be read as weights of Keras 3 (.*); save them with model.save",
-        ),
-        (
-            lambda file: changed(lstm=layers.GRU(5)).save_weights(file),
-            r"has weights .*\[3, 3, 1, 4\], .*, but those of the layers Conv2D, ...,",
-        ),
-    ],
-)
-def test_another_file_of_weights_is_refused(write, message, tmp_path):
-    write(tmp_path / "model.weights.h5")
-    with pytest.raises(UserError, match=f"model.weights.h5: {message}"):
-        make_run(tmp_path / "model.weights.h5", tmp_path / "run", [])
-
-
-@pytest.mark.parametrize("choice", ["model=deep", "model/recurrent=gru"])
-def test_weights_of_another_network_are_refused(choice, tmp_path):
-    (tmp_path / "model.weights.h5").write_bytes(b"")
-    with pytest.raises(UserError, match="only the network of the question can be read; leave out model= and model/rec"):
-        make_run(tmp_path / "model.weights.h5", tmp_path / "run", [choice])
 
 
 def test_a_network_keeps_its_logits_in_keras_and_back(tmp_path, frames):
@@ -251,7 +196,7 @@ def changed(**changes):
         ({"lstm": layers.GRU(5)}, "the model has the layers .*GRU"),
         ({"lstm": layers.LSTM(5, go_backwards=True)}, "has go_backwards=True; it must be False"),
         ({"dense": layers.Dense(6, activation="relu")}, "has activation=relu; it must be linear"),
-        ({"head": layers.Dense(10, activation="sigmoid")}, "has activation=sigmoid; it must be linear or softmax"),
+        ({"head": layers.Dense(10, activation="sigmoid")}, "has activation=sigmoid; it must be linear"),
         ({"conv": [layers.Conv2D(4, 3), layers.Activation("tanh")]}, "Conv2D. has activation=tanh; it must be relu"),
         ({"conv": [layers.Conv2D(4, 3), layers.ReLU(6)]}, r"ReLU. has max_value=6; it must be None"),
         ({"dense": [layers.Dense(6), layers.Activation("relu")]}, "Dense. has activation=relu; it must be linear"),
@@ -268,7 +213,7 @@ def changed(**changes):
             {"head": [layers.Dense(10), layers.Softmax(), layers.Softmax()]},
             "has the layers .*, Dense, Dense, Softmax; ",
         ),
-        ({"head": [layers.Dense(10), layers.Softmax(axis=0)]}, "Softmax. has axis=0; it must be -1 or 1"),
+        ({"head": [layers.Dense(10), layers.Softmax(axis=0)]}, "Softmax. has axis=0; it must be -1"),
         (
             {"dropout": layers.Reshape((2, 1296)), "flatten": layers.Dropout(0.25)},
             r"must be \(4, -1\), a vector for each",
@@ -301,9 +246,9 @@ def test_frames_of_other_data_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("conf/train.yaml", "run=new"), "conf/train.yaml: does not end in .keras or .weights.h5; give a"),
-        (("nowhere.keras", "run=new"), "nowhere.keras: does not exist; give a .keras or .weights.h5 file that Keras 3"),
-        (("run=new",), "FILE: is missing; write the .keras or .weights.h5 file before the keys."),
+        (("conf/train.yaml", "run=new"), "conf/train.yaml: does not end in .keras; give a file that model.save"),
+        (("nowhere.keras", "run=new"), "nowhere.keras: does not exist; give a file that model.save of Keras 3"),
+        (("run=new",), "FILE: is missing; write the .keras file before the keys."),
         (("nowhere.keras", "run=a", "run=b"), "run: a and b are several folders; write one of them."),
         (("nowhere.keras", "run=conf"), "run: conf is not an empty folder; write a new one."),
     ],
@@ -318,7 +263,7 @@ def test_a_wrong_command_is_refused(words, message, monkeypatch):
     ("name", "words", "message"),
     [
         ("empty.keras", [], "is damaged, or not a .keras file of Keras 3; save it with model.save again."),
-        ("", [], "is a folder; give a .keras or .weights.h5 file that Keras 3 saved."),
+        ("", [], "is a folder; give a file that model.save of Keras 3 wrote, FILE.keras."),
         ("empty.keras", ["seed=1,2"], "seed: 1,2 are several values; write one of them, or a list in brackets."),
     ],
 )
@@ -344,6 +289,5 @@ def test_a_model_is_read_where_no_backend_of_keras_was_chosen(tmp_path):
     done = from_keras(tmp_path / "model.keras", f"run={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'run'}: python evaluate.py run=")
-    build_keras_model(KerasSizes(), QUESTION).save_weights(tmp_path / "model.weights.h5")
-    mistyped = from_keras(tmp_path / "model.weights.h5", f"run={tmp_path / 'other'}", "model.lstm_unit=64")
-    assert mistyped.stderr == "model.lstm_unit: there is no such key; did you mean model.lstm_units?\n"
+    mistyped = from_keras(tmp_path / "model.keras", f"run={tmp_path / 'other'}", "data.batch_sizes=64")
+    assert mistyped.stderr == "data.batch_sizes: there is no such key; did you mean data.batch_size?\n"

@@ -115,7 +115,7 @@ class PaddedRNN(nn.RNNBase):
         if torch.compiler.is_exporting() or (inputs.device.type == "cpu" and inputs.shape[1] <= FEW_STEPS):
             return self.forward_in_loops(inputs, state, lengths)
         if self.num_channels:
-            inputs = inputs.unflatten(2, (-1, self.num_channels)).transpose(2, 3).flatten(2)
+            inputs = swap_axes(inputs, -1, self.num_channels)
         if lengths is None or len(lengths) == 0:  # an empty batch cannot be packed
             return super().forward(inputs, state)
         packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -148,9 +148,9 @@ class PaddedRNN(nn.RNNBase):
 
     def input_gates(self, suffix: str, inputs: Tensor) -> Float[Tensor, "batch steps gates"]:
         """Returns what the inputs of all steps contribute to the gates. Autocast would leave it in bf16."""
-        weight = self.get_parameter(f"weight_ih{suffix}")
+        weight: Tensor = self.get_parameter(f"weight_ih{suffix}")
         if self.num_channels and suffix.startswith("_l0"):
-            weight = weight.unflatten(1, (self.num_channels, -1)).transpose(1, 2).flatten(1)
+            weight = swap_axes(weight, self.num_channels, -1)
         return linear(inputs, weight, self.input_bias(suffix)).to(weight.dtype)
 
     def input_bias(self, suffix: str) -> Tensor:
@@ -159,6 +159,11 @@ class PaddedRNN(nn.RNNBase):
     def step(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> State:
         """Returns the next state. `suffix` is that of the parameters of a layer and direction."""
         raise NotImplementedError
+
+
+def swap_axes(values: Float[Tensor, "... values"], *sizes: int) -> Float[Tensor, "... values"]:
+    """Returns values that were flattened from two axes of these sizes, flattened in the other order of the axes."""
+    return values.unflatten(-1, sizes).transpose(-1, -2).flatten(-2)
 
 
 def reverse(

@@ -11,6 +11,7 @@ The first three hold metadata: what goes in and comes out, the orderings, the ac
 
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,6 +89,7 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpe
 
 
 def keras_file(network: nn.Module, spec: SequenceSpec, inputs: Inputs) -> bytes:
+    os.environ.setdefault("KERAS_BACKEND", "torch")  # before the first import of Keras, whose default is TensorFlow
     from quadrant_lstm.run.keras_model import build_keras_model, copy_to_keras, largest_difference, sizes_of_network
 
     model = build_keras_model(sizes_of_network(network), spec)

@@ -1,41 +1,25 @@
 """Builds the network of the question in Keras 3, as its author wrote it, and copies weights in both directions.
 
 Keras has convolutions [rows, columns, in, out], matrices [in, out], and one LSTM bias where PyTorch adds two. With the
-channels last, it also flattens maps in another order than PyTorch. Imports Keras, which an extra installs.
+channels last, it also flattens maps in another order than PyTorch. Imports Keras, which an extra installs, with the
+backend that the environment names.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
+import keras
 import torch
+from keras import layers
 from torch import Tensor
 
 from quadrant_lstm.data.orderings import SequenceSpec, Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import CNNLSTM
-from quadrant_lstm.model.rnn import LSTM
+from quadrant_lstm.model.rnn import LSTM, swap_axes
 from quadrant_lstm.run.program import Inputs
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
-import keras
-from keras import layers
-
-# The sizes of the network of the question; other networks raise UserError
-
-
-LAYERS = "Conv2D, ..., MaxPooling2D, Flatten or Reshape, Dropout, LSTM, Dense, Dense"
-TAILS = [
-    [layers.MaxPooling2D, flatten, layers.Dropout, layers.LSTM, layers.Dense, layers.Dense]
-    for flatten in (layers.Flatten, layers.Reshape)
-]
-Settings = dict[str, list[Any]]  # the values that a layer may have
-# activations that are layers of their own, and the settings with which they compute just these
-ACTIVATIONS: dict[type, tuple[str, Settings]] = {
-    layers.ReLU: ("relu", {"max_value": [None], "negative_slope": [0.0], "threshold": [0.0]}),
-    layers.Softmax: ("softmax", {"axis": [-1, 1]}),
-}
+# The model
 
 
 class KerasSizes(NamedTuple):
@@ -62,17 +46,42 @@ def sizes_of_network(network: Any) -> KerasSizes:
     )  # fmt: skip
 
 
-def inner_layers(model: keras.Model) -> list[Any]:
-    """Returns the layers inside TimeDistributed, then the others."""
-    return [layer.layer if isinstance(layer, layers.TimeDistributed) else layer for layer in model.layers]
+def layers_of_question(sizes: KerasSizes, num_classes: int, data_format: str, activation: str | None) -> list[Any]:
+    return [
+        *(layers.Conv2D(n, sizes.kernel_size, activation="relu", data_format=data_format) for n in sizes.filters),
+        layers.MaxPooling2D(sizes.pool_size, data_format=data_format),
+        layers.Flatten(data_format="channels_last"),  # which keeps the order of the axes
+        layers.Dropout(sizes.dropout),
+        layers.LSTM(sizes.lstm_units),
+        layers.Dense(sizes.dense_units),
+        layers.Dense(num_classes, activation=activation),
+    ]
 
 
-def conv_layers(model: keras.Model) -> list[Any]:
-    return [layer for layer in inner_layers(model) if isinstance(layer, layers.Conv2D)]
+def build_keras_model(
+    sizes: KerasSizes, spec: SequenceSpec, data_format: str = "channels_last", activation: str | None = None
+) -> keras.Model:
+    """Frames are [steps, height, width, channels], or [steps, channels, height, width] if channels are first."""
+    channels, height, width = spec.frame_shape
+    shape = (channels, height, width) if data_format == "channels_first" else (height, width, channels)
+    *encoder, dropout, lstm, dense, head = layers_of_question(sizes, spec.num_classes, data_format, activation)
+    return keras.Sequential(
+        [keras.Input((spec.num_steps, *shape)), *map(layers.TimeDistributed, encoder), dropout, lstm, dense, head]
+    )
 
 
-def has_channels_first(model: keras.Model) -> bool:
-    return conv_layers(model)[0].data_format == "channels_first"
+# A model of somebody else: its sizes, if it has the layers of the question
+
+
+LAYERS = "Conv2D, ..., MaxPooling2D, Flatten or Reshape, Dropout, LSTM, Dense, Dense"
+AFTER_CONVS = [layers.MaxPooling2D, layers.Flatten, layers.Dropout, layers.LSTM, layers.Dense, layers.Dense]
+ACTIVATIONS: dict[type, str] = {layers.ReLU: "relu", layers.Softmax: "softmax"}  # layers that are nothing else
+# The settings that change what a layer computes, and dropout inside an LSTM, which PyTorch does not have
+SETTINGS = (
+    "kernel_size", "pool_size", "strides", "padding", "dilation_rate", "groups", "activation", "recurrent_activation",
+    "use_bias", "go_backwards", "return_sequences", "dropout", "recurrent_dropout", "max_value", "negative_slope",
+    "threshold", "axis",
+)  # fmt: skip
 
 
 class Stage(NamedTuple):
@@ -80,40 +89,44 @@ class Stage(NamedTuple):
     settings: dict[str, Any]  # its config in Keras, with the activation that a layer of its own computes behind it
 
 
+def inner_layers(model: keras.Model) -> list[Any]:
+    """Returns the layers inside TimeDistributed, and the others."""
+    return [layer.layer if isinstance(layer, layers.TimeDistributed) else layer for layer in model.layers]
+
+
 def stages_of(model: keras.Model) -> list[Stage]:
     """Returns the layers that do more than compute the activation of the layer before them."""
     stages: list[Stage] = []
     for layer in inner_layers(model):
-        activation = activation_of(layer)
-        before = stages[-1].settings.get("activation") if stages else None
-        if activation and (before == "linear" or before == activation == "relu"):
-            stages[-1].settings["activation"] = activation
-        elif activation != "linear" and not isinstance(layer, layers.InputLayer):
-            stages.append(Stage(layer, layer.get_config()))
+        stage = Stage(layer, layer.get_config())
+        if type(layer) in ACTIVATIONS:
+            check_settings(stage, type(layer)())
+        is_activation = type(layer) in (*ACTIVATIONS, layers.Activation)
+        if is_activation and stages and stages[-1].settings.get("activation") == "linear":
+            stages[-1].settings["activation"] = ACTIVATIONS.get(type(layer)) or stage.settings["activation"]
+        elif not isinstance(layer, layers.InputLayer):
+            stages.append(stage)
     return stages
 
 
-def activation_of(layer: Any) -> Any:
-    """Returns what a layer computes that is an activation of its own, or None for another layer."""
-    if type(layer) is layers.Activation:
-        return layer.get_config()["activation"]
-    name, required = ACTIVATIONS.get(type(layer), (None, {}))
-    check_settings(Stage(layer, layer.get_config()), required)
-    return name
-
-
-def ends_in_softmax(model: keras.Model) -> bool:
-    return stages_of(model)[-1].settings["activation"] == "softmax"
+def check_settings(stage: Stage, expected: Any) -> None:
+    """Raises UserError for a layer that does not compute what the expected one does."""
+    layer, wanted = stage.layer, expected.get_config()
+    for name in SETTINGS:
+        if name in wanted and stage.settings.get(name) != wanted[name]:
+            found = f"{name}={stage.settings.get(name)}"
+            raise UserError(f"layer {layer.name} ({type(layer).__name__}) has {found}; it must be {wanted[name]}.")
 
 
 def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     """Returns the sizes, the shape of a frame and the number of classes. Raises UserError for another network."""
-    stages, count = stages_of(model), len(conv_layers(model))
+    stages = stages_of(model)
     names = ", ".join(type(stage.layer).__name__ for stage in stages)
-    convs, rest = stages[:count], stages[count:]
-    rest[1:3] = sorted(rest[1:3], key=lambda stage: isinstance(stage.layer, layers.Dropout))  # either order is the same
-    kinds = [type(stage.layer) for stage in convs + rest]
-    if not convs or kinds not in ([*[layers.Conv2D] * count, *tail] for tail in TAILS):
+    convs = [stage.layer for stage in stages if type(stage.layer) is layers.Conv2D]
+    rest = [stage.layer for stage in stages[len(convs) :]]
+    rest[1:3] = sorted(rest[1:3], key=lambda layer: type(layer) is layers.Dropout)  # either order is the same
+    kinds = [layers.Flatten if type(layer) is layers.Reshape else type(layer) for layer in rest]
+    if not convs or kinds != AFTER_CONVS:
         raise UserError(
             f"the model has the layers {names}; they must be {LAYERS}, and an "
             "Activation must follow the layer that it belongs to."
@@ -125,127 +138,63 @@ def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     _, steps, *shape = model.input_shape
     if steps is None or len(shape) != 3:
         raise UserError(f"the model reads {list(model.input_shape)}; it must be [batch, steps, ...] with frames.")
-    check_stages(convs, *rest)
-    pool, flatten, dropout, lstm, dense, head = (stage.layer for stage in rest)
+    pool, flatten, dropout, lstm, dense, head = rest
+    filters, kernel_size = [conv.filters for conv in convs], convs[0].kernel_size[0]
+    sizes = KerasSizes(filters, kernel_size, pool.pool_size[0], dropout.rate, lstm.units, dense.units)
+    activation = "softmax" if ends_in_softmax(model) else None
+    settings = {stage.layer: stage for stage in stages}
+    expected = layers_of_question(sizes, head.units, convs[0].data_format, activation)
+    for layer, wanted in zip([*convs, *rest], expected, strict=True):
+        check_settings(settings[layer], wanted)
     if flatten in model.layers and flatten.target_shape[0] not in (steps, -1):  # a Reshape outside TimeDistributed
         raise UserError(
             f"layer {flatten.name} (Reshape) has target_shape={flatten.target_shape}; it must be ({steps}, -1), "
             "a vector for each step."
         )
-    frame_shape = shape if has_channels_first(model) else [shape[2], *shape[:2]]
-    filters, kernel_size = [conv.layer.filters for conv in convs], convs[0].layer.kernel_size[0]
-    sizes = KerasSizes(filters, kernel_size, pool.pool_size[0], dropout.rate, lstm.units, dense.units)
-    return sizes, frame_shape, head.units
+    return sizes, shape if has_channels_first(model) else [shape[2], *shape[:2]], head.units
 
 
-def check_stages(
-    convs: Sequence[Stage], pool: Stage, flatten: Stage, dropout: Stage, lstm: Stage, dense: Stage, head: Stage
-) -> None:
-    """Raises UserError for a layer that computes something other than the network of the question."""
-    square, pool_size = (convs[0].layer.kernel_size[0],) * 2, (pool.layer.pool_size[0],) * 2
-    sizes: Settings = {"kernel_size": [square], "strides": [(1, 1)], "dilation_rate": [(1, 1)], "groups": [1]}
-    gates: Settings = {"activation": ["tanh"], "recurrent_activation": ["sigmoid"], "use_bias": [True]}
-    for conv in convs:
-        check_settings(conv, sizes | {"padding": ["valid"], "activation": ["relu"], "use_bias": [True]})
-    check_settings(pool, {"pool_size": [pool_size], "strides": [pool_size], "padding": ["valid"]})
-    no_dropout: Settings = {"dropout": [0.0], "recurrent_dropout": [0.0]}  # PyTorch's LSTM has no such layer inside
-    check_settings(lstm, gates | no_dropout | {"go_backwards": [False], "return_sequences": [False]})
-    check_settings(dense, {"activation": ["linear"], "use_bias": [True]})
-    check_settings(head, {"activation": ["linear", "softmax"], "use_bias": [True]})
+def conv_layers(model: keras.Model) -> list[Any]:
+    return [layer for layer in inner_layers(model) if isinstance(layer, layers.Conv2D)]
 
 
-def check_settings(stage: Stage, required: Settings) -> None:
-    for name, values in required.items():
-        found = stage.settings[name]
-        found = tuple(found) if isinstance(found, list) else found
-        if found not in values:
-            layer, wanted = stage.layer, " or ".join(map(str, values))
-            raise UserError(f"layer {layer.name} ({type(layer).__name__}) has {name}={found}; it must be {wanted}.")
+def has_channels_first(model: keras.Model) -> bool:
+    return conv_layers(model)[0].data_format == "channels_first"
 
 
-def sizes_of_weights(weights: Sequence[Sequence[np.ndarray]]) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Returns the weights of all layers in the order of the network, and those sizes that their shapes tell.
-
-    Raises UserError if they are not the weights of the layers of the network of the question.
-    """
-    convs = [layer for layer in weights if [weight.ndim for weight in layer] == [4, 1]]
-    lstms = [layer for layer in weights if [weight.ndim for weight in layer] == [2, 2, 1]]
-    denses = [layer for layer in weights if [weight.ndim for weight in layer] == [2, 1]]
-    in_order, kernel_sizes = [*convs, *lstms, *denses], {size for kernel, _ in convs for size in kernel.shape[:2]}
-    counts = len(kernel_sizes), len(lstms), len(denses), len(in_order)
-    if counts != (1, 1, 2, len(weights)) or lstms[0][1].shape[1] != 4 * lstms[0][1].shape[0]:  # of its four gates
-        shapes = [list(weight.shape) for layer in weights for weight in layer]
-        raise UserError(f"has weights {shapes}, but those of the layers {LAYERS} are needed.")
-    (kernel_size,), units = kernel_sizes, lstms[0][1].shape[0]
-    sizes = {"filters": [kernel.shape[-1] for kernel, _ in convs], "kernel_size": kernel_size, "lstm_units": units}
-    return [weight for layer in in_order for weight in layer], sizes | {"dense_units": denses[0][0].shape[1]}
+def ends_in_softmax(model: keras.Model) -> bool:
+    return stages_of(model)[-1].settings["activation"] == "softmax"
 
 
-# The model
+# The weights, which both have in the same order
 
 
-def build_keras_model(
-    sizes: KerasSizes,
-    spec: SequenceSpec,
-    data_format: str = "channels_last",
-    activation: str | None = None,
-) -> keras.Model:
-    """Frames are [steps, height, width, channels], or [steps, channels, height, width] if channels are first."""
-    channels, height, width = spec.frame_shape
-    shape = (channels, height, width) if data_format == "channels_first" else (height, width, channels)
-    convs = [layers.Conv2D(n, sizes.kernel_size, activation="relu", data_format=data_format) for n in sizes.filters]
-    pool = layers.MaxPooling2D(sizes.pool_size, data_format=data_format)
-    encoder = [*convs, pool, layers.Flatten(data_format="channels_last")]  # which keeps the order of the axes
-    return keras.Sequential(
-        [
-            keras.Input((spec.num_steps, *shape)),
-            *map(layers.TimeDistributed, encoder),
-            layers.Dropout(sizes.dropout),
-            layers.LSTM(sizes.lstm_units),
-            layers.Dense(sizes.dense_units),
-            layers.Dense(spec.num_classes, activation=activation),
-        ]
-    )
+INPUT_WEIGHT = "recurrent.weight_ih_l0"
+BIAS, SECOND_BIAS = "recurrent.bias_ih_l0", "recurrent.bias_hh_l0"
+OTHER_WEIGHTS = (
+    INPUT_WEIGHT, "recurrent.weight_hh_l0", BIAS, "dense.weight", "dense.bias", "head.weight", "head.bias"
+)  # fmt: skip
 
 
 def copy_to_keras(network: Any, model: keras.Model) -> None:
     state = dict(network.state_dict())
-    weights = []
-    for name, conv in network.encoder.module.named_children():
-        if isinstance(conv, torch.nn.Conv2d):
-            weights += [
-                state[f"encoder.module.{name}.weight"].permute(2, 3, 1, 0),
-                state[f"encoder.module.{name}.bias"],
-            ]
-    input_weight = state["recurrent.weight_ih_l0"]
+    state[BIAS] = state[BIAS] + state.pop(SECOND_BIAS)
     if reads_channels_last(model):
-        input_weight = input_weight.unflatten(1, (conv_layers(model)[-1].filters, -1)).transpose(1, 2).flatten(1)
-    weights += [
-        input_weight.T,
-        state["recurrent.weight_hh_l0"].T,
-        state["recurrent.bias_ih_l0"] + state["recurrent.bias_hh_l0"],
-    ]
-    for name in ("dense", "head"):
-        weights += [state[f"{name}.weight"].T, state[f"{name}.bias"]]
+        state[INPUT_WEIGHT] = swap_axes(state[INPUT_WEIGHT], conv_layers(model)[-1].filters, -1)
+    weights = [weight.permute(2, 3, 1, 0) if weight.ndim == 4 else weight.movedim(0, -1) for weight in state.values()]
     model.set_weights([weight.cpu().numpy() for weight in weights])
 
 
 def state_of_keras(model: keras.Model) -> dict[str, Tensor]:
-    """Returns the state dict of the same CNNLSTM."""
-    weights = iter([torch.tensor(weight) for weight in model.get_weights()])
-    state = {}
-    for number, _ in enumerate(conv_layers(model), start=1):
-        state[f"encoder.module.conv{number}.weight"] = next(weights).permute(3, 2, 0, 1)
-        state[f"encoder.module.conv{number}.bias"] = next(weights)
-    input_weight = next(weights).T
+    """Returns the state dict of the same CNNLSTM. Raises ValueError if layers share weights."""
+    weights = [torch.tensor(weight) for weight in model.get_weights()]
+    weights = [weight.permute(3, 2, 0, 1) if weight.ndim == 4 else weight.movedim(-1, 0) for weight in weights]
+    numbers = range(1, len(conv_layers(model)) + 1)
+    convs = [f"encoder.module.conv{number}.{part}" for number in numbers for part in ("weight", "bias")]
+    state = dict(zip([*convs, *OTHER_WEIGHTS], weights, strict=True))
     if reads_channels_last(model):
-        input_weight = input_weight.unflatten(1, (-1, conv_layers(model)[-1].filters)).transpose(1, 2).flatten(1)
-    state |= {"recurrent.weight_ih_l0": input_weight, "recurrent.weight_hh_l0": next(weights).T}
-    bias = next(weights)
-    state |= {"recurrent.bias_ih_l0": bias, "recurrent.bias_hh_l0": torch.zeros_like(bias)}
-    for name in ("dense", "head"):
-        state |= {f"{name}.weight": next(weights).T, f"{name}.bias": next(weights)}
-    return {name: weight.contiguous() for name, weight in state.items()}
+        state[INPUT_WEIGHT] = swap_axes(state[INPUT_WEIGHT], -1, conv_layers(model)[-1].filters)
+    return {name: weight.contiguous() for name, weight in state.items()} | {SECOND_BIAS: torch.zeros_like(state[BIAS])}
 
 
 def reads_channels_last(model: keras.Model) -> bool:
