@@ -15,10 +15,10 @@ and again with T + 1 steps. A size that changed depends on that axis, wherever t
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,6 @@ from quadrant_lstm.text import align
 # Axes: which are the batch `N` and the steps `T`, and which sizes depend on them
 #
 # A size is compared with that of other runs of the network, in each of which one of the leading axes was one longer.
-
-
-Sizes = Literal["hidden", "steps", "all"]  # labels with their size, as in T=4: none; all but N; all
 
 
 class Axes:
@@ -65,17 +62,19 @@ class Axes:
 
         return map_tensors(prepare, self.given)
 
-    def as_text(self, values: Sequence[Any], sizes: Sizes = "hidden") -> str:
-        """Returns the shapes of nested tensors. `values` has those of each run; the first is that of the real sizes."""
+    def as_text(self, values: Sequence[Any], sized: Collection[str] = ()) -> str:
+        """Returns the shapes of nested tensors. `values` has those of each run; the first is that of the real sizes.
+        Labels with one of the names `sized` have their size, as in T=4.
+        """
         first = values[0]
         if isinstance(first, Tensor):
             shapes = [value.shape if isinstance(value, Tensor) else None for value in values]
-            return f"[{', '.join(self.label(shapes, axis, sizes) for axis in range(first.ndim))}]"
+            return f"[{', '.join(self.label(shapes, axis, sized) for axis in range(first.ndim))}]"
         if isinstance(first, dict):
-            items = [f"{key}: {self.as_text([at(value, key) for value in values], sizes)}" for key in first]
+            items = [f"{key}: {self.as_text([at(value, key) for value in values], sized)}" for key in first]
             return f"{{{', '.join(items)}}}"
         if isinstance(first, tuple | list):
-            items = [self.as_text([at(value, place) for value in values], sizes) for place in range(len(first))]
+            items = [self.as_text([at(value, place) for value in values], sized) for place in range(len(first))]
             return items[0] if len(items) == 1 else f"({', '.join(items)})"
         return str(first) if isinstance(first, int | float | str | None) else type(first).__name__
 
@@ -84,7 +83,7 @@ class Axes:
         shapes = [shape_of_first(value) for value in values]
         return [self.label(shapes, axis) for axis in range(len(shapes[0] or ()))]
 
-    def label(self, shapes: Sequence[Any], axis: int, sizes: Sizes = "hidden") -> str:
+    def label(self, shapes: Sequence[Any], axis: int, sized: Collection[str] = ()) -> str:
         """Returns e.g. N, T=4, N*T, or 26 for a size that depends on neither."""
         first, longer = shapes[0], shapes[1:]
         size = first[axis]
@@ -99,7 +98,7 @@ class Axes:
         if rest:
             return f"{size} (by {' and '.join(names)})"
         text = "*".join(names if factor == 1 else [str(factor), *names])
-        return text if sizes == "hidden" or (sizes == "steps" and text == "N") else f"{text}={size}"
+        return text if set(names).isdisjoint(sized) else f"{text}={size}"
 
 
 def shape_of_first(value: Any) -> torch.Size | None:
@@ -243,9 +242,9 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any)
     if error := runs[0].error:
         name = next(reversed(runs[0].entered), "")
         given = inputs_to(name, runs)
-        texts = axes.as_text(given, "all"), axes.labels_of_first(given)
+        texts = axes.as_text(given, axes.names), axes.labels_of_first(given)
         raise ValueError(explain_mismatch(name, network.get_submodule(name), given[0], *texts, error)) from error
-    text = axes.as_text(inputs_to("", runs), "steps")
+    text = axes.as_text(inputs_to("", runs), axes.names[1:])
     stages = [Stage("inputs", "", text, 0), *stages_of(network, axes, runs)]
     return Description(stages, count_parameters(network))
 
