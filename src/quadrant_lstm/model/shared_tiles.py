@@ -30,9 +30,9 @@ from quadrant_lstm.model.time_distributed import TimeDistributed
 # The plan: which rows of an image are encoded together, for given orderings and an encoder's receptive field
 #
 # A piece and the seams above and below it share image rows. If they are encoded as one tile, the first convs process
-# the shared rows once. The plan therefore gives each piece, one after another, a tile with a seam above and a seam
-# below that are in no other tile, if it finds them. Each remaining piece or seam is a tile of its own. In the question,
-# whose pieces are quadrants, with two 3x3 convs and a 2x2 pool,
+# the shared rows once. The plan therefore gives as many pieces as it can a tile with a seam above and a seam below that
+# are in no other tile: a matching in a bipartite graph. Each remaining piece or seam is a tile of its own. In the
+# question, whose pieces are quadrants, with two 3x3 convs and a 2x2 pool,
 #
 #     quadrants 1, 2, 3    are in tiles of 22 rows: the last 4 of the quadrant above, 14 of their own, the first 4 below
 #     quadrant 4           is a tile of 14 rows: both of its seams are in the tile of quadrant 1
@@ -47,6 +47,7 @@ class CannotShare(Exception):
 
 Seam = tuple[int, int]  # the piece above and the piece below, counted from 0
 Tile = Sequence[int | Seam]  # (seam, piece, seam), (piece,) or (seam,)
+Place = tuple[int, int]  # a piece, and 0 above it or 1 below it
 
 
 class TilePlan(NamedTuple):
@@ -113,33 +114,30 @@ def image_rows(tile: Tile, piece_height: int, counts: RowCounts) -> list[int]:
 
 
 def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> dict[int, tuple[Seam, Seam]]:
-    """Goes through the pieces and assigns one seam above and one below to each, if it can, and no seam twice.
+    """Matches seams with the places above and below the pieces, where each seam fits one place above a piece and one
+    below. A piece is matched with two seams, or with none.
 
-    Another order of the pieces may serve a few more. Only the speed depends on it.
+    The matching grows piece by piece. Another order of the pieces may serve a few more; only the speed depends on it.
     """
-    places: dict[Seam, tuple[int, int]] = {}  # the piece that has the seam, and 0 if it is above, 1 if it is below
-
-    def find_seam(place: tuple[int, int], tried: set[Seam]) -> bool:
-        """Finds a seam for a place, if others can be moved to make one free."""
-        piece, side = place
-        for seam in seams:
-            if seam[1 - side] == piece and seam not in tried:
-                tried.add(seam)
-                if seam not in places or find_seam(places[seam], tried):
-                    places[seam] = place
-                    return True
-        return False
-
-    found = []
+    matched: dict[Seam, Place] = {}
     for piece in range(num_pieces):
-        before = dict(places)
-        if find_seam((piece, 0), set()) and find_seam((piece, 1), set()):
-            found.append(piece)
-        else:
-            places.clear()
-            places.update(before)
-    seam_at = {place: seam for seam, place in places.items()}
-    return {piece: (seam_at[piece, 0], seam_at[piece, 1]) for piece in found}
+        larger = dict(matched)
+        if all(augment(larger, (piece, side), seams, set()) for side in (0, 1)):
+            matched = larger
+    at = {place: seam for seam, place in matched.items()}
+    return {piece: (at[piece, 0], at[piece, 1]) for piece in range(num_pieces) if (piece, 0) in at}
+
+
+def augment(matched: dict[Seam, Place], place: Place, seams: Sequence[Seam], tried: set[Seam]) -> bool:
+    """Matches one more place, along an augmenting path: others may get another seam."""
+    piece, side = place
+    for seam in seams:
+        if seam[1 - side] == piece and seam not in tried:
+            tried.add(seam)
+            if seam not in matched or augment(matched, matched[seam], seams, tried):
+                matched[seam] = place
+                return True
+    return False
 
 
 def receptive_field(encoder: nn.Module) -> tuple[int, int]:
