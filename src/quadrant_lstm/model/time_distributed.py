@@ -173,33 +173,31 @@ class TimeDistributed(nn.Module):
                 )
 
     def checkpoint_contexts(self) -> tuple[Any, Any]:
-        """Returns the contexts of the forward pass and of its repetition, which leaves running statistics alone."""
-        return contextlib.nullcontext(), WithoutRunningStatistics(self.module)
+        """Returns the contexts of the forward pass and of its repetition, which leaves buffers alone."""
+        return contextlib.nullcontext(), CopiedBuffers(self.module)
 
 
 def num_frames_in(arguments: Any) -> int | torch.SymInt:
     return next(tensor.shape[0] for _, tensor in named_tensors(arguments, ""))
 
 
-class WithoutRunningStatistics:
-    """A context in which batch and instance norm normalize as before, but do not update their running statistics.
+class CopiedBuffers:
+    """A context in which the module changes copies of its buffers, such as running statistics.
 
     It can be entered several times, because every backward pass through a graph that is retained repeats the forward
     pass.
     """
 
     def __init__(self, module: nn.Module):
-        self.norms: list[Any] = [each for each in module.modules() if getattr(each, "running_mean", None) is not None]
+        self.buffers = [(each, *named) for each in module.modules() for named in each.named_buffers(recurse=False)]
 
     def __enter__(self) -> None:
-        self.before = [(each.momentum, each.num_batches_tracked.clone()) for each in self.norms]
-        for norm in self.norms:
-            norm.momentum = 0.0
+        for module, name, buffer in self.buffers:
+            setattr(module, name, buffer.clone())
 
     def __exit__(self, *_: object) -> None:
-        for norm, (momentum, num_batches) in zip(self.norms, self.before, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(num_batches)
+        for module, name, buffer in self.buffers:
+            setattr(module, name, buffer)
 
 
 @contextlib.contextmanager
