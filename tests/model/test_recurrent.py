@@ -14,8 +14,7 @@ from tests.networks import RECURRENT
 @pytest.mark.parametrize("steps", [4, 12])
 def test_layers_over_flattened_maps_equal_pytorchs(ours, library, steps):
     torch.manual_seed(0)
-    ours, library = ours(3 * 4 * 2, 5), library(3 * 4 * 2, 5, batch_first=True)
-    ours.num_channels = 3
+    ours, library = ours(3 * 4 * 2, 5, num_channels=3), library(3 * 4 * 2, 5, batch_first=True)
     library.load_state_dict(ours.state_dict())
     maps = torch.randn(6, steps, 3, 4, 2)
     (actual, _), (expected, _) = ours(FlattenMaps()(maps)), library(maps.flatten(2))
@@ -57,7 +56,7 @@ def test_the_number_of_units_is_that_of_the_closest_number_of_parameters():
         assert distances[units - 1] == min(distances)
 
 
-def test_a_layer_whose_first_argument_is_in_channels_reads_maps():
+def test_a_layer_whose_class_says_so_reads_maps():
     assert [kind for kind, make in RECURRENT.items() if reads_maps(make)] == ["conv_lstm"]
     assert make_recurrent(RECURRENT["conv_lstm"], (8, 3, 1), 5, 4).in_channels == 8
 

@@ -94,6 +94,7 @@ GIVEN_BY_CODE = {
     "data": (),
     "model": (
         "frame_shape", "num_classes", "num_steps", "orderings", "grid", "in_channels", "input_size", "num_units",
+        "num_channels",
         "hidden_channels",
     ),
     "optimizer": ("params",),

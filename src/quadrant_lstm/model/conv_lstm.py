@@ -27,6 +27,8 @@ class ConvLSTM(nn.Module):
     that do not fit.
     """
 
+    reads_maps = True
+
     def __init__(
         self, in_channels: int, hidden_channels: int, kernel_size: Count, padding: Literal["same", "valid"] = "same"
     ):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import BelowOne, Blocks, Count, Grid, Orderings
-from quadrant_lstm.model.encoder import PaddedEncoder
+from quadrant_lstm.model.encoder import Encoder, padded_blocks
 from quadrant_lstm.model.network import Dropout
 from quadrant_lstm.model.protocols import MakePart
 from quadrant_lstm.model.recurrent import LastStep, StepClassifier, initialize_as_keras, make_recurrent, num_outputs
@@ -104,14 +104,13 @@ class JoinedPieces(nn.Module):
 # The network
 
 
-def encoder_of_images(piece_shape: Shape, grid: Grid, blocks: Sequence[Sequence[int]]) -> PaddedEncoder:
+def encoder_of_images(piece_shape: Shape, grid: Grid, blocks: Sequence[Sequence[int]]) -> Encoder:
     """Returns an encoder of whole images, whose pools do not mix pieces."""
-    encoder = PaddedEncoder(piece_shape[0], blocks)
-    for number in range(1, len(blocks) + 1):
-        _, height, width = pooled_shape(piece_shape, blocks[: number - 1])  # of a piece, before the pool
-        if height % 2 or width % 2:
-            setattr(encoder, f"pool{number}", PiecePool(grid))
-    return encoder
+    pools: list[nn.Module] = []
+    for number in range(len(blocks)):
+        _, height, width = pooled_shape(piece_shape, blocks[:number])  # of a piece, before the pool
+        pools.append(PiecePool(grid) if height % 2 or width % 2 else nn.MaxPool2d(2, ceil_mode=True))
+    return Encoder(padded_blocks(piece_shape[0], blocks, pools))
 
 
 class DeepCNNLSTM(StepClassifier):

@@ -57,17 +57,23 @@ class PaddedEncoder(Encoder):
     """
 
     def __init__(self, in_channels: int, blocks: Blocks):
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        channels = in_channels
-        for block, filters in enumerate(blocks, start=1):
-            for number, num_filters in enumerate(filters, start=1):
-                name = f"{block}_{number}"
-                layers[f"conv{name}"] = nn.Conv2d(channels, num_filters, 3, padding=1, bias=False)  # as norm has one
-                layers[f"norm{name}"] = nn.BatchNorm2d(num_filters)
-                layers[f"relu{name}"] = nn.ReLU(inplace=True)
-                channels = num_filters
-            layers[f"pool{block}"] = nn.MaxPool2d(2, ceil_mode=True)
-        super().__init__(layers)
+        super().__init__(padded_blocks(in_channels, blocks, [nn.MaxPool2d(2, ceil_mode=True) for _ in blocks]))
+
+
+def padded_blocks(
+    in_channels: int, blocks: Sequence[Sequence[int]], pools: Sequence[nn.Module]
+) -> OrderedDict[str, nn.Module]:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels = in_channels
+    for block, (filters, pool) in enumerate(zip(blocks, pools, strict=True), start=1):
+        for number, num_filters in enumerate(filters, start=1):
+            name = f"{block}_{number}"
+            layers[f"conv{name}"] = nn.Conv2d(channels, num_filters, 3, padding=1, bias=False)  # as norm has one
+            layers[f"norm{name}"] = nn.BatchNorm2d(num_filters)
+            layers[f"relu{name}"] = nn.ReLU(inplace=True)
+            channels = num_filters
+        layers[f"pool{block}"] = pool
+    return layers
 
 
 def channels_last(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:

@@ -6,7 +6,6 @@ inputs that do not fit.
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -42,9 +41,7 @@ class RunningMean(PerStep):
         self, inputs: Float[Tensor, "batch steps ..."], state: MeanState | None = None, lengths: Lengths = None
     ) -> tuple[Outputs, MeanState]:
         outputs, _ = super().forward(inputs, None, lengths)
-        steps = torch.arange(1, outputs.shape[1] + 1, device=outputs.device)
-        counts = steps.expand(outputs.shape[0], -1) if lengths is None else steps.minimum(lengths[:, None])
-        sums = outputs.cumsum(1)
+        sums, counts = outputs.cumsum(1), real_steps(outputs, lengths).cumsum(1)
         if state is not None:
             check_state("RunningMean", state, [[len(sums), self.out_features], [len(sums)]])
             earlier_sums, earlier_counts = state
@@ -75,6 +72,4 @@ class Concatenated(nn.Linear):
 
 
 def clear_padding(values: Float[Tensor, "batch steps values"], lengths: Lengths) -> Float[Tensor, "batch steps values"]:
-    if lengths is None:
-        return values
-    return values.masked_fill(~real_steps(lengths, values.shape[1])[:, :, None], 0)
+    return values if lengths is None else values.masked_fill(~real_steps(values, lengths)[:, :, None], 0)

@@ -29,7 +29,7 @@ from quadrant_lstm.model.recurrent import (
     num_outputs,
     reads_maps,
 )
-from quadrant_lstm.model.rnn import LSTM, PaddedRNN
+from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
 from quadrant_lstm.model.sizes import encoded_shape
 from quadrant_lstm.model.time_distributed import TimeDistributed, in_eval_mode
@@ -86,8 +86,8 @@ def kept_bits(num_words: int, kept: int, dtype: torch.dtype) -> Int[Tensor, " wo
 #                     -> last step -> [N, units] -> dense -> head -> [N, classes]
 #
 # `encoder` is called with the number of channels of a frame. `recurrent` is called with the number of features of a
-# step and a number of units, and returns outputs and a state. If its first argument is called `in_channels`, as that of
-# nn.Conv2d, it is called with the number of channels, and reads maps, whose means over all positions are classified.
+# step and a number of units, and returns outputs and a state. If its class says `reads_maps = True`, it is called with
+# the number of channels instead, and reads maps; the means of its outputs over all positions are classified.
 
 
 log = logging.getLogger(__name__)
@@ -119,8 +119,6 @@ class Join(StepClassifier):
         self.flatten = FlattenMaps() if len(shape) == 3 and not reads_maps(recurrent) else None
         self.dropout = Dropout(dropout)
         self.recurrent = make_recurrent(recurrent, shape, lstm_units, num_steps)
-        if self.flatten and isinstance(self.recurrent, PaddedRNN):
-            self.recurrent.num_channels = shape[0]
         self.last_step = LastStep(getattr(self.recurrent, "bidirectional", False))
         inputs = [shape.numel()] if self.flatten else shape
         self.dense = nn.Linear(num_outputs(self.recurrent, inputs, num_steps), dense_units)  # no activation

@@ -126,14 +126,18 @@ def count_parameters(module: nn.Module) -> int:
 Lengths = Int64[Tensor, " batch"] | None
 
 
-def real_steps(lengths: Int64[Tensor, " batch"], num_steps: Any) -> Bool[Tensor, "batch steps"]:
-    return torch.arange(num_steps, device=lengths.device) < lengths[:, None]
+def real_steps(inputs: Float[Tensor, "batch steps ..."], lengths: Lengths) -> Bool[Tensor, "batch steps"]:
+    batch, steps = inputs.shape[:2]
+    numbers = torch.arange(steps, device=inputs.device)
+    return (numbers >= 0).expand(batch, steps) if lengths is None else numbers < lengths[:, None]
 
 
 def repeat_last_real(
-    outputs: Float[Tensor, "batch output_steps units"], lengths: Int64[Tensor, " batch"]
+    outputs: Float[Tensor, "batch output_steps units"], lengths: Lengths
 ) -> Float[Tensor, "batch output_steps units"]:
     """Replaces the outputs of padding by those of the last real step. A single output is that of the last step."""
+    if lengths is None:
+        return outputs
     places = torch.arange(outputs.shape[1], device=outputs.device).minimum(lengths[:, None] - 1)
     return outputs.gather(1, places[:, :, None].expand(-1, -1, outputs.shape[2]))
 

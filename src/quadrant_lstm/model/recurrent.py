@@ -24,7 +24,7 @@ from quadrant_lstm.model.protocols import (
     repeat_last_real,
     wrong_result,
 )
-from quadrant_lstm.model.rnn import LSTM
+from quadrant_lstm.model.rnn import LSTM, PaddedRNN
 from quadrant_lstm.model.time_distributed import TimeDistributed, in_eval_mode
 
 # Initial parameters, as in Keras
@@ -61,17 +61,23 @@ class FlattenMaps(nn.Module):
 
 
 def reads_maps(make: MakePart) -> bool:
-    """Tells whether the layer reads maps: its first argument is then called `in_channels`, as that of nn.Conv2d."""
-    return next(iter(inspect.signature(layer_of(make)).parameters), None) == "in_channels"
+    """Tells whether the layer reads maps, as its class says with `reads_maps = True`."""
+    return getattr(layer_of(make), "reads_maps", False)
 
 
 def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int, num_steps: int) -> nn.Module:
-    """Returns the layer, with about as many parameters as an LSTM of `lstm_units` units over the same features."""
+    """Returns the layer, with about as many parameters as an LSTM of `lstm_units` units over the same features.
+
+    Features are vectors, or maps [channels, rows, columns], which FlattenMaps flattens for a layer that reads vectors.
+    """
     if reads_maps(make) and len(feature_shape) != 3:
         raise UserError(
             f"model.recurrent: {layer_of(make).__name__} reads maps, but the encoder returns a vector; choose another."
         )
-    options = {"num_steps": num_steps} if "num_steps" in inspect.signature(make).parameters else {}
+    kind, taken = layer_of(make), inspect.signature(make).parameters
+    options = {"num_steps": num_steps} if "num_steps" in taken else {}
+    if len(feature_shape) == 3 and isinstance(kind, type) and issubclass(kind, PaddedRNN) and "num_channels" in taken:
+        options["num_channels"] = feature_shape[0]
     input_size = feature_shape[0] if reads_maps(make) else math.prod(feature_shape)
 
     def make_layer(units: int) -> nn.Module:
@@ -132,11 +138,7 @@ class LastStep(nn.Module):
     def forward(
         self, outputs: Float[Tensor, "batch steps units"], lengths: Int64[Tensor, " batch"] | None = None
     ) -> Float[Tensor, "batch units"]:
-        if lengths is None or outputs.shape[1] == 1:  # of a layer with one output for all steps
-            last = outputs[:, -1]
-        else:
-            places = (lengths - 1).view(-1, 1, 1).expand(-1, 1, outputs.shape[2])
-            last = outputs.gather(1, places)[:, 0]
+        last = repeat_last_real(outputs, lengths)[:, -1]
         if not self.bidirectional:
             return last
         num_units = outputs.shape[2] // 2
@@ -176,7 +178,7 @@ class StepClassifier(nn.Module):
         outputs = self.all_outputs(frames, lengths)
         if self.last_step.bidirectional:
             return self.last_step(outputs, lengths)[:, None]
-        return outputs if lengths is None else repeat_last_real(outputs, lengths)
+        return repeat_last_real(outputs, lengths)
 
     def all_outputs(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
         features = self.features(frames, lengths)
@@ -193,5 +195,5 @@ class StepClassifier(nn.Module):
                 "shared_tiles=False."
             )
         else:
-            features = self.encoder(frames, mask=real_steps(lengths, frames.shape[1]))
+            features = self.encoder(frames, mask=real_steps(frames, lengths))
         return self.dropout(features if self.flatten is None else self.flatten(features))

@@ -86,18 +86,25 @@ class PaddedRNN(nn.RNNBase):
     With many features and few steps, as in the question, a loop is faster on a CPU than nn.LSTM. Exporters make the
     number of steps of nn.LSTM a constant, so they are given the loop as well.
 
-    If `num_channels` is set, the inputs are maps with so many channels that were flattened channels last. The weights
+    With `num_channels`, the inputs are maps with so many channels that were flattened channels last. The weights
     are stored in the order of channels first all the same, as nn.Flatten has it, and reordered in every forward
     pass: reordering 20 x 4160 weights costs less than reordering the features of a whole batch.
     """
 
     num_states: int
-    num_channels: int | None = None
 
-    def __init__(self, input_size: int, num_units: int, num_layers: Count = 1, bidirectional: bool = False):
+    def __init__(
+        self,
+        input_size: int,
+        num_units: int,
+        num_layers: Count = 1,
+        bidirectional: bool = False,
+        num_channels: int | None = None,
+    ):
         check_sizes(type(self).__name__, input_size=input_size, num_units=num_units, num_layers=num_layers)
         options: Any = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": True}
         super().__init__(input_size, num_units, **options)  # type: ignore[arg-type]  # of LSTM, GRU
+        self.num_channels = num_channels
 
     def forward(
         self,
@@ -148,10 +155,13 @@ class PaddedRNN(nn.RNNBase):
 
     def input_gates(self, suffix: str, inputs: Tensor) -> Float[Tensor, "batch steps gates"]:
         """Returns what the inputs of all steps contribute to the gates. Autocast would leave it in bf16."""
-        weight: Tensor = self.get_parameter(f"weight_ih{suffix}")
-        if self.num_channels and suffix.startswith("_l0"):
-            weight = swap_axes(weight, self.num_channels, -1)
+        weight = self.input_weight(suffix)
         return linear(inputs, weight, self.input_bias(suffix)).to(weight.dtype)
+
+    def input_weight(self, suffix: str) -> Float[Tensor, "gates values"]:
+        """Returns the weight in the order of the inputs."""
+        weight: Tensor = self.get_parameter(f"weight_ih{suffix}")
+        return swap_axes(weight, self.num_channels, -1) if self.num_channels and suffix.startswith("_l0") else weight
 
     def input_bias(self, suffix: str) -> Tensor:
         return self.get_parameter(f"bias_ih{suffix}")

@@ -89,7 +89,7 @@ class Transformer(nn.Module):
         shape = [len(self.blocks), batch, self.num_heads, state.real.shape[1], size]
         check_state("Transformer", state, [shape, shape, [batch, state.real.shape[1]]])
         numbers = torch.arange(steps, device=x.device)
-        now = real_steps(lengths, steps) if lengths is not None else (numbers >= 0).expand(batch, steps)
+        now = real_steps(inputs, lengths)
         real = torch.cat([state.real, now], 1)
         x = x + sines(state.real.sum(1, keepdim=True) + numbers, self.num_units).to(x.dtype)
         mask = self.mask(real, steps)

@@ -20,11 +20,11 @@ from quadrant_lstm.data.orderings import QUADRANTS, SequenceSpec, Shape, frames_
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool
-from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
+from quadrant_lstm.model.encoder import ConvEncoder, Encoder, PaddedEncoder
 from quadrant_lstm.model.network import CNNLSTM, Dropout, Join
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.model.recurrent import StepClassifier
-from quadrant_lstm.model.rnn import GRU, LSTM
+from quadrant_lstm.model.rnn import GRU, LSTM, PaddedRNN
 from quadrant_lstm.model.sizes import plain_pool_size
 from quadrant_lstm.model.time_distributed import TimeDistributed
 from quadrant_lstm.run.program import orderings_shown
@@ -39,7 +39,7 @@ from quadrant_lstm.text import render
 
 
 KNOWN = "convolutions, batch norm after them, ReLU, max-pools, LSTM, GRU and linear layers"
-SEQUENTIAL = (nn.Sequential, ConvEncoder, PaddedEncoder)
+SEQUENTIAL = (nn.Sequential, Encoder, ConvEncoder, PaddedEncoder)
 
 
 class PageNetwork(NamedTuple):
@@ -138,15 +138,14 @@ def recurrent_layers(rnn: nn.Module) -> Iterator[Layer]:
         or not rnn.bias
     ):
         raise unknown("recurrent", rnn)
-    num_channels = getattr(rnn, "num_channels", None)
     suffixes = ("", "_reverse") if rnn.bidirectional else ("",)
     for layer in range(rnn.num_layers):
         weights: list[Tensor] = []
         for suffix in suffixes:
             names = [f"{name}_l{layer}{suffix}" for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")]
             weights += map(rnn.get_parameter, names)
-            if num_channels and layer == 0:  # its inputs are flattened channels last, its weights are not
-                weights[-4] = weights[-4].unflatten(1, (num_channels, -1)).transpose(1, 2).flatten(1)
+            if isinstance(rnn, PaddedRNN):
+                weights[-4] = rnn.input_weight(f"_l{layer}{suffix}")
         sizes = {"inputs": weights[0].shape[1], "units": rnn.hidden_size, "bidirectional": rnn.bidirectional}
         yield Layer({"type": rnn.mode.lower(), **sizes}, tuple(weights))
 

@@ -279,9 +279,7 @@ def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
 def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
     """Sorts the real frames of each clip by their ranks; padding stays at the end."""
     frames, _, lengths = samples
-    ranks = ranks.expand(len(frames), -1)
-    if lengths is not None:
-        ranks = ranks.masked_fill(~real_steps(lengths, frames.shape[1]), ranks.max() + 1)
+    ranks = ranks.expand(len(frames), -1).masked_fill(~real_steps(frames, lengths), ranks.max() + 1)
     places = ranks.argsort(dim=1, stable=True)
     return samples._replace(frames=frames[torch.arange(len(frames))[:, None], places])
 
