@@ -6,6 +6,7 @@ outputs/<date>/<time>/
     metrics.csv          one row per epoch
     report.html          figures and pictures on one page, written when the run has finished
     results.json         the final figures, written last
+    error.json           why a job of a sweep failed
     provenance.json      the run's origin: commit, versions, command, data, seed
     checkpoints/         best.ckpt (the epoch that is kept), last.ckpt (the newest finished epoch)
     skipped_clips.txt    the errors of clips that were left out
@@ -36,6 +37,7 @@ OVERRIDES = Path(".hydra", "overrides.yaml")
 BEST = Path("checkpoints", "best.ckpt")
 LAST = Path("checkpoints", "last.ckpt")
 RESULTS = Path("results.json")
+ERROR = Path("error.json")
 PROVENANCE = Path("provenance.json")
 SKIPPED = Path("skipped_clips.txt")
 METRICS = Path("metrics.csv")

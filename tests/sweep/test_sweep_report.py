@@ -29,16 +29,6 @@ def test_an_interval_stays_between_0_and_100_percent():
     assert Mean((0.0, 0.01, 0.001)).interval[0] == 0.0
 
 
-def test_a_job_that_is_resumed_has_no_error_anymore(tmp_path):
-    (job,) = make_jobs(tmp_path, [["seed=1"]], [0])
-    assert job.error() is None
-    job.log_error("the loss is nan")
-    assert job.error() == "the loss is nan"
-    with (job.folder / "train.log").open("a") as log:
-        log.write("Traceback\n2026-11-27 22:00:00,123 INFO stage  layer\nframes\n")
-    assert job.error() is None
-
-
 @pytest.fixture
 def four_jobs(tmp_path):
     overrides = [[f"a={a}", "b=same", f"seed={seed}"] for a in (1, 2) for seed in (1, 2)]
@@ -48,9 +38,7 @@ def four_jobs(tmp_path):
         if accuracy:
             results = RESULTS | {"val/accuracy": accuracy, "test/accuracy": accuracy}
             (job.folder / "results.json").write_text(json.dumps(results))
-    (found[3].folder / "train.log").write_text(
-        "2026-11-27 12:00:00,000 INFO begins\n2026-11-27 12:01:00,000 ERROR no memory\n"
-    )
+    found[3].record_error("no memory")
     return found
 
 

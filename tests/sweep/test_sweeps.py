@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
-from quadrant_lstm.files import read_yaml
+from quadrant_lstm.files import read_json, read_yaml
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 from tests.folders import TINY, children, sweep_folder, tiny_data, wait_until_no_process_remains, write_idx_folder
@@ -88,7 +88,7 @@ def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep
     assert process.returncode == 2, process.stdout
     assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=3): was killed by SIGKILL"), errors
     sweep = sweep_folder(tmp_path)
-    assert "ERROR was killed by SIGKILL" in (sweep / "0/train.log").read_text()
+    assert read_json(sweep / "0/error.json")["error"].startswith("was killed by SIGKILL")
     assert (sweep / "1/results.json").exists()
     before = {file: file.stat().st_mtime_ns for file in (sweep / "1").rglob("*") if file.is_file()}
 
@@ -98,6 +98,7 @@ def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep
     assert "job 1  trainer.max_epochs=1  finished before" in again.stdout
     assert {file: file.stat().st_mtime_ns for file in (sweep / "1").rglob("*") if file.is_file()} == before
     assert read_checkpoint(sweep / "0/checkpoints/last.ckpt")["epoch"] + 1 == 3
+    assert not (sweep / "0/error.json").exists()
     with (sweep / "0/metrics.csv").open(newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3"]
     assert sweep_folder(tmp_path) == sweep

@@ -6,7 +6,6 @@ conf/hydra/launcher/local.yaml and submitit_slurm.yaml.
 import contextlib
 import functools
 import io
-import itertools
 import os
 import subprocess
 import sys
@@ -30,13 +29,15 @@ from quadrant_lstm.config.values import differing_values, without_hydra
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_json, read_yaml, write_json
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.run_folder import CONFIG, LOG, is_trained
+from quadrant_lstm.run_folder import CONFIG, ERROR, LOG, is_trained, last_epoch
 from quadrant_lstm.signals import signals_deferred
-from quadrant_lstm.sweep.sweep_folder import Job, make_jobs
-from quadrant_lstm.sweep.table import PENDING, RUNNING, JobTable
+from quadrant_lstm.sweep.sweep_folder import PENDING, Job, make_jobs
 from quadrant_lstm.text import counted, say
 
 # What both share
+
+
+RUNNING = "running"
 
 
 class JobLauncher(Launcher):
@@ -48,64 +49,52 @@ class JobLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs of a grid that have not finished. Returns nothing: results and errors are in their folders."""
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        known = make_jobs(Path(self.config.hydra.sweep.dir), job_overrides, numbers)
-        pending = [job for job in known if job.results() is None]
-        with JobTable(known, len(known)) as table:
-            self.run_jobs(iter(pending), table, lambda job: None, self.num_parallel(len(pending)))
+        jobs = make_jobs(Path(self.config.hydra.sweep.dir), job_overrides, numbers)
+        finished = [job for job in jobs if job.results()]
+        for job in finished:
+            say_of(job, "finished before")
+        pending = [job for job in jobs if job not in finished]
+        self.run_jobs(iter(pending), self.num_parallel(len(pending)))
         return []
 
-    def run_search(self, chosen: Iterator[Job], total: int, on_end: Callable[[Job], None]) -> None:
+    def run_search(self, chosen: Iterator[Job], on_end: Callable[[Job], None]) -> None:
         """Runs the jobs of a search, whose iterator chooses each by the results that `on_end` has recorded."""
-        with JobTable([], total) as table:
-            self.run_jobs(chosen, table, on_end, self.num_parallel(None))
+        self.run_jobs(chosen, self.num_parallel(None), on_end)
 
     def run_jobs(
-        self, pending: Iterator[Job], table: JobTable, on_end: Callable[[Job], None], num_parallel: int
+        self, pending: Iterator[Job], num_parallel: int, on_end: Callable[[Job], None] = lambda job: None
     ) -> None:
-        active: dict[int, Job] = {}  # the submitted or running jobs
-
-        def end(job: Job, error: str | None) -> None:
-            if job.results():  # even if the process failed later, e.g. because a tracker did not answer
-                error = None
-            elif not error:
-                error = "ended without a result"
-            if error and error != job.error():
-                job.log_error(error)
-            table.mark_ended(job, error)
-            on_end(job)
-
-        composed = self.compose_jobs(pending, end)
+        """Submits jobs, polls them, and finishes those that have ended, until none is left."""
+        submitted: dict[int, Job] = {}  # by their numbers, until they have ended
+        running: set[int] = set()
         try:
             while True:
-                new = list(itertools.islice(composed, num_parallel - len(active)))
-                for job, config in new:
-                    active[job.number] = job
-                    table.add(job, config.trainer.max_epochs)
+                new = []
+                while len(submitted) < num_parallel and (job := next(pending, None)):
+                    try:
+                        new.append((job, compose(self.hydra_context, self.config, job)))
+                        submitted[job.number] = job
+                        (job.folder / ERROR).unlink(missing_ok=True)  # of an earlier start
+                    except UserError as error:  # a trial may combine values that no config has: it fails alone
+                        finish(job, str(error))
+                        on_end(job)
                 if new:
                     self.start(new)
-                if not active:
+                if not submitted:
                     return
                 states = self.states()
-                for number in sorted(active.keys() - states.keys()):
-                    job = active.pop(number)
-                    end(job, self.collect_error(job))
-                for number, job in active.items():
-                    if states[number] == RUNNING:
-                        table.mark_running(job)
-                table.refresh()
+                for number, job in list(submitted.items()):
+                    if number not in states:
+                        del submitted[number]
+                        finish(job, self.collect_end(job))
+                        on_end(job)
+                    elif states[number] == RUNNING and number not in running:
+                        running.add(number)
+                        last = last_epoch(job.folder)
+                        say_of(job, f"resumes after epoch {last['epoch']}" if last else "starts")
                 time.sleep(self.POLL_SECONDS)
         finally:
-            self.on_exit(list(active.values()))
-
-    def compose_jobs(self, jobs: Iterator[Job], end: Callable[[Job, str], None]) -> Iterator[tuple[Job, DictConfig]]:
-        """Yields each job with its config. A trial may combine values that no config has: it fails alone."""
-        for job in jobs:
-            try:
-                config = compose(self.hydra_context, self.config, job)
-            except UserError as error:
-                end(job, str(error))
-            else:
-                yield job, config
+            self.on_exit(list(submitted.values()))
 
     def run_here(self, config: DictConfig) -> bool:
         """Runs a job in the current process, which belongs to it. Returns whether it has completed."""
@@ -127,12 +116,28 @@ class JobLauncher(Launcher):
         """Returns PENDING or RUNNING for the number of each job that has not ended."""
 
     @abstractmethod
-    def collect_error(self, job: Job) -> str | None:
-        """Called once when a job has ended. Returns the error that is reported if the job has no result, or None."""
+    def collect_end(self, job: Job) -> str:
+        """Called once when a job has ended. Says how, for a job that has left neither a result nor an error."""
 
     @abstractmethod
     def on_exit(self, jobs: Sequence[Job]) -> None:
         """Called when the sweep's command ends, with the jobs that have not ended."""
+
+
+def finish(job: Job, how: str) -> None:
+    """Prints a job's result or its error. A result counts even if the process failed later, e.g. because a tracker did
+    not answer.
+    """
+    if results := job.results():
+        accuracy = f"  val/accuracy {results['val/accuracy']:.4f}" if "val/accuracy" in results else ""
+        return say_of(job, f"{'pruned' if results.get('pruned') else 'finished'}{accuracy}  {results['seconds']:.0f} s")
+    if not job.error():
+        job.record_error(how)
+    say_of(job, job.error() or how)
+
+
+def say_of(job: Job, message: str) -> None:
+    say(f"job {job.number}  {job}  {message}")
 
 
 def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
@@ -212,15 +217,11 @@ class LocalLauncher(JobLauncher):
     def states(self) -> Mapping[int, str]:
         return {number: RUNNING for number, process in self.processes.items() if process.is_alive()}
 
-    def collect_error(self, job: Job) -> str | None:
+    def collect_end(self, job: Job) -> str:
         from quadrant_lstm.processes.launch import how_it_ended
 
         self.gpus.pop(job.number, None)
         status = self.processes.pop(job.number).exitcode
-        if status == 0:
-            return None
-        if status > 0 and (error := job.error()):
-            return error
         return f"{how_it_ended(status)}{'; the machine may have run out of memory' if status == -9 else ''}"
 
     def on_exit(self, jobs: Sequence[Job]) -> None:
@@ -328,9 +329,9 @@ class SlurmLauncher(JobLauncher):
             self.last_states = {number: states[id] for number, id in self.ids.items() if id in states}
         return self.last_states
 
-    def collect_error(self, job: Job) -> str | None:
+    def collect_end(self, job: Job) -> str:
         logs = self.folder / SUBMITTED.parent / self.ids[job.number]
-        return job.error() or f"ended in SLURM without a result; see the logs in {logs}"
+        return f"ended in SLURM without a result; see the logs in {logs}"
 
     def on_exit(self, jobs: Sequence[Job]) -> None:
         arrays = sorted({self.ids[job.number].partition("_")[0] for job in jobs if job.number in self.ids})

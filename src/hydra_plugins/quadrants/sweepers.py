@@ -266,7 +266,7 @@ class SearchSweeper(GridSweeper):
             return self.show_plan(planned)
         with self.locked_folder(overrides) as folder:
             search = Search(folder, space, fixed, self.n_trials, self.sampler, self.rebuild)
-            self.launcher.run_search(search.jobs(), search.num_left(), search.record)
+            self.launcher.run_search(search.jobs(), search.record)
 
     def record_settings(self) -> None:
         """Puts the settings into the recorded config without interpolations. A resumed search keeps its sampler and its

@@ -33,9 +33,9 @@ from quadrant_lstm.config.messages import default_config, unknown_key
 from quadrant_lstm.config.trust import OWN
 from quadrant_lstm.config.values import without_hydra
 from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, as_text, with_type
-from quadrant_lstm.files import WriteError, check_encoding
+from quadrant_lstm.files import WriteError, check_encoding, write_json
 from quadrant_lstm.processes import torchrun
-from quadrant_lstm.run_folder import CONFIG, RESULTS, as_typed, find_weights, new_folder, remove_untouched
+from quadrant_lstm.run_folder import CONFIG, ERROR, RESULTS, as_typed, find_weights, new_folder, remove_untouched
 from quadrant_lstm.signals import (
     TERMINATED,
     Interrupt,
@@ -220,20 +220,28 @@ def handle_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def handle_job_errors() -> Iterator[None]:
-    """Wraps one job: a mistake ends the process, or in a sweep fails only this job and is written to its log."""
+    """Wraps one job: a mistake ends the process, or in a sweep fails only this job. A sweep finds any error of a job in
+    its error.json, and the traceback of a bug in its log.
+    """
+    hydra = HydraConfig.get()
+    folder, in_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
+    if not in_sweep:
+        (folder / ERROR).unlink(missing_ok=True)  # of a sweep's job that is resumed alone
     try:
         yield
     except Exception as error:
-        mistake, in_sweep = mistake_in(error), HydraConfig.get().mode == RunMode.MULTIRUN
-        if not mistake:
-            if in_sweep:
-                log.exception(f"{type(error).__name__}: {error}")
-            raise
+        mistake = mistake_in(error)
         if in_sweep:
-            log.error(mistake)
-            raise mistake from None
-        if HydraConfig.get().output_subdir:  # a new run
-            remove_untouched(Path(HydraConfig.get().runtime.output_dir))
+            reason = str(mistake or with_type(error).partition("\n")[0])
+            log.error(reason, exc_info=mistake is None)
+            with contextlib.suppress(WriteError):
+                write_json(folder / ERROR, {"error": reason})
+            if mistake:
+                raise mistake from None
+        if not mistake:
+            raise
+        if hydra.output_subdir:  # a new run
+            remove_untouched(folder)
         fail(mistake)
 
 

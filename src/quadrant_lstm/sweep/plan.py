@@ -1,36 +1,39 @@
 """Checks the jobs of a sweep without starting them, and returns a table of their parameters, steps and times."""
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning.pytorch as pl
 import torch
-from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
-from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.config.check import check_config
 from quadrant_lstm.config.values import without_hydra
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.classifier import make
-from quadrant_lstm.model.protocols import as_argument, count_parameters
+from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import prepare_for_training
 from quadrant_lstm.run.build import (
+    allow_frozen_modules,
     bare_trainer,
+    build_classifier,
     build_data,
-    build_network,
-    instantiate_node,
+    build_trainer,
     quiet_lightning,
-    resolve_precision,
 )
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.sweep.sweep_folder import Job, readable
-from quadrant_lstm.sweep.table import FINISHED
 from quadrant_lstm.text import align, counted, duration, with_progress
 
-WARM_UP_STEPS, TIMED_STEPS = 2, 5
+SHORT = {  # instead of the job's own, to measure the fastest of a few steps
+    "devices": 1, "num_nodes": 1, "max_epochs": 1, "limit_train_batches": 7, "limit_val_batches": 3, "logger": None,
+    "callbacks": None, "profiler": None, "enable_checkpointing": False, "enable_progress_bar": False,
+}  # fmt: skip
 
 
 def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str, list[Job]]:
@@ -46,11 +49,11 @@ def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> 
     total, invalid, errors = 0.0, [], []
     for job in with_progress(jobs, "checking jobs", transient=True):
         try:
-            found = estimate(compose(job), measured)
+            planned = estimate(compose(job), measured)
             finished = job.results() is not None
-            total += 0 if finished else found.seconds
-            cells = [f"{found.parameters:,}", f"{found.steps_per_epoch:,}", str(found.epochs)]
-            cells.append(FINISHED if finished else duration(found.seconds))
+            total += 0 if finished else planned.seconds
+            cells = [f"{planned.parameters:,}", f"{planned.steps_per_epoch:,}", str(planned.epochs)]
+            cells.append("finished" if finished else duration(planned.seconds))
         except UserError as error:
             invalid.append(job)
             errors.append(f"job {job.number}: {error}")
@@ -74,13 +77,12 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> Estim
     cfg = without_hydra(cfg)
     check_config(cfg)
     data = build_data(cfg)
-    network = build_network(cfg, data.spec)
+    classifier = build_classifier(cfg, data.spec)
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"]))
     key += f"{cfg.trainer.precision} {cfg.trainer.get('accelerator')}"
     processes = bare_trainer(cfg).world_size  # checks the accelerator
     if key not in measured:
-        measured[key] = measure_steps(cfg, data, network)
-    training_step, evaluation_step = measured[key]
+        measured[key] = measure_steps(cfg, data, classifier)
     limits = dict(cfg.trainer)
     if overfitted := cfg.trainer.get("overfit_batches"):
         limits |= {"limit_train_batches": overfitted, "limit_val_batches": overfitted}
@@ -89,9 +91,10 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> Estim
         apply_limit(-(-len(loader) // processes), limits.get(f"limit_{split}_batches") or 1.0)
         for split, loader in loaders.items()
     )
+    training, evaluation = measured[key]
     epochs = cfg.trainer.max_epochs
-    seconds = epochs * (num_train * training_step + num_val * evaluation_step) + num_test * evaluation_step
-    return Estimate(count_parameters(network), num_train, epochs, seconds)
+    seconds = epochs * (num_train * training + num_val * evaluation) + num_test * evaluation
+    return Estimate(count_parameters(classifier.network), num_train, epochs, seconds)
 
 
 def apply_limit(batches: int, limit: int | float) -> int:
@@ -99,36 +102,27 @@ def apply_limit(batches: int, limit: int | float) -> int:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
-def measure_steps(cfg: DictConfig, data: SequenceDataModule, network: Any) -> tuple[float, float]:
-    """Returns the seconds of a training step and of an evaluation step."""
-    accelerator = cfg.trainer.get("accelerator", "auto")
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision(cfg.trainer.precision, accelerator))
-    check_network(network, data, fabric.device, fabric.autocast)
-    network, optimizer = fabric.setup(
-        network, make("optimizer", instantiate_node("optimizer", cfg.optimizer), network.parameters())
-    )
-    batch = fabric.to_device(next(iter(data.train_dataloader())))
-    frames, labels, lengths = data.on_after_batch_transfer(batch, 0)
-
-    def train() -> None:
-        optimizer.zero_grad()
-        fabric.backward(cross_entropy(network(frames, **as_argument(lengths)), labels))
-        optimizer.step()
-
-    @torch.no_grad()
-    def evaluate() -> None:
-        network(frames, **as_argument(lengths))
-
-    return fastest(train, fabric.device), fastest(evaluate, fabric.device)
+def measure_steps(cfg: DictConfig, data: SequenceDataModule, classifier: Classifier) -> tuple[float, float]:
+    """Returns the seconds of a training step and of an evaluation step on one device, without loggers and callbacks."""
+    short: Any = OmegaConf.merge(cfg, {"trainer": SHORT})
+    trainer: Any = build_trainer(short, Path())
+    trainer.callbacks.append(stopwatch := Stopwatch())
+    check_network(classifier.network, data, trainer.strategy.root_device, trainer.precision_plugin.forward_context)
+    allow_frozen_modules(classifier.network)
+    trainer.fit(classifier, datamodule=data)
+    return stopwatch.fastest(validating=False), stopwatch.fastest(validating=True)
 
 
-def fastest(step: Callable[[], None], device: torch.device) -> float:
-    """Returns the seconds of the fastest of TIMED_STEPS steps."""
-    seconds = []
-    for _ in range(WARM_UP_STEPS + TIMED_STEPS):
-        start = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[WARM_UP_STEPS:])
+class Stopwatch(pl.Callback):
+    def __init__(self) -> None:
+        self.times: dict[bool, list[float]] = {False: [], True: []}  # in seconds, of training and of validation
+
+    def note_time(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        if trainer.strategy.root_device.type != "cpu":
+            torch.accelerator.synchronize()
+        self.times[trainer.validating].append(time.perf_counter())
+
+    on_train_start = on_train_batch_end = on_validation_start = on_validation_batch_end = note_time
+
+    def fastest(self, validating: bool) -> float:
+        return min((end - start for start, end in itertools.pairwise(self.times[validating])), default=0.0)

@@ -10,8 +10,7 @@ from typing import Any
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import WriteError, csv_text, write_atomically
 from quadrant_lstm.run_folder import last_epoch
-from quadrant_lstm.sweep.sweep_folder import Group, Job, Sweep, ranked_groups, readable
-from quadrant_lstm.sweep.table import PENDING
+from quadrant_lstm.sweep.sweep_folder import PENDING, Group, Job, Sweep, ranked_groups, readable
 from quadrant_lstm.text import render, say, step_accuracies_in
 
 ACCURACIES = ("val/accuracy", "test/accuracy")

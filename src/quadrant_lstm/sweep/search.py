@@ -233,10 +233,6 @@ class Search:
                 self.study.sampler = self.make_sampler(len(self.study.trials))
                 yield self.job(self.study.ask(self.space))
 
-    def num_left(self) -> int:
-        """Returns the number of trials that have not ended."""
-        return max(0, self.n_trials - sum(trial.state.is_finished() for trial in self.study.trials))
-
     def make_sampler(self, trial: int) -> optuna.samplers.BaseSampler:
         """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers.
 

@@ -15,7 +15,6 @@ import contextlib
 import math
 import re
 import statistics
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,11 +26,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from quadrant_lstm.errors import UserError, printable
-from quadrant_lstm.files import expanded, read_yaml, write_atomically
-from quadrant_lstm.run_folder import LOG, METRICS, OUTPUTS, OVERRIDES, read_overrides, read_results, read_rows
+from quadrant_lstm.files import expanded, read_json, read_yaml, write_atomically, write_json
+from quadrant_lstm.run_folder import ERROR, METRICS, OUTPUTS, OVERRIDES, read_overrides, read_results, read_rows
 from quadrant_lstm.text import assigned, percent
 
 # Jobs: their overrides, results and errors
+
+
+PENDING = "pending"  # the state of a job that has not started
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,15 @@ class Job:
         return read_results(self.folder) or None
 
     def error(self) -> str | None:
-        """Returns the last message of the job's log if it is an error, or None: a job that was resumed has others."""
-        log = self.folder / LOG
-        text = log.read_text(errors="replace") if log.exists() else ""
-        messages = re.findall(r"^\d{4}-\d\d-\d\d [\d:,]+ ([A-Z]+) (.*)$", text, re.MULTILINE)
-        return messages[-1][1] if messages and messages[-1][0] == "ERROR" else None
+        """Returns why the job has failed, or None. A job that is started again has no error until it fails again."""
+        error = read_json(self.folder / ERROR).get("error")
+        return None if error is None else str(error)
 
-    def log_error(self, error: str) -> None:
-        """Appends an error that the job could not log itself, perhaps because it could not start."""
+    def record_error(self, error: str) -> None:
+        """Records an error that the job could not record itself, perhaps because it could not start."""
         if not (self.folder / OVERRIDES).exists():
             write_atomically(self.folder / OVERRIDES, OmegaConf.to_yaml(list(self.overrides)).encode())
-        with (self.folder / LOG).open("a") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 ERROR {error}\n")
+        write_json(self.folder / ERROR, {"error": error})
 
 
 def readable(value: str) -> str:
