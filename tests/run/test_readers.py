@@ -9,7 +9,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from quadrant_lstm import ORDERINGS, load_run, sequences
 from quadrant_lstm.data.images import load_idx_folder
@@ -18,7 +17,6 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.export import export
-from quadrant_lstm.run.load import stored_spec
 from quadrant_lstm.run.program import cut_images, program_file
 from quadrant_lstm.run_folder import read_results
 from tests.malformed import MALFORMED
@@ -200,11 +198,3 @@ def test_weights_that_are_missing_damaged_or_do_not_fit_are_reported(break_it, m
     break_it(run)
     with pytest.raises(UserError, match=message):
         load_run(run)
-
-
-def test_the_sizes_in_a_checkpoint_of_an_older_version_are_read():
-    cfg = OmegaConf.create({"data": {"grid": [2, 2]}})
-    spec = stored_spec({"frame_shape": [1, 56, 14], "num_classes": 3}, cfg)
-    assert spec == ((1, 56, 14), 4, ("0", "1", "2"))
-    stored = {"frame_shape": [3, 8, 8], "num_steps": 5, "class_names": ["left", "right"]}
-    assert stored_spec(stored, cfg) == ((3, 8, 8), 5, ("left", "right"))

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from quadrant_lstm.callbacks.training import Progress
 from quadrant_lstm.config.check import check_fit
 from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.orderings import SequenceSpec, check_range, numbered_names, scaled
+from quadrant_lstm.data.orderings import SequenceSpec, check_range, scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_json
 from quadrant_lstm.model.classifier import Classifier
@@ -109,7 +108,7 @@ def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier
     if OmegaConf.select(cfg, "model.encoder.weights"):
         built.model.encoder.weights = None  # the checkpoint holds the trained ones, so none are downloaded
     try:
-        cfg = keep_num_frames(cfg, spec := stored_spec(checkpoint["hyper_parameters"], cfg))
+        cfg = keep_num_frames(cfg, spec := stored_spec(checkpoint["hyper_parameters"]))
         classifier = build_classifier(built, spec)
         classifier.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
@@ -121,13 +120,10 @@ def trained_spec(cfg: DictConfig, folder: Path) -> SequenceSpec | None:
     """Returns what the network of a run to be resumed was made for, or None for a new run."""
     if not (folder / LAST).exists():
         return None
-    return stored_spec(read_checkpoint(folder / LAST)["hyper_parameters"], cfg)
+    return stored_spec(read_checkpoint(folder / LAST)["hyper_parameters"])
 
 
-def stored_spec(stored: dict[str, Any], cfg: DictConfig) -> SequenceSpec:
-    if "class_names" not in stored:  # by an older version, which cut images
-        names = numbered_names(stored["num_classes"])
-        return SequenceSpec(tuple(stored["frame_shape"]), math.prod(cfg.data.grid), names)
+def stored_spec(stored: dict[str, Any]) -> SequenceSpec:
     return SequenceSpec(tuple(stored["frame_shape"]), stored["num_steps"], tuple(stored["class_names"]))
 
 
