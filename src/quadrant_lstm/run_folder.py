@@ -12,6 +12,7 @@ outputs/<date>/<time>/
     skipped_clips.txt    the errors of clips that were left out
     trackers.json        the ids of the run in Weights & Biases and MLflow
     wandb/ csv/          written by these loggers
+    hparams.yaml         the config, written by the logger for TensorBoard
     *-profile*           written by a profiler
     .torchrun            written by the first process of torchrun, to see whether all machines share the folder
     .lock                locked while a process works in the folder

@@ -8,12 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hydra.utils import instantiate
+from lightning.pytorch.loggers import MLFlowLogger
 
-from quadrant_lstm.dashboard.loggers import MLflow
+from quadrant_lstm.dashboard.loggers import command_to_view, logger_arguments, start_tracking
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.folders import TINY, run_folder, tiny_data
-from tests.scripts import FORKSERVER, Script, script, without
+from tests.scripts import FORKSERVER, Script, script
 
 pytest.importorskip("wandb", reason='needs pip install -e ".[trackers]"')
 pytest.importorskip("mlflow", reason='needs pip install -e ".[trackers]"')
@@ -112,7 +114,7 @@ def test_without_loggers_nothing_is_written_but_the_run(tmp_path):
 @pytest.mark.parametrize("package", ["wandb", "mlflow"])
 def test_a_missing_package_is_named_with_its_extra(package, tmp_path):
     options = (f"trainer/logger={package}", "trainer=smoke")
-    done = Script("train.py", *options, cwd=tmp_path, before=without(package)).wait()
+    done = Script("train.py", *options, cwd=tmp_path, before=f"import sys; sys.modules[{package!r}] = None").wait()
     assert done.returncode == 2
     assert done.stderr.startswith(f"trainer.logger.{package}: needs {package}, which is not installed; install it with")
     assert '".[trackers]"' in done.stderr
@@ -127,49 +129,44 @@ def test_a_tracked_run_that_mlflow_does_not_know_is_one_line(tmp_path):
     assert f"or delete {run_folder(tmp_path).relative_to(tmp_path)}/trackers.json to track a new run" in resumed.stderr
 
 
+def start_mlflow(folder: Path, uri: str | None = None) -> MLFlowLogger:
+    node = {"_target_": "lightning.pytorch.loggers.MLFlowLogger", "experiment_name": "together", "tracking_uri": uri}
+    logger = instantiate(logger_arguments(node, folder))
+    start_tracking(logger, {"seed": 1}, folder, 0)
+    return logger
+
+
 def test_mlflow_uses_the_database_of_its_variable(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-    logger = MLflow(str(tmp_path), "variable", None)
-    logger.start({"seed": 1}, 0)
+    logger = start_mlflow(tmp_path)
     assert (tmp_path / "other.db").exists() and not (tmp_path / "outputs/mlflow.db").exists()
-    assert logger.command_to_view() == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/other.db"
+    assert command_to_view(logger, tmp_path) == f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/other.db"
 
 
-def test_a_database_that_loses_the_run_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    logger = MLflow(str(tmp_path), "lost", f"sqlite:///{tmp_path}/lost.db")
-    logger.start({"seed": 1}, 0)
-    with closing(sqlite3.connect(tmp_path / "lost.db")) as database, database:
-        database.execute("delete from params")
-        database.execute("delete from runs")
-    with pytest.raises(UserError, match="trainer.logger.mlflow: .* not found; correct trainer.logger.mlflow.tracking"):
-        logger.close("success")
-
-
-@pytest.mark.parametrize("content", ['{"mlflow": 5}', "[]", "{"])
+@pytest.mark.parametrize("content", ["[]", "{"])
 def test_a_damaged_file_of_ids_is_one_line(content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trackers.json").write_text(content)
     with pytest.raises(UserError, match="trackers.json: .* restore or delete"):
-        MLflow(str(tmp_path), "damaged", None)
+        start_mlflow(tmp_path)
 
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.db").write_text("no database" * 100)
-    with pytest.raises(UserError, match="trainer.logger.mlflow: .*; correct trainer.logger.mlflow.tracking_uri"):
-        MLflow(str(tmp_path), "damaged", f"sqlite:///{tmp_path}/other.db")
+    with pytest.raises(UserError, match="trainer.logger.mlflow: .*; correct its tracking_uri"):
+        start_mlflow(tmp_path, f"sqlite:///{tmp_path}/other.db")
 
 
-def start_mlflow(folder: Path) -> None:
+def start_in_own_folder(folder: Path) -> None:
     os.chdir(folder.parent)
     folder.mkdir()
-    MLflow(str(folder), "together", None).start({"seed": 1}, 0)
+    start_mlflow(folder)
 
 
 def test_jobs_that_start_at_once_share_one_experiment(tmp_path):
-    jobs = [FORKSERVER.Process(target=start_mlflow, args=(tmp_path / str(number),)) for number in range(2)]
+    jobs = [FORKSERVER.Process(target=start_in_own_folder, args=(tmp_path / str(number),)) for number in range(2)]
     for job in jobs:
         job.start()
     for job in jobs:

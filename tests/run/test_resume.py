@@ -136,18 +136,10 @@ def test_paths_below_the_run_folder_need_no_trust(copied_run):
     assert hydra_arguments([f"run={copied_run}"])
 
 
-def test_a_logger_that_writes_elsewhere_by_default_has_to_be_trusted(copied_run):
-    file = copied_run / ".hydra/config.yaml"
-    wandb = "  logger:\n    other:\n      _target_: lightning.pytorch.loggers.WandbLogger\n"
-    file.write_text(file.read_text().replace(LOGGER, wandb))
-    with pytest.raises(UserError, match="trainer.logger.other._target_: .*WandbLogger is other code; add trust=lightn"):
-        hydra_arguments([f"run={copied_run}"])
-
-
 @pytest.mark.parametrize("argument", ["offline: false", "offline: true\n      entity: theirs"])
 def test_an_upload_has_to_be_trusted(argument, copied_run):
     file = copied_run / ".hydra/config.yaml"
-    target = "quadrant_lstm.dashboard.loggers.WandB"
+    target = "lightning.pytorch.loggers.WandbLogger"
     wandb = (
         f"{LOGGER}    wandb:\n      _target_: {target}\n      save_dir: {FOLDER}\n      project: a\n      {argument}\n"
     )

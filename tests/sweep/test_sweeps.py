@@ -66,8 +66,11 @@ def test_the_traceback_of_a_bug_stands_in_the_log_of_the_job(tmp_path):
 
 def test_a_job_that_fails_after_its_result_has_finished(tmp_path):
     (tmp_path / "late.py").write_text(
-        "from quadrant_lstm.dashboard.loggers import TensorBoard\n\n\nclass Late(TensorBoard):\n"
-        "    def close(self, status):\n        raise OSError('gone')\n"
+        "from pathlib import Path\nfrom lightning.pytorch.loggers import TensorBoardLogger\n\n\n"
+        "class Late(TensorBoardLogger):\n"
+        "    def finalize(self, status):\n"
+        "        if Path(self.save_dir, 'results.json').exists():\n"
+        "            raise OSError('gone')\n"
     )
     data = tiny_data(tmp_path)
     words = ("seed=1,2", "trainer.logger.tensorboard._target_=late.Late")

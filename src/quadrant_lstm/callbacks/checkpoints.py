@@ -24,6 +24,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
 from quadrant_lstm.kinds import Keep
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, REPORT, RESULTS, check_present, read_rows
+from quadrant_lstm.signals import signals_deferred
 from quadrant_lstm.text import step_accuracy_names
 
 # Checkpoints, which are written atomically with a checksum
@@ -173,15 +174,24 @@ class EpochEnd(Checkpoint):
         if trainer.is_global_zero:
             check_present(self.folder)
             write_row(self.folder / METRICS, columns, row)
-        for logger in trainer.loggers:
-            logger.log_metrics(points, trainer.global_step - 1)
-            logger.save()
+        log_points(trainer, points, trainer.global_step - 1, save=True)
         trainer.save_checkpoint(self.folder / LAST)
         log.info(
             f"epoch {row['epoch']}/{trainer.max_epochs}  "
             + "  ".join(f"{name} {row[name]:.4f}" for name in LOGGED if name in row)
             + f"  {samples_per_second:,.0f} samples/s  {points['train/epoch_seconds']:.0f} s"
         )
+
+
+@signals_deferred()
+def log_points(trainer: pl.Trainer, points: dict[str, float], step: int, save: bool) -> None:
+    """Signals are deferred: an exception raised inside the queue of TensorBoard's writer can leave the writer's thread
+    asleep until its next flush, which is up to two minutes later, and the run would wait for it.
+    """
+    for logger in trainer.loggers:
+        logger.log_metrics(points, step)
+        if save:
+            logger.save()
 
 
 def metric_columns(num_steps: int) -> tuple[str, ...]:

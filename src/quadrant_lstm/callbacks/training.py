@@ -14,6 +14,7 @@ from rich.progress import ProgressColumn
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from quadrant_lstm.callbacks.checkpoints import log_points
 from quadrant_lstm.data.datamodule import epoch_seed
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import BelowOne, Count, Natural, NonNegative
@@ -117,8 +118,7 @@ class Finite(pl.Callback):
             scale = trainer.scaler.get_scale() if trainer.scaler and optimizer.defaults.get("fused") else 1.0
             norm = vector_norm(norms).item() / scale
             points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": norm}
-            for logger in trainer.loggers:
-                logger.log_metrics(points, module.global_step)
+            log_points(trainer, points, module.global_step, save=False)
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         loss = torch.cat([batch.losses for batch in module.epoch_outputs["val"]]).mean()

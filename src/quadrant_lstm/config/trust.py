@@ -23,7 +23,7 @@ TARGETS = {
         "lightning.pytorch.",
         *(f"lightning.pytorch.{kind}." for kind in ("callbacks", "strategies", "profilers")),
         # the other loggers write to the working directory, or to a server
-        *(f"lightning.pytorch.loggers.{name}" for name in ("CSVLogger", "TensorBoardLogger")),
+        *(f"lightning.pytorch.loggers.{name}Logger" for name in ("CSV", "MLFlow", "TensorBoard", "Wandb")),
     ),
 }
 FOLDER_ARGUMENT = re.compile(r"(dir|path|root|uri|url|location)$")  # of loggers, callbacks and profilers
@@ -79,7 +79,7 @@ def check_paths(config: Mapping[str, Any], trust: Sequence[str]) -> None:
 def check_uploads(config: Mapping[str, Any], trust: Sequence[str]) -> None:
     """Raises UserError for a logger that may upload to somebody's account, unless `trust` names it."""
     for path, node in nodes_with_target(config["trainer"]):
-        uploads = node["_target_"].endswith(".WandB") and (not node.get("offline") or set(node) - WANDB_ARGUMENTS)
+        uploads = node["_target_"].endswith(".WandbLogger") and (not node.get("offline") or set(node) - WANDB_ARGUMENTS)
         if uploads and "wandb" not in trust:
             raise UserError(f"trainer.{path}: may upload to a server; add trust=wandb if you trust its arguments.")
 

@@ -4,7 +4,6 @@ the graph of the network and its states.
 
 import io
 import logging
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,15 +13,14 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
+from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard._pytorch_graph import graph
-from torch.utils.tensorboard.summary import hparams
 
 from quadrant_lstm.dashboard import gallery
-from quadrant_lstm.dashboard.loggers import TensorBoard, Tracker
+from quadrant_lstm.dashboard.loggers import add_picture
 from quadrant_lstm.dashboard.pictures.network import BATCH_SIZE, as_arguments, as_inputs
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
@@ -33,7 +31,7 @@ from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.plotting import SCALE, as_png, undrawable
 from quadrant_lstm.run_folder import CONFIG
 from quadrant_lstm.signals import signals_deferred
-from quadrant_lstm.text import assigned, step_accuracy_names
+from quadrant_lstm.text import assigned, step_accuracies_in, step_accuracy_names
 
 # TensorBoard's tabs Graphs, PR Curves, Projector and HParams
 
@@ -48,17 +46,7 @@ def add_graph(
 ) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # a picture may hold for this input only
-        definition, stats = graph(network, as_inputs(frames, network))
-    prefix = f"{type(network).__name__}/"
-    for node in definition.node:
-        node.name = short_name(node.name, prefix)
-        node.input[:] = [short_name(name, prefix) for name in node.input]
-    writer._get_file_writer().add_graph((definition, stats))
-
-
-def short_name(node: str, prefix: str) -> str:
-    """Shortens CNNLSTM/SharedTiles[encoder]/... to encoder/..., so that the names fit into the graph's boxes."""
-    return re.sub(r"\w+\[(\w+)\]", r"\1", node.removeprefix(prefix))
+        writer.add_graph(network, as_inputs(frames, network))
 
 
 @signals_deferred()
@@ -87,16 +75,18 @@ def add_states(
 
 
 @signals_deferred()
-def write_hyperparameters(
-    writer: SummaryWriter, values: Mapping[str, Any], results: Mapping[str, Any], step: int
-) -> None:
-    metrics = {"test/accuracy": results["test/accuracy"], "test/loss": results["test/loss"]}
-    validated = {BEST_ACCURACY: results["val/accuracy"]} if "val/accuracy" in results else {}
-    for summary in hparams(values, metrics | validated):
-        writer._get_file_writer().add_summary(summary)  # add_hparams would make a run of its own
-    for name, accuracy in validated.items():  # the test has written the others
-        writer.add_scalar(name, accuracy, step)
-    writer.flush()
+def log_results(trainer: pl.Trainer, values: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Logs the final metrics, and in TensorBoard's tab HParams the values of the hyperparameters beside them."""
+    final = {"test/accuracy": results["test/accuracy"], "test/loss": results["test/loss"]}
+    final |= {BEST_ACCURACY: results["val/accuracy"]} if "val/accuracy" in results else {}
+    steps = {name: results[name] for name in step_accuracies_in("test", results)}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_metrics(steps, trainer.global_step)
+            logger.log_hyperparams(dict(values), final, trainer.global_step)
+        else:
+            logger.log_metrics(final | steps | {"best_epoch": results["best_epoch"]}, trainer.global_step)
+        logger.save()
 
 
 def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -209,13 +199,12 @@ class Dashboard(pl.Callback):
                 self.pictures[tag] = as_png(figure, SCALE)
             pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(SCALE))
             for logger in trainer.loggers:
-                if isinstance(logger, Tracker):
-                    with signals_deferred():
-                        logger.add_picture(tag, pixels, trainer.global_step)
+                with signals_deferred():
+                    add_picture(logger, tag, pixels, trainer.global_step)
 
 
 def writers(trainer: pl.Trainer) -> list[SummaryWriter]:
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoard)]
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def add_network(

@@ -191,9 +191,8 @@ class Classifier(LightningModule):
             by_metric |= dict(zip(step_accuracy_names(split, self.spec.num_steps), logits.unbind(1), strict=True))
         for name, values in by_metric.items():
             metrics[name].update(values, labels)
-        logger = None if split == "test" else False  # callbacks/checkpoints.py logs those of the other splits
-        for name in (f"{split}/loss", *by_metric):
-            self.log(name, metrics[name], logger=logger)
+        for name in (f"{split}/loss", *by_metric):  # which go to the loggers with the rest of the epoch, or the results
+            self.log(name, metrics[name], logger=False)
         return logits, labels
 
     def on_train_start(self) -> None:

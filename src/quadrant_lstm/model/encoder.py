@@ -2,6 +2,7 @@
 
 import difflib
 from collections import OrderedDict
+from collections.abc import Sequence
 from urllib.error import URLError
 
 import torch

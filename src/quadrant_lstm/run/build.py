@@ -19,6 +19,7 @@ from torch import nn
 
 from quadrant_lstm.callbacks.checkpoints import AtomicCheckpointIO
 from quadrant_lstm.config.check import takes
+from quadrant_lstm.dashboard.loggers import logger_arguments
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import DISK_ERRNOS, UserError, place_in_own_code, with_type
@@ -142,8 +143,9 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     conf/trainer gives loggers and callbacks names, so that overrides can change them; Lightning takes lists.
     """
     config: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    for key in ("logger", "callbacks"):
-        config[key] = list(instantiate_node("trainer", config.get(key) or {}).values())
+    loggers = {name: logger_arguments(node, folder) for name, node in (config.get("logger") or {}).items()}
+    for key, nodes in {"logger": loggers, "callbacks": config.get("callbacks") or {}}.items():
+        config[key] = list(instantiate_node("trainer", nodes).values())
     if isinstance(config.get("strategy"), dict) and bare_trainer(cfg).world_size == 1:
         config["strategy"] = "auto"
     config["precision"] = resolve_precision(cfg.trainer.precision, config.get("accelerator", "auto"))

@@ -23,8 +23,8 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from quadrant_lstm.callbacks.checkpoints import metric_columns, read_checkpoint
-from quadrant_lstm.dashboard.dashboard import BEST_ACCURACY, Dashboard, hyperparameters, write_hyperparameters
-from quadrant_lstm.dashboard.loggers import TensorBoard, Tracker
+from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters, log_results
+from quadrant_lstm.dashboard.loggers import command_to_view, end_tracking, start_tracking
 from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec
@@ -144,10 +144,7 @@ def record_start(cfg: DictConfig, folder: Path, trainer: Any, data: SequenceData
         step = read_checkpoint(folder / LAST)["global_step"]
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     for logger in trainer.loggers:
-        if isinstance(logger, Tracker):
-            logger.start(config, step)
-        else:
-            logger.log_hyperparams(config)
+        start_tracking(logger, config, folder, step)
 
 
 def record_config(cfg: DictConfig, folder: Path) -> str:
@@ -161,14 +158,7 @@ def record_config(cfg: DictConfig, folder: Path) -> str:
 def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
     """Writes the results to the loggers, then report.html, then results.json, which marks a finished run."""
     check_present(folder)
-    values = hyperparameters(cfg, read_overrides(folder))
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoard):
-            write_hyperparameters(logger.experiment, values, results, trainer.global_step)
-        else:  # the test has logged its own metrics
-            accuracy = {BEST_ACCURACY: results["val/accuracy"]} if "val/accuracy" in results else {}
-            logger.log_metrics(accuracy | {"best_epoch": results["best_epoch"]}, trainer.global_step)
-            logger.save()
+    log_results(trainer, hyperparameters(cfg, read_overrides(folder)), results)
     for callback in trainer.callbacks:
         if isinstance(callback, Dashboard):
             write_run_report(folder, results, callback)
@@ -188,8 +178,7 @@ def closing(loggers: Sequence[Any]) -> Iterator[None]:
             if status == "failed":
                 stack.enter_context(contextlib.suppress(OSError))  # the error that ended the run is reported
             for logger in loggers:
-                if isinstance(logger, Tracker):
-                    stack.callback(logger.close, status)
+                stack.callback(end_tracking, logger, status)
 
 
 def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -> str:
@@ -198,7 +187,8 @@ def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -
     lines = [f"test accuracy  {accuracy}  ({samples}, {epochs}, {results['seconds']:.0f} s)"]
     lines += [f"run folder     {as_typed(folder)}"]
     lines += [f"report         {as_typed(folder / REPORT)}"] if (folder / REPORT).exists() else []
-    lines += [f"dashboard      {logger.command_to_view()}" for logger in loggers if isinstance(logger, Tracker)]
+    commands = (command_to_view(logger, folder) for logger in loggers)
+    lines += [f"dashboard      {command}" for command in commands if command]
     return "\n".join(lines)
 
 
