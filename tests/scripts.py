@@ -41,6 +41,8 @@ class Script:
         )
         self.process.start()
         weakref.finalize(self, self.process.kill)  # a failed test leaves no process
+        for output in self.outputs:
+            weakref.finalize(self, output.close)
 
     @property
     def pid(self) -> int:

@@ -99,13 +99,18 @@ class WorkerLoader(DataLoader):
     until all workers have started.
     """
 
+    remain = False  # workers that have started
+
     def __init__(self, dataset: Dataset, num_workers: int, **options: Any):
         options |= {"multiprocessing_context": "fork"} if num_workers else {}  # others import torch again
         generator = torch.Generator()
         super().__init__(dataset, num_workers=num_workers, generator=generator, worker_init_fn=end_unnoticed, **options)
 
     def __iter__(self) -> Any:
+        if self.remain:
+            return super().__iter__()  # which waits for the workers, and a signal must end that
         with signals_deferred():
+            self.remain = self.persistent_workers
             return super().__iter__()
 
     def check_worker_number_rationality(self) -> None:
