@@ -12,22 +12,26 @@ from omegaconf import DictConfig
 from quadrant_lstm.cli.arguments import hydra_arguments, shared_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors, resumable
 from quadrant_lstm.config.check import check_config
-from quadrant_lstm.processes.torchrun import join
+from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.signals import signals_deferred
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-def main(cfg: DictConfig) -> float | None:
-    with handle_job_errors(), resumable():
-        check_config(cfg)
-        with signals_deferred():
-            from quadrant_lstm.run.train import train  # imports torch
+def main(meeting: Meeting | None) -> None:
+    """Lets Hydra compose the config. `meeting` holds the processes of torchrun."""
 
-        return train(cfg)
+    @hydra.main(version_base="1.3", config_path="conf", config_name="train")
+    def run(cfg: DictConfig) -> float | None:
+        with handle_job_errors(), resumable():
+            check_config(cfg)
+            with signals_deferred():
+                from quadrant_lstm.run.train import train  # imports torch
+
+            return train(cfg, meeting)
+
+    run()
 
 
 if __name__ == "__main__":
-    with handle_errors():
-        meeting = join()
+    with handle_errors() as meeting:
         sys.argv[1:] = shared_arguments(sys.argv[1:], meeting) if meeting else hydra_arguments(sys.argv[1:])
-        main()
+        main(meeting)

@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from quadrant_lstm.config.signatures import check_signatures
 
 from quadrant_lstm.config.check import check_without_torch, without_hydra
-from quadrant_lstm.config.signatures import check_signatures
 from quadrant_lstm.errors import UserError
 from tests.clips import noise_clip, write_folder
 from tests.scripts import ROOT

@@ -18,7 +18,7 @@ from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.config.trust import DOWNLOADS, check_paths, check_uploads, is_below, leads_outside
 from quadrant_lstm.config.values import OWN_KEY, RUN_FOLDER, leaves, resolve_interpolations
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.processes.torchrun import Meeting, join
+from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, check_links, find_run, locked
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 from quadrant_lstm.text import quoted, with_own_network
@@ -241,7 +241,7 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
 
 def reader_arguments(arguments: list[str]) -> list[str]:
     """Returns Hydra's arguments of a script that reads a run, which has one process."""
-    if join():  # so that the error is reported once
+    if is_torchrun():
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
     options = check_options(arguments)
     if options.multirun:
@@ -283,17 +283,14 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
     if meeting.rank:
         if only_shows(arguments):
             sys.exit(0)
-        return arguments_in(meeting.wait_for_decision(), arguments, keeps_config=True)
-    run, earlier = value_of("run", arguments), meeting.earlier
+        return arguments_in(meeting.wait_for_folder(), arguments, keeps_config=True)
+    run, earlier = value_of("run", arguments), meeting.earlier_folder()
     if not earlier or not Path(earlier).exists():  # the folder of a run that was refused is removed
         earlier = str(find_run(run).absolute()) if run else None
     if earlier:
         with locked(Path(earlier)):  # raises UserError if another process works in it
             pass
-    words = arguments_in(earlier, arguments, keeps_config=earlier is not None and Path(earlier, CONFIG).exists())
-    if earlier:  # otherwise BeforeRun decides
-        meeting.decide(earlier)
-    return words
+    return arguments_in(earlier, arguments, keeps_config=earlier is not None and Path(earlier, CONFIG).exists())
 
 
 def arguments_in(folder: str | None, arguments: list[str], keeps_config: bool) -> list[str]:

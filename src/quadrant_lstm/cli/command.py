@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -34,7 +34,7 @@ from quadrant_lstm.config.trust import OWN
 from quadrant_lstm.config.values import without_hydra
 from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, as_text, with_type
 from quadrant_lstm.files import WriteError, check_encoding, write_json
-from quadrant_lstm.processes import torchrun
+from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
 from quadrant_lstm.run_folder import CONFIG, ERROR, RESULTS, as_typed, find_weights, new_folder, remove_untouched
 from quadrant_lstm.signals import (
     TERMINATED,
@@ -197,21 +197,29 @@ OmegaConf.register_new_resolver(
 
 
 @contextlib.contextmanager
-def handle_errors() -> Iterator[None]:
-    """Wraps Hydra's main: prints an error of the user in one line, and ends the process with its exit status."""
+def handle_errors() -> Iterator[Meeting | None]:
+    """Wraps Hydra's main: prints an error of the user in one line, and ends the process with its exit status. Yields
+    the meeting with the other processes, if torchrun started this one.
+    """
+    meeting = None
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
     logging.raiseExceptions = False  # on a full disk, logging prints no traceback for each line of train.log
     exit_at_signals()
     try:
-        yield
+        meeting = Meeting() if is_torchrun() else None
+        yield meeting
     except Exception as error:
         if mistake := mistake_in(error):
-            fail(mistake)
-        if torchrun.meeting:
-            torchrun.meeting.report(with_type(error))
+            report(mistake, meeting)
+            sys.exit(2)
+        if meeting:
+            meeting.report(with_type(error))
+        raise
+    except Refused as refused:
+        report(refused.mistake, meeting)
         raise
     except Interrupt:
-        if not torchrun.meeting or torchrun.meeting.rank == 0:
+        if not meeting or meeting.rank == 0:
             print("interrupted", file=sys.stderr)
         raise
     finally:
@@ -242,7 +250,7 @@ def handle_job_errors() -> Iterator[None]:
             raise
         if hydra.output_subdir:  # a new run
             remove_untouched(folder)
-        fail(mistake)
+        raise Refused(mistake) from None
 
 
 @contextlib.contextmanager
@@ -257,33 +265,27 @@ def resumable() -> Iterator[None]:
         folder = Path(HydraConfig.get().runtime.output_dir)
         if (folder / RESULTS).exists():
             raise
-        command = "torchrun ... train.py" if torchrun.meeting else "python train.py"
+        command = "torchrun ... train.py" if is_torchrun() else "python train.py"
         log.info(f"interrupted; resume with: {command} run={as_typed(folder)}")
         raise SystemExit(TERMINATED if end.code is None else end.code) from None  # Lightning's has no code
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the run folder and tells it to the other processes of torchrun."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if torchrun.meeting:
-            torchrun.meeting.decide(str(folder.absolute()))
-    except OSError as error:
-        raise UserError(f"hydra.run.dir: {folder} cannot be made ({error.strerror}); write another folder.") from error
+class Refused(SystemExit):
+    """Passes a mistake through Hydra, which turns other exceptions into lines or warnings of its own."""
+
+    def __init__(self, mistake: UserError):
+        super().__init__(2)
+        self.mistake = mistake
 
 
-def fail(error: Exception) -> NoReturn:
-    meeting = torchrun.meeting
-    if meeting is None or meeting.report(str(error)):
-        print(f"{meeting.machine if meeting else ''}{error}", file=sys.stderr)
-    sys.exit(2)
+def report(mistake: UserError, meeting: Meeting | None) -> None:
+    """Prints the mistake, unless another process has already done so."""
+    if meeting is None or meeting.report(str(mistake)):
+        print(f"{meeting.machine if meeting else ''}{mistake}", file=sys.stderr)
 
 
 class BeforeRun(Callback):
-    """Checks the config before Hydra makes the run folder, so that a mistake leaves nothing behind.
-
-    Exits itself, because Hydra turns the exceptions of a callback into warnings, except SystemExit.
-    """
+    """Checks the config before Hydra makes the run folder, so that a mistake leaves nothing behind."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -307,8 +309,12 @@ class BeforeRun(Callback):
                 raise UserError(
                     f"hydra.run.dir: {folder} contains a run; resume it with run={folder}, or write another folder."
                 )
-            make_folder(Path(folder))
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                reason = f"cannot be made ({error.strerror}); write another folder."
+                raise UserError(f"hydra.run.dir: {folder} {reason}") from error
         except Exception as error:
             if mistake := mistake_in(error):
-                fail(mistake)
+                raise Refused(mistake) from None
             raise

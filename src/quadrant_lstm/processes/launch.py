@@ -16,7 +16,6 @@ import multiprocessing.connection
 import os
 import platform
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -27,8 +26,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.distributed import (
     DistNetworkError,
     FileStore,
@@ -42,7 +41,7 @@ from torch.distributed import (
 
 from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, with_type
 from quadrant_lstm.kinds import Positive
-from quadrant_lstm.processes import torchrun
+from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run_folder import LAST
 from quadrant_lstm.signals import end_with_parent, exit_at_signals, signals_deferred
 
@@ -193,7 +192,7 @@ def launch(function: Callable[[], object], count: int, folder: Path, timeout: fl
     readers: list[Any] = []
     processes: list[Any] = []
     with tempfile.TemporaryDirectory() as private:
-        environment = {STORE: f"{private}/store"} | address()
+        environment = {STORE: f"{private}/store"}
         if sys.platform == "linux":
             environment |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
         try:
@@ -214,15 +213,9 @@ def launch(function: Callable[[], object], count: int, folder: Path, timeout: fl
         raise UserError(f"{ended}; resume with run={folder}, from the last finished epoch.")
 
 
-def address() -> dict[str, str]:
-    """Returns environment variables for Lightning's own strategies (trainer.strategy=ddp), which do not read STORE."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-
-
 def run_rank(function: Callable[[], object], rank: int, sender: Any) -> bool:
     """Runs in each process. Sends its failure to the parent, which knows whether another process is the cause."""
-    rank_zero_only.rank = rank  # type: ignore[attr-defined]
+    LightningEnvironment().set_global_rank(rank)  # for what Lightning does in the first process only
     try:
         function()
     except Exception as error:
@@ -283,41 +276,41 @@ def name(rank: int, codes: Sequence[object]) -> str:
     return f"process {rank + 1} of {len(codes)}"
 
 
-# Lightning's strategy, with a timeout in seconds, and without Lightning's handler of SIGTERM
-#
-# Processes that train.py itself starts meet through a file, which is closed to other machines.
-#
-# Lightning 2.6's handler broadcasts a tensor. If SIGTERM finds the processes at different operations, they wait for
-# each other: of ten runs under torchrun, five ended only when torchrun killed them after 30 seconds.
+# The connection of the processes
+
+
+def connect(strategy: Any, meeting: Meeting | None, timeout: timedelta) -> None:
+    """Connects the processes that `launch` or torchrun has started, when all have come this far. Lightning keeps such a
+    connection; one that it makes itself listens on a port that other users can reach.
+    """
+    if meeting:
+        meeting.wait_for_all("built", timeout)
+        store: Any = meeting.store
+    elif STORE in os.environ:
+        store = FileStore(os.environ[STORE], strategy.world_size)
+    else:
+        return  # Lightning connects the processes that SLURM starts
+    store.set_timeout(timeout)
+    device = strategy.root_device if strategy.root_device.type == "cuda" else None
+    try:
+        init_process_group(
+            "nccl" if device else "gloo", store=store, rank=strategy.global_rank, world_size=strategy.world_size,
+            timeout=timeout, device_id=device,
+        )  # fmt: skip
+    except RuntimeError as error:  # gloo and FileStore raise no errors of their own
+        raise DistNetworkError(str(error)) from error
 
 
 class DDP(DDPStrategy):
-    """`options` are arguments of DDPStrategy and of torch's DistributedDataParallel."""
+    """Lightning's strategy, with a timeout in seconds, and without Lightning's handler of SIGTERM. `options` are
+    arguments of DDPStrategy and of torch's DistributedDataParallel.
+
+    Lightning 2.6's handler broadcasts a tensor. If SIGTERM finds the processes at different operations, they wait for
+    each other: of ten runs under torchrun, five ended only when torchrun killed them after 30 seconds.
+    """
 
     def __init__(self, timeout: Positive, **options: Any):
-        self.timeout = timedelta(seconds=timeout)
-        super().__init__(timeout=self.timeout, **options)
-
-    def setup_distributed(self) -> None:
-        """Called by fit and test. Lightning keeps a process group that exists; one that it makes itself listens on
-        a port that other users can reach.
-        """
-        meeting = torchrun.meeting
-        if (meeting or STORE in os.environ) and not is_initialized():
-            self.set_world_ranks()
-            if meeting:
-                meeting.wait_for_all("built", self.timeout)
-            store: Any = meeting.new_store() if meeting else FileStore(os.environ[STORE], self.world_size)
-            store.set_timeout(self.timeout)
-            device = self.root_device if self.root_device.type == "cuda" else None
-            try:
-                init_process_group(
-                    "nccl" if device else "gloo", store=store, rank=self.global_rank, world_size=self.world_size,
-                    timeout=self.timeout, device_id=device,
-                )  # fmt: skip
-            except RuntimeError as error:  # gloo and FileStore raise no errors of their own
-                raise DistNetworkError(str(error)) from error
-        super().setup_distributed()
+        super().__init__(timeout=timedelta(seconds=timeout), **options)
 
     def barrier(self, *arguments: Any, **options: Any) -> None:
         """Lightning calls this first of all after it has set its handler."""

@@ -8,6 +8,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,8 +25,8 @@ from quadrant_lstm.data.datamodule import SequenceDataModule, killed_workers_exp
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.protocols import count_parameters
-from quadrant_lstm.processes import torchrun
-from quadrant_lstm.processes.launch import LostProcess, is_connected, launch, prepare_for_training
+from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
+from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run.build import (
     allow_frozen_modules,
     build_classifier,
@@ -100,16 +101,19 @@ class HasResults(Protocol):
     def results(self) -> dict[str, Any]: ...
 
 
-def train(cfg: DictConfig) -> float | None:
-    """Returns val/accuracy of the kept epoch in the first process, if it has one, and None in the others."""
+def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
+    """Returns val/accuracy of the kept epoch in the first process, if it has one, and None in the others.
+
+    `meeting` holds the processes that torchrun started.
+    """
     quiet_lightning()
-    if torchrun.meeting:
-        torchrun.meeting.check_same_config(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if meeting:
+        meeting.share(folder, cfg)
     if is_finished(cfg, folder):
         return read_results(folder).get("val/accuracy")
+    timeout = OmegaConf.select(cfg, "trainer.strategy.timeout", default=1800.0)  # of Lightning's own strategies
     if to_launch := num_processes_to_launch(cfg):
-        timeout = OmegaConf.select(cfg, "trainer.strategy.timeout", default=1800.0)  # of Lightning's own strategies
         launch(functools.partial(train, cfg), to_launch, folder, timeout)
         return read_results(folder).get("val/accuracy")
     pl.seed_everything(cfg.seed, verbose=False)
@@ -126,7 +130,10 @@ def train(cfg: DictConfig) -> float | None:
     check_frame_memory(data.frame_bytes, trainer.num_devices)
     check_every_process_has_samples(data, trainer.world_size)
     check_network(classifier.network, data, device, autocast, trainer.num_devices)
-    with locked(folder) if trainer.is_global_zero else contextlib.nullcontext(), closing(trainer.loggers):
+    lock = locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
+    with lock, closing(trainer.loggers), errors_explained(folder, meeting):
+        if trainer.world_size > 1:
+            connect(trainer.strategy, meeting, timedelta(seconds=timeout))
         accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
     if trainer.world_size > 1:
         destroy_process_group()  # its threads sometimes abort a process that ends without this
@@ -152,14 +159,13 @@ def fit_and_test(
     prepare_for_training()
     allow_frozen_modules(classifier.network)
     trained: dict[str, Any] = {}
-    with errors_explained(folder):
-        trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        # read before the test, which loads the state of the kept epoch into all callbacks
-        if trainer.is_global_zero:
-            for callback in trainer.callbacks:
-                if isinstance(callback, HasResults):
-                    trained |= callback.results()
-        trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
+    trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    # read before the test, which loads the state of the kept epoch into all callbacks
+    if trainer.is_global_zero:
+        for callback in trainer.callbacks:
+            if isinstance(callback, HasResults):
+                trained |= callback.results()
+    trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
     if trainer.is_global_zero:
         parameters = count_parameters(classifier.network)
         record_results(classifier.test_results() | trained | {"parameters": parameters}, cfg, folder, trainer)
@@ -167,7 +173,7 @@ def fit_and_test(
 
 
 @contextlib.contextmanager
-def errors_explained(folder: Path) -> Iterator[None]:
+def errors_explained(folder: Path, meeting: Meeting | None) -> Iterator[None]:
     """Turns errors of Lightning and of other processes into one line."""
     killed = (
         "data.num_workers: a process that reads clips was killed, perhaps because memory was short; write fewer, or a "
@@ -184,9 +190,9 @@ def errors_explained(folder: Path) -> Iterator[None]:
         raise UserError(f"trainer: {reason}; change a value of trainer.") from error
     except RuntimeError as error:
         if isinstance(error, DistError) or not is_connected():
-            if torchrun.meeting:
+            if meeting:
                 time.sleep(1)  # torchrun interrupts this process, too, if the other process has ended for that reason
-                torchrun.meeting.check_others()
+                meeting.check_others()
             reason = f" ({str(error).splitlines()[0]})" if isinstance(error, DistError) else ""
             raise LostProcess(
                 "a process of this run has ended, or did not answer within trainer.strategy.timeout"
