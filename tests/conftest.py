@@ -8,9 +8,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 
 import pytest
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
+
+OmegaConf.register_new_resolver("new_folder", os.mkdir)  # an interpolation with an effect, which must not be resolved
 
 
 @pytest.fixture

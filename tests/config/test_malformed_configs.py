@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-import quadrant_lstm.cli.command  # noqa: F401  # registers `new_folder`, an interpolation with an effect
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.load import load_run
 from tests.malformed import MALFORMED

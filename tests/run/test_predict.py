@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-import quadrant_lstm.cli.command  # noqa: F401  # registers `new_folder`, an interpolation with an effect
 from quadrant_lstm import load_run, sequences
 from quadrant_lstm.data.images import load_idx_folder
 from quadrant_lstm.data.orderings import SequenceSpec

@@ -54,27 +54,23 @@ class JobLauncher(Launcher):
         for job in finished:
             say_of(job, "finished before")
         pending = [job for job in jobs if job not in finished]
-        self.run_jobs(iter(pending), self.num_parallel(len(pending)))
+        self.run_jobs(iter(pending), self.num_parallel(len(pending)), on_end=lambda job: None)
         return []
 
-    def run_search(self, chosen: Iterator[Job], on_end: Callable[[Job], None]) -> None:
-        """Runs the jobs of a search, whose iterator chooses each by the results that `on_end` has recorded."""
-        self.run_jobs(chosen, self.num_parallel(None), on_end)
-
-    def run_jobs(
-        self, pending: Iterator[Job], num_parallel: int, on_end: Callable[[Job], None] = lambda job: None
-    ) -> None:
-        """Submits jobs, polls them, and finishes those that have ended, until none is left."""
+    def run_jobs(self, pending: Iterator[Job], num_parallel: int, on_end: Callable[[Job], None]) -> None:
+        """Submits jobs, polls them, and finishes those that have ended, until none is left. In a search, the iterator
+        chooses each job by the results that `on_end` has recorded.
+        """
         submitted: dict[int, Job] = {}  # by their numbers, until they have ended
         running: set[int] = set()
         try:
             while True:
                 new = []
                 while len(submitted) < num_parallel and (job := next(pending, None)):
+                    (job.folder / ERROR).unlink(missing_ok=True)  # of an earlier start
                     try:
                         new.append((job, compose(self.hydra_context, self.config, job)))
                         submitted[job.number] = job
-                        (job.folder / ERROR).unlink(missing_ok=True)  # of an earlier start
                     except UserError as error:  # a trial may combine values that no config has: it fails alone
                         finish(job, str(error))
                         on_end(job)
@@ -252,8 +248,8 @@ class SlurmLauncher(JobLauncher):
 
     def __init__(self, max_num_timeout: int, array_parallelism: int, **sbatch: Any):
         self.max_num_timeout, self.array_parallelism = max_num_timeout, array_parallelism
-        given: Any = OmegaConf.to_object(OmegaConf.create(sbatch | {"array_parallelism": array_parallelism}))
-        named = {key if key in COMMON else f"slurm_{key}": value for key, value in given.items()}
+        options: Any = OmegaConf.to_object(OmegaConf.create(sbatch | {"array_parallelism": array_parallelism}))
+        named = {key if key in COMMON else f"slurm_{key}": value for key, value in options.items()}
         self.sbatch = {key: value for key, value in named.items() if value is not None}
         self.ids: dict[int, str] = {}  # in SLURM, by the numbers of the jobs
         self.last_states: dict[int, str] = {}

@@ -21,12 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
 from hydra_plugins.quadrants.launchers import JobLauncher, compose
+from quadrant_lstm.cli.command import is_typed
 from quadrant_lstm.config.check import check_validation, check_value, check_values
 from quadrant_lstm.config.values import differing_values, without_hydra
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_yaml, write_atomically
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.run_folder import CONFIG, locked
+from quadrant_lstm.run_folder import CONFIG, locked, new_folder
 from quadrant_lstm.signals import signals_deferred
 from quadrant_lstm.sweep.report import report_at_end
 from quadrant_lstm.sweep.sweep_folder import CONF, SWEEP_CONFIG, SWEEPS, Job, Sweep, make_jobs
@@ -106,8 +107,13 @@ class GridSweeper(Sweeper):
             params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
             overrides = [*(override for override in params if override.get_key_element() not in keys), *overrides]
         last = {override.get_key_element().lstrip("+"): number for number, override in enumerate(overrides)}
-        once = [one for n, one in enumerate(overrides) if not one.is_sweep_override() or n in last.values()]
-        return self.parse(list(map(enumerated, once)))
+        return self.parse(
+            [
+                enumerated(override)
+                for number, override in enumerate(overrides)
+                if not override.is_sweep_override() or number in last.values()
+            ]
+        )
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
         """Parses overrides. Raises Hydra's OverrideParseException for one that is invalid."""
@@ -143,7 +149,10 @@ class GridSweeper(Sweeper):
         """
         assert self.config and self.hydra_context
         config, folder = self.config, Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
+        if is_typed("hydra.sweep.dir", config.hydra):
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = Path(new_folder(str(folder)))
         with locked(folder):
             task = [str(override.input_line) for override in overrides]
             config.hydra.overrides.task = task  # for Sweep.overrides
@@ -181,8 +190,8 @@ class GridSweeper(Sweeper):
 
 
 def find_resumed(config: DictConfig) -> Sweep | None:
-    """Returns the sweep whose folder is given, or None for a new folder."""
-    if OmegaConf.is_interpolation(config.hydra.sweep, "dir"):  # reading it would create the folder
+    """Returns the sweep whose folder was typed, or None for a new folder."""
+    if not is_typed("hydra.sweep.dir", config.hydra):
         return None
     sweep = Sweep(Path(config.hydra.sweep.dir))
     return sweep if (sweep.folder / SWEEP_CONFIG).exists() else None
@@ -247,8 +256,9 @@ class SearchSweeper(GridSweeper):
             from quadrant_lstm.sweep.search import Search, distribution, instantiate_within
 
         overrides = self.all_overrides(arguments)
-        space = {one.get_key_element(): distribution(one) for one in overrides if one.is_sweep_override()}
-        fixed = [str(one.input_line) for one in overrides if not one.is_sweep_override()]
+        swept = [override for override in overrides if override.is_sweep_override()]
+        space = {override.get_key_element(): distribution(override) for override in swept}
+        fixed = [str(override.input_line) for override in overrides if override not in swept]
         fixed += [swept_override(overrides), PRUNING]
         if not space:
             raise UserError(
@@ -266,7 +276,7 @@ class SearchSweeper(GridSweeper):
             return self.show_plan(planned)
         with self.locked_folder(overrides) as folder:
             search = Search(folder, space, fixed, self.n_trials, self.sampler, self.rebuild)
-            self.launcher.run_search(search.jobs(), search.record)
+            self.launcher.run_jobs(search.jobs(), self.launcher.num_parallel(None), search.record)
 
     def record_settings(self) -> None:
         """Puts the settings into the recorded config without interpolations. A resumed search keeps its sampler and its

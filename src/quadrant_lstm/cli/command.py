@@ -25,7 +25,7 @@ from hydra.errors import (
 )
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from quadrant_lstm.config.check import check_config
@@ -36,13 +36,8 @@ from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, as_text, w
 from quadrant_lstm.files import WriteError, check_encoding, write_json
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
 from quadrant_lstm.run_folder import CONFIG, ERROR, RESULTS, as_typed, find_weights, new_folder, remove_untouched
-from quadrant_lstm.signals import (
-    TERMINATED,
-    Interrupt,
-    exit_at_signals,
-    prepare_to_exit,
-    signals_deferred,
-)
+from quadrant_lstm.signals import TERMINATED, Interrupt, exit_at_signals, prepare_to_exit, signals_deferred
+from quadrant_lstm.text import assigned
 
 # The config of train.py for another command, which runs in the project's root
 
@@ -71,8 +66,6 @@ def explain(error: Exception) -> UserError:
     """Rewrites an error of Hydra or OmegaConf; returns a UserError as it is."""
     if isinstance(error, UserError):
         return error
-    if mistake := mistake_behind(error):  # raised by the resolver ${new_folder:...}
-        return mistake
     if isinstance(error, OverrideParseException):
         key, _, value = str(error.override).partition("=")
         if re.fullmatch(r"[+~]*[\w./@]+", key) and value and value[0] not in "[{":
@@ -94,10 +87,6 @@ def explain(error: Exception) -> UserError:
     if match := re.match(r"Multiple values for ([\w/]+)", str(error)):
         return UserError(f"{match[1]}: a plus adds a second choice to the one in conf/; leave the plus out.")
     return UserError(error)
-
-
-def mistake_behind(error: BaseException | None) -> UserError | None:
-    return error if error is None or isinstance(error, UserError) else mistake_behind(error.__context__)
 
 
 def unknown_choice(group: str, choice: str, options: Iterable[str]) -> UserError:
@@ -191,10 +180,6 @@ def explain_disk(error: OSError) -> UserError | None:
 
 log = logging.getLogger(__name__)
 
-OmegaConf.register_new_resolver(
-    "new_folder", new_folder, use_cache=True, replace=True
-)  # all jobs of a sweep share its folder
-
 
 @contextlib.contextmanager
 def handle_errors() -> Iterator[Meeting | None]:
@@ -284,6 +269,27 @@ def report(mistake: UserError, meeting: Meeting | None) -> None:
         print(f"{meeting.machine if meeting else ''}{mistake}", file=sys.stderr)
 
 
+def make_run_folder(hydra: DictConfig) -> str:
+    """Makes the folder that was typed, which must not contain another run, or else a new one."""
+    folder = hydra.run.dir
+    if not is_typed("hydra.run.dir", hydra):
+        return new_folder(folder)
+    if hydra.output_subdir and Path(folder, CONFIG).exists():
+        raise UserError(
+            f"hydra.run.dir: {folder} contains a run; resume it with run={folder}, or write another folder."
+        )
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"hydra.run.dir: {folder} cannot be made ({error.strerror}); write another folder.") from error
+    return folder
+
+
+def is_typed(key: str, hydra: DictConfig) -> bool:
+    """Tells whether a key of Hydra was given on the command line."""
+    return key in assigned(hydra.overrides.hydra)
+
+
 class BeforeRun(Callback):
     """Checks the config before Hydra makes the run folder, so that a mistake leaves nothing behind."""
 
@@ -304,16 +310,8 @@ class BeforeRun(Callback):
 
                 quiet_lightning()
                 num_processes_to_launch(cfg)  # checks the devices and the nodes
-            folder, subdir = config.hydra.run.dir, config.hydra.output_subdir  # makes the folder
-            if subdir and Path(folder, CONFIG).exists():
-                raise UserError(
-                    f"hydra.run.dir: {folder} contains a run; resume it with run={folder}, or write another folder."
-                )
-            try:
-                Path(folder).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                reason = f"cannot be made ({error.strerror}); write another folder."
-                raise UserError(f"hydra.run.dir: {folder} {reason}") from error
+            with read_write(config.hydra):
+                config.hydra.run.dir = make_run_folder(config.hydra)
         except Exception as error:
             if mistake := mistake_in(error):
                 raise Refused(mistake) from None
