@@ -48,10 +48,12 @@ class KeptConfigLoader(ConfigLoaderImpl):
         super().__init__(search_path)
         self.current, self.folder, self.is_resumed = current, folder, is_resumed
         self.differences: dict[str, tuple[Any, Any]] = {}
+        self.compared: set[tuple[str, ...]] = set()  # the overrides of the jobs
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         config = super().load_sweep_config(master_config, sweep_overrides)
-        if self.is_resumed:
+        if self.is_resumed and tuple(sweep_overrides) not in self.compared:
+            self.compared.add(tuple(sweep_overrides))
             try:
                 now = without_hydra(self.current.load_sweep_config(master_config, sweep_overrides))
             except (HydraException, OmegaConfBaseException, yaml.YAMLError):

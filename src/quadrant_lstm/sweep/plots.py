@@ -52,16 +52,17 @@ def format_error_axes(axes: Axes, x_label: str, y_label: str) -> None:
 
 def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
     """Draws one picture per swept key: the val/accuracy of each job by the key's value, means, and 95 % intervals."""
-    results = {job.number: found["val/accuracy"] for job in jobs if "val/accuracy" in (found := job.results() or {})}
+    results = {job.number: job.results() or {} for job in jobs}
+    accuracies = {number: of_job["val/accuracy"] for number, of_job in results.items() if "val/accuracy" in of_job}
     keys = [key for key in jobs[0].swept if key not in REPETITIONS] or list(jobs[0].swept) or ["all"]
-    lowest, highest = (100 * limit(results.values()) for limit in (min, max))
+    lowest, highest = (100 * limit(accuracies.values()) for limit in (min, max))
     margin = 0.1 * (highest - lowest) or 1
     figures = []
     for key in keys:
         values: dict[str, list[float]] = {}
         for job in jobs:
-            if job.number in results:
-                values.setdefault(job.swept.get(key, ""), []).append(results[job.number])
+            if job.number in accuracies:
+                values.setdefault(job.swept.get(key, ""), []).append(accuracies[job.number])
         figures.append(new_figure(3.4, 3.0))
         axes = figures[-1].subplots()
         if len(values) > MAX_CATEGORIES and all(sort_key(value)[0] < math.inf for value in values):
@@ -106,15 +107,17 @@ def draw_search(jobs: Sequence[Job]) -> Figure:
     """Draws the validation error of each trial, and the lowest error so far."""
     figure = new_figure(WIDTH, 3.2)
     axes = figure.subplots()
-    finished = [(job.number, results) for job in jobs if (results := job.results())]
-    found = [(number, error_percent(results["val/accuracy"]), results) for number, results in finished]
+    trials = [
+        (job.number, error_percent(results["val/accuracy"]), bool(results.get("pruned")))
+        for job in jobs
+        if (results := job.results())
+    ]
     for pruned, label in ((False, "trial"), (True, "pruned trial")):
-        points = [(number, error) for number, error, results in found if bool(results.get("pruned")) == pruned]
+        points = [(number, error) for number, error, was_pruned in trials if was_pruned == pruned]
         if points:
             fill = "none" if pruned else GROUP_COLOURS[0]
             axes.plot(*zip(*points, strict=True), "o", color=GROUP_COLOURS[0], markerfacecolor=fill, label=label)
-    lowest = list(itertools.accumulate((error for _, error, _ in found), min))
-    numbers = [number for number, _, _ in found]
+    numbers, lowest = [trial[0] for trial in trials], list(itertools.accumulate((trial[1] for trial in trials), min))
     axes.step(numbers, lowest, where="post", color=GROUP_COLOURS[1], label="lowest error so far")
     format_error_axes(axes, "trial", "validation error")
     axes.legend(frameon=False, fontsize=9)

@@ -96,33 +96,18 @@ def copy_storage(folder: Path) -> BaseStorage:
 
 @contextlib.contextmanager
 def storage_errors_explained(folder: Path) -> Iterator[None]:
-    """Turns errors of SQLite into one line with the remedy for each."""
+    """Turns errors of SQLite into one line."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
-        causes = (cause for cause in causes_of(error) if isinstance(cause, sqlite3.Error))
-        reason = next(causes, sqlite3.Error("it is damaged"))
-        code = getattr(reason, "sqlite_errorcode", 0) & 0xFF  # without what tells kinds of one error apart
-        remedy = "restore it, or add study=rebuild to make it again from the folders of the trials"
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            remedy = "close the program that has it open"
-        elif code in (
-            sqlite3.SQLITE_READONLY,
-            sqlite3.SQLITE_CANTOPEN,
-            sqlite3.SQLITE_FULL,
-            sqlite3.SQLITE_IOERR,
-            sqlite3.SQLITE_PERM,
-        ):
-            remedy = "correct its permissions, or make room"
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, sqlite3.Error):
+            cause = cause.__cause__ or cause.__context__
         raise UserError(
-            f"{folder / STUDY}: cannot be used ({reason}); {remedy}, and resume with sweep={folder}."
+            f"{folder / STUDY}: cannot be used ({cause or 'it is damaged'}); close other programs that use it, correct "
+            "its permissions, make room or restore it, or add study=rebuild to make it again from the folders of the "
+            f"trials, and resume with sweep={folder}."
         ) from error
-
-
-def causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def running_trial(folder: Path) -> Trial | None:

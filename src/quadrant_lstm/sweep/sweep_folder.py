@@ -81,8 +81,8 @@ def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable
     keys = list(dict.fromkeys(key for values in assignments for key in values))
     differing = [key for key in keys if len({values.get(key) for values in assignments}) > 1]
     return [
-        Job(number, sweep / str(number), tuple(words), {key: values.get(key, "") for key in differing})
-        for number, words, values in zip(numbers, overrides, assignments, strict=True)
+        Job(number, sweep / str(number), tuple(of_job), {key: values.get(key, "") for key in differing})
+        for number, of_job, values in zip(numbers, overrides, assignments, strict=True)
     ]
 
 
@@ -110,7 +110,7 @@ class Sweep:
             hydra = plain["hydra"]
             lists = [hydra["overrides"]["task"], hydra["overrides"]["hydra"], hydra["runtime"]["config_sources"]]
             has_count = isinstance(hydra["sweeper"].get("n_trials", 0), int)
-            if has_count and all(isinstance(each, list) for each in lists):
+            if has_count and all(isinstance(value, list) for value in lists):
                 return plain
         raise UserError(f"{self.folder / SWEEP_CONFIG}: is not the config of a sweep; restore it.")
 
@@ -164,11 +164,11 @@ class Sweep:
 def find_sweep(sweep: str) -> Sweep:
     """Returns the sweep that `sweep=PATH` or `sweep=latest` names. Raises UserError if there is none."""
     if sweep == "latest":
-        found = list(SWEEPS.glob(f"*/*/{SWEEP_CONFIG}"))
-        if not found:
+        configs = list(SWEEPS.glob(f"*/*/{SWEEP_CONFIG}"))
+        if not configs:
             place = SWEEPS.absolute()
             raise UserError(f"sweep: latest, but {place} has no sweep; start one with python train.py -m KEY=A,B.")
-        return Sweep(max(found, key=lambda file: file.stat().st_mtime_ns).parent)
+        return Sweep(max(configs, key=lambda file: file.stat().st_mtime_ns).parent)
     folder = expanded(sweep)
     if not (folder / SWEEP_CONFIG).is_file():
         raise UserError(f"sweep: {sweep} has no {SWEEP_CONFIG}; give a folder like {SWEEPS}/<date>/<time>.")
