@@ -25,32 +25,30 @@ def test_a_process_that_ignores_sigterm_is_killed():
     assert process.exitcode == -signal.SIGKILL
 
 
-class JustEnding:
-    """Stands for a process at a moment that cannot be produced at will: it has closed its files, which ends a wait for
-    its sentinel, and the kernel reports its end only when it is asked for the second time."""
-
-    def __init__(self, exitcode: int):
-        self.codes = [None, exitcode]
-        self.sentinel, writer = os.pipe()
-        os.close(writer)
-
-    @property
-    def exitcode(self) -> int | None:
-        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
-
-    def is_alive(self) -> bool:
-        return self.exitcode is None
-
-
-@pytest.mark.parametrize("exitcode", [1, -signal.SIGKILL, 0])
-def test_a_process_that_ends_while_it_is_asked_is_noticed(exitcode):
-    processes, readers = [JustEnding(0), JustEnding(exitcode)], [FORK.Pipe()[0] for _ in range(2)]
-    how = {1: "ended with status 1", -signal.SIGKILL: "was killed by SIGKILL"}
-    assert wait_for(processes, readers, timeout=60.0) == (f"process 2 of 2 {how[exitcode]}" if exitcode else None)
+def kill_itself() -> bool:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return True
 
 
 def finish() -> bool:
     return True
+
+
+def fail() -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    ("function", "how"),
+    [
+        (fail, "process 2 of 2 ended with status 1"),
+        (kill_itself, "process 2 of 2 was killed by SIGKILL"),
+        (finish, None),
+    ],
+)
+def test_the_end_of_a_process_is_told(function, how):
+    processes = [start_process(function, {}, threads=1) for function in (finish, function)]
+    assert wait_for(processes, [FORK.Pipe()[0] for _ in processes], timeout=60.0) == how
 
 
 def stop() -> bool:

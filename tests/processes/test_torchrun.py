@@ -20,7 +20,7 @@ import pytest
 from torch.distributed import PrefixStore, TCPStore
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
-from quadrant_lstm.cli.arguments import check_arguments, only_shows, with_devices
+from quadrant_lstm.cli.arguments import only_shows, with_devices
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.run_folder import read_results, read_rows
@@ -186,7 +186,6 @@ def test_what_torchrun_has_decided_cannot_be_typed(words, line, monkeypatch):
     for name, number in {"LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, number)
     with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
-        check_arguments(words.split())
         with_devices(words.split())
 
 

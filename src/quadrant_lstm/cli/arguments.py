@@ -278,42 +278,36 @@ def check_single_values(overrides: list[str], remedy: str) -> None:
 
 
 def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
-    """Returns Hydra's arguments. Exits if the first process only shows something, such as --help."""
-    check_arguments(arguments)
-    if meeting.rank:
-        if only_shows(arguments):
-            sys.exit(0)
-        return arguments_in(meeting.wait_for_folder(), arguments, keeps_config=True)
-    run, earlier = value_of("run", arguments), meeting.earlier_folder()
-    if not earlier or not Path(earlier).exists():  # the folder of a run that was refused is removed
-        earlier = str(find_run(run).absolute()) if run else None
-    if earlier:
-        with locked(Path(earlier)):  # raises UserError if another process works in it
-            pass
-    return arguments_in(earlier, arguments, keeps_config=earlier is not None and Path(earlier, CONFIG).exists())
-
-
-def arguments_in(folder: str | None, arguments: list[str], keeps_config: bool) -> list[str]:
-    """Returns Hydra's arguments for a run in that folder, or in a new one.
-
-    A process that is started again repeats what was typed: the config of the folder alone would not be trusted to name
-    the user's own classes.
+    """Returns Hydra's arguments for a run in the folder that all processes share, or in a new one. Exits if the first
+    process only shows something, such as --help.
     """
-    if folder and value_of("run", arguments):
-        arguments = [f"run={folder}", *without("run", arguments)]
-        return hydra_arguments(with_devices(arguments))
-    words = hydra_arguments(with_devices(arguments))
-    place = [f"hydra.run.dir={quoted(Path(folder))}"] if folder else []
-    return [*words, *place, *(["hydra.output_subdir=null"] if keeps_config else [])]
-
-
-def check_arguments(arguments: list[str]) -> None:
-    if parse(arguments)[0].multirun or value_of("sweep", arguments) or value_of("plan", arguments):
-        raise UserError("-m: a sweep starts the processes of its jobs itself; run it without torchrun, or on SLURM.")
+    arguments, run = with_devices(arguments), value_of("run", arguments)
+    if meeting.rank and only_shows(arguments):
+        sys.exit(0)
+    if meeting.rank:
+        folder: str | None = meeting.wait_for_folder()
+    else:
+        folder = meeting.earlier_folder()
+        if not folder or not Path(folder).exists():  # the folder of a run that was refused is removed
+            folder = str(find_run(run).absolute()) if run else None
+        if folder:
+            with locked(Path(folder)):  # raises UserError if another process works in it
+                pass
+    if not folder:
+        return hydra_arguments(arguments)
+    if run:
+        return hydra_arguments([f"run={folder}", *without("run", arguments)])
+    # A process that is started again repeats what was typed: the config of the folder alone would not be trusted to
+    # name the user's own classes.
+    keeps_config = meeting.rank or Path(folder, CONFIG).exists()
+    place = [f"hydra.run.dir={quoted(Path(folder))}", *(["hydra.output_subdir=null"] if keeps_config else [])]
+    return [*hydra_arguments(arguments), *place]
 
 
 def with_devices(arguments: list[str]) -> list[str]:
-    """Adds the numbers of devices and of machines. Raises UserError if others were typed."""
+    """Adds the numbers of devices and of machines. Raises UserError if others were typed, and for a sweep."""
+    if parse(arguments)[0].multirun or value_of("sweep", arguments) or value_of("plan", arguments):
+        raise UserError("-m: a sweep starts the processes of its jobs itself; run it without torchrun, or on SLURM.")
     devices, machines, total = (os.environ[f"{name}WORLD_SIZE"] for name in ("LOCAL_", "GROUP_", ""))
     if int(devices) * int(machines) != int(total):
         raise UserError(

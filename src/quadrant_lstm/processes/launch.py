@@ -12,7 +12,6 @@ import functools
 import gc
 import math
 import multiprocessing
-import multiprocessing.connection
 import os
 import platform
 import signal
@@ -102,8 +101,8 @@ def control_groups(root: Path = Path("/")) -> list[Path]:
     """Returns the folder of this process's control group (cgroup v2) and those of its parents; none outside Linux."""
     file, groups = root / "proc/self/cgroup", root / "sys/fs/cgroup"
     lines = file.read_text().splitlines() if file.exists() else []
-    own = [groups / line[3:].strip("/") for line in lines if line.startswith("0::")]
-    return [folder for group in own for folder in (group, *group.parents) if folder.is_relative_to(groups)]
+    of_process = [groups / line[3:].strip("/") for line in lines if line.startswith("0::")]
+    return [folder for group in of_process for folder in (group, *group.parents) if folder.is_relative_to(groups)]
 
 
 # Processes forked from this one, which has imported torch but not used it
@@ -238,16 +237,14 @@ def wait_for(processes: Sequence[Any], readers: Sequence[Any], timeout: float) -
             with contextlib.suppress(OSError, EOFError):  # it has ended, perhaps while it wrote
                 if rank not in failures and reader.poll():
                     failures[rank] = reader.recv()
-        running = [rank for rank, code in enumerate(codes) if code is None]
         if how := cause_of(failures, codes):
             return how
+        running = [rank for rank, code in enumerate(codes) if code is None]
         if end == math.inf and (failures or codes[0] == 0):
             end = time.monotonic() + (SECONDS_TO_REPORT if failures else timeout)
         if not running or time.monotonic() > end:
             break
-        reporting = [readers[rank] for rank in running if rank not in failures]
-        seconds = None if end == math.inf else max(0.0, end - time.monotonic())
-        multiprocessing.connection.wait([*(processes[rank].sentinel for rank in running), *reporting], seconds)
+        time.sleep(0.05)
     if silent := [rank for rank in running if rank not in failures]:
         for rank in silent:
             processes[rank].kill()  # SIGTERM does not reach a stopped process
@@ -292,6 +289,8 @@ def connect(strategy: Any, meeting: Meeting | None, timeout: timedelta) -> None:
         return  # Lightning connects the processes that SLURM starts
     store.set_timeout(timeout)
     device = strategy.root_device if strategy.root_device.type == "cuda" else None
+    if device:
+        torch.cuda.set_device(device)
     try:
         init_process_group(
             "nccl" if device else "gloo", store=store, rank=strategy.global_rank, world_size=strategy.world_size,
