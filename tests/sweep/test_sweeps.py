@@ -111,14 +111,6 @@ def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep
     assert "leave it out, or start a new sweep without sweep=." in other.stderr
 
 
-def test_two_processes_do_not_work_in_one_sweep(tmp_path):
-    train_tiny(tmp_path, "-m", "seed=1,2", "trainer.max_epochs=1")
-    with FileLock(sweep_folder(tmp_path) / ".lock"):
-        done = script("train.py", "sweep=latest", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.endswith("another process works in it; wait for that process or stop it.\n")
-
-
 def test_no_job_outlives_its_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny", train=2000)
     two = ("trainer.max_epochs=1000", "seed=1,2", "hydra.launcher.n_jobs=2")
@@ -176,7 +168,6 @@ def test_a_hundred_jobs_do_not_increase_the_memory(tmp_path, record_figure):
 @pytest.mark.parametrize(
     ("swept", "status", "says"),
     [
-        ("model.lstm_units=5,6", 0, "2 jobs, about "),
         ("model.kernel_size=3,9", 2, "job 1: model.kernel_size: 9 does"),
         ("data.orderings=[[1,2,3,4]],[[4,3,2,1]]", 0, "2 jobs, about "),
     ],
@@ -212,23 +203,23 @@ def test_the_command_overrides_the_swept_values_of_an_experiment(tmp_path):
     assert f" was started with --config-dir={tmp_path}/conf; add it if you trust that folder." in foreign.stderr
 
 
-def test_shuffled_values_keep_their_order_in_the_report(tmp_path):
-    values = "model.lstm_units=shuffle(1,2,3,4,5,6)"
-    train_tiny(tmp_path, "-m", values, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+def test_shuffled_values_and_those_of_a_glob_keep_their_order_in_the_report(tmp_path):
+    values = ("model.lstm_units=shuffle(1,2,3,4)", "schedule=glob(c*)")
+    done = train_tiny(tmp_path, "-m", *values, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    assert "(8 of 8 jobs finished)" in done.stdout
     sweep = find_sweep(str(sweep_folder(tmp_path)))
     trained = [read_yaml(job.folder / ".hydra/config.yaml").model.lstm_units for job in sweep.jobs]
     assert [int(job.swept["model.lstm_units"]) for job in sweep.jobs] == trained
-    assert sorted(trained) == [1, 2, 3, 4, 5, 6]
+    assert sorted(trained) == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def test_choices_by_a_glob_are_reported(tmp_path):
-    done = train_tiny(tmp_path, "-m", "schedule=glob(c*)", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
-    assert "(2 of 2 jobs finished)" in done.stdout
-
-
-def test_another_sweep_does_not_enter_the_folder_of_one(tmp_path):
+def test_another_process_or_sweep_does_not_enter_the_folder_of_a_sweep(tmp_path):
     train_tiny(tmp_path, "-m", "seed=1,2", "trainer.max_epochs=1", "hydra.sweep.dir=S")
     before = (tmp_path / "S/multirun.yaml").read_bytes()
+    with FileLock(tmp_path / "S/.lock"):
+        done = script("train.py", "sweep=S", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.endswith("another process works in it; wait for that process or stop it.\n")
     data = ("data=idx", f"data.root={tmp_path / 'tiny'}")
     done = script("train.py", "-m", *data, "optimizer.lr=0.1,0.2", "hydra.sweep.dir=S", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -107,13 +107,12 @@ class GridSweeper(Sweeper):
             params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
             overrides = [*(override for override in params if override.get_key_element() not in keys), *overrides]
         last = {override.get_key_element().lstrip("+"): number for number, override in enumerate(overrides)}
-        return self.parse(
-            [
-                enumerated(override)
-                for number, override in enumerate(overrides)
-                if not override.is_sweep_override() or number in last.values()
-            ]
-        )
+        kept = [
+            override
+            for number, override in enumerate(overrides)
+            if not override.is_sweep_override() or number in last.values()
+        ]
+        return self.parse(list(map(enumerated, kept)))
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
         """Parses overrides. Raises Hydra's OverrideParseException for one that is invalid."""

@@ -216,15 +216,12 @@ def handle_job_errors() -> Iterator[None]:
     """Wraps one job: a mistake ends the process, or in a sweep fails only this job. A sweep finds any error of a job in
     its error.json, and the traceback of a bug in its log.
     """
-    hydra = HydraConfig.get()
-    folder, in_sweep = Path(hydra.runtime.output_dir), hydra.mode == RunMode.MULTIRUN
-    if not in_sweep:
-        (folder / ERROR).unlink(missing_ok=True)  # of a sweep's job that is resumed alone
     try:
         yield
     except Exception as error:
-        mistake = mistake_in(error)
-        if in_sweep:
+        mistake, hydra = mistake_in(error), HydraConfig.get()
+        folder = Path(hydra.runtime.output_dir)
+        if hydra.mode == RunMode.MULTIRUN:
             reason = str(mistake or with_type(error).partition("\n")[0])
             log.error(reason, exc_info=mistake is None)
             with contextlib.suppress(WriteError):
@@ -280,6 +277,7 @@ def make_run_folder(hydra: DictConfig) -> str:
         )
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(folder, ERROR).unlink(missing_ok=True)  # of a sweep's job that is resumed alone
     except OSError as error:
         raise UserError(f"hydra.run.dir: {folder} cannot be made ({error.strerror}); write another folder.") from error
     return folder
