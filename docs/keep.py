@@ -41,7 +41,7 @@ class Halves(pl.Callback):
     """Counts the images at even and at odd places among the validation images; for a run in one process."""
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
-        correct = torch.cat([each.logits[:, -1].argmax(-1) == each.labels for each in module.epoch_outputs["val"]])
+        correct = torch.cat([scores.correct[:, -1] for scores in module.scores["val"]])
         images = len(correct) // 2
         first, second = (int(correct[start::2][:images].sum()) for start in (0, 1))
         row = dict(zip(COLUMNS, (trainer.current_epoch + 1, first, second, images), strict=True))

@@ -86,7 +86,7 @@ OTHERS = {
     # missing keys
     "~model.dropout": "model.dropout: is missing; add e.g. model.dropout=0.25.",
     "~trainer.max_epochs": "trainer.max_epochs: is missing; add e.g. trainer.max_epochs=5.",
-    "~trainer.callbacks": "trainer.callbacks.best: is missing, but a run needs it; leave out the ~ override that ",
+    "~trainer.callbacks": "trainer.callbacks.checkpoints: is missing, but a run needs it; leave out the ~ ",
     "~optimizer": "optimizer: is missing; choose a file of conf/optimizer/",
     # orderings
     "data.orderings=[[1,2,3,3]]": "data.orderings: [1, 2, 3, 3] is not a permutation of 1234; write one, or rows",

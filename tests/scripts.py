@@ -131,13 +131,13 @@ def waiting_after(epoch: int, name: str = "*") -> str:
     """
     return f"""
 import fnmatch, signal
-from quadrant_lstm.callbacks.checkpoints import EpochEnd
-save = EpochEnd.on_train_epoch_end
+from quadrant_lstm.callbacks.checkpoints import Checkpoints
+save = Checkpoints.on_train_epoch_end
 def save_and_wait(self, trainer, module):
     save(self, trainer, module)
     while trainer.current_epoch + 1 == {epoch} and fnmatch.fnmatch(self.folder.name, {name!r}):
         signal.pause()
-EpochEnd.on_train_epoch_end = save_and_wait
+Checkpoints.on_train_epoch_end = save_and_wait
 """
 
 

@@ -161,8 +161,6 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 def check_present(folder: Path) -> None:
     """Raises UserError if a run's folder was deleted or moved while the run is trained."""
     if not (folder / CONFIG).exists():
-        if not (folder / LAST).exists():  # a best.ckpt was written just now, into a new folder
-            shutil.rmtree(folder / BEST.parent, ignore_errors=True)
         raise UserError(
             f"{folder}: was deleted or moved while the run was trained; restore it and resume with run={folder}, or "
             "start again."

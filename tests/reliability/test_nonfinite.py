@@ -3,6 +3,7 @@
 import math
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -110,7 +111,7 @@ def test_the_message_names_stage_epoch_and_step(batch, where, data):
 
 @pytest.mark.parametrize(("batch", "seen"), [(2, 5), (7, 9), (9, 9)])
 def test_a_gpu_run_is_checked_at_logged_steps_and_names_the_first_step(batch, seen, data, monkeypatch):
-    monkeypatch.setattr(Finite, "can_check_for_free", lambda *_: False)  # as on a GPU
+    monkeypatch.setattr(Classifier, "device", SimpleNamespace(type="cuda"))
     network = Explosion(batch)
     with pytest.raises(UserError, match=f"train: the loss is nan in epoch 1, at training step {batch + 1},"):
         fit(network, data, log_every_n_steps=5)

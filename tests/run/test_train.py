@@ -42,7 +42,7 @@ def test_a_run_folder_contains_the_documented_files(smoke_run):
         *(f"{projector}/last_state/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")),
         *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
         *(".lock", "projector_config.pbtxt", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv"),
-        *("provenance.json", "report.html", "results.json", "train.log"),
+        *("provenance.json", "report.html", "results.json", "train.log", "hparams.yaml"),
     }
     assert re.fullmatch(r"outputs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d", "/".join(smoke_run.parts[-3:]))
 
@@ -240,9 +240,9 @@ def test_each_precision_of_the_trainer_trains(tmp_path):
     """A logit of a mixed precision is in bf16, its weights in fp32."""
     (tmp_path / "noting.py").write_text(
         "import pathlib\nfrom lightning.pytorch import Callback\n\n\nclass Noting(Callback):\n"
-        "    def on_train_batch_end(self, trainer, module, *_):\n"
-        "        logits = module.epoch_outputs['train'][-1].logits\n"
-        "        pathlib.Path(trainer.default_root_dir, 'dtype').write_text(str(logits.dtype))\n"
+        "    def on_train_start(self, trainer, module):\n"
+        "        file = pathlib.Path(trainer.default_root_dir, 'dtype')\n"
+        "        module.network.register_forward_hook(lambda *call: file.write_text(str(call[2].dtype)) and None)\n"
     )
     words = ("trainer.max_epochs=1", "trainer.precision=32-true,bf16-mixed,bf16-true,64-true")
     callback = "+trainer.callbacks.noting._target_=noting.Noting"

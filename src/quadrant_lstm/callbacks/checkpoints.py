@@ -1,4 +1,5 @@
-"""Records each finished epoch: a row of metrics.csv, points in the loggers, a checkpoint and a log line, in this order.
+"""Records each finished epoch: best.ckpt if it is the best one, a row of metrics.csv, points in the loggers, last.ckpt
+and a log line, in this order.
 
 So an epoch whose line was logged is saved, and an epoch that was interrupted before its checkpoint is trained again and
 its row and points are replaced: a resumed run has exactly one row per epoch. Epochs count from 1.
@@ -17,8 +18,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from torch import Tensor
+from lightning.pytorch.callbacks import Checkpoint
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
@@ -85,69 +85,49 @@ LOGGED = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in the 
 OTHERS = ("train/learning_rate", "train/weight_norm", "train/samples_per_second", "train/epoch_seconds")
 
 
-class Best(ModelCheckpoint):
-    """Saves best.ckpt: the epoch with the highest val/accuracy, or the last with keep="last" or without validation.
+class Checkpoints(Checkpoint):
+    """Saves last.ckpt and best.ckpt, and records the metrics of each epoch.
 
-    Ties go to the later epoch, which has been trained for longer.
+    best.ckpt is the epoch with the highest val/accuracy, or the last one with keep="last" or without validation. Ties
+    go to the later epoch, which has been trained for longer. train/epoch_seconds includes validation;
+    train/samples_per_second does not, and counts the samples of all processes.
+
+    Lightning calls a Checkpoint after other callbacks.
     """
-
-    state_key = "Best"  # Lightning's contains the arguments, which may change between versions
 
     def __init__(self, keep: Keep):
-        overwrite: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-        super().__init__(
-            filename=BEST.stem, monitor="val/accuracy" if keep == "best" else None, mode="max", **overwrite
-        )
+        self.keep = keep
+        self.best_accuracy: float | None = None  # of best.ckpt, if it was chosen by its accuracy
 
     def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
-        self.dirpath = str(Path(trainer.default_root_dir, BEST.parent))
-        if not len(trainer.datamodule.validation_indices):
-            self.monitor = None  # then ModelCheckpoint keeps the last epoch
-        super().setup(trainer, pl_module, stage)
-
-    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
-        is_tie = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
-        return is_tie or super().check_monitor_top_k(trainer, current)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        moved: dict[str, Any] = {"dirpath": self.dirpath}  # the state holds the paths from before a move
-        if self.monitor is None:
-            moved |= {"best_model_score": None, "best_k_models": {}, "kth_best_model_path": ""}
-        elif state["best_model_score"] is not None:
-            file = str(Path(self.dirpath or "", BEST.name))
-            moved |= {"best_model_path": file, "kth_best_model_path": file}
-            moved["best_k_models"] = {file: state["best_model_score"]}
-        super().load_state_dict(state | moved)
-
-    def results(self) -> dict[str, Any]:
-        """Returns best_epoch, keep ("best" or "last"), and val/accuracy if the kept epoch was validated."""
-        file = Path(self.dirpath or "", BEST.name)
-        if not file.exists():
-            raise UserError("trainer: training stopped before an epoch was finished and validated; train for longer.")
-        epoch = read_checkpoint(file)["epoch"] + 1
-        rows = {int(row["epoch"]): row for row in read_rows(file.parents[1] / METRICS)}
-        if epoch not in rows:
-            raise UserError(f"{file.parents[1] / METRICS}: has no row of epoch {epoch}, which was kept; restore it.")
-        row = rows[epoch]
-        accuracy = {"val/accuracy": float(row["val/accuracy"])} if row.get("val/accuracy") else {}
-        return accuracy | {"best_epoch": epoch, "keep": "best" if self.monitor else "last"}
-
-
-class EpochEnd(Checkpoint):
-    """Saves last.ckpt and records the metrics of each epoch.
-
-    train/epoch_seconds includes validation; train/samples_per_second does not, and counts the samples of all processes.
-    Lightning calls a Checkpoint after other callbacks. This one comes after Best, whose state last.ckpt contains.
-    """
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir)
+        if not len(trainer.datamodule.validation_indices):
+            self.keep = "last"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_accuracy": self.best_accuracy}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_accuracy = state_dict["best_accuracy"]
 
     def results(self) -> dict[str, Any]:
-        rows = read_rows(self.folder / METRICS)
-        seconds = sum(float(row["train/epoch_seconds"]) for row in rows)
-        speed = float(rows[-1]["train/samples_per_second"])
-        return {"epochs": int(rows[-1]["epoch"]), "seconds": round(seconds, 1), "samples_per_second": speed}
+        """Returns best_epoch, keep ("best" or "last"), val/accuracy if the kept epoch was validated, the number of
+        epochs, their seconds, and the speed of the last one.
+        """
+        if not (self.folder / BEST).exists():
+            raise UserError("trainer: training stopped before an epoch was finished and validated; train for longer.")
+        epoch, rows = read_checkpoint(self.folder / BEST)["epoch"] + 1, read_rows(self.folder / METRICS)
+        kept = next((row for row in rows if int(row["epoch"]) == epoch), None)
+        if kept is None:
+            raise UserError(f"{self.folder / METRICS}: has no row of epoch {epoch}, which was kept; restore it.")
+        accuracy = {"val/accuracy": float(kept["val/accuracy"])} if kept.get("val/accuracy") else {}
+        return accuracy | {
+            "best_epoch": epoch,
+            "keep": self.keep,
+            "epochs": int(rows[-1]["epoch"]),
+            "seconds": round(sum(float(row["train/epoch_seconds"]) for row in rows), 1),
+            "samples_per_second": float(rows[-1]["train/samples_per_second"]),
+        }
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
         if trainer.is_global_zero:
@@ -173,6 +153,8 @@ class EpochEnd(Checkpoint):
         row |= {name: round(value, 6) for name, value in points.items()}
         if trainer.is_global_zero:
             check_present(self.folder)
+        self.save_best(trainer, points.get("val/accuracy"))
+        if trainer.is_global_zero:
             write_row(self.folder / METRICS, columns, row)
         log_points(trainer, points, trainer.global_step - 1, save=True)
         trainer.save_checkpoint(self.folder / LAST)
@@ -181,6 +163,12 @@ class EpochEnd(Checkpoint):
             + "  ".join(f"{name} {row[name]:.4f}" for name in LOGGED if name in row)
             + f"  {samples_per_second:,.0f} samples/s  {points['train/epoch_seconds']:.0f} s"
         )
+
+    def save_best(self, trainer: pl.Trainer, accuracy: float | None) -> None:
+        is_best = accuracy is not None and accuracy >= (self.best_accuracy or 0.0)
+        if self.keep == "last" or is_best:
+            self.best_accuracy = None if self.keep == "last" else accuracy
+            trainer.save_checkpoint(self.folder / BEST)
 
 
 @signals_deferred()

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import rich
 import torch
-from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.progress import ProgressColumn
-from torch import Tensor, nn
+from torch import Tensor
 from torch.linalg import vector_norm
 
 from quadrant_lstm.callbacks.checkpoints import log_points
@@ -34,60 +34,68 @@ class Reseed(pl.Callback):
 
 # Weights and batch-norm statistics are averaged over the training steps
 #
-# EMA is Lightning's WeightAveraging with two differences. The decay starts low: after n training steps the average has
-# a memory of about n / 9 of them, up to 1 / (1 - decay), so that it soon forgets the initial weights. And its training
-# steps are counted on the host: torch's AveragedModel reads its counter from the device in every step, so that each of
-# them would wait for the device.
+# The decay starts low: after n training steps the average has a memory of about n / 9 of them, up to 1 / (1 - decay),
+# so that it soon forgets the initial weights. In checkpoints, `state_dict` is the average; training continues with the
+# weights in `current_model_state`.
 
 
-class EMA(WeightAveraging):
-    """`decay` is the limit of the decay per training step; None turns averaging off."""
+class EMA(pl.Callback):
+    """Validates, tests and saves an exponential moving average of the weights. `decay` is the limit of the decay per
+    training step; None turns averaging off.
+    """
 
     def __init__(self, decay: BelowOne | None):
-        super().__init__()
         self.decay = decay
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if self.decay is not None:
-            super().setup(trainer, pl_module, stage)
-
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self._average_model is not None:
-            # Lightning copies the module before it converts its dtype, e.g. for trainer.precision=64-true
-            self._average_model.to(module.device, next(module.parameters()).dtype)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        if self._average_model is None:
-            return
-        if (steps := trainer.global_step) > self._latest_update_step:  # a step may accumulate several batches
-            self.update(self._average_model.module, module, steps)
-            self._average_model.n_averaged.fill_(steps)
-            self._latest_update_step = steps
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.decay is not None:
-            super().on_train_end(trainer, pl_module)
-
-    @torch.no_grad()
-    def update(self, average: nn.Module, module: nn.Module, steps: int) -> None:
-        """Moves the average towards the module's values; the first step, and integers such as counts, are copied."""
-        assert self.decay is not None
-        decay = min(self.decay, steps / (9 + steps)) if steps > 1 else 0.0
-        (averages, copies), (floats, integers) = floats_and_integers(average), floats_and_integers(module)
-        torch._foreach_lerp_(averages, floats, 1 - decay)
-        for copy, integer in zip(copies, integers, strict=True):
-            copy.copy_(integer)
+        self.average: dict[str, Tensor] = {}  # empty if averaging is off
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keeps the loaded average for a test, where Lightning would replace it by the weights of the last step."""
-        if self.decay is not None and trainer.state.fn == TrainerFn.FITTING:
-            super().on_load_checkpoint(trainer, module, checkpoint)
+        if trainer.state.fn == TrainerFn.FITTING and "current_model_state" in checkpoint:
+            self.average = checkpoint["state_dict"]
+            module.load_state_dict(checkpoint["current_model_state"])
 
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.weights = module.state_dict() if self.decay is not None else {}  # they share the memory of the module's
+        self.average = {
+            name: self.average.get(name, weight).to(weight, copy=True) for name, weight in self.weights.items()
+        }
 
-def floats_and_integers(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    values = [*module.parameters(), *module.buffers()]
-    floats = [value for value in values if value.is_floating_point()]
-    return floats, [value for value in values if not value.is_floating_point()]
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.num_steps = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.average and trainer.global_step > self.num_steps:  # a step may accumulate several batches
+            self.num_steps = trainer.global_step
+            self.update(self.average, self.weights, self.num_steps)
+
+    @torch.no_grad()
+    def update(self, average: dict[str, Tensor], weights: dict[str, Tensor], num_steps: int) -> None:
+        """Moves the average towards the weights; the first step, and integers such as counts, are copied."""
+        assert self.decay is not None
+        decay = min(self.decay, num_steps / (9 + num_steps)) if num_steps > 1 else 0.0
+        floats = [name for name, weight in weights.items() if weight.is_floating_point()]
+        torch._foreach_lerp_([average[name] for name in floats], [weights[name] for name in floats], 1 - decay)
+        for name in weights.keys() - floats:
+            average[name].copy_(weights[name])
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        for name, average in self.average.items():
+            weights = self.weights[name].clone()
+            self.weights[name].copy_(average)
+            average.copy_(weights)
+
+    def on_validation_epoch_start(self, *_: Any) -> None:
+        self.swap()
+
+    def on_validation_epoch_end(self, *_: Any) -> None:
+        self.swap()
+
+    def on_train_end(self, *_: Any) -> None:
+        self.swap()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.average:
+            checkpoint |= {"current_model_state": checkpoint["state_dict"], "state_dict": self.average}
 
 
 # Non-finite losses and gradients end a run
@@ -104,10 +112,10 @@ class Finite(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
         gradients = [weights.grad for weights in weights_of(optimizer) if weights.grad is not None]
-        losses, norms = module.epoch_outputs["train"][-1].losses, torch.stack(torch._foreach_norm(gradients))
+        losses, norms = module.scores["train"][-1].losses, torch.stack(torch._foreach_norm(gradients))
         self.unchecked.append((losses, norms))
         logged = module.global_step % trainer.log_every_n_steps == 0
-        if logged or self.can_check_for_free(module) or trainer.is_last_batch:
+        if logged or module.device.type == "cpu" or trainer.is_last_batch:
             if trainer.scaler is None:
                 self.check_steps(module)
             elif trainer.is_last_batch and not losses.isfinite().any():
@@ -120,13 +128,10 @@ class Finite(pl.Callback):
             points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": norm}
             log_points(trainer, points, module.global_step, save=False)
 
-    def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        loss = torch.cat([batch.losses for batch in module.epoch_outputs["val"]]).mean()
-        check_finite(module, "val: the loss", loss, f"after training step {module.global_step}")
-
-    def can_check_for_free(self, module: Classifier) -> bool:
-        """Returns whether a tensor of the module can be read without waiting for queued kernels."""
-        return module.device.type == "cpu"
+    def on_validation_end(self, trainer: Any, module: Any) -> None:
+        if "val/loss" in trainer.callback_metrics:
+            loss = trainer.callback_metrics["val/loss"]
+            check_finite(module, "val: the loss", loss, f"after training step {module.global_step}")
 
     def check_steps(self, module: Classifier) -> None:
         """Raises UserError for the first recorded step that is non-finite."""
@@ -212,16 +217,15 @@ class Progress(RichProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.is_disabled:
             return
-        losses, logits, labels = module.epoch_outputs["train"][-1]
-        self.samples += len(labels) * trainer.world_size
+        losses, correct = module.scores["train"][-1]
+        self.samples += len(losses) * trainer.world_size
         if batch_idx % UPDATE_INTERVAL == 0:
-            correct = (logits[:, -1].argmax(1) == labels).float().mean()
             seconds = time.perf_counter() - self.start
             epochs = (trainer.max_epochs or 0) - trainer.current_epoch
             batches = epochs * self.total_train_batches - (batch_idx + 1)
             self.shown = {
                 "loss": f"{losses.mean().item():.3f}",
-                "accuracy": f"{correct.item():.3f}",
+                "accuracy": f"{correct.float().mean().item():.3f}",
                 "samples/s": f"{self.samples / seconds:,.0f}",
                 "left": duration(batches * seconds / (batch_idx + 1)),
             }

@@ -33,7 +33,7 @@ ROOT: Kinds = {
     "run": str | None,
     "swept": list[str] | None,
 }
-REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.best", "trainer.callbacks.epoch_end")
+REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.checkpoints")
 
 # The arguments of torch's and Lightning's classes that conf/ sets or a run restricts: their annotations say less.
 LIBRARIES: Mapping[str, Kinds] = {

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -13,7 +13,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import SequenceSpec
@@ -90,10 +90,11 @@ def weights_of(optimizer: Optimizer) -> list[Tensor]:
 SPLITS = ("train", "val", "test")
 
 
-class BatchOutputs(NamedTuple):
+class Scores(NamedTuple):
+    """Those of a batch."""
+
     losses: Float[Tensor, " batch"]
-    logits: Float[Tensor, "batch steps classes"]  # of every step, or of the last step only
-    labels: Int64[Tensor, " batch"]
+    correct: Bool[Tensor, "batch steps"]  # after every step, or after the last step only
 
 
 class Classifier(LightningModule):
@@ -102,8 +103,9 @@ class Classifier(LightningModule):
 
     Logs {train,val,test}/loss (means over images) and {train,val,test}/accuracy, and {val,test}/accuracy_step_1 and so
     on for networks with logits_per_step. Sums are reduced over processes before they are divided, so
-    images count once even if processes have different numbers of them. Metrics are updated once per epoch: updating and
-    logging them for every batch takes longer than a training step of a small network.
+    images count once even if processes have different numbers of them. Metrics are updated once per epoch, from the
+    scores of its batches: updating and logging them for every batch takes longer than a training step of a small
+    network.
     """
 
     def __init__(
@@ -122,12 +124,11 @@ class Classifier(LightningModule):
         self.network, self.spec = network, spec
         self.metrics = nn.ModuleDict()
         for split in SPLITS:
-            self.metrics[f"{split}/loss"] = MeanMetric(nan_strategy="disable")  # checking for NaN waits for the device
             steps = () if split == "train" else step_accuracy_names(split, spec.num_steps)
-            for name in (f"{split}/accuracy", *steps):
-                self.metrics[name] = MulticlassAccuracy(spec.num_classes, average="micro", validate_args=False)
+            for name in (f"{split}/loss", f"{split}/accuracy", *steps):
+                self.metrics[name] = MeanMetric(nan_strategy="disable")  # checking for NaN waits for the device
         self.confusion = MulticlassConfusionMatrix(spec.num_classes, validate_args=False)
-        self.epoch_outputs: dict[str, list[BatchOutputs]] = {split: [] for split in SPLITS}
+        self.scores: dict[str, list[Scores]] = {split: [] for split in SPLITS}  # of the batches of an epoch
 
     def forward(
         self, frames: Float[Tensor, "batch steps channels height width"], lengths: Lengths = None
@@ -135,7 +136,8 @@ class Classifier(LightningModule):
         return self.network(frames, **as_argument(lengths))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        return self.compute_loss("train", batch)
+        frames, labels, lengths = self.prepare(batch)
+        return self.score("train", self(frames, lengths)[:, None], labels, self.label_smoothing)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.learning_rate = optimizer.param_groups[0]["lr"]  # a schedule changes it before the epoch ends
@@ -146,17 +148,26 @@ class Classifier(LightningModule):
         self.log("train/weight_norm", get_total_norm(weights_of(self.trainer.optimizers[0])), logger=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.compute_loss("val", batch)
+        frames, labels, lengths = self.prepare(batch)
+        self.score("val", logits_after_steps(self.network, frames, lengths), labels)
 
     def on_validation_epoch_end(self) -> None:
         self.log_metrics("val")
 
+    def on_test_epoch_start(self) -> None:
+        self.tested: list[tuple[Tensor, Tensor]] = []
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.compute_loss("test", batch)
+        frames, labels, lengths = self.prepare(batch)
+        logits = logits_after_steps(self.network, frames, lengths)
+        self.score("test", logits, labels)
+        self.confusion.update(logits[:, -1], labels)
+        self.tested.append((logits.cpu(), labels.cpu()))
 
     def on_test_epoch_end(self) -> None:
-        self.test_logits, self.test_labels = self.log_metrics("test")  # of this process only
-        self.confusion.update(self.test_logits[:, -1], self.test_labels)
+        self.log_metrics("test")
+        # of this process only, on the CPU
+        self.test_logits, self.test_labels = (torch.cat(batches) for batches in zip(*self.tested, strict=True))
         self.test_confusion: Int64[Tensor, "classes classes"] = self.confusion.compute()
         self.confusion.reset()
 
@@ -168,32 +179,29 @@ class Classifier(LightningModule):
         steps = [name for name in step_accuracy_names("test", self.spec.num_steps) if name in metrics]
         return results | {name: round(metrics[name].item() * images) / images for name in steps}
 
-    def compute_loss(self, split: str, batch: Batch) -> Float[Tensor, ""]:
-        frames, labels, lengths = batch
-        frames = frames.to(self.dtype)  # float64 with trainer.precision=64-true
-        if split == "train":
-            logits = self(frames, lengths)[:, None]
-        else:
-            logits = logits_after_steps(self.network, frames, lengths)
-        smoothing = self.label_smoothing if split == "train" else 0.0
-        losses = cross_entropy(logits[:, -1], labels, reduction="none", label_smoothing=smoothing)
-        self.epoch_outputs[split].append(BatchOutputs(losses.detach(), logits.detach(), labels))
+    def prepare(self, batch: Batch) -> Batch:
+        return batch._replace(frames=batch.frames.to(self.dtype))  # float64 with trainer.precision=64-true
+
+    def score(
+        self, split: str, logits: Float[Tensor, "batch steps classes"], labels: Int64[Tensor, " batch"],
+        label_smoothing: float = 0.0,
+    ) -> Float[Tensor, ""]:  # fmt: skip
+        """Keeps the scores of a batch and returns its loss."""
+        losses = cross_entropy(logits[:, -1], labels, reduction="none", label_smoothing=label_smoothing)
+        self.scores[split].append(Scores(losses.detach(), logits.detach().argmax(2) == labels[:, None]))
         return losses.mean()
 
-    def log_metrics(self, split: str) -> tuple[Float[Tensor, "images steps classes"], Int64[Tensor, " images"]]:
-        """Logs the metrics of the epoch's outputs, clears these, and returns their logits and labels."""
-        losses, logits, labels = (torch.cat(batches) for batches in zip(*self.epoch_outputs[split], strict=True))
-        self.epoch_outputs[split].clear()
+    def log_metrics(self, split: str) -> None:
+        """Logs the metrics of the epoch's scores, and clears these."""
+        losses, correct = (torch.cat(batches) for batches in zip(*self.scores[split], strict=True))
+        self.scores[split].clear()
+        values = {f"{split}/loss": losses, f"{split}/accuracy": correct[:, -1]}
+        if split != "train" and correct.shape[1] == self.spec.num_steps:
+            values |= dict(zip(step_accuracy_names(split, self.spec.num_steps), correct.unbind(1), strict=True))
         metrics = cast(Mapping[str, Metric], self.metrics)
-        metrics[f"{split}/loss"].update(losses)
-        by_metric = {f"{split}/accuracy": logits[:, -1]}
-        if split != "train" and logits.shape[1] == self.spec.num_steps:
-            by_metric |= dict(zip(step_accuracy_names(split, self.spec.num_steps), logits.unbind(1), strict=True))
-        for name, values in by_metric.items():
-            metrics[name].update(values, labels)
-        for name in (f"{split}/loss", *by_metric):  # which go to the loggers with the rest of the epoch, or the results
-            self.log(name, metrics[name], logger=False)
-        return logits, labels
+        for name, scores in values.items():
+            metrics[name].update(scores)
+            self.log(name, metrics[name], logger=False)  # callbacks/checkpoints.py and the dashboard log them
 
     def on_train_start(self) -> None:
         (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
