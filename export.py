@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.read import find_trained_run, trusted_modules
-from quadrant_lstm.run.predictions import check_output
+from quadrant_lstm.files import check_output
 from quadrant_lstm.run_folder import EXPORTED
 from quadrant_lstm.signals import signals_deferred
 

@@ -13,7 +13,7 @@ from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.config.read import check_reader_keys, find_trained_run, trusted_modules
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.predictions import FORMATS, check_output
+from quadrant_lstm.files import check_output
 from quadrant_lstm.signals import signals_deferred
 
 
@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
             raise UserError(f"images: is missing; add images=FILE, a folder, {others}.")
         if cfg.images == "test" and cfg.invert is not None:
             raise UserError("invert: is for files, but the test samples are used as they are; leave it out.")
-        check_output(cfg.output, FORMATS)
+        check_output(cfg.output, (".csv", ".jsonl"))
         with signals_deferred():
             from quadrant_lstm.run.predict import predict, predict_files  # imports torch
             from quadrant_lstm.run.predictor import predictor_of_onnx

@@ -23,6 +23,25 @@ def expanded(path: str) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def check_output(output: str | None, suffixes: Sequence[str]) -> None:
+    """Raises UserError if the key `output` does not name a file with one of the suffixes, in a folder that exists."""
+    if output is None:
+        return
+    if Path(output).suffix.lower() not in suffixes:
+        raise UserError(f"output: {output} does not end in {' or '.join(suffixes)}; write such a name.")
+    file = expanded(output)
+    if file.is_dir():
+        raise UserError(f"output: {output} is a folder; write the path of a file.")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        reason = (
+            "is not a folder; write another path"
+            if folder.exists()
+            else "does not exist; create it, or write another path"
+        )
+        raise UserError(f"output: the folder of {output} {reason}.")
+
+
 class WriteError(UserError):
     """A file cannot be written. The caller that knows its purpose adds how to resume, or where else to write."""
 

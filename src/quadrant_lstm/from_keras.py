@@ -21,8 +21,8 @@ from quadrant_lstm.cli.command import check_project_root, compose_config, handle
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, write_atomically, write_json
 from quadrant_lstm.run.build import build_classifier, build_data
-from quadrant_lstm.run.program import Inputs, inputs_of
-from quadrant_lstm.run.records import provenance
+from quadrant_lstm.run.exported_program import Inputs, inputs_of
+from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
 from quadrant_lstm.text import say
 

@@ -1,4 +1,3 @@
-import math
 import os
 import re
 import shutil
@@ -238,14 +237,6 @@ def test_videos_need_an_extra_even_if_broken_clips_are_skipped(tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(UserError, match=r'clip.mp4: needs av, which is not installed; install it with .*\[video\]"'):
         clips_in(root, skip_broken=True)
-
-
-@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
-def test_memory_for_batches_and_cached_clips_is_counted(cache_gb, tmp_path):
-    data = clips_in(write_clip_folder(tmp_path / "data"), num_workers=2, cache_gb=cache_gb)
-    reader = data.train_dataloader().reader
-    cached = sum(math.prod(reader.clips.stored_shape(number)) for number in range(len(reader.clips))) if cache_gb else 0
-    assert data.frame_bytes == cached + 2 * reader.slots.nbytes
 
 
 def test_broken_clips_are_refused_together_or_skipped(tmp_path):

@@ -22,10 +22,10 @@ from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.model.protocols import logits_after_steps
+from quadrant_lstm.run.exported_program import Inputs, program_file
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predict import predict_files
 from quadrant_lstm.run.predictor import files_of_clips, of_clips, predictor_of_run
-from quadrant_lstm.run.program import Inputs, program_file
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 from tests.folders import TINY, children, run_folder, write_idx_folder

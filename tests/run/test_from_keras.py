@@ -19,8 +19,8 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.from_keras import main, make_run
 from quadrant_lstm.model.rnn import GRU
 from quadrant_lstm.run.export import keras_file
+from quadrant_lstm.run.exported_program import cut_images
 from quadrant_lstm.run.keras_model import KerasSizes, build_keras_model, sizes_of_keras, sizes_of_network
-from quadrant_lstm.run.program import cut_images
 from tests.networks import QUESTION, question_network, small_network
 from tests.scripts import ROOT
 

@@ -8,7 +8,7 @@ import torch
 from quadrant_lstm import sequences
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.run.build import build_data, build_network
-from quadrant_lstm.run.program import cut_images, program_file
+from quadrant_lstm.run.exported_program import cut_images, program_file
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.configs import composed_config
 from tests.folders import TINY, run_folder, tiny_data

@@ -20,11 +20,10 @@ from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import predict as module
 from quadrant_lstm.run.export import export
+from quadrant_lstm.run.exported_program import inputs_of
 from quadrant_lstm.run.load import load_classifier
-from quadrant_lstm.run.predict import predict, predict_files
-from quadrant_lstm.run.predictions import Prediction, open_output, table_row
+from quadrant_lstm.run.predict import Prediction, open_output, predict, predict_files, table_row
 from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_run
-from quadrant_lstm.run.program import inputs_of
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY
 from tests.scripts import script

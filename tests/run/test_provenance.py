@@ -2,7 +2,7 @@
 
 import subprocess
 
-from quadrant_lstm.run.records import git_state
+from quadrant_lstm.run.provenance import git_state
 
 
 def git(folder, *arguments):

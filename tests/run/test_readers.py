@@ -17,7 +17,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.export import export
-from quadrant_lstm.run.program import cut_images, program_file
+from quadrant_lstm.run.exported_program import cut_images, program_file
 from quadrant_lstm.run_folder import read_results
 from tests.malformed import MALFORMED
 from tests.scripts import Script, script, without

@@ -8,10 +8,9 @@ import pytest
 
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.cli.arguments import hydra_arguments
-from quadrant_lstm.config.read import read_config
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.load import trained_spec
-from quadrant_lstm.run.records import check_resumable
+from quadrant_lstm.run.load import read_resumed
+from quadrant_lstm.run.train import check_resumable
 from quadrant_lstm.run_folder import locked
 from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import Script, script
@@ -26,7 +25,7 @@ def copied_run(finished_run: Path, tmp_path: Path) -> Path:
 
 
 def check(run: Path) -> None:
-    check_resumable(run, trained_spec(read_config(run / ".hydra/config.yaml"), run))
+    check_resumable(run, read_resumed(run))
 
 
 def replace_in_metrics(run: Path, old: str, new: str) -> None:

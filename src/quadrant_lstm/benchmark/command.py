@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from quadrant_lstm.run.records import processor
+from quadrant_lstm.run.provenance import processor
 
 
 def new_parser(documentation: str | None, rounds: int) -> argparse.ArgumentParser:

@@ -29,7 +29,7 @@ from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.kinds import AtLeastTwo
 from quadrant_lstm.processes.launch import prepare_for_training
-from quadrant_lstm.run.program import ToProbabilities, cut_images, program_file
+from quadrant_lstm.run.exported_program import ToProbabilities, cut_images, program_file
 
 BATCHES = (1, 64, 512)
 NETWORK, ONNX, TORCH = "the network in PyTorch", "format=onnx", "format=torch"

@@ -4,7 +4,6 @@ files -> uint8 frames, cached in memory -> every n-th frame, cut to `num_frames`
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,7 @@ from torch import Tensor
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clip_frames import FrameFormat, steps_in
 from quadrant_lstm.data.clip_index import Clip, Note, examine_clips, find_clips
-from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, shape_of_slots, to_batch
+from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, to_batch
 from quadrant_lstm.data.datamodule import Batch, EpochSampler, SequenceDataModule
 from quadrant_lstm.data.images import validation_range
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
@@ -69,8 +68,6 @@ class Clips(SequenceDataModule):
         validation = validation_range(len(train), held_out, fold, num_folds, "data.validation_share")
         super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
         self.num_workers, self.augmentation = num_workers, augmentation
-        slots = math.prod(shape_of_slots(spec, batch_size, num_workers))
-        self.frame_bytes = train.cache.num_bytes + 2 * slots  # of training and of validation
         self.pads = min(lengths) < spec.num_steps
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:

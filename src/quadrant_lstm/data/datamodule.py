@@ -175,7 +175,6 @@ class SequenceDataModule(LightningDataModule):
     test: Any
     pads = False  # whether a clip has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
-    frame_bytes = 0  # of the memory for frames that are read while the network trains
 
     def __init__(
         self,

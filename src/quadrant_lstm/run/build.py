@@ -1,7 +1,6 @@
 """Builds the parts of a run from its config: the data, the network in a Classifier, and the Trainer."""
 
 import errno
-import functools
 import logging
 import threading
 import warnings
@@ -35,13 +34,12 @@ def quiet_lightning() -> None:
     if getattr(rank_zero_only, "rank", 0):
         logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)
     for message in (
-        "exists and is not empty",
         "smaller than the logging interval",
         "Total length of `list` across ranks is zero",  # no validation images
-        "LeafSpec",
+        "LeafSpec",  # Lightning 2.6 with torch 2.13
         "`srun` command",  # a run on a cluster may be started without SLURM on purpose
         "Grad strides do not match bucket view strides",  # of convolutions that are channels last
-        "Be aware that when using `ckpt_path`",  # a callback was removed from a run that resumes
+        "Be aware that when using `ckpt_path`",  # a callback with a state was removed from a run that resumes
         "You requested to overfit",  # the loader itself stops shuffling
         "sync_dist=True",  # metrics synchronize themselves; other logged values are equal in all processes
     ):
@@ -71,14 +69,11 @@ def ignore_disk_errors(failed: threading.ExceptHookArgs) -> None:
 log = logging.getLogger(__name__)
 
 
-@functools.cache  # logs its choice only once
 def resolve_precision(precision: str, accelerator: str) -> Any:
     if precision != "auto":
         return precision
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    chosen = "bf16-mixed" if on_cpu and cpu_multiplies_bf16() else "32-true"
-    log.info(f"trainer.precision: auto is {chosen} here")
-    return chosen
+    return "bf16-mixed" if on_cpu and cpu_multiplies_bf16() else "32-true"
 
 
 def cpu_multiplies_bf16() -> bool:
@@ -149,6 +144,8 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     if isinstance(config.get("strategy"), dict) and bare_trainer(cfg).world_size == 1:
         config["strategy"] = "auto"
     config["precision"] = resolve_precision(cfg.trainer.precision, config.get("accelerator", "auto"))
+    if cfg.trainer.precision == "auto":
+        log.info(f"trainer.precision: auto is {config['precision']} here")
     return instantiate_node("trainer", config | {"plugins": [AtomicCheckpointIO()], "default_root_dir": folder})
 
 

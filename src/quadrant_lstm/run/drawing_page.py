@@ -27,7 +27,7 @@ from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.rnn import GRU, LSTM, PaddedRNN
 from quadrant_lstm.model.sizes import plain_pool_size
 from quadrant_lstm.model.time_distributed import TimeDistributed
-from quadrant_lstm.run.program import orderings_shown
+from quadrant_lstm.run.exported_program import orderings_shown
 from quadrant_lstm.run_folder import read_results, unfinished
 from quadrant_lstm.text import render
 

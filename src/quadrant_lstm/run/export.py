@@ -23,8 +23,8 @@ from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import WriteError, expanded, read_json, write_atomically
 from quadrant_lstm.run.drawing_page import drawing_page
+from quadrant_lstm.run.exported_program import Inputs, inputs_of, orderings_shown, program_file
 from quadrant_lstm.run.load import load_classifier
-from quadrant_lstm.run.program import Inputs, inputs_of, orderings_shown, program_file
 from quadrant_lstm.run_folder import EXPORTED, PROVENANCE, read_results
 
 log = logging.getLogger(__name__)

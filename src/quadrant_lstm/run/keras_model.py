@@ -17,7 +17,7 @@ from quadrant_lstm.data.orderings import SequenceSpec, Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import LSTM, swap_axes
-from quadrant_lstm.run.program import Inputs
+from quadrant_lstm.run.exported_program import Inputs
 
 # The model
 

@@ -4,7 +4,7 @@ import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -116,11 +116,20 @@ def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier
     return classifier, cfg
 
 
-def trained_spec(cfg: DictConfig, folder: Path) -> SequenceSpec | None:
-    """Returns what the network of a run to be resumed was made for, or None for a new run."""
+class Resumed(NamedTuple):
+    """What last.ckpt tells of the run that resumes."""
+
+    spec: SequenceSpec  # for which the network was made
+    epochs: int
+    global_step: int
+
+
+def read_resumed(folder: Path) -> Resumed | None:
+    """Returns None for a new run."""
     if not (folder / LAST).exists():
         return None
-    return stored_spec(read_checkpoint(folder / LAST)["hyper_parameters"])
+    last = read_checkpoint(folder / LAST)
+    return Resumed(stored_spec(last["hyper_parameters"]), last["epoch"] + 1, last["global_step"])
 
 
 def stored_spec(stored: dict[str, Any]) -> SequenceSpec:

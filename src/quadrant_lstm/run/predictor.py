@@ -25,10 +25,12 @@ from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.kinds import Count, Dataset, Layout
 from quadrant_lstm.model.protocols import logits_after_steps
-from quadrant_lstm.run.predictions import Classes
-from quadrant_lstm.run.program import Inputs, inputs_of, reads_more_steps
+from quadrant_lstm.run.exported_program import Inputs, inputs_of, reads_more_steps
 
 # Networks of runs
+
+
+Classes = Sequence[int | str]  # the names of the classes, or their numbers if they have no names
 
 
 class Files(NamedTuple):

@@ -1,13 +1,14 @@
 """Trains a network as a checked config says, tests the epoch that is kept, and writes the results to the run folder.
 
-If the run folder already has a last.ckpt, training resumes from it.
+If the run folder already has a last.ckpt, training resumes from it: the run keeps its provenance.json, and its
+config.yaml becomes the config that it resumes with.
 """
 
 import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,15 +16,21 @@ from typing import Any, Protocol, runtime_checkable
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_class
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.distributed import DistError, destroy_process_group
 
-from quadrant_lstm.callbacks.checkpoints import read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import metric_columns, read_checkpoint
+from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters, log_results
+from quadrant_lstm.dashboard.loggers import command_to_view, end_tracking, start_tracking
+from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.data.datamodule import SequenceDataModule, killed_workers_explained
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.files import read_yaml, write_atomically, write_json
+from quadrant_lstm.model.classifier import Classifier, total_arguments
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
 from quadrant_lstm.processes.torchrun import Meeting
@@ -35,17 +42,152 @@ from quadrant_lstm.run.build import (
     num_processes_to_launch,
     quiet_lightning,
 )
-from quadrant_lstm.run.check_network import check_frame_memory, check_network
-from quadrant_lstm.run.load import check_same_data, keep_num_frames, trained_spec
-from quadrant_lstm.run.records import check_resumable, closing, is_finished, record_results, record_start
-from quadrant_lstm.run_folder import BEST, LAST, as_typed, check_present, find_weights, locked, read_results
-from quadrant_lstm.text import counted
+from quadrant_lstm.run.check_network import check_network
+from quadrant_lstm.run.load import Resumed, check_same_data, keep_num_frames, read_resumed
+from quadrant_lstm.run.provenance import provenance
+from quadrant_lstm.run_folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    METRICS,
+    PROVENANCE,
+    REPORT,
+    RESULTS,
+    SKIPPED,
+    as_typed,
+    check_present,
+    find_weights,
+    last_epoch,
+    locked,
+    read_overrides,
+    read_results,
+    read_rows,
+)
+from quadrant_lstm.text import counted, percent
+
+log = logging.getLogger(__name__)
+
+# The training
+
+
+@runtime_checkable
+class HasResults(Protocol):
+    """A callback that adds values to results.json; they are read once, after the training and before the test."""
+
+    def results(self) -> dict[str, Any]: ...
+
+
+def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
+    """Trains on the devices of the config, unless the run has finished. Returns val/accuracy of the kept epoch.
+
+    `meeting` holds the processes that torchrun started.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if meeting:
+        meeting.share(folder, cfg)
+    if not is_finished(cfg, folder):
+        quiet_lightning()
+        if count := num_processes_to_launch(cfg):
+            launch(functools.partial(train_here, cfg, folder), count, folder, timeout_of(cfg))
+        else:
+            train_here(cfg, folder, meeting)
+    return read_results(folder).get("val/accuracy")
+
+
+def timeout_of(cfg: DictConfig) -> float:
+    """Returns the seconds that a process waits for another."""
+    return OmegaConf.select(cfg, "trainer.strategy.timeout", default=1800.0)  # that of Lightning's own strategies
+
+
+def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) -> None:
+    """Trains and tests in this process, which is one of the run's."""
+    quiet_lightning()
+    pl.seed_everything(cfg.seed, verbose=False)
+    resumed = read_resumed(folder)
+    check_resumable(folder, resumed)
+    data = build_data(keep_num_frames(cfg, resumed.spec) if resumed else cfg)
+    classifier = build_classifier(cfg, data.spec)
+    if resumed:
+        check_same_data(data, resumed.spec, folder)
+    elif cfg.get("init"):
+        copy_weights(classifier.network, cfg.init)
+    trainer = build_trainer(cfg, folder)
+    check_every_process_has_samples(data, trainer.world_size)
+    check_network(classifier.network, data)
+    lock = locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
+    with lock, closing(trainer.loggers), errors_explained(cfg, folder, meeting):
+        if trainer.world_size > 1:
+            connect(trainer.strategy, meeting, timedelta(seconds=timeout_of(cfg)))
+        if trainer.is_global_zero:
+            record_start(cfg, folder, resumed, trainer, data)
+        fit_and_test(cfg, folder, trainer, classifier, data)
+    if trainer.world_size > 1:
+        destroy_process_group()  # its threads sometimes abort a process that ends without this
+
+
+def check_every_process_has_samples(data: SequenceDataModule, num_processes: int) -> None:
+    splits = {"training": data.train_indices, "validation": data.validation_indices, "test": data.test}
+    for name, samples in splits.items():
+        if 0 < len(samples) < num_processes:
+            raise UserError(
+                f"trainer.devices: {num_processes} processes, but only {counted(len(samples), f'{name} sample')}; use "
+                "fewer devices, or more samples."
+            )
+
+
+def fit_and_test(cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule) -> None:
+    checkpoint = str(folder / LAST) if (folder / LAST).exists() else None
+    prepare_for_training()
+    allow_frozen_modules(classifier.network)
+    trained: dict[str, Any] = {}
+    trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    # read before the test, which loads the state of the kept epoch into all callbacks
+    if trainer.is_global_zero:
+        for callback in trainer.callbacks:
+            if isinstance(callback, HasResults):
+                trained |= callback.results()
+    trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
+    if trainer.is_global_zero:
+        parameters = count_parameters(classifier.network)
+        record_results(classifier.test_results() | trained | {"parameters": parameters}, cfg, folder, trainer)
+
+
+@contextlib.contextmanager
+def errors_explained(cfg: DictConfig, folder: Path, meeting: Meeting | None) -> Iterator[None]:
+    """Turns errors of Lightning and of other processes into one line."""
+    killed = (
+        "data.num_workers: a process that reads clips was killed, perhaps because memory was short; write fewer, or a "
+        f"smaller data.cache_gb, and resume with run={as_typed(folder)}."
+    )
+    try:
+        with killed_workers_explained(killed):
+            yield
+    except OSError:
+        check_present(folder)
+        raise
+    except MisconfigurationException as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"trainer: {reason}; change a value of trainer.") from error
+    except RuntimeError as error:
+        if isinstance(error, DistError) or not is_connected():
+            if meeting:
+                time.sleep(1)  # torchrun interrupts this process, too, if the other process has ended for that reason
+                meeting.check_others()
+            reason = f" ({str(error).splitlines()[0]})" if isinstance(error, DistError) else ""
+            raise LostProcess(
+                "a process of this run has ended, or did not answer within trainer.strategy.timeout"
+                f"{reason}; if nothing starts it again, resume with run={as_typed(folder)}."
+            ) from error
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):  # torch 2.13 on a CPU
+            lacking = f"data.batch_size: a step of {cfg.data.batch_size:,} samples does not fit into memory"
+            raise UserError(f"{lacking}; write a smaller value, or choose a smaller model.") from error
+        raise
+
 
 # Weights of another run, as far as names and shapes match
 
 
-log = logging.getLogger(__name__)
-NETWORK = "network."  # of the names in a checkpoint
+PREFIX = "network."  # of the names in a checkpoint
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # float8 needs scales, which are not in the file
 
 
@@ -81,7 +223,7 @@ def check_values(place: str, weight: Tensor, dtype: torch.dtype) -> None:
 def read_weights(file: Path) -> Mapping[str, Tensor]:
     if file.suffix != ".safetensors":
         state = read_checkpoint(file)["state_dict"]
-        return {name.removeprefix(NETWORK): weight for name, weight in state.items() if name.startswith(NETWORK)}
+        return {name.removeprefix(PREFIX): weight for name, weight in state.items() if name.startswith(PREFIX)}
     with needs_extra(f"init={file}", "export"):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -91,111 +233,122 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
         raise UserError(f"init: {file} cannot be read ({error}); export it again.") from error
 
 
-# The training
+# What stands in the run folder at the start and at the end
 
 
-@runtime_checkable
-class HasResults(Protocol):
-    """A callback that adds values to results.json; they are read once, after the training and before the test."""
-
-    def results(self) -> dict[str, Any]: ...
+EARLY_STOPPING = "trainer.callbacks.early_stopping"
 
 
-def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
-    """Returns val/accuracy of the kept epoch in the first process, if it has one, and None in the others.
-
-    `meeting` holds the processes that torchrun started.
-    """
-    quiet_lightning()
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if meeting:
-        meeting.share(folder, cfg)
-    if is_finished(cfg, folder):
-        return read_results(folder).get("val/accuracy")
-    timeout = OmegaConf.select(cfg, "trainer.strategy.timeout", default=1800.0)  # of Lightning's own strategies
-    if to_launch := num_processes_to_launch(cfg):
-        launch(functools.partial(train, cfg), to_launch, folder, timeout)
-        return read_results(folder).get("val/accuracy")
-    pl.seed_everything(cfg.seed, verbose=False)
-    trained = trained_spec(cfg, folder)
-    check_resumable(folder, trained)
-    data = build_data(keep_num_frames(cfg, trained) if trained else cfg)
-    classifier = build_classifier(cfg, data.spec)
-    if trained:
-        check_same_data(data, trained, folder)
-    elif cfg.get("init"):
-        copy_weights(classifier.network, cfg.init)
-    trainer = build_trainer(cfg, folder)
-    device, autocast = trainer.strategy.root_device, trainer.precision_plugin.forward_context
-    check_frame_memory(data.frame_bytes, trainer.num_devices)
-    check_every_process_has_samples(data, trainer.world_size)
-    check_network(classifier.network, data, device, autocast, trainer.num_devices)
-    lock = locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
-    with lock, closing(trainer.loggers), errors_explained(folder, meeting):
-        if trainer.world_size > 1:
-            connect(trainer.strategy, meeting, timedelta(seconds=timeout))
-        accuracy = fit_and_test(cfg, folder, trainer, classifier, data)
-    if trainer.world_size > 1:
-        destroy_process_group()  # its threads sometimes abort a process that ends without this
-    return accuracy
+def check_resumable(folder: Path, resumed: Resumed | None) -> None:
+    """Raises UserError if a file that a resumed run needs is lost or damaged."""
+    weights = next((file for file in (BEST, LAST) if (folder / file).exists()), None)
+    remedy = "restore it, or begin a new run" + (f" with init={as_typed(folder / weights)}" if weights else "")
+    read_overrides(folder)  # raises UserError if they are damaged; they are needed at the end
+    rows = read_rows(folder / METRICS)
+    if resumed is None:
+        # a kill in the first epoch may leave a best.ckpt and a row of it, which are written before last.ckpt
+        best = read_checkpoint(folder / BEST)["epoch"] if (folder / BEST).exists() else 0
+        if best or len(rows) > 1 or (folder / RESULTS).exists():
+            raise UserError(f"{folder / LAST}: is missing, but epochs of this run have finished; {remedy}.")
+        return
+    header, columns = {name for row in rows for name in row}, set(metric_columns(resumed.spec.num_steps))
+    if rows and header != columns:
+        raise UserError(f"{folder / METRICS}: its header is damaged at {min(header ^ columns)!r}; {remedy}.")
+    if lost := set(range(1, resumed.epochs + 1)) - {int(row["epoch"]) for row in rows}:
+        raise UserError(f"{folder / METRICS}: has no row of epoch {min(lost)}, which has finished; {remedy}.")
+    if (folder / BEST).exists():
+        read_checkpoint(folder / BEST)  # raises UserError if it is damaged
+    elif any(row.get("val/accuracy") for row in rows):
+        raise UserError(f"{folder / BEST}: is missing, but epochs of this run have finished; {remedy}.")
 
 
-def check_every_process_has_samples(data: SequenceDataModule, num_processes: int) -> None:
-    splits = {"training": data.train_indices, "validation": data.validation_indices, "test": data.test}
-    for name, samples in splits.items():
-        if 0 < len(samples) < num_processes:
-            raise UserError(
-                f"trainer.devices: {num_processes} processes, but only {counted(len(samples), f'{name} sample')}; use "
-                "fewer devices, or more samples."
-            )
+def record_start(
+    cfg: DictConfig, folder: Path, resumed: Resumed | None, trainer: Any, data: SequenceDataModule
+) -> None:
+    changes = record_config(cfg, folder)
+    if not (folder / PROVENANCE).exists():
+        write_json(folder / PROVENANCE, provenance(cfg, data))
+    if data.skipped:
+        write_atomically(folder / SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
+        clips = counted(len(data.skipped), "clip")
+        log.info(f"data.skip_broken: left out {clips}; {as_typed(folder / SKIPPED)} lists them")
+    if resumed:
+        log.info(f"resuming {as_typed(folder)} after its last finished epoch{changes}")
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    for logger in trainer.loggers:
+        start_tracking(logger, config, folder, resumed.global_step if resumed else 0)
 
 
-def fit_and_test(
-    cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule
-) -> float | None:
-    checkpoint = str(folder / LAST) if (folder / LAST).exists() else None
-    if trainer.is_global_zero:
-        record_start(cfg, folder, trainer, data)
-    prepare_for_training()
-    allow_frozen_modules(classifier.network)
-    trained: dict[str, Any] = {}
-    trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    # read before the test, which loads the state of the kept epoch into all callbacks
-    if trainer.is_global_zero:
-        for callback in trainer.callbacks:
-            if isinstance(callback, HasResults):
-                trained |= callback.results()
-    trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
-    if trainer.is_global_zero:
-        parameters = count_parameters(classifier.network)
-        record_results(classifier.test_results() | trained | {"parameters": parameters}, cfg, folder, trainer)
-    return trained.get("val/accuracy")
+def record_config(cfg: DictConfig, folder: Path) -> str:
+    """Writes the config if it has changed, and returns the changes in words for the log."""
+    if OmegaConf.to_container(cfg) == OmegaConf.to_container(read_yaml(folder / CONFIG)):
+        return ""
+    write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())
+    return f", with {' '.join(HydraConfig.get().overrides.task)}"
+
+
+def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
+    """Writes the results to the loggers, then report.html, then results.json, which marks a finished run."""
+    check_present(folder)
+    log_results(trainer, hyperparameters(cfg, read_overrides(folder)), results)
+    for callback in trainer.callbacks:
+        if isinstance(callback, Dashboard):
+            write_run_report(folder, results, callback)
+    write_json(folder / RESULTS, results)
+    log.info(run_summary(results, folder, trainer.loggers))
 
 
 @contextlib.contextmanager
-def errors_explained(folder: Path, meeting: Meeting | None) -> Iterator[None]:
-    """Turns errors of Lightning and of other processes into one line."""
-    killed = (
-        "data.num_workers: a process that reads clips was killed, perhaps because memory was short; write fewer, or a "
-        f"smaller data.cache_gb, and resume with run={as_typed(folder)}."
-    )
+def closing(loggers: Sequence[Any]) -> Iterator[None]:
+    """Ends the tracked runs after the block."""
+    status = "failed"
     try:
-        with killed_workers_explained(killed):
-            yield
-    except OSError:
-        check_present(folder)
-        raise
-    except MisconfigurationException as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise UserError(f"trainer: {reason}; change a value of trainer.") from error
-    except RuntimeError as error:
-        if isinstance(error, DistError) or not is_connected():
-            if meeting:
-                time.sleep(1)  # torchrun interrupts this process, too, if the other process has ended for that reason
-                meeting.check_others()
-            reason = f" ({str(error).splitlines()[0]})" if isinstance(error, DistError) else ""
-            raise LostProcess(
-                "a process of this run has ended, or did not answer within trainer.strategy.timeout"
-                f"{reason}; if nothing starts it again, resume with run={as_typed(folder)}."
-            ) from error
-        raise
+        yield
+        status = "success"
+    finally:
+        with contextlib.ExitStack() as stack:  # closes the others too if one cannot be closed
+            if status == "failed":
+                stack.enter_context(contextlib.suppress(OSError))  # the error that ended the run is reported
+            for logger in loggers:
+                stack.callback(end_tracking, logger, status)
+
+
+def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -> str:
+    accuracy, samples = percent(results["test/accuracy"]), f"{results['test/images']:,} samples"
+    epochs = f"{results['keep']} epoch {results['best_epoch']} of {results['epochs']}"
+    lines = [f"test accuracy  {accuracy}  ({samples}, {epochs}, {results['seconds']:.0f} s)"]
+    lines += [f"run folder     {as_typed(folder)}"]
+    lines += [f"report         {as_typed(folder / REPORT)}"] if (folder / REPORT).exists() else []
+    commands = (command_to_view(logger, folder) for logger in loggers)
+    lines += [f"dashboard      {command}" for command in commands if command]
+    return "\n".join(lines)
+
+
+def is_finished(cfg: DictConfig, folder: Path) -> bool:
+    """Tells whether a job of a sweep needs no more training. Raises UserError for a single run that is finished."""
+    last = last_epoch(folder)
+    if not read_results(folder) or not last:
+        return False
+    epochs = int(last["epoch"])
+    is_short = epochs < cfg.trainer.max_epochs
+    if is_short and not stopped_early(cfg, folder):
+        return False
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        finished = f"run: {as_typed(folder)} has finished its {epochs} epochs"
+        if is_short:
+            remedy = "raise trainer.callbacks.early_stopping.patience or leave that callback out"
+            raise UserError(f"{finished}, by early stopping; to train longer, {remedy}.")
+        if total_arguments(get_class(cfg.schedule._target_)):
+            raise UserError(
+                f"{finished}, for which its schedule was made; to train longer, start a new run, e.g. with init="
+                f"{as_typed(folder)}."
+            )
+        raise UserError(f"{finished}; to train longer, add e.g. trainer.max_epochs={epochs + 1}.")
+    log.info(f"{as_typed(folder)} has already finished")
+    return True
+
+
+def stopped_early(cfg: DictConfig, folder: Path) -> bool:
+    """Tells whether the run was ended by early stopping as this config has it."""
+    now, before = (OmegaConf.select(each, EARLY_STOPPING) for each in (cfg, read_yaml(folder / CONFIG)))
+    return read_results(folder).get("stopped_early", False) and now == before

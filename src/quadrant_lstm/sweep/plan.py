@@ -107,7 +107,7 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule, classifier: Classif
     short: Any = OmegaConf.merge(cfg, {"trainer": SHORT})
     trainer: Any = build_trainer(short, Path())
     trainer.callbacks.append(stopwatch := Stopwatch())
-    check_network(classifier.network, data, trainer.strategy.root_device, trainer.precision_plugin.forward_context)
+    check_network(classifier.network, data)
     allow_frozen_modules(classifier.network)
     trainer.fit(classifier, datamodule=data)
     return stopwatch.fastest(validating=False), stopwatch.fastest(validating=True)
