@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequen
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from quadrant_lstm.errors import UserError
@@ -126,7 +126,7 @@ def count_parameters(module: nn.Module) -> int:
 Lengths = Int64[Tensor, " batch"] | None
 
 
-def real_steps(inputs: Float[Tensor, "batch steps ..."], lengths: Lengths) -> Bool[Tensor, "batch steps"]:
+def real_steps(inputs: Shaped[Tensor, "batch steps ..."], lengths: Lengths) -> Bool[Tensor, "batch steps"]:
     batch, steps = inputs.shape[:2]
     numbers = torch.arange(steps, device=inputs.device)
     return (numbers >= 0).expand(batch, steps) if lengths is None else numbers < lengths[:, None]
