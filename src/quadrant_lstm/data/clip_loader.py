@@ -17,10 +17,9 @@ from quadrant_lstm.data.datamodule import Batch, EpochSampler, WorkerLoader, epo
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 
-# Decoded frames in memory that the workers share, up to a limit
+# Decoded frames in memory that the workers share
 #
-# Clips are kept in the order of the folder, so that the order of reading does not change which ones are kept. The
-# memory is used as clips are read.
+# The memory is used as clips are read.
 
 
 def shared_memory(num_bytes: int) -> np.ndarray:
@@ -29,30 +28,27 @@ def shared_memory(num_bytes: int) -> np.ndarray:
 
 
 class FrameCache:
-    """`sizes` are the bytes of each clip. Workers must be forked from the process that makes the cache."""
+    """Keeps clips of these shapes, in their order, as many as fit into `limit` bytes, so that the order of reading does
+    not change which ones are kept. Workers must be forked from the process that makes the cache.
+    """
 
-    def __init__(self, sizes: Sequence[int], limit: int):
-        ends = np.cumsum(sizes)
-        self.count = int(np.searchsorted(ends, limit, side="right"))  # of the clips that are kept
-        self.starts = np.concatenate([[0], ends])[: self.count]
-        self.num_bytes = int(ends[self.count - 1]) if self.count else 0
-        self.memory, self.is_filled = shared_memory(self.num_bytes), shared_memory(self.count)
+    def __init__(self, shapes: Sequence[tuple[int, ...]], limit: int):
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        ends = ends[ends <= limit]
+        self.num_bytes = int(ends[-1]) if len(ends) else 0
+        parts = np.split(shared_memory(self.num_bytes), ends)  # and an empty one at the end
+        self.clips = [part.reshape(shape) for part, shape in zip(parts[:-1], shapes, strict=False)]
+        self.is_filled = shared_memory(len(self.clips))
 
-    def holds(self, number: int) -> bool:
-        """Tells whether the clip is one of those that are kept."""
-        return number < self.count
-
-    def read(self, number: int, shape: Sequence[int], decode: Callable[[np.ndarray], None]) -> np.ndarray:
-        """Returns all frames of a clip that is kept, uint8 in that shape. The first time, `decode` writes them."""
-        start = int(self.starts[number])
-        frames = self.memory[start : start + int(np.prod(shape))].reshape(shape)
+    def read(self, number: int, decode: Callable[[np.ndarray], None]) -> np.ndarray:
+        """Returns all frames of a clip that is kept. The first time, `decode` writes them."""
         if not self.is_filled[number]:  # two workers may both fill it, with the same frames
-            decode(frames)
+            decode(self.clips[number])
             self.is_filled[number] = 1
-        return frames
+        return self.clips[number]
 
 
-# The frames of a batch
+# The frames of clips
 
 
 class ClipReader:
@@ -74,15 +70,15 @@ class ClipReader:
         self.clips, self.frame_format, self.frame_step = clips, frame_format, frame_step
         self.spec, self.seed = spec, seed
         self.lengths = [steps_in(notes[clip.path].num_frames, frame_step) for clip in clips]
-        self.cache = FrameCache([math.prod(self.stored_shape(number)) for number in range(len(clips))], cache_bytes)
+        channels, height, width = spec.frame_shape
+        self.cache = FrameCache([(length, height, width, channels) for length in self.lengths], cache_bytes)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def read_batch(self, numbers: Sequence[int], epoch: int | None, out: np.ndarray) -> tuple[list[int], list[int]]:
         """Writes the frames to `out`, uint8 [clips, steps, height, width, channels], and returns the labels and the
-        numbers of real frames. Long clips are cut at random, by the seed and the epoch; in their middle without an
-        epoch.
+        numbers of real frames.
         """
         lengths = [min(self.lengths[number], self.spec.num_steps) for number in numbers]
         for frames, number, length in zip(out, numbers, lengths, strict=True):
@@ -91,6 +87,7 @@ class ClipReader:
         return [self.clips[number].label for number in numbers], lengths
 
     def start(self, number: int, length: int, epoch: int | None) -> int:
+        """Returns where a clip is cut: at random, by the seed and the epoch, or in its middle without an epoch."""
         spare = self.lengths[number] - length
         if epoch is None:
             return spare // 2
@@ -99,18 +96,14 @@ class ClipReader:
     def read_clip(self, number: int, start: int, out: np.ndarray) -> None:
         path = self.clips[number].path
         try:
-            if self.cache.holds(number):
+            if number < len(self.cache.clips):
                 every = frame_numbers(0, self.lengths[number], self.frame_step)
                 decode = partial(read_frames, path, self.frame_format, every)
-                out[:] = self.cache.read(number, self.stored_shape(number), decode)[start : start + len(out)]
+                out[:] = self.cache.read(number, decode)[start : start + len(out)]
             else:
                 read_frames(path, self.frame_format, frame_numbers(start, len(out), self.frame_step), out)
         except BrokenClip as error:
             raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
-
-    def stored_shape(self, number: int) -> tuple[int, ...]:
-        channels, height, width = self.spec.frame_shape
-        return self.lengths[number], height, width, channels
 
 
 # The loader
@@ -120,11 +113,11 @@ PREFETCH = 2  # batches for each worker
 
 
 def shape_of_slots(spec: SequenceSpec, batch_size: int, num_workers: int) -> tuple[int, ...]:
-    """Returns the shape of the uint8 array in which a ClipLoader keeps batches: those that workers are writing, and the
-    last three that it has yielded. The last batch of an epoch may have one clip more.
+    """Returns the shape of the uint8 array to which workers write batches: those that they read ahead, and the one that
+    is copied. The last batch of an epoch may have one clip more.
     """
     channels, height, width = spec.frame_shape
-    return PREFETCH * num_workers + 3, batch_size + 1, spec.num_steps, height, width, channels
+    return PREFETCH * num_workers + 1, batch_size + 1, spec.num_steps, height, width, channels
 
 
 class Request(NamedTuple):
@@ -133,26 +126,20 @@ class Request(NamedTuple):
     epoch: int | None  # in which long clips are cut at random; None cuts out their middle
 
 
-class Answer(NamedTuple):
-    slot: int
-    labels: list[int]
-    lengths: list[int]
-
-
 class BatchReader(Dataset):
-    """Maps a Request to an Answer, and writes the frames to a slot of memory that processes share.
+    """Maps a Request to labels and lengths, and writes the frames to a slot of memory that processes share.
 
-    A DataLoader would share new memory for each batch. That costs a tenth of the time of decoding, and needs more of
-    /dev/shm than most containers have.
+    A DataLoader would share new memory for each batch, of which most containers have too little in /dev/shm; through a
+    pipe, cached frames would take as long as decoding them.
     """
 
-    def __init__(self, clips: ClipReader, shape: Sequence[int]):
-        self.clips, self.slots = clips, shared_memory(math.prod(shape)).reshape(shape)
+    def __init__(self, clips: ClipReader, slots: np.ndarray):
+        self.clips, self.slots = clips, slots
 
-    def __getitem__(self, request: Request) -> Answer | UserError:
+    def __getitem__(self, request: Request) -> tuple[list[int], list[int]] | UserError:
         slot, numbers, epoch = request
         try:
-            return Answer(slot, *self.clips.read_batch(numbers, epoch, self.slots[slot, : len(numbers)]))
+            return self.clips.read_batch(numbers, epoch, self.slots[slot, : len(numbers)])
         except UserError as error:  # raised in a worker, it would get a traceback
             return error
 
@@ -170,32 +157,28 @@ class Requests(Sampler):
 
 
 class ClipLoader:
-    """Yields batches that worker processes read. The workers remain from epoch to epoch. The frames of the last three
-    batches are valid; those of earlier ones have been overwritten.
-    """
+    """Yields batches that worker processes read. The workers remain from epoch to epoch."""
 
     batch_sampler = None  # Lightning reads it
 
     def __init__(self, clips: ClipReader, sampler: EpochSampler, num_workers: int, pads: bool):
         self.sampler, self.pads = sampler, pads
         shape = shape_of_slots(clips.spec, sampler.batch_size, num_workers)
-        self.reader = BatchReader(clips, shape)
-        options: dict[str, Any] = {"sampler": Requests(sampler, num_slots=shape[0])}
-        if num_workers:
-            options |= {"prefetch_factor": PREFETCH, "persistent_workers": True}
-        self.answers = WorkerLoader(
-            self.reader, num_workers, batch_size=None, collate_fn=lambda answer: answer, **options
-        )
+        self.slots = shared_memory(math.prod(shape)).reshape(shape)
+        options: dict[str, Any] = {"prefetch_factor": PREFETCH, "persistent_workers": True} if num_workers else {}
+        options |= {"sampler": Requests(sampler, len(self.slots)), "collate_fn": lambda answer: answer}
+        self.answers = WorkerLoader(BatchReader(clips, self.slots), num_workers, batch_size=None, **options)
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        for answer in self.answers:
+        for number, answer in enumerate(self.answers):  # in the order of the requests
             if isinstance(answer, UserError):
                 raise answer
-            frames = self.reader.slots[answer.slot, : len(answer.labels)]
-            yield to_batch(frames, answer.labels, answer.lengths if self.pads else None)
+            labels, lengths = answer
+            frames = self.slots[number % len(self.slots), : len(labels)].copy()
+            yield to_batch(frames, labels, lengths if self.pads else None)
 
 
 def to_batch(frames: np.ndarray, labels: Sequence[int], lengths: Sequence[int] | None) -> Batch:
