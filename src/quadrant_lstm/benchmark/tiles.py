@@ -29,9 +29,10 @@ def shared_tiles_table(rounds: int) -> Iterator[str]:
 
 
 def ways_to_share(grid: tuple[int, int], orderings: Sequence[str]) -> dict[str, Way]:
-    shared = SharedTiles(ConvEncoder(1, [32, 32], 3, 2), orderings_of(orderings, grid), 112 // grid[0])
+    permutations = orderings_of(orderings, grid)
+    shared = SharedTiles(ConvEncoder(1, [32, 32], 3, 2), permutations, 112 // grid[0])
     full = TimeDistributed(shared.module)
-    frames = frames_of(torch.randn(8, 1, 112, 112), orderings, grid)
+    frames = frames_of(torch.randn(8, 1, 112, 112), permutations, grid)
     return {"full": lambda: full(frames), "shared": lambda: shared(frames)}
 
 

@@ -4,6 +4,8 @@ The uint8 images are kept on the device, where each batch is gathered and turned
 whole data set, [60000, 4, 1, 56, 14], are never stored.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
@@ -12,8 +14,22 @@ from torch.utils.data import TensorDataset
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
 from quadrant_lstm.data.images import load_images
-from quadrant_lstm.data.orderings import SequenceSpec, frame_shape_of, frames_of, numbered_names, orderings_of, scaled
+from quadrant_lstm.data.orderings import (
+    SequenceSpec,
+    frame_shape_of,
+    frames_of,
+    numbered_names,
+    orderings_of,
+    scaled,
+    split_pieces,
+)
 from quadrant_lstm.kinds import AtLeastTwo, Count, Dataset, Grid, Natural, Orderings, OrderingsOrNames
+
+
+class ImageBatch(NamedTuple):
+    images: Shaped[Tensor, "batch channels height width"]
+    labels: Int64[Tensor, " batch"]
+    turns: Int64[Tensor, " batch"] | None = None  # of test images: their numbers
 
 
 class ImageSequences(SequenceDataModule):
@@ -58,11 +74,10 @@ class ImageSequences(SequenceDataModule):
         self.test_orderings = orderings_of(test_orderings or (), grid)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> Batch:
-        images, labels = batch[:2]
-        mixed, turns = self.train_orderings, None
-        if self.trainer and self.trainer.testing:
-            mixed, turns = self.test_orderings, batch[2]
-        elif self.trainer and self.trainer.training:
+        images, labels, turns = ImageBatch(*batch)
+        is_test, is_training = (self.trainer and self.trainer.testing), (self.trainer and self.trainer.training)
+        mixed = self.test_orderings if is_test else self.train_orderings
+        if is_training:
             images = self.augmentation(images)
             if mixed and not self.repeats_batches:
                 mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()]
@@ -71,16 +86,18 @@ class ImageSequences(SequenceDataModule):
     def cut(
         self,
         images: Shaped[Tensor, "batch channels height width"],
-        mixed: Orderings = (),
-        turns: Int64[Tensor, " batch"] | None = None,
+        mixed: Orderings,
+        turns: Int64[Tensor, " batch"] | None,
     ) -> Shaped[Tensor, "batch steps channels stack columns"]:
-        if mixed:
-            return mixed_sequences(images, turns, mixed, len(self.orderings), self.grid)
-        return frames_of(images, self.orderings, self.grid)
+        """Cuts the images in `orderings`, or if there are mixed ones, in these, in turn."""
+        if not mixed:
+            return frames_of(images, self.orderings, self.grid)
+        turns = torch.arange(len(images), device=images.device) if turns is None else turns
+        return mixed_sequences(images, turns, mixed, len(self.orderings), self.grid)
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        images, labels, numbers = self.test[indices]
-        return Batch(self.cut(images, self.test_orderings, numbers), labels)
+        images, labels, turns = self.test[indices]
+        return Batch(self.cut(images, self.test_orderings, turns), labels)
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
         return self.test[indices][0]
@@ -91,20 +108,15 @@ class ImageSequences(SequenceDataModule):
 
 def mixed_sequences(
     images: Shaped[Tensor, "batch channels height width"],
-    turns: Int64[Tensor, " batch"] | None,
+    turns: Int64[Tensor, " batch"],
     mixed: Orderings,
     num_stacked: int,
     grid: Grid,
 ) -> Shaped[Tensor, "batch steps channels stack columns"]:
-    """Builds the sequence of the image with turn 0 with the first `num_stacked` orderings, that of the image with turn
-    1 with the next ones, and so on. After the last orderings, the first are used again. Without turns, the places of
-    the images are their turns; slices then select them, because a GPU would wait for an index of a training batch.
+    """Builds the sequence of an image with turn 0 with the first `num_stacked` orderings, that of one with turn 1 with
+    the next ones, and so on. After the last orderings, the first are used again.
     """
-    groups = [mixed[start : start + num_stacked] for start in range(0, len(mixed), num_stacked)]
-    numbers = range(len(groups))
-    chosen = [slice(n, None, len(groups)) if turns is None else turns % len(groups) == n for n in numbers]
-    parts = [frames_of(images[some], group, grid) for some, group in zip(chosen, groups, strict=True)]
-    frames = parts[0].new_empty(len(images), *parts[0].shape[1:])
-    for some, part in zip(chosen, parts, strict=True):
-        frames[some] = part
-    return frames
+    stacks = torch.tensor(mixed, device=images.device).unflatten(0, (-1, num_stacked)).transpose(1, 2)
+    shown = stacks[turns % len(stacks)] - 1  # [batch, steps, orderings]: the piece that is shown
+    pieces, samples = split_pieces(images, grid), torch.arange(len(images), device=images.device)
+    return pieces[samples[:, None, None], shown].transpose(2, 3).flatten(3, 4)

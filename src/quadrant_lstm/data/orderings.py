@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from quadrant_lstm.kinds import Grid, OrderingsOrNames
+from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
 
 # Shapes
 
@@ -239,7 +239,7 @@ def sequences(
             "missing, e.g. that of one channel with images[:, None]."
         )
     check_range(images)
-    return frames_of(images, orderings, grid)
+    return frames_of(images, orderings_of(orderings, grid), grid)
 
 
 def check_range(pixels: Shaped[Tensor, "..."]) -> None:
@@ -255,13 +255,12 @@ def check_range(pixels: Shaped[Tensor, "..."]) -> None:
 
 
 def frames_of(
-    images: Shaped[Tensor, "batch channels height width"], orderings: OrderingsOrNames, grid: Grid
+    images: Shaped[Tensor, "batch channels height width"], orderings: Orderings, grid: Grid
 ) -> Shaped[Tensor, "batch steps channels stack columns"]:
-    """Does what `sequences` does, but does not check the pixels."""
-    permutations = orderings_of(orderings, grid)
+    """Does what `sequences` does for permutations, but does not check the pixels."""
     pieces = split_pieces(images, grid).unbind(1)
     # Indexing with a tensor would copy it to the device, and make a GPU wait, for each batch.
-    stacks = torch.cat([pieces[piece - 1] for step in zip(*permutations, strict=True) for piece in step], dim=2)
+    stacks = torch.cat([pieces[piece - 1] for step in zip(*orderings, strict=True) for piece in step], dim=2)
     return stacks.unflatten(2, (len(pieces), -1)).transpose(1, 2)
 
 

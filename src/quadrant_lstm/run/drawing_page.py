@@ -198,5 +198,5 @@ def round_to_half(network: nn.Module) -> None:
 def change_by_rounding(network: nn.Module, rounded: nn.Module, data: DictConfig) -> float:
     """Returns the largest difference of a probability between the networks, on test images."""
     images = torch.from_numpy(load_images(data.dataset, data.root).test_images[:NUM_COMPARED])
-    frames = scaled(frames_of(images, orderings_shown(data), data.grid))
+    frames = scaled(frames_of(images, orderings_of(orderings_shown(data), data.grid), data.grid))
     return (network(frames).softmax(1) - rounded(frames).softmax(1)).abs().max().item()
