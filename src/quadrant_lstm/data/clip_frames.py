@@ -1,10 +1,11 @@
 """Opens clips (folders of pictures, animated pictures, arrays and videos) and reads their frames."""
 
 import contextlib
+import functools
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -54,46 +55,41 @@ def is_animated(picture: Path) -> bool | None:
         return None
 
 
-class Frames(Protocol):
+class Frames(NamedTuple):
     """Frames that are read by their numbers."""
 
-    def __len__(self) -> int: ...
+    number: int
+    read: Callable[[int], Image.Image | np.ndarray]
 
-    def __getitem__(self, number: int, /) -> Image.Image | np.ndarray: ...
 
-
-class Pictures:
-    """The pictures of a folder."""
-
-    def __init__(self, folder: Path):
-        self.files = image_files_in(folder)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, number: int) -> Image.Image:
-        with named(self.files[number]), opened_image(self.files[number]) as image:
+@contextlib.contextmanager
+def opened(clip: Path, layout: str | None) -> Iterator[Frames]:
+    """Yields the frames of a clip that is not a video."""
+    if clip.is_dir():
+        files = image_files_in(clip)
+        yield Frames(len(files), lambda number: read_picture(files[number]))
+    elif clip.suffix.lower() in ARRAYS:
+        array = read_array(clip, layout)
+        yield Frames(len(array), array.__getitem__)
+    else:
+        with opened_image(clip) as image:
             check_depth(image)
-            if getattr(image, "is_animated", False):
-                raise ValueError("it is animated, but the other files of the folder are single frames")
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return image
+            yield Frames(getattr(image, "n_frames", 1), functools.partial(frame_of, image))
 
 
-class Animation:
-    """The pictures of an open file."""
+def frame_of(image: Image.Image, number: int) -> Image.Image:
+    image.seek(number)
+    return image
 
-    def __init__(self, image: Image.Image):
+
+def read_picture(file: Path) -> Image.Image:
+    with named(file), opened_image(file) as image:
         check_depth(image)
-        self.image = image
-
-    def __len__(self) -> int:
-        return getattr(self.image, "n_frames", 1)
-
-    def __getitem__(self, number: int) -> Image.Image:
-        self.image.seek(number)
-        return self.image
+        if getattr(image, "is_animated", False):
+            raise ValueError("it is animated, but the other files of the folder are single frames")
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
 
 
 @contextlib.contextmanager
@@ -108,18 +104,6 @@ def named(picture: Path) -> Iterator[None]:
 def check_depth(image: Image.Image) -> None:
     if image.mode[0] in "IF":
         raise ValueError("it has more than 8 bits per pixel")
-
-
-@contextlib.contextmanager
-def opened(clip: Path, layout: str | None) -> Iterator[Frames]:
-    """Yields the frames of a clip that is not a video."""
-    if clip.is_dir():
-        yield Pictures(clip)
-    elif clip.suffix.lower() in ARRAYS:
-        yield read_array(clip, layout)
-    else:
-        with opened_image(clip) as image:
-            yield Animation(image)
 
 
 def files_of(clip: Path) -> list[Path]:
@@ -257,8 +241,8 @@ def count_frames(clip: Path, layout: str | None) -> int:
         if is_video(clip):
             count = sum(1 for _ in decoded(clip))
         else:
-            with opened(clip, layout) as found:
-                count = len(found)
+            with opened(clip, layout) as frames:
+                count = frames.number
         if count == 0:
             raise ValueError("it holds no frames")
         return count
@@ -284,9 +268,9 @@ def examine_frames(clip: Path, frame_format: FrameFormat) -> tuple[int, tuple[in
 def frames_of(clip: Path, frame_format: FrameFormat, numbers: range | None = None) -> Iterator[np.ndarray]:
     """Yields frames, uint8 [height, width, channels]: those with the numbers, or all."""
     if not is_video(clip):
-        with opened(clip, frame_format.layout) as found:
-            for number in range(len(found)) if numbers is None else numbers:
-                yield as_array(found[number], frame_format)
+        with opened(clip, frame_format.layout) as frames:
+            for number in range(frames.number) if numbers is None else numbers:
+                yield as_array(frames.read(number), frame_format)
         return
     for number, frame in enumerate(decoded(clip)):  # decoding starts at the beginning
         if numbers is not None and number > numbers[-1]:
@@ -312,18 +296,13 @@ def as_array(frame: Image.Image | np.ndarray, frame_format: FrameFormat) -> np.n
     """Returns uint8 [height, width, channels]."""
     channels, size, _ = frame_format
     if isinstance(frame, np.ndarray):
-        fits = (frame.ndim == 3) == (channels == 3) and size in (None, frame.shape[:2])
-        pixels = frame if fits else as_pixels(Image.fromarray(frame), frame_format)
-    else:
-        pixels = as_pixels(frame, frame_format)
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
-
-
-def as_pixels(image: Image.Image, frame_format: FrameFormat) -> np.ndarray:
-    channels, size, _ = frame_format
-    if image.has_transparency_data:
-        image = on_paper(image, "white")
-    image = image if image.mode == MODES[channels] else image.convert(MODES[channels])
-    if size is not None and image.size != size[::-1]:
-        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(image)
+        if (frame.ndim == 3) == (channels == 3) and size in (None, frame.shape[:2]):
+            return frame if frame.ndim == 3 else frame[:, :, None]
+        frame = Image.fromarray(frame)
+    if frame.has_transparency_data:
+        frame = on_paper(frame, "white")
+    if frame.mode != MODES[channels]:
+        frame = frame.convert(MODES[channels])
+    if size is not None and frame.size != size[::-1]:
+        frame = frame.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(frame).reshape(frame.height, frame.width, channels)

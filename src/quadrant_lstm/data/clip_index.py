@@ -1,7 +1,6 @@
 """Finds the clips of a folder with their classes, and examines all of them once before the training."""
 
 import contextlib
-import glob
 import hashlib
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from quadrant_lstm.data.clip_frames import (
     is_clip,
 )
 from quadrant_lstm.data.datamodule import WorkerLoader, killed_workers_explained
-from quadrant_lstm.data.image_files import files_of_stdin, natural, sorted_or_refused, visible, walk_visible
+from quadrant_lstm.data.image_files import FoundAndLeftOut, find_files, natural, visible, walk_visible
 from quadrant_lstm.data.videos import is_video
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, read_json, write_json
@@ -81,22 +80,13 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
 
 
 def find_clip_files(images: str) -> Iterable[Path]:
-    """Returns the clips of `images`: a clip, a folder with those in it, a glob, or `-` for the lines of standard input.
-
-    Names the kinds of the files of a folder that are left out on stderr.
-    """
-    if images == "-":
-        return files_of_stdin()
-    path = expanded(images)
-    if path.is_file() or (path.is_dir() and is_clip(path)):
-        return [path]
-    if path.is_dir():
-        return sorted_or_refused(images, "clip", *clips_below(path))
-    return sorted_or_refused(images, "clip", [Path(name) for name in glob.glob(str(path), recursive=True)], [])
+    return find_files(images, "clip", clips_below)
 
 
-def clips_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Returns the clips in a folder and in the folders in it, and the other files."""
+def clips_below(folder: Path) -> FoundAndLeftOut:
+    """Returns the folder if it is a clip, or the clips in it and in the folders in it, and the other files."""
+    if is_clip(folder):
+        return [folder], []
     clips: list[Path] = []
     others: list[Path] = []
     for path, folders, names in walk_visible(folder):

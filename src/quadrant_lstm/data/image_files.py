@@ -8,7 +8,7 @@ import re
 import stat
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -20,22 +20,32 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".we
 MAX_PIXELS = 50_000_000
 
 
-def find_image_files(images: str) -> Iterable[Path]:
-    """Returns the files of `images`: a file, a folder with those in it, a glob, or `-` for the lines of standard input.
+FoundAndLeftOut = tuple[Sequence[Path], Sequence[Path]]
 
-    Names the kinds of the files of a folder that are left out on stderr.
+
+def find_image_files(images: str) -> Iterable[Path]:
+    return find_files(images, "image file", image_files_below)
+
+
+def find_files(images: str, kind: str, search: Callable[[Path], FoundAndLeftOut]) -> Iterable[Path]:
+    """Returns the paths of `images`: a file, those that `search` finds in a folder, a glob, or `-` for the lines of
+    standard input.
+
+    Names the suffixes of the files of a folder that are left out on stderr.
     """
     if images == "-":
         return files_of_stdin()
     path = expanded(images)
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
-    if not path.is_dir():
-        found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
-        return sorted_or_refused(images, "image file", found, [])
-    files = [Path(folder, name) for folder, _, names in walk_visible(path) for name in names]
-    found = [file for file in files if is_image_file(file)]
-    return sorted_or_refused(images, "image file", found, [file for file in files if not is_image_file(file)])
+    if path.is_dir():
+        return sorted_or_refused(images, kind, *search(path))
+    return sorted_or_refused(images, kind, [Path(name) for name in glob.glob(str(path), recursive=True)], [])
+
+
+def image_files_below(folder: Path) -> FoundAndLeftOut:
+    files = [Path(path, name) for path, _, names in walk_visible(folder) for name in names]
+    return [file for file in files if is_image_file(file)], [file for file in files if not is_image_file(file)]
 
 
 def walk_visible(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -49,13 +59,13 @@ def walk_visible(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         yield path, folders, [name for name in names if visible(Path(name))]
 
 
-def sorted_or_refused(images: str, what: str, found: Sequence[Path], left_out: Sequence[Path]) -> list[Path]:
+def sorted_or_refused(images: str, kind: str, found: Sequence[Path], left_out: Sequence[Path]) -> list[Path]:
     """Returns the paths that were found, sorted, and tells on stderr how many files of which kinds are left out."""
-    kinds = collections.Counter(file.suffix.lower() or "without a suffix" for file in left_out)
-    counts = ", ".join(f"{kinds[kind]:,} {kind}" for kind in sorted(kinds))
+    suffixes = collections.Counter(file.suffix.lower() or "without a suffix" for file in left_out)
+    counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(suffixes.items()))
     if not found:
         only = f", only {counts}" if counts else ""
-        raise UserError(f"images: {images} matches no {what}{only}; give a file, a folder, or a glob in quotes.")
+        raise UserError(f"images: {images} matches no {kind}{only}; give a file, a folder, or a glob in quotes.")
     if counts:
         print(printable(f"images: {images} holds files that are left out: {counts}."), file=sys.stderr)
     return sorted(found, key=lambda path: [natural(part) for part in path.parts])
