@@ -68,15 +68,15 @@ def find_clips(root: str | None, test_share: float, seed: int, layout: str | Non
     else:
         train, test = divided(folder, clips_by_class(folder), test_share, seed)
     names = tuple(train)
-    found = ClipFolder(folder, names, numbered_clips(train, names), numbered_clips(test, names))
-    paths = [clip.path for clip in (*found.train, *found.test)]
+    clips = ClipFolder(folder, names, numbered_clips(train, names), numbered_clips(test, names))
+    paths = [clip.path for clip in (*clips.train, *clips.test)]
     array = next((path for path in paths if path.suffix.lower() in ARRAYS), None)
     if array and layout is None:
         raise UserError(f"data.layout: null, but {array} is an array; write e.g. data.layout=THWC.")
     if video := next(filter(is_video, paths), None):
         with needs_extra(str(video), "video"):
             import av  # noqa: F401
-    return found
+    return clips
 
 
 def find_clip_files(images: str) -> Iterable[Path]:
@@ -90,7 +90,7 @@ def clips_below(folder: Path) -> FoundAndLeftOut:
     clips: list[Path] = []
     others: list[Path] = []
     for path, folders, names in walk_visible(folder):
-        clips += (picture_folders := [each for name in folders if is_clip(each := Path(path, name))])
+        clips += (picture_folders := [Path(path, name) for name in folders if is_clip(Path(path, name))])
         folders[:] = [name for name in folders if Path(path, name) not in picture_folders]
         for file in (Path(path, name) for name in names):
             (clips if is_clip(file) else others).append(file)
@@ -104,9 +104,9 @@ def clips_by_class(folder: Path) -> dict[str, list[Path]]:
     if len(classes) < 2:
         count = "one folder" if classes else "no folder"
         raise UserError(f"{folder}: holds {count}, but each class needs one; add at least two.")
-    for each in classes:
-        check_utf8(each)
-    return {each.name: clips_of(each) for each in classes}
+    for class_folder in classes:
+        check_utf8(class_folder)
+    return {class_folder.name: clips_of(class_folder) for class_folder in classes}
 
 
 def check_utf8(folder: Path) -> None:
@@ -204,11 +204,11 @@ def update_notes(
     states = {path: state_of(path) for path in paths}
     new = [path for path in paths if not states[path] or stored.get(names[path], [None])[0] != states[path]]
     broken: list[str] = []
-    for path, found in zip(new, examine_in_workers(new, frame_format, num_workers), strict=True):
-        if isinstance(found, Note):
-            stored[names[path]] = [states[path], *found]
+    for path, note in zip(new, examine_in_workers(new, frame_format, num_workers), strict=True):
+        if isinstance(note, Note):
+            stored[names[path]] = [states[path], *note]
         else:
-            broken.append(found)
+            broken.append(note)
             stored.pop(names[path], None)
     entries = {path: stored[names[path]] for path in paths if names[path] in stored}
     notes = {path: Note(count, (height, width), sha) for path, (_, count, (height, width), sha) in entries.items()}

@@ -59,16 +59,16 @@ def walk_visible(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         yield path, folders, [name for name in names if visible(Path(name))]
 
 
-def sorted_or_refused(images: str, kind: str, found: Sequence[Path], left_out: Sequence[Path]) -> list[Path]:
+def sorted_or_refused(images: str, kind: str, paths: Sequence[Path], left_out: Sequence[Path]) -> list[Path]:
     """Returns the paths that were found, sorted, and tells on stderr how many files of which kinds are left out."""
     suffixes = collections.Counter(file.suffix.lower() or "without a suffix" for file in left_out)
     counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(suffixes.items()))
-    if not found:
+    if not paths:
         only = f", only {counts}" if counts else ""
         raise UserError(f"images: {images} matches no {kind}{only}; give a file, a folder, or a glob in quotes.")
     if counts:
         print(printable(f"images: {images} holds files that are left out: {counts}."), file=sys.stderr)
-    return sorted(found, key=lambda path: [natural(part) for part in path.parts])
+    return sorted(paths, key=lambda path: [natural(part) for part in path.parts])
 
 
 def files_of_stdin() -> Iterator[Path]:

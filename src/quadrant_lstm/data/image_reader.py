@@ -218,14 +218,14 @@ def near_largest(strong: np.ndarray) -> np.ndarray:
     for start in zip(*np.nonzero(cells), strict=True):
         if groups[start]:
             continue
-        groups[start], found = len(sizes), [start]
-        for row, column in found:
+        groups[start], group = len(sizes), [start]
+        for row, column in group:
             for place in np.ndindex(3, 3):
                 near = (row + place[0] - 1, column + place[1] - 1)
                 if 0 <= near[0] < rows and 0 <= near[1] < columns and cells[near] and not groups[near]:
                     groups[near] = len(sizes)
-                    found.append(near)
-        sizes.append(sum(int(cells[place]) for place in found))
+                    group.append(near)
+        sizes.append(sum(int(cells[place]) for place in group))
     large = np.array([10 * size >= max(sizes) for size in sizes]) & (np.array(sizes) > 0)
     return np.kron(large[groups], np.ones((cell, cell), bool))[: strong.shape[0], : strong.shape[1]]
 

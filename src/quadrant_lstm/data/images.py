@@ -254,8 +254,8 @@ def load_bundled(file: Path = BUNDLED, sha256: str = BUNDLED_SHA256) -> Images:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}; install the package again.") from error
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise UserError(f"{file}: its SHA-256 is {found[:12]}..., not {sha256[:12]}...; install the package again.")
+    if (checksum := hashlib.sha256(content).hexdigest()) != sha256:
+        raise UserError(f"{file}: its SHA-256 is {checksum[:12]}..., not {sha256[:12]}...; install the package again.")
     with np.load(io.BytesIO(content)) as arrays:
         names = {"train_images": "x_train", "train_labels": "y_train", "test_images": "x_test", "test_labels": "y_test"}
         return Images.without_channels(**{part: arrays[name] for part, name in names.items()})

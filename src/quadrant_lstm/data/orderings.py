@@ -94,7 +94,7 @@ def occlude_piece(
 
 
 Cells = Iterator[tuple[int, int]]  # row and column, from 0
-One = TypeVar("One")  # an ordering, or its name
+Ordering = TypeVar("Ordering")  # a permutation, or a name
 REVERSED, RANDOM = "reversed-", "random:"
 
 
@@ -168,7 +168,7 @@ def orderings_of(orderings: OrderingsOrNames, grid: Grid) -> list[tuple[int, ...
     return [ordering_of(ordering, grid) for ordering in orderings]
 
 
-def shown_orderings(orderings: Sequence[One], train_orderings: Sequence[One] | None) -> Sequence[One]:
+def shown_orderings(orderings: Sequence[Ordering], train_orderings: Sequence[Ordering] | None) -> Sequence[Ordering]:
     """Returns the orderings that a network is trained in; of several sets, the first."""
     return (train_orderings or orderings)[: len(orderings)]
 

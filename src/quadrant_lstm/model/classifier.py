@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -26,22 +26,21 @@ from quadrant_lstm.text import step_accuracy_names
 
 # torch's schedules without one of these arguments are advanced once per epoch
 TOTAL_ARGUMENTS = ("total_steps", "T_max")
-Made = TypeVar("Made")
 
 
 def make_optimization(
-    optimizer: Callable[..., Optimizer],
-    schedule: Callable[..., LRScheduler],
+    make_optimizer: Callable[..., Optimizer],
+    make_scheduler: Callable[..., LRScheduler],
     parameters: Sequence[nn.Parameter],
     num_steps: Callable[[], int | float],
 ) -> dict[str, Any]:
     """Returns what Lightning's configure_optimizers returns. `num_steps` returns the number of training steps; it is
     called only for a schedule that needs it. Raises UserError.
     """
-    made = make("optimizer", optimizer, parameters)
-    totals = {name: num_steps() for name in total_arguments(schedule)}
-    scheduler = make("schedule", schedule, made, **totals)
-    return {"optimizer": made, "lr_scheduler": {"scheduler": scheduler, "interval": "step" if totals else "epoch"}}
+    optimizer = make("optimizer", make_optimizer, parameters)
+    totals = {name: num_steps() for name in total_arguments(make_scheduler)}
+    scheduler = make("schedule", make_scheduler, optimizer, **totals)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step" if totals else "epoch"}}
 
 
 def total_arguments(schedule: Callable[..., LRScheduler]) -> list[str]:
@@ -50,7 +49,7 @@ def total_arguments(schedule: Callable[..., LRScheduler]) -> list[str]:
     return [name for name in TOTAL_ARGUMENTS if name in known]
 
 
-def make(group: str, factory: Callable[..., Made], *arguments: Any, **options: Any) -> Made:
+def make(group: str, factory: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Calls the factory of an optimizer or schedule. Raises UserError if it refuses the values of the config."""
     try:
         return factory(*arguments, **options)
@@ -209,7 +208,7 @@ class Classifier(LightningModule):
         check_planned_steps(config.scheduler, self.num_training_steps())
 
     def configure_optimizers(self) -> Any:
-        parameters = [each for each in self.parameters() if each.requires_grad]
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return make_optimization(self.optimizer, self.schedule, parameters, self.num_training_steps)
 
     def num_training_steps(self) -> int | float:

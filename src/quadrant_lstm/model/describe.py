@@ -35,13 +35,13 @@ from quadrant_lstm.text import align
 
 
 class Axes:
-    """Finds the batch and the steps among the sizes of tensors. `given` are the positional arguments of the
+    """Finds the batch and the steps among the sizes of tensors. `arguments` are the positional arguments of the
     network and those with a name.
     """
 
-    def __init__(self, given: tuple[Sequence[Any], dict[str, Any]], count: int):
-        self.given, self.count = given, count
-        tensors = [*named_tensors(given[0], "inputs"), *named_tensors(given[1], "kwargs")]
+    def __init__(self, arguments: tuple[Sequence[Any], dict[str, Any]], count: int):
+        self.arguments, self.count = arguments, count
+        tensors = [*named_tensors(arguments[0], "inputs"), *named_tensors(arguments[1], "kwargs")]
         sizes = [tensor.shape[:count] for _, tensor in tensors if tensor.ndim >= count]
         if count < 1 or not sizes or 0 in sizes[0]:
             raise ValueError(
@@ -51,7 +51,7 @@ class Axes:
         self.names = ["N", "T"] if count == 2 else ["N", *(f"T{number}" for number in range(1, count))]
 
     def inputs(self, longer: int | None, device: str) -> Any:
-        """Returns what is given, on a device and with one of the leading axes one longer."""
+        """Returns the arguments, on a device and with one of the leading axes one longer."""
 
         def prepare(tensor: Tensor) -> Tensor:
             dtype = torch.float if tensor.is_floating_point() else tensor.dtype
@@ -60,7 +60,7 @@ class Axes:
                 tensor = torch.cat([tensor, tensor.narrow(longer, 0, 1)], longer)
             return tensor
 
-        return map_tensors(prepare, self.given)
+        return map_tensors(prepare, self.arguments)
 
     def as_text(self, values: Sequence[Any], sized: Collection[str] = ()) -> str:
         """Returns the shapes of nested tensors. `values` has those of each run; the first is that of the real sizes.
@@ -241,9 +241,9 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any)
         runs = record(in_full(network), axes, "cpu")
     if error := runs[0].error:
         name = next(reversed(runs[0].entered), "")
-        given = inputs_to(name, runs)
-        texts = axes.as_text(given, axes.names), axes.labels_of_first(given)
-        raise ValueError(explain_mismatch(name, network.get_submodule(name), given[0], *texts, error)) from error
+        layer_inputs = inputs_to(name, runs)
+        texts = axes.as_text(layer_inputs, axes.names), axes.labels_of_first(layer_inputs)
+        raise ValueError(explain_mismatch(name, network.get_submodule(name), layer_inputs[0], *texts, error)) from error
     text = axes.as_text(inputs_to("", runs), axes.names[1:])
     stages = [Stage("inputs", "", text, 0), *stages_of(network, axes, runs)]
     return Description(stages, count_parameters(network))
@@ -253,16 +253,16 @@ def stages_of(network: nn.Module, axes: Axes, runs: Sequence[Run]) -> Iterator[S
     listed: dict[Parameter, str] = {}  # with the names under which they are counted
     for name in dict.fromkeys([*runs[0].outputs, *dict(network.named_modules())]):
         module, called = network.get_submodule(name), name in runs[0].outputs
-        own = {parameter: shown(key) for key, parameter in module.named_parameters(name, recurse=False)}
-        if own or (called and not list(module.children())):
+        parameters = {parameter: shown(key) for key, parameter in module.named_parameters(name, recurse=False)}
+        if parameters or (called and not list(module.children())):
             shape = axes.as_text([run.outputs.get(name) for run in runs]) if called else "not called"
-            count = sum(parameter.numel() for parameter in own.keys() - listed.keys())
-            shared = " ".join(f"Shares {listed[parameter]}." for parameter in own if parameter in listed)
+            count = sum(parameter.numel() for parameter in parameters.keys() - listed.keys())
+            shared = " ".join(f"Shares {listed[parameter]}." for parameter in parameters if parameter in listed)
             wrong = ""
             if called and isinstance(module, nn.RNNBase) and isinstance(runs[0].inputs[name][0], Tensor):
                 wrong = misreading(module, axes.labels_of_first(inputs_to(name, runs)))
             yield Stage(shown(name), type(module).__name__, shape, count, wrong, shared)
-            listed = own | listed
+            listed = parameters | listed
 
 
 def inputs_to(name: str, runs: Sequence[Run]) -> list[Any]:

@@ -22,21 +22,21 @@ Expected = Sequence[int | str]
 
 
 def explain_mismatch(
-    name: str, layer: nn.Module, inputs: Sequence[Any], given: str, labels: Sequence[str], error: Exception
+    name: str, layer: nn.Module, inputs: Sequence[Any], shapes: str, labels: Sequence[str], error: Exception
 ) -> str:
-    """Returns a message for the stage `name`. `given` are the shapes of its inputs as text, and `labels` are those of
+    """Returns a message for the stage `name`. `shapes` are those of its inputs as text, and `labels` are those of
     the axes of the first tensor, e.g. N.
     """
     kind, first, expected = type(layer).__name__, inputs[0] if inputs else None, expected_by(layer)
     start = f"{titled(name, kind)} was given"
     if isinstance(first, Tensor) and expected and not fits(layer, expected, first.shape):
         remedy = advice(layer, labels, first.shape)
-        return f"{start} {given}; it expects [{', '.join(map(str, expected))}].{remedy and ' '}{remedy}"
+        return f"{start} {shapes}; it expects [{', '.join(map(str, expected))}].{remedy and ' '}{remedy}"
     if type(first) is tuple and (expected or type(layer).__module__.startswith("torch.nn.")):
         remedy = "A recurrent layer returns outputs and a state: pass on its outputs."
-        return f"{start} a tuple {given}; it expects a tensor. {remedy}"
-    own = f"{kind}: "  # the layers of this project begin their messages so
-    return f"{start} {given}: {str(error).removeprefix(own) if str(error).startswith(own) else with_type(error)}"
+        return f"{start} a tuple {shapes}; it expects a tensor. {remedy}"
+    message = str(error).removeprefix(f"{kind}: ")  # the layers of this project begin their messages so
+    return f"{start} {shapes}: {message if message != str(error) else with_type(error)}"
 
 
 def titled(name: str, kind: str) -> str:

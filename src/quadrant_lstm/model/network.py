@@ -113,9 +113,9 @@ class Join(StepClassifier):
         shared_tiles: bool,
     ):
         super().__init__()
-        made = make_part("model.encoder", encoder, {"the number of channels": frame_shape[0]})
-        self.encoder = encoder_per_step(made, orderings, frame_shape, shared_tiles)
-        shape = feature_shape(made, frame_shape)
+        module = make_part("model.encoder", encoder, {"the number of channels": frame_shape[0]})
+        self.encoder = encoder_per_step(module, orderings, frame_shape, shared_tiles)
+        shape = feature_shape(module, frame_shape)
         self.flatten = FlattenMaps() if len(shape) == 3 and not reads_maps(recurrent) else None
         self.dropout = Dropout(dropout)
         self.recurrent = make_recurrent(recurrent, shape, lstm_units, num_steps)
@@ -123,7 +123,7 @@ class Join(StepClassifier):
         inputs = [shape.numel()] if self.flatten else shape
         self.dense = nn.Linear(num_outputs(self.recurrent, inputs, num_steps), dense_units)  # no activation
         self.head = nn.Linear(dense_units, num_classes)
-        ours = [self.encoder] if type(made) in (ConvEncoder, PaddedEncoder) else []  # others may be pretrained
+        ours = [self.encoder] if type(module) in (ConvEncoder, PaddedEncoder) else []  # others may be pretrained
         for part in (*ours, self.recurrent, self.dense, self.head):
             part.apply(initialize_as_keras)
 

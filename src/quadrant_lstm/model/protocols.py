@@ -106,8 +106,8 @@ def check_module(caller: str, module: object) -> None:
 
 def wrong_result(key: str, part: nn.Module, inputs: Tensor, outputs: Any, rule: str) -> UserError:
     """Returns the error about a part that returned something else than `rule` says."""
-    given, name = list(inputs.shape), type(part).__name__
-    return UserError(f"{key}: {name} was given {given} and returned {shapes_in(outputs)}; it must return {rule}.")
+    call = f"{type(part).__name__} was given {list(inputs.shape)} and returned {shapes_in(outputs)}"
+    return UserError(f"{key}: {call}; it must return {rule}.")
 
 
 def shapes_in(value: Any) -> str:
@@ -187,10 +187,10 @@ def check_state(layer: str, state: object, shapes: list[list[Any]]) -> None:
     """Raises ValueError unless the state is a tuple or list of tensors of these shapes, or a tensor if there is one."""
     if state is None or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return
-    found, expected = shapes_in(state), ", ".join(map(str, shapes))
+    expected = ", ".join(map(str, shapes))
     expected = f"({expected})" if len(shapes) > 1 else expected
-    if found != expected:
-        raise ValueError(f"{layer}: the state has the shapes {found}; expected {expected}.")
+    if shapes_in(state) != expected:
+        raise ValueError(f"{layer}: the state has the shapes {shapes_in(state)}; expected {expected}.")
 
 
 # What a network may offer beyond the logits of its last step, for metrics and pictures

@@ -222,9 +222,8 @@ class SharedTiles(TimeDistributed):
     ) -> Float[Tensor, "batch steps features rows columns"]:
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
         pieces = stacks.index_select(1, self.frame_to_piece_rows)
-        rows = self.piece_to_tile_rows.split(self.sizes)
-        tiles = [pieces.index_select(1, rows_of_height) for rows_of_height in rows]
-        maps = torch.cat([self.encode(*each) for each in zip(tiles, self.counts, strict=True)], dim=1)
+        tiles = [pieces.index_select(1, rows) for rows in self.piece_to_tile_rows.split(self.sizes)]
+        maps = torch.cat([self.encode(rows, count) for rows, count in zip(tiles, self.counts, strict=True)], dim=1)
         gathered = GatherRows.apply(maps, self.tile_to_frame_rows, self.selection)
         return gathered.unflatten(1, (frames.shape[1], -1)).permute(0, 1, 4, 2, 3)
 

@@ -38,17 +38,17 @@ def check_leading_axes(tensors: NamedTensors, num_axes: int) -> None:
     names = axis_names(num_axes)
     first, leading = tensors[0][0], tensors[0][1].shape[:num_axes]
     for name, tensor in tensors:
-        given = f"TimeDistributed: {name} has the shape {list(tensor.shape)}; its first axes must be"
+        start = f"TimeDistributed: {name} has the shape {list(tensor.shape)}; its first axes must be"
         if len(leading) < num_axes:
-            raise ValueError(f"{given} [{', '.join(names)}].")
+            raise ValueError(f"{start} [{', '.join(names)}].")
         if tensor.shape[:num_axes] != leading:
-            raise ValueError(f"{given} {labelled(names, leading)}, as those of {first}.")
+            raise ValueError(f"{start} {labelled(names, leading)}, as those of {first}.")
 
 
 def check_mask(mask: object, leading: torch.Size) -> None:
     if mask is not None and not (isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == leading):
-        given = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
-        raise ValueError(f"TimeDistributed: mask is {given}; it must be a bool tensor of the shape {list(leading)}.")
+        kind = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
+        raise ValueError(f"TimeDistributed: mask is {kind}; it must be a bool tensor of the shape {list(leading)}.")
 
 
 @contextlib.contextmanager
@@ -64,8 +64,8 @@ def noted_in_errors(tensors: NamedTensors, num_axes: int, module: nn.Module) -> 
         names, notes = axis_names(num_axes), []
         for name, tensor in tensors:
             folded = (math.prod(tensor.shape[:num_axes]), *tensor.shape[num_axes:])
-            read, given = labelled(names, tensor.shape), labelled(["*".join(names)], folded)
-            notes.append(f"TimeDistributed read {name} as {read} and gave {type(module).__name__} {given}.")
+            read, frames = labelled(names, tensor.shape), labelled(["*".join(names)], folded)
+            notes.append(f"TimeDistributed read {name} as {read} and gave {type(module).__name__} {frames}.")
         notes += expectation(module, tensors[0][1].shape[num_axes:])
         remedy = "If these are not its axes, add a missing one with x.unsqueeze, or move one with x.movedim."
         error.add_note(" ".join([*notes, remedy]))
@@ -146,9 +146,9 @@ class TimeDistributed(nn.Module):
             outputs = self.in_chunks(arguments)
             return map_tensors(lambda out: out.masked_fill(~add_axes(real, like=out), 0), outputs)
         (places,) = real.nonzero(as_tuple=True)
-        some = map_tensors(lambda tensor: tensor.index_select(0, places), arguments)
+        arguments = map_tensors(lambda tensor: tensor.index_select(0, places), arguments)
         with contextlib.nullcontext() if len(places) else in_eval_mode(self.module):  # there is nothing to normalize
-            outputs = self.in_chunks(some)
+            outputs = self.in_chunks(arguments)
         return map_tensors(lambda out: out.new_zeros(len(real), *out.shape[1:]).index_copy_(0, places, out), outputs)
 
     def apply_module(self, arguments: Any) -> Any:
@@ -189,23 +189,23 @@ class CopiedBuffers:
     """
 
     def __init__(self, module: nn.Module):
-        self.buffers = [(each, *named) for each in module.modules() for named in each.named_buffers(recurse=False)]
+        self.buffers = [(owner, *named) for owner in module.modules() for named in owner.named_buffers(recurse=False)]
 
     def __enter__(self) -> None:
-        for module, name, buffer in self.buffers:
-            setattr(module, name, buffer.clone())
+        for owner, name, buffer in self.buffers:
+            setattr(owner, name, buffer.clone())
 
     def __exit__(self, *_: object) -> None:
-        for module, name, buffer in self.buffers:
-            setattr(module, name, buffer)
+        for owner, name, buffer in self.buffers:
+            setattr(owner, name, buffer)
 
 
 @contextlib.contextmanager
 def in_eval_mode(module: nn.Module) -> Iterator[None]:
-    modes = {each: each.training for each in module.modules()}
+    modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
         yield
     finally:
-        for each, training in modes.items():
-            each.training = training
+        for part, training in modes.items():
+            part.training = training

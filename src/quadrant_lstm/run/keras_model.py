@@ -114,8 +114,8 @@ def check_settings(stage: Stage, expected: Any) -> None:
     layer, wanted = stage.layer, expected.get_config()
     for name in SETTINGS:
         if name in wanted and stage.settings.get(name) != wanted[name]:
-            found = f"{name}={stage.settings.get(name)}"
-            raise UserError(f"layer {layer.name} ({type(layer).__name__}) has {found}; it must be {wanted[name]}.")
+            setting = f"{name}={stage.settings.get(name)}"
+            raise UserError(f"layer {layer.name} ({type(layer).__name__}) has {setting}; it must be {wanted[name]}.")
 
 
 def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
@@ -208,7 +208,6 @@ def largest_difference(model: keras.Model, network: torch.nn.Module, inputs: Inp
     """Returns the largest difference between the outputs of the models, for random inputs."""
     frames = inputs.to_frames(torch.rand(2, *inputs.shape))
     outputs = keras.ops.convert_to_numpy(model((frames if has_channels_first(model) else frames.movedim(2, 4)).numpy()))
-    found = network(frames)
-    if ends_in_softmax(model):
-        found = found.softmax(1)
-    return (found - torch.from_numpy(outputs)).abs().max().item()
+    logits = network(frames)
+    ours = logits.softmax(1) if ends_in_softmax(model) else logits
+    return (ours - torch.from_numpy(outputs)).abs().max().item()
