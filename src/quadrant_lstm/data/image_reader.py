@@ -185,19 +185,16 @@ class Division(NamedTuple):
 
 def otsu(counts: np.ndarray, first: int) -> Division:
     """Divides the levels above `first` into two classes whose means differ most (Otsu 1979)."""
-    levels = np.arange(256)
+    levels = np.arange(256.0)
     counts = np.where(levels > first, counts, 0)
-    number, total, squares = (float((counts * levels**power).sum()) for power in (0, 1, 2))
-    below, sum_below, best, threshold = 0.0, 0.0, 0.0, first
-    for level in range(first + 1, 256):
-        below += float(counts[level])
-        sum_below += float(level * counts[level])
-        above = number - below
-        if below and above:
-            difference = sum_below / below - (total - sum_below) / above
-            if (variance := below * above * (difference * difference)) > best:
-                best, threshold = variance, level
-    return Division(threshold, best / max(number * squares - total * total, 1))
+    number, total, squares = ((counts * levels**power).sum() for power in (0, 1, 2))
+    below, sum_below = counts.cumsum(), (levels * counts).cumsum()
+    above = number - below
+    means = sum_below / np.maximum(below, 1), (total - sum_below) / np.maximum(above, 1)
+    variances = below * above * ((means[0] - means[1]) * (means[0] - means[1]))
+    best = int(variances.argmax())
+    threshold = best if variances[best] else first
+    return Division(threshold, float(variances[best] / max(number * squares - total * total, 1)))
 
 
 def stroke_width(strong: np.ndarray) -> int:
@@ -214,19 +211,12 @@ def near_largest(strong: np.ndarray) -> np.ndarray:
     padded = np.zeros((rows * cell, columns * cell), np.int64)
     padded[: strong.shape[0], : strong.shape[1]] = strong
     cells = padded.reshape(rows, cell, columns, cell).sum(axis=(1, 3))
-    groups, sizes = np.zeros_like(cells), [0]
-    for start in zip(*np.nonzero(cells), strict=True):
-        if groups[start]:
-            continue
-        groups[start], group = len(sizes), [start]
-        for row, column in group:
-            for place in np.ndindex(3, 3):
-                near = (row + place[0] - 1, column + place[1] - 1)
-                if 0 <= near[0] < rows and 0 <= near[1] < columns and cells[near] and not groups[near]:
-                    groups[near] = len(sizes)
-                    group.append(near)
-        sizes.append(sum(int(cells[place]) for place in group))
-    large = np.array([10 * size >= max(sizes) for size in sizes]) & (np.array(sizes) > 0)
+    groups, before = np.where(cells > 0, np.arange(1, cells.size + 1).reshape(cells.shape), 0), None
+    while before is None or (groups != before).any():  # the largest number of connected cells spreads over all
+        before, spread = groups, extremes(extremes(groups, 3, 0, np.maximum, 0), 3, 1, np.maximum, 0)
+        groups = np.where(cells > 0, spread, 0)
+    sizes = np.bincount(groups.ravel(), cells.ravel())
+    large = (10 * sizes >= sizes.max()) & (sizes > 0)
     return np.kron(large[groups], np.ones((cell, cell), bool))[: strong.shape[0], : strong.shape[1]]
 
 
