@@ -8,7 +8,7 @@ import pytest
 from tests.scripts import script
 
 pytest.importorskip("selenium", reason="needs selenium")
-from docs.tensorboard import CHROMIUM, DRIVER, TABS, Tab, chromium, find, screenshot, tensorboard, visit
+from tests.browser import CHROMIUM, DRIVER, TABS, Tab, chromium, find, screenshot, tensorboard, visit
 from tests.folders import TINY, run_folder, tiny_data
 
 pytestmark = [

@@ -29,18 +29,11 @@ def code(cell: str) -> str:
     return "".join(re.findall(r"`([^`]*)`", cell))
 
 
-@pytest.fixture
-def inputs() -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    padded = torch.randn(2, 5, 16)
-    padded[1, 3:] = 0
-    return {
-        "clip": torch.randn(2, 5, 3, 9, 7),
-        "sequence": torch.randn(2, 5, 16),
-        "padded": padded,
-        "rows": torch.randn(2, 9, 7, 1),
-        "vector": torch.randn(2, 16),
-    }
+torch.manual_seed(0)
+PADDED = torch.randn(2, 5, 16)
+PADDED[1, 3:] = 0
+INPUTS = {"clip": torch.randn(2, 5, 3, 9, 7), "sequence": torch.randn(2, 5, 16), "padded": PADDED,
+          "rows": torch.randn(2, 9, 7, 1), "vector": torch.randn(2, 16)}  # fmt: skip
 
 
 def tensors_of_keras(outputs) -> list[Tensor]:
@@ -57,14 +50,14 @@ def flat(outputs) -> list[Tensor]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("row", [row for row in rows() if row["Keras 3"]], ids=lambda row: code(row["Keras 3"]))
-def test_a_layer_of_keras_and_its_counterpart_return_the_same(row, inputs):
+def test_a_layer_of_keras_and_its_counterpart_return_the_same(row):
     theirs = eval(code(row["Keras 3"]), vars(keras.layers) | {"Sequential": keras.Sequential})
-    (name,) = {name for name in inputs if re.search(rf"\b{name}\b", code(row["call"]))}
-    given = inputs[name].movedim(2, -1) if name == "clip" else inputs[name]
+    (name,) = {name for name in INPUTS if re.search(rf"\b{name}\b", code(row["call"]))}
+    given = INPUTS[name].movedim(2, -1) if name == "clip" else INPUTS[name]
     theirs(given)
     random = np.random.default_rng(0)
     theirs.set_weights([random.normal(scale=0.3, size=weight.shape) for weight in theirs.get_weights()])
-    names = NAMES | inputs
+    names = NAMES | INPUTS
     if row["layer"]:
         names["layer"] = eval(code(row["layer"]), NAMES)
         if list(names["layer"].parameters()):
@@ -81,10 +74,10 @@ def test_a_layer_of_keras_and_its_counterpart_return_the_same(row, inputs):
 
 
 @torch.no_grad()
-def test_a_highway_adds_what_the_gate_lets_through(inputs):
+def test_a_highway_adds_what_the_gate_lets_through():
     (row,) = (row for row in rows() if not row["Keras 3"])
     layer = eval(code(row["layer"]), NAMES)
-    x = inputs["sequence"]
+    x = INPUTS["sequence"]
     new, gate = layer(x).chunk(2, dim=2)
-    found = eval(code(row["call"]), NAMES | inputs | {"layer": layer})
+    found = eval(code(row["call"]), NAMES | INPUTS | {"layer": layer})
     torch.testing.assert_close(found, gate.sigmoid() * new + (1 - gate.sigmoid()) * x)

@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import subprocess
 import sys
+import textwrap
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +14,11 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from quadrant_lstm.config.signatures import check_signatures
 
-from quadrant_lstm.config.check import check_without_torch, without_hydra
+from docs import figures
+from quadrant_lstm.config.check import check_config
+from quadrant_lstm.config.values import without_hydra
+from quadrant_lstm.data.clip_index import find_clips
 from quadrant_lstm.errors import UserError
 from tests.clips import noise_clip, write_folder
 from tests.scripts import ROOT
@@ -29,26 +33,22 @@ def commands(page: Path) -> list[str]:
     """In indented code, and between backticks; && joins two."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     code = re.findall(r"^ {4}(.+)$|`([^`]+)`", text, re.MULTILINE)
-    parts = [part.strip() for pair in code for part in "".join(pair).split("&&")]
+    parts = [" ".join(part.split()) for pair in code for part in "".join(pair).split("&&")]
     return [part for part in parts if part.startswith(("python ", "tensorboard "))]
 
 
 ALL = sorted({command for page in PAGES for command in commands(page)})
-OWN = ("--config-dir", "my_network")  # tests/docs/test_your_network.py types these
-OF_TRAIN = [
-    command for command in ALL if command.startswith("python train.py") and not any(own in command for own in OWN)
-]
-OF_OTHERS = [command for command in ALL if not command.startswith("python train.py")]
+OF_TRAIN = [command for command in ALL if command.startswith("python train.py")]
+OWN = ("--config-dir", "my_network")  # tests/docs/test_your_network.py runs these
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folders_of_clips(tmp_path_factory):
-    """Those that the commands name."""
+    """A folder with those that the commands name."""
     cwd = tmp_path_factory.mktemp("clips")
-    for place in ("one", "other"):
-        for root in ("FOLDER", "ucf101"):
-            for number in range(2):
-                write_folder(cwd / root / place / str(number), noise_clip(2))
+    for place in ("FOLDER/one/0", "FOLDER/one/1", "FOLDER/other/0", "FOLDER/other/1"):
+        write_folder(cwd / place, noise_clip(2))
+    (cwd / "ucf101").symlink_to(cwd / "FOLDER")
     return cwd
 
 
@@ -73,12 +73,11 @@ def check_command(command: str) -> int:
             cfg = compose("train", [*singles, *combination], return_hydra_config=True)
             OmegaConf.set_struct(cfg, False)
             assert is_sweep or not (swept or cfg.hydra.sweeper.params)
-            check_without_torch(own := without_hydra(cfg))
-            check_signatures(own)
+            check_config(without_hydra(cfg))
     return len(checked)
 
 
-@pytest.mark.parametrize("command", OF_TRAIN)
+@pytest.mark.parametrize("command", [command for command in OF_TRAIN if not any(own in command for own in OWN)])
 def test_a_command_of_train_is_accepted(command, as_train_py):
     assert check_command(command) >= 1
 
@@ -92,43 +91,49 @@ def test_a_wrong_command_would_be_noticed(as_train_py):
         check_command("python train.py experiment=units")
 
 
-def test_an_experiment_that_is_a_sweep_is_mentioned():
-    sweeps = {file.stem for file in ROOT.glob("conf/experiment/*.yaml") if "sweeper" in file.read_text()}
-    (row,) = re.findall(r"^\| `experiment` .*$", (ROOT / "docs/configuration.md").read_text(), re.MULTILINE)
-    assert sweeps <= set(re.findall(r"`(\w+)`", row))
-    assert sweeps <= set(re.findall(r"\w+", (ROOT / "conf/hydra/help/train.yaml").read_text()))
-
-
-@pytest.mark.parametrize("command", OF_OTHERS)
+@pytest.mark.parametrize("command", sorted(set(ALL) - set(OF_TRAIN)))
 def test_another_command_names_what_is_there(command):
     program, *words = shlex.split(command)
     if program == "tensorboard":
         assert words == ["--logdir", "outputs"]
     elif words[:3] == ["-m", "pip", "install"]:
         assert set(re.findall(r"\w+", words[-1].partition("[")[2])) <= EXTRAS
+    elif words[:2] == ["-m", "docs.figures"]:
+        assert figures.parser().parse_args(words[2:])
     elif words[0] == "-m":
         assert find_spec(words[1])
     else:
+        config = OmegaConf.load(ROOT / "conf/readers" / f"{Path(words[0]).stem}.yaml")
         assert (ROOT / words[0]).is_file()
-        config = OmegaConf.load(ROOT / "conf/readers" / f"{Path(words[0]).stem}.yaml") if "/" not in words[0] else {}
-        keys = [word.partition("=")[0] for word in words[1:] if "=" in word]
-        assert all(key in (*config, "run", "trust") for key in keys)
+        assert {word.partition("=")[0] for word in words[1:] if "=" in word} <= {*config, "run", "trust"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page):
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
-    assert not [link for link in links if not (page.parent / link).exists()]
+def test_links_lead_to_files_and_headings(page):
+    for file, _, place in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]+))?\)", page.read_text()):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not place or place in sections(target), place
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_headings(page):
-    for file, place in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
-        assert place in sections(page.parent / file if file else page)
+CLIPS = {
+    "train": ["ApplyLipstick/v_ApplyLipstick_g08_c01.avi", "Archery/v_Archery_g08_c02.avi"],
+    "test": ["ApplyLipstick/v_ApplyLipstick_g01_c01.avi", "Archery/v_Archery_g01_c02.avi"],
+}
 
 
-def test_the_readme_takes_five_minutes():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    assert len(lines) <= 180
-    packages = {file.parent.name for file in ROOT.glob("src/quadrant_lstm/*/__init__.py")}
-    assert packages <= {word.rstrip("/").rpartition("/")[2] for line in lines for word in line.split()[:1]}
+def test_the_official_lists_divide_ucf101(tmp_path):
+    (tmp_path / "ucfTrainTestlist").mkdir()
+    for (half, clips), number in zip(CLIPS.items(), (" 1", ""), strict=True):  # the lists of tests have no classes
+        (tmp_path / f"ucfTrainTestlist/{half}list01.txt").write_text("".join(f"{clip}{number}\r\n" for clip in clips))
+        for clip in clips:
+            (tmp_path / "UCF-101" / clip).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "UCF-101" / clip).touch()
+    (block,) = re.findall(r"^    for half .*?^    done$", (ROOT / "docs/clips.md").read_text(), re.M | re.S)
+    subprocess.run(["bash", "-euc", textwrap.dedent(block)], cwd=tmp_path, check=True)
+    found = find_clips(str(tmp_path / "ucf101"), 0.2, 0, None)
+    assert found.class_names == ("ApplyLipstick", "Archery")
+    for half, clips in CLIPS.items():
+        paths = [clip.path for clip in getattr(found, half)]
+        assert paths == [tmp_path / "ucf101" / half / clip for clip in clips]
+        assert all(path.exists() for path in paths)

@@ -150,6 +150,13 @@ def test_a_network_that_fits_is_described_and_stays_as_it_is(caplog):
     assert torch.equal(torch.get_rng_state(), random)
 
 
+def test_a_network_may_make_its_own_tensors(caplog):
+    """The table of stages is then computed on the CPU."""
+    caplog.set_level("INFO")
+    check(Own(lambda logits: logits + torch.zeros(3)))
+    assert "Linear" in caplog.text
+
+
 class ReadsLengths(Own):
     def forward(self, frames, lengths=None):
         return super().forward(frames)

@@ -15,11 +15,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from docs.draw import DIGITS, PAGE, draw, settle, smooth
-from docs.tensorboard import CHROMIUM, DRIVER, chromium
+from docs.figures import PAGE
 from quadrant_lstm.data.image_reader import read_image
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences
+from tests.browser import CHROMIUM, DIGITS, DRIVER, chromium, draw, settle, smooth
 from tests.networks import RECURRENT, question_network
 from tests.pages import deep_network, shaken, write_page
 from tests.photographs import KINDS, photograph

@@ -1,9 +1,5 @@
-"""Writes what TensorBoard shows of a folder of runs, in headless Chromium, to docs/tensorboard_TAB.png.
+"""Opens TensorBoard and pages in headless Chromium, and draws digits on them: for tests and for docs/figures.py."""
 
-python -m pip install -e ".[dev]" && python docs/tensorboard.py outputs     needs Debian's chromium-driver
-"""
-
-import argparse
 import contextlib
 import io
 import json
@@ -20,16 +16,14 @@ from urllib.request import urlopen
 
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-
-from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.errors import UserError
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 SIZE = 1500, 1180
 PATIENCE = 100  # seconds
-COLOURS = 128  # of a picture in docs/
 HIGHLIGHTS = "(train|val)/(loss|accuracy)$|view_belief/example_[14]|view_test/(occluded_piece|confusion)"
 
 
@@ -134,22 +128,63 @@ def screenshot(page: webdriver.Chrome) -> Image.Image:
     return Image.open(io.BytesIO(after)).convert("RGB")
 
 
-def main(logdir: Path, names: Sequence[str]) -> None:
-    with tensorboard(logdir) as url, chromium() as page:
-        for name in names:
-            visit(page, url, TABS[name])
-            picture = screenshot(page).quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
-            picture.save(Path(__file__).with_name(f"tensorboard_{name}.png"), optimize=True)
+# A page to draw on
+
+Point = tuple[float, float]
+
+# Strokes of the digits: (x, y) from the left and the top of the drawing pad, each from 0 to 1.
+DIGITS: dict[int, list[list[Point]]] = {
+    0: [[(0.5, 0.15), (0.36, 0.22), (0.29, 0.4), (0.29, 0.6), (0.37, 0.78), (0.5, 0.85), (0.63, 0.78), (0.71, 0.6),
+         (0.71, 0.4), (0.64, 0.22), (0.5, 0.15)]],
+    1: [[(0.53, 0.15), (0.47, 0.85)]],
+    2: [[(0.3, 0.33), (0.35, 0.22), (0.5, 0.17), (0.65, 0.22), (0.7, 0.35), (0.6, 0.52), (0.42, 0.7), (0.28, 0.82),
+         (0.74, 0.82)]],
+    3: [[(0.3, 0.25), (0.42, 0.16), (0.58, 0.17), (0.67, 0.28), (0.62, 0.42), (0.46, 0.48), (0.62, 0.52),
+         (0.7, 0.66), (0.63, 0.79), (0.47, 0.84), (0.3, 0.77)]],
+    4: [[(0.32, 0.15), (0.28, 0.5), (0.72, 0.5)], [(0.66, 0.15), (0.62, 0.87)]],
+    5: [[(0.7, 0.17), (0.36, 0.17), (0.34, 0.47), (0.52, 0.42), (0.66, 0.5), (0.7, 0.65), (0.62, 0.78), (0.47, 0.84),
+         (0.3, 0.78)]],
+    6: [[(0.6, 0.14), (0.45, 0.28), (0.34, 0.5), (0.33, 0.7), (0.42, 0.83), (0.57, 0.84), (0.67, 0.73), (0.64, 0.58),
+         (0.5, 0.53), (0.36, 0.63)]],
+    7: [[(0.28, 0.2), (0.72, 0.2), (0.6, 0.45), (0.48, 0.85)]],
+    8: [[(0.64, 0.25), (0.52, 0.16), (0.38, 0.22), (0.38, 0.36), (0.6, 0.55), (0.66, 0.7), (0.55, 0.84), (0.4, 0.82),
+         (0.34, 0.68), (0.45, 0.52), (0.62, 0.38), (0.64, 0.25)]],
+    9: [[(0.66, 0.3), (0.55, 0.17), (0.4, 0.2), (0.34, 0.35), (0.42, 0.48), (0.57, 0.46), (0.66, 0.3), (0.65, 0.55),
+         (0.58, 0.86)]],
+}  # fmt: skip
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("logdir", type=Path, help="a folder of runs")
-    parser.add_argument("tabs", nargs="*", metavar="TAB", help=f"{', '.join(TABS)}; all by default")
-    options = parser.parse_args()
-    with handle_errors():
-        if unknown := [tab for tab in options.tabs if tab not in TABS]:
-            raise UserError(f"TAB: {unknown[0]} is not one of {', '.join(TABS)}; write one.")
-        if not options.logdir.is_dir():
-            raise UserError(f"logdir: {options.logdir} is not a folder; give one of runs.")
-        main(options.logdir, options.tabs or list(TABS))
+def smooth(points: Sequence[Point]) -> list[Point]:
+    """Puts four points on the curve between each two, as a hand would (Catmull-Rom splines)."""
+    curve = list(points[:1])
+    for a, b, c, d in zip([points[0], *points], points, points[1:], [*points[2:], points[-1]], strict=False):
+        for t in (0.25, 0.5, 0.75, 1):
+            weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
+            x, y = (sum(w * point[axis] for w, point in zip(weights, (a, b, c, d), strict=True)) / 2 for axis in (0, 1))
+            curve.append((x, y))
+    return curve
+
+
+def draw(page: webdriver.Chrome, strokes: Sequence[Sequence[Point]], kind: str = "mouse") -> None:
+    """Draws on the pad by a "mouse", a "pen" or by "touch", and waits until the prediction is shown."""
+    pad = page.find_element(By.ID, "pad")
+    page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", pad)
+    box = page.execute_script("return arguments[0].getBoundingClientRect()", pad)
+    actions = ActionBuilder(page, mouse=PointerInput(kind, kind), duration=10)
+    for stroke in strokes:
+        places = [(round(box["x"] + x * box["width"]), round(box["y"] + y * box["height"])) for x, y in stroke]
+        actions.pointer_action.move_to_location(*places[0]).pointer_down()
+        for place in places[1:]:
+            actions.pointer_action.move_to_location(*place)
+        actions.pointer_action.pointer_up()
+    actions.perform()
+    settle(page)
+
+
+def settle(page: webdriver.Chrome) -> None:
+    page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
+def resize_window(page: webdriver.Chrome, width: int, height: int) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1.5, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

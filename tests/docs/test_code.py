@@ -1,0 +1,98 @@
+"""The Python code of the pages runs, and prints what the pages show."""
+
+import re
+import shutil
+import sys
+import textwrap
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+import torch
+
+from quadrant_lstm import describe
+from quadrant_lstm.run_folder import read_results
+from tests.networks import question_network
+from tests.scripts import FORKSERVER, ROOT, call_unchecked, script
+
+PAGE = ROOT / "docs/join.md"
+TEXT = PAGE.read_text()
+BLOCKS = {
+    TEXT[: block.start(1)].count("\n"): block[1] for block in re.finditer(r"```python\n(.*?)```", TEXT, re.DOTALL)
+}  # by the number of lines above
+WRONG = re.compile(r"^# wrong: (.+)\n# (\w+): (.+)$", re.MULTILINE)  # code, and the error that it raises
+
+
+@pytest.fixture(scope="module")
+def process():
+    """One process for all blocks. It does not check shapes, because torch.export cannot trace these checks."""
+    with ProcessPoolExecutor(1, FORKSERVER) as pool:
+        yield pool
+
+
+def run_block(line: int, code: str) -> list[tuple[str, str]]:
+    """Runs a block, which must be complete, and returns what its lines that are marked wrong raise."""
+    names: dict = {}
+    exec(compile("\n" * line + code, PAGE, "exec"), names)
+    return [raised_by(wrong, names) for wrong, _, _ in WRONG.findall(code)]
+
+
+def raised_by(code: str, names: dict) -> tuple[str, str]:
+    try:
+        exec(code, names)
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return "no error", ""
+
+
+@pytest.mark.parametrize("line", BLOCKS, ids=lambda line: f"line_{line + 1}")
+def test_a_block_of_code_runs(line, process):
+    code = BLOCKS[line]
+    wrong = WRONG.findall(code)
+    assert len(wrong) == code.count("# wrong: ")
+    raised = process.submit(run_block, line, code).result()
+    assert [(name, text[: len(message)]) for (name, text), (*_, message) in zip(raised, wrong, strict=True)] == [
+        (name, message) for _, name, message in wrong
+    ]
+
+
+def import_from_the_package_alone() -> None:
+    """Fails if what the page imports needs more than the packages that it names."""
+    missing = ("lightning", "torchmetrics", "hydra", "omegaconf", "pydantic", "tensorboard", "matplotlib", "jinja2")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("quadrant_lstm", *missing)]:
+        del sys.modules[name]
+    for name in missing:
+        sys.modules[name] = None  # type: ignore[assignment]  # cannot be imported
+    for line in set(re.findall(r"^from quadrant_lstm.* import .+$", TEXT, re.MULTILINE)):
+        exec(line)
+
+
+def test_the_imports_of_the_page_need_neither_lightning_nor_hydra():
+    call_unchecked(import_from_the_package_alone)
+
+
+def test_the_pages_show_what_describe_prints(capsys):
+    (code,) = (code for code in BLOCKS.values() if "print(" in code)
+    exec(code, {})
+    assert f"\n\n{textwrap.indent(capsys.readouterr().out, '    ')}\n" in TEXT
+    table = str(describe(question_network(), torch.empty(64, 4, 1, 56, 14)))
+    assert textwrap.indent(table, "    ") in (ROOT / "README.md").read_text()
+
+
+EXPORTED = {"onnx": "[[1, 2, 3, 4], ", "torch": "ACCURACY\n", "safetensors": "data:\n"}  # and what a reader prints
+READERS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("format", "block"), list(zip(EXPORTED, READERS, strict=True)), ids=list(EXPORTED))
+def test_an_exported_file_is_read(format, block, smoke_run, tmp_path, monkeypatch, capsys):
+    run = shutil.copytree(smoke_run, tmp_path / "run")
+    done = script("export.py", "run=run", f"format={format}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(run)
+    names: dict = {}
+    exec(block, names)
+    assert EXPORTED[format].replace("ACCURACY", str(read_results(run)["test/accuracy"])) in capsys.readouterr().out
+    if "probabilities" in names:
+        assert names["probabilities"].shape == (3, 10)
+        assert float(names["probabilities"].sum()) == pytest.approx(3, abs=1e-4)
+    else:
+        assert tuple(names["weights"]["recurrent.weight_ih_l0"].shape) == (20, 4160)
