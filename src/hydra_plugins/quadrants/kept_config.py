@@ -5,6 +5,7 @@ from conf/ as it is now: it says how jobs are launched.
 """
 
 import copy
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,10 +22,11 @@ from quadrant_lstm.config.check import GROUPS
 from quadrant_lstm.config.trust import check_download, check_uploads, leads_outside, may_be_named
 from quadrant_lstm.config.values import differing_values, leaves, names_other_than_own_keys, without_hydra
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import check_encoding, read_yaml
+from quadrant_lstm.files import read_yaml
 
 CONF_PROVIDERS = ("main", "command-line")  # Hydra's names for conf/ and the folder of --config-dir
 NOT_KEPT = "readers"  # the configs of other scripts
+CHECKSUM = ".sha256"
 
 
 class KeptConfigLoader(ConfigLoaderImpl):
@@ -36,7 +38,8 @@ class KeptConfigLoader(ConfigLoaderImpl):
     """
 
     def __init__(self, current: ConfigLoader, folder: Path, config_name: str, is_resumed: bool):
-        check_encoding(folder)
+        if is_resumed:
+            check_unchanged(folder)
         file = folder / f"{config_name}.yaml"
         primary: Any = OmegaConf.to_container(read_yaml(file))
         if "hydra" in primary:  # it could name other folders of configs
@@ -95,6 +98,28 @@ def is_risky(key: str, value: Any) -> bool:
     return is_other_code or names_other_than_own_keys(value) or writes_elsewhere
 
 
+def checksum(folder: Path) -> str:
+    """Returns the SHA-256 of the names and the contents of a folder's YAML files."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.yaml")):
+        digest.update(f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def record_checksum(folder: Path) -> None:
+    (folder / CHECKSUM).write_text(checksum(folder))
+
+
+def check_unchanged(folder: Path) -> None:
+    """Raises UserError if the copy is not the one that the jobs began with."""
+    try:
+        recorded = (folder / CHECKSUM).read_text()
+    except (OSError, ValueError):
+        recorded = ""
+    if recorded != checksum(folder):
+        raise UserError(f"{folder}: is not the config that the sweep began with; restore it, or start a new sweep.")
+
+
 def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str], folder: Path) -> None:
     """Copies conf/ to the folder, and of the folder of --config-dir the groups that the overrides name."""
     groups = {*GROUPS, "experiment", *(re.split(r"[/@=]", override.lstrip("+~"))[0] for override in overrides)}
@@ -109,6 +134,7 @@ def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str],
             if file.is_file() and not copied.exists() and copied.relative_to(folder).parts[0] != NOT_KEPT:
                 copied.parent.mkdir(parents=True, exist_ok=True)
                 copied.write_bytes(without_hydra_key(file) if file == primary else file.read_bytes())
+    record_checksum(folder)
 
 
 def without_hydra_key(file: Path) -> bytes:
