@@ -35,8 +35,6 @@ class ConvLSTM(nn.Module):
         super().__init__()
         if not isinstance(kernel_size, int) or kernel_size % 2 == 0 or kernel_size < 1:
             raise ValueError(f"ConvLSTM: kernel_size {kernel_size} is not an odd number of at least 1.")
-        if padding not in ("same", "valid"):
-            raise ValueError(f"ConvLSTM: padding {padding!r} is not 'same' or 'valid'.")
         check_sizes("ConvLSTM", in_channels=in_channels, hidden_channels=hidden_channels)
         self.in_channels, self.hidden_channels = in_channels, hidden_channels
         self.kernel_size, self.padding = kernel_size, padding
