@@ -2,6 +2,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
@@ -58,6 +59,17 @@ def test_the_average_is_updated_once_per_training_step(accumulated):
     training = trainer(max_epochs=1, log_every_n_steps=1, accumulate_grad_batches=accumulated, callbacks=[EMA(0.9)])
     training.fit(classifier, batches(frames, labels, 8))
     torch.testing.assert_close(classifier.network.linear.weight.detach(), average)
+
+
+def test_a_run_that_turns_the_average_off_continues_with_the_weights():
+    classifier, ema, resuming = Classifier(Flat(), partial(SGD, lr=0.1), CONSTANT, SPEC), EMA(None), trainer()
+    resuming.state.fn = TrainerFn.FITTING
+    average = {name: value.clone() for name, value in classifier.state_dict().items()}
+    weights = {name: value + 1 for name, value in average.items()}
+    ema.on_load_checkpoint(resuming, classifier, {"state_dict": average, "current_model_state": weights})
+    ema.on_fit_start(resuming, classifier)
+    assert all(torch.equal(value, weights[name]) for name, value in classifier.state_dict().items())
+    assert not ema.average
 
 
 def test_the_average_has_the_precision_of_the_training(tmp_path):

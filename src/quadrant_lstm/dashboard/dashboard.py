@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm.dashboard import gallery
 from quadrant_lstm.dashboard.loggers import add_picture
-from quadrant_lstm.dashboard.pictures.network import BATCH_SIZE, as_arguments, as_inputs
+from quadrant_lstm.dashboard.pictures.network import SAMPLES_AT_ONCE, as_arguments, as_inputs
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import scaled
@@ -95,33 +95,26 @@ def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]
     `overrides` are those that the run was started with: they name the chosen options of config groups.
     """
     if cfg.swept:
-        typed = assigned(overrides)
-        return {key: swept_value(OmegaConf.select(cfg, key), typed.get(key)) for key in cfg.swept}
+        typed, values = assigned(overrides), {key: OmegaConf.select(cfg, key) for key in cfg.swept}
+        is_choice = {key: value is None or isinstance(value, DictConfig) for key, value in values.items()}
+        return {key: typed.get(key) if is_choice[key] else value for key, value in values.items()}
     values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
     values |= {"label_smoothing": cfg.label_smoothing} if cfg.label_smoothing else {}
-    values |= leaves("trainer.callbacks.ema.decay", OmegaConf.select(cfg, "trainer.callbacks.ema.decay"))
+    values |= flattened("trainer.callbacks.ema.decay", OmegaConf.select(cfg, "trainer.callbacks.ema.decay"))
     for group in ("data", "model", "optimizer", "schedule"):
-        values |= leaves(group, OmegaConf.to_container(cfg[group]))
+        values |= flattened(group, OmegaConf.to_container(cfg[group]))
     return values
 
 
-def swept_value(value: Any, typed: str | None) -> int | float | str:
-    return as_hparam(typed if value is None or isinstance(value, DictConfig) else value)
-
-
-def leaves(key: str, value: Any) -> dict[str, Any]:
+def flattened(key: str, value: Any) -> dict[str, Any]:
     """Flattens nested dicts into dotted keys, without `_target_`, null, interpolations and augmentation that is off."""
     if isinstance(value, dict):
-        parts = [leaves(f"{key}.{name}", part) for name, part in value.items() if not name.startswith("_")]
-        return {name: leaf for part in parts for name, leaf in part.items()}
+        children = [flattened(f"{key}.{name}", child) for name, child in value.items() if not name.startswith("_")]
+        return {name: leaf for child in children for name, leaf in child.items()}
     is_off = value is None or (key.startswith("data.augmentation.") and not value)
     if is_off or (isinstance(value, str) and "${" in value):
         return {}
-    return {key: as_hparam(value)}
-
-
-def as_hparam(value: Any) -> int | float | str:
-    return value if isinstance(value, int | float | str) else str(value)
+    return {key: value}
 
 
 # The dashboard
@@ -217,9 +210,9 @@ def add_network(
         reason = str(error).partition("\n")[0]
         log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
     if isinstance(network, Inspectable):
-        some = indices[: data.num_that_fit(NUM_PROJECTED)]
-        batches = map(data.test_samples, some.split(BATCH_SIZE))
-        add_states(writer, network, batches, data.test_pictures(some), data.spec.class_names, step)
+        shown = indices[: data.num_that_fit(NUM_PROJECTED)]
+        batches = map(data.test_samples, shown.split(SAMPLES_AT_ONCE))
+        add_states(writer, network, batches, data.test_pictures(shown), data.spec.class_names, step)
 
 
 def as_markdown(text: str) -> str:

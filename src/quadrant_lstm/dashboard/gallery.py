@@ -96,7 +96,7 @@ def prediction_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictur
     per_page = ROWS * columns_for(*data.test_pictures(indices[:1]).shape[2:])
     for page in range(1, min(MAX_MISTAKE_PAGES, max(1, -(-len(mistakes) // per_page))) + 1):
         figure = draw_mistakes(
-            lambda some: data.test_pictures(indices[some]), mistakes, tested.labels, tested.logits, names, page
+            lambda places: data.test_pictures(indices[places]), mistakes, tested.labels, tested.logits, names, page
         )
         yield f"test/mistakes_{page}", figure
 
@@ -105,11 +105,11 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
     """The network must be in eval mode. Images must have been tested in data.orderings, which occlusion uses."""
     if tested.logits_per_step.shape[1] == data.spec.num_steps:
         yield from belief_pictures(data, tested)
-    some = tested.indices[: data.num_that_fit(NUM_OCCLUDED)]
+    indices = tested.indices[: data.num_that_fit(NUM_OCCLUDED)]
     if isinstance(data, ImageSequences):
-        yield from occlusion_pictures(network, data, some, (tested.logits.argmax(1) == tested.labels).long())
+        yield from occlusion_pictures(network, data, indices, (tested.logits.argmax(1) == tested.labels).long())
     else:
-        samples = data.test_samples(some)
+        samples = data.test_samples(indices)
         by_step, by_order = accuracy_by_occluded_step(network, samples), accuracy_by_order(network, samples)
         yield "test/occluded_step", draw_occluded_steps(by_step, by_order, len(samples.labels))
     if isinstance(network, Inspectable):
@@ -119,9 +119,9 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
 def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
     names = drawn_names(data)
     for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", tested.mistakes)):
-        some = places[:NUM_BELIEFS]
-        samples = data.test_samples(tested.indices[some])
-        shown = zip(some.tolist(), samples.unpadded(), samples.labels.tolist(), strict=True)
+        first = places[:NUM_BELIEFS]
+        samples = data.test_samples(tested.indices[first])
+        shown = zip(first.tolist(), samples.unpadded(), samples.labels.tolist(), strict=True)
         for number, (place, clip, label) in enumerate(shown, start=1):
             title = f"test sample {tested.indices[place]} of class {names[label]}"
             figure = draw_belief(clip, tested.logits_per_step[place, : len(clip)], label, names, title)
@@ -129,7 +129,7 @@ def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
 
 
 def occlusion_pictures(
-    network: nn.Module, data: ImageSequences, indices: Int64[Tensor, " some"], correct: Int64[Tensor, " samples"]
+    network: nn.Module, data: ImageSequences, indices: Int64[Tensor, " images"], correct: Int64[Tensor, " samples"]
 ) -> Pictures:
     """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
     images, labels = data.test[indices][:2]

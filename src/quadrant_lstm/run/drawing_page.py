@@ -111,9 +111,9 @@ def encoder_layers(name: str, layer: nn.Module) -> Iterator[Layer]:
         yield Layer(description, (layer.weight.permute(0, 2, 3, 1), bias))
     elif type(layer) is nn.ReLU:
         yield Layer({"type": "relu"})
-    elif type(layer) in (nn.MaxPool2d, PiecePool) and (size := square_pool_size(layer)):
+    elif type(layer) in (nn.MaxPool2d, PiecePool) and (size := plain_pool_size(layer)) and size[0] == size[1]:
         quadrants = type(layer) is PiecePool
-        yield Layer({"type": "pool", "size": size, "ceil": layer.ceil_mode, "quadrants": quadrants})
+        yield Layer({"type": "pool", "size": size[0], "ceil": layer.ceil_mode, "quadrants": quadrants})
     elif type(layer) not in (nn.Identity, nn.Dropout, Dropout):
         raise unknown(name, layer)
 
@@ -122,12 +122,6 @@ def is_plain_conv(conv: nn.Conv2d) -> bool:
     square = len(set(conv.kernel_size)) == 1 and not isinstance(conv.padding, str) and len(set(conv.padding)) == 1
     plain = conv.stride == conv.dilation == (1, 1) and conv.groups == 1 and conv.padding_mode == "zeros"
     return square and plain
-
-
-def square_pool_size(pool: Any) -> int | None:
-    """Returns the size of a square pool without overlap, padding or dilation, or None for another."""
-    size = plain_pool_size(pool)
-    return size[0] if size and size[0] == size[1] else None
 
 
 def recurrent_layers(rnn: nn.Module) -> Iterator[Layer]:

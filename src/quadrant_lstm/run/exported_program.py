@@ -65,7 +65,7 @@ def reads_more_steps(module: nn.Module, clips: Float[Tensor, "batch steps ..."])
 # Programs
 
 
-TOLERANCE = 1e-5  # maximum difference of a probability between the network and its program
+MAX_DIFFERENCE = 1e-5  # of a probability between the network and its program
 METADATA = "metadata.json"  # the name of the metadata in a program of torch.export
 
 
@@ -85,7 +85,7 @@ class Program(NamedTuple):
 
 
 def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapping[str, str]) -> Program:
-    """Raises RuntimeError if a probability of the program differs by more than TOLERANCE."""
+    """Raises RuntimeError if a probability of the program differs by more than MAX_DIFFERENCE."""
     module, samples = ToProbabilities(network, inputs).eval(), torch.rand(7, *inputs.shape)
     any_steps = inputs.name == "clips" and reads_more_steps(module, samples)
     axes = {0: Dim("batch")} | ({1: Dim.AUTO} if any_steps else {})
@@ -97,7 +97,7 @@ def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapp
     batches = [samples[:1], samples, *([twice_as_long(samples)] if any_steps else [])]
     with torch.inference_mode():
         difference = max((compute(batch) - module(batch)).abs().max().item() for batch in batches)
-    if difference > TOLERANCE:
+    if difference > MAX_DIFFERENCE:
         raise RuntimeError(f"The probabilities of the {format} file differ from the network's by {difference:.1e}.")
     return Program(content, difference, any_steps)
 

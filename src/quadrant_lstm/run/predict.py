@@ -181,8 +181,8 @@ def classify(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[Predic
 def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
     for numbers in torch.arange(len(data.test)).split(data.num_that_fit(BATCH_SIZE)):
         samples = data.test_samples(numbers)
-        found = zip(data.test_names(numbers), samples.unpadded(), samples.labels.tolist(), strict=True)
-        yield [Sample(name, clip.numpy(), label) for name, clip, label in found]
+        named = zip(data.test_names(numbers), samples.unpadded(), samples.labels.tolist(), strict=True)
+        yield [Sample(name, clip.numpy(), label) for name, clip, label in named]
 
 
 def read_files(

@@ -73,7 +73,7 @@ def of_clips(network: nn.Module, spec: SequenceSpec) -> Callable[[Sequence[np.nd
     def probabilities(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         frames, lengths = padded(clips, num_steps)
         steps = logits_after_steps(network, scaled(frames), lengths).softmax(dim=2).numpy()
-        return [each[: len(clip)] for each, clip in zip(steps, clips, strict=True)]
+        return [after_steps[: len(clip)] for after_steps, clip in zip(steps, clips, strict=True)]
 
     return probabilities
 
@@ -154,15 +154,15 @@ def predictor_of_onnx(model: str) -> Predictor:
 
 
 def predictor_of_session(session: Any) -> Predictor:
-    (given,), metadata = session.get_inputs(), session.get_modelmeta().custom_metadata_map
-    *steps, channels, height, width = given.shape[1:]
-    if given.name != ("clips" if steps else "images"):
-        raise ValueError(f"its input is called {given.name}")
+    (program_input,), metadata = session.get_inputs(), session.get_modelmeta().custom_metadata_map
+    *steps, channels, height, width = program_input.shape[1:]
+    if program_input.name != ("clips" if steps else "images"):
+        raise ValueError(f"its input is called {program_input.name}")
     shape = int(channels), int(height), int(width)
     num_frames = steps[0] if steps and isinstance(steps[0], int) else None  # None for any number
 
     def run(samples: np.ndarray) -> np.ndarray:
-        return session.run(["probabilities"], {given.name: samples.astype(np.float32) / 255})[0]
+        return session.run(["probabilities"], {program_input.name: samples.astype(np.float32) / 255})[0]
 
     def predict(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
         if steps and num_frames is None:

@@ -214,8 +214,8 @@ def copy_weights(network: nn.Module, init: str) -> None:
 
 def check_values(place: str, weight: Tensor, dtype: torch.dtype) -> None:
     if weight.dtype != dtype and not {weight.dtype, dtype} <= set(FLOATS):
-        found, wanted = (str(each).removeprefix("torch.") for each in (weight.dtype, dtype))
-        raise UserError(f"{place} is {found}, but {wanted} in this network; save it in that type.")
+        in_file, in_network = (str(kind).removeprefix("torch.") for kind in (weight.dtype, dtype))
+        raise UserError(f"{place} is {in_file}, but {in_network} in this network; save it in that type.")
     if not weight.to(dtype).isfinite().all():
         raise UserError(f"{place} has values that are NaN or infinite; give the weights of an earlier epoch.")
 
@@ -308,7 +308,7 @@ def closing(loggers: Sequence[Any]) -> Iterator[None]:
     finally:
         with contextlib.ExitStack() as stack:  # closes the others too if one cannot be closed
             if status == "failed":
-                stack.enter_context(contextlib.suppress(OSError))  # the error that ended the run is reported
+                stack.enter_context(contextlib.suppress(Exception))  # the error that ended the run is reported
             for logger in loggers:
                 stack.callback(end_tracking, logger, status)
 
@@ -350,5 +350,5 @@ def is_finished(cfg: DictConfig, folder: Path) -> bool:
 
 def stopped_early(cfg: DictConfig, folder: Path) -> bool:
     """Tells whether the run was ended by early stopping as this config has it."""
-    now, before = (OmegaConf.select(each, EARLY_STOPPING) for each in (cfg, read_yaml(folder / CONFIG)))
+    now, before = (OmegaConf.select(config, EARLY_STOPPING) for config in (cfg, read_yaml(folder / CONFIG)))
     return read_results(folder).get("stopped_early", False) and now == before

@@ -30,7 +30,7 @@ from quadrant_lstm.plotting import (
 # Inputs
 
 
-BATCH_SIZE = 250  # samples that a network reads at once
+SAMPLES_AT_ONCE = 250  # that a network reads
 
 
 def as_inputs(frames: UInt8[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
@@ -158,9 +158,9 @@ def is_correct(
     """Returns 1 for each sample whose predicted class is its label, and 0 for the others. Samples are on the CPU."""
     predictions = []
     with torch.inference_mode():
-        for start in range(0, len(frames), BATCH_SIZE):
-            some = slice(start, start + BATCH_SIZE)
-            inputs, padded = as_arguments(frames[some], None if lengths is None else lengths[some], network)
+        for start in range(0, len(frames), SAMPLES_AT_ONCE):
+            batch = slice(start, start + SAMPLES_AT_ONCE)
+            inputs, padded = as_arguments(frames[batch], None if lengths is None else lengths[batch], network)
             predictions.append(network(inputs, **padded).argmax(1).cpu())
     return torch.eq(torch.cat(predictions), labels).long()
 
@@ -260,12 +260,12 @@ def accuracy(network: nn.Module, samples: Batch) -> float:
 
 
 def accuracy_by_occluded_step(network: nn.Module, samples: Batch) -> list[float]:
-    found = []
+    accuracies = []
     for step in range(samples.frames.shape[1]):
         frames = samples.frames.clone()
         frames[:, step] = 0
-        found.append(accuracy(network, samples._replace(frames=frames)))
-    return found
+        accuracies.append(accuracy(network, samples._replace(frames=frames)))
+    return accuracies
 
 
 def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:

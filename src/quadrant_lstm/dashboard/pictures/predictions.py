@@ -184,7 +184,7 @@ CAPTION = 20 / 28  # height below a picture, as a share of that of the picture
 
 @style
 def draw_mistakes(
-    pictures: Callable[[Int64[Tensor, " some"]], UInt8[Tensor, "some channels height width"]],
+    pictures: Callable[[Int64[Tensor, " shown"]], UInt8[Tensor, "shown channels height width"]],
     mistakes: Int64[Tensor, " mistakes"], labels: Int64[Tensor, " images"], logits: Float[Tensor, "images classes"],
     names: Sequence[str], page_number: int = 1, rows: int = ROWS,
 ) -> Figure:  # fmt: skip
@@ -196,7 +196,7 @@ def draw_mistakes(
     columns, caption_height = columns_for(height, width), round(CAPTION * height)
     start = (page_number - 1) * rows * columns
     shown = mistakes[start : start + rows * columns]
-    confidences, predictions = (each.tolist() for each in logits[shown].float().softmax(1).max(1))
+    confidences, predictions = (values.tolist() for values in logits[shown].float().softmax(1).max(1))
     drawn = zip(pictures(shown), labels[shown].tolist(), predictions, confidences, strict=True)
     page = np.full((rows, height + caption_height, columns, width + GAP, channels), 255, np.uint8)
     figure = new_figure(height=(HEIGHT - TITLE_HEIGHT) / ROWS * rows + TITLE_HEIGHT, layout=None)
