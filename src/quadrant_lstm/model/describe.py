@@ -214,17 +214,6 @@ class Description:
     def __str__(self) -> str:
         return align(self.rows())
 
-    def __rich__(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        header, *rows = self.rows()
-        table = Table(*header, box=None)
-        table.columns[3].justify = "right"
-        for row in rows:
-            table.add_row(*map(Text, row))  # brackets are not markup
-        return table
-
 
 def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any) -> Description:
     """Returns the stages of a network that is called with these inputs and keyword arguments. The first `num_axes` axes
