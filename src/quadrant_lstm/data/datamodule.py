@@ -96,10 +96,10 @@ class WorkerLoader(DataLoader):
     """Draws the seed for its workers from a generator of its own: the default one draws weights and dropout.
 
     Ctrl-C, which a terminal sends to all processes, ends this process, which then ends the workers. Signals wait
-    until all workers have started.
+    until all workers have started; not later, when persistent workers that have ended may be waited for.
     """
 
-    remain = False  # workers that have started
+    have_started = False
 
     def __init__(self, dataset: Dataset, num_workers: int, **options: Any):
         options |= {"multiprocessing_context": "fork"} if num_workers else {}  # others import torch again
@@ -107,10 +107,10 @@ class WorkerLoader(DataLoader):
         super().__init__(dataset, num_workers=num_workers, generator=generator, worker_init_fn=end_unnoticed, **options)
 
     def __iter__(self) -> Any:
-        if self.remain:
-            return super().__iter__()  # which waits for the workers, and a signal must end that
+        if self.persistent_workers and self.have_started:
+            return super().__iter__()
+        self.have_started = True
         with signals_deferred():
-            self.remain = self.persistent_workers
             return super().__iter__()
 
     def check_worker_number_rationality(self) -> None:
