@@ -105,10 +105,26 @@ def test_masked_frames_enter_no_batch_statistics():
     assert found.training
 
 
+class CountsCalls(nn.Module):
+    """A module of a user whose buffer changes in each forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, inputs):
+        self.calls += 1
+        return inputs
+
+
 @pytest.mark.parametrize(
-    "norm", [nn.BatchNorm2d(2), nn.BatchNorm2d(2, momentum=None), nn.InstanceNorm2d(2, track_running_stats=True)]
-)
-def test_recomputed_frames_enter_the_running_statistics_once(norm):
+    "norm",
+    [
+        nn.BatchNorm2d(2), nn.BatchNorm2d(2, momentum=None), nn.InstanceNorm2d(2, track_running_stats=True),
+        CountsCalls(),
+    ],
+)  # fmt: skip
+def test_recomputed_frames_change_buffers_once(norm):
     torch.manual_seed(0)
     frames = torch.randn(2, 3, 1, 6, 6)
     modules = [nn.Sequential(nn.Conv2d(1, 2, 3), copy.deepcopy(norm), nn.Dropout()) for _ in range(2)]
