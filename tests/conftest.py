@@ -1,6 +1,7 @@
 """Provides fixtures for several tests: a data set small enough to train on in a second, and runs on it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -53,6 +54,20 @@ def finished_run(shared_folder: Path) -> Path:
     """Trains on the tiny data set and returns the run folder, which tests must not change."""
     data = ("data=idx", "data.root=" + str(shared_folder / "finished" / "tiny"))
     return trained_once(shared_folder / "finished", *data, *TINY[1:])
+
+
+@pytest.fixture(scope="session")
+def exported(finished_run: Path, shared_folder: Path) -> Callable[[str], Path]:
+    """Returns a function that exports the finished run to the file of a format, unless a worker has done it."""
+
+    def export(format: str) -> Path:
+        from quadrant_lstm.run.export import EXPORTED, export
+
+        file = shared_folder / f"exported_{EXPORTED[format]}"
+        with FileLock(f"{file}.lock"):
+            return file if file.exists() else export(finished_run, format, output=str(file))
+
+    return export
 
 
 @pytest.fixture(scope="session")

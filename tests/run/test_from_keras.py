@@ -1,9 +1,6 @@
 """Tests format=keras and quadrant_lstm.from_keras: networks that go to Keras and come from it keep their logits."""
 
-import os
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -22,7 +19,7 @@ from quadrant_lstm.run.export import keras_file
 from quadrant_lstm.run.exported_program import cut_images
 from quadrant_lstm.run.keras_model import KerasSizes, build_keras_model, sizes_of_keras, sizes_of_network
 from tests.networks import QUESTION, question_network, small_network
-from tests.scripts import ROOT
+from tests.scripts import ROOT, Script
 
 SIZES = KerasSizes(filters=[4, 6], kernel_size=5, pool_size=2, dropout=0.1, lstm_units=7, dense_units=8)
 FRAME_SHAPE = (1, 56, 14)
@@ -273,10 +270,9 @@ def test_the_remedy_fits_the_reason(name, words, message, tmp_path):
         make_run(tmp_path / name, tmp_path / "run", words)
 
 
-def from_keras(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "quadrant_lstm.from_keras", *map(str, words)]
-    environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+def from_keras(*words: object) -> Script:
+    name, before = "src/quadrant_lstm/from_keras.py", "import os; del os.environ['KERAS_BACKEND']"
+    return Script(name, *words, cwd=ROOT, before=before).wait()
 
 
 def test_a_mistake_is_one_line_and_status_2():

@@ -25,17 +25,17 @@ def tiny(cwd, *words):
 
 
 def test_without_validation_images_all_are_trained_on_and_the_last_epoch_is_tested(tmp_path):
-    done = tiny(tmp_path, "data.validation_images=0", "data.batch_size=50")
+    done = tiny(tmp_path, "data.validation_images=0", "data.batch_size=50", "trainer.max_epochs=2")
     run = run_folder(tmp_path)
     results, epoch = kept(run)
-    assert (epoch, results["best_epoch"], results["keep"]) == (3, 3, "last")
+    assert (epoch, results["best_epoch"], results["keep"]) == (2, 2, "last")
     assert "val/accuracy" not in results
-    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 3 * 200 / 50
-    assert "last epoch 3 of 3" in done.stdout
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2 * 200 / 50
+    assert "last epoch 2 of 2" in done.stdout
     assert not [line for line in done.stderr.splitlines() if "Lightning" in line or "lightning" in line]
     assert all(row["val/accuracy"] == "" for row in read_rows(run / "metrics.csv"))
     report = (run / "report.html").read_text()
-    assert "Last epoch, which was tested<td>3 of 3" in report
+    assert "Last epoch, which was tested<td>2 of 2" in report
     assert "Validation accuracy" not in report
     again = script("evaluate.py", "run=latest", cwd=tmp_path)
     assert f"{'test/accuracy':20}  {results['test/accuracy']}\n" in again.stdout
@@ -66,7 +66,8 @@ def test_a_resumed_run_that_kept_the_last_epoch_compares_the_following_ones(tmp_
 
 
 def test_a_sweep_over_seeds_needs_no_validation_images(tmp_path):
-    done = tiny(tmp_path, "-m", "seed=1,2", "data.validation_images=0", "~trainer.callbacks.dashboard")
+    words = ("data.validation_images=0", "trainer.max_epochs=1", "~trainer.callbacks.dashboard")
+    done = tiny(tmp_path, "-m", "seed=1,2", *words)
     assert "best           all seeds  test accuracy " in done.stdout
     page = (sweep_folder(tmp_path) / "sweep.html").read_text()
     assert "None" not in page

@@ -19,7 +19,6 @@ from quadrant_lstm.data.images import load_idx_folder
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import predict as module
-from quadrant_lstm.run.export import export
 from quadrant_lstm.run.exported_program import inputs_of
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predict import Prediction, open_output, predict, predict_files, table_row
@@ -162,11 +161,9 @@ def test_the_classes_of_test_images_are_in_lines_of_json(finished_run, tiny, tmp
     assert [row["class"] for row in rows_of(tmp_path / "lines.jsonl")] == tiny.test_labels.tolist()
 
 
-def test_an_onnx_file_predicts_without_a_run(finished_run, files, expected, tmp_path):
+def test_an_onnx_file_predicts_without_a_run(exported, files, expected, tmp_path):
     pytest.importorskip("onnxruntime")
-    run = shutil.copytree(finished_run, tmp_path / "run")
-    shutil.move(export(run, "onnx"), tmp_path / "network.onnx")
-    shutil.rmtree(run)
+    shutil.copy(exported("onnx"), tmp_path / "network.onnx")
     done = script("predict.py", "model=network.onnx", "images=images", "invert=false", "output=x.jsonl", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *rows, blank = rows_of(tmp_path / "x.jsonl")

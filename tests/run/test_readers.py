@@ -1,7 +1,6 @@
 """Tests evaluate.py, export.py and load_run on a finished run."""
 
 import collections
-import functools
 import json
 import shutil
 import warnings
@@ -76,13 +75,6 @@ def test_an_accelerator_that_is_missing_is_reported_in_one_line(command, finishe
         "trainer", "accelerator"
     )
     assert done.stderr.count("\n") == 1
-
-
-@pytest.fixture(scope="module")
-def exported(finished_run, tmp_path_factory):
-    """Writes the file of a format into a copy of the run, once."""
-    run = shutil.copytree(finished_run, tmp_path_factory.mktemp("exported") / "run")
-    return functools.cache(lambda format: export(run, format))
 
 
 def compute_by_onnxruntime(file):

@@ -39,6 +39,7 @@ def replace_in_metrics(run: Path, old: str, new: str) -> None:
     [
         (lambda run: (run / "metrics.csv").unlink(), "metrics.csv: has no row of epoch 1, which has finished; restore"),
         (lambda run: replace_in_metrics(run, "\n2,", "\n9,"), "metrics.csv: has no row of epoch 2, which has finished"),
+        (lambda run: replace_in_metrics(run, "\n3,", "\n4,"), "metrics.csv: has no row of epoch 3, which has finished"),
         (lambda run: replace_in_metrics(run, "epoch,", "epxch,"), "metrics.csv: row 1 is damaged; restore the file."),
         (lambda run: replace_in_metrics(run, "\n2,", "\n2,x"), "metrics.csv: row 2 is damaged; restore the file."),
         (lambda run: replace_in_metrics(run, "train/epoch_sec", "train/epoch_s\0c"), "metrics.csv: its header is dam"),
