@@ -40,7 +40,7 @@ TABS = {
     "scalars": Tab("#scalars", POINTS, 6),
     "images": Tab("#images", "img", 12),
     "custom_scalars": Tab("#custom_scalars", POINTS, 8),
-    "graphs": Tab("#graphs", "text.nodelabel", 5),
+    "graphs": Tab("#graphs", "text.nodelabel", 1),
     "pr_curves": Tab("#pr_curves", POINTS, 3),
     "hparams": Tab("#hparams", "vaadin-grid-cell-content", 8),
     "projector": Tab("#projector", ".numDataPoints"),
