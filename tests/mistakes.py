@@ -96,10 +96,10 @@ OTHERS = {
     "data.grid=[2]": "data.grid: [2] is not a list of two whole numbers of at least 1: rows and columns; write",
     "data.train_orderings=[[1,2,3,4],[4,3,2,1]]": "data.train_orderings: 2 orderings cannot fill frames that stack",
     "data.orderings=[[1,2,3,4],[4,3,2,1]] data.test_orderings=[[1,2,3,4],[4,3,2,1]]": "data.test_orderings: this "
-    "network reads frames of data.orderings only; write one ordering into data.orderings, or add model.shared_tiles=",
+    "network reads frames of data.orderings only; leave it out, or choose a network that encodes every frame, e.g.",
     "trainer.precision=bf16-true trainer.callbacks.ema.decay=0.9": "trainer.callbacks.ema.decay: 0.9 needs finer steps",
     "model=deep data.orderings=[[1,2,3,4]] data.test_orderings=[[4,3,2,1]]": "data.test_orderings: this network reads "
-    "frames of data.orderings only; leave it out, or write model=cnn_lstm model.shared_tiles=false.",
+    "frames of data.orderings only; leave it out, or choose a network that encodes every frame, e.g. model=cnn_lstm",
     # sizes that do not fit
     "model.kernel_size=9": "model.kernel_size: 9 does not fit stage conv2, whose input is 32 x 48 x 6",
     "model.pool_size=30": "model.pool_size: 30 does not fit stage pool, whose input is 32 x 52 x 10",
@@ -121,7 +121,7 @@ OTHERS = {
     "model.recurrent=gru": "model.recurrent: gru is a choice of a group; write model/recurrent=gru.",
     "model/recurrent=grus": "model/recurrent: there is no model/recurrent=grus; choose from bilstm, concat, ",
     "model/encoder=padded": "model/encoder: this model has no such part; add model=join, or leave it out.",
-    "model=deep model/recurrent=conv_lstm": "model/recurrent: conv_lstm reads maps, but deep gives it vectors; ",
+    "model=deep model/recurrent=conv_lstm": "model.recurrent: ConvLSTM reads maps, but the encoder returns a vector; ",
     "model=join model.encoder.kernel_size=40": "model.encoder.kernel_size: 40 does not fit stage conv1, whose input ",
     "~model.recurrent._partial_": "model.recurrent._partial_: is not true, but the network calls the class with sizes; "
     "add ++model.recurrent._partial_=true.",

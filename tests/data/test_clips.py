@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from quadrant_lstm.config.check_data import check_clips
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.clip_index import find_clips
 from quadrant_lstm.data.clip_loader import ClipLoader, FrameCache
@@ -308,9 +307,7 @@ def test_clips_of_different_sizes_are_refused(tmp_path):
 
 
 def test_reading_processes_need_a_system_that_forks(tmp_path, monkeypatch):
-    data = {"root": str(write_clip_folder(tmp_path / "data")), "test_share": 0.2, "validation_seed": 0}
-    data |= {"layout": "THWC", "size": None, "num_workers": 0}
-    assert check_clips(data) is None
+    root = write_clip_folder(tmp_path / "data")
     monkeypatch.delattr("os.fork")
     with pytest.raises(UserError, match="data.num_workers: 2, but this system cannot .*; write data.num_workers=0"):
-        check_clips(data | {"num_workers": 2})
+        clips_in(root, num_workers=2)

@@ -3,8 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from quadrant_lstm.config.check_data import check_motion
-from quadrant_lstm.data.moving_digits import ARROWS, VELOCITIES, MovingDigits, draw_motions, move
+from quadrant_lstm.data.moving_digits import ARROWS, VELOCITIES, MovingDigits, check_motion, draw_motions, move
 from quadrant_lstm.errors import UserError
 
 TRAINING = SimpleNamespace(training=True, testing=False)

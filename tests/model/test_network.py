@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.sizes import encoded_shape
+from quadrant_lstm.model.encoder import encoded_shape
 from tests.networks import RECURRENT, question_network
 
 

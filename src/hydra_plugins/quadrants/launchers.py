@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.cli.command import explain
-from quadrant_lstm.config.check import check_config, check_value
+from quadrant_lstm.config.check import check_value
 from quadrant_lstm.config.values import differing_values, without_hydra
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_json, read_yaml, write_json
@@ -187,12 +187,13 @@ class LocalLauncher(JobLauncher):
         with signals_deferred():
             from quadrant_lstm.processes.launch import num_threads, start_process
             from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
+            from quadrant_lstm.run.build import check_fit
 
         gpus = visible_gpus() if self.n_jobs > 1 else []
         threads = max(1, num_threads() // self.n_jobs)
         for job, config in jobs:
-            with contextlib.suppress(UserError):  # the job itself reports it
-                check_config(without_hydra(config))  # reads the images once, before the forks
+            with contextlib.suppress(Exception):  # the job itself reports it
+                check_fit(without_hydra(config))  # reads the images once, before the forks
             environment = {}
             if gpus:
                 if isinstance(devices := config.trainer.devices, ListConfig):

@@ -301,13 +301,12 @@ class BeforeRun(Callback):
                 find_weights(init)
             check_config(cfg := without_hydra(config))
             with signals_deferred():
-                from quadrant_lstm.run.build import (
-                    num_processes_to_launch,  # imports Lightning
-                    quiet_lightning,
-                )
+                # imports Lightning
+                from quadrant_lstm.run.build import check_fit, num_processes_to_launch, quiet_lightning
 
                 quiet_lightning()
                 num_processes_to_launch(cfg)  # checks the devices and the nodes
+            check_fit(cfg)
             with read_write(config.hydra):
                 config.hydra.run.dir = make_run_folder(config.hydra)
         except Exception as error:

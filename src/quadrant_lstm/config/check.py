@@ -1,4 +1,4 @@
-"""Checks a config: its keys and values, its classes and their arguments, and whether data and network fit.
+"""Checks a config: its keys and values, its classes and their arguments.
 
 The annotations of a constructor's arguments say what the keys of its node may hold (kinds.py); conf/ has the values.
 Raises UserError that names the key. Imports no torch before it imports the classes.
@@ -107,7 +107,6 @@ def check_config(cfg: DictConfig) -> None:
     """Checks a config that train.py composed."""
     check_values(cfg)
     check_validation(cfg)
-    check_fit(cfg)
 
 
 def check_values(cfg: DictConfig, trust: Sequence[str] | None = None, imported: Sequence[str] = GROUPS) -> None:
@@ -128,9 +127,6 @@ def check_values(cfg: DictConfig, trust: Sequence[str] | None = None, imported: 
         check_download(config, trust)
     for path, node in nodes_with_target(config):
         check_node(path, node, path.partition(".")[0] in imported)
-    from quadrant_lstm.config.check_data import check_orderings  # torch is imported now
-
-    check_orderings(config["data"])
     for key in REQUIRED:
         if OmegaConf.select(cfg, key) is None:
             raise missing_key(key)
@@ -171,18 +167,6 @@ def check_validation(cfg: DictConfig) -> None:
             f"data.{key}: 0, but a {kind} over {', '.join(compared)} ranks its jobs by val/accuracy; hold some samples "
             "out, or sweep only the seed."
         )
-
-
-def check_fit(cfg: DictConfig) -> None:
-    """Checks that data and network fit together. Data sets that are downloaded are checked when training starts."""
-    from quadrant_lstm.config.check_data import DATA_CHECKS  # torch is imported now
-    from quadrant_lstm.model.sizes import CHECKS
-
-    config = resolve_interpolations(cfg, trusted=True)
-    data, model = config["data"], config["model"]
-    frame_shape = DATA_CHECKS[data["_target_"]](data)
-    if model["_target_"] in CHECKS:
-        CHECKS[model["_target_"]](model, data, frame_shape)
 
 
 # Values

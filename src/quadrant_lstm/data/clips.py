@@ -4,6 +4,7 @@ files -> uint8 frames, cached in memory -> every n-th frame, cut to `num_frames`
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -49,6 +50,11 @@ class Clips(SequenceDataModule):
         fold: Natural | None = None,
         num_folds: AtLeastTwo = 5,
     ):
+        if num_workers and not hasattr(os, "fork"):
+            raise UserError(
+                f"data.num_workers: {num_workers}, but this system cannot fork the processes that read clips; write "
+                "data.num_workers=0."
+            )
         self.folder, names, train_clips, test_clips = find_clips(root, test_share, validation_seed, layout)
         frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout)
         paths = [clip.path for clip in (*train_clips, *test_clips)]

@@ -4,6 +4,7 @@ The uint8 images are kept on the device, where each batch is gathered and turned
 whole data set, [60000, 4, 1, 56, 14], are never stored.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from quadrant_lstm.data.orderings import (
     scaled,
     split_pieces,
 )
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import AtLeastTwo, Count, Dataset, Grid, Natural, Orderings, OrderingsOrNames
 
 
@@ -59,10 +61,12 @@ class ImageSequences(SequenceDataModule):
         fold: Natural | None = None,
         num_folds: AtLeastTwo = 5,
     ):
+        permutations = permutations_of("orderings", orderings, grid)
+        self.train_orderings = permutations_of("train_orderings", train_orderings or (), grid, len(permutations))
+        self.test_orderings = permutations_of("test_orderings", test_orderings or (), grid, len(permutations))
         images = load_images(dataset, root)
         images.check_grid(grid)
         validation = images.validation_range(validation_images, fold, num_folds)
-        permutations = orderings_of(orderings, grid)
         frame_shape = frame_shape_of(images.image_shape, len(permutations), grid)
         spec = SequenceSpec(frame_shape, len(permutations[0]), numbered_names(images.num_classes))
         train, test = tensor_datasets(images)
@@ -70,8 +74,6 @@ class ImageSequences(SequenceDataModule):
         super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
         self.images, self.augmentation = images, augmentation
         self.grid, self.orderings = tuple(grid), permutations
-        self.train_orderings = orderings_of(train_orderings or (), grid)
-        self.test_orderings = orderings_of(test_orderings or (), grid)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> Batch:
         images, labels, turns = ImageBatch(*batch)
@@ -104,6 +106,20 @@ class ImageSequences(SequenceDataModule):
 
     def sha256(self) -> str:
         return self.images.sha256()
+
+
+def permutations_of(key: str, orderings: Sequence[Sequence[int] | str], grid: Grid, num_stacked: int = 1) -> Orderings:
+    """Raises UserError for what is no ordering, and for a number of them that does not fill frames."""
+    try:
+        permutations = orderings_of(orderings, grid)
+    except ValueError as error:
+        raise UserError(f"data.{key}: {error}") from error
+    if len(permutations) % num_stacked:
+        raise UserError(
+            f"data.{key}: {len(permutations)} orderings cannot fill frames that stack {num_stacked}; "
+            f"write a multiple of {num_stacked}."
+        )
+    return permutations
 
 
 def mixed_sequences(

@@ -24,6 +24,7 @@ from torch.utils.data import TensorDataset
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names, scaled
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import AtLeastTwo, Count, Dataset, Natural, Size
 
 ARROWS = ("→", "↘", "↓", "↙", "←", "↖", "↑", "↗")
@@ -52,6 +53,8 @@ class MovingDigits(SequenceDataModule):
         fold: Natural | None = None,
         num_folds: AtLeastTwo = 5,
     ):
+        if label == "motion":
+            check_motion(num_frames, canvas, speed)
         images = load_images(dataset, root)
         images.check_canvas(canvas)
         validation = images.validation_range(validation_images, fold, num_folds)
@@ -119,3 +122,14 @@ def move(
     )
     samples = torch.arange(len(images), device=images.device)[:, None, None, None]
     return padded[samples, :, rows[:, :, :, None], columns[:, :, None, :]].movedim(-1, 2)
+
+
+def check_motion(num_frames: int, canvas: Sequence[int], speed: int) -> None:
+    """Raises UserError if clips cannot tell the directions apart."""
+    if num_frames < 2:
+        raise UserError(f"data.num_frames: {num_frames} shows no motion; write at least 2 for data.label=motion.")
+    if any(2 * speed % size == 0 for size in canvas):  # a digit that leaves the canvas enters it on the opposite side
+        raise UserError(
+            f"data.speed: with {speed} pixels, opposite directions look alike on a canvas of {canvas[0]} x "
+            f"{canvas[1]}; write another speed for data.label=motion."
+        )

@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import BelowOne, Blocks, Count, Grid, Orderings
-from quadrant_lstm.model.encoder import Encoder, padded_blocks
+from quadrant_lstm.model.encoder import Encoder, padded_blocks, pooled_shape
 from quadrant_lstm.model.network import Dropout
 from quadrant_lstm.model.protocols import MakePart
 from quadrant_lstm.model.recurrent import LastStep, StepClassifier, initialize_as_keras, make_recurrent, num_outputs
-from quadrant_lstm.model.sizes import NEEDS_PIECES, pooled_shape
 
 # Pieces of an image, encoded together: joined, encoded, and split again
 
@@ -119,6 +118,8 @@ class DeepCNNLSTM(StepClassifier):
     the size of the pieces.
     """
 
+    needs_orderings = True
+
     def __init__(
         self,
         frame_shape: Shape,
@@ -133,7 +134,9 @@ class DeepCNNLSTM(StepClassifier):
     ):
         super().__init__()
         if orderings is None or grid is None:
-            raise UserError(NEEDS_PIECES)
+            raise UserError(
+                "model: deep joins the pieces of images, which clips do not have; choose another, e.g. model=join."
+            )
         channels, stack, width = frame_shape
         piece_shape, num_steps = (channels, stack // len(orderings), width), len(orderings[0])
         features, rows, columns = pooled_shape(piece_shape, blocks)
@@ -155,5 +158,5 @@ class DeepCNNLSTM(StepClassifier):
         network = copy.deepcopy(self)
         encoder = cast(JoinedPieces, network.encoder)
         in_full = JoinedPieces(encoder.module, encoder.orderings, encoder.joined_grid, once=False)
-        network.encoder = in_full.to(encoder.image_places.device)
+        network.encoder, network.needs_orderings = in_full.to(encoder.image_places.device), False
         return network

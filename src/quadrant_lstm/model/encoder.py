@@ -3,6 +3,7 @@
 import difflib
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -13,10 +14,64 @@ from torch.hub import get_dir
 from torch.nn.functional import interpolate
 from torchvision.models import get_model, get_model_weights, list_models
 
+from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Blocks, Count, Counts
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
+
+# Sizes
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns e.g. (2, 2) for 2 and for [2, 2]; an nn.MaxPool2d keeps its sizes as they were passed."""
+    rows, columns = (size, size) if isinstance(size, int) else size
+    return rows, columns
+
+
+def plain_pool_size(pool: Any) -> tuple[int, int] | None:
+    """Returns the rows and columns of an nn.MaxPool2d without overlap, padding or dilation, or None for another."""
+    size = pair(pool.kernel_size)
+    plain = (pair(pool.stride), pair(pool.padding), pair(pool.dilation)) == (size, (0, 0), (1, 1))
+    return size if plain else None
+
+
+def encoded_shape(
+    frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int, group: str = "model"
+) -> tuple[int, int, int]:
+    """Returns the output shape of convs without padding and a pool; raises UserError if a stage would be empty.
+
+    `group` is that of the keys which the error names.
+    """
+    channels, height, width = frame_shape
+    for number, count in enumerate(filters, start=1):
+        if kernel_size > min(height, width):
+            raise UserError(
+                f"{group}.kernel_size: {kernel_size} does not fit stage conv{number}, whose input is "
+                f"{channels} x {height} x {width} (channels x height x width); "
+                f"write a smaller kernel_size or fewer {group}.filters than {list(filters)}."
+            )
+        channels, height, width = count, height - kernel_size + 1, width - kernel_size + 1
+    if pool_size > min(height, width):
+        raise UserError(
+            f"{group}.pool_size: {pool_size} does not fit stage pool, whose input is "
+            f"{channels} x {height} x {width} (channels x height x width); write at most {min(height, width)}."
+        )
+    return channels, height // pool_size, width // pool_size
+
+
+def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+    """Returns the output shape of blocks of padded convs and a 2x2 pool; raises UserError if there are too many."""
+    channels, height, width = shape
+    for number, filters in enumerate(blocks, start=1):
+        if min(height, width) < 2:
+            raise UserError(
+                f"model.blocks: {len(blocks)} blocks do not fit: the input of the pool of block {number} is "
+                f"{channels} x {height} x {width} (channels x height x width); write at most {number - 1}."
+            )
+        channels, height, width = filters[-1], -(-height // 2), -(-width // 2)
+    return channels, height, width
+
 
 # Convolutions
 
@@ -48,6 +103,7 @@ class ConvEncoder(Encoder):
             layers[f"relu{number}"] = nn.ReLU(inplace=True)
             channels = num_filters
         super().__init__(layers)
+        self.sizes = filters, kernel_size, pool_size
 
 
 class PaddedEncoder(Encoder):

@@ -18,7 +18,7 @@ from torch.nn.functional import dropout
 
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import BelowOne, Count, Counts, Orderings
-from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
+from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder, encoded_shape
 from quadrant_lstm.model.protocols import Frames, MakePart, make_part, wrong_result
 from quadrant_lstm.model.recurrent import (
     FlattenMaps,
@@ -31,7 +31,6 @@ from quadrant_lstm.model.recurrent import (
 )
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
-from quadrant_lstm.model.sizes import encoded_shape
 from quadrant_lstm.model.time_distributed import TimeDistributed, in_eval_mode
 
 # Dropout with as few random bits as its probability needs
@@ -114,7 +113,10 @@ class Join(StepClassifier):
     ):
         super().__init__()
         module = make_part("model.encoder", encoder, {"the number of channels": frame_shape[0]})
+        if isinstance(module, ConvEncoder):
+            encoded_shape(frame_shape, *module.sizes, group="model.encoder")  # checks the sizes
         self.encoder = encoder_per_step(module, orderings, frame_shape, shared_tiles)
+        self.needs_orderings = isinstance(self.encoder, SharedTiles) and len(orderings or ()) > 1
         shape = feature_shape(module, frame_shape)
         self.flatten = FlattenMaps() if len(shape) == 3 and not reads_maps(recurrent) else None
         self.dropout = Dropout(dropout)
@@ -133,6 +135,7 @@ class Join(StepClassifier):
     def in_full(self) -> "Join":
         network = copy.deepcopy(self)
         network.encoder = TimeDistributed(cast(TimeDistributed, network.encoder).module)
+        network.needs_orderings = False
         return network
 
 

@@ -161,6 +161,7 @@ class StepClassifier(nn.Module):
     dropout: nn.Module
     recurrent: nn.Module
     last_step: LastStep
+    needs_orderings = False  # whether frames have to follow data.orderings
 
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
         raise NotImplementedError

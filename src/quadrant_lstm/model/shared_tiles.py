@@ -23,8 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.kinds import Orderings
-from quadrant_lstm.model.encoder import Encoder
-from quadrant_lstm.model.sizes import plain_pool_size
+from quadrant_lstm.model.encoder import Encoder, plain_pool_size
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 # The plan: which rows of an image are encoded together, for given orderings and an encoder's receptive field

@@ -23,6 +23,7 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import DISK_ERRNOS, UserError, place_in_own_code, with_type
 from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.model.recurrent import StepClassifier
 
 # Messages of Lightning and TensorBoard that a user cannot act on
 
@@ -107,6 +108,19 @@ def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments:
         raise
 
 
+def check_fit(cfg: DictConfig) -> None:
+    """Raises UserError if the values of the data or of the network do not fit, as their constructors say.
+
+    Starts no threads, because processes that are forked from this one could not use them.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        build_network(cfg, build_data(cfg).spec)
+    finally:
+        torch.set_num_threads(num_threads)
+
+
 def build_data(cfg: DictConfig) -> SequenceDataModule:
     return instantiate_node("data", cfg.data)
 
@@ -123,6 +137,12 @@ def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
     if not isinstance(network, nn.Module):
         name, remedy = cfg.model._target_, "derive the class from torch.nn.Module, and leave out _partial_"
         raise UserError(f"model: {name} did not make an nn.Module; {remedy}.")
+    mixed = [key for key in ("train_orderings", "test_orderings") if cfg.data.get(key)]
+    if mixed and isinstance(network, StepClassifier) and network.needs_orderings:
+        raise UserError(
+            f"data.{mixed[0]}: this network reads frames of data.orderings only; leave it out, or choose a "
+            "network that encodes every frame, e.g. model=cnn_lstm model.shared_tiles=false."
+        )
     return network
 
 

@@ -20,12 +20,11 @@ from quadrant_lstm.data.orderings import QUADRANTS, SequenceSpec, Shape, frames_
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool
-from quadrant_lstm.model.encoder import ConvEncoder, Encoder, PaddedEncoder
+from quadrant_lstm.model.encoder import ConvEncoder, Encoder, PaddedEncoder, plain_pool_size
 from quadrant_lstm.model.network import CNNLSTM, Dropout, Join
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.rnn import GRU, LSTM, PaddedRNN
-from quadrant_lstm.model.sizes import plain_pool_size
 from quadrant_lstm.model.time_distributed import TimeDistributed
 from quadrant_lstm.run.exported_program import orderings_shown
 from quadrant_lstm.run_folder import read_results, unfinished

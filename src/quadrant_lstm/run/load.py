@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.callbacks.training import Progress
-from quadrant_lstm.config.check import check_fit
 from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, scaled
@@ -153,7 +152,6 @@ def run_test(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> tuple
     """Tests the best checkpoint. The returned Classifier holds the logits and labels of the test images."""
     quiet_lightning()
     classifier, cfg = load_classifier(folder, trust)
-    check_fit(cfg)
     trainer = instantiate_node(
         "accelerator", {"_target_": "lightning.pytorch.Trainer"}, accelerator=accelerator, devices=1,
         precision=resolve_precision(cfg.trainer.precision, accelerator), logger=False, callbacks=[Progress()],
