@@ -61,8 +61,8 @@ def test_a_run_of_other_code_is_read_only_if_that_is_trusted(trained, monkeypatc
         with pytest.raises(UserError, match="my_network.MyNetwork is other code; add trust=my_network if you trust it"):
             read()
     assert "my_network" not in sys.modules
-    assert hydra_arguments([*resume, "trust=my_network"])
     monkeypatch.syspath_prepend(trained)
+    assert hydra_arguments([*resume, "trust=my_network"])
     network, _ = load_run(run_folder(trained), trust="my_network")
     assert network(torch.zeros(2, 4, 1, 16, 4)).shape == (2, 3)
 

@@ -88,7 +88,7 @@ PLANT = """
 import signal
 def plant(*_):
     from quadrant_lstm.model.classifier import Classifier
-    def training_step(self, batch):
+    def training_step(self, batch, batch_idx):
         raise RuntimeError("a bug of the user's code")
     Classifier.training_step = training_step
 signal.signal(signal.SIGUSR1, plant)

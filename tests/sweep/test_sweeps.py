@@ -75,7 +75,7 @@ def test_a_job_that_fails_after_its_result_has_finished(tmp_path):
     data = tiny_data(tmp_path)
     words = ("seed=1,2", "trainer.logger.tensorboard._target_=late.Late")
     done = Script("train.py", "-m", *data, *TINY, *words, cwd=tmp_path, before=importing_from(tmp_path)).wait()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert "(2 of 2 jobs finished)" in done.stdout
     assert "OSError: gone" in (sweep_folder(tmp_path) / "0/train.log").read_text()
 

@@ -216,7 +216,7 @@ def check_node(path: str, node: Mapping[str, Any], is_imported: bool) -> None:
             rules = {name: kind_of(parameter.annotation, target) for name, parameter in parameters.items()}
         check_arguments(path, node, parameters)
     for name, value in node.items():
-        if name in rules:
+        if name in rules and (value != "" or target.startswith((OWN, *LIBRARY_PACKAGES))):  # other code may take it
             check_argument(path, name, value, rules[name])
         if f"{name}.*" in rules and isinstance(value, dict):
             for child, content in value.items():
