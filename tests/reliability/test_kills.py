@@ -163,13 +163,12 @@ def test_a_sweep_that_is_killed_at_random_moments_equals_an_uninterrupted_sweep(
         sweep, start = sweep_folder(cwd), time.monotonic()
         if expected:
             time.sleep(seconds * draw.random())
-            jobs = []
-            with contextlib.suppress(FileNotFoundError):  # the sweep has ended
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the sweep has ended
                 jobs = children(process.pid)
-            if killed == "group":
-                os.killpg(process.pid, signal.SIGKILL)
-            elif jobs:
-                os.kill(process.pid if killed == "launcher" else draw.choice(jobs), signal.SIGKILL)
+                if killed == "group":
+                    os.killpg(process.pid, signal.SIGKILL)
+                elif jobs:
+                    os.kill(process.pid if killed == "launcher" else draw.choice(jobs), signal.SIGKILL)
             process.wait()
             wait_until_no_process_remains(cwd)
             output = process.stdout + process.stderr
