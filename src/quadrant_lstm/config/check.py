@@ -94,8 +94,7 @@ GIVEN_BY_CODE = {
     "data": (),
     "model": (
         "frame_shape", "num_classes", "num_steps", "orderings", "grid", "in_channels", "input_size", "num_units",
-        "num_channels",
-        "hidden_channels",
+        "num_channels", "hidden_channels",
     ),
     "optimizer": ("params",),
     "schedule": ("optimizer", "total_steps", "T_max"),
@@ -209,7 +208,7 @@ def check_node(path: str, node: Mapping[str, Any], is_imported: bool) -> None:
     rules: Kinds = LIBRARIES.get(group, {}) if path == group else {}
     if target.startswith(OWN) or is_imported:
         found: Any = find_class(f"{path}._target_", target)
-        if path == "schedule" and "metrics" in inspect.signature(found.step).parameters:  # ReduceLROnPlateau
+        if path == "schedule" and hasattr(found, "step") and takes(found.step, "metrics"):  # ReduceLROnPlateau
             raise UserError(f"{path}._target_: {target} needs a metric, which no run gives it; name another class.")
         parameters = inspect.signature(found).parameters
         if not target.startswith(LIBRARY_PACKAGES):
