@@ -31,6 +31,20 @@ class Interrupt(SystemExit):
         self.signum = signum
 
 
+@contextlib.contextmanager
+def interrupts_first() -> Iterator[None]:
+    """Raises the Interrupt that led to another error, such as one of a library that did not finish what it did."""
+    try:
+        yield
+    except Exception as error:
+        cause = error.__context__
+        while cause and not isinstance(cause, Interrupt):
+            cause = cause.__context__
+        if cause:
+            raise cause from None
+        raise
+
+
 def exit_at_signals() -> None:
     """Lets SIGINT and SIGTERM raise Interrupt.
 

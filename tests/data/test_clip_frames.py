@@ -206,6 +206,16 @@ def test_pictures_that_are_cut_off_anywhere_are_refused(name, tmp_path):
     assert not accepted
 
 
+def test_a_webp_file_that_has_lost_a_frame_is_refused(tmp_path):
+    write_animation(tmp_path / "clip.webp", FRAMES[:3])
+    data = bytearray((tmp_path / "clip.webp").read_bytes())
+    second = data.index(b"ANMF", data.index(b"ANMF") + 1)
+    data[second : second + 4] = bytes(4)  # Pillow then reads two frames
+    (tmp_path / "clip.webp").write_bytes(data)
+    with pytest.raises(BrokenClip, match=r"clip.webp: cannot be read as a clip \(it is cut off or damaged\)"):
+        examine_frames(tmp_path / "clip.webp", COLOUR)
+
+
 def test_a_gif_that_ends_between_two_frames_is_refused(tmp_path):
     write_gif(tmp_path / "clip.gif", FRAMES)
     data = (tmp_path / "clip.gif").read_bytes()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from quadrant_lstm.run_folder import read_results
-from quadrant_lstm.signals import exit_at_signals
+from quadrant_lstm.signals import Interrupt, exit_at_signals, interrupt, interrupts_first
 from tests.clips import write_clip_folder
 from tests.folders import TINY, run_folder, tiny_data, wait_until_no_process_remains
 from tests.scripts import FORKSERVER, ROOT, Script
@@ -107,7 +107,7 @@ def test_a_signal_ends_a_run_in_each_of_its_phases(signum, data, phase, after, t
 SLOW_READERS = """
 import os, pathlib, time
 from quadrant_lstm.data.datamodule import WorkerLoader
-from quadrant_lstm.signals import exit_at_signals, prepare_to_exit
+from quadrant_lstm.signals import Interrupt, exit_at_signals, interrupt, interrupts_first, prepare_to_exit
 
 class Slow(list):
     def __getitem__(self, _):
@@ -139,7 +139,7 @@ SIGNAL_BETWEEN_STARTS = """
 import os, signal, threading, time
 from multiprocessing.process import BaseProcess
 from quadrant_lstm.data.datamodule import WorkerLoader
-from quadrant_lstm.signals import exit_at_signals
+from quadrant_lstm.signals import Interrupt, exit_at_signals, interrupt, interrupts_first
 
 def start(self):
     if started:
@@ -195,6 +195,16 @@ def test_a_signal_ends_a_script_that_still_imports_modules(name, tmp_path):
     command = [sys.executable, "-c", AT_IMPORT, ROOT / name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout + done.stderr) == (130, b"")
+
+
+def test_an_error_that_an_interrupt_led_to_does_not_hide_it():
+    with pytest.raises(Interrupt), interrupts_first():
+        try:
+            interrupt(SIGTERM, None)
+        finally:
+            raise OSError("Writer is closed")
+    with pytest.raises(OSError, match="Writer is closed"), interrupts_first():
+        raise OSError("Writer is closed")
 
 
 class Deleted:

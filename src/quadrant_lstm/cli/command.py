@@ -36,7 +36,14 @@ from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, as_text, w
 from quadrant_lstm.files import WriteError, check_encoding, write_json
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
 from quadrant_lstm.run_folder import CONFIG, ERROR, RESULTS, as_typed, find_weights, new_folder, remove_untouched
-from quadrant_lstm.signals import TERMINATED, Interrupt, exit_at_signals, prepare_to_exit, signals_deferred
+from quadrant_lstm.signals import (
+    TERMINATED,
+    Interrupt,
+    exit_at_signals,
+    interrupts_first,
+    prepare_to_exit,
+    signals_deferred,
+)
 from quadrant_lstm.text import assigned
 
 # The config of train.py for another command, which runs in the project's root
@@ -192,7 +199,8 @@ def handle_errors() -> Iterator[Meeting | None]:
     exit_at_signals()
     try:
         meeting = Meeting() if is_torchrun() else None
-        yield meeting
+        with interrupts_first():
+            yield meeting
     except Exception as error:
         if mistake := mistake_in(error):
             report(mistake, meeting)
@@ -239,7 +247,8 @@ def handle_job_errors() -> Iterator[None]:
 def resumable() -> Iterator[None]:
     """Wraps a run: says how to resume it if a signal, or a file that cannot be written, ends it."""
     try:
-        yield
+        with interrupts_first():
+            yield
     except WriteError as error:
         folder = as_typed(Path(HydraConfig.get().runtime.output_dir))
         raise error.with_remedy(f"run={folder} resumes after the last finished epoch") from error

@@ -74,7 +74,22 @@ def opened(clip: Path, layout: str | None) -> Iterator[Frames]:
     else:
         with opened_image(clip) as image:
             check_depth(image)
-            yield Frames(getattr(image, "n_frames", 1), functools.partial(frame_of, image))
+            number = getattr(image, "n_frames", 1)
+            if image.format == "WEBP":
+                check_webp(clip, number)
+            yield Frames(number, functools.partial(frame_of, image))
+
+
+def check_webp(clip: Path, number: int) -> None:
+    """Raises ValueError if Pillow, which reads the frames before the first damaged one, has not found all of them."""
+    content, place, frames = clip.read_bytes(), 12, 0
+    end = 8 + int.from_bytes(content[4:8], "little")
+    while place < end <= len(content) and (chunk := content[place : place + 4]).strip().isalnum():
+        frames += chunk == b"ANMF"
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    if place != end or max(frames, 1) != number:
+        raise ValueError("it is cut off or damaged")
 
 
 def frame_of(image: Image.Image, number: int) -> Image.Image:

@@ -164,7 +164,7 @@ def numbered_clips(clips: ClipsByClass, names: Sequence[str]) -> list[Clip]:
 
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
-EXAMINATION = 2  # to be raised with each change of what is refused: clips are then examined again
+EXAMINATION = 3
 
 
 class Note(NamedTuple):
