@@ -7,8 +7,6 @@ from quadrant_lstm.signals import exit_at_signals
 exit_at_signals()  # also while the modules below are imported
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import hydra_arguments, shared_arguments
@@ -24,8 +22,7 @@ def main(meeting: Meeting | None) -> None:
     @hydra.main(version_base="1.3", config_path="conf", config_name="train")
     def run(cfg: DictConfig) -> float | None:
         with handle_job_errors(), resumable():
-            if HydraConfig.get().mode == RunMode.MULTIRUN:  # BeforeRun has checked a single run
-                check_config(cfg)
+            check_config(cfg)  # for jobs and resumed runs, which have no BeforeRun
             with signals_deferred():
                 from quadrant_lstm.run.train import train  # imports torch
 
