@@ -74,22 +74,7 @@ def opened(clip: Path, layout: str | None) -> Iterator[Frames]:
     else:
         with opened_image(clip) as image:
             check_depth(image)
-            number = getattr(image, "n_frames", 1)
-            if image.format == "WEBP":
-                check_webp(clip, number)
-            yield Frames(number, functools.partial(frame_of, image))
-
-
-def check_webp(clip: Path, number: int) -> None:
-    """Raises ValueError if Pillow, which reads the frames before the first damaged one, has not found all of them."""
-    content, place, frames = clip.read_bytes(), 12, 0
-    end = 8 + int.from_bytes(content[4:8], "little")
-    while place < end <= len(content) and (chunk := content[place : place + 4]).strip().isalnum():
-        frames += chunk == b"ANMF"
-        size = int.from_bytes(content[place + 4 : place + 8], "little")
-        place += 8 + size + size % 2
-    if place != end or max(frames, 1) != number:
-        raise ValueError("it is cut off or damaged")
+            yield Frames(getattr(image, "n_frames", 1), functools.partial(frame_of, image))
 
 
 def frame_of(image: Image.Image, number: int) -> Image.Image:
@@ -143,6 +128,20 @@ def check_image(file: Path) -> None:
             image.verify()  # the checksums of its chunks, as far as the last
         elif image.format == "GIF" and not has_trailer(file.read_bytes()):
             raise ValueError("it is cut off")
+        elif image.format == "WEBP" and num_webp_frames(file.read_bytes()) != getattr(image, "n_frames", 1):
+            raise ValueError("it is cut off or damaged")
+
+
+def num_webp_frames(webp: bytes) -> int:
+    """Counts the frames by the chunks of the file, or returns 0 if these do not fill it. Pillow reads those before the
+    first damaged one.
+    """
+    position, frames, end = 12, 0, 8 + int.from_bytes(webp[4:8], "little")
+    while position < end <= len(webp) and (chunk := webp[position : position + 4]).strip().isalnum():
+        frames += chunk == b"ANMF"
+        size = int.from_bytes(webp[position + 4 : position + 8], "little")
+        position += 8 + size + size % 2
+    return max(frames, 1) if position == end else 0
 
 
 def has_trailer(gif: bytes) -> bool:
