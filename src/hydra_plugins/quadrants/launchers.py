@@ -187,13 +187,13 @@ class LocalLauncher(JobLauncher):
         with signals_deferred():
             from quadrant_lstm.processes.launch import num_threads, start_process
             from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
-            from quadrant_lstm.run.build import check_fit
+            from quadrant_lstm.run.build import build_data, in_one_thread
 
         gpus = visible_gpus() if self.n_jobs > 1 else []
         threads = max(1, num_threads() // self.n_jobs)
         for job, config in jobs:
-            with contextlib.suppress(Exception):  # the job itself reports it
-                check_fit(without_hydra(config))  # reads the images once, before the forks
+            with contextlib.suppress(Exception), in_one_thread():  # the job itself reports it
+                build_data(config)  # reads the images once, before the forks
             environment = {}
             if gpus:
                 if isinstance(devices := config.trainer.devices, ListConfig):

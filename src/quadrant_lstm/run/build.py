@@ -1,9 +1,11 @@
 """Builds the parts of a run from its config: the data, the network in a Classifier, and the Trainer."""
 
+import contextlib
 import errno
 import logging
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,17 +110,21 @@ def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments:
         raise
 
 
-def check_fit(cfg: DictConfig) -> None:
-    """Raises UserError if the values of the data or of the network do not fit, as their constructors say.
-
-    Starts no threads, because processes that are forked from this one could not use them.
-    """
+@contextlib.contextmanager
+def in_one_thread() -> Iterator[None]:
+    """Lets torch start no threads in the block: processes that are forked from this one could not use them."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        build_network(cfg, build_data(cfg).spec)
+        yield
     finally:
         torch.set_num_threads(num_threads)
+
+
+@in_one_thread()
+def check_fit(cfg: DictConfig) -> None:
+    """Raises UserError if the values of the data or of the network do not fit, as their constructors say."""
+    build_network(cfg, build_data(cfg).spec)
 
 
 def build_data(cfg: DictConfig) -> SequenceDataModule:
