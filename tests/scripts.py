@@ -145,10 +145,8 @@ def without(module: str) -> str:
     """Returns what to run before a script that then cannot import that module."""
     return f"""
 import sys
-from omegaconf import OmegaConf
 for name in [name for name in sys.modules if name.startswith(("quadrant_lstm", "hydra_plugins"))]:
     del sys.modules[name]  # to be imported again
-OmegaConf.clear_resolver("new_folder")  # which is then registered again
 sys.modules[{module!r}] = None
 """
 
