@@ -135,6 +135,7 @@ OTHERS = {
     "trainer.num_nodes=2 trainer.accelerator=cpu": "trainer.num_nodes: 2 machines need torchrun, whose command runs on "
     "each of them, or SLURM: add -m hydra/launcher=submitit_slurm.",
     "model._target_=os.system": "model._target_: os.system is not a class; name one.",
+    "model._target_=builtins.int": "model._target_: builtins.int does not tell its arguments; name a class that is",
     "model._target_=nowhere.Network": "model._target_: nowhere.Network cannot be imported (No module named ",
     "optimizer._target_=torch.optim.swa_utils.torch.hub.load": "torch.optim.swa_utils.torch.hub.load cannot be ",
     "+optimizer.x=[{_target_:os.system}]": "optimizer.x: there is no such key; ",

@@ -11,7 +11,7 @@ from pathlib import Path
 INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError: disk full, over quota, read-only
 # of a path that the user may not use, or has written wrongly
-PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 
 
 class UserError(Exception):

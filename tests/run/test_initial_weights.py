@@ -88,7 +88,7 @@ def test_weights_of_another_precision_are_copied(dtype, tmp_path):
     assert (network.weight.tolist(), network.count) == (weight.tolist(), 9)
 
 
-FINITE, NOT_FINITE = torch.ones(2, 2), "weight has values that are NaN or infinite; give the weights of an earlier"
+FINITE, NOT_FINITE = torch.ones(2, 2), "weight has values that are NaN, infinite or too large for float32; give the"
 
 
 @pytest.mark.parametrize(

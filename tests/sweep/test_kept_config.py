@@ -71,7 +71,7 @@ def test_a_resumed_sweep_does_not_use_an_edited_conf(tmp_path):
     shutil.rmtree(sweep / "conf")
     refused = script(train, "sweep=latest", cwd=folders[0])
     assert refused.returncode == 2
-    assert "has no conf/, the copy of conf/ that it began with; restore it, or copy conf/ there" in refused.stderr
+    assert "has no conf/, the copy of conf/ that it began with; restore it, or start a new sweep" in refused.stderr
 
 
 def test_a_job_is_not_resumed_with_another_config_than_it_was_trained_with(tmp_path):

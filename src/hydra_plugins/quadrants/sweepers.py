@@ -127,8 +127,8 @@ class GridSweeper(Sweeper):
         assert self.config and self.hydra_context
         if not (folder / CONF).is_dir():
             raise UserError(
-                f"sweep: {folder} has no {CONF}/, the copy of conf/ that it began with; restore it, or copy conf/ "
-                "there if that has not changed since."
+                f"sweep: {folder} has no {CONF}/, the copy of conf/ that it began with; restore it, or start a new "
+                "sweep."
             )
         loader, name = self.hydra_context.config_loader, self.config.hydra.job.config_name
         self.hydra_context.config_loader = KeptConfigLoader(loader, folder / CONF, name, self.resumed is not None)

@@ -210,7 +210,11 @@ def check_node(path: str, node: Mapping[str, Any], is_imported: bool) -> None:
         found: Any = find_class(f"{path}._target_", target)
         if path == "schedule" and hasattr(found, "step") and takes(found.step, "metrics"):  # ReduceLROnPlateau
             raise UserError(f"{path}._target_: {target} needs a metric, which no run gives it; name another class.")
-        parameters = inspect.signature(found).parameters
+        try:
+            parameters = inspect.signature(found).parameters
+        except ValueError as error:
+            remedy = "name a class that is written in Python"
+            raise UserError(f"{path}._target_: {target} does not tell its arguments; {remedy}.") from error
         if not target.startswith(LIBRARY_PACKAGES):
             rules = {name: kind_of(parameter.annotation, target) for name, parameter in parameters.items()}
         check_arguments(path, node, parameters)

@@ -165,7 +165,7 @@ def errors_explained(cfg: DictConfig, folder: Path, meeting: Meeting | None) -> 
     except OSError:
         check_present(folder)
         raise
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ModuleNotFoundError) as error:  # a callback may need another package
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"trainer: {reason}; change a value of trainer.") from error
     except RuntimeError as error:
@@ -213,11 +213,12 @@ def copy_weights(network: nn.Module, init: str) -> None:
 
 
 def check_values(place: str, weight: Tensor, dtype: torch.dtype) -> None:
+    in_file, in_network = (str(kind).removeprefix("torch.") for kind in (weight.dtype, dtype))
     if weight.dtype != dtype and not {weight.dtype, dtype} <= set(FLOATS):
-        in_file, in_network = (str(kind).removeprefix("torch.") for kind in (weight.dtype, dtype))
         raise UserError(f"{place} is {in_file}, but {in_network} in this network; save it in that type.")
     if not weight.to(dtype).isfinite().all():
-        raise UserError(f"{place} has values that are NaN or infinite; give the weights of an earlier epoch.")
+        values = f"values that are NaN, infinite or too large for {in_network}"
+        raise UserError(f"{place} has {values}; give the weights of an earlier epoch.")
 
 
 def read_weights(file: Path) -> Mapping[str, Tensor]:
