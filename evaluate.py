@@ -11,12 +11,13 @@ from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
+from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.read import find_trained_run, trusted_modules
 from quadrant_lstm.kinds import Accelerator
 from quadrant_lstm.signals import signals_deferred
 
 
-@hydra.main(version_base="1.3", config_path="conf/readers", config_name="evaluate")
+@hydra.main(**OF_MAIN, config_path="conf/readers", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         folder = find_trained_run(cfg, {"accelerator": Accelerator})

@@ -12,13 +12,14 @@ from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
+from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.read import find_trained_run, trusted_modules
 from quadrant_lstm.files import check_output
 from quadrant_lstm.run_folder import EXPORTED
 from quadrant_lstm.signals import signals_deferred
 
 
-@hydra.main(version_base="1.3", config_path="conf/readers", config_name="export")
+@hydra.main(**OF_MAIN, config_path="conf/readers", config_name="export")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {

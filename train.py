@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from quadrant_lstm.cli.arguments import hydra_arguments, shared_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors, resumable
+from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.check import check_config
 from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.signals import signals_deferred
@@ -19,7 +20,7 @@ from quadrant_lstm.signals import signals_deferred
 def main(meeting: Meeting | None) -> None:
     """Lets Hydra compose the config. `meeting` holds the processes of torchrun."""
 
-    @hydra.main(version_base="1.3", config_path="conf", config_name="train")
+    @hydra.main(**OF_MAIN, config_path="conf", config_name="train")
     def run(cfg: DictConfig) -> float | None:
         with handle_job_errors(), resumable():
             check_config(cfg)  # for jobs and resumed runs, which have no BeforeRun

@@ -21,16 +21,16 @@ ANSWERED_WITHOUT_TORCH = {
     "--experimental-rerun=x": "--experimental-rerun: is not supported; resume a run with run=FOLDER.",
     "run=latest plan=true": "plan: shows the jobs of a sweep, but run= resumes one run; leave one out.",
     # unknown choices
-    "model=cnn": "model: there is no model=cnn; choose from bidirectional, cnn_lstm, conv_lstm, deep, ",
+    "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep, join, reshaped",
     "experiment=nope": "experiment: there is no experiment=nope; choose from ",
     "trainer/logger=wnadb": "trainer/logger: there is no trainer/logger=wnadb; choose from csv, mlflow, tensorboard,",
     "trainer/logger=[csv,wnadb]": "trainer/logger: there is no trainer/logger=wnadb; choose from csv, mlflow,",
     "+trainer/logger=csv": "trainer/logger: a plus adds a second choice to the one in conf/; leave the plus out.",
     "trainer/profiler=null": "trainer/profiler: there is no trainer/profiler=null; choose from pytorch, simple.",
-    "model=null": "model: there is no model=null; choose from bidirectional, cnn_lstm, conv_lstm, deep, ",
+    "model=null": "model: there is no model=null; choose from cnn_lstm, deep, join, reshaped",
     "experiment=null": "experiment: there is no experiment=null; choose from ",
     "-m model=cnn_lstm,1": "model: there is no model=1; choose from ",
-    "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, exponential, onecycle.",
+    "data=mnist schedule=1": "schedule: there is no schedule=1; choose from constant, cosine, onecycle.",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
     "zzz=1": "zzz: there is no such key; known keys: data, ",
     # malformed overrides
@@ -151,7 +151,7 @@ OTHERS = {
     "optimizer.alpha?",
     "optimizer._target_=torch.optim.Adamm": "optimizer._target_: there is no class torch.optim.Adamm; did you "
     "mean torch.optim.Adam?",
-    "~schedule.gamma schedule=exponential": "schedule.gamma: is missing; add e.g. schedule.gamma=0.98.",
+    "~schedule.max_lr schedule=onecycle": "schedule.max_lr: is missing; add e.g. schedule.max_lr=",
 }
 SCRIPT_MISTAKES = {
     ("evaluate.py",): "run: is missing; add run=FOLDER or run=latest.",

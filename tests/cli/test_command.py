@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.arguments import hydra_arguments, reader_arguments
 from quadrant_lstm.cli.command import explain, mistake_in
+from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import BEST, CONFIG
 from tests.folders import tiny_data
@@ -108,7 +109,7 @@ def test_help_lists_groups_and_examples(tmp_path):
     done = fresh_script("train.py", "--help", cwd=tmp_path)
     assert done.returncode == 0
     for words in (
-        "model: bidirectional, cnn_lstm, ",
+        "model: cnn_lstm, deep, ",
         "trainer: default, overfit, smoke",
         "python train.py trainer=smoke",
         "run=latest",
@@ -122,7 +123,7 @@ def test_the_help_of_the_other_scripts_has_an_example_and_explains_each_key(name
     assert done.returncode == 0
     assert f"python {name}.py run=latest" in done.stdout
     explained = [line.split()[:2] for line in done.stdout.partition("Keys and defaults:")[2].splitlines() if line]
-    with initialize_config_dir(str(ROOT / "conf/readers"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf/readers"), **OF_COMPOSE):
         config = OmegaConf.to_container(compose(name))
     assert explained == [[key, "null" if value is None else value] for key, value in config.items()]
 

@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from docs import figures
+from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.config.check import check_config
 from quadrant_lstm.config.values import without_hydra
 from quadrant_lstm.data.clip_index import find_clips
@@ -68,7 +69,7 @@ def check_command(command: str) -> int:
     swept = [one for one in overrides if one.is_sweep_override()]
     (combinations,) = BasicSweeper.split_arguments(swept, None)
     checked = combinations[:: max(1, len(combinations) - 1)]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), **OF_COMPOSE):
         for combination in checked:
             cfg = compose("train", [*singles, *combination], return_hydra_config=True)
             OmegaConf.set_struct(cfg, False)

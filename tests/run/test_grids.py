@@ -22,7 +22,7 @@ MODELS = {
     "deep": ("model=deep", "model.blocks=[[4],[6]]"),
     "reshaped": ("model=reshaped", "model.kernel_size=2", "model.filters=[3]"),
     "join": ("model=join", "model/encoder=rows", "model/recurrent=bilstm"),
-    "conv_lstm": ("model=conv_lstm", "model.encoder.kernel_size=2", "model.encoder.filters=[3]"),
+    "maps": ("model=join", "model/recurrent=conv_lstm", "model.encoder.kernel_size=2", "model.encoder.filters=[3]"),
 }
 
 

@@ -28,6 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.config.check import check_config
 from quadrant_lstm.config.messages import default_config, unknown_key
 from quadrant_lstm.config.trust import OWN
@@ -57,7 +58,7 @@ def check_project_root(command: str) -> None:
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """Returns the checked config that train.py would have in the project's root."""
-    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
+    with initialize_config_dir(str(Path("conf").absolute()), **OF_COMPOSE):
         cfg = compose("train", list(overrides))
     check_config(cfg)
     return cfg

@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.text import quoted
 
@@ -28,7 +29,7 @@ def default_config() -> DictConfig:
     choices = typed_choices() if own else []
     running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # there may be only one at a time
     try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
+        with initialize_config_dir(str(folder), **OF_COMPOSE):
             try:
                 return compose(name, choices)
             except HydraException:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoints import AtomicCheckpointIO
+from quadrant_lstm.compat import OF_INSTANTIATE
 from quadrant_lstm.config.check import takes
 from quadrant_lstm.dashboard.loggers import logger_arguments
 from quadrant_lstm.data.datamodule import SequenceDataModule
@@ -95,7 +96,7 @@ def bf16_instructions() -> list[str]:
 def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
     """Instantiates a node of the config. Raises UserError if the class rejects its values."""
     try:
-        return instantiate(node, **arguments, _convert_="all")
+        return instantiate(node, **arguments, **OF_INSTANTIATE, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, UserError):
@@ -165,14 +166,17 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     """
     config: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     loggers = {name: logger_arguments(node, folder) for name, node in (config.get("logger") or {}).items()}
-    for key, nodes in {"logger": loggers, "callbacks": config.get("callbacks") or {}}.items():
-        config[key] = list(instantiate_node("trainer", nodes).values())
+    parts: dict[str, Any] = {
+        key: list(instantiate_node("trainer", nodes).values())
+        for key, nodes in {"logger": loggers, "callbacks": config.pop("callbacks") or {}}.items()
+    }
+    config.pop("logger", None)
     if isinstance(config.get("strategy"), dict) and bare_trainer(cfg).world_size == 1:
         config["strategy"] = "auto"
     config["precision"] = resolve_precision(cfg.trainer.precision, config.get("accelerator", "auto"))
     if cfg.trainer.precision == "auto":
         log.info(f"trainer.precision: auto is {config['precision']} here")
-    return instantiate_node("trainer", config | {"plugins": [AtomicCheckpointIO()], "default_root_dir": folder})
+    return instantiate_node("trainer", config, **parts, plugins=[AtomicCheckpointIO()], default_root_dir=folder)
 
 
 def num_processes_to_launch(cfg: DictConfig) -> int:

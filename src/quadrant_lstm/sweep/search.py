@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
+from quadrant_lstm.compat import OF_INSTANTIATE
 from quadrant_lstm.config.trust import is_class_in, nodes_with_target
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import METRICS, read_rows
@@ -75,7 +76,7 @@ def instantiate_within(prefix: str, key: str, node: DictConfig, **arguments: Any
         if not is_class_in(target := str(nested["_target_"]), [prefix]):
             raise UserError(f"{key}: {target} is not in {prefix[:-1]}; write {key}._target_={prefix}NAME.")
     try:
-        return instantiate(plain, **arguments)
+        return instantiate(plain, **arguments, **OF_INSTANTIATE)
     except (InstantiationException, ValueError) as error:
         raise UserError(f"{key}: {error.__cause__ or error}; change a value of {key}.") from error
 
