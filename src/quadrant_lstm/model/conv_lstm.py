@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.model.protocols import check_lengths, check_sizes, check_state
+from quadrant_lstm.model.protocols import check_lengths
 from quadrant_lstm.model.rnn import State, unroll
 
 
@@ -23,8 +23,7 @@ class ConvLSTM(nn.Module):
     gates are in the order i, f, g, o. A state that is returned can be given to a later call, to resume where a sequence
     was cut. `lengths` are the numbers of real steps of sequences that are padded at their ends.
 
-    Raises ValueError for an even kernel size, which has no "same" padding that is symmetric, and for frames or states
-    that do not fit.
+    Raises ValueError for an even kernel size, which has no "same" padding that is symmetric.
     """
 
     reads_maps = True
@@ -33,9 +32,8 @@ class ConvLSTM(nn.Module):
         self, in_channels: int, hidden_channels: int, kernel_size: Count, padding: Literal["same", "valid"] = "same"
     ):
         super().__init__()
-        if not isinstance(kernel_size, int) or kernel_size % 2 == 0 or kernel_size < 1:
-            raise ValueError(f"ConvLSTM: kernel_size {kernel_size} is not an odd number of at least 1.")
-        check_sizes("ConvLSTM", in_channels=in_channels, hidden_channels=hidden_channels)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"ConvLSTM: kernel_size {kernel_size} is not an odd number.")
         self.in_channels, self.hidden_channels = in_channels, hidden_channels
         self.kernel_size, self.padding = kernel_size, padding
         size = (kernel_size, kernel_size)
@@ -56,22 +54,12 @@ class ConvLSTM(nn.Module):
         state: tuple[Tensor, Tensor] | None = None,
         lengths: Int64[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch steps hidden out_height out_width"], State]:
-        if frames.ndim != 5 or frames.shape[2] != self.in_channels or frames.shape[1] == 0:
-            raise ValueError(
-                f"ConvLSTM: frames have the shape {list(frames.shape)}; expected [batch, steps, {self.in_channels}, "
-                "height, width] with at least one step."
-            )
-        check_lengths("ConvLSTM", lengths, frames)
-        lost = 0 if self.padding == "same" else self.kernel_size - 1
-        shape = [frames.shape[0], self.hidden_channels, frames.shape[3] - lost, frames.shape[4] - lost]
-        if min(shape[2:]) < 1:
-            raise ValueError(
-                f"ConvLSTM: frames of {frames.shape[3]} x {frames.shape[4]} are smaller than the kernel, "
-                f"{self.kernel_size} x {self.kernel_size}."
-            )
-        check_state("ConvLSTM", state, [shape, shape])
+        check_lengths(frames, lengths)
         if state is None:
-            zeros = self.weight_hh.new_zeros(shape)  # under autocast, frames may be bf16
+            lost = 0 if self.padding == "same" else self.kernel_size - 1
+            height, width = frames.shape[3] - lost, frames.shape[4] - lost
+            # under autocast, frames may be bf16
+            zeros = self.weight_hh.new_zeros(frames.shape[0], self.hidden_channels, height, width)
             state = (zeros, zeros)
         return unroll(self.step, state, frames, lengths)
 

@@ -12,7 +12,6 @@ The network runs on the meta device, which knows shapes and computes nothing. It
 and again with T + 1 steps. A size that changed depends on that axis, wherever the network has moved it.
 """
 
-import itertools
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -22,111 +21,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import Parameter, is_lazy
 
-from quadrant_lstm.model.mismatch import explain_mismatch, misreading, titled
-from quadrant_lstm.model.protocols import check_module, count_parameters, in_full, map_tensors, named_tensors
+from quadrant_lstm.errors import with_type
+from quadrant_lstm.model.protocols import count_parameters, in_full, map_tensors, tensors_in
+from quadrant_lstm.model.rnn import PaddedRNN
 from quadrant_lstm.model.time_distributed import TimeDistributed
 from quadrant_lstm.text import align
 
-# Axes: which are the batch `N` and the steps `T`, and which sizes depend on them
-#
-# A size is compared with that of other runs of the network, in each of which one of the leading axes was one longer.
-
-
-class Axes:
-    """Finds the batch and the steps among the sizes of tensors. `arguments` are the positional arguments of the
-    network and those with a name.
-    """
-
-    def __init__(self, arguments: tuple[Sequence[Any], dict[str, Any]], count: int):
-        self.arguments, self.count = arguments, count
-        tensors = [*named_tensors(arguments[0], "inputs"), *named_tensors(arguments[1], "kwargs")]
-        sizes = [tensor.shape[:count] for _, tensor in tensors if tensor.ndim >= count]
-        if count < 1 or not sizes or 0 in sizes[0]:
-            raise ValueError(
-                f"describe: there is no tensor with num_axes={count} axes that are not empty in the inputs."
-            )
-        self.sizes = sizes[0]
-        self.names = ["N", "T"] if count == 2 else ["N", *(f"T{number}" for number in range(1, count))]
-
-    def inputs(self, longer: int | None, device: str) -> Any:
-        """Returns the arguments, on a device and with one of the leading axes one longer."""
-
-        def prepare(tensor: Tensor) -> Tensor:
-            dtype = torch.float if tensor.is_floating_point() else tensor.dtype
-            tensor = tensor.to(device, dtype, copy=True)  # the network may change its inputs
-            if longer is not None and tensor.shape[: longer + 1] == self.sizes[: longer + 1]:
-                tensor = torch.cat([tensor, tensor.narrow(longer, 0, 1)], longer)
-            return tensor
-
-        return map_tensors(prepare, self.arguments)
-
-    def as_text(self, values: Sequence[Any], sized: Collection[str] = ()) -> str:
-        """Returns the shapes of nested tensors. `values` has those of each run; the first is that of the real sizes.
-        Labels with one of the names `sized` have their size, as in T=4.
-        """
-        first = values[0]
-        if isinstance(first, Tensor):
-            shapes = [value.shape if isinstance(value, Tensor) else None for value in values]
-            return f"[{', '.join(self.label(shapes, axis, sized) for axis in range(first.ndim))}]"
-        if isinstance(first, dict):
-            items = [f"{key}: {self.as_text([at(value, key) for value in values], sized)}" for key in first]
-            return f"{{{', '.join(items)}}}"
-        if isinstance(first, tuple | list):
-            items = [self.as_text([at(value, place) for value in values], sized) for place in range(len(first))]
-            return items[0] if len(items) == 1 else f"({', '.join(items)})"
-        return str(first) if isinstance(first, int | float | str | None) else type(first).__name__
-
-    def labels_of_first(self, values: Sequence[Any]) -> list[str]:
-        """Returns the labels of the axes of the first tensor in nested values, which are those of each run."""
-        shapes = [shape_of_first(value) for value in values]
-        return [self.label(shapes, axis) for axis in range(len(shapes[0] or ()))]
-
-    def label(self, shapes: Sequence[Any], axis: int, sized: Collection[str] = ()) -> str:
-        """Returns e.g. N, T=4, N*T, or 26 for a size that depends on neither."""
-        first, longer = shapes[0], shapes[1:]
-        size = first[axis]
-        is_leading = [first[: axis + 1] == self.sizes[: axis + 1] and axis == number for number in range(self.count)]
-        varies = [  # a network may refuse another number of steps
-            leading if shape is None else shape[axis] != size for leading, shape in zip(is_leading, longer, strict=True)
-        ]
-        names = [name for name, does in zip(self.names, varies, strict=True) if does]
-        factor, rest = divmod(size, math.prod(itertools.compress(self.sizes, varies)))
-        if not names:
-            return str(size)
-        if rest:
-            return f"{size} (by {' and '.join(names)})"
-        text = "*".join(names if factor == 1 else [str(factor), *names])
-        return text if set(names).isdisjoint(sized) else f"{text}={size}"
-
-
-def shape_of_first(value: Any) -> torch.Size | None:
-    """Returns the shape of the first tensor in a nested value, or None if there is none."""
-    return next((tensor.shape for _, tensor in named_tensors(value, "")), None)
-
-
-def at(value: Any, place: Any) -> Any:
-    return None if value is None else value[place]
-
-
-# A run of a network, with what each of its modules was given and returned
-#
-# The network runs once as it is called, and once more for each of the leading axes of its inputs, with this axis one
-# longer.
-
-
-@dataclass
-class Folded:
-    """A TimeDistributed that has not returned: the axes that it folds, and how many frames its module is given."""
-
-    axes: tuple[int, ...]
-    num_frames: int | None = None  # fewer than the axes have, if there is a mask
-
-    def unfold(self, output: Tensor) -> Tensor:
-        """Returns an output as TimeDistributed returns it; one whose first axis is not that of the frames stays."""
-        of_frames = output.ndim > 0 and len(output) == self.num_frames
-        return output.new_empty(*self.axes, *output.shape[1:]) if of_frames else output
+# Runs of a network: as it is called, and with each leading axis of its inputs one longer
 
 
 @dataclass
@@ -136,32 +38,15 @@ class Run:
     inputs: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     entered: list[str] = field(default_factory=list)  # the modules that have not returned
-    folded: list[Folded] = field(default_factory=list)  # for each TimeDistributed among them
     error: Exception | None = None
 
     def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         self.entered.append(name)
         self.inputs.setdefault(name, (*args, *kwargs.values()))
-        shape = tuple(shape_of_first((args, kwargs)) or ())
-        if self.folded and self.folded[-1].num_frames is None:
-            self.folded[-1].num_frames = shape[0] if shape else None
-        if isinstance(module, TimeDistributed):
-            axes = shape[: module.num_axes]
-            self.folded.append(Folded((*self.folded[-1].axes, *axes[1:]) if self.folded else axes))
 
-    def leave(self, name: str, module: nn.Module, _: Any, outputs: Any) -> None:
+    def leave(self, name: str, module: nn.Module, args: Any, outputs: Any) -> None:
         self.entered.pop()
-        if isinstance(module, TimeDistributed):
-            self.folded.pop()
-        elif self.folded:
-            outputs = map_tensors(self.folded[-1].unfold, outputs)
         self.outputs.setdefault(name, outputs)
-
-
-def record(network: nn.Module, axes: Axes, device: str) -> list[Run]:
-    """Runs the network on a device: as it is called, and with each leading axis one longer."""
-    network = network.to(device).float().eval()
-    return [record_run(network, *axes.inputs(longer, device)) for longer in (None, *range(axes.count))]
 
 
 def record_run(network: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> Run:
@@ -180,6 +65,133 @@ def record_run(network: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) 
     return run
 
 
+def longer(tensor: Tensor, axis: int | None, leading: Sequence[int], device: str) -> Tensor:
+    """Returns a copy on the device, which the network may change, with one of the leading axes one longer."""
+    tensor = tensor.to(device, torch.float if tensor.is_floating_point() else tensor.dtype, copy=True)
+    if axis is not None and tensor.shape[: axis + 1] == leading[: axis + 1]:
+        tensor = torch.cat([tensor, tensor.narrow(axis, 0, 1)], axis)
+    return tensor
+
+
+# Shapes as text, in which an axis whose size changes with a leading axis has its name
+
+
+class Shapes(NamedTuple):
+    leading: Sequence[int]  # the sizes of the leading axes of the inputs
+    names: Sequence[str]  # of these axes
+
+    def as_text(self, values: Sequence[Any], sized: Collection[str] = ()) -> str:
+        """Returns the shapes of nested tensors. `values` has those of each run, or None for one that failed before.
+        Axes with one of the names `sized` have their size, as in T=4.
+        """
+        first = values[0]
+        if isinstance(first, Tensor):
+            return f"[{', '.join(self.labels(values, sized))}]"
+        if isinstance(first, dict):
+            items = {key: [value and value[key] for value in values] for key in first}
+            return f"{{{', '.join(f'{key}: {self.as_text(item, sized)}' for key, item in items.items())}}}"
+        if isinstance(first, tuple | list):
+            places = [[value and value[place] for value in values] for place in range(len(first))]
+            text = ", ".join(self.as_text(place, sized) for place in places)
+            return text if len(first) == 1 else f"({text})"
+        return str(first) if isinstance(first, int | float | str | None) else type(first).__name__
+
+    def labels(self, tensors: Sequence[Tensor | None], sized: Collection[str] = ()) -> list[str]:
+        """Returns e.g. N, T=4, N*T, or 26 for a size that depends on neither, for each axis of the first tensor."""
+        shape, *others = [None if tensor is None else tensor.shape for tensor in tensors]
+        assert shape is not None
+        labels = []
+        for axis, size in enumerate(shape):
+            at_its_place = shape[: axis + 1] == self.leading[: axis + 1]  # a network may refuse another number of steps
+            varies = [
+                at_its_place and axis == number if other is None else other[axis] != size
+                for number, other in enumerate(others)
+            ]
+            names = [name for name, does in zip(self.names, varies, strict=True) if does]
+            factor, rest = divmod(size, math.prod(n for n, does in zip(self.leading, varies, strict=True) if does))
+            if rest or not names:
+                labels.append(f"{size} (by {' and '.join(names)})" if names else str(size))
+                continue
+            label = "*".join(names if factor == 1 else [str(factor), *names])
+            labels.append(label if set(names).isdisjoint(sized) else f"{label}={size}")
+        return labels
+
+
+def unfolded(shapes: str) -> str:
+    """Returns the shapes of outputs inside TimeDistributed as it returns them, e.g. [N, T, 5] for [N*T, 5]."""
+
+    def unfold(axis: re.Match[str]) -> str:
+        factor, names = axis.groups()
+        return f"[{', '.join([*names.split('*'), *([factor] if factor else [])])}"
+
+    return re.sub(r"\[(?:(\d+)\*)?([A-Z]\w*(?:\*[A-Z]\w*)+)", unfold, shapes)
+
+
+# Why a layer refuses an input, and what to write for the mismatches of docs/join.md
+
+
+def explain_mismatch(
+    name: str, layer: nn.Module, inputs: Any, shapes: str, labels: Sequence[str], error: Exception
+) -> str:
+    """`shapes` are those of the inputs as text, and `labels` the axes of the first tensor, e.g. N."""
+    first, stage = inputs[0] if inputs else None, titled(name, layer)
+    if type(first) is tuple and (isinstance(layer, PaddedRNN) or type(layer).__module__.startswith("torch.nn.")):
+        remedy = "A recurrent layer returns outputs and a state: pass on its outputs."
+        return f"{stage} was given a tuple {shapes}; it expects a tensor. {remedy}"
+    expected = expectation(layer, labels, first.shape) if isinstance(first, Tensor) else ""
+    return f"{stage} was given {shapes}{f'; it expects {expected}' if expected else f': {with_type(error)}'}"
+
+
+def expectation(layer: nn.Module, labels: Sequence[str], sizes: Sequence[int]) -> str:
+    """Returns the axes that a layer of torch expects, and what to write, or nothing if the sizes fit or the layer is
+    another.
+    """
+    other = "Make the layer for inputs of size {}, or change what comes before."
+    has_steps = list(labels[:2]) == ["N", "T"]
+    if isinstance(layer, nn.Linear) and sizes[-1] != layer.in_features:
+        return f"[..., {layer.in_features}]. {other.format(sizes[-1])}"
+    if isinstance(layer, nn.RNNBase):
+        if isinstance(layer, PaddedRNN) and len(sizes) > 3:  # it flattens the others
+            labels, sizes = labels[:3], (*sizes[:2], math.prod(sizes[2:]))
+        axes = f"[{'batch, steps' if layer.batch_first else 'steps, batch'}, {layer.input_size}]."
+        if len(sizes) == 3:
+            return "" if sizes[2] == layer.input_size else f"{axes} {other.format(sizes[2])}"
+        if len(sizes) == 2 and labels[1].endswith("*T"):
+            return f"{axes} The step axis was lost before: write x.flatten(2), which keeps it, for x.flatten(1)."
+        if has_steps:
+            return f"{axes} x.flatten(2) keeps the step axis and gives [N, T, {math.prod(sizes[2:])}]."
+        if len(sizes) == 4 and labels[0] == "N":
+            rows, features = sizes[2], sizes[1] * sizes[3]
+            remedy = f"x.movedim(2, 1).flatten(2) reads rows as steps and gives [N, {rows}, {features}]"
+            return f"{axes} Maps have no step axis: {remedy}; x.movedim(3, 1) takes columns instead."
+        return axes
+    if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.MaxPool2d | nn.AvgPool2d):
+        channels = getattr(layer, "in_channels", getattr(layer, "num_features", "channels"))
+        if len(sizes) == 4 and channels in (sizes[1], "channels"):
+            return ""
+        remedies = [f"[batch, {channels}, height, width]."]
+        if len(sizes) > 3 and sizes[-1] == channels != sizes[-3]:
+            remedies.append(f"The channels are last: x.movedim(-1, -3) gives [..., {channels}, height, width].")
+        if has_steps and len(sizes) == 5:
+            remedies.append("TimeDistributed(layer) applies it to every step; x.flatten(1, 2) would mix the steps.")
+        return " ".join(remedies)
+    return ""
+
+
+def titled(name: str, layer: nn.Module) -> str:
+    return f"{name} ({type(layer).__name__})" if name else type(layer).__name__
+
+
+def misreading(layer: nn.RNNBase, labels: Sequence[str]) -> str:
+    """Returns what the layer does, and the remedy, if it accepts an input but reads the batch `N` as steps."""
+    if "N" not in labels[1 if layer.batch_first and len(labels) > 2 else 0].split("*"):
+        return ""
+    if len(labels) < 3:
+        return "reads samples as steps; give it [batch, steps, features]."
+    remedy = "give it x.transpose(0, 1)" if layer.batch_first else "make it with batch_first=True"
+    return f"reads samples as steps; {remedy}."
+
+
 # The table
 
 
@@ -192,11 +204,6 @@ class Stage(NamedTuple):
     shape: str  # of all outputs, nested as they are
     num_parameters: int  # that no earlier stage has
     misreading: str = ""  # what the layer does with its inputs by mistake, and the remedy
-    shared: str = ""  # which parameters are those of an earlier stage
-
-    @property
-    def note(self) -> str:
-        return " ".join(filter(None, [self.misreading and f"It {self.misreading}", self.shared]))
 
 
 @dataclass
@@ -205,11 +212,11 @@ class Description:
     num_parameters: int  # of the whole network
 
     def rows(self) -> list[tuple[str, ...]]:
-        rows = [(*stage[:3], f"{stage.num_parameters:,}", stage.note) for stage in self.stages]
+        rows = [(*stage[:3], f"{stage.num_parameters:,}", stage.misreading) for stage in self.stages]
         return [HEADER, *rows, ("total", "", "", f"{self.num_parameters:,}", "")]
 
     def warnings(self) -> list[str]:
-        return [f"{titled(stage.name, stage.layer)} {stage.misreading}" for stage in self.stages if stage.misreading]
+        return [f"{stage.name} ({stage.layer}) {stage.misreading}" for stage in self.stages if stage.misreading]
 
     def __str__(self) -> str:
         return align(self.rows())
@@ -221,58 +228,50 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any)
     samples as steps is marked.
 
     Raises ValueError if the inputs do not fit the network. Its message names the stage, what the stage was given, what
-    it expects, and which reshape keeps the step axis. ScriptModules and uninitialized lazy modules are refused.
+    it expects, and which reshape keeps the step axis.
     """
-    check_layers_are_visible(network)
-    axes = Axes((inputs, kwargs), num_axes)
-    runs = record(in_full(network), axes, "meta")
-    if runs[0].error:  # also if the network needs values, such as lengths
-        runs = record(in_full(network), axes, "cpu")
+    num_parameters = count_parameters(network)  # torch refuses lazy layers, whose parameters have no sizes yet
+    leading = next((t.shape[:num_axes] for t in tensors_in((inputs, kwargs)) if t.ndim >= num_axes), torch.Size())
+    if not leading or 0 in leading:
+        raise ValueError(f"describe: there is no tensor with {num_axes} axes that are not empty in the inputs.")
+    shapes = Shapes(leading, ["N", "T"] if num_axes == 2 else ["N", *(f"T{n}" for n in range(1, num_axes))])
+    for device in ("meta", "cpu"):  # a network that needs values, such as lengths, runs on the CPU
+        copied = in_full(network).to(device).float().eval()
+        runs = []
+        for axis in (None, *range(num_axes)):
+            prepare = partial(longer, axis=axis, leading=leading, device=device)
+            runs.append(record_run(copied, *map_tensors(prepare, (inputs, kwargs))))
+        if not runs[0].error:
+            break
     if error := runs[0].error:
-        name = next(reversed(runs[0].entered), "")
-        layer_inputs = inputs_to(name, runs)
-        texts = axes.as_text(layer_inputs, axes.names), axes.labels_of_first(layer_inputs)
-        raise ValueError(explain_mismatch(name, network.get_submodule(name), layer_inputs[0], *texts, error)) from error
-    text = axes.as_text(inputs_to("", runs), axes.names[1:])
-    stages = [Stage("inputs", "", text, 0), *stages_of(network, axes, runs)]
-    return Description(stages, count_parameters(network))
+        name = runs[0].entered[-1] if runs[0].entered else ""
+        given = [run.inputs.get(name) for run in runs]
+        texts = shapes.as_text(given, shapes.names), first_labels(shapes, given)
+        raise ValueError(explain_mismatch(name, network.get_submodule(name), given[0], *texts, error)) from error
+    text = shapes.as_text([run.inputs[""] for run in runs], shapes.names[1:])
+    return Description([Stage("inputs", "", text, 0), *stages_of(network, shapes, runs)], num_parameters)
 
 
-def stages_of(network: nn.Module, axes: Axes, runs: Sequence[Run]) -> Iterator[Stage]:
-    listed: dict[Parameter, str] = {}  # with the names under which they are counted
+def first_labels(shapes: Shapes, values: Sequence[Any]) -> list[str]:
+    """Returns the labels of the axes of the first tensor in nested values, which are those of each run."""
+    tensors = [next(tensors_in(value), None) for value in values]
+    return shapes.labels(tensors) if tensors[0] is not None else []
+
+
+def stages_of(network: nn.Module, shapes: Shapes, runs: Sequence[Run]) -> Iterator[Stage]:
+    listed: set[nn.Parameter] = set()
+    folding = [name for name, module in network.named_modules() if isinstance(module, TimeDistributed)]
+    inside = tuple(f"{name}.module.".lstrip(".") for name in folding)
     for name in dict.fromkeys([*runs[0].outputs, *dict(network.named_modules())]):
         module, called = network.get_submodule(name), name in runs[0].outputs
-        parameters = {parameter: shown(key) for key, parameter in module.named_parameters(name, recurse=False)}
-        if parameters or (called and not list(module.children())):
-            shape = axes.as_text([run.outputs.get(name) for run in runs]) if called else "not called"
-            count = sum(parameter.numel() for parameter in parameters.keys() - listed.keys())
-            shared = " ".join(f"Shares {listed[parameter]}." for parameter in parameters if parameter in listed)
-            wrong = ""
-            if called and isinstance(module, nn.RNNBase) and isinstance(runs[0].inputs[name][0], Tensor):
-                wrong = misreading(module, axes.labels_of_first(inputs_to(name, runs)))
-            yield Stage(shown(name), type(module).__name__, shape, count, wrong, shared)
-            listed = parameters | listed
-
-
-def inputs_to(name: str, runs: Sequence[Run]) -> list[Any]:
-    return [run.inputs.get(name) for run in runs]
-
-
-def check_layers_are_visible(network: nn.Module) -> None:
-    """Raises ValueError for ScriptModules, and for lazy modules, whose parameters have no sizes yet."""
-    check_module("describe", network)
-    for name, module in network.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ValueError(
-                f"describe: {name or 'the network'} is a ScriptModule, which hides its layers; describe "
-                "the module that it was made from."
-            )
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
-        if is_lazy(tensor):
-            raise ValueError(
-                f"describe: {name} has no size before the first call; call the network once, then describe it."
-            )
-
-
-def shown(name: str) -> str:
-    return re.sub(r"\.module(?=\.|$)", "", name)
+        parameters = set(module.parameters(recurse=False))
+        if not parameters and (not called or list(module.children())):
+            continue
+        shape = shapes.as_text([run.outputs.get(name) for run in runs]) if called else "not called"
+        wrong = ""
+        if called and isinstance(module, nn.RNNBase) and isinstance(runs[0].inputs[name][0], Tensor):
+            wrong = misreading(module, first_labels(shapes, [run.inputs.get(name) for run in runs]))
+        count = sum(parameter.numel() for parameter in parameters - listed)
+        shape = unfolded(shape) if f"{name}.".startswith(inside) else shape
+        yield Stage(re.sub(r"\.module(?=\.|$)", "", name), type(module).__name__, shape, count, wrong)
+        listed |= parameters

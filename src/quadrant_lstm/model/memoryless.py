@@ -1,7 +1,6 @@
 """Defines what a recurrent layer can be compared with: layers without recurrence.
 
-Each takes inputs [batch, steps, ...], a state and `lengths`, as the layers of rnn.py do, and raises ValueError for
-inputs that do not fit.
+Each takes inputs [batch, steps, ...], a state and `lengths`, as the layers of rnn.py do.
 """
 
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from quadrant_lstm.model.protocols import Lengths, check_inputs, check_lengths, check_sizes, check_state, real_steps
+from quadrant_lstm.model.protocols import Lengths, check_lengths, real_steps
 
 Outputs = Float[Tensor, "batch steps units"]
 
@@ -18,14 +17,12 @@ class PerStep(nn.Linear):
     """Applies a linear layer and tanh to every step separately."""
 
     def __init__(self, input_size: int, num_units: int):
-        check_sizes(type(self).__name__, input_size=input_size, num_units=num_units)
         super().__init__(input_size, num_units)
 
     def forward(  # type: ignore[override]
         self, inputs: Float[Tensor, "batch steps ..."], state: None = None, lengths: Lengths = None
     ) -> tuple[Outputs, None]:
-        check_inputs(type(self).__name__, inputs, self.in_features)
-        check_lengths(type(self).__name__, lengths, inputs)
+        check_lengths(inputs, lengths)
         return clear_padding(super().forward(inputs.flatten(2)).tanh(), lengths), None
 
 
@@ -43,7 +40,6 @@ class RunningMean(PerStep):
         outputs, _ = super().forward(inputs, None, lengths)
         sums, counts = outputs.cumsum(1), real_steps(outputs, lengths).cumsum(1)
         if state is not None:
-            check_state("RunningMean", state, [[len(sums), self.out_features], [len(sums)]])
             earlier_sums, earlier_counts = state
             sums, counts = sums + earlier_sums[:, None], counts + earlier_counts[:, None]
         new = MeanState(sums[:, -1], counts[:, -1])
@@ -53,21 +49,18 @@ class RunningMean(PerStep):
 class Concatenated(nn.Linear):
     """Applies a linear layer and tanh to all steps concatenated. There is one output, after the last step.
 
-    Padding counts as zeros. Raises ValueError for another number of steps.
+    Padding counts as zeros. The number of steps is always the same.
     """
 
+    reads_all_steps = True
+
     def __init__(self, input_size: int, num_units: int, num_steps: int):
-        check_sizes("Concatenated", input_size=input_size, num_units=num_units, num_steps=num_steps)
         super().__init__(num_steps * input_size, num_units)
-        self.num_steps = num_steps
 
     def forward(  # type: ignore[override]
         self, inputs: Float[Tensor, "batch steps ..."], state: None = None, lengths: Lengths = None
     ) -> tuple[Float[Tensor, "batch 1 units"], None]:
-        check_inputs("Concatenated", inputs, self.in_features // self.num_steps)
-        check_lengths("Concatenated", lengths, inputs)
-        if inputs.shape[1] != self.num_steps:
-            raise ValueError(f"Concatenated: inputs have {inputs.shape[1]} steps; expected {self.num_steps}.")
+        check_lengths(inputs, lengths)
         return super().forward(clear_padding(inputs.flatten(2), lengths).flatten(1))[:, None].tanh(), None
 
 

@@ -19,7 +19,7 @@ from torch.nn.functional import dropout
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import BelowOne, Count, Counts, Orderings
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder, encoded_shape
-from quadrant_lstm.model.protocols import Frames, MakePart, make_part, wrong_result
+from quadrant_lstm.model.protocols import Frames, MakePart, wrong_result
 from quadrant_lstm.model.recurrent import (
     FlattenMaps,
     LastStep,
@@ -112,7 +112,7 @@ class Join(StepClassifier):
         shared_tiles: bool,
     ):
         super().__init__()
-        module = make_part("model.encoder", encoder, {"the number of channels": frame_shape[0]})
+        module = encoder(frame_shape[0])
         if isinstance(module, ConvEncoder):
             encoded_shape(frame_shape, *module.sizes, group="model.encoder")  # checks the sizes
         self.encoder = encoder_per_step(module, orderings, frame_shape, shared_tiles)

@@ -2,12 +2,12 @@
 
 import bisect
 import functools
-import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.errors import UserError
@@ -19,9 +19,7 @@ from quadrant_lstm.model.protocols import (
     as_argument,
     count_parameters,
     layer_of,
-    make_part,
     real_steps,
-    repeat_last_real,
     wrong_result,
 )
 from quadrant_lstm.model.rnn import LSTM, PaddedRNN
@@ -70,46 +68,37 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
 
     Features are vectors, or maps [channels, rows, columns], which FlattenMaps flattens for a layer that reads vectors.
     """
+    kind: Any = layer_of(make)
     if reads_maps(make) and len(feature_shape) != 3:
         raise UserError(
-            f"model.recurrent: {layer_of(make).__name__} reads maps, but the encoder returns a vector; choose another."
+            f"model.recurrent: {kind.__name__} reads maps, but the encoder returns a vector; choose another."
         )
-    kind, taken = layer_of(make), inspect.signature(make).parameters
-    options = {"num_steps": num_steps} if "num_steps" in taken else {}
-    if len(feature_shape) == 3 and isinstance(kind, type) and issubclass(kind, PaddedRNN) and "num_channels" in taken:
-        options["num_channels"] = feature_shape[0]
     input_size = feature_shape[0] if reads_maps(make) else math.prod(feature_shape)
-
-    def make_layer(units: int) -> nn.Module:
-        sizes = {"the number of features": input_size, "a number of units": units}
-        return make_part("model.recurrent", make, sizes, **options)
-
+    options = {"num_steps": num_steps} if getattr(kind, "reads_all_steps", False) else {}
+    if len(feature_shape) == 3 and isinstance(kind, type) and issubclass(kind, PaddedRNN):
+        options["num_channels"] = feature_shape[0]
     with torch.device("meta"):
         wanted = count_parameters(LSTM(math.prod(feature_shape), lstm_units))
 
         @functools.cache
-        def num_parameters(units: int) -> int:
-            return count_parameters(make_layer(units))
+        def surplus(units: int) -> int:
+            """Returns how many parameters more than wanted a layer has; more units have more parameters."""
+            return count_parameters(make(input_size, units, **options)) - wanted
 
-        if num_parameters(2) <= num_parameters(1):
+        if surplus(2) <= surplus(1):
             raise UserError(
-                f"model.recurrent: {layer_of(make).__name__} has no more parameters with two units than with one; the "
-                "network gives it the number of units as its second argument."
+                f"model.recurrent: {kind.__name__} has no more parameters with two units than with one; the network "
+                "gives it the number of units as its second argument."
             )
-        units = units_with(wanted, num_parameters)
-    layer = make_layer(units)
+        most = 1
+        while surplus(most) < 0:
+            most *= 2
+        larger = bisect.bisect_left(range(most), 0, lo=max(1, most // 2), key=surplus)
+        units = min(larger, max(1, larger - 1), key=lambda units: abs(surplus(units)))
+    layer = make(input_size, units, **options)
     if isinstance(layer, nn.RNNBase) and not layer.batch_first:
         raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")
     return layer
-
-
-def units_with(wanted: int, num_parameters: Callable[[int], int]) -> int:
-    """Returns the number of units for which `num_parameters`, an increasing function, is nearest to `wanted`."""
-    upper = 1
-    while num_parameters(upper) < wanted:
-        upper *= 2
-    larger = bisect.bisect_left(range(upper), wanted, lo=max(1, upper // 2), key=num_parameters)
-    return min(larger, max(1, larger - 1), key=lambda units: abs(num_parameters(units) - wanted))
 
 
 @torch.no_grad()
@@ -126,6 +115,16 @@ def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_steps: i
             raise wrong_result("model.recurrent", recurrent, features, returned, rule)
 
 
+def repeat_last_real(
+    outputs: Float[Tensor, "batch output_steps units"], lengths: Lengths
+) -> Float[Tensor, "batch output_steps units"]:
+    """Replaces the outputs of padding by those of the last real step. A single output is that of the last step."""
+    if lengths is None:
+        return outputs
+    places = torch.arange(outputs.shape[1], device=outputs.device).minimum(lengths[:, None] - 1)
+    return outputs.gather(1, places[:, :, None].expand(-1, -1, outputs.shape[2]))
+
+
 class LastStep(nn.Module):
     """Picks the output after the last real step. The half of a layer that reads backwards is picked at the first step,
     which it reads last.
@@ -136,7 +135,7 @@ class LastStep(nn.Module):
         self.bidirectional = bidirectional
 
     def forward(
-        self, outputs: Float[Tensor, "batch steps units"], lengths: Int64[Tensor, " batch"] | None = None
+        self, outputs: Float[Tensor, "batch steps units"], lengths: Lengths = None
     ) -> Float[Tensor, "batch units"]:
         last = repeat_last_real(outputs, lengths)[:, -1]
         if not self.bidirectional:

@@ -5,7 +5,7 @@ outputs, (h, c) = LSTM(32 * 26 * 5, 64)(maps, lengths=lengths)    # maps [N, T, 
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.model.protocols import add_axes, check_inputs, check_lengths, check_sizes, check_state
+from quadrant_lstm.model.protocols import add_axes, check_lengths
 
 # The step of a recurrent layer, applied to every step of sequences that may differ in length
 #
@@ -40,8 +40,7 @@ def unroll(
     outputs = []
     for number, frame in enumerate(inputs.unbind(1)):
         new = step(state, frame)
-        is_real = None if lengths is None else lengths > number
-        state, output = (new, new[0]) if is_real is None else keep_ended(is_real, new, state)
+        state, output = (new, new[0]) if lengths is None else keep_ended(lengths > number, new, state)
         outputs.append(output)
     return torch.stack(outputs, dim=1), state
 
@@ -81,7 +80,7 @@ class PaddedRNN(nn.RNNBase):
 
     `lengths` are the numbers of real steps, at least one, of sequences that are padded at their ends. The outputs of
     padding are zeros, and the state that is returned is that of the last real step. It can be given to a later call,
-    to resume where a sequence was cut. Raises ValueError for inputs that do not fit.
+    to resume where a sequence was cut. Raises ValueError for lengths that do not fit.
 
     With many features and few steps, as in the question, a loop is faster on a CPU than nn.LSTM. Exporters make the
     number of steps of nn.LSTM a constant, so they are given the loop as well.
@@ -101,7 +100,6 @@ class PaddedRNN(nn.RNNBase):
         bidirectional: bool = False,
         num_channels: int | None = None,
     ):
-        check_sizes(type(self).__name__, input_size=input_size, num_units=num_units, num_layers=num_layers)
         options: Any = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": True}
         super().__init__(input_size, num_units, **options)  # type: ignore[arg-type]  # of LSTM, GRU
         self.num_channels = num_channels
@@ -112,18 +110,14 @@ class PaddedRNN(nn.RNNBase):
         state: Any = None,
         lengths: Int64[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch steps units"], Any]:
-        name = type(self).__name__
-        check_inputs(name, inputs, self.input_size)
-        check_lengths(name, lengths, inputs)
-        shape = [self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size]
-        check_state(name, state, [shape] * self.num_states)
+        check_lengths(inputs, lengths)
         inputs = inputs.flatten(2)
         # is_exporting() comes first: a comparison of the number of steps would restrict the exported program
         if torch.compiler.is_exporting() or (inputs.device.type == "cpu" and inputs.shape[1] <= FEW_STEPS):
             return self.forward_in_loops(inputs, state, lengths)
         if self.num_channels:
             inputs = swap_axes(inputs, -1, self.num_channels)
-        if lengths is None or len(lengths) == 0:  # an empty batch cannot be packed
+        if lengths is None:
             return super().forward(inputs, state)
         packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
         outputs, state = super().forward(packed, state)
@@ -131,27 +125,27 @@ class PaddedRNN(nn.RNNBase):
 
     def forward_in_loops(self, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """A state has an entry per layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, ..."""
-        zeros = self.get_parameter("weight_hh_l0").new_zeros(
-            self.num_layers * self.num_directions, inputs.shape[0], self.hidden_size
-        )
-        states = (zeros,) * self.num_states if state is None else state if self.num_states > 1 else (state,)
-        entries = zip(*states, strict=True)
+        suffixes = ("", "_reverse") if self.bidirectional else ("",)
+        if state is None:
+            weight = self.get_parameter("weight_hh_l0")
+            zeros = weight.new_zeros(self.num_layers * len(suffixes), inputs.shape[0], self.hidden_size)
+            state = (zeros,) * self.num_states if self.num_states > 1 else zeros
+        else:
+            self.check_forward_args(inputs, state, None)
+        entries = zip(*(state if self.num_states > 1 else (state,)), strict=True)
         finals = []
         for layer in range(self.num_layers):
             outputs = []
-            for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: self.num_directions]:
-                ordered = reverse(inputs, lengths) if "reverse" in suffix else inputs
-                gates = self.input_gates(suffix, ordered)
-                output, final = unroll(functools.partial(self.step, suffix), next(entries), gates, lengths)
-                outputs.append(reverse(output, lengths) if "reverse" in suffix else output)
+            for suffix in suffixes:
+                ordered = reverse(inputs, lengths) if suffix else inputs
+                name = f"_l{layer}{suffix}"
+                gates = self.input_gates(name, ordered)
+                output, final = unroll(functools.partial(self.step, name), next(entries), gates, lengths)
+                outputs.append(reverse(output, lengths) if suffix else output)
                 finals.append(final)
             inputs = torch.cat(outputs, dim=2) if self.bidirectional else outputs[0]
         final_states = tuple(torch.stack(tensors) for tensors in zip(*finals, strict=True))
         return inputs, final_states if self.num_states > 1 else final_states[0]
-
-    @property
-    def num_directions(self) -> int:
-        return 1 + self.bidirectional
 
     def input_gates(self, suffix: str, inputs: Tensor) -> Float[Tensor, "batch steps gates"]:
         """Returns what the inputs of all steps contribute to the gates. Autocast would leave it in bf16."""
@@ -190,17 +184,6 @@ def reverse(
 # The layers
 
 
-class LSTMStep(NamedTuple):
-    """The gates (PyTorch's names) and states of one step of an LSTM, each [batch, units]."""
-
-    i: Tensor  # input gate
-    f: Tensor  # forget gate
-    g: Tensor  # cell candidate
-    o: Tensor  # output gate
-    cell: Tensor
-    output: Tensor
-
-
 class LSTM(PaddedRNN, nn.LSTM):  # type: ignore[misc]
     """Returns the outputs and the states (h, c), each [layers * directions, batch, units]."""
 
@@ -210,23 +193,23 @@ class LSTM(PaddedRNN, nn.LSTM):  # type: ignore[misc]
         return self.get_parameter(f"bias_ih{suffix}") + self.get_parameter(f"bias_hh{suffix}")
 
     def step(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> State:
-        new = self.step_in_detail(suffix, state, gates)
-        return new.output, new.cell
+        *_, c, h = self.step_in_detail(suffix, state, gates)
+        return h, c
 
-    def step_in_detail(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> LSTMStep:
+    def step_in_detail(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> tuple[Tensor, ...]:
+        """Returns the gates i, f, g and o (PyTorch's names), the cell state and the output of a step."""
         h, c = state
         i, f, g, o = (gates + h @ self.get_parameter(f"weight_hh{suffix}").T).chunk(4, dim=1)  # Keras's order, too
         i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
         c = f * c + i * g
-        return LSTMStep(i, f, g, o, c, o * c.tanh())
+        return i, f, g, o, c, o * c.tanh()
 
-    def steps_of_first_layer(self, inputs: Float[Tensor, "batch steps ..."]) -> Iterator[LSTMStep]:
+    def steps_of_first_layer(self, inputs: Float[Tensor, "batch steps ..."]) -> Iterator[tuple[Tensor, ...]]:
         """Yields the gates and states after each step, to look at them."""
         c = h = inputs.new_zeros(inputs.shape[0], self.hidden_size)
         for gates in self.input_gates("_l0", inputs.flatten(2)).unbind(1):
-            step = self.step_in_detail("_l0", (h, c), gates)
+            *_, c, h = step = self.step_in_detail("_l0", (h, c), gates)
             yield step
-            h, c = step.output, step.cell
 
 
 class GRU(PaddedRNN, nn.GRU):  # type: ignore[misc]

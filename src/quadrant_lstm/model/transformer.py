@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.model.protocols import check_inputs, check_lengths, check_sizes, check_state, real_steps
+from quadrant_lstm.model.protocols import check_lengths, real_steps
 
 
 class TransformerState(NamedTuple):
@@ -58,14 +58,12 @@ class Transformer(nn.Module):
     Queries, keys and values of a head have `num_units // num_heads` values, at least one; `num_heads` need not divide
     `num_units`.
     `lengths` and `state` are used as in LSTM, in rnn.py; the state is a TransformerState. Under autocast, the outputs
-    keep the dtype of the inputs. Raises ValueError for inputs that do not fit.
+    keep the dtype of the inputs.
     """
 
     def __init__(self, input_size: int, num_units: int, num_layers: Count = 2, num_heads: Count = 4):
         super().__init__()
-        sizes = {"input_size": input_size, "num_units": num_units, "num_layers": num_layers, "num_heads": num_heads}
-        check_sizes("Transformer", **sizes)
-        self.input_size, self.num_units, self.num_heads = input_size, num_units, num_heads
+        self.num_units, self.num_heads = num_units, num_heads
         self.inputs = nn.Linear(input_size, num_units)
         self.blocks = nn.ModuleList(Block(num_units, num_heads) for _ in range(num_layers))
         self.norm = nn.LayerNorm(num_units)
@@ -76,18 +74,13 @@ class Transformer(nn.Module):
         state: TransformerState | None = None,
         lengths: Int64[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch steps units"], TransformerState]:
-        check_inputs("Transformer", inputs, self.input_size)
-        check_lengths("Transformer", lengths, inputs)
-        if not isinstance(state, TransformerState | None):
-            raise ValueError(f"Transformer: the state is a {type(state).__name__}; give one that a call returned.")
+        check_lengths(inputs, lengths)
         x = self.inputs(inputs.flatten(2)).to(inputs.dtype)
         batch, steps = x.shape[:2]
-        size = head_size(self.num_units, self.num_heads)
         if state is None:
+            size = head_size(self.num_units, self.num_heads)
             nothing = x.new_zeros(len(self.blocks), batch, self.num_heads, 0, size)
             state = TransformerState(nothing, nothing, torch.ones(batch, 0, dtype=torch.bool, device=x.device))
-        shape = [len(self.blocks), batch, self.num_heads, state.real.shape[1], size]
-        check_state("Transformer", state, [shape, shape, [batch, state.real.shape[1]]])
         numbers = torch.arange(steps, device=x.device)
         now = real_steps(inputs, lengths)
         real = torch.cat([state.real, now], 1)

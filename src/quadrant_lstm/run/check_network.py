@@ -50,15 +50,10 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
         last = "; x[:, -1] takes the last step" if isinstance(logits, Tensor) and logits.ndim == 3 else ""
         rule = f"logits [N, classes], here {list(expected)}{last}"
         raise wrong_result("model", network, frames, logits, rule)
-    if next(network.parameters(), None) is None:
+    if not logits.requires_grad or not list(network.parameters()):
         raise UserError(
-            f"model: {type(network).__name__} has no parameters; assign its layers to attributes or to an "
-            "nn.ModuleList, not to a list."
-        )
-    if not logits.requires_grad:
-        raise UserError(
-            f"model: the logits of {type(network).__name__} have no gradient; compute them from parameters or layers "
-            "that are attributes of the network, without detach() and torch.no_grad()."
+            f"model: the logits of {type(network).__name__} have no gradient of its parameters; compute them in layers "
+            "that are its attributes or in an nn.ModuleList, not in a list, without detach() and torch.no_grad()."
         )
     steps = logits_after_steps(network, frames, lengths)
     if not isinstance(steps, Tensor) or steps.ndim != 3 or steps.shape[::2] != expected:

@@ -52,7 +52,14 @@ def as_arguments(
 
 MAX_TICKS = 8
 MAX_MAPS = 32  # drawn of one convolution
-TITLES = ("input gate", "forget gate", "cell candidate", "output gate", "cell state", "output")  # as in LSTMStep
+TITLES = (
+    "input gate",
+    "forget gate",
+    "cell candidate",
+    "output gate",
+    "cell state",
+    "output",
+)  # of LSTM.step_in_detail
 GATES = ("input gate", "forget gate", "output gate")  # with values between 0 and 1
 
 
