@@ -9,14 +9,13 @@ import argparse
 import os
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 from omegaconf import OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
-from quadrant_lstm.cli.arguments import check_single_values
+from quadrant_lstm.cli.arguments import check_single_values, value_of, without
 from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, write_atomically, write_json
@@ -34,14 +33,9 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="a model, .keras")
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="run=NEW, the folder to make; keys of the data")
     options = parser.parse_args()
-    if options.file.name.startswith("run=") and not options.file.exists():
-        raise UserError("FILE: is missing; write the .keras file before the keys.")
-    runs = [key.partition("=")[2] for key in options.keys if key.startswith("run=")]
-    if len(runs) > 1:
-        raise UserError(f"run: {' and '.join(runs)} are several folders; write one of them.")
-    if runs in ([], [""]):
+    if not (run := value_of("run", options.keys)):
         raise UserError("run: is missing; add run=NEW, the folder to make.")
-    make_run(options.file, expanded(runs[0]), [key for key in options.keys if not key.startswith("run=")])
+    make_run(options.file, expanded(run), without("run", options.keys))
 
 
 def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
@@ -50,9 +44,7 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"run: {folder} is not an empty folder; write a new one.")
     if not file.is_file() or file.suffix != ".keras":
-        wrong = "is a folder" if file.is_dir() else "does not end in .keras"
-        reason = wrong if file.exists() else "does not exist"
-        raise UserError(f"{file}: {reason}; give a file that model.save of Keras 3 wrote, FILE.keras.")
+        raise UserError(f"{file}: is not a .keras file; give one that model.save of Keras 3 wrote.")
     check_single_values(overrides, "write one of them, or a list in brackets")
     if typed := [override for override in overrides if override.lstrip("+").startswith("model")]:
         raise UserError(f"{typed[0]}: {file} has the sizes of its network; leave it out.")
@@ -88,8 +80,6 @@ def load_model(file: Path) -> Any:
 
     from quadrant_lstm.run.keras_model import inner_layers
 
-    if not is_zipfile(file):
-        raise UserError(f"{file}: is damaged, or not a .keras file of Keras 3; save it with model.save again.")
     try:
         model = keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras raises errors of many types
@@ -104,14 +94,14 @@ def load_model(file: Path) -> Any:
 
 def copy_weights(file: Path, model: Any, network: nn.Module, inputs: Inputs) -> None:
     """Copies the weights of a Keras model. Raises UserError if the network does not compute what the model does."""
-    from quadrant_lstm.run.keras_model import largest_difference, state_of_keras
+    from quadrant_lstm.run.keras_model import copy_from_keras, largest_difference
 
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         raise UserError(f"{file}: has weights that are NaN or infinite; save the model of an earlier epoch.")
     try:
-        network.load_state_dict(state_of_keras(model))
+        copy_from_keras(model, network)
         difference = largest_difference(model, network.eval(), inputs)
-    except (ValueError, RuntimeError):  # another number of weights, or other shapes
+    except (ValueError, RuntimeError):
         difference = float("inf")
     if not difference <= MAX_DIFFERENCE:  # also NaN
         raise UserError(

@@ -6,7 +6,7 @@ import torch
 
 from quadrant_lstm import sequences
 from quadrant_lstm.data.images import load_images
-from quadrant_lstm.run.keras_model import KerasSizes, build_keras_model, copy_to_keras, state_of_keras
+from quadrant_lstm.run.keras_model import KerasSizes, build_keras_model, copy_from_keras, copy_to_keras
 from tests.networks import QUESTION, question_network
 
 
@@ -30,7 +30,7 @@ def test_keras_counts_one_lstm_bias_less():
 def test_logits_of_real_digits_equal_those_of_keras(data_format, to_keras, shared_tiles, frames):
     keras.utils.set_random_seed(0)
     network, model = question_network(shared_tiles=shared_tiles).eval(), keras_network(data_format)
-    copy_to_keras(network, model) if to_keras else network.load_state_dict(state_of_keras(model))
+    copy_to_keras(network, model) if to_keras else copy_from_keras(model, network)
     with torch.no_grad():
         theirs = model(frames if data_format == "channels_first" else frames.movedim(2, -1))
         ours = network(frames)
@@ -42,7 +42,7 @@ def test_a_new_network_is_initialized_like_keras():
     keras.utils.set_random_seed(0)
     torch.manual_seed(0)
     network, copy = question_network(), question_network()
-    copy.load_state_dict(state_of_keras(keras_network()))
+    copy_from_keras(keras_network(), copy)
     for (name, ours), theirs in zip(network.state_dict().items(), copy.state_dict().values(), strict=True):
         if "bias" in name:
             assert torch.equal(ours, theirs), name

@@ -117,9 +117,7 @@ class Checkpoints(Checkpoint):
         if not (self.folder / BEST).exists():
             raise UserError("trainer: training stopped before an epoch was finished and validated; train for longer.")
         epoch, rows = read_checkpoint(self.folder / BEST)["epoch"] + 1, read_rows(self.folder / METRICS)
-        kept = next((row for row in rows if int(row["epoch"]) == epoch), None)
-        if kept is None:
-            raise UserError(f"{self.folder / METRICS}: has no row of epoch {epoch}, which was kept; restore it.")
+        kept = rows[epoch - 1]
         accuracy = {"val/accuracy": float(kept["val/accuracy"])} if kept.get("val/accuracy") else {}
         return accuracy | {
             "best_epoch": epoch,
@@ -149,8 +147,7 @@ class Checkpoints(Checkpoint):
         points = {name: metrics[name].item() for name in columns if name in metrics}
         points["train/samples_per_second"] = samples_per_second
         points["train/epoch_seconds"] = time.perf_counter() - self.start
-        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1}
-        row |= {name: round(value, 6) for name, value in points.items()}
+        row = {"epoch": trainer.current_epoch + 1, **{name: round(value, 6) for name, value in points.items()}}
         if trainer.is_global_zero:
             check_present(self.folder)
         self.save_best(trainer, points.get("val/accuracy"))

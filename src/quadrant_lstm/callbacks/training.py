@@ -54,10 +54,8 @@ class EMA(pl.Callback):
             module.load_state_dict(checkpoint["current_model_state"])
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.weights = module.state_dict() if self.decay is not None else {}  # they share the memory of the module's
-        self.average = {
-            name: self.average.get(name, weight).to(weight, copy=True) for name, weight in self.weights.items()
-        }
+        self.weights = {} if self.decay is None else module.state_dict()  # they share the memory of the module's
+        self.average = {name: self.average.get(name, own).to(own, copy=True) for name, own in self.weights.items()}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.num_steps = trainer.global_step
@@ -78,20 +76,13 @@ class EMA(pl.Callback):
             average[name].copy_(weights[name])
 
     @torch.no_grad()
-    def swap(self) -> None:
+    def swap(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for name, average in self.average.items():
             weights = self.weights[name].clone()
             self.weights[name].copy_(average)
             average.copy_(weights)
 
-    def on_validation_epoch_start(self, *_: Any) -> None:
-        self.swap()
-
-    def on_validation_epoch_end(self, *_: Any) -> None:
-        self.swap()
-
-    def on_train_end(self, *_: Any) -> None:
-        self.swap()
+    on_validation_epoch_start = on_validation_epoch_end = on_train_end = swap
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.average:
@@ -130,8 +121,8 @@ class Finite(pl.Callback):
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
         if "val/loss" in trainer.callback_metrics:
-            loss = trainer.callback_metrics["val/loss"]
-            check_finite(module, "val: the loss", loss, f"after training step {module.global_step}")
+            place = f"after training step {module.global_step}"
+            check_finite(module, "val: the loss", trainer.callback_metrics["val/loss"], place)
 
     def check_steps(self, module: Classifier) -> None:
         """Raises UserError for the first recorded step that is non-finite."""
@@ -157,19 +148,16 @@ def check_finite(module: Classifier, name: str, value: Tensor, place: str) -> No
 
 
 log = logging.getLogger(__name__)
+Monitor = Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"]
 
 
 class EarlyStopping(pl.callbacks.EarlyStopping):
     """Lightning's, except that a resumed run uses the patience of its config and stops at once if it is exhausted."""
 
-    def __init__(
-        self,
-        monitor: Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"],
-        patience: Count,
-        min_delta: NonNegative,
-    ):
+    ended_training = False
+
+    def __init__(self, monitor: Monitor, patience: Count, min_delta: NonNegative):
         super().__init__(monitor, min_delta, patience, mode="min" if monitor.endswith("loss") else "max")
-        self.ended_training = False
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state | {"patience": self.patience})
@@ -187,8 +175,7 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         self.ended_training = self.is_exhausted and trainer.current_epoch < (trainer.max_epochs or 0)
         if self.ended_training:
-            epochs = counted(self.wait_count, "epoch")
-            log.info(f"{self.monitor} has not improved for {epochs}; training stops")
+            log.info(f"{self.monitor} has not improved for {counted(self.wait_count, 'epoch')}; training stops")
 
 
 # The progress bar of the whole run

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import keras
 import torch
 from keras import layers
-from torch import Tensor
 
 from quadrant_lstm.data.orderings import SequenceSpec, Shape
 from quadrant_lstm.errors import UserError
@@ -84,9 +83,7 @@ SETTINGS = (
 )  # fmt: skip
 
 
-class Stage(NamedTuple):
-    layer: Any
-    settings: dict[str, Any]  # its config in Keras, with the activation that a layer of its own computes behind it
+Settings = dict[str, Any]
 
 
 def inner_layers(model: keras.Model) -> list[Any]:
@@ -94,58 +91,55 @@ def inner_layers(model: keras.Model) -> list[Any]:
     return [layer.layer if isinstance(layer, layers.TimeDistributed) else layer for layer in model.layers]
 
 
-def stages_of(model: keras.Model) -> list[Stage]:
-    """Returns the layers that do more than compute the activation of the layer before them."""
-    stages: list[Stage] = []
+def settings_of(model: keras.Model) -> dict[Any, Settings]:
+    """Returns the config of each layer, with the activation that a layer of its own computes behind it."""
+    stages: dict[Any, Settings] = {}
+    last: Settings = {}
     for layer in inner_layers(model):
-        stage = Stage(layer, layer.get_config())
+        settings = layer.get_config()
         if type(layer) in ACTIVATIONS:
-            check_settings(stage, type(layer)())
-        is_activation = type(layer) in (*ACTIVATIONS, layers.Activation)
-        if is_activation and stages and stages[-1].settings.get("activation") == "linear":
-            stages[-1].settings["activation"] = ACTIVATIONS.get(type(layer)) or stage.settings["activation"]
+            check_settings(layer, settings, type(layer)())
+        activation = ACTIVATIONS.get(type(layer)) or (isinstance(layer, layers.Activation) and settings["activation"])
+        if activation and last.get("activation") == "linear":
+            last["activation"] = activation
         elif not isinstance(layer, layers.InputLayer):
-            stages.append(stage)
+            stages[layer] = last = settings
     return stages
 
 
-def check_settings(stage: Stage, expected: Any) -> None:
+def check_settings(layer: Any, settings: Settings, expected: Any) -> None:
     """Raises UserError for a layer that does not compute what the expected one does."""
-    layer, wanted = stage.layer, expected.get_config()
+    wanted = expected.get_config()
     for name in SETTINGS:
-        if name in wanted and stage.settings.get(name) != wanted[name]:
-            setting = f"{name}={stage.settings.get(name)}"
+        if name in wanted and settings.get(name) != wanted[name]:
+            setting = f"{name}={settings.get(name)}"
             raise UserError(f"layer {layer.name} ({type(layer).__name__}) has {setting}; it must be {wanted[name]}.")
 
 
 def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     """Returns the sizes, the shape of a frame and the number of classes. Raises UserError for another network."""
-    stages = stages_of(model)
-    names = ", ".join(type(stage.layer).__name__ for stage in stages)
-    convs = [stage.layer for stage in stages if type(stage.layer) is layers.Conv2D]
-    rest = [stage.layer for stage in stages[len(convs) :]]
+    stages = settings_of(model)
+    convs = [layer for layer in stages if type(layer) is layers.Conv2D]
+    rest = list(stages)[len(convs) :]
     rest[1:3] = sorted(rest[1:3], key=lambda layer: type(layer) is layers.Dropout)  # either order is the same
     kinds = [layers.Flatten if type(layer) is layers.Reshape else type(layer) for layer in rest]
     if not convs or kinds != AFTER_CONVS:
+        names = ", ".join(type(layer).__name__ for layer in stages)
         raise UserError(
             f"the model has the layers {names}; they must be {LAYERS}, and an "
             "Activation must follow the layer that it belongs to."
         )
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise UserError(
-            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; it must have one each."
-        )
-    _, steps, *shape = model.input_shape
-    if steps is None or len(shape) != 3:
-        raise UserError(f"the model reads {list(model.input_shape)}; it must be [batch, steps, ...] with frames.")
+    inputs = [list(tensor.shape) for tensor in model.inputs]
+    if len(inputs) != 1 or len(model.outputs) != 1 or len(inputs[0]) != 5 or inputs[0][1] is None:
+        raise UserError(f"the model reads {inputs}; it must read frames [batch, steps, ...] and have one output.")
+    _, steps, *shape = inputs[0]
     pool, flatten, dropout, lstm, dense, head = rest
     filters, kernel_size = [conv.filters for conv in convs], convs[0].kernel_size[0]
     sizes = KerasSizes(filters, kernel_size, pool.pool_size[0], dropout.rate, lstm.units, dense.units)
-    activation = "softmax" if ends_in_softmax(model) else None
-    settings = {stage.layer: stage for stage in stages}
+    activation = "softmax" if stages[head]["activation"] == "softmax" else None
     expected = layers_of_question(sizes, head.units, convs[0].data_format, activation)
     for layer, wanted in zip([*convs, *rest], expected, strict=True):
-        check_settings(settings[layer], wanted)
+        check_settings(layer, stages[layer], wanted)
     if flatten in model.layers and flatten.target_shape[0] not in (steps, -1):  # a Reshape outside TimeDistributed
         raise UserError(
             f"layer {flatten.name} (Reshape) has target_shape={flatten.target_shape}; it must be ({steps}, -1), "
@@ -162,18 +156,11 @@ def has_channels_first(model: keras.Model) -> bool:
     return conv_layers(model)[0].data_format == "channels_first"
 
 
-def ends_in_softmax(model: keras.Model) -> bool:
-    return stages_of(model)[-1].settings["activation"] == "softmax"
-
-
 # The weights, which both have in the same order
 
 
 INPUT_WEIGHT = "recurrent.weight_ih_l0"
 BIAS, SECOND_BIAS = "recurrent.bias_ih_l0", "recurrent.bias_hh_l0"
-OTHER_WEIGHTS = (
-    INPUT_WEIGHT, "recurrent.weight_hh_l0", BIAS, "dense.weight", "dense.bias", "head.weight", "head.bias"
-)  # fmt: skip
 
 
 def copy_to_keras(network: Any, model: keras.Model) -> None:
@@ -185,16 +172,15 @@ def copy_to_keras(network: Any, model: keras.Model) -> None:
     model.set_weights([weight.cpu().numpy() for weight in weights])
 
 
-def state_of_keras(model: keras.Model) -> dict[str, Tensor]:
-    """Returns the state dict of the same CNNLSTM. Raises ValueError if layers share weights."""
+def copy_from_keras(model: keras.Model, network: Any) -> None:
+    """Raises ValueError or RuntimeError if the model has another number of weights, or other shapes."""
     weights = [torch.tensor(weight) for weight in model.get_weights()]
     weights = [weight.permute(3, 2, 0, 1) if weight.ndim == 4 else weight.movedim(-1, 0) for weight in weights]
-    numbers = range(1, len(conv_layers(model)) + 1)
-    convs = [f"encoder.module.conv{number}.{part}" for number in numbers for part in ("weight", "bias")]
-    state = dict(zip([*convs, *OTHER_WEIGHTS], weights, strict=True))
+    names = [name for name in network.state_dict() if name != SECOND_BIAS]
+    state = dict(zip(names, weights, strict=True))
     if reads_channels_last(model):
         state[INPUT_WEIGHT] = swap_axes(state[INPUT_WEIGHT], -1, conv_layers(model)[-1].filters)
-    return {name: weight.contiguous() for name, weight in state.items()} | {SECOND_BIAS: torch.zeros_like(state[BIAS])}
+    network.load_state_dict(state | {SECOND_BIAS: torch.zeros_like(state[BIAS])})
 
 
 def reads_channels_last(model: keras.Model) -> bool:
@@ -209,5 +195,6 @@ def largest_difference(model: keras.Model, network: torch.nn.Module, inputs: Inp
     frames = inputs.to_frames(torch.rand(2, *inputs.shape))
     outputs = keras.ops.convert_to_numpy(model((frames if has_channels_first(model) else frames.movedim(2, 4)).numpy()))
     logits = network(frames)
-    ours = logits.softmax(1) if ends_in_softmax(model) else logits
+    *_, settings = settings_of(model).values()
+    ours = logits.softmax(1) if settings["activation"] == "softmax" else logits
     return (ours - torch.from_numpy(outputs)).abs().max().item()
