@@ -1,7 +1,7 @@
 """Turns any network that maps frames to logits into a LightningModule with a loss, metrics, optimizer and schedule."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -24,23 +24,7 @@ from quadrant_lstm.text import step_accuracy_names
 # The optimizer and the schedule
 
 
-# torch's schedules without one of these arguments are advanced once per epoch
-TOTAL_ARGUMENTS = ("total_steps", "T_max")
-
-
-def make_optimization(
-    make_optimizer: Callable[..., Optimizer],
-    make_scheduler: Callable[..., LRScheduler],
-    parameters: Sequence[nn.Parameter],
-    num_steps: Callable[[], int | float],
-) -> dict[str, Any]:
-    """Returns what Lightning's configure_optimizers returns. `num_steps` returns the number of training steps; it is
-    called only for a schedule that needs it. Raises UserError.
-    """
-    optimizer = make("optimizer", make_optimizer, parameters)
-    totals = {name: num_steps() for name in total_arguments(make_scheduler)}
-    scheduler = make("schedule", make_scheduler, optimizer, **totals)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step" if totals else "epoch"}}
+TOTAL_ARGUMENTS = ("total_steps", "T_max")  # torch's schedules without one of these are advanced once per epoch
 
 
 def total_arguments(schedule: Callable[..., LRScheduler]) -> list[str]:
@@ -57,18 +41,17 @@ def make(group: str, factory: Callable[..., Any], *arguments: Any, **options: An
         raise UserError(f"{group}: {str(error).rstrip('.')}; change a value of {group}.") from error
 
 
-def use_settings_of_config(optimizer: Optimizer, scheduler: Any) -> None:
-    """Replaces the settings that resuming has restored by those of the config, except those that are scheduled."""
+def resume_with_config(optimizer: Optimizer, scheduler: Any, num_steps: int | float) -> None:
+    """Replaces the settings that resuming has restored by those of the config, except those that are scheduled.
+
+    Raises UserError if the schedule that resuming has restored was made for another number of training steps.
+    """
     scheduled = set() if is_constant(scheduler) else {"lr"}
     scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
     for group in optimizer.param_groups:
         group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
-
-
-def check_planned_steps(scheduler: Any, num_steps: int | float) -> None:
-    """Raises UserError if a schedule that resuming has restored was made for another number of training steps."""
-    planned = next((vars(scheduler)[name] for name in TOTAL_ARGUMENTS if name in vars(scheduler)), None)
-    if planned not in (None, num_steps):
+    planned = next((vars(scheduler)[name] for name in TOTAL_ARGUMENTS if name in vars(scheduler)), num_steps)
+    if planned != num_steps:
         raise UserError(
             f"trainer.max_epochs: {num_steps:,} steps, but this run's schedule was made for {planned:,} and cannot be "
             "changed; start a new run."
@@ -87,6 +70,8 @@ def weights_of(optimizer: Optimizer) -> list[Tensor]:
 
 
 SPLITS = ("train", "val", "test")
+Logits = Float[Tensor, "batch steps classes"]
+Labels = Int64[Tensor, " batch"]
 
 
 class Scores(NamedTuple):
@@ -181,10 +166,7 @@ class Classifier(LightningModule):
     def prepare(self, batch: Batch) -> Batch:
         return batch._replace(frames=batch.frames.to(self.dtype))  # float64 with trainer.precision=64-true
 
-    def score(
-        self, split: str, logits: Float[Tensor, "batch steps classes"], labels: Int64[Tensor, " batch"],
-        label_smoothing: float = 0.0,
-    ) -> Float[Tensor, ""]:  # fmt: skip
+    def score(self, split: str, logits: Logits, labels: Labels, label_smoothing: float = 0.0) -> Float[Tensor, ""]:
         """Keeps the scores of a batch and returns its loss."""
         losses = cross_entropy(logits[:, -1], labels, reduction="none", label_smoothing=label_smoothing)
         self.scores[split].append(Scores(losses.detach(), logits.detach().argmax(2) == labels[:, None]))
@@ -204,12 +186,13 @@ class Classifier(LightningModule):
 
     def on_train_start(self) -> None:
         (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
-        use_settings_of_config(optimizer, config.scheduler)
-        check_planned_steps(config.scheduler, self.num_training_steps())
+        resume_with_config(optimizer, config.scheduler, self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return make_optimization(self.optimizer, self.schedule, parameters, self.num_training_steps)
-
-    def num_training_steps(self) -> int | float:
-        return self.trainer.estimated_stepping_batches
+        weights = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = make("optimizer", self.optimizer, weights)
+        names = total_arguments(self.schedule)
+        totals = dict.fromkeys(names, self.trainer.estimated_stepping_batches) if names else {}
+        scheduler = make("schedule", self.schedule, optimizer, **totals)
+        interval = "step" if names else "epoch"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}

@@ -23,17 +23,11 @@ from quadrant_lstm.model.time_distributed import TimeDistributed
 # Sizes
 
 
-def pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """Returns e.g. (2, 2) for 2 and for [2, 2]; an nn.MaxPool2d keeps its sizes as they were passed."""
-    rows, columns = (size, size) if isinstance(size, int) else size
-    return rows, columns
-
-
-def plain_pool_size(pool: Any) -> tuple[int, int] | None:
+def plain_pool_size(pool: Any) -> list[int] | None:
     """Returns the rows and columns of an nn.MaxPool2d without overlap, padding or dilation, or None for another."""
-    size = pair(pool.kernel_size)
-    plain = (pair(pool.stride), pair(pool.padding), pair(pool.dilation)) == (size, (0, 0), (1, 1))
-    return size if plain else None
+    sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    size, *others = [[value, value] if isinstance(value, int) else list(value) for value in sizes]
+    return size if others == [size, [0, 0], [1, 1]] else None
 
 
 def encoded_shape(
@@ -199,17 +193,15 @@ class Backbone(nn.Module):
 
 def load_pretrained(name: str, weights: str | None) -> tuple[nn.Module, list[float], list[float]]:
     """Returns the network, and the mean and standard deviation of each channel with which to normalize its frames."""
-    names = list_models(torchvision.models)
-    if name not in names:
-        close = difflib.get_close_matches(name, names)
-        raise UserError(f"model.encoder.name: torchvision has no {name}; write e.g. {(close or ['resnet18'])[0]}.")
+    if name not in (names := list_models(torchvision.models)):
+        close = [*difflib.get_close_matches(name, names), "resnet18"][0]
+        raise UserError(f"model.encoder.name: torchvision has no {name}; write e.g. {close}.")
     if weights is None:
         return get_model(name, weights=None), [0.0] * 3, [1.0] * 3
     choices = get_model_weights(name).__members__
     if weights not in choices:
-        raise UserError(
-            f"model.encoder.weights: {name} has no weights {weights}; write one of null, {', '.join(choices)}."
-        )
+        listed = ", ".join(["null", *choices])
+        raise UserError(f"model.encoder.weights: {name} has no weights {weights}; write one of {listed}.")
     pretrained = choices[weights]
     try:
         network = get_model(name, weights=pretrained)

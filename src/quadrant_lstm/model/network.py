@@ -115,8 +115,13 @@ class Join(StepClassifier):
         module = encoder(frame_shape[0])
         if isinstance(module, ConvEncoder):
             encoded_shape(frame_shape, *module.sizes, group="model.encoder")  # checks the sizes
-        self.encoder = encoder_per_step(module, orderings, frame_shape, shared_tiles)
-        self.needs_orderings = isinstance(self.encoder, SharedTiles) and len(orderings or ()) > 1
+        self.encoder = TimeDistributed(module)
+        if shared_tiles and orderings:
+            try:
+                self.encoder = SharedTiles(module, orderings, frame_shape[1] // len(orderings))
+                self.needs_orderings = True
+            except CannotShare as reason:
+                log.info(f"model.shared_tiles: every frame is encoded in full: {reason}")
         shape = feature_shape(module, frame_shape)
         self.flatten = FlattenMaps() if len(shape) == 3 and not reads_maps(recurrent) else None
         self.dropout = Dropout(dropout)
@@ -139,27 +144,15 @@ class Join(StepClassifier):
         return network
 
 
-def encoder_per_step(
-    encoder: nn.Module, orderings: Orderings | None, frame_shape: Shape, shared_tiles: bool
-) -> TimeDistributed:
-    if shared_tiles and orderings:
-        try:
-            return SharedTiles(encoder, orderings, frame_shape[1] // len(orderings))
-        except CannotShare as reason:
-            log.info(f"model.shared_tiles: every frame is encoded in full: {reason}")
-    return TimeDistributed(encoder)
-
-
 @torch.no_grad()
 def feature_shape(encoder: nn.Module, frame_shape: Shape) -> torch.Size:
     frames = torch.zeros(2, *frame_shape)
     with in_eval_mode(encoder):  # which changes no running statistics
-        features = encoder(frames)
-    fits = isinstance(features, Tensor) and features.ndim > 1 and len(features) == len(frames)
-    if not fits or not features.is_floating_point():
-        rule = "floats: maps [N, channels, height, width] or vectors [N, features]"
-        raise wrong_result("model.encoder", encoder, frames, features, rule)
-    return features.shape[1:]
+        match features := encoder(frames):
+            case Tensor() if features.ndim > 1 and len(features) == 2 and features.is_floating_point():
+                return features.shape[1:]
+    rule = "floats: maps [N, channels, height, width] or vectors [N, features]"
+    raise wrong_result("model.encoder", encoder, frames, features, rule)
 
 
 # The network of the question

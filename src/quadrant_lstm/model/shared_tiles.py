@@ -45,7 +45,6 @@ class CannotShare(Exception):
 
 
 Seam = tuple[int, int]  # the piece above and the piece below, counted from 0
-Tile = Sequence[int | Seam]  # (seam, piece, seam), (piece,) or (seam,)
 Place = tuple[int, int]  # a piece, and 0 above it or 1 below it
 
 
@@ -54,62 +53,42 @@ class TilePlan(NamedTuple):
     rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
 
 
-class RowCounts(NamedTuple):
-    of_piece: int  # feature rows that see a single piece
-    of_seam: int  # feature rows that see both pieces of a seam
-    upper: int  # image rows of the piece above that those of a seam see; 0 if there are none
-    lower: int  # image rows of the piece below
-
-
-def plan_tiles(orderings: Orderings, piece_height: int, encoder: nn.Module) -> TilePlan:
-    """Raises CannotShare if shared rows would not be exact or there are none."""
+def plan_tiles(orderings: Orderings, height: int, encoder: nn.Module) -> TilePlan:
+    """`height` is that of a piece. Raises CannotShare if shared rows would not be exact or there are none."""
     if len(orderings) < 2:
         raise CannotShare("with one ordering each piece is shown once")
-    counts = count_rows(piece_height, encoder)
+    window, jump = receptive_field(encoder)
+    if window > height:
+        raise CannotShare(f"a feature sees {window} rows, more than the {height} of a piece")
+    if height % jump:
+        raise CannotShare(f"the pooling's {jump} rows do not divide the {height} of a piece")
+    of_piece = (height - window) // jump + 1  # feature rows that see a single piece
+    of_seam = height // jump - of_piece  # feature rows that see both pieces of a seam
     stacks = [[piece - 1 for piece in step] for step in zip(*orderings, strict=True)]
-    pairs = dict.fromkeys(pair for stack in stacks for pair in itertools.pairwise(stack))
-    seams = list(pairs) if counts.of_seam else []
-    tiles = make_tiles(seams, num_pieces=len(orderings[0]))
+    seams = list(dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack))) if of_seam else []
+    pieces = range(len(orderings[0]))
+    between = pieces_between_seams(seams, len(pieces))
+    together = [(above, piece, below) for piece, (above, below) in between.items()]
+    used = set(itertools.chain(*together))
+    parts_of_tiles = [*together, *((part,) for part in (*pieces, *seams) if part not in used)]
 
-    next_row = itertools.count()
-    parts = [part for tile in tiles for part in tile]
-    numbers = (counts.of_piece if isinstance(part, int) else counts.of_seam for part in parts)
-    features = {part: list(itertools.islice(next_row, number)) for part, number in zip(parts, numbers, strict=True)}
-    rows = []
+    image_rows = {piece: list(range(piece * height, (piece + 1) * height)) for piece in pieces}
+    tiles, features, num_features = [], {}, 0
+    for parts in parts_of_tiles:
+        rows = [row for part in parts if isinstance(part, int) for row in image_rows[part]]
+        if isinstance(parts[0], tuple):
+            rows = image_rows[parts[0][0]][height - jump * of_seam :] + rows
+        if isinstance(parts[-1], tuple):
+            rows += image_rows[parts[-1][1]][: window - jump]
+        tiles.append(rows)
+        for part in parts:
+            end = num_features + (of_piece if isinstance(part, int) else of_seam)
+            features[part], num_features = range(num_features, end), end
+    steps = []
     for stack in stacks:
         shown = [stack[0], *(part for seam in itertools.pairwise(stack) for part in (seam, seam[1]))]
-        rows.append([row for part in shown for row in features.get(part, [])])
-    return TilePlan([image_rows(tile, piece_height, counts) for tile in tiles], rows)
-
-
-def count_rows(piece_height: int, encoder: nn.Module) -> RowCounts:
-    window, jump = receptive_field(encoder)
-    if window > piece_height:
-        raise CannotShare(f"a feature sees {window} rows, more than the {piece_height} of a piece")
-    if piece_height % jump:
-        raise CannotShare(f"the pooling's {jump} rows do not divide the {piece_height} of a piece")
-    of_piece = (piece_height - window) // jump + 1
-    of_seam = piece_height // jump - of_piece
-    return RowCounts(of_piece, of_seam, upper=jump * of_seam, lower=window - jump)
-
-
-def make_tiles(seams: Sequence[Seam], num_pieces: int) -> list[Tile]:
-    """Returns tiles in which each piece and each seam is exactly once."""
-    between = pieces_between_seams(seams, num_pieces)
-    used = {seam for both in between.values() for seam in both}
-    whole: list[Tile] = [(above, piece, below) for piece, (above, below) in between.items()]
-    pieces: list[Tile] = [(piece,) for piece in range(num_pieces) if piece not in between]
-    return [*whole, *pieces, *((seam,) for seam in seams if seam not in used)]
-
-
-def image_rows(tile: Tile, piece_height: int, counts: RowCounts) -> list[int]:
-    def rows_of(piece: int) -> range:
-        return range(piece * piece_height, (piece + 1) * piece_height)
-
-    first, last = tile[0], tile[-1]
-    upper = rows_of(first[0])[-counts.upper :] if isinstance(first, tuple) else ()
-    lower = rows_of(last[1])[: counts.lower] if isinstance(last, tuple) else ()
-    return [*upper, *(row for part in tile if isinstance(part, int) for row in rows_of(part)), *lower]
+        steps.append([row for part in shown for row in features.get(part, ())])
+    return TilePlan(tiles, steps)
 
 
 def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> dict[int, tuple[Seam, Seam]]:
@@ -221,14 +200,10 @@ class SharedTiles(TimeDistributed):
     ) -> Float[Tensor, "batch steps features rows columns"]:
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
         pieces = stacks.index_select(1, self.frame_to_piece_rows)
-        tiles = [pieces.index_select(1, rows) for rows in self.piece_to_tile_rows.split(self.sizes)]
-        maps = torch.cat([self.encode(rows, count) for rows, count in zip(tiles, self.counts, strict=True)], dim=1)
-        gathered = GatherRows.apply(maps, self.tile_to_frame_rows, self.selection)
+        maps = []
+        for rows, count in zip(self.piece_to_tile_rows.split(self.sizes), self.counts, strict=True):
+            tiles = pieces.index_select(1, rows).unflatten(1, (count, -1)).flatten(0, 1).permute(0, 3, 1, 2)
+            encoded = self.module(tiles).permute(0, 2, 3, 1)  # tile, row, column, feature
+            maps.append(encoded.unflatten(0, (-1, count)).flatten(1, 2))
+        gathered = GatherRows.apply(torch.cat(maps, dim=1), self.tile_to_frame_rows, self.selection)
         return gathered.unflatten(1, (frames.shape[1], -1)).permute(0, 1, 4, 2, 3)
-
-    def encode(
-        self, rows: Float[Tensor, "batch stacked width channels"], num_tiles: int
-    ) -> Float[Tensor, "batch rows columns features"]:
-        tiles = rows.unflatten(1, (num_tiles, -1)).flatten(0, 1).permute(0, 3, 1, 2)
-        maps = self.module(tiles).permute(0, 2, 3, 1)  # tile, row, column, feature
-        return maps.unflatten(0, (-1, num_tiles)).flatten(1, 2)
