@@ -119,17 +119,6 @@ def test_weights_that_cannot_be_downloaded_are_named(tmp_path, monkeypatch):
         Backbone(3, "resnet18", weights="DEFAULT", frozen=True, size=None)
 
 
-@pytest.mark.parametrize(("size", "given"), [(None, "null"), (200, "200")])
-def test_frames_of_a_size_that_a_vision_transformer_does_not_read_are_refused(size, given):
-    with torch.device("meta"):
-        backbone = Backbone(1, "vit_b_16", weights=None, frozen=False, size=size)
-        with pytest.raises(
-            UserError, match=f"size: {given}, but vit_b_16 .* 224 x 224 only; write model.encoder.size=224"
-        ):
-            backbone(torch.rand(2, 1, 56, 14))
-        Backbone(1, "vit_b_16", weights=None, frozen=False, size=None)(torch.rand(1, 1, 224, 224))
-
-
 class OwnEncoder(nn.Conv2d):
     """Returns what `change` makes of its maps [N, 2, 54, 12]."""
 
@@ -163,7 +152,6 @@ def test_an_encoder_must_return_features_of_every_frame(change, returned):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"in_channels": 2, "name": "resnet18"}, "resnet18 reads 1 or 3 channels, not 2"),
         ({"in_channels": 1, "name": "resnet81"}, "torchvision has no resnet81; write e.g. resnet"),
         (
             {"in_channels": 1, "name": "resnet18", "weights": "FOO"},

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -10,7 +9,6 @@ import rich
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
-from rich.progress import ProgressColumn
 from torch import Tensor
 from torch.linalg import vector_norm
 
@@ -19,7 +17,7 @@ from quadrant_lstm.data.datamodule import epoch_seed
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import BelowOne, Count, Natural, NonNegative
 from quadrant_lstm.model.classifier import Classifier, is_constant, weights_of
-from quadrant_lstm.text import counted, duration
+from quadrant_lstm.text import counted
 
 # Torch is seeded at the start of each epoch, so that a resumed run draws the numbers of an uninterrupted one
 
@@ -178,7 +176,7 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
             log.info(f"{self.monitor} has not improved for {counted(self.wait_count, 'epoch')}; training stops")
 
 
-# The progress bar of the whole run
+# The progress bar
 #
 # It is drawn on a terminal only; checkpoints.py logs one line per epoch, which files get too.
 
@@ -191,31 +189,14 @@ class Progress(RichProgressBar):
         super().__init__(refresh_rate=10 if rich.get_console().is_terminal else 0)
         self.shown: dict[str, str] = {}
 
-    def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
-        return super().configure_columns(trainer)[:-2]  # without the epoch's time and batches per second
-
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
-    def on_train_epoch_start(self, *arguments: Any) -> None:
-        self.samples, self.start = 0, time.perf_counter()
-        super().on_train_epoch_start(*arguments)
-
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.is_disabled:
-            return
-        losses, correct = module.scores["train"][-1]
-        self.samples += len(losses) * trainer.world_size
-        if batch_idx % UPDATE_INTERVAL == 0:
-            seconds = time.perf_counter() - self.start
-            epochs = (trainer.max_epochs or 0) - trainer.current_epoch
-            batches = epochs * self.total_train_batches - (batch_idx + 1)
-            self.shown = {
-                "loss": f"{losses.mean().item():.3f}",
-                "accuracy": f"{correct.float().mean().item():.3f}",
-                "samples/s": f"{self.samples / seconds:,.0f}",
-                "left": duration(batches * seconds / (batch_idx + 1)),
-            }
+        if self.is_enabled and batch_idx % UPDATE_INTERVAL == 0:
+            losses, correct = module.scores["train"][-1]
+            values = {"loss": losses.mean(), "accuracy": correct.float().mean()}
+            self.shown = {name: f"{value.item():.3f}" for name, value in values.items()}
         super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
 
     def get_metrics(self, *_: Any) -> dict[str, Any]:

@@ -146,8 +146,7 @@ class Backbone(nn.Module):
     Frames with one channel are repeated to three; `size`, in pixels, enlarges frames that are too small for it.
     `weights` are a name that torchvision knows, which are downloaded once, or null for random ones. Frames, of values
     from 0 to 1, are normalized as the weights were trained. With `frozen`, the weights get no gradients and batch norm
-    uses and keeps its running statistics. Raises UserError for an unknown name, weights that cannot be downloaded, and
-    frames of another size than a vision transformer reads.
+    uses and keeps its running statistics. Raises UserError for an unknown name, and weights that cannot be downloaded.
     """
 
     mean: Tensor
@@ -155,9 +154,7 @@ class Backbone(nn.Module):
 
     def __init__(self, in_channels: int, name: str, weights: str | None, frozen: bool, size: Count | None):
         super().__init__()
-        if in_channels not in (1, 3):
-            raise UserError(f"model.encoder.name: {name} reads 1 or 3 channels, not {in_channels}; choose another one.")
-        self.name, self.frozen, self.size = name, frozen, size
+        self.frozen, self.size = frozen, size
         self.module, mean, std = load_pretrained(name, weights)
         for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
             if hasattr(self.module, attribute):  # GoogLeNet and Inception have more classifiers for their own training
@@ -182,12 +179,6 @@ class Backbone(nn.Module):
         frames = frames.expand(-1, 3, -1, -1)
         if self.size:
             frames = interpolate(frames, size=(self.size, self.size), mode="bilinear", antialias=True)
-        size = getattr(self.module, "image_size", None)  # of a vision transformer
-        if size and frames.shape[2:] != (size, size):
-            raise UserError(
-                f"model.encoder.size: {self.size or 'null'}, but {self.name} reads frames of {size} x {size} only; "
-                f"write model.encoder.size={size}."
-            )
         return self.module((frames - self.mean) / self.std)
 
 

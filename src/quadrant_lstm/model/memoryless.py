@@ -1,11 +1,9 @@
 """Defines what a recurrent layer can be compared with: layers without recurrence.
 
-Each takes inputs [batch, steps, ...], a state and `lengths`, as the layers of rnn.py do.
+Each takes inputs [batch, steps, ...] and `lengths`, as the layers of rnn.py do, and returns None instead of a state.
 """
 
-from typing import NamedTuple
-
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.model.protocols import Lengths, check_lengths, real_steps
@@ -20,30 +18,21 @@ class PerStep(nn.Linear):
         super().__init__(input_size, num_units)
 
     def forward(  # type: ignore[override]
-        self, inputs: Float[Tensor, "batch steps ..."], state: None = None, lengths: Lengths = None
+        self, inputs: Float[Tensor, "batch steps ..."], lengths: Lengths = None
     ) -> tuple[Outputs, None]:
         check_lengths(inputs, lengths)
         return clear_padding(super().forward(inputs.flatten(2)).tanh(), lengths), None
-
-
-class MeanState(NamedTuple):
-    sums: Float[Tensor, "batch units"]
-    counts: Int64[Tensor, " batch"]  # of steps
 
 
 class RunningMean(PerStep):
     """Averages the outputs of PerStep over the steps so far, so that the order of the steps makes no difference."""
 
     def forward(  # type: ignore[override]
-        self, inputs: Float[Tensor, "batch steps ..."], state: MeanState | None = None, lengths: Lengths = None
-    ) -> tuple[Outputs, MeanState]:
-        outputs, _ = super().forward(inputs, None, lengths)
-        sums, counts = outputs.cumsum(1), real_steps(outputs, lengths).cumsum(1)
-        if state is not None:
-            earlier_sums, earlier_counts = state
-            sums, counts = sums + earlier_sums[:, None], counts + earlier_counts[:, None]
-        new = MeanState(sums[:, -1], counts[:, -1])
-        return clear_padding(sums / counts[:, :, None], lengths), new
+        self, inputs: Float[Tensor, "batch steps ..."], lengths: Lengths = None
+    ) -> tuple[Outputs, None]:
+        outputs, _ = super().forward(inputs, lengths)
+        counts = real_steps(outputs, lengths).cumsum(1)
+        return clear_padding(outputs.cumsum(1) / counts[:, :, None], lengths), None
 
 
 class Concatenated(nn.Linear):
@@ -58,7 +47,7 @@ class Concatenated(nn.Linear):
         super().__init__(num_steps * input_size, num_units)
 
     def forward(  # type: ignore[override]
-        self, inputs: Float[Tensor, "batch steps ..."], state: None = None, lengths: Lengths = None
+        self, inputs: Float[Tensor, "batch steps ..."], lengths: Lengths = None
     ) -> tuple[Float[Tensor, "batch 1 units"], None]:
         check_lengths(inputs, lengths)
         return super().forward(clear_padding(inputs.flatten(2), lengths).flatten(1))[:, None].tanh(), None
