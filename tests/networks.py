@@ -1,6 +1,5 @@
 """Builds small networks, their data and a trainer for tests."""
 
-import itertools
 from functools import partial
 
 import hypothesis.strategies as st
@@ -19,7 +18,6 @@ from quadrant_lstm.model.network import CNNLSTM
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
 
-ALL_ORDERINGS = tuple(itertools.permutations((1, 2, 3, 4)))
 QUESTION = SequenceSpec((1, 56, 14), 4, numbered_names(10))
 SPEC = SequenceSpec((1, 2, 2), 4, numbered_names(3))  # of Flat
 CONSTANT = partial(ConstantLR, factor=1.0, total_iters=0)

@@ -74,11 +74,7 @@ def test_frozen_weights_are_not_given_to_the_optimizer():
     assert [tuple(weights.shape) for weights in group["params"]] == [(3, 16), (3,)]
 
 
-def learning_rates(schedule, epochs: int) -> list[float]:
-    return train_steps(schedule, epochs, "lr")
-
-
-def train_steps(schedule, epochs: int, setting: str) -> list[float]:
+def train_steps(schedule, epochs: int, setting: str = "lr") -> list[float]:
     """Trains with four steps per epoch and returns a setting of the optimizer in each step."""
     torch.manual_seed(0)
     frames, labels = torch.randn(32, 4, 1, 2, 2), torch.randint(0, 3, (32,))
@@ -90,36 +86,26 @@ def train_steps(schedule, epochs: int, setting: str) -> list[float]:
 
 
 def test_a_schedule_that_takes_the_number_of_steps_advances_every_step():
-    cosine = learning_rates(partial(CosineAnnealingLR, eta_min=0.0), epochs=2)
+    cosine = train_steps(partial(CosineAnnealingLR, eta_min=0.0), epochs=2)
     assert cosine == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 8)) for step in range(8)])
-    onecycle = learning_rates(partial(OneCycleLR, max_lr=0.4, pct_start=0.5, cycle_momentum=False), epochs=2)
-    assert onecycle[0] == pytest.approx(0.4 / 25)
-    assert max(onecycle) == pytest.approx(0.4)
-    assert onecycle[-1] == pytest.approx(0.4 / 25 / 1e4)
+    onecycle = train_steps(partial(OneCycleLR, max_lr=0.4, pct_start=0.5, cycle_momentum=False), epochs=2)
+    assert [onecycle[0], max(onecycle), onecycle[-1]] == pytest.approx([0.4 / 25, 0.4, 0.4 / 25 / 1e4])
+    scheduled = partial(OneCycleLR, max_lr=0.4, base_momentum=0.85, max_momentum=0.95)
+    assert train_steps(scheduled, 1, "momentum")[0] == 0.95
 
 
 def test_any_other_schedule_advances_every_epoch():
-    exponential = learning_rates(partial(ExponentialLR, gamma=0.5), epochs=3)
+    exponential = train_steps(partial(ExponentialLR, gamma=0.5), epochs=3)
     assert exponential == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 4)
-    assert learning_rates(CONSTANT, epochs=2) == [0.1] * 8
-    assert learning_rates(partial(ConstantLR, factor=0.5, total_iters=2), epochs=3) == [0.05] * 8 + [0.1] * 4
+    assert train_steps(CONSTANT, epochs=2) == [0.1] * 8
+    assert train_steps(partial(ConstantLR, factor=0.5, total_iters=2), epochs=3) == [0.05] * 8 + [0.1] * 4
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [(partial(ExponentialLR, gamma=0.5), 0.05), (partial(CosineAnnealingLR, eta_min=0.0), 0.0038)],
-)
-def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(schedule, expected):
+def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step():
     frames, labels = torch.randn(32, 4, 1, 2, 2), torch.randint(0, 3, (32,))
-    classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), schedule, SPEC)
-    fit = trainer(max_epochs=2)
-    fit.fit(classifier, batches(frames, labels, 8))
-    assert fit.callback_metrics["train/learning_rate"].item() == pytest.approx(expected, abs=5e-5)
-
-
-def test_a_scheduled_momentum_is_used_from_the_first_step():
-    onecycle = partial(OneCycleLR, max_lr=0.4, base_momentum=0.85, max_momentum=0.95)
-    assert train_steps(onecycle, 1, "momentum")[0] == 0.95
+    schedule, fit = partial(CosineAnnealingLR, eta_min=0.0), trainer(max_epochs=2)
+    fit.fit(Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), schedule, SPEC), batches(frames, labels, 8))
+    assert fit.callback_metrics["train/learning_rate"].item() == pytest.approx(0.0038, abs=5e-5)
 
 
 def test_labels_are_smoothed_in_training_only():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from quadrant_lstm import ORDERINGS, sequences, split_quadrants
+from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.orderings import QUADRANTS, orderings_of, split_pieces
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool, encoder_of_images
@@ -32,8 +32,10 @@ def test_the_features_of_a_step_are_those_of_the_pieces_in_its_frame(grid, order
     features = split_pieces(encoder(images), grid).permute(0, 1, 3, 4, 2).flatten(2).unbind(1)
     steps = [torch.cat([features[piece - 1] for piece in step], dim=1) for step in zip(*orderings, strict=True)]
     expected = torch.stack(steps, dim=1)
-    joined = JoinedPieces(encoder, orderings, grid)
+    joined, shapes = JoinedPieces(encoder, orderings, grid), []
+    encoder.register_forward_hook(lambda module, inputs, outputs: shapes.append(inputs[0].shape))
     torch.testing.assert_close(joined(frames), expected)
+    assert shapes == [images.shape]  # it is encoded once
     torch.testing.assert_close(JoinedPieces(encoder, orderings, grid, once=False)(frames), expected)
     gradient = torch.randn_like(expected)
     (expected_gradient,) = torch.autograd.grad(expected, encoder.conv1_1.weight, gradient)
@@ -51,26 +53,10 @@ def test_in_full_the_orderings_may_show_different_images(images):
     torch.testing.assert_close(actual, (expected[0], expected[1], blank[2], expected[3]))
 
 
-def test_the_image_is_encoded_once(images):
-    shapes = []
-    encoder = PaddedEncoder(1, [[4]])
-    encoder.register_forward_hook(lambda module, inputs, outputs: shapes.append(inputs[0].shape))
-    JoinedPieces(encoder, ORDERINGS, QUADRANTS)(sequences(images))
-    assert shapes == [images.shape]
-
-
 def test_a_pool_keeps_the_last_row_and_column_of_every_quadrant():
     maps = torch.arange(36).view(1, 1, 6, 6).float().repeat(1, 2, 1, 1)  # two equal channels, quadrants of 3 x 3
     pooled = PiecePool(QUADRANTS)(maps)[0, 1]
     assert pooled.tolist() == [[7, 8, 10, 11], [13, 14, 16, 17], [25, 26, 28, 29], [31, 32, 34, 35]]
-
-
-def test_convs_see_across_the_cut(images):
-    encoder = PaddedEncoder(1, [[4]]).eval()
-    images.requires_grad_()
-    split_quadrants(encoder(images))[:, 0].sum().backward()
-    last = (images.grad.abs().sum(dim=(0, 1)) > 0).nonzero().max(dim=0).values
-    assert last.tolist() == [6, 6]  # quadrant 1 ends at row and column 5
 
 
 @pytest.mark.parametrize("once", [True, False])
@@ -94,32 +80,27 @@ def test_a_network_that_joins_no_pieces_has_as_many_parameters(images):
         assert bool(gradient[:, 1:].any()) == sees_others
 
 
-def test_in_full_the_network_is_the_same(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5, join_pieces=True).eval()
-    torch.testing.assert_close(network.in_full()(sequences(images)), network(sequences(images)))
+def network(blocks=((4,),), join_pieces=True) -> DeepCNNLSTM:
+    return DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, blocks, LSTM, 0.0, 5, join_pieces).eval()
 
 
-def test_in_full_the_network_stays_on_its_device():
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5, join_pieces=True).to("meta")
-    assert {buffer.device.type for buffer in network.in_full().buffers()} == {"meta"}
+def test_in_full_the_network_is_the_same_and_stays_on_its_device(images):
+    deep, frames = network(), sequences(images)
+    torch.testing.assert_close(deep.in_full()(frames), deep(frames))
+    assert {buffer.device.type for buffer in deep.to("meta").in_full().buffers()} == {"meta"}
 
 
-def test_every_step_reaches_the_logits(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4]], LSTM, 0.0, 5, join_pieces=True).eval()
-    frames = sequences(images).requires_grad_()
-    network(frames).sum().backward()  # the image is read from the first ordering
+def test_every_step_reaches_the_logits_of_its_own_sample(images):
+    deep, frames = network([[4], [4]]), sequences(images).requires_grad_()
+    logits = deep(frames)
+    logits.sum().backward()  # the image is read from the first ordering
     assert (frames.grad[:, :, :, :6].abs().sum(dim=(0, 2, 3, 4)) > 0).all()
-    features = torch.randn(1, 4, network.recurrent.input_size, requires_grad=True)
-    network.last_step(network.recurrent(features)[0]).sum().backward()
+    torch.testing.assert_close(logits[1:2], deep(frames[1:2]))
+    features = torch.randn(1, 4, deep.recurrent.input_size, requires_grad=True)
+    deep.last_step(deep.recurrent(features)[0]).sum().backward()
     assert (features.grad.abs().sum(dim=(0, 2)) > 0).all()
-
-
-def test_samples_do_not_mix(images):
-    network = DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[4], [4]], LSTM, 0.0, 5, join_pieces=True).eval()
-    frames = sequences(images)
-    torch.testing.assert_close(network(frames)[1:2], network(frames[1:2]))
 
 
 def test_too_many_blocks_are_refused():
     with pytest.raises(UserError, match=r"model.blocks: 4 blocks do not fit: .* pool of block 4 .* write at most 3"):
-        DeepCNNLSTM((1, 24, 6), 3, ORDERINGS, QUADRANTS, [[2]] * 4, LSTM, 0.0, 5, join_pieces=True)
+        network([[2]] * 4)

@@ -1,5 +1,6 @@
 """Compares SharedTiles with TimeDistributed, which encodes every frame in full."""
 
+import itertools
 from collections import OrderedDict
 
 import hypothesis.strategies as st
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from torch import nn
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
-from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
+from quadrant_lstm.model.encoder import ConvEncoder
+from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles, pieces_between_seams, plan_tiles
 from tests.networks import orderings_on, question_network
 
 
@@ -55,9 +57,9 @@ def test_features_and_all_gradients_equal_those_of_full_frames(
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.MaxPool2d([2, 2], [2, 2], padding=[0, 0], dilation=(1, 1))])
-def test_tiles_are_shared_with_a_pool_between_convs(pool):
+def test_tiles_are_shared_with_a_pool_between_convs():
     torch.manual_seed(0)
+    pool = nn.MaxPool2d([2, 2], [2, 2], padding=[0, 0], dilation=(1, 1))
     full = TimeDistributed(encoder(nn.Conv2d(1, 4, 3), pool, nn.Conv2d(4, 4, 2), nn.ReLU()))
     frames = sequences(torch.rand(3, 1, 28, 28))
     torch.testing.assert_close(SharedTiles(full.module, ORDERINGS, 14)(frames), full(frames))
@@ -76,14 +78,8 @@ def test_the_network_is_the_same_with_and_without_shared_tiles():
         gradients.append([parameter.grad for parameter in network.parameters()])
     torch.testing.assert_close(shared(frames), full(frames))
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
-
-
-def test_frames_that_do_not_follow_the_orderings_are_encoded_in_full():
-    network, full = question_network(shared_tiles=True).eval(), question_network().eval()
-    full.load_state_dict(network.state_dict())
-    frames = sequences(torch.rand(2, 1, 28, 28), [ORDERINGS[0]] * 4)
-    frames[1, 2, 0, 55, 13] += 0.1
-    torch.testing.assert_close(network.in_full()(frames), full(frames))
+    frames[1, 2, 0, 55, 13] += 0.1  # does not follow the orderings
+    torch.testing.assert_close(shared.in_full()(frames), full(frames))
 
 
 @pytest.mark.parametrize(
@@ -103,17 +99,49 @@ def test_tiles_that_cannot_be_shared_are_refused_with_the_reason(layers, orderin
         SharedTiles(encoder(*layers), orderings, 14)
 
 
-def test_tiles_are_not_shared_by_an_encoder_with_its_own_forward():
-    class Centred(nn.Sequential):
-        def forward(self, frames):
-            return super().forward(frames - frames.mean(2, keepdim=True))
-
-    with pytest.raises(CannotShare, match="Centred has a forward of its own"):
-        SharedTiles(Centred(nn.Conv2d(1, 2, 3)), ORDERINGS, 14)
+class Centred(nn.Sequential):
+    def forward(self, frames):
+        return super().forward(frames - frames.mean(2, keepdim=True))
 
 
 def test_a_network_that_cannot_share_tiles_encodes_in_full_and_logs_the_reason(caplog):
+    with pytest.raises(CannotShare, match="Centred has a forward of its own"):
+        SharedTiles(Centred(nn.Conv2d(1, 2, 3)), ORDERINGS, 14)
     with caplog.at_level("INFO"):
         network = question_network(shared_tiles=True, pool_size=3)
     assert type(network.encoder) is TimeDistributed
     assert "every frame is encoded in full: the pooling's 3 rows do not divide the 14 of a piece" in caplog.text
+
+
+def test_the_question_has_three_tiles_of_22_rows_and_one_of_14():
+    tiles, rows = plan_tiles(ORDERINGS, 14, ConvEncoder(1, [32, 32], 3, 2))
+    image = {number: list(range(14 * number - 14, 14 * number)) for number in (1, 2, 3, 4)}
+    # step 1 stacks 1, 4, 1, 4; step 2: 2, 3, 3, 2; step 3: 3, 2, 2, 3; step 4: 4, 1, 4, 1
+    expected = [
+        image[4][10:] + image[1] + image[4][:4],  # seam 41, quadrant 1, seam 14
+        image[3][10:] + image[2] + image[2][:4],
+        image[2][10:] + image[3] + image[3][:4],
+        image[4],  # its seams, 14 and 41, are in the tile of quadrant 1
+    ]
+    assert tiles == expected
+    seam_41, quadrant_1, seam_14, quadrant_4 = [0, 1], [2, 3, 4, 5, 6], [7, 8], [27, 28, 29, 30, 31]
+    assert rows[0] == quadrant_1 + seam_14 + quadrant_4 + seam_41 + quadrant_1 + seam_14 + quadrant_4
+    assert {row for step in rows for row in step} == set(range(32))
+    assert sum(map(len, rows)) == 104
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), unique=True, max_size=8))
+def test_no_plan_has_two_more_pieces_between_seams(seams):
+    def choices(quadrant):
+        above, below = ([seam for seam in seams if seam[side] == quadrant] for side in (1, 0))
+        return [(), *((one, other) for one in above for other in below if one != other)]
+
+    def used(chosen):
+        return [seam for both in chosen for seam in both]
+
+    combinations = map(used, itertools.product(*map(choices, range(4))))
+    max_seams = max(len(chosen) for chosen in combinations if len(chosen) == len(set(chosen)))
+    between = pieces_between_seams(seams, 4)
+    assert 2 * len(between) == len(set(used(between.values()))) >= max_seams - 2
+    assert all(above[1] == quadrant == below[0] for quadrant, (above, below) in between.items())

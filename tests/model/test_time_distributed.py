@@ -29,14 +29,8 @@ class Nested(nn.Module):
         self.linear = nn.Linear(3, 2)
 
     def forward(self, image, extra, factor=1.0, bias=None):
-        vector = self.linear(extra["vectors"][0] * extra["vectors"][1] * factor)
-        vector = vector if bias is None else vector + bias
+        vector = self.linear(extra["vectors"][0] * extra["vectors"][1] * factor) + bias
         return Features(self.conv(image).tanh(), [{"vector": vector, "factor": factor}, vector.sum(1)])
-
-
-def nested_inputs(leading: tuple[int, ...]):
-    vectors = [torch.randn(*leading, 3), torch.randn(*leading, 3)]
-    return torch.randn(*leading, 1, 5, 4), {"vectors": vectors}, torch.randn(*leading, 2)
 
 
 def loop(module, image, extra, bias, mask):
@@ -61,17 +55,16 @@ def gradients(outputs, module):
     leading=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
     chunk=st.none() | st.integers(1, 7),
     checkpoint=st.booleans(),
-    masked=st.sampled_from(["nothing", "some", "all"]),
-    data=st.data(),
+    masked=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 1000),
 )
-def test_results_and_gradients_equal_a_loop_over_the_frames(leading, chunk, checkpoint, masked, data):
-    torch.manual_seed(data.draw(st.integers(0, 1000)))
+def test_results_and_gradients_equal_a_loop_over_the_frames(leading, chunk, checkpoint, masked, seed):
+    torch.manual_seed(seed)
     module = Nested()
-    image, extra, bias = nested_inputs(leading)
-    share = {"nothing": 0.0, "some": 0.5, "all": 1.0}[masked]
-    mask = torch.rand(leading) >= share
     distributed = TimeDistributed(module, len(leading), chunk, checkpoint)
-    features = distributed(image, extra, factor=2.0, bias=bias, mask=None if masked == "nothing" else mask)
+    extra = {"vectors": [torch.randn(*leading, 3), torch.randn(*leading, 3)]}
+    image, bias, mask = torch.randn(*leading, 1, 5, 4), torch.randn(*leading, 2), torch.rand(leading) >= masked
+    features = distributed(image, extra, factor=2.0, bias=bias, mask=mask if masked else None)
     assert isinstance(features, Features)
     assert features.parts[0]["factor"] == 2.0
     found = [features.image, features.parts[0]["vector"], features.parts[1]]
@@ -91,7 +84,6 @@ def test_masked_frames_enter_no_batch_statistics():
     found, expected = nn.BatchNorm1d(4), nn.BatchNorm1d(4)
     outputs = TimeDistributed(found)(frames, mask=mask)
     torch.testing.assert_close(outputs[mask], expected(frames[mask]))
-    torch.testing.assert_close(found.state_dict(), expected.state_dict())
     TimeDistributed(found)(frames, mask=torch.zeros_like(mask))
     torch.testing.assert_close(found.state_dict(), expected.state_dict())
     assert found.training
@@ -109,13 +101,7 @@ class CountsCalls(nn.Module):
         return inputs
 
 
-@pytest.mark.parametrize(
-    "norm",
-    [
-        nn.BatchNorm2d(2), nn.BatchNorm2d(2, momentum=None), nn.InstanceNorm2d(2, track_running_stats=True),
-        CountsCalls(),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(2), nn.BatchNorm2d(2, momentum=None), CountsCalls()])
 def test_recomputed_frames_change_buffers_once(norm):
     torch.manual_seed(0)
     frames = torch.randn(2, 3, 1, 6, 6)
@@ -124,34 +110,28 @@ def test_recomputed_frames_change_buffers_once(norm):
     for module, checkpoint in zip(modules, (False, True), strict=True):
         for seed in range(2):
             torch.manual_seed(seed)  # dropout draws the same mask
-            TimeDistributed(module, checkpoint=checkpoint)(frames).square().sum().backward()
+            loss = TimeDistributed(module, checkpoint=checkpoint)(frames).square().sum()
+            loss.backward(retain_graph=True)
+            loss.backward()  # the graph that was retained is computed once more
     torch.testing.assert_close(modules[0].state_dict(), modules[1].state_dict())
     torch.testing.assert_close(*([parameter.grad for parameter in module.parameters()] for module in modules))
 
 
-def test_a_graph_that_is_retained_is_recomputed_for_every_backward_pass():
-    distributed, frames = TimeDistributed(nn.BatchNorm1d(3), checkpoint=True), torch.randn(2, 4, 3, requires_grad=True)
-    loss = distributed(frames).pow(3).sum()
-    first, second = (torch.autograd.grad(loss, frames, retain_graph=True) for _ in range(2))
-    torch.testing.assert_close(first, second)
-    assert distributed.module.num_batches_tracked == 1
+class Returns(nn.Module):
+    """Returns what a function makes of the frames, whose numbers it records."""
 
-
-class Counts(nn.Module):
-    """Records the numbers of frames it has seen at once."""
-
-    def __init__(self):
+    def __init__(self, function=lambda frames: frames):
         super().__init__()
-        self.counts = []
+        self.function, self.counts = function, []
 
     def forward(self, frames):
         self.counts.append(len(frames))
-        return frames
+        return self.function(frames)
 
 
 @pytest.mark.parametrize(("chunk", "counts"), [(20, [20]), (19, [10, 10]), (7, [7, 7, 6])])
 def test_chunks_have_nearly_equal_numbers_of_frames_and_no_masked_ones(chunk, counts):
-    module, frames = Counts(), torch.randn(5, 4, 2)
+    module, frames = Returns(), torch.randn(5, 4, 2)
     torch.testing.assert_close(TimeDistributed(module, chunk=chunk)(frames), frames)
     TimeDistributed(module)(frames, mask=torch.arange(20).view(5, 4) < 7)
     assert module.counts == [*counts, 7]
@@ -162,8 +142,11 @@ def test_batch_norm_never_sees_a_single_frame_in_chunks_of_three():
         TimeDistributed(nn.BatchNorm1d(2), chunk=3)(torch.randn(1, steps, 2))
 
 
-DYNAMIC = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
-SIZES = ((3, 4), (1, 1), (2, 9))  # batch and steps
+def test_values_other_than_tensors_must_be_the_same_for_all_chunks():
+    frames = torch.zeros(5, 1)
+    assert TimeDistributed(Returns(lambda x: (x, "name", None)), chunk=3)(frames)[1:] == ("name", None)
+    with pytest.raises(ValueError, match=r"3 is \(2,\) in another chunk; return a tensor with a value per frame."):
+        TimeDistributed(Returns(lambda x: (x, len(x))), chunk=3)(frames)
 
 
 def encoder(**options) -> TimeDistributed:
@@ -172,47 +155,21 @@ def encoder(**options) -> TimeDistributed:
     return TimeDistributed(nn.Sequential(*layers), **options).eval()
 
 
-def check_exported() -> None:
-    distributed = encoder(chunk=3)
+def check_exported_and_compiled() -> None:
+    distributed, dynamic = encoder(chunk=3), {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     example = (torch.randn(3, 4, 1, 6, 5),), {"mask": torch.ones(3, 4, dtype=torch.bool)}
-    masked = export(distributed, *example, dynamic_shapes={"inputs": (DYNAMIC,), "mask": DYNAMIC}).module()
-    for batch, steps in SIZES:
+    program = export(distributed, *example, dynamic_shapes={"inputs": (dynamic,), "mask": dynamic}).module()
+    for batch, steps in ((3, 4), (1, 1), (2, 9)):
         frames, mask = torch.randn(batch, steps, 1, 6, 5), torch.rand(batch, steps) > 0.5
-        torch.testing.assert_close(masked(frames, mask=mask), distributed(frames, mask=mask))
+        torch.testing.assert_close(program(frames, mask=mask), distributed(frames, mask=mask))
+    found, expected = encoder(checkpoint=True).train(), encoder().train()
+    outputs = torch.compile(found, backend="aot_eager")(frames, mask=mask), expected(frames, mask=mask)
+    torch.testing.assert_close(gradients(outputs[:1], found), gradients(outputs[1:], expected))
+    torch.testing.assert_close(found.state_dict(), expected.state_dict())
 
 
-def test_an_exported_program_takes_any_batch_any_steps_and_any_mask():
-    call_unchecked(check_exported)
-
-
-def test_an_onnx_file_takes_any_batch_and_any_steps(tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    distributed, file = encoder(), tmp_path / "network.onnx"
-    torch.onnx.export(
-        distributed, (torch.randn(3, 4, 1, 6, 5),), file, dynamic_shapes={"inputs": (DYNAMIC,)}, verbose=False,
-        input_names=["frames"],
-    )  # fmt: skip
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    for batch, steps in SIZES:
-        frames = torch.randn(batch, steps, 1, 6, 5)
-        (found,) = session.run(None, {"frames": frames.numpy()})
-        torch.testing.assert_close(torch.from_numpy(found), distributed(frames))
-
-
-def check_compiled() -> None:
-    for options in ({}, {"chunk": 5, "checkpoint": True}):
-        distributed = encoder(**options)
-        compiled = torch.compile(distributed, backend="aot_eager")
-        frames, mask = torch.randn(2, 9, 1, 6, 5), torch.rand(2, 9) > 0.5
-        torch.testing.assert_close(compiled(frames, mask=mask), distributed(frames, mask=mask))
-        found, expected = copy.deepcopy(distributed).train(), copy.deepcopy(distributed).train()
-        compiled = torch.compile(found, backend="aot_eager")
-        torch.testing.assert_close(gradients([compiled(frames)], found), gradients([expected(frames)], expected))
-        torch.testing.assert_close(found.state_dict(), expected.state_dict())
-
-
-def test_the_compiled_module_equals_the_module():
-    call_unchecked(check_compiled)
+def test_an_exported_program_and_the_compiled_module_equal_the_module():
+    call_unchecked(check_exported_and_compiled)
 
 
 @pytest.mark.parametrize(
@@ -223,10 +180,10 @@ def test_the_compiled_module_equals_the_module():
         (lambda: TimeDistributed(nn.Identity(), 3)(torch.zeros(5, 4, 3), {"a": [torch.zeros(5, 2, 3)]}),
          r"the inputs have the shapes \[5, 4, 3\], \[5, 2, 3\]; all must begin with the same 3 axes"),
         (lambda: TimeDistributed(nn.Identity())(1), "all must begin with the same 2 axes"),
-        (lambda: TimeDistributed(nn.LSTM(3, 2))(torch.zeros(2, 3, 4, 3)),
-         r"unflatten: Provided sizes \[2, 3\] don't multiply up to the size of dim 0 \(1\)"),
         (lambda: TimeDistributed(nn.Identity())(torch.zeros(5, 4), mask=torch.ones(5).bool()),
          r"the inputs have the shapes \[5, 4\], \[5\]; all must"),
+        (lambda: TimeDistributed(nn.LSTM(3, 2))(torch.zeros(2, 3, 4, 3)),
+         r"unflatten: Provided sizes \[2, 3\] don't multiply up to the size of dim 0 \(1\)"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named(call, message):
@@ -244,21 +201,3 @@ def test_an_error_of_the_module_tells_how_the_axes_were_read():
         "TimeDistributed took the first 3 axes of [8, 4, 3, 28, 28, 1] for the batch and the steps, and gave "
         f"TimeDistributed [96, 28, 28, 1]. {remedy}",
     ]
-
-
-class Returns(nn.Module):
-    """Returns what a function makes of the frames."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, frames):
-        return self.function(frames)
-
-
-def test_values_other_than_tensors_must_be_the_same_for_all_chunks():
-    frames = torch.zeros(5, 1)
-    assert TimeDistributed(Returns(lambda x: (x, "name", None)), chunk=3)(frames)[1:] == ("name", None)
-    with pytest.raises(ValueError, match=r"3 is \(2,\) in another chunk; return a tensor with a value per frame."):
-        TimeDistributed(Returns(lambda x: (x, len(x))), chunk=3)(frames)
