@@ -28,7 +28,7 @@ from quadrant_lstm.data.orderings import ORDERINGS, SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError, with_type
 from quadrant_lstm.plotting import ORDERING_COLOURS, new_figure
 from quadrant_lstm.processes.launch import configure_cpu
-from quadrant_lstm.run.build import build_network, cpu_multiplies_bf16
+from quadrant_lstm.run.build import bf16_instructions, build_network
 from quadrant_lstm.run_folder import read_results
 
 
@@ -44,7 +44,7 @@ class Peer(NamedTuple):
         return ", ".join([self.library, "bf16" if self.bf16 else "fp32", *others])
 
     def build(self) -> Any:
-        if self.bf16 and not (torch.cuda.is_available() or cpu_multiplies_bf16()):
+        if self.bf16 and not (torch.cuda.is_available() or bf16_instructions()):
             raise UserError("torch finds no instructions for it, and would take several times as long as in fp32")
         return KerasPeer(BACKENDS[self.library]) if self.library in BACKENDS else TorchPeer(self)
 

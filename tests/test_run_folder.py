@@ -3,7 +3,7 @@ import os
 import pytest
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import BEST, CONFIG, find_run, new_folder
+from quadrant_lstm.run_folder import BEST, CONFIG, find_run, locked, new_folder
 
 
 def test_ten_starts_in_the_same_second_get_ten_folders(tmp_path):
@@ -25,13 +25,20 @@ def test_latest_is_the_newest_run_also_in_a_sweep(tmp_path, monkeypatch):
     assert str(find_run("latest", BEST)) == "outputs/2026-11-24/12-00-00"
 
 
-def test_outputs_that_lead_nowhere_are_reported(tmp_path):
-    (tmp_path / "outputs").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="outputs: .* cannot be made"):
-        new_folder(str(tmp_path / "outputs" / "run"))
-
-
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="outputs: .* cannot be made .* run in another folder"):
-        new_folder(str(tmp_path / "file" / "outputs"))
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for name in ("link/run", "file/outputs"):
+        with pytest.raises(UserError, match="outputs: .* cannot be made .* run in another folder"):
+            new_folder(str(tmp_path / name))
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    left = [tmp_path / ".metrics.csv.123", tmp_path / "checkpoints/.last.ckpt.4567"]
+    kept = [tmp_path / "metrics.csv", tmp_path / ".torchrun", tmp_path / "checkpoints/last.ckpt"]
+    for file in (*left, *kept):
+        file.touch()
+    with locked(tmp_path):
+        assert not any(file.exists() for file in left)
+        assert all(file.exists() for file in kept)

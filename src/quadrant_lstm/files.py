@@ -34,12 +34,8 @@ def check_output(output: str | None, suffixes: Sequence[str]) -> None:
         raise UserError(f"output: {output} is a folder; write the path of a file.")
     folder = file.absolute().parent
     if not folder.is_dir():
-        reason = (
-            "is not a folder; write another path"
-            if folder.exists()
-            else "does not exist; create it, or write another path"
-        )
-        raise UserError(f"output: the folder of {output} {reason}.")
+        reason = "is not a folder;" if folder.exists() else "does not exist; create it, or"
+        raise UserError(f"output: the folder of {output} {reason} write another path.")
 
 
 class WriteError(UserError):
@@ -67,7 +63,12 @@ def write_atomically(file: Path, content: bytes) -> None:
             staged.unlink(missing_ok=True)
         intact = "; its previous version is intact" if os.path.exists(file) else ""
         raise WriteError(f"{file}: cannot be written ({error.strerror}){intact}. Fix it and rerun.") from error
-    sync_folder(file.parent)
+    with contextlib.suppress(OSError):  # Windows cannot open a folder
+        descriptor = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # makes the renaming durable
+        finally:
+            os.close(descriptor)
 
 
 def remove_staged(folder: Path) -> None:
@@ -76,16 +77,6 @@ def remove_staged(folder: Path) -> None:
         for file in place.glob(".*.*"):
             if re.fullmatch(r"\..+\.\d+", file.name) and not Path("/proc", file.suffix[1:]).exists():
                 file.unlink(missing_ok=True)  # outside Linux also those of a process that writes them now
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a renaming in the folder durable, where the system can: Windows cannot open a folder."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -6,10 +6,11 @@ TensorBoard's dark grey.
 
 import io
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
@@ -42,6 +43,33 @@ def new_figure(
 ) -> Figure:
     """Returns a figure that is not registered with pyplot, whose global state would keep it alive."""
     return Figure(figsize=(width, height), dpi=100, facecolor="white", layout=layout)
+
+
+def new_axes(**properties: Any) -> tuple[Figure, Axes]:
+    """Returns a new figure with axes that have these properties, e.g. a title."""
+    figure = new_figure()
+    return figure, figure.subplots(subplot_kw=properties)
+
+
+def titled_page(height: float) -> tuple[Figure, Axes]:
+    """Returns a new figure with an area of this height for one picture, and room for a title above it."""
+    figure = new_figure(height=height + TITLE_HEIGHT, layout=None)
+    axes = figure.add_axes((0, 0, 1, height / (height + TITLE_HEIGHT)))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def blank(axes: Axes) -> None:
+    """Leaves out all of the axes but their picture and texts."""
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def label_cells(axes: Axes, texts: Sequence[Sequence[str]], is_dark: Sequence[Sequence[bool]]) -> None:
+    """Writes a text on each cell of a matrix, white on the dark ones."""
+    for row, (of_row, dark_of_row) in enumerate(zip(texts, is_dark, strict=True)):
+        for column, (text, dark) in enumerate(zip(of_row, dark_of_row, strict=True)):
+            axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
 
 
 @style

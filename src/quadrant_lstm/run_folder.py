@@ -83,8 +83,8 @@ def find_run(run: str | None, required_file: Path = CONFIG) -> Path:
     if run is None:
         raise UserError("run: is missing; add run=FOLDER or run=latest.")
     if run == "latest":
-        runs = [config.parents[1] for config in OUTPUTS.glob(f"**/{CONFIG}")]
-        runs = [folder for folder in runs if (folder / required_file).is_file()]
+        folders = (config.parents[1] for config in OUTPUTS.glob(f"**/{CONFIG}"))
+        runs = [folder for folder in folders if (folder / required_file).is_file()]
         if not runs:
             where = f"no run in {OUTPUTS.absolute()} has a {required_file}"
             raise UserError(f"run: latest, but {where}; start one with python train.py.")

@@ -1,64 +1,72 @@
+"""What a run writes to TensorBoard and to report.html."""
+
+import base64
 import io
 import re
+import signal
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import metadata
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm import ORDERINGS, sequences
-from quadrant_lstm.dashboard.dashboard import Dashboard, add_graph, add_states
+from quadrant_lstm.callbacks.checkpoints import log_points
+from quadrant_lstm.dashboard import gallery
+from quadrant_lstm.dashboard.dashboard import Dashboard, add_graph, add_states, hyperparameters
 from quadrant_lstm.dashboard.pictures.network import correct_by_occluded_piece, draw_features, draw_gates
+from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, SECTIONS
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.network import Join
-from tests.folders import TINY, run_folder, tiny_data
+from quadrant_lstm.run_folder import read_results
 from tests.networks import CONSTANT, RECURRENT, small_network, trainer
-from tests.scripts import script
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
             "test/occluded_piece", "test/occluded_ordering", "belief/example_1", "belief/example_6", "belief/mistake_1",
             "inside/filters", "inside/conv1", "inside/gates")  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def events(finished_run):
+    """The TensorBoard events of a finished run."""
+    return EventAccumulator(str(finished_run), size_guidance={"images": 0, "scalars": 0}).Reload()
+
+
 def test_exactly_the_documented_scalars_are_written(events):
-    assert set(events.Tags()["scalars"]) == {
+    scalars = events.Tags()["scalars"]
+    assert set(scalars) == {
         *(f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")),
         *(f"{stage}/accuracy_step_{step}" for stage in ("val", "test") for step in range(1, 5)),
         *("train/batch_loss", "train/gradient_norm", "train/weight_norm", "train/learning_rate"),
         *("train/epoch_seconds", "train/samples_per_second", "val/best_accuracy"),
     }
     assert [event.value for event in events.Scalars("train/learning_rate")] == pytest.approx([0.001] * 3)
-
-
-def test_pictures_come_after_the_curves_in_time_series(events):
-    assert max(events.Tags()["scalars"]) < min(events.Tags()["images"])
-
-
-def test_curves_have_one_point_per_epoch_and_steps_never_decrease(events):
-    # where the step decreases, TensorBoard drops the points before
+    assert max(scalars) < min(events.Tags()["images"])  # pictures come after the curves in Time Series
     for tag in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
         assert [event.step for event in events.Scalars(tag)] == [9, 19, 29]
-    for tag in events.Tags()["scalars"]:
+    for tag in scalars:  # where the step decreases, TensorBoard drops the points before
         steps = [event.step for event in events.Scalars(tag)]
         assert steps == sorted(steps)
 
 
-@pytest.mark.parametrize("tag", PICTURES)
-def test_pictures_exist_and_are_not_blank(events, tag):
-    (event,) = events.Images(f"view_{tag}")
-    pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("L"))
-    assert pixels.shape == (210, 350)
-    assert pixels.std() > 10
+def test_pictures_exist_and_are_not_blank(events):
+    for tag in PICTURES:
+        (event,) = events.Images(f"view_{tag}")
+        pixels = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("L"))
+        assert pixels.shape == (210, 350)
+        assert pixels.std() > 10, tag
 
 
 def test_graph_text_pr_curves_custom_scalars_and_projector_have_data(events, finished_run):
@@ -85,25 +93,70 @@ def test_graph_text_pr_curves_custom_scalars_and_projector_have_data(events, fin
     assert "last_state" in (finished_run / "projector_config.pbtxt").read_text()
 
 
+def test_hyperparameters_are_written_with_the_final_metrics(events, finished_run):
+    data = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    parameters = metadata.parse_session_start_info_plugin_data(data).hparams
+    assert parameters["model.lstm_units"].number_value == 5
+    assert parameters["optimizer.lr"].number_value == 0.001
+    assert parameters["model.filters"].string_value == "[4]"
+    # augmentation is off, and data.seed is interpolated from seed
+    assert not [name for name in parameters if "augmentation" in name or name == "data.seed"]
+    experiment = events.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    names = [info.name.tag for info in metadata.parse_experiment_plugin_data(experiment).metric_infos]
+    assert names == ["test/accuracy", "test/loss", "val/best_accuracy"]
+    results = read_results(finished_run)
+    assert events.Scalars("test/accuracy")[-1].value == pytest.approx(results["test/accuracy"])
+    assert events.Scalars("val/best_accuracy")[-1].value == pytest.approx(results["val/accuracy"])
+
+
+def test_the_varied_keys_of_a_sweep_include_the_choices_of_groups():
+    cfg = OmegaConf.create(
+        {"swept": ["model", "model/recurrent", "optimizer.lr"], "model": {"units": 5}, "optimizer": {"lr": 0.1}}
+    )
+    overrides = ["model=join", "model/recurrent=gru", "optimizer.lr=1e-1", "swept=[model,model/recurrent,optimizer.lr]"]
+    assert hyperparameters(cfg, overrides) == {"model": "join", "model/recurrent": "gru", "optimizer.lr": 0.1}
+
+
+def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_run, events):
+    page = (finished_run / "report.html").read_text()
+    results = read_results(finished_run)
+    assert f"<td>Test accuracy<td>{100 * results['test/accuracy']:.2f} %" in page
+    assert f"<td>Best epoch, which was tested<td>{results['best_epoch']} of 3" in page
+    headings = re.findall("<h2>(.*)</h2>", page)
+    sections = [title for title in SECTIONS if title != "Other pictures"]
+    assert headings == ["Result", "Curves", *sections, "Network", "Config"]
+    shown = re.findall(r'alt="([^"]+)" src="data:image/png;base64,([^"]+)"', page)
+    captions = [caption for caption, _ in shown]
+    assert len(captions) == len(set(captions)) == len(HISTORIES) + 1 + len(events.Tags()["images"])
+    assert {AFTER_EACH_STEP, "Mistake 1"} <= set(captions)
+    assert not [caption for caption in captions if "/" in caption]  # words, not tags
+    sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for _, data in shown]
+    assert all(width > 300 and height > 200 for width, height in sizes)
+    assert "<td>encoder.conv1<td>Conv2d<td>" in page
+    assert "lstm_units: 5" in page
+    assert "  orderings:\n  - [1, 2, 3, 4]\n" in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched
+
+
+def image_data(root, **augmentation):
+    return ImageSequences("idx", str(root), QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation(**augmentation))
+
+
 def test_a_network_with_logits_only_is_shown_without_its_inside(idx_folder, tmp_path):
-    data = ImageSequences("idx", str(idx_folder), QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation())
-    dashboard, logger = Dashboard(), TensorBoardLogger(str(tmp_path), "", "")
+    data, dashboard = image_data(idx_folder), Dashboard()
     network = nn.Sequential(nn.Flatten(), nn.Linear(4 * 4 * 4 * 4, 3))
     classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, data.spec)
-    training = trainer(logger, max_epochs=1, log_every_n_steps=5, callbacks=[dashboard])
+    training = trainer(TensorBoardLogger(str(tmp_path), "", ""), max_epochs=1, callbacks=[dashboard])
     training.fit(classifier, datamodule=data)
     training.test(classifier, datamodule=data, verbose=False)
     assert {"test/confusion", "test/occluded_piece", "test/occluded_ordering"} <= set(dashboard.pictures)
     assert not [name for name in dashboard.pictures if name.startswith(("inside/", "belief/"))]
 
 
-def test_augmentation_is_drawn_only_where_it_is_on(tmp_path, finished_run):
-    data = (*tiny_data(tmp_path), *TINY[1:], "trainer.max_epochs=1")
-    done = script("train.py", *data, "data.augmentation.rotation=20", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for run, expected in ((run_folder(tmp_path), True), (finished_run, False)):
-        events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
-        assert ("view_data/augmentation" in events.Tags()["images"]) == expected
+def test_augmentation_is_drawn_only_where_it_is_on(idx_folder):
+    assert [tag for tag, _ in gallery.data_pictures(image_data(idx_folder))] == ["data/orderings"]
+    tags = [tag for tag, _ in gallery.data_pictures(image_data(idx_folder, rotation=20.0))]
+    assert tags == ["data/orderings", "data/augmentation"]
 
 
 def test_a_network_in_float64_is_shown(tmp_path):
@@ -119,12 +172,33 @@ def test_a_network_in_float64_is_shown(tmp_path):
     assert len((next(tmp_path.glob("*/last_state")) / "tensors.tsv").read_text().splitlines()) == 3
 
 
-def test_an_encoder_without_parameters_is_shown(tmp_path):
+def test_an_encoder_without_parameters_is_shown():
     sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "shared_tiles": False}
     network = Join((1, 6, 6), 3, 5, None, lambda channels: nn.Flatten(), RECURRENT["lstm"], **sizes).eval()
-    frames = torch.zeros(2, 5, 1, 6, 6, dtype=torch.uint8)
-    assert draw_features(network, frames[:1]) == {}
-    draw_gates(network, frames[:1], "some")
-    with SummaryWriter(str(tmp_path)) as writer:
-        add_states(writer, network, [Batch(frames, torch.arange(2))], frames[:, 0], "012", 0)
-    assert len((next(tmp_path.glob("*/last_state")) / "tensors.tsv").read_text().splitlines()) == 2
+    frames = torch.zeros(1, 5, 1, 6, 6, dtype=torch.uint8)
+    assert draw_features(network, frames) == {}
+    assert draw_gates(network, frames, "some")
+
+
+class Ended(Exception):
+    pass
+
+
+def test_a_signal_is_deferred_until_a_point_is_written(tmp_path, monkeypatch):
+    def end(*_):
+        raise Ended
+
+    def write_during_signal(*_):
+        signal.raise_signal(signal.SIGTERM)
+        written.append("a point")
+
+    logger, written = TensorBoardLogger(str(tmp_path)), []
+    monkeypatch.setattr(logger.experiment, "add_scalar", write_during_signal)
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(Ended):
+            log_points(trainer(logger), {"a": 1.0}, 0, save=True)
+        assert written == ["a point"]
+        assert signal.getsignal(signal.SIGTERM) is end
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -89,7 +89,7 @@ SIGINT, SIGTERM = signal.SIGINT, signal.SIGTERM
         (SIGTERM, CLIPS, SHUTDOWN, TRAINED),
         (SIGINT, IMAGES, "quadrant_lstm.model.classifier.Classifier.test_step", STARTED),
         (SIGINT, IMAGES, DRAWING, TRAINED),
-        (SIGTERM, CLIPS, "quadrant_lstm.dashboard.gallery.accuracy_by_occluded_step", STARTED),
+        (SIGTERM, CLIPS, "quadrant_lstm.dashboard.pictures.network.accuracy_by_occluded_step", STARTED),
         (SIGINT, IMAGES, "quadrant_lstm.run.train.write_run_report", STARTED),
     ],
     ids=lambda value: value.name if isinstance(value, signal.Signals) else value.rpartition(".")[2],

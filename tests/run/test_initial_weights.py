@@ -1,14 +1,11 @@
 """Tests train.py init=: a run that begins with the weights of another."""
 
-import shutil
-
 import pytest
 import torch
 from torch import nn
 
 from quadrant_lstm import load_run
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.export import export
 from quadrant_lstm.run.train import copy_weights
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY, run_folder
@@ -42,31 +39,26 @@ def test_weights_that_fit_are_copied_and_the_others_are_named(finished_run, netw
         f"init: head.weight [4, {units}] keeps its initial values; the file has [3, {units}]",
         "init: more.weight [2, 2] keeps its initial values; the file has none",
     ]
-
-
-def test_weights_of_the_file_that_are_not_in_the_network_are_named(finished_run, caplog):
-    caplog.set_level("INFO", "quadrant_lstm")
-    network, _ = load_run(finished_run)
     del network.head
     copy_weights(network, str(finished_run))
     assert "init: head.bias [3] of the file is not in this network" in caplog.messages
 
 
-def test_a_safetensors_file_holds_the_same_weights(finished_run, tmp_path, network):
+def test_a_safetensors_file_holds_the_same_weights(finished_run, exported, network):
     pytest.importorskip("safetensors")
-    run = shutil.copytree(finished_run, tmp_path / "run")
-    copy_weights(network, str(export(run, "safetensors")))
+    copy_weights(network, str(exported("safetensors")))
     trained, _ = load_run(finished_run)
     assert torch.equal(network.dense.weight, trained.dense.weight)
 
 
-def test_a_run_begins_with_the_weights_of_another(finished_run, tmp_path):
+def test_a_run_begins_with_the_weights_of_another_and_ties_go_to_the_later_epoch(finished_run, tmp_path):
     data = ("data=idx", f"data.root={finished_run.parents[2] / 'tiny'}")
-    words = (*data, *TINY, f"init={finished_run}", "seed=5", "optimizer.lr=1e-12", "trainer.max_epochs=1")
-    done = script("train.py", *words, cwd=tmp_path)
+    constant = ("optimizer.lr=1e-12", "trainer.max_epochs=2")
+    done = script("train.py", *data, *TINY, f"init={finished_run}", "seed=5", *constant, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found, expected = (read_results(folder)["test/loss"] for folder in (run_folder(tmp_path), finished_run))
-    assert found == pytest.approx(expected, rel=1e-6)
+    found, expected = (read_results(folder) for folder in (run_folder(tmp_path), finished_run))
+    assert found["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-6)
+    assert found["best_epoch"] == 2
 
 
 def numbered_network():
@@ -81,27 +73,23 @@ def save(folder, **tensors):
     return str(folder / "x.safetensors")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_weights_of_another_precision_are_copied(dtype, tmp_path):
     network, weight = numbered_network(), torch.tensor([[0.5, 1], [-2, 4]], dtype=dtype)
     copy_weights(network, save(tmp_path, weight=weight, count=torch.tensor(9)))
     assert (network.weight.tolist(), network.count) == (weight.tolist(), 9)
 
 
-FINITE, NOT_FINITE = torch.ones(2, 2), "weight has values that are NaN, infinite or too large for float32; give the"
+FINITE, NOT_FINITE = torch.ones(2, 2), "weight has values that are NaN, infinite or too large for float32; give those"
 
 
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
         ({"weight": FINITE.to(torch.int64)}, "weight is int64, but float32 in this network; save it in that type"),
-        ({"weight": FINITE.to(torch.uint8)}, "weight is uint8, but float32 in this network"),
-        ({"weight": FINITE.to(torch.bool)}, "weight is bool, but float32 in this network"),
-        ({"weight": FINITE.to(torch.complex64)}, "weight is complex64, but float32 in this network"),
         ({"weight": FINITE.to(torch.float8_e4m3fn)}, "weight is float8_e4m3fn, but float32 in this network"),
         ({"weight": FINITE, "count": torch.tensor(2.5)}, "count is float32, but int64 in this network"),
         ({"weight": FINITE * torch.nan}, NOT_FINITE),
-        ({"weight": FINITE / 0}, NOT_FINITE),
         ({"weight": FINITE.double() * 1e300}, NOT_FINITE),  # in float32
     ],
 )
@@ -113,26 +101,12 @@ def test_values_that_are_no_weights_are_refused(tensors, message, tmp_path):
     assert torch.equal(network.weight, before)
 
 
-def damaged(folder):
-    (folder / "x.safetensors").write_bytes(b"nothing")
-    return folder / "x.safetensors"
-
-
-@pytest.mark.parametrize(
-    ("init", "message"),
-    [
-        (
-            lambda folder: "nowhere",
-            "^init: nowhere is neither a run folder with a checkpoints/best.ckpt nor a .ckpt or",
-        ),
-        (damaged, r"^init: .*x\.safetensors cannot be read .*; export it again"),
-    ],
-)
-def test_weights_that_cannot_be_read_are_refused(init, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        copy_weights(nn.Linear(1, 1), str(init(tmp_path)))
-
-
-def test_a_network_without_a_common_weight_is_refused(finished_run):
-    with pytest.raises(UserError, match="has no weight whose name and shape this network has; choose its model"):
-        copy_weights(nn.Linear(1, 1), str(finished_run))
+def test_files_without_weights_of_the_network_are_refused(finished_run, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    for init, message in {
+        "nowhere": "^init: nowhere is neither a run folder with a checkpoints/best.ckpt nor a .ckpt or",
+        str(tmp_path / "x.safetensors"): r"^init: .*x\.safetensors cannot be read .*; export it again",
+        str(finished_run): "has no weight whose name and shape this network has; choose its model",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            copy_weights(nn.Linear(1, 1), init)

@@ -18,10 +18,11 @@ from quadrant_lstm import load_run, sequences
 from quadrant_lstm.data.images import load_idx_folder
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import check_output
 from quadrant_lstm.run import predict as module
 from quadrant_lstm.run.exported_program import inputs_of
 from quadrant_lstm.run.load import load_classifier
-from quadrant_lstm.run.predict import Prediction, open_output, predict, predict_files, table_row
+from quadrant_lstm.run.predict import Sample, open_output, predict, predict_files, table_row
 from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_run
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY
@@ -52,9 +53,10 @@ def expected(finished_run, tiny):
         return network.logits_per_step(frames).softmax(2).numpy()
 
 
-def predict_some(run, files, invert, output):
+def predictor_of(run, **data):
     classifier, cfg = load_classifier(run)
-    predict_files(predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec), files, invert, output)
+    cfg.data.update(data)
+    return predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec)
 
 
 def rows_of(output):
@@ -64,32 +66,32 @@ def rows_of(output):
         return list(csv.DictReader(file))
 
 
-def test_a_csv_file_has_the_probabilities_after_each_step(finished_run, files, expected, tmp_path):
-    predict_some(finished_run, files, False, str(tmp_path / "table.csv"))
+def test_the_probabilities_after_each_step_are_written(finished_run, files, expected, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO", "quadrant_lstm")
+    predictor, predicted = predictor_of(finished_run), expected[:, -1].argmax(1).tolist()
+    predict_files(predictor, files, False, str(tmp_path / "table.csv"))
     *rows, blank = rows_of(tmp_path / "table.csv")
     steps = [[[float(row[f"step{step}_{label}"]) for label in range(3)] for row in rows] for step in (1, 2, 3)]
     last = [[float(row[str(label)]) for label in range(3)] for row in rows]
     assert np.allclose(np.stack([*steps, last], axis=1), expected, atol=1e-6)
-    assert [int(row["prediction"]) for row in rows] == expected[:, -1].argmax(1).tolist()
+    assert [int(row["prediction"]) for row in rows] == predicted
     assert set(blank.values()) == {blank["file"], ""}
 
-
-def test_a_line_of_json_has_the_probabilities_after_each_step(finished_run, files, expected, tmp_path):
-    predict_some(finished_run, files, False, str(tmp_path / "lines.jsonl"))
+    monkeypatch.setattr(module, "BATCH_SIZE", 2)
+    predict_files(predictor, files, False, str(tmp_path / "lines.jsonl"))
     *rows, blank = rows_of(tmp_path / "lines.jsonl")
     assert np.allclose([row["probabilities"] for row in rows], expected, atol=1e-6)
-    assert [row["prediction"] for row in rows] == expected[:, -1].argmax(1).tolist()
+    assert [row["prediction"] for row in rows] == predicted
+    assert [row["file"] for row in rows] == list(map(str, files[:-1]))
     assert blank == {"file": str(files[-1]), "prediction": None, "probabilities": []}
 
-
-def test_the_table_shows_what_was_predicted_after_each_step(finished_run, files, expected, caplog):
-    caplog.set_level("INFO", "quadrant_lstm")
-    predict_some(finished_run, files, False, None)
+    caplog.clear()
+    predict_files(predictor, files, False, None)
     header, *rows, blank = caplog.messages
     first, confidence, percent, *_ = rows[0].split()
-    steps = expected[0].argmax(1).tolist()
-    assert (first, confidence, percent) == (str(steps[-1]), f"{100 * expected[0, -1].max():.1f}", "%")
-    assert rows[0][header.index("after") : header.index("file")].split() == [str(step) for step in steps]
+    assert (first, confidence, percent) == (str(predicted[0]), f"{100 * expected[0, -1].max():.1f}", "%")
+    steps = [str(step) for step in expected[0].argmax(1)]
+    assert rows[0][header.index("after") : header.index("file")].split() == steps
     assert blank.split() == ["blank", str(files[-1])]
     assert {line.index("images") for line in [*rows, blank]} == {rows[0].index("images")}
 
@@ -100,9 +102,7 @@ def test_ink_at_the_edge_is_noted_beside_the_prediction(finished_run, tmp_path, 
         page = Image.new("L", (40, 40), 250)
         page.paste(30, box)
         page.save(tmp_path / f"{name}.png")
-    files, (classifier, cfg) = [tmp_path / "inside.png", tmp_path / "cut.png"], load_classifier(finished_run)
-    cfg.data.dataset = "mnist"
-    predictor = predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec)
+    files, predictor = [tmp_path / "inside.png", tmp_path / "cut.png"], predictor_of(finished_run, dataset="mnist")
     predict_files(predictor, files, None, None)
     _, inside, cut = caplog.messages
     assert inside.endswith("inside.png") and cut.endswith("cut.png (ink touches the edge of the picture)")
@@ -111,7 +111,7 @@ def test_ink_at_the_edge_is_noted_beside_the_prediction(finished_run, tmp_path, 
     assert note in capsys.readouterr().err.splitlines()
 
 
-def test_the_table_is_printed_alone(tiny, finished_run, files, tmp_path):
+def test_the_table_is_printed_alone(finished_run, files, tmp_path):
     network = ("model=join", "model/encoder=padded", "model.encoder.blocks=[[4]]")
     data = ("data=idx", f"data.root={finished_run.parents[2] / 'tiny'}")
     trained = script("train.py", *data, *network, *TINY[:3], "trainer.max_epochs=1", cwd=tmp_path)
@@ -121,24 +121,17 @@ def test_the_table_is_printed_alone(tiny, finished_run, files, tmp_path):
     assert (done.returncode, done.stdout.count("\n")) == (0, 1 + len(files))
 
 
-def test_the_batches_change_nothing(finished_run, files, tmp_path, monkeypatch):
-    predict_some(finished_run, files, False, str(tmp_path / "one.jsonl"))
-    monkeypatch.setattr(module, "BATCH_SIZE", 2)
-    predict_some(finished_run, files, False, str(tmp_path / "three.jsonl"))
-    one, three = (rows_of(tmp_path / name) for name in ("one.jsonl", "three.jsonl"))
-    assert [row["file"] for row in three] == [row["file"] for row in one] == list(map(str, files))
-    assert np.allclose(three[4]["probabilities"], one[4]["probabilities"], atol=1e-6)
-
-
-def test_the_test_images_are_predicted_with_their_classes(finished_run, tiny, tmp_path):
-    done = script("predict.py", "run=latest", "images=test", f"output={tmp_path}/t.csv", cwd=finished_run.parents[2])
-    assert done.returncode == 0, done.stderr
-    rows, count = rows_of(tmp_path / "t.csv"), len(tiny.test_labels)
-    assert [int(row["class"]) for row in rows] == tiny.test_labels.tolist()
-    correct = sum(row["class"] == row["prediction"] for row in rows)
-    assert correct / count == read_results(finished_run)["test/accuracy"]
+def test_the_test_images_are_predicted_with_their_classes(finished_run, tiny, tmp_path, caplog):
+    caplog.set_level("INFO", "quadrant_lstm")
+    count = len(tiny.test_labels)
+    for name in ("x.csv", "x.jsonl"):
+        predict(finished_run, "test", None, str(tmp_path / name))
+        rows = rows_of(tmp_path / name)
+        assert [int(row["class"]) for row in rows] == tiny.test_labels.tolist()
+        correct = sum(row["class"] == row["prediction"] for row in rows)
+        assert correct / count == read_results(finished_run)["test/accuracy"]
     line = f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %"
-    assert line in done.stdout
+    assert line in caplog.messages
 
 
 def test_files_are_cut_in_an_order_that_the_network_was_trained_in(finished_run):
@@ -149,74 +142,35 @@ def test_files_are_cut_in_an_order_that_the_network_was_trained_in(finished_run)
     assert torch.equal(inputs_of(cfg.data, spec).to_frames(image), sequences(image, [[4, 2, 1, 3]]))
 
 
-def test_a_name_that_is_too_long_is_one_line(finished_run, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{'x' * 300}\n{files[0]}\n".encode())))
-    with pytest.raises(UserError, match="images: 1 of 2 files cannot be read"):
-        predict(finished_run, "-", None, str(tmp_path / "out.csv"))
-    assert len(rows_of(tmp_path / "out.csv")) == 1
-
-
-def test_the_classes_of_test_images_are_in_lines_of_json(finished_run, tiny, tmp_path):
-    predict(finished_run, "test", None, str(tmp_path / "lines.jsonl"))
-    assert [row["class"] for row in rows_of(tmp_path / "lines.jsonl")] == tiny.test_labels.tolist()
-
-
-def test_an_onnx_file_predicts_without_a_run(exported, files, expected, tmp_path):
-    pytest.importorskip("onnxruntime")
-    shutil.copy(exported("onnx"), tmp_path / "network.onnx")
-    done = script("predict.py", "model=network.onnx", "images=images", "invert=false", "output=x.jsonl", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    *rows, blank = rows_of(tmp_path / "x.jsonl")
-    assert np.allclose([row["probabilities"][0] for row in rows], expected[:, -1], atol=1e-5)
-    assert blank["prediction"] is None
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("model=no.onnx",), "model: no.onnx cannot be read (No such file or directory); give a file that export.py"),
-        (("model=images/0.png",), "model: images/0.png cannot be read (it is not an ONNX file of this project); give"),
-        (("model=no.onnx", "images=null"), "images: is missing; add images=FILE, a folder, or a quoted glob.\n"),
-        (("model=no.onnx", "run=latest"), "model: a file reads neither a run nor its test data; leave out run= and"),
-    ],
-)
-def test_a_model_that_cannot_be_used_is_reported_in_one_line(words, message, files, tmp_path):
-    done = script("predict.py", "images=images", *words, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(message)]) == (2, 1, message)
-
-
-def test_a_name_that_is_not_text_is_written_to_a_csv_file(finished_run, files, tmp_path):
-    strange = os.fsencode(tmp_path) + b"/bad\xff.png"
-    shutil.copy(files[0], strange)
-    predict_some(finished_run, [Path(os.fsdecode(strange))], False, str(tmp_path / "x.csv"))
-    assert r"bad\xff.png" in (tmp_path / "x.csv").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    "name", ["~.png", "back\\slash.png", "a,b.png", "a[1]{2}(3).png", "it's=ü.png", "${oc.env:HOME}.png"]
-)
-def test_a_name_needs_no_quotes_of_hydra(name, finished_run, files, tmp_path):
+def test_a_name_needs_no_quotes_of_hydra(finished_run, files, tmp_path):
+    name = "~ back\\slash, a[1]{2}(3) it's=ü ${oc.env:HOME}.png"
     shutil.copy(files[0], tmp_path / name)
     done = script("predict.py", f"run={finished_run}", f"images={name}", "output=x.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [row["file"] for row in rows_of(tmp_path / "x.csv")] == [name]
 
 
-def test_the_table_prints_no_control_characters(finished_run, files, tmp_path, caplog):
-    shutil.copy(files[0], tmp_path / "a\033[31m\nb.png")
+def test_strange_names_are_written(finished_run, files, tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO")
-    predict_some(finished_run, [tmp_path / "a\033[31m\nb.png"], False, None)
+    predictor = predictor_of(finished_run)
+    strange, control = (tmp_path / os.fsdecode(name) for name in (b"bad\xff.png", b"a\033[31m\nb.png"))
+    for file in (strange, control):
+        shutil.copy(files[0], file)
+    predict_files(predictor, [strange], False, str(tmp_path / "x.csv"))
+    assert r"bad\xff.png" in (tmp_path / "x.csv").read_text(encoding="utf-8")
+    predict_files(predictor, [control], False, None)
     assert caplog.messages[-1].endswith("a?[31m?b.png")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{'x' * 300}\n{files[0]}\n".encode())))
+    with pytest.raises(UserError, match="images: 1 of 2 files cannot be read"):
+        predict(finished_run, "-", None, str(tmp_path / "out.csv"))
+    assert len(rows_of(tmp_path / "out.csv")) == 1
 
 
-def test_the_table_prints_no_control_characters_of_class_names():
-    row = table_row(Prediction("a.png", [[0.1, 0.9]], label=0), ["\033[31mred\n", "\rb"])
+def test_names_steer_no_terminal_and_are_no_formulas(tmp_path):
+    row = table_row(Sample("a.png", None, label=0, steps=[[0.1, 0.9]]), ["\033[31mred\n", "\rb"])
     assert row.split() == ["?b", "90.0", "%", "?[31mred?", "10.0", "%", "?b", "a.png,", "class", "?[31mred?"]
-
-
-def test_names_are_no_formulas_in_a_csv_file(tmp_path):
     with open_output(str(tmp_path / "x.csv"), 1, ["=1+1", "b"]) as write:
-        write(Prediction("@a.png", [[0.9, 0.1]], label=0))
+        write(Sample("@a.png", None, label=0, steps=[[0.9, 0.1]]))
     row = {"file": "'@a.png", "class": "'=1+1", "prediction": "'=1+1", "'=1+1": "0.9", "b": "0.1"}
     assert rows_of(tmp_path / "x.csv") == [row]
 
@@ -225,28 +179,61 @@ def test_an_older_output_stays_if_prediction_fails(finished_run, files, tmp_path
     (tmp_path / "x.csv").write_text("precious")
     monkeypatch.setattr(module, "classify", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        predict_some(finished_run, files, False, str(tmp_path / "x.csv"))
+        predict_files(predictor_of(finished_run), files, False, str(tmp_path / "x.csv"))
     assert (tmp_path / "x.csv").read_text() == "precious"
 
 
+def test_the_other_files_are_predicted_if_one_cannot_be_read(finished_run, files, tmp_path):
+    files[1].write_text("no image")
+    done = script("predict.py", f"run={finished_run}", "images=images", "output=x.csv", cwd=tmp_path)
+    assert done.returncode == 2
+    first, last = done.stderr.splitlines()
+    assert first.startswith("images/1.png: cannot be read as an image (")
+    assert last == "images: 1 of 6 files cannot be read; they are named above."
+    assert [row["file"] for row in rows_of(tmp_path / "x.csv")] == [f"images/{n}.png" for n in (0, 2, 3, 4, "blank")]
+
+
 @pytest.mark.parametrize(
-    ("names", "shape"),
+    ("output", "message"),
     [
-        (("x", "probabilities"), ["n", 1, 8, 8]),
-        (("images", "y"), ["n", 1, 8, 8]),
-        (("images", "probabilities"), [1, 1, 8, 8]),
+        ("x.txt", "output: x.txt does not end in .csv or .jsonl; write such a name."),
+        ("no/x.csv", "output: the folder of no/x.csv does not exist; create it, or write another path."),
+        ("file/x.csv", "output: the folder of file/x.csv is not a folder; write another path."),
+        ("images.csv", "output: images.csv is a folder; write the path of a file."),
     ],
 )
-def test_an_onnx_file_of_another_kind_is_refused(names, shape, tmp_path):
-    onnx = pytest.importorskip("onnx")
-    given = onnx.helper.make_tensor_value_info(names[0], onnx.TensorProto.FLOAT, shape)
-    returned = onnx.helper.make_tensor_value_info(names[1], onnx.TensorProto.FLOAT, ["m", 64])
-    node = onnx.helper.make_node("Flatten", [names[0]], [names[1]])
-    graph = onnx.helper.make_graph([node], "other", [given], [returned])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(UserError, match="other.onnx cannot be read .it is not an ONNX file of this project"):
-        predictor_of_onnx(str(tmp_path / "other.onnx"))
+def test_an_output_that_cannot_be_written_is_reported_in_one_line(output, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("images.csv").mkdir()
+    Path("file").touch()
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        check_output(output, (".csv", ".jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("images=test", "invert=true"), "invert: is for files, but the test samples are used as they are; leave it o"),
+        (("images=x", "model=no.onnx"), "model: a file reads neither a run nor its test data; leave out run= and imag"),
+        ((), "images: is missing; add images=FILE, a folder, a quoted glob, or images=test."),
+    ],
+)
+def test_keys_that_do_not_fit_are_reported_in_one_line(words, message, finished_run):
+    done = script("predict.py", "run=latest", *words, cwd=finished_run.parents[2])
+    assert (done.returncode, done.stderr.count("\n"), done.stderr[: len(message)]) == (2, 1, message)
+
+
+# ONNX files
+
+
+def test_an_onnx_file_predicts_without_a_run(exported, files, expected, tmp_path):
+    pytest.importorskip("onnxruntime")
+    words = (f"model={exported('onnx')}", "images=images", "invert=false", "output=x.jsonl")
+    done = script("predict.py", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *rows, blank = rows_of(tmp_path / "x.jsonl")
+    assert np.allclose([row["probabilities"][0] for row in rows], expected[:, -1], atol=1e-5)
+    assert blank["prediction"] is None
 
 
 def clip_program(folder, metadata):
@@ -270,21 +257,24 @@ def clip_program(folder, metadata):
 def test_a_program_of_clips_may_refer_to_keys_of_its_config(frames, tmp_path):
     config = f"frames: 3\ndata: {{num_frames: {frames!r}, frame_step: 2, layout: THW}}".replace("'", '"')
     np.save(tmp_path / "clip.npy", np.full((6, 8, 8), 255, np.uint8))
-    predictor = predictor_of_onnx(clip_program(tmp_path, {"config": config}))
+    predictor = predictor_of_onnx(clip_program(tmp_path, {"config": config, "class_names": '["a", "b"]'}))
     clip = predictor.files.read(tmp_path / "clip.npy", None).pixels
     assert clip.shape == (3, 1, 8, 8)
     assert predictor.probabilities([clip])[0].tolist() == [[1.0, 1.0]]
 
 
+OTHER = "it is not an ONNX file of this project); give a file that export.py format=onnx wrote."
+
+
 @pytest.mark.parametrize(
     ("metadata", "reason"),
     [
+        ({}, OTHER),
+        ({"config": "[]"}, OTHER),
+        ({"config": "data: {num_frames: 3}", "class_names": '["a"]'}, OTHER),
         ({"config": "data: ${new_folder:made}"}, r"data: ${new_folder:made} does not only name keys of this config"),
         ({"config": "data: {layout: '${z}'}\nz: ${new_folder:made}"}, "z: ${new_folder:made} does not only name keys"),
-        ({"config": "data: {layout: '${oc.env:HOME}'}"}, "data.layout: ${oc.env:HOME} does not only name keys"),
         ({"config": "data: {num_frames: 3, frame_step: all}"}, "data.frame_step: 'all' is not "),
-        ({"config": "[]"}, "it is not an ONNX file of this project); give a file that export.py format=onnx wrote."),
-        ({"config": "data: {num_frames: 3}", "class_names": '["a"]'}, "it is not an ONNX file of this project)"),
     ],
 )
 def test_the_metadata_of_a_program_are_only_read(metadata, reason, tmp_path, monkeypatch):
@@ -294,32 +284,9 @@ def test_the_metadata_of_a_program_are_only_read(metadata, reason, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["clips.onnx"]
 
 
-def test_test_images_are_not_inverted(finished_run):
-    done = script("predict.py", "run=latest", "images=test", "invert=true", cwd=finished_run.parents[2])
-    assert done.returncode == 2
-    assert done.stderr == "invert: is for files, but the test samples are used as they are; leave it out.\n"
-
-
-def test_the_other_files_are_predicted_if_one_cannot_be_read(finished_run, files, tmp_path):
-    files[1].write_text("no image")
-    done = script("predict.py", f"run={finished_run}", "images=images", "output=x.csv", cwd=tmp_path)
-    assert done.returncode == 2
-    first, last = done.stderr.splitlines()
-    assert first.startswith("images/1.png: cannot be read as an image (")
-    assert last == "images: 1 of 6 files cannot be read; they are named above."
-    assert [row["file"] for row in rows_of(tmp_path / "x.csv")] == [f"images/{n}.png" for n in (0, 2, 3, 4, "blank")]
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        ("x.txt", "output: x.txt does not end in .csv or .jsonl; write such a name.\n"),
-        ("no/x.csv", "output: the folder of no/x.csv does not exist; create it, or write another path.\n"),
-        ("images/0.png/x.csv", "output: the folder of images/0.png/x.csv is not a folder; write another path.\n"),
-        ("images.csv", "output: images.csv is a folder; write the path of a file.\n"),
-    ],
-)
-def test_an_output_that_cannot_be_written_is_reported_in_one_line(output, message, finished_run, files, tmp_path):
-    (tmp_path / "images.csv").mkdir()
-    done = script("predict.py", f"run={finished_run}", "images=images", f"output={output}", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, message)
+def test_a_file_that_is_no_program_is_refused(files, tmp_path):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UserError, match="0.png cannot be read .it is not an ONNX file of this project.; give"):
+        predictor_of_onnx(str(files[0]))
+    with pytest.raises(UserError, match="no.onnx cannot be read .No such file or directory.; give a file that export"):
+        predictor_of_onnx(str(tmp_path / "no.onnx"))

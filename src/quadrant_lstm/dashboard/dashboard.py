@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import lightning.pytorch as pl
@@ -121,6 +122,7 @@ def flattened(key: str, value: Any) -> dict[str, Any]:
 
 
 log = logging.getLogger(__name__)
+CODE_BLOCK = " " * 4  # before each line, in Markdown
 NUM_PROJECTED = 2000  # samples whose last hidden state is shown in the Projector tab
 CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expression
     "training and validation": {
@@ -145,7 +147,7 @@ class Dashboard(pl.Callback):
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        data = trainer.datamodule
+        data, step = trainer.datamodule, trainer.global_step
         description = describe(module.network, torch.zeros(1, *data.batch_shape[1:]))
         self.stages = description.rows()
         self.number_classes(data)
@@ -154,27 +156,26 @@ class Dashboard(pl.Callback):
         for writer in writers(trainer):
             with signals_deferred():
                 writer.add_custom_scalars(charts)
-                writer.add_text("run/network", as_markdown(str(description)), trainer.global_step)
+                writer.add_text("run/network", indent(str(description), CODE_BLOCK), step)
                 if (config := Path(writer.log_dir) / CONFIG).exists():
-                    writer.add_text("run/config", as_markdown(yaml_with_short_lists(config)), trainer.global_step)
+                    writer.add_text("run/config", indent(yaml_with_short_lists(config), CODE_BLOCK), step)
         self.add(trainer, gallery.data_pictures(data))
 
     def on_test_end(self, trainer: Any, module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        data, network = trainer.datamodule, module.network.eval()
-        tensors = (module.test_logits, module.test_labels, module.test_confusion)
-        logits, labels, confusion = (tensor.cpu() for tensor in tensors)
+        data, network, step = trainer.datamodule, module.network.eval(), trainer.global_step
+        logits, labels = module.test_logits.cpu(), module.test_labels.cpu()
         indices = torch.cat([*trainer.test_dataloaders.sampler]).cpu()[: len(labels)]  # of this process
-        tested = gallery.TestOutputs(indices, logits, labels, confusion)
+        tested = gallery.TestOutputs(indices, logits, labels, module.test_confusion.cpu())
         self.add(trainer, gallery.prediction_pictures(data, tested))
         for writer in writers(trainer):
-            add_precision_recall(writer, tested.logits, labels, data.spec.class_names, trainer.global_step)
+            add_precision_recall(writer, tested.logits, labels, data.spec.class_names, step)
         if isinstance(data, ImageSequences) and data.test_orderings:
             return  # each image was tested in one of these orderings, and not in data.orderings
         self.add(trainer, gallery.network_pictures(network, data, tested))
         for writer in writers(trainer):
-            add_network(writer, network, data, indices, trainer.global_step)
+            add_network(writer, network, data, indices, step)
 
     def number_classes(self, data: SequenceDataModule) -> None:
         """Warns once of classes whose names no font can write."""
@@ -213,7 +214,3 @@ def add_network(
         shown = indices[: data.num_that_fit(NUM_PROJECTED)]
         batches = map(data.test_samples, shown.split(SAMPLES_AT_ONCE))
         add_states(writer, network, batches, data.test_pictures(shown), data.spec.class_names, step)
-
-
-def as_markdown(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())  # a code block

@@ -12,28 +12,9 @@ from jaxtyping import Float, Int64
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from quadrant_lstm.dashboard.pictures.data import draw_augmentation, draw_clips, draw_orderings
-from quadrant_lstm.dashboard.pictures.network import (
-    accuracy_by_occluded_step,
-    accuracy_by_order,
-    correct_by_occluded_ordering,
-    correct_by_occluded_piece,
-    draw_features,
-    draw_gates,
-    draw_occluded_orderings,
-    draw_occluded_pieces,
-    draw_occluded_steps,
-)
-from quadrant_lstm.dashboard.pictures.predictions import (
-    ROWS,
-    columns_for,
-    draw_belief,
-    draw_calibration,
-    draw_classes,
-    draw_confusion,
-    draw_mistakes,
-    most_confident_mistakes,
-)
+from quadrant_lstm.dashboard.pictures import data as of_data
+from quadrant_lstm.dashboard.pictures import network as of_network
+from quadrant_lstm.dashboard.pictures import predictions as of_predictions
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import shown_orderings
@@ -65,7 +46,7 @@ class TestOutputs:
     @cached_property
     def mistakes(self) -> Int64[Tensor, " mistakes"]:
         """The places of the misclassified samples among the tested ones."""
-        return most_confident_mistakes(self.logits, self.labels)
+        return of_predictions.most_confident_mistakes(self.logits, self.labels)
 
 
 def drawn_names(data: SequenceDataModule) -> list[str]:
@@ -79,23 +60,23 @@ def data_pictures(data: SequenceDataModule) -> Pictures:
     if not isinstance(data, ImageSequences):
         samples = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test))))
         names = drawn_names(data)
-        yield "data/clips", draw_clips(samples.unpadded(), [names[label] for label in samples.labels.tolist()])
+        yield "data/clips", of_data.draw_clips(samples.unpadded(), [names[label] for label in samples.labels.tolist()])
         return
     shown = shown_orderings(data.orderings, data.train_orderings)
-    yield "data/orderings", draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid)
+    yield "data/orderings", of_data.draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid)
     images = data.train[data.train_indices[:6]][0]
     if data.augmentation(images) is not images:
-        yield "data/augmentation", draw_augmentation(images, data.augmentation)
+        yield "data/augmentation", of_data.draw_augmentation(images, data.augmentation)
 
 
 def prediction_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
     indices, names, mistakes = tested.indices, drawn_names(data), tested.mistakes
-    yield "test/confusion", draw_confusion(tested.confusion, names)
-    yield "test/classes", draw_classes(tested.confusion, names)
-    yield "test/calibration", draw_calibration(tested.logits, tested.labels)
-    per_page = ROWS * columns_for(*data.test_pictures(indices[:1]).shape[2:])
+    yield "test/confusion", of_predictions.draw_confusion(tested.confusion, names)
+    yield "test/classes", of_predictions.draw_classes(tested.confusion, names)
+    yield "test/calibration", of_predictions.draw_calibration(tested.logits, tested.labels)
+    per_page = of_predictions.ROWS * of_predictions.columns_for(*data.test_pictures(indices[:1]).shape[2:])
     for page in range(1, min(MAX_MISTAKE_PAGES, max(1, -(-len(mistakes) // per_page))) + 1):
-        figure = draw_mistakes(
+        figure = of_predictions.draw_mistakes(
             lambda places: data.test_pictures(indices[places]), mistakes, tested.labels, tested.logits, names, page
         )
         yield f"test/mistakes_{page}", figure
@@ -110,8 +91,9 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
         yield from occlusion_pictures(network, data, indices, (tested.logits.argmax(1) == tested.labels).long())
     else:
         samples = data.test_samples(indices)
-        by_step, by_order = accuracy_by_occluded_step(network, samples), accuracy_by_order(network, samples)
-        yield "test/occluded_step", draw_occluded_steps(by_step, by_order, len(samples.labels))
+        by_step = of_network.accuracy_by_occluded_step(network, samples)
+        by_order = of_network.accuracy_by_order(network, samples)
+        yield "test/occluded_step", of_network.draw_occluded_steps(by_step, by_order, len(samples.labels))
     if isinstance(network, Inspectable):
         yield from inside_pictures(network, data, tested)
 
@@ -124,7 +106,7 @@ def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
         shown = zip(first.tolist(), samples.unpadded(), samples.labels.tolist(), strict=True)
         for number, (place, clip, label) in enumerate(shown, start=1):
             title = f"test sample {tested.indices[place]} of class {names[label]}"
-            figure = draw_belief(clip, tested.logits_per_step[place, : len(clip)], label, names, title)
+            figure = of_predictions.draw_belief(clip, tested.logits_per_step[place, : len(clip)], label, names, title)
             yield f"belief/{name}_{number}", figure
 
 
@@ -134,18 +116,18 @@ def occlusion_pictures(
     """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
     images, labels = data.test[indices][:2]
     orderings, grid, names = data.orderings, data.grid, drawn_names(data)
-    by_piece = correct_by_occluded_piece(network, images, labels, orderings, grid)
-    by_ordering = correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
-    yield "test/occluded_piece", draw_occluded_pieces(by_piece, labels, grid, names)
-    figure = draw_occluded_orderings(by_ordering, orderings, grid, correct[: len(images)])
+    by_piece = of_network.correct_by_occluded_piece(network, images, labels, orderings, grid)
+    by_ordering = of_network.correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
+    yield "test/occluded_piece", of_network.draw_occluded_pieces(by_piece, labels, grid, names)
+    figure = of_network.draw_occluded_orderings(by_ordering, orderings, grid, correct[: len(images)])
     yield "test/occluded_ordering", figure
 
 
 def inside_pictures(network: Inspectable, data: SequenceDataModule, tested: TestOutputs) -> Pictures:
     first = data.test_samples(tested.indices[:1])
     frames = first.unpadded()[0][None]
-    for name, figure in draw_features(network, frames).items():
+    for name, figure in of_network.draw_features(network, frames).items():
         yield f"inside/{name}", figure
     if isinstance(network.recurrent, LSTM):
         title = f"LSTM on the first test sample, of class {drawn_names(data)[int(first.labels[0])]}"
-        yield "inside/gates", draw_gates(network, frames, title)
+        yield "inside/gates", of_network.draw_gates(network, frames, title)

@@ -62,7 +62,6 @@ def make_mlflow_experiment(uri: str, name: str) -> None:
 def start_tracking(logger: Logger, config: dict[str, Any], folder: Path, step: int) -> None:
     """Begins the tracked run, or continues it at a training step, and logs the config. Raises UserError."""
     ids = read_json(folder / TRACKERS)
-    is_resumed = "mlflow" in ids
     try:
         if isinstance(logger, TensorBoardLogger):
             # TensorBoard drops the points at this step and later: they belong to an epoch that was interrupted
@@ -72,7 +71,7 @@ def start_tracking(logger: Logger, config: dict[str, Any], folder: Path, step: i
             write_json(folder / TRACKERS, ids | {"wandb": logger.experiment.id})
         elif isinstance(logger, MLFlowLogger):
             write_json(folder / TRACKERS, ids | {"mlflow": logger.run_id})
-            if is_resumed:
+            if "mlflow" in ids:
                 return  # MLflow refuses to change the value of a parameter
         logger.log_hyperparams(config)
     except (UserError, OSError):

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from quadrant_lstm.dashboard.dashboard import Dashboard
 from quadrant_lstm.files import read_json, write_atomically, yaml_with_short_lists
-from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WRONG, as_png, new_figure, style
+from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WRONG, as_png, new_axes, style
 from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows
 from quadrant_lstm.signals import signals_deferred
 from quadrant_lstm.text import render, step_accuracies_in
@@ -28,22 +28,19 @@ EARLY, MAX_NAMED_STEPS = "#d9e2ea", 8  # the colour of the first step; steps in 
 
 
 def histories(rows: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, Any]]:
-    """Returns the figures of a run, as HISTORIES does; one of the steps if there are accuracies after each step."""
+    """Returns the figures of a run, as HISTORIES does; one of the steps if there are accuracies after each step. The
+    colours of the steps grow darker.
+    """
     steps = [name for name in step_accuracies_in("val", rows[0]) if rows[0][name]]
-    return HISTORIES | ({AFTER_EACH_STEP: colours_of_steps(steps)} if steps else {})
-
-
-def colours_of_steps(names: Sequence[str]) -> dict[str, Any]:
-    """Returns colours that grow darker from step to step."""
     shades = LinearSegmentedColormap.from_list("steps", [EARLY, CORRECT])
-    return {name: shades((number + 1) / len(names)) for number, name in enumerate(names)}
+    colours = {name: shades((number + 1) / len(steps)) for number, name in enumerate(steps)}
+    return HISTORIES | ({AFTER_EACH_STEP: colours} if steps else {})
 
 
 @style
 def draw_history(curves: Mapping[str, Any], rows: Sequence[Mapping[str, str]], tested_epoch: int) -> Figure:
     """`curves` has the colour of each metric's curve."""
-    figure = new_figure()
-    axes = figure.subplots()
+    figure, axes = new_axes(xlabel="epoch")
     for number, (name, colour) in enumerate(curves.items(), start=1):
         if points := [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)]:
             is_named = number == len(curves) or number % -(-len(curves) // MAX_NAMED_STEPS) == 0
@@ -51,7 +48,6 @@ def draw_history(curves: Mapping[str, Any], rows: Sequence[Mapping[str, str]], t
             axes.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=2)
     axes.axvline(tested_epoch, color=WRONG, linewidth=0.8, linestyle=":", label="tested epoch")
     figure.legend(loc="outside right center")
-    axes.set(xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     return figure

@@ -77,11 +77,7 @@ def resolve_precision(precision: str, accelerator: str) -> Any:
     if precision != "auto":
         return precision
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    return "bf16-mixed" if on_cpu and cpu_multiplies_bf16() else "32-true"
-
-
-def cpu_multiplies_bf16() -> bool:
-    return bool(bf16_instructions())
+    return "bf16-mixed" if on_cpu and bf16_instructions() else "32-true"
 
 
 def bf16_instructions() -> list[str]:
@@ -155,6 +151,7 @@ def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
 
 def build_classifier(cfg: DictConfig, spec: SequenceSpec) -> Classifier:
     network = build_network(cfg, spec)
+    allow_frozen_modules(network)
     optimizer, schedule = instantiate_node("optimizer", cfg.optimizer), instantiate_node("schedule", cfg.schedule)
     return Classifier(network, optimizer, schedule, spec, cfg.label_smoothing)
 

@@ -123,13 +123,8 @@ def is_plain_conv(conv: nn.Conv2d) -> bool:
     return square and plain
 
 
-def recurrent_layers(rnn: nn.Module) -> Iterator[Layer]:
-    if (
-        not isinstance(rnn, nn.RNNBase)
-        or type(rnn) not in (LSTM, GRU, nn.LSTM, nn.GRU)
-        or rnn.proj_size
-        or not rnn.bias
-    ):
+def recurrent_layers(rnn: Any) -> Iterator[Layer]:
+    if type(rnn) not in (LSTM, GRU, nn.LSTM, nn.GRU) or rnn.proj_size or not rnn.bias:
         raise unknown("recurrent", rnn)
     suffixes = ("", "_reverse") if rnn.bidirectional else ("",)
     for layer in range(rnn.num_layers):
@@ -144,9 +139,8 @@ def recurrent_layers(rnn: nn.Module) -> Iterator[Layer]:
 
 
 def linear_layer(layer: nn.Linear) -> Layer:
-    return Layer(
-        {"type": "linear", "inputs": layer.in_features, "outputs": layer.out_features}, (layer.weight, layer.bias)
-    )
+    sizes = {"inputs": layer.in_features, "outputs": layer.out_features}
+    return Layer({"type": "linear", **sizes}, (layer.weight, layer.bias))
 
 
 # The page
@@ -163,9 +157,8 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
     if "grid" not in cfg.data:
         raise UserError("format=html: this run reads clips, but the page cuts an image; use format=onnx.")
     stored = fold_batch_norm(network)
-    description, values = page_network(
-        stored, spec.frame_shape, spec.num_classes, orderings_shown(cfg.data), cfg.data.grid
-    )
+    orderings = orderings_shown(cfg.data)
+    description, values = page_network(stored, spec.frame_shape, spec.num_classes, orderings, cfg.data.grid)
     rounding = None
     if weights == "float16":
         round_to_half(stored)

@@ -27,7 +27,7 @@ from quadrant_lstm.errors import UserError, as_text, printable
 from quadrant_lstm.files import csv_cell, expanded
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import check_same_data, load_classifier
-from quadrant_lstm.run.predictor import Classes, Predictor, of_clips, predictor_of_run
+from quadrant_lstm.run.predictor import Classes, Predictor, predictor_of_run
 from quadrant_lstm.text import counted, with_progress
 
 log = logging.getLogger(__name__)
@@ -38,21 +38,22 @@ log = logging.getLogger(__name__)
 TABLE_HEADER = "prediction  confidence  second  confidence  after each step  file"
 
 
-class Prediction(NamedTuple):
+class Sample(NamedTuple):
     name: str
-    steps: list[list[float]]  # the probabilities of the classes after each step; empty if the image is blank
+    pixels: np.ndarray | None  # uint8, as the predictor takes them; None if nothing is drawn
     label: int | None = None  # the class, if it is known
     note: str = ""  # what makes the prediction doubtful
+    steps: Sequence[Sequence[float]] = ()  # the probabilities of the classes after each step, once it is classified
 
     @property
     def predicted(self) -> int | None:
         return most_probable(self.steps[-1]) if self.steps else None
 
 
-Write = Callable[[Prediction], None]
+Write = Callable[[Sample], None]
 
 
-def most_probable(probabilities: list[float]) -> int:
+def most_probable(probabilities: Sequence[float]) -> int:
     return probabilities.index(max(probabilities))
 
 
@@ -64,30 +65,26 @@ def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterato
     """
     if output is None:
         log.info(TABLE_HEADER)
-        yield lambda prediction: log.info(table_row(prediction, classes))
+        yield lambda sample: log.info(table_row(sample, classes))
         return
-    output = str(expanded(output))
-    with contextlib.ExitStack() as stack:
-        try:
-            part = f"{output}.part"
-            file = stack.enter_context(open(part, "w", newline="", encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"output: {output} cannot be written ({error.strerror}); write another path.") from error
-        if output.lower().endswith(".csv"):
-            yield csv_writer(file, num_steps, classes)
+    file = expanded(output)
+    part = Path(f"{file}.part")
+    with part.open("w", newline="", encoding="utf-8") as opened:
+        if file.suffix.lower() == ".csv":
+            yield csv_writer(opened, num_steps, classes)
         else:
-            yield lambda prediction: print(json.dumps(json_row(prediction, classes)), file=file)
-    os.replace(part, output)
+            yield lambda sample: print(json.dumps(json_row(sample, classes)), file=opened)
+    os.replace(part, file)
 
 
-def table_row(prediction: Prediction, classes: Classes) -> str:
-    name = prediction.name + ("" if prediction.label is None else f", class {classes[prediction.label]}")
-    name += f" ({prediction.note})" if prediction.note else ""
-    if not prediction.steps:
+def table_row(sample: Sample, classes: Classes) -> str:
+    name = sample.name + ("" if sample.label is None else f", class {classes[sample.label]}")
+    name += f" ({sample.note})" if sample.note else ""
+    if not sample.steps:
         return printable(f"{'blank':{len(TABLE_HEADER) - len('file')}}{name}")
-    last = prediction.steps[-1]
+    last = sample.steps[-1]
     first, second = sorted(range(len(last)), key=last.__getitem__, reverse=True)[:2]
-    steps = " ".join(str(classes[most_probable(probabilities)]) for probabilities in prediction.steps)
+    steps = " ".join(str(classes[most_probable(probabilities)]) for probabilities in sample.steps)
     one, other = classes[first], classes[second]
     row = f"{one:<10}  {100 * last[first]:8.1f} %  {other:<6}  {100 * last[second]:8.1f} %  {steps:<15}  {name}"
     return printable(row)  # also without line breaks, which a name may contain
@@ -96,22 +93,22 @@ def table_row(prediction: Prediction, classes: Classes) -> str:
 def csv_writer(file: TextIO, num_steps: int, classes: Classes) -> Write:
     writer = csv.writer(file)
     earlier = [f"step{step}_{name}" for step in range(1, num_steps) for name in classes]
+    blank: Sequence[Any] = [""] * len(classes)
     writer.writerow(["file", "class", "prediction", *map(csv_cell, classes), *earlier])
 
-    def write(prediction: Prediction) -> None:
-        steps: Sequence[Sequence[object]] = prediction.steps or [[""] * len(classes)]
-        *before, last = steps
-        before += [[""] * len(classes)] * (num_steps - len(steps))  # of a clip that is shorter than others
-        names = (None if number is None else classes[number] for number in (prediction.label, prediction.predicted))
-        writer.writerow([csv_cell(prediction.name), *map(csv_cell, names), *last, *itertools.chain(*before)])
+    def write(sample: Sample) -> None:
+        *before, last = sample.steps or [blank]
+        before += [blank] * (num_steps - 1 - len(before))  # of a clip that is shorter than others
+        names = (None if number is None else classes[number] for number in (sample.label, sample.predicted))
+        writer.writerow([csv_cell(sample.name), *map(csv_cell, names), *last, *itertools.chain(*before)])
 
     return write
 
 
-def json_row(prediction: Prediction, classes: Classes) -> dict[str, Any]:
-    known = {} if prediction.label is None else {"class": classes[prediction.label]}
-    predicted = None if prediction.predicted is None else classes[prediction.predicted]
-    return {"file": prediction.name, **known, "prediction": predicted, "probabilities": prediction.steps}
+def json_row(sample: Sample, classes: Classes) -> dict[str, Any]:
+    known = {} if sample.label is None else {"class": classes[sample.label]}
+    predicted = None if sample.predicted is None else classes[sample.predicted]
+    return {"file": sample.name, **known, "prediction": predicted, "probabilities": sample.steps}
 
 
 # Files and test samples
@@ -120,22 +117,13 @@ def json_row(prediction: Prediction, classes: Classes) -> dict[str, Any]:
 BATCH_SIZE = 256
 
 
-class Sample(NamedTuple):
-    name: str
-    pixels: np.ndarray | None  # uint8, of an image or a clip; None if nothing is drawn
-    label: int | None = None
-    note: str = ""  # what makes the prediction doubtful
-
-
 def predict(folder: Path, images: str, invert: bool | None, output: str | None, trust: Sequence[str] = ()) -> None:
     """`images` names files, or is "test". Raises UserError at the end if files could not be read."""
     classifier, cfg = load_classifier(folder, trust)
-    network = classifier.network.eval()
-    predictor = predictor_of_run(network, cfg.data, classifier.spec)
+    predictor = predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec)
     if images != "test":
         predict_files(predictor, predictor.files.find(images), invert, output)
         return
-    predictor = predictor._replace(probabilities=of_clips(network, classifier.spec))  # the samples are cut already
     data = build_data(cfg)
     check_same_data(data, classifier.spec, folder)
     count, correct = write_predictions(predictor, read_test_samples(data), output)
@@ -158,24 +146,22 @@ def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]],
     """Returns the number of samples, and that of correct predictions of samples whose class is known."""
     count = correct = 0
     with open_output(output, predictor.num_steps, predictor.classes) as write:
-        for samples in batches:
-            for prediction in classify(predictor, samples):
-                write(prediction)
-                if output and prediction.note:
-                    note = printable(f"{prediction.name}: {prediction.note}; check its prediction.")
-                    print(note, file=sys.stderr)
-                correct += prediction.label is not None and prediction.label == prediction.predicted
-            count += len(samples)
+        for sample in itertools.chain.from_iterable(classify(predictor, batch) for batch in batches):
+            write(sample)
+            if output and sample.note:
+                print(printable(f"{sample.name}: {sample.note}; check its prediction."), file=sys.stderr)
+            correct += sample.label is not None and sample.label == sample.predicted
+            count += 1
     if output:
         log.info(f"wrote the predictions of {counted(count, 'sample')} to {output}")
     return count, correct
 
 
-def classify(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[Prediction]:
+def classify(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[Sample]:
     drawn = [sample.pixels for sample in samples if sample.pixels is not None]
     probabilities = iter(predictor.probabilities(drawn) if drawn else [])
-    for name, pixels, label, note in samples:
-        yield Prediction(name, [] if pixels is None else next(probabilities).tolist(), label, note)
+    for sample in samples:
+        yield sample if sample.pixels is None else sample._replace(steps=next(probabilities).tolist())
 
 
 def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:

@@ -25,7 +25,7 @@ from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.kinds import Count, Dataset, Layout
 from quadrant_lstm.model.protocols import logits_after_steps
-from quadrant_lstm.run.exported_program import Inputs, inputs_of, reads_more_steps
+from quadrant_lstm.run.exported_program import inputs_of, reads_more_steps
 
 # Networks of runs
 
@@ -46,51 +46,48 @@ class Predictor(NamedTuple):
 
 
 def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -> Predictor:
-    """`data` is that group of the run's config."""
+    """`data` is that group of the run's config. Samples are sequences of frames: images are cut when they are read."""
     inputs = inputs_of(data, spec)
     if inputs.name == "images":
-        predict, files = of_images(network, inputs), files_of_images(inputs.shape, data)
+        files = files_of_images(inputs.shape, data, inputs.to_frames)
     else:
-        predict, files = of_clips(network, spec), files_of_clips(data, spec.frame_shape, spec.num_steps)
-    (steps,) = predict([np.zeros(inputs.shape, np.uint8)])
+        files = files_of_clips(data, spec.frame_shape, spec.num_steps)
+    predict = of_clips(network, spec)
+    (steps,) = predict([np.zeros((spec.num_steps, *spec.frame_shape), np.uint8)])
     return Predictor(files, predict, len(steps), names_or_numbers(spec.class_names))
 
 
-def of_images(network: nn.Module, inputs: Inputs) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    @torch.inference_mode()
-    def probabilities(images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        frames = scaled(inputs.to_frames(torch.from_numpy(np.stack(images))))
-        return list(logits_after_steps(network, frames).softmax(dim=2).numpy())
-
-    return probabilities
-
-
 def of_clips(network: nn.Module, spec: SequenceSpec) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Returns a function that pads sequences to the longest, or to the one number of steps that the network reads."""
     example = torch.zeros(1, spec.num_steps, *spec.frame_shape)
-    num_steps = 0 if reads_more_steps(network, example) else spec.num_steps
+    fewest_steps = 1 if reads_more_steps(network, example) else spec.num_steps
 
     @torch.inference_mode()
     def probabilities(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        frames, lengths = padded(clips, num_steps)
-        steps = logits_after_steps(network, scaled(frames), lengths).softmax(dim=2).numpy()
+        lengths = [len(clip) for clip in clips]
+        longest = max(fewest_steps, *lengths)
+        frames = torch.zeros(len(clips), longest, *spec.frame_shape)
+        for place, clip in enumerate(clips):
+            frames[place, : len(clip)] = scaled(torch.from_numpy(clip))
+        padded = torch.tensor(lengths) if min(lengths) < longest else None
+        steps = logits_after_steps(network, frames, padded).softmax(dim=2).numpy()
         return [after_steps[: len(clip)] for after_steps, clip in zip(steps, clips, strict=True)]
 
     return probabilities
 
 
-def padded(clips: Sequence[np.ndarray], num_steps: int) -> tuple[Tensor, Tensor | None]:
-    """Returns the frames of all clips, at least `num_steps` of each, and the clips' lengths if any is padded."""
-    lengths = torch.tensor([len(clip) for clip in clips])
-    longest = max(num_steps, int(lengths.max()))
-    frames = torch.zeros(len(clips), longest, *clips[0].shape[1:], dtype=torch.uint8)
-    for place, clip in enumerate(clips):
-        frames[place, : len(clip)] = torch.from_numpy(clip)
-    return frames, None if bool((lengths == longest).all()) else lengths
-
-
-def files_of_images(shape: Shape, data: Mapping[Any, Any]) -> Files:
+def files_of_images(
+    shape: Shape, data: Mapping[Any, Any], to_frames: Callable[[Tensor], Tensor] | None = None
+) -> Files:
     like_mnist = data["dataset"].lower() == "mnist"
-    return Files(find_image_files, lambda file, invert: read_image(file, shape, invert, like_mnist))
+
+    def read(file: Path, invert: bool | None) -> Reading:
+        image = read_image(file, shape, invert, like_mnist)
+        if image.pixels is None or to_frames is None:
+            return image
+        return image._replace(pixels=to_frames(torch.from_numpy(image.pixels)[None])[0].numpy())
+
+    return Files(find_image_files, read)
 
 
 def files_of_clips(
@@ -106,24 +103,20 @@ def files_of_clips(
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
         try:
-            return Reading(read_middle(file))
+            available = steps_in(count_frames(file, frame_format.layout), step)
+            if available < fewest_frames:
+                raise UserError(
+                    f"{file}: has {available} frames, but the network of this file reads exactly {fewest_frames}; "
+                    "predict with run=PATH instead of model=, which pads it."
+                )
+            length = min(available, num_frames or available)
+            frames = np.empty((length, height, width, channels), np.uint8)
+            read_frames(file, frame_format, frame_numbers((available - length) // 2, length, step), frames)
+            return Reading(np.moveaxis(frames, 3, 1))
         except BrokenClip as error:
             is_missing = isinstance(error.__cause__, FileNotFoundError)
             remedy = "correct its name" if is_missing else "replace it"
             raise UserError(f"{error}; {remedy}, or leave it out.") from error
-
-    def read_middle(file: Path) -> np.ndarray:
-        available = steps_in(count_frames(file, frame_format.layout), step)
-        if available < fewest_frames:
-            raise UserError(
-                f"{file}: has {available} frames, but the network of this file reads exactly {fewest_frames}; "
-                "predict with run=PATH instead of model=, which pads it."
-            )
-        length = min(available, num_frames or available)
-        start = (available - length) // 2
-        frames = np.empty((length, height, width, channels), np.uint8)
-        read_frames(file, frame_format, frame_numbers(start, length, step), frames)
-        return np.moveaxis(frames, 3, 1)
 
     return Files(find_clip_files, read)
 
@@ -156,8 +149,6 @@ def predictor_of_onnx(model: str) -> Predictor:
 def predictor_of_session(session: Any) -> Predictor:
     (program_input,), metadata = session.get_inputs(), session.get_modelmeta().custom_metadata_map
     *steps, channels, height, width = program_input.shape[1:]
-    if program_input.name != ("clips" if steps else "images"):
-        raise ValueError(f"its input is called {program_input.name}")
     shape = int(channels), int(height), int(width)
     num_frames = steps[0] if steps and isinstance(steps[0], int) else None  # None for any number
 
@@ -175,13 +166,10 @@ def predictor_of_session(session: Any) -> Predictor:
         example = np.zeros((num_frames or 2, *shape), np.uint8)
     else:
         files, example = files_of_images(shape, data), np.zeros(shape, np.uint8)
-    for count in (1, 2):  # a program of images must take batches of any size
-        probabilities = predict([example] * count)
-    num_classes = probabilities[0].shape[1]
-    names = json.loads(metadata["class_names"]) if "class_names" in metadata else numbered_names(num_classes)
-    if len(names) != num_classes or not all(isinstance(name, str) for name in names):
+    num_classes = predict([example])[0].shape[1]
+    names = json.loads(metadata["class_names"])
+    if len(names) != num_classes:
         raise ValueError(f"it has {num_classes} classes, but the names {names}")
-    "".join(names).encode()  # raises an error for half a surrogate pair, which no file could hold
     return Predictor(files, predict, 1, names_or_numbers(names))
 
 

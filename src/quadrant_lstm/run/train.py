@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.distributed import DistError, destroy_process_group
 
+from quadrant_lstm import run_folder
 from quadrant_lstm.callbacks.checkpoints import metric_columns, read_checkpoint
 from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters, log_results
 from quadrant_lstm.dashboard.loggers import command_to_view, end_tracking, start_tracking
@@ -34,35 +35,11 @@ from quadrant_lstm.model.classifier import Classifier, total_arguments
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
 from quadrant_lstm.processes.torchrun import Meeting
-from quadrant_lstm.run.build import (
-    allow_frozen_modules,
-    build_classifier,
-    build_data,
-    build_trainer,
-    num_processes_to_launch,
-    quiet_lightning,
-)
+from quadrant_lstm.run import build
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.load import Resumed, check_same_data, keep_num_frames, read_resumed
 from quadrant_lstm.run.provenance import provenance
-from quadrant_lstm.run_folder import (
-    BEST,
-    CONFIG,
-    LAST,
-    METRICS,
-    PROVENANCE,
-    REPORT,
-    RESULTS,
-    SKIPPED,
-    as_typed,
-    check_present,
-    find_weights,
-    last_epoch,
-    locked,
-    read_overrides,
-    read_results,
-    read_rows,
-)
+from quadrant_lstm.run_folder import BEST, LAST, METRICS, RESULTS, as_typed, read_results
 from quadrant_lstm.text import counted, percent
 
 log = logging.getLogger(__name__)
@@ -86,8 +63,8 @@ def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
     if meeting:
         meeting.share(folder, cfg)
     if not is_finished(cfg, folder):
-        quiet_lightning()
-        if count := num_processes_to_launch(cfg):
+        build.quiet_lightning()
+        if count := build.num_processes_to_launch(cfg):
             launch(functools.partial(train_here, cfg, folder), count, folder, timeout_of(cfg))
         else:
             train_here(cfg, folder, meeting)
@@ -101,20 +78,20 @@ def timeout_of(cfg: DictConfig) -> float:
 
 def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) -> None:
     """Trains and tests in this process, which is one of the run's."""
-    quiet_lightning()
+    build.quiet_lightning()
     pl.seed_everything(cfg.seed, verbose=False)
     resumed = read_resumed(folder)
     check_resumable(folder, resumed)
-    data = build_data(keep_num_frames(cfg, resumed.spec) if resumed else cfg)
-    classifier = build_classifier(cfg, data.spec)
+    data = build.build_data(keep_num_frames(cfg, resumed.spec) if resumed else cfg)
+    classifier = build.build_classifier(cfg, data.spec)
     if resumed:
         check_same_data(data, resumed.spec, folder)
     elif cfg.get("init"):
         copy_weights(classifier.network, cfg.init)
-    trainer = build_trainer(cfg, folder)
+    trainer = build.build_trainer(cfg, folder)
     check_every_process_has_samples(data, trainer.world_size)
     check_network(classifier.network, data)
-    lock = locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
+    lock = run_folder.locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
     with lock, closing(trainer.loggers), errors_explained(cfg, folder, meeting):
         if trainer.world_size > 1:
             connect(trainer.strategy, meeting, timedelta(seconds=timeout_of(cfg)))
@@ -138,7 +115,6 @@ def check_every_process_has_samples(data: SequenceDataModule, num_processes: int
 def fit_and_test(cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule) -> None:
     checkpoint = str(folder / LAST) if (folder / LAST).exists() else None
     prepare_for_training()
-    allow_frozen_modules(classifier.network)
     trained: dict[str, Any] = {}
     trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     # read before the test, which loads the state of the kept epoch into all callbacks
@@ -155,15 +131,13 @@ def fit_and_test(cfg: DictConfig, folder: Path, trainer: Any, classifier: Classi
 @contextlib.contextmanager
 def errors_explained(cfg: DictConfig, folder: Path, meeting: Meeting | None) -> Iterator[None]:
     """Turns errors of Lightning and of other processes into one line."""
-    killed = (
-        "data.num_workers: a process that reads clips was killed, perhaps because memory was short; write fewer, or a "
-        f"smaller data.cache_gb, and resume with run={as_typed(folder)}."
-    )
+    resume = f"resume with run={as_typed(folder)}"
+    killed = "data.num_workers: a process that reads clips was killed, perhaps because memory was short"
     try:
-        with killed_workers_explained(killed):
+        with killed_workers_explained(f"{killed}; write fewer, or a smaller data.cache_gb, and {resume}."):
             yield
     except OSError:
-        check_present(folder)
+        run_folder.check_present(folder)
         raise
     except (MisconfigurationException, ModuleNotFoundError) as error:  # a callback may need another package
         reason = str(error).partition("\n")[0].rstrip(".")
@@ -176,7 +150,7 @@ def errors_explained(cfg: DictConfig, folder: Path, meeting: Meeting | None) -> 
             reason = f" ({str(error).splitlines()[0]})" if isinstance(error, DistError) else ""
             raise LostProcess(
                 "a process of this run has ended, or did not answer within trainer.strategy.timeout"
-                f"{reason}; if nothing starts it again, resume with run={as_typed(folder)}."
+                f"{reason}; if nothing starts it again, {resume}."
             ) from error
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):  # torch 2.13 on a CPU
             lacking = f"data.batch_size: a step of {cfg.data.batch_size:,} samples does not fit into memory"
@@ -188,37 +162,35 @@ def errors_explained(cfg: DictConfig, folder: Path, meeting: Meeting | None) -> 
 
 
 PREFIX = "network."  # of the names in a checkpoint
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # float8 needs scales, which are not in the file
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # float8 needs scales, which are not in the file
 
 
 def copy_weights(network: nn.Module, init: str) -> None:
     """Logs which weights have no counterpart. Raises UserError for a damaged file, for weights of another type or that
     are not finite, and if no weight fits.
     """
-    file = find_weights(init)
+    file = run_folder.find_weights(init)
     weights, own = read_weights(file), network.state_dict()
     fitting = {name: weight for name, weight in weights.items() if name in own and own[name].shape == weight.shape}
     if not fitting:
         raise UserError(f"init: {file} has no weight whose name and shape this network has; choose its model.")
     for name, weight in fitting.items():
-        check_values(f"init: {file}: {name}", weight, own[name].dtype)
+        types = {weight.dtype, own[name].dtype}
+        in_file, in_network = (str(kind).removeprefix("torch.") for kind in (weight.dtype, own[name].dtype))
+        if len(types) > 1 and not types <= FLOATS:
+            problem = f"is {in_file}, but {in_network} in this network; save it in that type"
+        elif not weight.to(own[name].dtype).isfinite().all():
+            problem = f"has values that are NaN, infinite or too large for {in_network}; give those of an earlier epoch"
+        else:
+            continue
+        raise UserError(f"init: {file}: {name} {problem}.")
     network.load_state_dict(fitting, strict=False)
     log.info(f"init: copied {len(fitting)} of {len(own)} tensors from {file}")
     for name in (name for name in own if name not in fitting):
-        shape = list(own[name].shape)
         reason = f"the file has {list(weights[name].shape)}" if name in weights else "the file has none"
-        log.info(f"init: {name} {shape} keeps its initial values; {reason}")
+        log.info(f"init: {name} {list(own[name].shape)} keeps its initial values; {reason}")
     for name in (name for name in weights if name not in own):
         log.info(f"init: {name} {list(weights[name].shape)} of the file is not in this network")
-
-
-def check_values(place: str, weight: Tensor, dtype: torch.dtype) -> None:
-    in_file, in_network = (str(kind).removeprefix("torch.") for kind in (weight.dtype, dtype))
-    if weight.dtype != dtype and not {weight.dtype, dtype} <= set(FLOATS):
-        raise UserError(f"{place} is {in_file}, but {in_network} in this network; save it in that type.")
-    if not weight.to(dtype).isfinite().all():
-        values = f"values that are NaN, infinite or too large for {in_network}"
-        raise UserError(f"{place} has {values}; give the weights of an earlier epoch.")
 
 
 def read_weights(file: Path) -> Mapping[str, Tensor]:
@@ -237,61 +209,53 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
 # What stands in the run folder at the start and at the end
 
 
-EARLY_STOPPING = "trainer.callbacks.early_stopping"
-
-
 def check_resumable(folder: Path, resumed: Resumed | None) -> None:
     """Raises UserError if a file that a resumed run needs is lost or damaged."""
     weights = next((file for file in (BEST, LAST) if (folder / file).exists()), None)
     remedy = "restore it, or begin a new run" + (f" with init={as_typed(folder / weights)}" if weights else "")
-    read_overrides(folder)  # raises UserError if they are damaged; they are needed at the end
-    rows = read_rows(folder / METRICS)
+    lost = f"is missing, but epochs of this run have finished; {remedy}."
+    run_folder.read_overrides(folder)  # needed at the end; this and the next two raise UserError for a damaged file
+    rows = run_folder.read_rows(folder / METRICS)
+    best = read_checkpoint(folder / BEST) if (folder / BEST).exists() else None
     if resumed is None:
         # a kill in the first epoch may leave a best.ckpt and a row of it, which are written before last.ckpt
-        best = read_checkpoint(folder / BEST)["epoch"] if (folder / BEST).exists() else 0
-        if best or len(rows) > 1 or (folder / RESULTS).exists():
-            raise UserError(f"{folder / LAST}: is missing, but epochs of this run have finished; {remedy}.")
+        if (best and best["epoch"]) or len(rows) > 1 or (folder / RESULTS).exists():
+            raise UserError(f"{folder / LAST}: {lost}")
         return
     header, columns = {name for row in rows for name in row}, set(metric_columns(resumed.spec.num_steps))
     if rows and header != columns:
         raise UserError(f"{folder / METRICS}: its header is damaged at {min(header ^ columns)!r}; {remedy}.")
-    if lost := set(range(1, resumed.epochs + 1)) - {int(row["epoch"]) for row in rows}:
-        raise UserError(f"{folder / METRICS}: has no row of epoch {min(lost)}, which has finished; {remedy}.")
-    if (folder / BEST).exists():
-        read_checkpoint(folder / BEST)  # raises UserError if it is damaged
-    elif any(row.get("val/accuracy") for row in rows):
-        raise UserError(f"{folder / BEST}: is missing, but epochs of this run have finished; {remedy}.")
+    if missing := set(range(1, resumed.epochs + 1)) - {int(row["epoch"]) for row in rows}:
+        raise UserError(f"{folder / METRICS}: has no row of epoch {min(missing)}, which has finished; {remedy}.")
+    if best is None and any(row.get("val/accuracy") for row in rows):
+        raise UserError(f"{folder / BEST}: {lost}")
 
 
 def record_start(
     cfg: DictConfig, folder: Path, resumed: Resumed | None, trainer: Any, data: SequenceDataModule
 ) -> None:
-    changes = record_config(cfg, folder)
-    if not (folder / PROVENANCE).exists():
-        write_json(folder / PROVENANCE, provenance(cfg, data))
+    """Writes the config if it has changed, and what else a run folder holds from the start."""
+    changed = OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / run_folder.CONFIG))
+    if changed:
+        write_atomically(folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg).encode())
+    if not (folder / run_folder.PROVENANCE).exists():
+        write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
     if data.skipped:
-        write_atomically(folder / SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
+        write_atomically(folder / run_folder.SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
         clips = counted(len(data.skipped), "clip")
-        log.info(f"data.skip_broken: left out {clips}; {as_typed(folder / SKIPPED)} lists them")
+        log.info(f"data.skip_broken: left out {clips}; {as_typed(folder / run_folder.SKIPPED)} lists them")
     if resumed:
+        changes = f", with {' '.join(HydraConfig.get().overrides.task)}" if changed else ""
         log.info(f"resuming {as_typed(folder)} after its last finished epoch{changes}")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     for logger in trainer.loggers:
         start_tracking(logger, config, folder, resumed.global_step if resumed else 0)
 
 
-def record_config(cfg: DictConfig, folder: Path) -> str:
-    """Writes the config if it has changed, and returns the changes in words for the log."""
-    if OmegaConf.to_container(cfg) == OmegaConf.to_container(read_yaml(folder / CONFIG)):
-        return ""
-    write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())
-    return f", with {' '.join(HydraConfig.get().overrides.task)}"
-
-
 def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
     """Writes the results to the loggers, then report.html, then results.json, which marks a finished run."""
-    check_present(folder)
-    log_results(trainer, hyperparameters(cfg, read_overrides(folder)), results)
+    run_folder.check_present(folder)
+    log_results(trainer, hyperparameters(cfg, run_folder.read_overrides(folder)), results)
     for callback in trainer.callbacks:
         if isinstance(callback, Dashboard):
             write_run_report(folder, results, callback)
@@ -302,16 +266,15 @@ def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, train
 @contextlib.contextmanager
 def closing(loggers: Sequence[Any]) -> Iterator[None]:
     """Ends the tracked runs after the block."""
-    status = "failed"
     try:
         yield
-        status = "success"
-    finally:
-        with contextlib.ExitStack() as stack:  # closes the others too if one cannot be closed
-            if status == "failed":
-                stack.enter_context(contextlib.suppress(Exception))  # the error that ended the run is reported
-            for logger in loggers:
-                stack.callback(end_tracking, logger, status)
+        for logger in loggers:
+            end_tracking(logger, "success")
+    except BaseException:
+        for logger in loggers:
+            with contextlib.suppress(Exception):  # the error that ended the run is reported
+                end_tracking(logger, "failed")
+        raise
 
 
 def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -> str:
@@ -319,7 +282,7 @@ def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -
     epochs = f"{results['keep']} epoch {results['best_epoch']} of {results['epochs']}"
     lines = [f"test accuracy  {accuracy}  ({samples}, {epochs}, {results['seconds']:.0f} s)"]
     lines += [f"run folder     {as_typed(folder)}"]
-    lines += [f"report         {as_typed(folder / REPORT)}"] if (folder / REPORT).exists() else []
+    lines += [f"report         {as_typed(folder / run_folder.REPORT)}"] if (folder / run_folder.REPORT).exists() else []
     commands = (command_to_view(logger, folder) for logger in loggers)
     lines += [f"dashboard      {command}" for command in commands if command]
     return "\n".join(lines)
@@ -327,7 +290,7 @@ def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -
 
 def is_finished(cfg: DictConfig, folder: Path) -> bool:
     """Tells whether a job of a sweep needs no more training. Raises UserError for a single run that is finished."""
-    last = last_epoch(folder)
+    last = run_folder.last_epoch(folder)
     if not read_results(folder) or not last:
         return False
     epochs = int(last["epoch"])
@@ -351,5 +314,6 @@ def is_finished(cfg: DictConfig, folder: Path) -> bool:
 
 def stopped_early(cfg: DictConfig, folder: Path) -> bool:
     """Tells whether the run was ended by early stopping as this config has it."""
-    now, before = (OmegaConf.select(config, EARLY_STOPPING) for config in (cfg, read_yaml(folder / CONFIG)))
+    configs = cfg, read_yaml(folder / run_folder.CONFIG)
+    now, before = (OmegaConf.select(config, "trainer.callbacks.early_stopping") for config in configs)
     return read_results(folder).get("stopped_early", False) and now == before

@@ -18,14 +18,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import prepare_for_training
-from quadrant_lstm.run.build import (
-    allow_frozen_modules,
-    bare_trainer,
-    build_classifier,
-    build_data,
-    build_trainer,
-    quiet_lightning,
-)
+from quadrant_lstm.run.build import bare_trainer, build_classifier, build_data, build_trainer, quiet_lightning
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.sweep.sweep_folder import Job, readable
 from quadrant_lstm.text import align, counted, duration, with_progress
@@ -108,7 +101,6 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule, classifier: Classif
     trainer: Any = build_trainer(short, Path())
     trainer.callbacks.append(stopwatch := Stopwatch())
     check_network(classifier.network, data)
-    allow_frozen_modules(classifier.network)
     trainer.fit(classifier, datamodule=data)
     return stopwatch.fastest(validating=False), stopwatch.fastest(validating=True)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS, frames_of, ordering_name, orderings_of, split_pieces
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
-from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, TITLE_HEIGHT, WIDTH, new_figure, style
+from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, WIDTH, blank, new_figure, style, titled_page
 
 # Clips, as strips of frames
 
@@ -35,8 +35,7 @@ def draw_clips(clips: Sequence[UInt8[Tensor, "frames channels height width"]], c
     rows = figure.subplots(len(clips), min(longest, MAX_FRAMES), squeeze=False)
     for place, (row, clip, name) in enumerate(zip(rows, clips, classes, strict=True)):
         for axes in row:
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
+            blank(axes)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
         for axes, number in zip(row, shown_frames(len(clip)), strict=False):
             axes.imshow(clip[number].permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
@@ -137,11 +136,8 @@ def draw_augmentation(
     pixels = np.pad(drawn.cpu().numpy(), ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
     rows, columns, _, height, width = pixels.shape
     page = pixels.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, -1) / 255
-    side = WIDTH / columns  # of one image, in inches
-    figure = new_figure(height=rows * side + TITLE_HEIGHT, layout=None)
-    axes = figure.add_axes((0, 0, 1, rows * side / (rows * side + TITLE_HEIGHT)))
+    figure, axes = titled_page(rows * WIDTH / columns)
     axes.imshow(page.squeeze(-1) if page.shape[-1] == 1 else page, cmap="gray", vmin=0, vmax=1, aspect="auto")
     axes.axvline(width - 0.5, color=GROUP_COLOURS[1], linewidth=1.5)
-    axes.set_axis_off()
     axes.set_title("training images (left) and augmented versions of them")
     return figure

@@ -10,22 +10,13 @@ from jaxtyping import Float, Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from quadrant_lstm import plotting
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import QUADRANTS, frames_of, occlude_piece, ordering_name, scaled
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.model.protocols import Inspectable, Lengths, as_argument, real_steps
 from quadrant_lstm.model.rnn import LSTM
-from quadrant_lstm.plotting import (
-    CORRECT,
-    GREY,
-    GROUP_COLOURS,
-    HEIGHT,
-    MAX_LABELLED_CLASSES,
-    SMALL,
-    WIDTH,
-    new_figure,
-    style,
-)
+from quadrant_lstm.plotting import CORRECT, GREY, GROUP_COLOURS, HEIGHT, SMALL, WIDTH, new_axes, new_figure, style
 
 # Inputs
 
@@ -101,13 +92,10 @@ def draw_maps(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, f
     width = WIDTH / HEIGHT * frame.shape[1] / frame.shape[0]  # of the frame, relative to the maps
     left, right = figure.subplots(1, 2, width_ratios=[min(0.25, width), 1])
     left.imshow(frame, cmap="gray_r", vmin=0)
-    left.set_title("input")
+    left.set(title="input", xticks=[], yticks=[])
     right.imshow(page, cmap=cmap, vmin=-1 if (page < 0).any() else 0, vmax=1)
-    right.set_facecolor("#dddddd")
-    right.set_title(title)
-    left.set(xticks=[], yticks=[])
-    right.set(xticks=[], yticks=[])
-    right.spines[:].set_visible(False)
+    right.set(title=title, facecolor="#dddddd")
+    plotting.blank(right)
     return figure
 
 
@@ -202,37 +190,24 @@ def draw_occluded_pieces(
     """Draws the accuracy as a matrix with one row per occluded piece and one column per class, or for more than
     MAX_ROWS pieces as a map of the image.
     """
-    if len(correct) > MAX_ROWS:
-        return draw_map(correct, grid)
-    num_classes = len(names)
-    counts = labels.bincount(minlength=num_classes).clamp(min=1)
-    shares = torch.stack([100 * labels.bincount(row.float(), minlength=num_classes) / counts for row in correct])
-    figure = new_figure()
-    axes = figure.subplots()
-    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    if num_classes <= MAX_LABELLED_CLASSES:
-        for row, share in enumerate(shares.tolist()):
-            for column, value in enumerate(share):
-                colour = "white" if value > 55 else "black"
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour)
-        axes.set_xticks(range(num_classes), names)
     means = 100 * correct.float().mean(1)
+    if len(correct) > MAX_ROWS:
+        title = f"accuracy without each piece, {len(labels):,} test images, %"
+        figure, axes = new_axes(xticks=[], yticks=[], title=title)
+        shown = axes.imshow(means.unflatten(0, tuple(grid)).numpy(), cmap="Blues_r")
+        figure.colorbar(shown, ax=axes)
+        return figure
+    piece = "quadrant" if tuple(grid) == QUADRANTS else "piece"
+    title = f"accuracy on {len(labels):,} test images, %"
+    figure, axes = new_axes(xlabel="class", ylabel=f"occluded {piece}", title=title)
+    counts = labels.bincount(minlength=len(names)).clamp(min=1)
+    shares = torch.stack([100 * labels.bincount(row.float(), minlength=len(names)) / counts for row in correct])
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    if len(names) <= plotting.MAX_LABELLED_CLASSES:
+        texts = [[f"{share:.0f}" for share in row] for row in shares.tolist()]
+        plotting.label_cells(axes, texts, (shares > 55).tolist())
+        axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(correct)), [f"{number}: {mean:.1f} %" for number, mean in enumerate(means.tolist(), 1)])
-    axes.set(
-        xlabel="class",
-        ylabel="occluded quadrant" if tuple(grid) == QUADRANTS else "occluded piece",
-        title=f"accuracy on {len(labels):,} test images, %",
-    )
-    return figure
-
-
-def draw_map(correct: Int64[Tensor, "pieces images"], grid: Grid) -> Figure:
-    means = (100 * correct.float().mean(1)).unflatten(0, tuple(grid)).numpy()
-    figure = new_figure()
-    axes = figure.subplots()
-    shown = axes.imshow(means, cmap="Blues_r")
-    figure.colorbar(shown, ax=axes)
-    axes.set(xticks=[], yticks=[], title=f"accuracy without each piece, {correct.shape[1]:,} test images, %")
     return figure
 
 
@@ -241,18 +216,13 @@ def draw_occluded_orderings(
     correct: Int64[Tensor, "orderings images"], orderings: Orderings, grid: Grid, unoccluded: Int64[Tensor, " images"]
 ) -> Figure:
     """`unoccluded` is 1 for each image that is classified correctly when nothing is occluded."""
+    title = f"accuracy on {correct.shape[1]:,} test images, %"
+    figure, axes = new_axes(xlim=(0, 112), xticks=range(0, 101, 20), ylabel="occluded ordering", title=title)
     shares = (100 * torch.cat([unoccluded[None], correct]).float().mean(1)).tolist()
-    figure = new_figure()
-    axes = figure.subplots()
-    bars = axes.barh(
-        ["none", *(ordering_name(ordering, grid) for ordering in orderings)],
-        shares,
-        color=[GREY] + [CORRECT] * len(orderings),
-    )
-    axes.bar_label(bars, [f"{bar.get_width():.1f}" for bar in bars], padding=2)
+    names = ["none", *(ordering_name(ordering, grid) for ordering in orderings)]
+    bars = axes.barh(names, shares, color=[GREY] + [CORRECT] * len(orderings))
+    axes.bar_label(bars, fmt="%.1f", padding=2)
     axes.invert_yaxis()
-    axes.set(xlim=(0, 112), xticks=range(0, 101, 20), ylabel="occluded ordering")
-    axes.set_title(f"accuracy on {correct.shape[1]:,} test images, %")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -267,12 +237,9 @@ def accuracy(network: nn.Module, samples: Batch) -> float:
 
 
 def accuracy_by_occluded_step(network: nn.Module, samples: Batch) -> list[float]:
-    accuracies = []
-    for step in range(samples.frames.shape[1]):
-        frames = samples.frames.clone()
-        frames[:, step] = 0
-        accuracies.append(accuracy(network, samples._replace(frames=frames)))
-    return accuracies
+    num_steps = samples.frames.shape[1]
+    occluded = (samples.frames.index_fill(1, torch.tensor(step), 0) for step in range(num_steps))
+    return [accuracy(network, samples._replace(frames=frames)) for frames in occluded]
 
 
 def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
@@ -294,13 +261,11 @@ def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
 @style
 def draw_occluded_steps(by_step: list[float], by_order: dict[str, float], num_clips: int) -> Figure:
     """`by_step` has the accuracy with each frame occluded, `by_order` those with all frames."""
-    figure = new_figure()
-    axes = figure.subplots()
+    xlabel = "occluded frame (bars); all frames, in this order (lines):"
+    figure, axes = new_axes(title=f"accuracy on {num_clips:,} test clips, %", xlabel=xlabel, ylim=(0, 105))
     axes.bar(range(1, len(by_step) + 1), [100 * share for share in by_step], color=CORRECT)
     for (name, share), colour in zip(by_order.items(), ("black", *GROUP_COLOURS[1:]), strict=False):
         axes.axhline(100 * share, color=colour, linestyle="--", label=f"{name}: {100 * share:.1f}")
-    axes.set(xlabel="occluded frame (bars); all frames, in this order (lines):", ylim=(0, 105))
-    axes.set_title(f"accuracy on {num_clips:,} test clips, %")
     figure.legend(loc="outside lower center", ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -13,17 +13,19 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from quadrant_lstm import plotting
 from quadrant_lstm.dashboard.pictures.data import shown_frames
 from quadrant_lstm.plotting import (
     CORRECT,
     GREY,
     HEIGHT,
-    MAX_LABELLED_CLASSES,
     TITLE_HEIGHT,
     WIDTH,
     WRONG,
+    new_axes,
     new_figure,
     style,
+    titled_page,
 )
 from quadrant_lstm.text import percent
 
@@ -42,21 +44,19 @@ def draw_belief(
     """Blue stands for the true class, red for a predicted class that is wrong. `names` are those of the classes."""
     figure = new_figure()
     figure.suptitle(title)
-    probabilities = logits.float().softmax(-1).numpy()
     is_tall = frames.shape[2] >= 2 * frames.shape[3]
     draw = draw_bars if is_tall and len(frames) <= MAX_BARS else draw_strip
-    draw(figure, frames.permute(0, 2, 3, 1).numpy(), probabilities, label, names)
+    draw(figure, frames.permute(0, 2, 3, 1).numpy(), logits.float().softmax(-1).numpy(), label, names)
     return figure
 
 
 def draw_bars(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, label: int, names: Sequence[str]) -> None:
     """Draws bars for the probabilities to the right of each frame."""
     num_steps, num_classes = probabilities.shape
-    axes = figure.subplots()
-    axes.set(xlim=(0, num_steps), ylim=(num_classes - 0.5, -0.5))
+    axes = figure.subplots(subplot_kw={"xlim": (0, num_steps), "ylim": (num_classes - 0.5, -0.5)})
+    plotting.blank(axes)
     set_class_ticks(axes, names)
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     tick_labels = []
     for step in range(num_steps):
         left, right, below, above = extent = (step + FRAME[0], step + FRAME[1], num_classes - 0.5, -0.5)
@@ -92,10 +92,8 @@ def draw_strip(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, la
 
 
 def set_class_ticks(axes: Axes, names: Sequence[str]) -> None:
-    if len(names) <= MAX_LABELLED_CLASSES:
-        axes.set_yticks(range(len(names)), names)
-    else:
-        axes.set_yticks([])
+    labelled = names if len(names) <= plotting.MAX_LABELLED_CLASSES else []
+    axes.set_yticks(range(len(labelled)), labelled)
 
 
 # The confusion matrix, and the share of misclassified images in each class
@@ -104,38 +102,32 @@ def set_class_ticks(axes: Axes, names: Sequence[str]) -> None:
 @style
 def draw_confusion(matrix: Int64[Tensor, "classes classes"], names: Sequence[str]) -> Figure:
     """`names` are those of the classes."""
-    num_classes = len(matrix)
-    figure = new_figure()
-    axes = figure.subplots()
+    title = f"{int(matrix.diagonal().sum()):,} of {int(matrix.sum()):,} test samples correct"
+    figure, axes = new_axes(xlabel="predicted class", ylabel="true class", title=title)
     shares = matrix / matrix.sum(dim=1, keepdim=True).clamp(min=1)
     # the root makes 1 % visible
     axes.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
-    if num_classes <= MAX_LABELLED_CLASSES:
-        for row in range(num_classes):
-            for column in range(num_classes):
-                if count := int(matrix[row, column]):
-                    colour = "white" if shares[row, column] > 0.3 else "black"
-                    axes.text(column, row, str(count), ha="center", va="center", color=colour)
-        axes.set_xticks(range(num_classes), names)
-        axes.set_yticks(range(num_classes), names)
-    correct, total = int(matrix.diagonal().sum()), int(matrix.sum())
-    axes.set(xlabel="predicted class", ylabel="true class", title=f"{correct:,} of {total:,} test samples correct")
+    if len(names) <= plotting.MAX_LABELLED_CLASSES:
+        counts = [[str(count or "") for count in row] for row in matrix.tolist()]
+        plotting.label_cells(axes, counts, (shares > 0.3).tolist())
+        axes.set_xticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names)
     return figure
 
 
 @style
 def draw_classes(matrix: Int64[Tensor, "classes classes"], names: Sequence[str]) -> Figure:
-    counts, correct = matrix.sum(1).tolist(), matrix.diagonal().tolist()
-    errors = [100 * (1 - hits / max(1, count)) for hits, count in zip(correct, counts, strict=True)]
-    figure = new_figure()
-    axes = figure.subplots()
+    title = "misclassified test samples: share (%) and number"
+    figure, axes = new_axes(xlabel="class", ylabel="error, %", title=title)
+    counts = matrix.sum(1)
+    mistakes = counts - matrix.diagonal()
+    errors = (100 * mistakes.double() / counts.clamp(min=1)).tolist()
     bars = axes.bar(range(len(errors)), errors, color=CORRECT)
-    if len(errors) <= MAX_LABELLED_CLASSES:
-        texts = [f"{error:.1f}\n{count - hits:,}" for error, hits, count in zip(errors, correct, counts, strict=True)]
+    if len(errors) <= plotting.MAX_LABELLED_CLASSES:
+        texts = [f"{error:.1f}\n{number:,}" for error, number in zip(errors, mistakes.tolist(), strict=True)]
         axes.bar_label(bars, texts, padding=1)
         axes.set_xticks(range(len(errors)), names)
     axes.margins(y=0.25)
-    axes.set(xlabel="class", ylabel="error, %", title="misclassified test samples: share (%) and number")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -146,26 +138,21 @@ def draw_classes(matrix: Int64[Tensor, "classes classes"], names: Sequence[str])
 BINS = 15
 
 
-def expected_calibration_error(logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"]) -> float:
-    """ECE of Guo et al. 2017 (arXiv 1706.04599): mean distance between confidence and accuracy over confidence bins."""
-    error = multiclass_calibration_error(logits.float().softmax(1), labels, logits.shape[1], n_bins=BINS, norm="l1")
-    return error.item()
-
-
 @style
 def draw_calibration(logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"]) -> Figure:
-    confidences, predictions = logits.float().softmax(1).max(1)
-    correct = (predictions == labels).float()
+    probabilities = logits.float().softmax(1)
+    confidences, predictions = probabilities.max(1)
     edges = torch.linspace(0, 1, BINS + 1)
     bins = torch.bucketize(confidences, edges[1:-1])
     counts = bins.bincount(minlength=BINS)
-    accuracy = bins.bincount(correct, minlength=BINS) / counts.clamp(min=1)
+    accuracy = bins.bincount((predictions == labels).float(), minlength=BINS) / counts.clamp(min=1)
+    # ECE of Guo et al. 2017 (arXiv 1706.04599): mean distance between confidence and accuracy over confidence bins
+    error = multiclass_calibration_error(probabilities, labels, logits.shape[1], n_bins=BINS, norm="l1").item()
     centres, width = ((edges[1:] + edges[:-1]) / 2).numpy(), 0.92 / BINS
     figure = new_figure()
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     above.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect calibration")
-    above.bar(centres, np.where(counts > 0, accuracy, 0), width, color=CORRECT)
-    error = expected_calibration_error(logits, labels)
+    above.bar(centres, accuracy.numpy(), width, color=CORRECT)
     above.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=f"expected calibration error {percent(error)}")
     above.legend(loc="upper left")
     below.bar(centres, counts.numpy(), width, color=GREY)
@@ -199,8 +186,7 @@ def draw_mistakes(
     confidences, predictions = (values.tolist() for values in logits[shown].float().softmax(1).max(1))
     drawn = zip(pictures(shown), labels[shown].tolist(), predictions, confidences, strict=True)
     page = np.full((rows, height + caption_height, columns, width + GAP, channels), 255, np.uint8)
-    figure = new_figure(height=(HEIGHT - TITLE_HEIGHT) / ROWS * rows + TITLE_HEIGHT, layout=None)
-    axes = figure.add_axes((0, 0, 1, 1 - TITLE_HEIGHT / figure.get_figheight()))
+    figure, axes = titled_page((HEIGHT - TITLE_HEIGHT) / ROWS * rows)
     for place, (image, label, prediction, confidence) in enumerate(drawn):
         row, column = divmod(place, columns)
         pixels = image.permute(1, 2, 0).numpy()
@@ -210,7 +196,6 @@ def draw_mistakes(
         axes.text(x, y, caption, ha="center", va="top", linespacing=1.0)
     whole = page.reshape(rows * (height + caption_height), columns * (width + GAP), channels)
     axes.imshow(whole, cmap="gray", aspect="auto")
-    axes.set_axis_off()
     part = f": {start + 1} to {start + len(shown)}, most confident first" if len(mistakes) > len(shown) else ""
     axes.set_title(f"{len(mistakes):,} of {len(labels):,} misclassified{part}")
     return figure

@@ -1,0 +1,69 @@
+"""Tests how the parts of a run are built: warnings, the precision, networks on any grid."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
+from quadrant_lstm.run import build
+from tests.configs import composed_config
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+@pytest.mark.parametrize(("trained", "num_warnings"), [(False, 0), (True, 1)])
+def test_a_module_in_eval_mode_is_warned_of_only_if_its_weights_are_trained(trained, num_warnings):
+    network = nn.Sequential(nn.BatchNorm1d(3).requires_grad_(trained).eval(), nn.Linear(3, 2))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        build.allow_frozen_modules(network)
+        warnings.warn("Found 1 module(s) in eval mode at the start of training. This may", stacklevel=1)
+    assert len(found) == num_warnings
+
+
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "instructions", "chosen"),
+    [
+        ("auto", "gpu", ["amx_bf16"], "32-true"),
+        ("auto", "cpu", ["avx512_bf16"], "bf16-mixed"),
+        ("auto", "cpu", [], "32-true"),
+        ("16-mixed", "cpu", ["avx512_bf16"], "16-mixed"),
+    ],
+)
+def test_auto_is_bf16_on_a_cpu_that_multiplies_bf16(precision, accelerator, instructions, chosen, monkeypatch):
+    monkeypatch.setattr(build, "bf16_instructions", lambda: instructions)
+    assert build.resolve_precision(precision, accelerator) == chosen
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="torch 2.10 does not tell")
+@pytest.mark.skipif(not CPU_INFO.exists(), reason="there is no /proc/cpuinfo to compare with")
+def test_the_instructions_are_those_that_the_kernel_lists():
+    listed = [name for name in ("amx_bf16", "avx512_bf16") if name in CPU_INFO.read_text()]
+    assert build.bf16_instructions() == listed
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ("model=cnn_lstm", "model.kernel_size=2", "model.filters=[3,4]"),
+        ("model=cnn_lstm", "model.kernel_size=2", "model.filters=[3]", "model/recurrent=concat"),
+        ("model=deep", "model.blocks=[[4],[6]]"),
+        ("model=reshaped", "model.kernel_size=2", "model.filters=[3]"),
+        ("model=join", "model/encoder=rows", "model/recurrent=bilstm"),
+        ("model=join", "model/recurrent=conv_lstm", "model.encoder.kernel_size=2", "model.encoder.filters=[3]"),
+    ],
+    ids=" ".join,
+)
+def test_every_network_reads_any_grid(model):
+    for grid, orderings, frame in (
+        ((4, 4), "[rows,snake,spiral]", (1, 21, 7)),
+        ((7, 4), '["random:1"]', (1, 4, 7)),
+        ((1, 2), "[rows]", (1, 28, 14)),
+    ):
+        cfg = composed_config(*model, f"data.grid={list(grid)}", f"data.orderings={orderings}")
+        steps = grid[0] * grid[1]
+        network = build.build_network(cfg, SequenceSpec(frame, steps, numbered_names(10))).eval()
+        assert network(torch.rand(2, steps, *frame)).shape == (2, 10)
