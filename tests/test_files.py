@@ -5,14 +5,20 @@ from quadrant_lstm.files import csv_cell, csv_text, read_csv, read_json, read_ya
 
 
 @pytest.mark.parametrize("read", [read_json, read_yaml, read_csv])
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 200_000], ids=["not UTF-8", "200,000 brackets"])
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 140_000], ids=["not UTF-8", "140,000 brackets"])
 def test_a_damaged_file_is_reported_in_one_line(read, content, tmp_path):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(UserError, match="file: cannot be read .*; restore"):
         read(tmp_path / "file")
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@a", "\ta", "\ra", "-1+1", "=1"])
+def test_a_list_is_no_content_of_a_run(tmp_path):
+    (tmp_path / "file").write_text("[]")
+    with pytest.raises(UserError, match="file: cannot be read .it is not a mapping.; restore or delete it"):
+        read_json(tmp_path / "file")
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@a", "\ta", "\ra"])
 def test_a_text_is_no_formula_in_a_spreadsheet(text):
     assert csv_cell(text) == f"'{text}"
 
