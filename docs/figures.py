@@ -388,7 +388,7 @@ def draw() -> None:
     with browser.chromium() as page:
         page.get(PAGE.as_uri())
         browser.resize_window(page, 900, 1000)
-        browser.draw(page, [browser.smooth(stroke) for stroke in browser.DIGITS[5]])
+        browser.draw(page, browser.strokes_of(5))
         browser.resize_window(page, 900, page.execute_script("return document.documentElement.offsetHeight"))
         time.sleep(1)
         picture = Image.open(io.BytesIO(page.get_screenshot_as_png())).convert("RGB")

@@ -21,6 +21,8 @@ from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from tests.photographs import HANDS, Point, smooth
+
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 SIZE = 1500, 1180
 PATIENCE = 100  # seconds
@@ -130,39 +132,10 @@ def screenshot(page: webdriver.Chrome) -> Image.Image:
 
 # A page to draw on
 
-Point = tuple[float, float]
 
-# Strokes of the digits: (x, y) from the left and the top of the drawing pad, each from 0 to 1.
-DIGITS: dict[int, list[list[Point]]] = {
-    0: [[(0.5, 0.15), (0.36, 0.22), (0.29, 0.4), (0.29, 0.6), (0.37, 0.78), (0.5, 0.85), (0.63, 0.78), (0.71, 0.6),
-         (0.71, 0.4), (0.64, 0.22), (0.5, 0.15)]],
-    1: [[(0.53, 0.15), (0.47, 0.85)]],
-    2: [[(0.3, 0.33), (0.35, 0.22), (0.5, 0.17), (0.65, 0.22), (0.7, 0.35), (0.6, 0.52), (0.42, 0.7), (0.28, 0.82),
-         (0.74, 0.82)]],
-    3: [[(0.3, 0.25), (0.42, 0.16), (0.58, 0.17), (0.67, 0.28), (0.62, 0.42), (0.46, 0.48), (0.62, 0.52),
-         (0.7, 0.66), (0.63, 0.79), (0.47, 0.84), (0.3, 0.77)]],
-    4: [[(0.32, 0.15), (0.28, 0.5), (0.72, 0.5)], [(0.66, 0.15), (0.62, 0.87)]],
-    5: [[(0.7, 0.17), (0.36, 0.17), (0.34, 0.47), (0.52, 0.42), (0.66, 0.5), (0.7, 0.65), (0.62, 0.78), (0.47, 0.84),
-         (0.3, 0.78)]],
-    6: [[(0.6, 0.14), (0.45, 0.28), (0.34, 0.5), (0.33, 0.7), (0.42, 0.83), (0.57, 0.84), (0.67, 0.73), (0.64, 0.58),
-         (0.5, 0.53), (0.36, 0.63)]],
-    7: [[(0.28, 0.2), (0.72, 0.2), (0.6, 0.45), (0.48, 0.85)]],
-    8: [[(0.64, 0.25), (0.52, 0.16), (0.38, 0.22), (0.38, 0.36), (0.6, 0.55), (0.66, 0.7), (0.55, 0.84), (0.4, 0.82),
-         (0.34, 0.68), (0.45, 0.52), (0.62, 0.38), (0.64, 0.25)]],
-    9: [[(0.66, 0.3), (0.55, 0.17), (0.4, 0.2), (0.34, 0.35), (0.42, 0.48), (0.57, 0.46), (0.66, 0.3), (0.65, 0.55),
-         (0.58, 0.86)]],
-}  # fmt: skip
-
-
-def smooth(points: Sequence[Point]) -> list[Point]:
-    """Puts four points on the curve between each two, as a hand would (Catmull-Rom splines)."""
-    curve = list(points[:1])
-    for a, b, c, d in zip([points[0], *points], points, points[1:], [*points[2:], points[-1]], strict=False):
-        for t in (0.25, 0.5, 0.75, 1):
-            weights = (-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2)
-            x, y = (sum(w * point[axis] for w, point in zip(weights, (a, b, c, d), strict=True)) / 2 for axis in (0, 1))
-            curve.append((x, y))
-    return curve
+def strokes_of(digit: int) -> list[list[Point]]:
+    """Returns the strokes of a digit: (x, y) from the left and the top of the drawing pad, each from 0 to 1."""
+    return [[(0.28 + 0.44 * x, 0.15 + 0.7 * y) for x, y in smooth(stroke)[::5]] for stroke in HANDS["upright"][digit]]
 
 
 def draw(page: webdriver.Chrome, strokes: Sequence[Sequence[Point]], kind: str = "mouse") -> None:
