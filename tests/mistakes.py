@@ -13,7 +13,7 @@ ANSWERED_WITHOUT_TORCH = {
     "-m seed=1,2 --cfg job": "--cfg: shows the config of one run; leave out -m, or list the jobs with plan=true.",
     "init=": "init: is empty; give a value, or leave it out.",
     "init=a(1)": "init: a value with such characters needs quotes: \"init='a(1)'\".",
-    "init=nowhere": "init: nowhere is neither a run folder with a checkpoints/best.ckpt nor a .ckpt or",
+    "init=nowhere": "init: nowhere does not exist; give a run folder, or a file that",
     "--epochs 5": "--epochs: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.",
     "--run=latest": "argument --run/-r: ignored explicit argument 'latest'; python",
     "--cfg jobs": "argument --cfg/-c: invalid choice: 'jobs' (choose from ",

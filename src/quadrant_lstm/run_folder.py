@@ -119,10 +119,10 @@ def find_weights(init: str) -> Path:
     for file in (path / BEST, path):
         if file.is_file() and file.suffix in (BEST.suffix, ".safetensors"):
             return file
-    raise UserError(
-        f"init: {init} is neither a run folder with a {BEST} nor a .ckpt or .safetensors file; give a run folder, or a "
-        "file that export.py format=safetensors wrote."
+    rule = (
+        f"is neither a run folder with a {BEST} nor a .ckpt or .safetensors file" if path.exists() else "does not exist"
     )
+    raise UserError(f"init: {init} {rule}; give a run folder, or a file that export.py format=safetensors wrote.")
 
 
 def as_typed(path: Path) -> Path:

@@ -104,7 +104,7 @@ def test_values_that_are_no_weights_are_refused(tensors, message, tmp_path):
 def test_files_without_weights_of_the_network_are_refused(finished_run, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     for init, message in {
-        "nowhere": "^init: nowhere is neither a run folder with a checkpoints/best.ckpt nor a .ckpt or",
+        "nowhere": "^init: nowhere does not exist; give a run folder, or a file that",
         str(tmp_path / "x.safetensors"): r"^init: .*x\.safetensors cannot be read .*; export it again",
         str(finished_run): "has no weight whose name and shape this network has; choose its model",
     }.items():

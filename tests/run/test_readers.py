@@ -44,11 +44,18 @@ def test_load_run_returns_the_network_that_was_tested(finished_run, tiny):
         frames = sequences(images, cfg.data.orderings)
         logits = network(frames)
         assert torch.equal(logits, network(frames.float() / 255))
-        for wrong in (frames.float(), frames.float() / 255 - 0.5, frames * torch.nan):
-            with pytest.raises(ValueError, match="pixels are floats from .*; give them as uint8, or divide"):
-                network(wrong)
-        with pytest.raises(ValueError, match="frames are .70, 1, 8, 8., but this network reads .batch, steps, 1, "):
-            network(images)
+        assert torch.equal(logits, network(frames=frames))
+        divide, finite = "give them as uint8, or divide", "replace the values that are no numbers"
+        wrong = {frames.float(): divide, frames.float() / 255 - 0.5: divide, frames * torch.nan: finite}
+        for inputs, remedy in wrong.items():
+            for call in (lambda inputs: network(inputs), lambda inputs: network(frames=inputs)):
+                with pytest.raises(ValueError, match=f"pixels are floats from .*; {remedy}"):
+                    call(inputs)
+        for inputs in (images, frames[:, :3], frames.transpose(0, 1)):
+            with pytest.raises(ValueError, match="frames are .*, but this network reads .batch, 4, 1, "):
+                network(inputs)
+        with pytest.raises(ValueError, match="frames are a ndarray; give a tensor"):
+            network(frames.numpy())
         with pytest.raises(ValueError, match="images are .70, 8, 8., but .batch, channels, height, width. is"):
             sequences(images[:, 0])
     assert (logits.argmax(1).numpy() == tiny.test_labels).mean() == read_results(finished_run)["test/accuracy"]

@@ -248,10 +248,8 @@ def check_range(pixels: Shaped[Tensor, "..."]) -> None:
         return
     low, high = (value.item() for value in pixels.detach().aminmax())
     if not (low >= 0 and high <= 1):  # also for values that are not numbers
-        raise ValueError(
-            f"pixels are floats from {low:g} to {high:g}, but the network reads 0 to 1; give them as uint8, or divide "
-            "them by 255."
-        )
+        remedy = "replace the values that are no numbers" if low != low else "give them as uint8, or divide them by 255"
+        raise ValueError(f"pixels are floats from {low} to {high}, but the network reads 0 to 1; {remedy}.")
 
 
 def frames_of(

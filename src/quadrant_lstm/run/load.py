@@ -1,12 +1,14 @@
 """Loads the trained network of a run folder and its config, and computes its test metrics."""
 
 import functools
+import inspect
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -76,28 +78,42 @@ def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Modu
     """
     classifier, cfg = load_classifier(find_run(str(path)), trusted_modules(trust))
     network = classifier.network.eval()
-    network.register_forward_pre_hook(functools.partial(checked_frames, classifier.spec))
+    steps = classifier.spec.num_steps if "grid" in cfg.data else "steps"  # clips may have fewer frames, with lengths
+    name = next(iter(inspect.signature(network.forward).parameters))
+    checked = functools.partial(checked_inputs, name, (steps, *classifier.spec.frame_shape))
+    network.register_forward_pre_hook(checked, with_kwargs=True)
     return network, cfg
 
 
-def checked_frames(spec: SequenceSpec, network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Scales frames of uint8, and raises ValueError for frames of other sizes and for floats outside [0, 1]."""
-    if not inputs or not isinstance(inputs[0], Tensor):
-        return inputs
-    frames, *others = inputs
-    if frames.dim() != 5 or tuple(frames.shape[2:]) != tuple(spec.frame_shape):
-        sizes = ", ".join(map(str, spec.frame_shape))
+def checked_inputs(
+    name: str, sizes: tuple[Any, ...], network: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Scales and checks the frames: the first argument of the network, or the one with its name."""
+    dtype = next(network.parameters()).dtype
+    if name in named:
+        return inputs, named | {name: checked_frames(named[name], sizes, dtype)}
+    return (checked_frames(inputs[0], sizes, dtype), *inputs[1:]), named
+
+
+def checked_frames(frames: Any, sizes: tuple[Any, ...], dtype: torch.dtype) -> Float[Tensor, "..."]:
+    """Scales frames of uint8. Raises ValueError for frames of other sizes and for floats outside [0, 1]."""
+    if not isinstance(frames, Tensor):
+        raise ValueError(f"frames are a {type(frames).__name__}; give a tensor, e.g. torch.as_tensor(frames).")
+    fits = frames.dim() == 5 and all(
+        size in (given, "steps") for size, given in zip(sizes, frames.shape[1:], strict=True)
+    )
+    if not fits:
         raise ValueError(
-            f"frames are {list(frames.shape)}, but this network reads [batch, steps, {sizes}]; cut images with "
-            "sequences(images, cfg.data.orderings, cfg.data.grid), and give clips in these axes and sizes."
+            f"frames are {list(frames.shape)}, but this network reads [batch, {', '.join(map(str, sizes))}]; cut "
+            "images with sequences(images, cfg.data.orderings, cfg.data.grid), and give clips in these axes and sizes."
         )
     if frames.dtype == torch.uint8:
-        return scaled(frames), *others
+        return scaled(frames, dtype)
     if not frames.is_floating_point():
         raise ValueError(f"frames are {frames.dtype}; give uint8, or floats from 0 to 1.")
     if not torch.compiler.is_compiling():
         check_range(frames)
-    return frames.to(next(network.parameters()).dtype), *others  # numpy's floats are float64
+    return frames.to(dtype)  # numpy's floats are float64
 
 
 def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier, DictConfig]:
