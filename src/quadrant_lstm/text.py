@@ -113,11 +113,12 @@ def with_progress(
     items: Iterable[Item], description: str, total: int | None = None, transient: bool = False
 ) -> Iterable[Item]:
     """Shows a progress bar on stderr, if that is a terminal: stdout holds the results. A transient one vanishes."""
+    if not sys.stderr.isatty():  # where rich 14 would print an empty line
+        return items
     from rich.console import Console
     from rich.progress import track  # not at start-up
 
-    disable = not sys.stderr.isatty()
-    return track(items, description, total, console=Console(stderr=True), transient=transient, disable=disable)
+    return track(items, description, total, console=Console(stderr=True), transient=transient)
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
