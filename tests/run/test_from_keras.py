@@ -15,6 +15,7 @@ from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS, SequenceSpec, num
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.from_keras import main, make_run
 from quadrant_lstm.model.rnn import GRU
+from quadrant_lstm.run import keras_model
 from quadrant_lstm.run.export import keras_file
 from quadrant_lstm.run.exported_program import cut_images
 from quadrant_lstm.run.keras_model import KerasSizes, build_keras_model, sizes_of_keras, sizes_of_network
@@ -96,6 +97,22 @@ def test_a_network_keeps_its_sizes_and_logits_in_keras_and_back(tmp_path, frames
     assert load_run(tmp_path / "run")[1].model.dropout == 0.1
     with pytest.raises(UserError, match=r"run holds weights, but no training to resume; begin a new one with init="):
         hydra_arguments([f"run={tmp_path / 'run'}"])
+
+
+def test_a_new_network_is_initialized_like_keras():
+    keras.utils.set_random_seed(0)
+    network, copy, model = question_network(), question_network(), build_keras_model(KerasSizes(), QUESTION)
+    assert model.count_params() == 93698 == 93718 - 4 * 5  # one bias of the LSTM less
+    keras_model.copy_from_keras(model, copy)
+    for (name, ours), theirs in zip(network.state_dict().items(), copy.state_dict().values(), strict=True):
+        if "bias" in name:
+            assert torch.equal(ours, theirs), name
+        elif name == "recurrent.weight_hh_l0":
+            for weights in (ours, theirs):
+                torch.testing.assert_close(weights.T @ weights, torch.eye(5))
+        else:
+            assert ours.abs().max() == pytest.approx(theirs.abs().max().item(), rel=0.03), name
+            assert ours.std() == pytest.approx(theirs.std().item(), rel=0.15), name
 
 
 def test_a_model_in_half_precision_is_read(tmp_path):

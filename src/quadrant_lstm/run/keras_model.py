@@ -45,11 +45,12 @@ def sizes_of_network(network: Any) -> KerasSizes:
     )  # fmt: skip
 
 
-def layers_of_question(sizes: KerasSizes, num_classes: int, data_format: str, activation: str | None) -> list[Any]:
+def layers_of_question(sizes: KerasSizes, num_classes: int, activation: str | None) -> list[Any]:
+    last: Any = {"data_format": "channels_last"}  # whatever the user's keras.json says
     return [
-        *(layers.Conv2D(n, sizes.kernel_size, activation="relu", data_format=data_format) for n in sizes.filters),
-        layers.MaxPooling2D(sizes.pool_size, data_format=data_format),
-        layers.Flatten(data_format="channels_last"),  # which keeps the order of the axes
+        *(layers.Conv2D(filters, sizes.kernel_size, activation="relu", **last) for filters in sizes.filters),
+        layers.MaxPooling2D(sizes.pool_size, **last),
+        layers.Flatten(**last),
         layers.Dropout(sizes.dropout),
         layers.LSTM(sizes.lstm_units),
         layers.Dense(sizes.dense_units),
@@ -57,16 +58,12 @@ def layers_of_question(sizes: KerasSizes, num_classes: int, data_format: str, ac
     ]
 
 
-def build_keras_model(
-    sizes: KerasSizes, spec: SequenceSpec, data_format: str = "channels_last", activation: str | None = None
-) -> keras.Model:
-    """Frames are [steps, height, width, channels], or [steps, channels, height, width] if channels are first."""
+def build_keras_model(sizes: KerasSizes, spec: SequenceSpec, activation: str | None = None) -> keras.Model:
+    """Frames are [steps, height, width, channels]."""
     channels, height, width = spec.frame_shape
-    shape = (channels, height, width) if data_format == "channels_first" else (height, width, channels)
-    *encoder, dropout, lstm, dense, head = layers_of_question(sizes, spec.num_classes, data_format, activation)
-    return keras.Sequential(
-        [keras.Input((spec.num_steps, *shape)), *map(layers.TimeDistributed, encoder), dropout, lstm, dense, head]
-    )
+    *encoder, dropout, lstm, dense, head = layers_of_question(sizes, spec.num_classes, activation)
+    frames = keras.Input((spec.num_steps, height, width, channels))
+    return keras.Sequential([frames, *map(layers.TimeDistributed, encoder), dropout, lstm, dense, head])
 
 
 # A model of somebody else: its sizes, if it has the layers of the question
@@ -137,8 +134,7 @@ def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     filters, kernel_size = [conv.filters for conv in convs], convs[0].kernel_size[0]
     sizes = KerasSizes(filters, kernel_size, pool.pool_size[0], dropout.rate, lstm.units, dense.units)
     activation = "softmax" if stages[head]["activation"] == "softmax" else None
-    expected = layers_of_question(sizes, head.units, convs[0].data_format, activation)
-    for layer, wanted in zip([*convs, *rest], expected, strict=True):
+    for layer, wanted in zip([*convs, *rest], layers_of_question(sizes, head.units, activation), strict=True):
         check_settings(layer, stages[layer], wanted)
     if flatten in model.layers and flatten.target_shape[0] not in (steps, -1):  # a Reshape outside TimeDistributed
         raise UserError(
@@ -164,10 +160,10 @@ BIAS, SECOND_BIAS = "recurrent.bias_ih_l0", "recurrent.bias_hh_l0"
 
 
 def copy_to_keras(network: Any, model: keras.Model) -> None:
+    """Copies the weights to a model of build_keras_model."""
     state = dict(network.state_dict())
     state[BIAS] = state[BIAS] + state.pop(SECOND_BIAS)
-    if reads_channels_last(model):
-        state[INPUT_WEIGHT] = swap_axes(state[INPUT_WEIGHT], conv_layers(model)[-1].filters, -1)
+    state[INPUT_WEIGHT] = swap_axes(state[INPUT_WEIGHT], conv_layers(model)[-1].filters, -1)
     weights = [weight.permute(2, 3, 1, 0) if weight.ndim == 4 else weight.movedim(0, -1) for weight in state.values()]
     model.set_weights([weight.cpu().numpy() for weight in weights])
 
@@ -178,15 +174,10 @@ def copy_from_keras(model: keras.Model, network: Any) -> None:
     weights = [weight.permute(3, 2, 0, 1) if weight.ndim == 4 else weight.movedim(-1, 0) for weight in weights]
     names = [name for name in network.state_dict() if name != SECOND_BIAS]
     state = dict(zip(names, weights, strict=True))
-    if reads_channels_last(model):
+    formats = [layer.data_format for layer in inner_layers(model) if isinstance(layer, layers.Flatten)]
+    if not has_channels_first(model) or formats == ["channels_first"]:  # the LSTM reads maps with their channels last
         state[INPUT_WEIGHT] = swap_axes(state[INPUT_WEIGHT], -1, conv_layers(model)[-1].filters)
     network.load_state_dict(state | {SECOND_BIAS: torch.zeros_like(state[BIAS])})
-
-
-def reads_channels_last(model: keras.Model) -> bool:
-    """Tells whether the LSTM reads maps that were flattened with their channels last."""
-    formats = [layer.data_format for layer in inner_layers(model) if isinstance(layer, layers.Flatten)]
-    return not has_channels_first(model) or formats == ["channels_first"]
 
 
 @torch.no_grad()
