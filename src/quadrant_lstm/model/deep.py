@@ -27,7 +27,7 @@ from quadrant_lstm.kinds import BelowOne, Blocks, Count, Grid, Orderings
 from quadrant_lstm.model.encoder import Encoder, padded_blocks, pooled_shape
 from quadrant_lstm.model.network import Dropout
 from quadrant_lstm.model.protocols import MakePart
-from quadrant_lstm.model.recurrent import LastStep, StepClassifier, initialize_as_keras, make_recurrent, num_outputs
+from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 
 # Pieces of an image, encoded together: joined, encoded, and split again
 
@@ -142,13 +142,11 @@ class DeepCNNLSTM(StepClassifier):
         features, rows, columns = pooled_shape(piece_shape, blocks)
         joined_grid = grid if join_pieces else (1, 1)
         self.encoder = JoinedPieces(encoder_of_images(piece_shape, joined_grid, blocks), orderings, joined_grid)
-        self.flatten = None
         self.dropout = Dropout(dropout)
         num_inputs = len(orderings) * features * rows * columns
-        self.recurrent = make_recurrent(recurrent, [num_inputs], lstm_units, num_steps)
-        self.last_step = LastStep(getattr(self.recurrent, "bidirectional", False))
+        num_outputs = self.read_with(recurrent, [num_inputs], lstm_units, num_steps)
         self.dropout2 = Dropout(dropout)
-        self.head = nn.Linear(num_outputs(self.recurrent, [num_inputs], num_steps), num_classes)
+        self.head = nn.Linear(num_outputs, num_classes)
         self.apply(initialize_as_keras)
 
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:

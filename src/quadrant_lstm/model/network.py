@@ -20,15 +20,7 @@ from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import BelowOne, Count, Counts, Orderings
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder, encoded_shape
 from quadrant_lstm.model.protocols import Frames, MakePart, wrong_result
-from quadrant_lstm.model.recurrent import (
-    FlattenMaps,
-    LastStep,
-    StepClassifier,
-    initialize_as_keras,
-    make_recurrent,
-    num_outputs,
-    reads_maps,
-)
+from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
 from quadrant_lstm.model.time_distributed import TimeDistributed, in_eval_mode
@@ -122,13 +114,9 @@ class Join(StepClassifier):
                 self.needs_orderings = True
             except CannotShare as reason:
                 log.info(f"model.shared_tiles: every frame is encoded in full: {reason}")
-        shape = feature_shape(module, frame_shape)
-        self.flatten = FlattenMaps() if len(shape) == 3 and not reads_maps(recurrent) else None
         self.dropout = Dropout(dropout)
-        self.recurrent = make_recurrent(recurrent, shape, lstm_units, num_steps)
-        self.last_step = LastStep(getattr(self.recurrent, "bidirectional", False))
-        inputs = [shape.numel()] if self.flatten else shape
-        self.dense = nn.Linear(num_outputs(self.recurrent, inputs, num_steps), dense_units)  # no activation
+        num_outputs = self.read_with(recurrent, feature_shape(module, frame_shape), lstm_units, num_steps)
+        self.dense = nn.Linear(num_outputs, dense_units)  # no activation
         self.head = nn.Linear(dense_units, num_classes)
         ours = [self.encoder] if type(module) in (ConvEncoder, PaddedEncoder) else []  # others may be pretrained
         for part in (*ours, self.recurrent, self.dense, self.head):

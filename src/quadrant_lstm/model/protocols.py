@@ -1,7 +1,6 @@
 """Declares what a network may offer, and what networks and their layers are given."""
 
 import copy
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -43,10 +42,6 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 MakePart = Callable[..., nn.Module]
-
-
-def layer_of(make: MakePart) -> MakePart:
-    return make.func if isinstance(make, functools.partial) else make
 
 
 def wrong_result(key: str, part: nn.Module, inputs: Tensor, outputs: Any, rule: str) -> UserError:

@@ -11,17 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model import protocols
 from quadrant_lstm.model.conv_lstm import ConvLSTM
-from quadrant_lstm.model.protocols import (
-    Frames,
-    Lengths,
-    MakePart,
-    as_argument,
-    count_parameters,
-    layer_of,
-    real_steps,
-    wrong_result,
-)
+from quadrant_lstm.model.protocols import Frames, Lengths, MakePart, as_argument, count_parameters
 from quadrant_lstm.model.rnn import LSTM, PaddedRNN
 from quadrant_lstm.model.time_distributed import TimeDistributed, in_eval_mode
 
@@ -60,7 +52,7 @@ class FlattenMaps(nn.Module):
 
 def reads_maps(make: MakePart) -> bool:
     """Tells whether the layer reads maps, as its class says with `reads_maps = True`."""
-    return getattr(layer_of(make), "reads_maps", False)
+    return getattr(getattr(make, "func", make), "reads_maps", False)  # `func` of a functools.partial
 
 
 def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int, num_steps: int) -> nn.Module:
@@ -68,7 +60,7 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
 
     Features are vectors, or maps [channels, rows, columns], which FlattenMaps flattens for a layer that reads vectors.
     """
-    kind: Any = layer_of(make)
+    kind: Any = getattr(make, "func", make)
     if reads_maps(make) and len(feature_shape) != 3:
         raise UserError(
             f"model.recurrent: {kind.__name__} reads maps, but the encoder returns a vector; choose another."
@@ -112,7 +104,7 @@ def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_steps: i
             return outputs.shape[2]
         case returned:
             rule = "outputs [N, steps, units] and a state, which may be None"
-            raise wrong_result("model.recurrent", recurrent, features, returned, rule)
+            raise protocols.wrong_result("model.recurrent", recurrent, features, returned, rule)
 
 
 def repeat_last_real(
@@ -162,6 +154,14 @@ class StepClassifier(nn.Module):
     last_step: LastStep
     needs_orderings = False  # whether frames have to follow data.orderings
 
+    def read_with(self, make: MakePart, feature_shape: Sequence[int], lstm_units: int, num_steps: int) -> int:
+        """Adds a recurrent layer that reads features of this shape, and returns the number of its outputs."""
+        is_flattened = len(feature_shape) == 3 and not reads_maps(make)
+        self.flatten = FlattenMaps() if is_flattened else None
+        self.recurrent = make_recurrent(make, feature_shape, lstm_units, num_steps)
+        self.last_step = LastStep(getattr(self.recurrent, "bidirectional", False))
+        return num_outputs(self.recurrent, [math.prod(feature_shape)] if is_flattened else feature_shape, num_steps)
+
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
         raise NotImplementedError
 
@@ -195,5 +195,5 @@ class StepClassifier(nn.Module):
                 "shared_tiles=False."
             )
         else:
-            features = self.encoder(frames, mask=real_steps(frames, lengths))
+            features = self.encoder(frames, mask=protocols.real_steps(frames, lengths))
         return self.dropout(features if self.flatten is None else self.flatten(features))
