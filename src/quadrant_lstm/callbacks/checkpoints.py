@@ -17,8 +17,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
@@ -64,7 +64,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: cannot be read ({reason}); it is damaged: restore it, or train again.") from error
 
 
-class AtomicCheckpointIO(CheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """A plugin for Lightning's Trainer."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -72,9 +72,6 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
         return read_checkpoint(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
 
 
 # The end of an epoch

@@ -4,12 +4,12 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.model.protocols import check_lengths
+from quadrant_lstm.model.protocols import Frames, Lengths, check_lengths
 from quadrant_lstm.model.rnn import State, unroll
 
 
@@ -49,10 +49,7 @@ class ConvLSTM(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(
-        self,
-        frames: Float[Tensor, "batch steps channels height width"],
-        state: tuple[Tensor, Tensor] | None = None,
-        lengths: Int64[Tensor, " batch"] | None = None,
+        self, frames: Frames, state: tuple[Tensor, Tensor] | None = None, lengths: Lengths = None
     ) -> tuple[Float[Tensor, "batch steps hidden out_height out_width"], State]:
         check_lengths(frames, lengths)
         if state is None:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import BelowOne, Blocks, Count, Grid, Orderings
-from quadrant_lstm.model.encoder import Encoder, padded_blocks, pooled_shape
+from quadrant_lstm.model.encoder import Encoder, Maps, padded_blocks, pooled_shape
 from quadrant_lstm.model.network import Dropout
 from quadrant_lstm.model.protocols import MakePart
 from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
@@ -32,18 +32,17 @@ from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 # Pieces of an image, encoded together: joined, encoded, and split again
 
 
-def split_maps(
-    maps: Float[Tensor, "batch channels height width"], grid: Grid
-) -> Float[Tensor, "batch pieces rows columns channels"]:
+Pieces = Float[Tensor, "batch pieces rows columns channels"]
+
+
+def split_maps(maps: Maps, grid: Grid) -> Pieces:
     """Splits maps into pieces, with channels last: convs are faster in this memory layout."""
     # batch, row of the grid, row, column of the grid, column, channels
     split = maps.permute(0, 2, 3, 1).unflatten(1, (grid[0], -1)).unflatten(3, (grid[1], -1))
     return split.transpose(2, 3).flatten(1, 2)
 
 
-def join_maps(
-    pieces: Float[Tensor, "batch pieces rows columns channels"], grid: Grid
-) -> Float[Tensor, "batch channels height width"]:
+def join_maps(pieces: Pieces, grid: Grid) -> Maps:
     """Undoes split_maps. The result is channels last in memory."""
     split = pieces.unflatten(1, tuple(grid)).transpose(2, 3)
     return split.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
@@ -56,9 +55,7 @@ class PiecePool(nn.MaxPool2d):
         super().__init__(2, ceil_mode=True)
         self.grid = grid
 
-    def forward(
-        self, maps: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels rows columns"]:
+    def forward(self, maps: Maps) -> Float[Tensor, "batch channels rows columns"]:
         pieces = split_maps(maps, self.grid)
         pooled = super().forward(pieces.flatten(0, 1).permute(0, 3, 1, 2))
         return join_maps(pooled.permute(0, 2, 3, 1).unflatten(0, (-1, pieces.shape[1])), self.grid)

@@ -70,12 +70,13 @@ def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, in
 # Convolutions
 
 
+Maps = Float[Tensor, "batch channels height width"]
+
+
 class Encoder(nn.Sequential):
     """The common base: layers that are given maps channels last in memory, where convs are faster."""
 
-    def forward(
-        self, frames: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch features rows columns"]:
+    def forward(self, frames: Maps) -> Float[Tensor, "batch features rows columns"]:
         return super().forward(channels_last(frames))
 
 
@@ -127,7 +128,7 @@ def padded_blocks(
     return layers
 
 
-def channels_last(maps: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels height width"]:
+def channels_last(maps: Maps) -> Maps:
     """Returns the maps channels last in memory, also for a single channel; copies them unless they are.
 
     `contiguous(memory_format=torch.channels_last)` keeps the strides of a single channel. Convs and all later layers
@@ -175,7 +176,7 @@ class Backbone(nn.Module):
             self.module.eval()
         return self
 
-    def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
+    def forward(self, frames: Maps) -> Float[Tensor, "batch features"]:
         frames = frames.expand(-1, 3, -1, -1)
         if self.size:
             frames = interpolate(frames, size=(self.size, self.size), mode="bilinear", antialias=True)
@@ -225,5 +226,5 @@ class RowsEncoder(nn.Module):
         self.pixels = TimeDistributed(LastOutput(in_channels, row_units))
         self.rows = LastOutput(row_units, row_units)
 
-    def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch units"]:
+    def forward(self, frames: Maps) -> Float[Tensor, "batch units"]:
         return self.rows(self.pixels(frames.permute(0, 2, 3, 1)))

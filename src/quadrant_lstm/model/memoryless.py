@@ -6,9 +6,10 @@ Each takes inputs [batch, steps, ...] and `lengths`, as the layers of rnn.py do,
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.model.protocols import Lengths, check_lengths, real_steps
+from quadrant_lstm.model.protocols import Lengths, Sequences, check_lengths, real_steps
 
 Outputs = Float[Tensor, "batch steps units"]
+LastOutput = Float[Tensor, "batch 1 units"]
 
 
 class PerStep(nn.Linear):
@@ -17,9 +18,7 @@ class PerStep(nn.Linear):
     def __init__(self, input_size: int, num_units: int):
         super().__init__(input_size, num_units)
 
-    def forward(  # type: ignore[override]
-        self, inputs: Float[Tensor, "batch steps ..."], lengths: Lengths = None
-    ) -> tuple[Outputs, None]:
+    def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[Outputs, None]:  # type: ignore[override]
         check_lengths(inputs, lengths)
         return clear_padding(super().forward(inputs.flatten(2)).tanh(), lengths), None
 
@@ -27,9 +26,7 @@ class PerStep(nn.Linear):
 class RunningMean(PerStep):
     """Averages the outputs of PerStep over the steps so far, so that the order of the steps makes no difference."""
 
-    def forward(  # type: ignore[override]
-        self, inputs: Float[Tensor, "batch steps ..."], lengths: Lengths = None
-    ) -> tuple[Outputs, None]:
+    def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[Outputs, None]:  # type: ignore[override]
         outputs, _ = super().forward(inputs, lengths)
         counts = real_steps(outputs, lengths).cumsum(1)
         return clear_padding(outputs.cumsum(1) / counts[:, :, None], lengths), None
@@ -46,12 +43,10 @@ class Concatenated(nn.Linear):
     def __init__(self, input_size: int, num_units: int, num_steps: int):
         super().__init__(num_steps * input_size, num_units)
 
-    def forward(  # type: ignore[override]
-        self, inputs: Float[Tensor, "batch steps ..."], lengths: Lengths = None
-    ) -> tuple[Float[Tensor, "batch 1 units"], None]:
+    def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[LastOutput, None]:  # type: ignore[override]
         check_lengths(inputs, lengths)
         return super().forward(clear_padding(inputs.flatten(2), lengths).flatten(1))[:, None].tanh(), None
 
 
-def clear_padding(values: Float[Tensor, "batch steps values"], lengths: Lengths) -> Float[Tensor, "batch steps values"]:
+def clear_padding(values: Sequences, lengths: Lengths) -> Sequences:
     return values if lengths is None else values.masked_fill(~real_steps(values, lengths)[:, :, None], 0)

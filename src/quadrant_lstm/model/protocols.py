@@ -59,6 +59,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 Frames = Float[Tensor, "batch steps channels height width"]
+Sequences = Float[Tensor, "batch steps ..."]
 Lengths = Int64[Tensor, " batch"] | None
 
 

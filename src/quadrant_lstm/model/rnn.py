@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.model.protocols import add_axes, check_lengths
+from quadrant_lstm.model.protocols import Lengths, Sequences, add_axes, check_lengths
 
 # The step of a recurrent layer, applied to every step of sequences that may differ in length
 #
@@ -27,9 +27,7 @@ State = tuple[Tensor, ...]
 Step = Callable[[State, Tensor], State]
 
 
-def unroll(
-    step: Step, state: State, inputs: Float[Tensor, "batch steps ..."], lengths: Int64[Tensor, " batch"] | None = None
-) -> tuple[Float[Tensor, "batch steps ..."], State]:
+def unroll(step: Step, state: State, inputs: Sequences, lengths: Lengths = None) -> tuple[Sequences, State]:
     """Returns the first tensor of the state after each step, and the state after the last one.
 
     With `lengths`, the numbers of real steps, the state of a sequence stays as it is after its last real step, and the
@@ -93,22 +91,14 @@ class PaddedRNN(nn.RNNBase):
     num_states: int
 
     def __init__(
-        self,
-        input_size: int,
-        num_units: int,
-        num_layers: Count = 1,
-        bidirectional: bool = False,
-        num_channels: int | None = None,
+        self, input_size: int, num_units: int, num_layers: Count = 1, bidirectional: bool = False, num_channels: int = 0
     ):
         options: Any = {"num_layers": num_layers, "bidirectional": bidirectional, "batch_first": True}
         super().__init__(input_size, num_units, **options)  # type: ignore[arg-type]  # of LSTM, GRU
         self.num_channels = num_channels
 
     def forward(
-        self,
-        inputs: Float[Tensor, "batch steps ..."],
-        state: Any = None,
-        lengths: Int64[Tensor, " batch"] | None = None,
+        self, inputs: Sequences, state: Any = None, lengths: Lengths = None
     ) -> tuple[Float[Tensor, "batch steps units"], Any]:
         check_lengths(inputs, lengths)
         inputs = inputs.flatten(2)
@@ -170,9 +160,7 @@ def swap_axes(values: Float[Tensor, "... values"], *sizes: int) -> Float[Tensor,
     return values.unflatten(-1, sizes).transpose(-1, -2).flatten(-2)
 
 
-def reverse(
-    sequences: Float[Tensor, "batch steps values"], lengths: Int64[Tensor, " batch"] | None
-) -> Float[Tensor, "batch steps values"]:
+def reverse(sequences: Sequences, lengths: Lengths) -> Sequences:
     """Reverses the real steps of each sequence. Padding stays where it is."""
     if lengths is None:
         return sequences.flip(1)
@@ -204,7 +192,7 @@ class LSTM(PaddedRNN, nn.LSTM):  # type: ignore[misc]
         c = f * c + i * g
         return i, f, g, o, c, o * c.tanh()
 
-    def steps_of_first_layer(self, inputs: Float[Tensor, "batch steps ..."]) -> Iterator[tuple[Tensor, ...]]:
+    def steps_of_first_layer(self, inputs: Sequences) -> Iterator[tuple[Tensor, ...]]:
         """Yields the gates and states after each step, to look at them."""
         c = h = inputs.new_zeros(inputs.shape[0], self.hidden_size)
         for gates in self.input_gates("_l0", inputs.flatten(2)).unbind(1):

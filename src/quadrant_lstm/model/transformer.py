@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.model.protocols import Lengths, check_lengths, real_steps
+from quadrant_lstm.model.protocols import Lengths, Sequences, check_lengths, real_steps
 
 
 class Block(nn.Module):
@@ -55,9 +55,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(num_units, num_heads) for _ in range(num_layers))
         self.norm = nn.LayerNorm(num_units)
 
-    def forward(
-        self, inputs: Float[Tensor, "batch steps ..."], lengths: Lengths = None
-    ) -> tuple[Float[Tensor, "batch steps units"], None]:
+    def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[Float[Tensor, "batch steps units"], None]:
         check_lengths(inputs, lengths)
         x = self.inputs(inputs.flatten(2)).to(inputs.dtype)
         numbers, real = torch.arange(x.shape[1], device=x.device), real_steps(inputs, lengths)
