@@ -18,7 +18,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.protocols import Lengths, as_argument, logits_after_steps
+from quadrant_lstm.model.protocols import Frames, Lengths, as_argument, logits_after_steps
 from quadrant_lstm.text import step_accuracy_names
 
 # The optimizer and the schedule
@@ -114,9 +114,7 @@ class Classifier(LightningModule):
         self.confusion = MulticlassConfusionMatrix(spec.num_classes, validate_args=False)
         self.scores: dict[str, list[Scores]] = {split: [] for split in SPLITS}  # of the batches of an epoch
 
-    def forward(
-        self, frames: Float[Tensor, "batch steps channels height width"], lengths: Lengths = None
-    ) -> Float[Tensor, "batch classes"]:
+    def forward(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch classes"]:
         return self.network(frames, **as_argument(lengths))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:

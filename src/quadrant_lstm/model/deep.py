@@ -26,7 +26,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import BelowOne, Blocks, Count, Grid, Orderings
 from quadrant_lstm.model.encoder import Encoder, Maps, padded_blocks, pooled_shape
 from quadrant_lstm.model.network import Dropout
-from quadrant_lstm.model.protocols import MakePart
+from quadrant_lstm.model.protocols import Frames, MakePart
 from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 
 # Pieces of an image, encoded together: joined, encoded, and split again
@@ -86,9 +86,7 @@ class JoinedPieces(nn.Module):
         self.register_buffer("image_places", image_places.flatten().clone(), persistent=False)
         self.register_buffer("frame_pieces", pieces.flatten(), persistent=False)
 
-    def forward(
-        self, frames: Float[Tensor, "batch steps channels stack width"]
-    ) -> Float[Tensor, "batch steps features"]:
+    def forward(self, frames: Frames) -> Float[Tensor, "batch steps features"]:
         # [batch, place, channels, rows, columns]
         places = frames.unflatten(3, (len(self.orderings), -1)).transpose(2, 3).flatten(1, 2)
         pieces = places.index_select(1, self.image_places).permute(0, 1, 3, 4, 2).flatten(0, 1)

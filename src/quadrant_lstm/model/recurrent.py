@@ -15,7 +15,7 @@ from quadrant_lstm.model import protocols
 from quadrant_lstm.model.conv_lstm import ConvLSTM
 from quadrant_lstm.model.protocols import Frames, Lengths, MakePart, as_argument, count_parameters
 from quadrant_lstm.model.rnn import LSTM, PaddedRNN
-from quadrant_lstm.model.time_distributed import TimeDistributed, in_eval_mode
+from quadrant_lstm.model.time_distributed import in_eval_mode
 
 # Initial parameters, as in Keras
 #
@@ -143,8 +143,8 @@ class StepClassifier(nn.Module):
     """A network with these parts, which a subclass builds. It maps frames to logits.
 
     `lengths` are the numbers of real steps of sequences that are padded at their ends: padding is not encoded, and the
-    last step is the last real one. Raises ValueError for `lengths` if the encoder shares computations between frames
-    (SharedTiles, JoinedPieces).
+    last step is the last real one. An encoder that shares computations between frames (SharedTiles, JoinedPieces) takes
+    none.
     """
 
     encoder: nn.Module
@@ -187,13 +187,6 @@ class StepClassifier(nn.Module):
 
     def features(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch steps ..."]:
         """Returns the inputs of the recurrent layer."""
-        if lengths is None:
-            features = self.encoder(frames)
-        elif type(self.encoder) is not TimeDistributed:
-            raise ValueError(
-                f"lengths: {type(self.encoder).__name__} reads sequences without padding only; use Join with "
-                "shared_tiles=False."
-            )
-        else:
-            features = self.encoder(frames, mask=protocols.real_steps(frames, lengths))
+        mask = {} if lengths is None else {"mask": protocols.real_steps(frames, lengths)}
+        features = self.encoder(frames, **mask)
         return self.dropout(features if self.flatten is None else self.flatten(features))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.encoder import Encoder, plain_pool_size
+from quadrant_lstm.model.protocols import Frames
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 # The plan: which rows of an image are encoded together, for given orderings and an encoder's receptive field
@@ -195,9 +196,7 @@ class SharedTiles(TimeDistributed):
         }.items():
             self.register_buffer(name, indices, persistent=False)
 
-    def forward(  # type: ignore[override]
-        self, frames: Float[Tensor, "batch steps channels stack width"]
-    ) -> Float[Tensor, "batch steps features rows columns"]:
+    def forward(self, frames: Frames) -> Float[Tensor, "batch steps features rows columns"]:  # type: ignore[override]
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
         pieces = stacks.index_select(1, self.frame_to_piece_rows)
         maps = []
