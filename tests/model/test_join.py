@@ -44,13 +44,6 @@ def test_any_encoder_is_joined_to_any_recurrent_layer_and_padding_changes_nothin
         torch.testing.assert_close(network(frames, lengths)[number], alone[0])
 
 
-def test_lengths_are_refused_where_frames_are_not_encoded_one_by_one():
-    network, frames, lengths = join(shared_tiles=True), sequences(torch.rand(2, 1, 28, 28)), torch.tensor([4, 2])
-    with pytest.raises(TypeError, match=r"SharedTiles.forward\(\) got an unexpected keyword argument 'mask'"):
-        network(frames, lengths)
-    assert network.in_full()(frames, lengths).shape == (2, 3)
-
-
 def test_the_question_is_one_choice_of_encoder_and_recurrent_layer():
     torch.manual_seed(1)
     question = question_network(num_classes=3, dense_units=4, shared_tiles=True).eval()
@@ -60,6 +53,9 @@ def test_the_question_is_one_choice_of_encoder_and_recurrent_layer():
     assert isinstance(same.encoder, SharedTiles)
     assert type(join(ENCODERS["padded"], shared_tiles=True).encoder) is TimeDistributed
     torch.testing.assert_close(same(frames), question(frames))
+    with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'mask'"):
+        same(frames, torch.tensor([4, 2]))
+    assert same.in_full()(frames, torch.tensor([4, 2])).shape == (2, 3)
 
 
 def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics():
@@ -77,16 +73,12 @@ def test_asking_for_the_features_leaves_each_layer_in_its_mode():
     assert (encoder.training, encoder[0].training, encoder[1].training) == (True, True, False)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vit_b_32", "swin_t", "shufflenet_v2_x0_5"])
-def test_any_classifier_of_torchvision_is_a_backbone(name):
+def test_any_classifier_of_torchvision_is_a_backbone():
     with torch.device("meta"):
-        backbone = Backbone(1, name, weights=None, frozen=False, size=224).eval()
-        assert backbone(torch.rand(2, 1, 56, 14)).ndim == 2
-
-
-def test_a_backbone_has_no_classifiers_for_its_own_training():
-    backbone = Backbone(1, "googlenet", weights=None, frozen=False, size=64).train()
-    assert backbone(torch.rand(2, 1, 28, 28)).ndim == 2
+        for name in ("mobilenet_v3_small", "vit_b_32", "swin_t", "shufflenet_v2_x0_5"):
+            assert Backbone(1, name, weights=None, frozen=False, size=224).eval()(torch.rand(2, 1, 56, 14)).ndim == 2
+        googlenet = Backbone(1, "googlenet", weights=None, frozen=False, size=64).train()
+        assert googlenet(torch.rand(2, 1, 28, 28)).ndim == 2  # without the classifiers for its own training
 
 
 def test_frames_are_normalized_as_pretrained_weights_expect(tmp_path, monkeypatch):
@@ -101,14 +93,6 @@ def test_frames_are_normalized_as_pretrained_weights_expect(tmp_path, monkeypatc
     loaded = Backbone(3, "resnet18", weights=None, frozen=True, size=None).eval()
     loaded.load_state_dict(pretrained.state_dict())
     torch.testing.assert_close(loaded(frames), expected)
-
-
-def test_weights_that_cannot_be_downloaded_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
-    message = rf"^model.encoder.weights: DEFAULT of resnet18 .* put the file of \S*pth into {tmp_path}/hub/checkpoints"
-    with pytest.raises(UserError, match=message):
-        Backbone(3, "resnet18", weights="DEFAULT", frozen=True, size=None)
 
 
 class OwnEncoder(nn.Conv2d):
@@ -142,16 +126,20 @@ def test_an_encoder_must_return_features_of_every_frame(change, returned):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "weights", "message"),
     [
-        ({"in_channels": 1, "name": "resnet81"}, "torchvision has no resnet81; write e.g. resnet"),
+        ("resnet81", None, "torchvision has no resnet81; write e.g. resnet"),
+        ("resnet18", "FOO", "resnet18 has no weights FOO; write one of null, IMAGENET1K_V1, DEFAULT"),
+        ("squeezenet1_0", None, "squeezenet1_0 does not end in a linear layer"),
         (
-            {"in_channels": 1, "name": "resnet18", "weights": "FOO"},
-            "resnet18 has no weights FOO; write one of null, IMAGENET1K_V1, DEFAULT",
+            "resnet18",
+            "DEFAULT",
+            r"DEFAULT of resnet18 cannot be .* put the file of \S*pth into nowhere/hub/checkpoints",
         ),
-        ({"in_channels": 1, "name": "squeezenet1_0"}, "squeezenet1_0 does not end in a linear layer"),
     ],
 )
-def test_backbones_that_do_not_fit_are_refused(options, message):
+def test_backbones_that_do_not_fit_are_refused(name, weights, message, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", "nowhere")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
     with pytest.raises(UserError, match=message):
-        Backbone(**{"weights": None, "frozen": False, "size": None} | options)
+        Backbone(3, name, weights=weights, frozen=False, size=None)
