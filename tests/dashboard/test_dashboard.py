@@ -25,12 +25,12 @@ from quadrant_lstm.dashboard.dashboard import Dashboard, add_graph, add_states, 
 from quadrant_lstm.dashboard.pictures.network import correct_by_occluded_piece, draw_features, draw_gates
 from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, SECTIONS
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.run_folder import read_results
+from tests.folders import write_idx_folder
 from tests.networks import CONSTANT, RECURRENT, small_network, trainer
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
@@ -138,36 +138,39 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched
 
 
-def image_data(root, **augmentation):
-    return ImageSequences("idx", str(root), QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation(**augmentation))
+def image_data(folder, size=8, **augmentation):
+    root = str(write_idx_folder(folder / "images", size=size))
+    return ImageSequences("idx", root, QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation(**augmentation))
 
 
-def test_a_network_with_logits_only_is_shown_without_its_inside(idx_folder, tmp_path):
-    data, dashboard = image_data(idx_folder), Dashboard()
+def test_a_network_with_logits_only_is_shown_without_its_inside(tmp_path):
+    data, dashboard = image_data(tmp_path), Dashboard()
     network = nn.Sequential(nn.Flatten(), nn.Linear(4 * 4 * 4 * 4, 3))
     classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, data.spec)
-    training = trainer(TensorBoardLogger(str(tmp_path), "", ""), max_epochs=1, callbacks=[dashboard])
+    logger = TensorBoardLogger(str(tmp_path), "", "")
+    training = trainer(logger, max_epochs=1, log_every_n_steps=5, callbacks=[dashboard])
     training.fit(classifier, datamodule=data)
     training.test(classifier, datamodule=data, verbose=False)
     assert {"test/confusion", "test/occluded_piece", "test/occluded_ordering"} <= set(dashboard.pictures)
     assert not [name for name in dashboard.pictures if name.startswith(("inside/", "belief/"))]
 
 
-def test_augmentation_is_drawn_only_where_it_is_on(idx_folder):
-    assert [tag for tag, _ in gallery.data_pictures(image_data(idx_folder))] == ["data/orderings"]
-    tags = [tag for tag, _ in gallery.data_pictures(image_data(idx_folder, rotation=20.0))]
+def test_augmentation_is_drawn_only_where_it_is_on(tmp_path):
+    assert [tag for tag, _ in gallery.data_pictures(image_data(tmp_path))] == ["data/orderings"]
+    tags = [tag for tag, _ in gallery.data_pictures(image_data(tmp_path, rotation=20.0))]
     assert tags == ["data/orderings", "data/augmentation"]
 
 
 def test_a_network_in_float64_is_shown(tmp_path):
-    network, images = small_network().double(), torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
-    labels, frames = torch.arange(3), sequences(images[:1])
+    network, data = small_network().double(), image_data(tmp_path, size=16)
+    images, labels = data.test[:3][:2]
+    frames = sequences(images[:1])
     assert draw_features(network, frames)
     draw_gates(network, frames, "some")
     assert correct_by_occluded_piece(network, images, labels, ORDERINGS, QUADRANTS).shape == (4, 3)
     with SummaryWriter(str(tmp_path)) as writer:
         add_graph(writer, network.in_full(), frames)
-        add_states(writer, network, [Batch(sequences(images), labels)], images, "012", 0)
+        add_states(writer, network, data, torch.arange(3), 0)
     assert EventAccumulator(str(tmp_path)).Reload().Graph().node
     assert len((next(tmp_path.glob("*/last_state")) / "tensors.tsv").read_text().splitlines()) == 3
 

@@ -2,7 +2,7 @@
 
 import base64
 import re
-import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -22,13 +22,13 @@ from tests.pages import deep_network, shaken
 from tests.scripts import script
 
 
-def described(network, frame_shape=(1, 56, 14)):
-    return page_network(fold_batch_norm(network), frame_shape, 10, ORDERINGS, QUADRANTS)
+def described(network):
+    return page_network(fold_batch_norm(network), (1, 56, 14), 10, ORDERINGS, QUADRANTS)
 
 
-def joined(encoder, recurrent=RECURRENT["lstm"], channels=1):
+def joined(encoder, channels=1):
     sizes = {"dropout": 0.1, "lstm_units": 3, "dense_units": 4, "shared_tiles": False}
-    return Join((channels, 56, 14), 10, 4, ORDERINGS, encoder=encoder, recurrent=recurrent, **sizes)
+    return Join((channels, 56, 14), 10, 4, ORDERINGS, encoder=encoder, recurrent=RECURRENT["lstm"], **sizes)
 
 
 def test_the_layers_of_the_question_are_listed_in_order():
@@ -58,60 +58,54 @@ def test_folding_batch_norm_changes_no_logits():
     assert torch.allclose(folded(frames), network(frames), atol=1e-4)
 
 
+LAYER = "which the page cannot compute; it knows conv"
+
+
 @pytest.mark.parametrize(
-    ("make", "layer"),
+    ("make", "channels", "message"),
     [
-        (lambda: question_network(recurrent=RECURRENT["mean"]), "recurrent is RunningMean"),
-        (lambda: joined(lambda channels: nn.Conv2d(channels, 2, 3, stride=2)), r"encoder is Conv2d\(1, 2, .*stride="),
-        (lambda: joined(lambda channels: nn.Sequential(nn.Conv2d(channels, 2, 3), nn.GELU())), r"encoder\.1 is GELU\("),
-        (lambda: joined(lambda channels: nn.Sequential(nn.BatchNorm2d(1))), r"encoder\.0 is BatchNorm2d\("),
-        (lambda: joined(lambda channels: Backbone(channels, "resnet18", None, False, None)), "encoder is Backbone"),
-        (lambda: nn.Linear(2, 2), r"model is Linear\("),
+        (lambda: question_network(recurrent=RECURRENT["mean"]), 1, f"recurrent is RunningMean.*, {LAYER}"),
+        (
+            lambda: joined(partial(nn.Conv2d, out_channels=2, kernel_size=3, stride=2)),
+            1,
+            r"encoder is Conv2d\(.*stride=",
+        ),
+        (
+            lambda: joined(lambda channels: nn.Sequential(nn.Conv2d(channels, 2, 3), nn.GELU())),
+            1,
+            r"encoder\.1 is GEL",
+        ),
+        (lambda: joined(lambda channels: nn.Sequential(nn.BatchNorm2d(1))), 1, r"encoder\.0 is BatchNorm2d\("),
+        (lambda: joined(lambda channels: Backbone(channels, "resnet18", None, False, None)), 1, "encoder is Backbone"),
+        (lambda: nn.Linear(2, 2), 1, rf"model is Linear\(.*, {LAYER}"),
+        (lambda: joined(nn.Flatten, channels=3), 3, "images have 3 channels, but the page has one; use format=onnx"),
+        (lambda: deep_network(join_pieces=False), 1, "model.join_pieces is false, but the page .*; use format=onnx"),
     ],
 )
-def test_a_layer_that_the_page_cannot_compute_is_named(make, layer):
-    with pytest.raises(UserError, match=f"^format=html: {layer}.*, which the page cannot compute; it knows conv"):
-        described(make())
+def test_what_the_page_cannot_compute_is_named(make, channels, message):
+    with pytest.raises(UserError, match=f"^format=html: {message}"):
+        page_network(fold_batch_norm(make()), (channels, 56, 14), 10, ORDERINGS, QUADRANTS)
 
 
-def test_sizes_of_a_pool_may_be_lists():
-    layers = [
-        described(joined(lambda channels, pool=pool: nn.Sequential(nn.Conv2d(channels, 2, 3), pool)))[0]["encoder"]
-        for pool in (nn.MaxPool2d(2), nn.MaxPool2d([2, 2], [2, 2], padding=[0, 0]))
-    ]
-    assert layers[0] == layers[1]
-    assert layers[0][1]["size"] == 2
-
-
-def test_images_with_colours_are_refused():
-    with pytest.raises(UserError, match="^format=html: images have 3 channels, but the page has one; use format=onnx"):
-        described(joined(lambda channels: nn.Conv2d(channels, 2, 3), channels=3), (3, 56, 14))
-
-
-def test_pieces_that_are_encoded_alone_are_refused():
-    with pytest.raises(UserError, match="^format=html: model.join_pieces is false, but the page .*; use format=onnx"):
-        described(deep_network(join_pieces=False))
+def test_a_grid_of_pieces_is_refused():
+    with pytest.raises(UserError, match=r"^format=html: data.grid is \[4, 2\], but the page cuts quadrants; use form"):
+        page_network(question_network(), (1, 56, 14), 10, ["rows"], (4, 2))
 
 
 @pytest.mark.parametrize(("weights", "bytes_each"), [("float32", 4), ("float16", 2)])
 def test_a_run_becomes_one_page_with_its_weights_and_its_accuracy(weights, bytes_each, finished_run, tmp_path):
-    run = shutil.copytree(finished_run, tmp_path / "run")
-    page = export(run, "html", weights=weights).read_text()
+    page = export(finished_run, "html", weights=weights, output=str(tmp_path / "network.html")).read_text()
     embedded = re.search(r'id="weights">(.*?)</script>', page)[1]
-    results = read_results(run)
+    results = read_results(finished_run)
     assert len(base64.b64decode(embedded)) == bytes_each * results["parameters"]
     assert f"{results['test/accuracy']:.2%}".replace("%", "\u00a0%") + " of 70 test images" in page
     assert ("Weights are stored as float16" in page) == (weights == "float16")
     assert not re.search(r"https?:|\b(src|href)=", page)
 
 
-def test_the_type_of_the_weights_belongs_to_the_page(finished_run):
+def test_the_type_of_the_weights_is_checked(finished_run):
     with pytest.raises(UserError, match="^weights: float16 is for format=html, but format is onnx; leave it out"):
         export(finished_run, "onnx", weights="float16")
-
-
-def test_the_type_of_the_weights_is_checked(finished_run):
     done = script("export.py", f"run={finished_run}", "format=html", "weights=int8", cwd=finished_run.parents[2])
-    assert (done.returncode, done.stderr) == (
-        2, "weights: 'int8' is not one of float32, float16; write e.g. weights=float32.\n",
-    )  # fmt: skip
+    line = "weights: 'int8' is not one of float32, float16; write e.g. weights=float32.\n"
+    assert (done.returncode, done.stderr) == (2, line)

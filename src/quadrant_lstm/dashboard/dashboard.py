@@ -5,7 +5,7 @@ the graph of the network and its states.
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 from quadrant_lstm.dashboard import gallery
 from quadrant_lstm.dashboard.loggers import add_picture
 from quadrant_lstm.dashboard.pictures.network import SAMPLES_AT_ONCE, as_arguments, as_inputs
-from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
+from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.files import yaml_with_short_lists
@@ -37,7 +37,9 @@ from quadrant_lstm.text import assigned, step_accuracies_in, step_accuracy_names
 # TensorBoard's tabs Graphs, PR Curves, Projector and HParams
 
 
+log = logging.getLogger(__name__)
 MAX_CLASSES = 20  # that have a precision-recall curve
+NUM_PROJECTED = 2000  # samples whose last hidden state is shown in the Projector tab
 BEST_ACCURACY = "val/best_accuracy"  # a curve of its own: of val/accuracy, HParams would show the last value
 
 
@@ -45,9 +47,13 @@ BEST_ACCURACY = "val/best_accuracy"  # a curve of its own: of val/accuracy, HPar
 def add_graph(
     writer: SummaryWriter, network: nn.Module, frames: UInt8[Tensor, "batch steps channels height width"]
 ) -> None:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # a picture may hold for this input only
-        writer.add_graph(network, as_inputs(frames, network))
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # a picture may hold for this input only
+            writer.add_graph(network, as_inputs(frames, network))
+    except (RuntimeError, torch.jit.TracingCheckError) as error:
+        reason = str(error).partition("\n")[0]
+        log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
 
 
 @signals_deferred()
@@ -61,18 +67,19 @@ def add_precision_recall(
 
 
 def add_states(
-    writer: SummaryWriter, network: Inspectable, batches: Iterable[Batch],
-    pictures: UInt8[Tensor, "samples channels height width"], names: Sequence[str], step: int,
-) -> None:  # fmt: skip
-    """Writes the recurrent layer's last output for each sample, with the name of its class and a picture of it."""
+    writer: SummaryWriter, network: Inspectable, data: SequenceDataModule, indices: Int64[Tensor, " samples"], step: int
+) -> None:
+    """Writes the recurrent layer's last output for test samples, with the name of its class and a picture of each."""
+    indices = indices[: data.num_that_fit(NUM_PROJECTED)]
     states, labels = [], []
     with torch.inference_mode():
-        for batch in batches:
+        for batch in map(data.test_samples, indices.split(SAMPLES_AT_ONCE)):
             frames, padded = as_arguments(batch.frames, batch.lengths, network)
             states.append(network.outputs_per_step(frames, **padded)[:, -1])
-            labels += [names[label] for label in batch.labels.tolist()]
+            labels += [data.spec.class_names[label] for label in batch.labels.tolist()]
+    pictures = 1 - scaled(data.test_pictures(indices))
     with signals_deferred():
-        writer.add_embedding(torch.cat(states).float(), labels, 1 - scaled(pictures), step, tag="last_state")
+        writer.add_embedding(torch.cat(states).float(), labels, pictures, step, tag="last_state")
 
 
 @signals_deferred()
@@ -121,9 +128,7 @@ def flattened(key: str, value: Any) -> dict[str, Any]:
 # The dashboard
 
 
-log = logging.getLogger(__name__)
 CODE_BLOCK = " " * 4  # before each line, in Markdown
-NUM_PROJECTED = 2000  # samples whose last hidden state is shown in the Projector tab
 CHARTS = {  # of the Custom Scalars tab; each curve of a chart is a regular expression
     "training and validation": {
         "loss": ["Multiline", ["train/loss", "val/loss"]],
@@ -175,7 +180,9 @@ class Dashboard(pl.Callback):
             return  # each image was tested in one of these orderings, and not in data.orderings
         self.add(trainer, gallery.network_pictures(network, data, tested))
         for writer in writers(trainer):
-            add_network(writer, network, data, indices, step)
+            add_graph(writer, in_full(network), data.test_samples(indices[:2]).frames)
+            if isinstance(network, Inspectable):
+                add_states(writer, network, data, indices, step)
 
     def number_classes(self, data: SequenceDataModule) -> None:
         """Warns once of classes whose names no font can write."""
@@ -199,18 +206,3 @@ class Dashboard(pl.Callback):
 
 def writers(trainer: pl.Trainer) -> list[SummaryWriter]:
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-
-
-def add_network(
-    writer: SummaryWriter, network: nn.Module, data: SequenceDataModule, indices: Int64[Tensor, " samples"], step: int
-) -> None:
-    """Writes what the tabs Graphs and Projector show. `indices` are those of test samples."""
-    try:
-        add_graph(writer, in_full(network), data.test_samples(indices[:2]).frames)
-    except (RuntimeError, torch.jit.TracingCheckError) as error:
-        reason = str(error).partition("\n")[0]
-        log.warning(f"dashboard: torch.jit cannot trace the graph of this network: {reason}")
-    if isinstance(network, Inspectable):
-        shown = indices[: data.num_that_fit(NUM_PROJECTED)]
-        batches = map(data.test_samples, shown.split(SAMPLES_AT_ONCE))
-        add_states(writer, network, batches, data.test_pictures(shown), data.spec.class_names, step)

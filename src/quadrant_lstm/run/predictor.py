@@ -14,7 +14,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from quadrant_lstm.config.check import check_value
 from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
 from quadrant_lstm.data.clip_index import find_clip_files
@@ -23,7 +22,6 @@ from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, numbered_names, scaled
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
-from quadrant_lstm.kinds import Count, Dataset, Layout
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.exported_program import inputs_of, reads_more_steps
 
@@ -128,9 +126,6 @@ def names_or_numbers(names: Sequence[str]) -> Classes:
 # ONNX files, whose probabilities are those after the last step
 
 
-READ = {"num_frames": Count | None, "frame_step": Count, "layout": Layout | None, "dataset": Dataset}
-
-
 def predictor_of_onnx(model: str) -> Predictor:
     with needs_extra("model", "export"):
         import onnxruntime
@@ -152,31 +147,16 @@ def predictor_of_session(session: Any) -> Predictor:
     shape = int(channels), int(height), int(width)
     num_frames = steps[0] if steps and isinstance(steps[0], int) else None  # None for any number
 
-    def run(samples: np.ndarray) -> np.ndarray:
-        return session.run(["probabilities"], {program_input.name: samples.astype(np.float32) / 255})[0]
-
     def predict(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if steps and num_frames is None:
-            return [run(clip[None]) for clip in samples]  # the program takes no lengths of padded clips
-        return list(run(np.stack(samples))[:, None])
+        alone = steps and num_frames is None  # the program takes no lengths of padded clips
+        batches = [clip[None] for clip in samples] if alone else [np.stack(samples)]
+        inputs = ({program_input.name: batch.astype(np.float32) / 255} for batch in batches)
+        return [last[None] for batch in inputs for last in session.run(["probabilities"], batch)[0]]
 
-    data = data_settings(metadata["config"])
+    data = resolve_interpolations(parse_yaml(metadata["config"]), trusted=False)["data"]
     if steps:
         files = files_of_clips(data, shape, num_frames or data["num_frames"], num_frames or 1)
-        example = np.zeros((num_frames or 2, *shape), np.uint8)
     else:
-        files, example = files_of_images(shape, data), np.zeros(shape, np.uint8)
-    num_classes = predict([example])[0].shape[1]
+        files = files_of_images(shape, data)
     names = json.loads(metadata["class_names"])
-    if len(names) != num_classes:
-        raise ValueError(f"it has {num_classes} classes, but the names {names}")
     return Predictor(files, predict, 1, names_or_numbers(names))
-
-
-def data_settings(config: str) -> dict[str, Any]:
-    """Returns what the config of a run, which may come from somebody else, says about reading images or clips."""
-    data = resolve_interpolations(parse_yaml(config), trusted=False)["data"]
-    settings = {name: data[name] for name in READ if name in data}
-    for name, value in settings.items():
-        check_value(f"data.{name}", value, READ[name])
-    return settings
