@@ -32,6 +32,7 @@ from quadrant_lstm.model.network import Join
 from quadrant_lstm.run_folder import read_results
 from tests.folders import write_idx_folder
 from tests.networks import CONSTANT, RECURRENT, small_network, trainer
+from tests.pages import deep_network
 
 PICTURES = ("data/orderings", "test/confusion", "test/classes", "test/calibration", "test/mistakes_1",
             "test/occluded_piece", "test/occluded_ordering", "belief/example_1", "belief/example_6", "belief/mistake_1",
@@ -138,8 +139,8 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched
 
 
-def image_data(folder, size=8, **augmentation):
-    root = str(write_idx_folder(folder / "images", size=size))
+def image_data(folder, size=8, classes=3, **augmentation):
+    root = str(write_idx_folder(folder / "images", size=size, classes=classes))
     return ImageSequences("idx", root, QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation(**augmentation))
 
 
@@ -153,6 +154,15 @@ def test_a_network_with_logits_only_is_shown_without_its_inside(tmp_path):
     training.test(classifier, datamodule=data, verbose=False)
     assert {"test/confusion", "test/occluded_piece", "test/occluded_ordering"} <= set(dashboard.pictures)
     assert not [name for name in dashboard.pictures if name.startswith(("inside/", "belief/"))]
+
+
+def test_the_inside_of_a_network_that_joins_pieces_is_shown(tmp_path):
+    network, data = deep_network().eval(), image_data(tmp_path, size=28, classes=10)
+    frames, labels, _ = data.test_samples(indices := torch.arange(70))
+    logits = network.logits_per_step(frames / 255).detach()
+    tested = gallery.TestOutputs(indices, logits, labels, torch.eye(10, dtype=torch.long))
+    tags = {tag for tag, _ in gallery.network_pictures(network, data, tested)}
+    assert tags >= {"belief/mistake_1", "test/occluded_piece", "test/occluded_ordering", "inside/gates"}
 
 
 def test_augmentation_is_drawn_only_where_it_is_on(tmp_path):
