@@ -104,8 +104,8 @@ def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]
     """
     if cfg.swept:
         typed, values = assigned(overrides), {key: OmegaConf.select(cfg, key) for key in cfg.swept}
-        is_choice = {key: value is None or isinstance(value, DictConfig) for key, value in values.items()}
-        return {key: typed.get(key) if is_choice[key] else value for key, value in values.items()}
+        choices = (DictConfig, type(None))
+        return {key: typed.get(key) if isinstance(value, choices) else value for key, value in values.items()}
     values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
     values |= {"label_smoothing": cfg.label_smoothing} if cfg.label_smoothing else {}
     values |= flattened("trainer.callbacks.ema.decay", OmegaConf.select(cfg, "trainer.callbacks.ema.decay"))

@@ -15,18 +15,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from quadrant_lstm import plotting
 from quadrant_lstm.dashboard.pictures.data import shown_frames
-from quadrant_lstm.plotting import (
-    CORRECT,
-    GREY,
-    HEIGHT,
-    TITLE_HEIGHT,
-    WIDTH,
-    WRONG,
-    new_axes,
-    new_figure,
-    style,
-    titled_page,
-)
+from quadrant_lstm.plotting import CORRECT, GREY, HEIGHT, TITLE_HEIGHT, WIDTH, WRONG, new_axes, new_figure, style
 from quadrant_lstm.text import percent
 
 # Class probabilities after each step
@@ -186,7 +175,7 @@ def draw_mistakes(
     confidences, predictions = (values.tolist() for values in logits[shown].float().softmax(1).max(1))
     drawn = zip(pictures(shown), labels[shown].tolist(), predictions, confidences, strict=True)
     page = np.full((rows, height + caption_height, columns, width + GAP, channels), 255, np.uint8)
-    figure, axes = titled_page((HEIGHT - TITLE_HEIGHT) / ROWS * rows)
+    figure, axes = plotting.titled_page((HEIGHT - TITLE_HEIGHT) / ROWS * rows)
     for place, (image, label, prediction, confidence) in enumerate(drawn):
         row, column = divmod(place, columns)
         pixels = image.permute(1, 2, 0).numpy()
