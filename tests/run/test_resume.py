@@ -23,6 +23,11 @@ def copied_run(finished_run: Path, tmp_path: Path) -> Path:
     return run
 
 
+def remove(run: Path, *names: str) -> None:
+    for name in names:
+        (run / name).unlink()
+
+
 def replace_in_metrics(run: Path, old: str, new: str) -> None:
     file = run / "metrics.csv"
     assert old in file.read_text()
@@ -32,18 +37,16 @@ def replace_in_metrics(run: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda run: (run / "metrics.csv").unlink(), "metrics.csv: has no row of epoch 1, which has finished; restore"),
+        (lambda run: remove(run, "metrics.csv"), "metrics.csv: has no row of epoch 1, which has finished; restore"),
         (lambda run: replace_in_metrics(run, "\n2,", "\n9,"), "metrics.csv: has no row of epoch 2, which has finished"),
-        (lambda run: replace_in_metrics(run, "\n3,", "\n4,"), "metrics.csv: has no row of epoch 3, which has finished"),
         (lambda run: replace_in_metrics(run, "epoch,", "epxch,"), "metrics.csv: row 1 is damaged; restore the file."),
         (lambda run: replace_in_metrics(run, "\n2,", "\n2,x"), "metrics.csv: row 2 is damaged; restore the file."),
-        (lambda run: replace_in_metrics(run, "train/epoch_sec", "train/epoch_s\0c"), "metrics.csv: its header is dam"),
         (lambda run: replace_in_metrics(run, "val/accuracy,", "val/accurac,"), "metrics.csv: its header is damaged at"),
         (lambda run: (run / ".hydra/overrides.yaml").write_text("a"), "overrides.yaml: is not a list of overrides"),
         (lambda run: (run / "checkpoints/best.ckpt").write_bytes(b""), "best.ckpt: cannot be read"),
-        (lambda run: replace_in_metrics(run, ",train/epoch_seconds", ""), "metrics.csv: row 1 is damaged"),
-        (lambda run: (run / "checkpoints/last.ckpt").unlink(), "last.ckpt: is missing, but epochs of this run"),
-        (lambda run: (run / "checkpoints/best.ckpt").unlink(), "best.ckpt: is missing, but epochs of this run"),
+        (lambda run: remove(run, "checkpoints/last.ckpt"), "last.ckpt: is missing, but epochs of this run"),
+        (lambda run: remove(run, "checkpoints/last.ckpt", "metrics.csv"), "last.ckpt: is missing, but epochs"),
+        (lambda run: remove(run, "checkpoints/best.ckpt"), "best.ckpt: is missing, but epochs of this run"),
     ],
 )  # fmt: skip
 def test_a_run_whose_files_are_lost_or_damaged_is_not_resumed(damage, message, copied_run):
@@ -90,7 +93,6 @@ FOLDER = "${hydra:runtime.output_dir}"
     ("old", "new", "key", "path"),
     [
         ("  callbacks:\n", CALLBACK.format("/theirs"), "trainer.callbacks.other.dirpath", "/theirs"),
-        ("  callbacks:\n", CALLBACK.format("other_run"), "trainer.callbacks.other.dirpath", "other_run"),
         ("  callbacks:\n", CALLBACK.format(f"{FOLDER}/../x"), "trainer.callbacks.other.dirpath", f"{FOLDER}/../x"),
         (LOGGER, CSV.format("docs", "a"), "trainer.logger.csv.save_dir", "docs"),
         (LOGGER, CSV.format(FOLDER, "../a"), "trainer.logger.csv.name", "../a"),
