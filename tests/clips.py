@@ -20,6 +20,7 @@ def write_folder(path: Path, frames: np.ndarray) -> None:
 
 
 def write_animation(path: Path, frames: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     first, *others = map(Image.fromarray, frames)
     first.save(path, save_all=True, append_images=others, duration=40, lossless=True)
 

@@ -121,6 +121,7 @@ OTHERS = {
     "model.recurrent=gru": "model.recurrent: gru is a choice of a group; write model/recurrent=gru.",
     "model/recurrent=grus": "model/recurrent: there is no model/recurrent=grus; choose from bilstm, concat, ",
     "model/encoder=padded": "model/encoder: this model has no such part; add model=join, or leave it out.",
+    "data=moving_digits model=deep": "model: deep joins the pieces of images, which clips do not have; choose another",
     "model=deep model/recurrent=conv_lstm": "model.recurrent: ConvLSTM reads maps, but the encoder returns a vector; ",
     "model=join model.encoder.kernel_size=40": "model.encoder.kernel_size: 40 does not fit stage conv1, whose input ",
     "~model.recurrent._partial_": "model.recurrent._partial_: is not true, but the network calls the class with sizes; "

@@ -1,26 +1,45 @@
+"""Pieces of images, orderings of them, and the sequences that they make."""
+
+import inspect
+import itertools
+
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
 from omegaconf import OmegaConf
 
-from quadrant_lstm import ORDERINGS, sequences
+from quadrant_lstm import ORDERINGS, sequences, split_quadrants
+from quadrant_lstm.data.orderings import SCANS, occlude_piece, ordering_name, orderings_of, split_pieces
 from tests.networks import orderings_on
 from tests.scripts import ROOT
 
 NUMBERED = torch.tensor([[1, 2], [3, 4]])[None, None]  # quadrants of one pixel, whose value is their number
 
 
+def test_the_pieces_of_any_grid_are_numbered_in_reading_order():
+    image = torch.tensor([[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]])[None, None]
+    assert split_quadrants(image)[0, :, 0].tolist() == [[[n, n], [n, n]] for n in (1, 2, 3, 4)]
+    image = torch.arange(6).view(1, 1, 2, 3)
+    assert split_pieces(image, (2, 3)).flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert split_pieces(image, (1, 3))[0, :, 0].tolist() == [[[0], [3]], [[1], [4]], [[2], [5]]]
+    assert split_pieces(image, (2, 1))[0, :, 0].tolist() == [[[0, 1, 2]], [[3, 4, 5]]]
+    with pytest.raises(ValueError, match="2 x 3, which cannot be split into 2 x 2 equal pieces; pad or crop them, or"):
+        split_quadrants(image)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 4, 5, 6])
+def test_an_occluded_piece_is_blank_and_the_others_are_unchanged(piece):
+    images = torch.rand(2, 3, 4, 6) + 1
+    expected = split_pieces(images, (2, 3)).clone()
+    expected[:, piece - 1] = 0
+    assert torch.equal(split_pieces(occlude_piece(images, piece, (2, 3)), (2, 3)), expected)
+
+
 def test_frames_are_those_of_the_question():
     # rows: steps; columns: orderings 1234, 4321, 1324, 4231
     assert sequences(NUMBERED)[0, :, 0, :, 0].tolist() == [[1, 4, 1, 4], [2, 3, 3, 2], [3, 2, 2, 3], [4, 1, 4, 1]]
-
-
-def test_a_mnist_batch_has_the_shape_of_the_question():
     assert sequences(torch.zeros(64, 1, 28, 28)).shape == (64, 4, 1, 56, 14)
-
-
-def test_conf_and_the_public_constant_hold_the_same_orderings():
     conf = OmegaConf.load(ROOT / "conf/data/mnist.yaml")
     assert OmegaConf.to_container(conf.orderings) == [list(ordering) for ordering in ORDERINGS]
 
@@ -31,22 +50,15 @@ def slow_sequences(images, orderings, grid):
     for image in images:
         rows = [row.chunk(grid[1], dim=2) for row in image.chunk(grid[0], dim=1)]
         pieces = [piece for row in rows for piece in row]
-        num_steps = len(pieces)
-        steps = [torch.cat([pieces[ordering[step] - 1] for ordering in orderings], dim=1) for step in range(num_steps)]
-        samples.append(torch.stack(steps))
-    return torch.stack(samples)
+        steps = range(len(pieces))
+        samples.append([torch.cat([pieces[ordering[step] - 1] for ordering in orderings], dim=1) for step in steps])
+    return torch.stack([torch.stack(steps) for steps in samples])
 
 
 @settings(deadline=None)
-@given(
-    data=st.data(),
-    grid=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    batch=st.integers(1, 3),
-    channels=st.integers(1, 3),
-    height=st.integers(1, 5),
-    width=st.integers(1, 5),
-)
-def test_any_orderings_of_any_grid_equal_a_loop(data, grid, batch, channels, height, width):
+@given(data=st.data(), grid=st.tuples(st.integers(1, 4), st.integers(1, 4)), sizes=st.tuples(*[st.integers(1, 4)] * 4))
+def test_any_orderings_of_any_grid_equal_a_loop(data, grid, sizes):
+    batch, channels, height, width = sizes
     orderings = data.draw(orderings_on(grid))
     images = torch.randint(0, 256, (batch, channels, grid[0] * height, grid[1] * width), dtype=torch.uint8)
     assert torch.equal(sequences(images, orderings, grid), slow_sequences(images, orderings, grid))
@@ -57,7 +69,71 @@ def test_orderings_may_be_named():
     assert torch.equal(named, sequences(NUMBERED))
 
 
-@pytest.mark.parametrize("ordering", [[1, 2, 3, 3], [1, 2, 3], [0, 1, 2, 3], [1, 2, 3, 4, 1]])
-def test_an_ordering_that_is_no_permutation_is_refused(ordering):
-    with pytest.raises(ValueError, match="is not a permutation of 1234; write one, or"):
-        sequences(NUMBERED, [[1, 2, 3, 4], ordering])
+TABLES = """
+    rows           columns        snake          spiral         hilbert
+     1  2  3  4     1  5  9 13     1  2  3  4     1  2  3  4     1  2 15 16
+     5  6  7  8     2  6 10 14     8  7  6  5    12 13 14  5     4  3 14 13
+     9 10 11 12     3  7 11 15     9 10 11 12    11 16 15  6     5  8  9 12
+    13 14 15 16     4  8 12 16    16 15 14 13    10  9  8  7     6  7 10 11
+"""  # at which step each piece is read
+
+
+def test_the_tables_of_the_module_are_those_of_the_code():
+    assert TABLES in inspect.getdoc(orderings_of)
+    names, *rows = TABLES.strip().splitlines()
+    for number, name in enumerate(names.split()):
+        steps = [step for row in rows for step in list(map(int, row.split()))[4 * number : 4 * number + 4]]
+        (ordering,) = orderings_of([name], (4, 4))
+        assert [ordering.index(piece) + 1 for piece in range(1, 17)] == steps
+
+
+@pytest.mark.parametrize("name", [*SCANS, "random:7"])
+@pytest.mark.parametrize("grid", [(1, 1), (1, 5), (5, 1), (3, 4), (4, 3), (8, 8)])
+def test_a_scan_reads_each_piece_once_and_reversed_from_its_end(name, grid):
+    if name == "hilbert" and grid[0] != grid[1]:
+        with pytest.raises(ValueError, match=f"hilbert needs a grid of 2 x 2, .*, not {grid[0]} x {grid[1]}; "):
+            orderings_of([name], grid)
+        return
+    ordering, backwards = orderings_of([name, f"reversed-{name}"], grid)
+    assert sorted(ordering) == list(range(1, grid[0] * grid[1] + 1))
+    assert ordering == backwards[::-1]
+    if name in ("snake", "spiral", "hilbert"):  # neighbours in a path touch
+        cells = [divmod(piece - 1, grid[1]) for piece in ordering]
+        assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in itertools.pairwise(cells))
+
+
+def test_a_random_ordering_depends_on_its_seed_only():
+    first, second, other = orderings_of(["random:1", "random:1", "random:2"], (4, 4))
+    assert first == second != other
+    assert orderings_of(["random:1"], (2, 2)) == [(1, 4, 3, 2)]  # in every version
+
+
+@pytest.mark.parametrize(
+    ("ordering", "grid", "message"),
+    [
+        ([1, 2, 3, 3], (2, 2), r"\[1, 2, 3, 3\] is not a permutation of 1234; write one, or rows, columns"),
+        ([1, 2, 3, 4], (2, 3), "is not a permutation of 123456"),
+        ([1, 2, 3, 4], (4, 4), "is not a permutation of 1 to 16"),
+        *(
+            (name, (2, 2), f"{name} is not the name of an ordering; write rows")
+            for name in ("random:x", "reversed", "")
+        ),
+    ],
+)
+def test_what_is_no_ordering_is_refused(ordering, grid, message):
+    with pytest.raises(ValueError, match=message):
+        orderings_of([ordering], grid)
+
+
+@pytest.mark.parametrize(
+    ("ordering", "grid", "name"),
+    [
+        ([1, 3, 2, 4], (2, 2), "1324"),
+        ("snake", (4, 4), "snake"),
+        ("reversed-hilbert", (4, 4), "reversed-hilbert"),
+        ("columns", (5, 3), "columns"),
+        ("random:1", (4, 4), "14-10-9-..."),
+    ],
+)
+def test_an_ordering_is_named_by_its_pieces_or_its_scan(ordering, grid, name):
+    assert ordering_name(orderings_of([ordering], grid)[0], grid) == name

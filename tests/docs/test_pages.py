@@ -132,7 +132,7 @@ def test_the_official_lists_divide_ucf101(tmp_path):
             (tmp_path / "UCF-101" / clip).touch()
     (block,) = re.findall(r"^    for half .*?^    done$", (ROOT / "docs/clips.md").read_text(), re.M | re.S)
     subprocess.run(["bash", "-euc", textwrap.dedent(block)], cwd=tmp_path, check=True)
-    found = find_clips(str(tmp_path / "ucf101"), 0.2, 0, None)
+    found = find_clips(str(tmp_path / "ucf101"), 0.2, 0)
     assert found.class_names == ("ApplyLipstick", "Archery")
     for half, clips in CLIPS.items():
         paths = [clip.path for clip in getattr(found, half)]

@@ -109,13 +109,12 @@ import os, pathlib, time
 from quadrant_lstm.data.datamodule import WorkerLoader
 from quadrant_lstm.signals import Interrupt, exit_at_signals, interrupt, interrupts_first, prepare_to_exit
 
-class Slow(list):
-    def __getitem__(self, _):
-        pathlib.Path(f"{os.getpid()}.reading").touch()
-        time.sleep(60)
+def read_slowly(_):
+    pathlib.Path(f"{os.getpid()}.reading").touch()
+    time.sleep(60)
 
 exit_at_signals()
-batches = iter(WorkerLoader(Slow(range(8)), 4, batch_size=None, persistent_workers=True))
+batches = iter(WorkerLoader(read_slowly, range(8), 4, persistent_workers=True))
 try:
     next(batches)
 finally:
@@ -151,7 +150,7 @@ def start(self):
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 exit_at_signals()
 started, original, BaseProcess.start = [], BaseProcess.start, start
-iter(WorkerLoader(range(8), 2))
+iter(WorkerLoader(str, range(8), 2))
 """
 
 

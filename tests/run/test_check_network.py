@@ -35,7 +35,8 @@ class InAList(nn.Module):
 
 
 def check(network, frame_shape=(1, 4, 4), pads=False):
-    data = SequenceDataModule(SequenceSpec(frame_shape, 4, numbered_names(3)), range(16), range(1), (0, 0), 0, 16, 0)
+    spec = SequenceSpec(frame_shape, 4, numbered_names(3))
+    data = SequenceDataModule(spec, range(16), range(1), 0, 0, None, 5, batch_size=16, seed=0)
     data.pads = pads
     check_network(network, data)
 

@@ -2,59 +2,34 @@
 
 import math
 import mmap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
 
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, frame_numbers, read_frames, steps_in
-from quadrant_lstm.data.clip_index import Clip, Note
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, read_frames
+from quadrant_lstm.data.clip_index import Clip
 from quadrant_lstm.data.datamodule import Batch, EpochSampler, WorkerLoader, epoch_seed
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 
-# Decoded frames in memory that the workers share
-#
-# The memory is used as clips are read.
+PREFETCH = 2  # batches for each worker
 
 
-def shared_memory(num_bytes: int) -> np.ndarray:
-    """Returns zeros in uint8, which this process shares with those that it forks later."""
-    return np.frombuffer(mmap.mmap(-1, max(1, num_bytes)), np.uint8, num_bytes)
-
-
-class FrameCache:
-    """Keeps clips of these shapes, in their order, as many as fit into `limit` bytes, so that the order of reading does
-    not change which ones are kept. Workers must be forked from the process that makes the cache.
-    """
-
-    def __init__(self, shapes: Sequence[tuple[int, ...]], limit: int):
-        ends = np.cumsum([math.prod(shape) for shape in shapes])
-        ends = ends[ends <= limit]
-        self.num_bytes = int(ends[-1]) if len(ends) else 0
-        parts = np.split(shared_memory(self.num_bytes), ends)  # and an empty one at the end
-        self.clips = [part.reshape(shape) for part, shape in zip(parts[:-1], shapes, strict=False)]
-        self.is_filled = shared_memory(len(self.clips))
-
-    def read(self, number: int, decode: Callable[[np.ndarray], None]) -> np.ndarray:
-        """Returns all frames of a clip that is kept. The first time, `decode` writes them."""
-        if not self.is_filled[number]:  # two workers may both fill it, with the same frames
-            decode(self.clips[number])
-            self.is_filled[number] = 1
-        return self.clips[number]
-
-
-# The frames of clips
+def shared_memory(*shape: int) -> np.ndarray:
+    """Returns zeros in uint8, which this process shares with those that it forks later. Memory is used when written."""
+    size = math.prod(shape)
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), np.uint8, size).reshape(shape)
 
 
 class ClipReader:
     """Reads some of the frames of clips: every n-th, and of long clips as many as a network reads.
 
-    The frames of the first clips are kept in memory: as many whole clips as fit into `cache_bytes`.
+    Frames are uint8 [clips, steps, height, width, channels]. The first clips are kept whole, as many as fit into
+    `cache_bytes`, whatever the order in which they are read. Their memory is shared with workers that are forked from
+    the process that makes the reader.
     """
 
     def __init__(
@@ -67,121 +42,87 @@ class ClipReader:
         seed: int,
         cache_bytes: int = 0,
     ):
-        self.clips, self.frame_format, self.frame_step = clips, frame_format, frame_step
-        self.spec, self.seed = spec, seed
-        self.lengths = [steps_in(notes[clip.path].num_frames, frame_step) for clip in clips]
+        self.clips, self.frame_format, self.seed, self.num_steps = clips, frame_format, seed, spec.num_steps
+        numbers = {path: range(0, note.num_frames, frame_step) for path, note in notes.items()}
+        self.numbers = [numbers[clip.path] for clip in clips]  # of the frames
+        self.pads = min(map(len, numbers.values())) < spec.num_steps
         channels, height, width = spec.frame_shape
-        self.cache = FrameCache([(length, height, width, channels) for length in self.lengths], cache_bytes)
+        self.frame_shape = height, width, channels
+        ends = np.cumsum(list(map(len, self.numbers)))
+        ends = ends[ends * math.prod(self.frame_shape) <= cache_bytes]
+        self.kept = np.split(shared_memory(int(ends.max(initial=0)), *self.frame_shape), ends)[:-1]
+        self.is_read = shared_memory(len(self.kept))
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def read_batch(self, numbers: Sequence[int], epoch: int | None, out: np.ndarray) -> tuple[list[int], list[int]]:
-        """Writes the frames to `out`, uint8 [clips, steps, height, width, channels], and returns the labels and the
-        numbers of real frames.
-        """
-        lengths = [min(self.lengths[number], self.spec.num_steps) for number in numbers]
-        for frames, number, length in zip(out, numbers, lengths, strict=True):
-            self.read_clip(number, self.start(number, length, epoch), frames[:length])
-            frames[length:] = 0
-        return [self.clips[number].label for number in numbers], lengths
+    def length(self, number: int) -> int:
+        return min(len(self.numbers[number]), self.num_steps)
 
-    def start(self, number: int, length: int, epoch: int | None) -> int:
+    def start(self, number: int, epoch: int | None) -> int:
         """Returns where a clip is cut: at random, by the seed and the epoch, or in its middle without an epoch."""
-        spare = self.lengths[number] - length
-        if epoch is None:
-            return spare // 2
-        return epoch_seed(self.seed, epoch, number) % (spare + 1)
+        spare = len(self.numbers[number]) - self.length(number)
+        return spare // 2 if epoch is None else epoch_seed(self.seed, epoch, number) % (spare + 1)
 
-    def read_clip(self, number: int, start: int, out: np.ndarray) -> None:
-        path = self.clips[number].path
-        try:
-            if number < len(self.cache.clips):
-                every = frame_numbers(0, self.lengths[number], self.frame_step)
-                decode = partial(read_frames, path, self.frame_format, every)
-                out[:] = self.cache.read(number, decode)[start : start + len(out)]
+    def read(self, clips: Sequence[int], epoch: int | None, out: np.ndarray) -> None:
+        """Writes the frames of the clips with these numbers to `out`."""
+        for frames, number in zip(out, clips, strict=True):
+            start, length = self.start(number, epoch), self.length(number)
+            if number < len(self.kept):
+                if not self.is_read[number]:  # two workers may both read it
+                    self.decode(number, 0, self.kept[number])
+                    self.is_read[number] = 1
+                frames[:length] = self.kept[number][start : start + length]
             else:
-                read_frames(path, self.frame_format, frame_numbers(start, len(out), self.frame_step), out)
+                self.decode(number, start, frames[:length])
+            frames[length:] = 0
+
+    def decode(self, number: int, start: int, out: np.ndarray) -> None:
+        try:
+            frames = self.numbers[number][start : start + len(out)]
+            read_frames(self.clips[number].path, self.frame_format, frames, out)
         except BrokenClip as error:
             raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
 
-
-# The loader
-
-
-PREFETCH = 2  # batches for each worker
-
-
-def shape_of_slots(spec: SequenceSpec, batch_size: int, num_workers: int) -> tuple[int, ...]:
-    """Returns the shape of the uint8 array to which workers write batches: those that they read ahead, and the one that
-    is copied. The last batch of an epoch may have one clip more.
-    """
-    channels, height, width = spec.frame_shape
-    return PREFETCH * num_workers + 1, batch_size + 1, spec.num_steps, height, width, channels
+    def batch(self, clips: Sequence[int], frames: np.ndarray) -> Batch:
+        """Returns a batch of frames that were read; its channels remain last in memory."""
+        labels = torch.tensor([self.clips[number].label for number in clips])
+        lengths = torch.tensor([self.length(number) for number in clips]) if self.pads else None
+        return Batch(torch.from_numpy(frames).movedim(4, 2), labels, lengths)
 
 
-class Request(NamedTuple):
-    slot: int  # that the frames are written to
-    numbers: list[int]  # of the clips of a batch
-    epoch: int | None  # in which long clips are cut at random; None cuts out their middle
-
-
-class BatchReader(Dataset):
-    """Maps a Request to labels and lengths, and writes the frames to a slot of memory that processes share.
+class ClipLoader:
+    """Yields batches that worker processes, which remain from epoch to epoch, write to slots of memory that they share
+    with this process.
 
     A DataLoader would share new memory for each batch, of which most containers have too little in /dev/shm; through a
     pipe, cached frames would take as long as decoding them.
     """
 
-    def __init__(self, clips: ClipReader, slots: np.ndarray):
-        self.clips, self.slots = clips, slots
-
-    def __getitem__(self, request: Request) -> tuple[list[int], list[int]] | UserError:
-        slot, numbers, epoch = request
-        try:
-            return self.clips.read_batch(numbers, epoch, self.slots[slot, : len(numbers)])
-        except UserError as error:  # raised in a worker, it would get a traceback
-            return error
-
-
-class Requests(Sampler):
-    def __init__(self, sampler: EpochSampler, num_slots: int):
-        self.sampler, self.num_slots = sampler, num_slots
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[Request]:
-        epoch = None if self.sampler.seed is None else self.sampler.epoch
-        return (Request(n % self.num_slots, batch.tolist(), epoch) for n, batch in enumerate(self.sampler))
-
-
-class ClipLoader:
-    """Yields batches that worker processes read. The workers remain from epoch to epoch."""
-
     batch_sampler = None  # Lightning reads it
 
-    def __init__(self, clips: ClipReader, sampler: EpochSampler, num_workers: int, pads: bool):
-        self.sampler, self.pads = sampler, pads
-        shape = shape_of_slots(clips.spec, sampler.batch_size, num_workers)
-        self.slots = shared_memory(math.prod(shape)).reshape(shape)
+    def __init__(self, reader: ClipReader, sampler: EpochSampler, num_workers: int):
+        self.reader, self.sampler = reader, sampler
+        num_slots = PREFETCH * num_workers + 1  # batches that are read ahead, and the one that is copied
+        # The last batch of an epoch may have one clip more.
+        slots = shared_memory(num_slots, sampler.batch_size + 1, reader.num_steps, *reader.frame_shape)
+        self.slots = slots
+
+        def read(request: tuple[int, list[int], int | None]) -> None:
+            batch, clips, epoch = request
+            reader.read(clips, epoch, slots[batch % num_slots, : len(clips)])
+
+        self.requests: list[tuple[int, list[int], int | None]] = []  # of an epoch
         options: dict[str, Any] = {"prefetch_factor": PREFETCH, "persistent_workers": True} if num_workers else {}
-        options |= {"sampler": Requests(sampler, len(self.slots)), "collate_fn": lambda answer: answer}
-        self.answers = WorkerLoader(BatchReader(clips, self.slots), num_workers, batch_size=None, **options)
+        self.answers = WorkerLoader(read, self.requests, num_workers, **options)
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        for number, answer in enumerate(self.answers):  # in the order of the requests
-            if isinstance(answer, UserError):
-                raise answer
-            labels, lengths = answer
-            frames = self.slots[number % len(self.slots), : len(labels)].copy()
-            yield to_batch(frames, labels, lengths if self.pads else None)
-
-
-def to_batch(frames: np.ndarray, labels: Sequence[int], lengths: Sequence[int] | None) -> Batch:
-    """Returns a batch of frames [clips, steps, height, width, channels]; its channels remain last in memory."""
-    real = None if lengths is None else torch.tensor(lengths, dtype=torch.long)
-    return Batch(torch.from_numpy(frames).movedim(4, 2), torch.tensor(labels, dtype=torch.long), real)
+        epoch = None if self.sampler.seed is None else self.sampler.epoch
+        self.requests[:] = [(batch, clips.tolist(), epoch) for batch, clips in enumerate(self.sampler)]
+        for (batch, clips, _), error in zip(self.requests, self.answers, strict=True):
+            if error:
+                raise error
+            yield self.reader.batch(clips, self.slots[batch % len(self.slots), : len(clips)].copy())

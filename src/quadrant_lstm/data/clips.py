@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.clip_frames import FrameFormat, steps_in
-from quadrant_lstm.data.clip_index import Clip, Note, examine_clips, find_clips
-from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader, to_batch
+from quadrant_lstm.data.clip_frames import FrameFormat, Note
+from quadrant_lstm.data.clip_index import Clip, examine_clips, find_clips
+from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader
 from quadrant_lstm.data.datamodule import Batch, EpochSampler, SequenceDataModule
-from quadrant_lstm.data.images import validation_range
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
 from quadrant_lstm.errors import UserError, as_text
 from quadrant_lstm.kinds import AtLeastTwo, BelowOne, Count, Layout, Natural, NonNegative, Share, Size
@@ -29,6 +27,8 @@ class Clips(SequenceDataModule):
     """conf/data/clips.yaml explains the arguments. Raises UserError for a clip that cannot be read, unless broken clips
     are skipped: `skipped` then lists them.
     """
+
+    validation_key = "validation_share"
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Clips(SequenceDataModule):
                 f"data.num_workers: {num_workers}, but this system cannot fork the processes that read clips; write "
                 "data.num_workers=0."
             )
-        self.folder, names, train_clips, test_clips = find_clips(root, test_share, validation_seed, layout)
+        self.folder, names, train_clips, test_clips = find_clips(root, test_share, validation_seed)
         frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout)
         paths = [clip.path for clip in (*train_clips, *test_clips)]
         self.notes, self.skipped = examine_clips(self.folder, paths, frame_format, num_workers)
@@ -66,23 +66,18 @@ class Clips(SequenceDataModule):
         train_clips = without_skipped(train_clips, self.notes, names, "training")
         test_clips = without_skipped(test_clips, self.notes, names, "test")
         height, width = common_size(self.notes)
-        lengths = [steps_in(note.num_frames, frame_step) for note in self.notes.values()]
-        spec = SequenceSpec((channels, height, width), num_frames or max(lengths), names)
+        longest = max(len(range(0, note.num_frames, frame_step)) for note in self.notes.values())
+        spec = SequenceSpec((channels, height, width), num_frames or longest, names)
         reading = (self.notes, frame_format, frame_step, spec, seed)
         train, test = ClipReader(train_clips, *reading, round(1e9 * cache_gb)), ClipReader(test_clips, *reading)
-        held_out = max(1, round(validation_share * len(train))) if validation_share else 0
-        validation = validation_range(len(train), held_out, fold, num_folds, "data.validation_share")
-        super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
-        self.num_workers, self.augmentation = num_workers, augmentation
-        self.pads = min(lengths) < spec.num_steps
+        num_validation = max(1, round(validation_share * len(train))) if validation_share else 0
+        super().__init__(spec, train, test, num_validation, validation_seed, fold, num_folds, batch_size, seed)
+        self.num_workers, self.augmentation, self.pads = num_workers, augmentation, train.pads
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
         rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(indices, self.batch_size, seed, rank, num_ranks)
-        return ClipLoader(data, sampler, self.num_workers, self.pads)
-
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch.to(device)
+        return ClipLoader(data, sampler, self.num_workers)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         frames = batch.frames
@@ -94,10 +89,10 @@ class Clips(SequenceDataModule):
         return [as_text(self.test.clips[number].path) for number in indices.tolist()]
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        channels, height, width = self.spec.frame_shape
-        frames = np.empty((len(indices), self.spec.num_steps, height, width, channels), np.uint8)
-        labels, lengths = self.test.read_batch(indices.tolist(), None, frames)
-        return to_batch(frames, labels, lengths if self.pads else None)
+        clips = indices.tolist()
+        frames = np.empty((len(clips), self.spec.num_steps, *self.test.frame_shape), np.uint8)
+        self.test.read(clips, None, frames)
+        return self.test.batch(clips, frames)
 
     def sha256(self) -> str:
         lines = [f"{path.relative_to(self.folder)} {note.sha256}" for path, note in self.notes.items()]
@@ -106,14 +101,14 @@ class Clips(SequenceDataModule):
 
 def common_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
     """Returns the height and width of all clips. Raises UserError if they differ."""
-    first, size = next((path, note.size) for path, note in notes.items())
-    for path, note in notes.items():
-        if note.size != size:
+    (first, known), *others = notes.items()
+    for path, note in others:
+        if (note.height, note.width) != (known.height, known.width):
             raise UserError(
-                f"{path}: its frames are of {note.size[0]} x {note.size[1]}, but those of {first} of "
-                f"{size[0]} x {size[1]}; add data.size=[HEIGHT,WIDTH]."
+                f"{path}: its frames are of {note.height} x {note.width}, but those of {first} of "
+                f"{known.height} x {known.width}; add data.size=[HEIGHT,WIDTH]."
             )
-    return size
+    return known.height, known.width
 
 
 def without_skipped(clips: Sequence[Clip], notes: Mapping[Path, Note], names: Sequence[str], split: str) -> list[Clip]:

@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,6 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
-from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.signals import signals_deferred
@@ -93,7 +92,9 @@ def epoch_seed(seed: int, *stream: int) -> int:
 
 
 class WorkerLoader(DataLoader):
-    """Draws the seed for its workers from a generator of its own: the default one draws weights and dropout.
+    """Yields what `read` returns for each key, or the UserError that it raises.
+
+    It draws the seed for its workers from a generator of its own: the default one draws weights and dropout.
 
     Ctrl-C, which a terminal sends to all processes, ends this process, which then ends the workers. Signals wait
     until all workers have started; not later, when persistent workers that have ended may be waited for.
@@ -101,10 +102,10 @@ class WorkerLoader(DataLoader):
 
     have_started = False
 
-    def __init__(self, dataset: Dataset, num_workers: int, **options: Any):
+    def __init__(self, read: Callable[[Any], Any], keys: Any, num_workers: int, **options: Any):
         options |= {"multiprocessing_context": "fork"} if num_workers else {}  # others import torch again
-        generator = torch.Generator()
-        super().__init__(dataset, num_workers=num_workers, generator=generator, worker_init_fn=end_unnoticed, **options)
+        options |= {"generator": torch.Generator(), "worker_init_fn": end_unnoticed, "collate_fn": lambda value: value}
+        super().__init__(Readings(read), None, sampler=keys, num_workers=num_workers, **options)
 
     def __iter__(self) -> Any:
         if self.persistent_workers and self.have_started:
@@ -115,6 +116,17 @@ class WorkerLoader(DataLoader):
 
     def check_worker_number_rationality(self) -> None:
         """Does not warn of more workers than cores: the user has chosen their number."""
+
+
+class Readings(Dataset):
+    def __init__(self, read: Callable[[Any], Any]):
+        self.read = read
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self.read(key)
+        except UserError as error:  # a DataLoader would add a traceback to its text
+            return error
 
 
 def end_unnoticed(_: int) -> None:
@@ -153,10 +165,6 @@ class Batch(NamedTuple):
     labels: Int64[Tensor, " batch"]
     lengths: Int64[Tensor, " batch"] | None = None
 
-    def to(self, device: torch.device) -> "Batch":
-        lengths = None if self.lengths is None else self.lengths.to(device)
-        return Batch(self.frames.to(device), self.labels.to(device), lengths)
-
     def unpadded(self) -> list[Num[Tensor, "frames channels height width"]]:
         """Returns the real frames of each clip."""
         ends = [self.frames.shape[1]] * len(self.frames) if self.lengths is None else self.lengths.tolist()
@@ -167,12 +175,14 @@ class SequenceDataModule(LightningDataModule):
     """Keeps the samples on the device, unless a subclass has a `loader` of its own. The subclass makes a Batch of them
     there, in `on_after_batch_transfer`.
 
-    The validation samples are those from `validation[0]` to `validation[1]` among the training samples, which
-    `validation_seed` shuffles. There may be none.
+    The validation samples are the first `num_validation` of the training samples, which `validation_seed` shuffles, or
+    fold number `fold` of `num_folds`, which are as equal as possible. There may be none. Raises UserError if no sample
+    would be left to train on, or if there is no such fold.
     """
 
     train: Any  # a data set, as `test`
     test: Any
+    validation_key = "validation_images"  # which sets the number of validation samples
     pads = False  # whether a clip has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
 
@@ -181,15 +191,29 @@ class SequenceDataModule(LightningDataModule):
         spec: SequenceSpec,
         train: Any,
         test: Any,
-        validation: tuple[int, int],
+        num_validation: int,
         validation_seed: int,
+        fold: int | None,
+        num_folds: int,
         batch_size: int,
         seed: int,
     ):
         super().__init__()
         self.spec, self.train, self.test, self.batch_size, self.seed = spec, train, test, batch_size, seed
-        start, end = validation
-        shuffled = torch.randperm(len(train), generator=torch.Generator().manual_seed(validation_seed))
+        start, end, total = 0, num_validation, len(train)
+        if fold is not None:
+            if fold >= num_folds:
+                folds = f"data.num_folds={num_folds} makes folds 0 to {num_folds - 1}"
+                raise UserError(f"data.fold: {fold}, but {folds}; write one.")
+            if num_folds > total:
+                raise UserError(f"data.num_folds: {num_folds}, but there are {total} training samples; write fewer.")
+            start, end = fold * total // num_folds, (fold + 1) * total // num_folds
+        elif num_validation >= total:
+            raise UserError(
+                f"data.{self.validation_key}: {num_validation} of {total} training samples leave none to train on; "
+                "write fewer."
+            )
+        shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(validation_seed))
         self.validation_indices = shuffled[start:end].sort().values
         self.train_indices = torch.cat([shuffled[:start], shuffled[end:]]).sort().values
 
@@ -223,12 +247,6 @@ class SequenceDataModule(LightningDataModule):
         sampler = EpochSampler(indices.to(device), self.batch_size, seed, rank, num_ranks)
         return BatchLoader(TensorDataset(*(tensor.to(device) for tensor in data.tensors)), sampler)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # it is already there
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        raise NotImplementedError
-
     def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
         return [f"test sample {number}" for number in indices.tolist()]
 
@@ -246,9 +264,3 @@ class SequenceDataModule(LightningDataModule):
     def sha256(self) -> str:
         """Returns the checksum of what is read from files."""
         raise NotImplementedError
-
-
-def tensor_datasets(images: Images) -> tuple[TensorDataset, TensorDataset]:
-    """Returns the training and the test images with their labels."""
-    train_images, train_labels, test_images, test_labels = map(torch.from_numpy, images)
-    return TensorDataset(train_images, train_labels), TensorDataset(test_images, test_labels)

@@ -28,19 +28,26 @@ def find_image_files(images: str) -> Iterable[Path]:
 
 
 def find_files(images: str, kind: str, search: Callable[[Path], FoundAndLeftOut]) -> Iterable[Path]:
-    """Returns the paths of `images`: a file, those that `search` finds in a folder, a glob, or `-` for the lines of
-    standard input.
+    """Returns the paths of `images`, sorted: a file, those that `search` finds in a folder, or a glob; or those of the
+    lines of standard input for `-`, as they come.
 
     Names the suffixes of the files of a folder that are left out on stderr.
     """
     if images == "-":
-        return files_of_stdin()
+        lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)  # names may hold any bytes
+        return (Path(os.fsdecode(name)) for name in lines if name)
     path = expanded(images)
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
-    if path.is_dir():
-        return sorted_or_refused(images, kind, *search(path))
-    return sorted_or_refused(images, kind, [Path(name) for name in glob.glob(str(path), recursive=True)], [])
+    paths, left_out = search(path) if path.is_dir() else (list(map(Path, glob.glob(str(path), recursive=True))), [])
+    suffixes = collections.Counter(file.suffix.lower() or "without a suffix" for file in left_out)
+    counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(suffixes.items()))
+    if not paths:
+        only = f", only {counts}" if counts else ""
+        raise UserError(f"images: {images} matches no {kind}{only}; give a file, a folder, or a glob in quotes.")
+    if counts:
+        print(printable(f"images: {images} holds files that are left out: {counts}."), file=sys.stderr)
+    return sorted(paths, key=natural)
 
 
 def image_files_below(folder: Path) -> FoundAndLeftOut:
@@ -59,41 +66,18 @@ def walk_visible(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         yield path, folders, [name for name in names if visible(Path(name))]
 
 
-def sorted_or_refused(images: str, kind: str, paths: Sequence[Path], left_out: Sequence[Path]) -> list[Path]:
-    """Returns the paths that were found, sorted, and tells on stderr how many files of which kinds are left out."""
-    suffixes = collections.Counter(file.suffix.lower() or "without a suffix" for file in left_out)
-    counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(suffixes.items()))
-    if not paths:
-        only = f", only {counts}" if counts else ""
-        raise UserError(f"images: {images} matches no {kind}{only}; give a file, a folder, or a glob in quotes.")
-    if counts:
-        print(printable(f"images: {images} holds files that are left out: {counts}."), file=sys.stderr)
-    return sorted(paths, key=lambda path: [natural(part) for part in path.parts])
-
-
-def files_of_stdin() -> Iterator[Path]:
-    """Returns the files that the lines of standard input name, as they come. Raises UserError if it is closed."""
-    if sys.stdin is None:
-        raise UserError("images: - reads standard input, which is closed; give a file, a folder, or a glob.")
-    lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)  # names may hold any bytes
-    return (Path(os.fsdecode(name)) for name in lines if name)
-
-
 def image_files_in(folder: Path) -> list[Path]:
-    return sorted(unsorted_image_files(folder), key=lambda file: natural(file.name))
-
-
-def unsorted_image_files(folder: Path) -> Iterator[Path]:
-    return filter(is_image_file, folder.iterdir())
+    return sorted(filter(is_image_file, folder.iterdir()), key=natural)
 
 
 def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and visible(path)
 
 
-def natural(name: str) -> list[tuple[int, str]]:
+def natural(path: Path) -> list[list[tuple[int, str]]]:
     """Returns a key by which numbers in names are sorted as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    parts = (re.split(r"(\d+)", part) for part in path.parts)
+    return [[(int(text), "") if text.isdecimal() else (-1, text) for text in part] for part in parts]
 
 
 def visible(path: Path) -> bool:
@@ -139,8 +123,7 @@ def open_image(file: Path) -> Iterator[Image.Image]:
     except Exception as error:  # decoders raise errors of many types
         reason, remedy = str(error), "give a PNG or JPEG file"
         if isinstance(error, OSError) and error.strerror:
-            missing = isinstance(error, FileNotFoundError)
-            reason, remedy = error.strerror, "correct the path" if missing else "correct the path or its permissions"
+            reason, remedy = error.strerror, "correct the path or its permissions"
         raise UserError(f"{file}: cannot be read as an image ({reason}); {remedy}.") from error
 
 

@@ -60,16 +60,13 @@ def read_image(file: Path, image_shape: Sequence[int], invert: bool | None, like
 def in_grey(image: Image.Image) -> Image.Image:
     """Returns the image in 8-bit grey; a transparent one on white or black paper, where its ink has more contrast."""
     if image.has_transparency_data:
-        return max((on_paper(image, paper).convert("L") for paper in ("white", "black")), key=contrast)
+        papers = (on_paper(image, paper).convert("L") for paper in ("white", "black"))
+        return max(papers, key=lambda grey: float(np.asarray(grey).std()))
     if image.mode == "F" or image.mode.startswith("I"):  # of 16 or 32 bits; Pillow would clip them at 255
         levels = np.nan_to_num(np.asarray(image, dtype=np.float64).clip(min=0), posinf=0)
         white = next((white for white in WHITE if levels.max() <= white), levels.max())
         return Image.fromarray((255 * levels / white).round().astype(np.uint8))
     return image.convert("L")
-
-
-def contrast(image: Image.Image) -> float:
-    return float(np.asarray(image).std())
 
 
 def shrink(levels: np.ndarray) -> np.ndarray:
@@ -236,18 +233,14 @@ def contained_size(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, in
     return max(round(proportion * box[1]), 1), box[1]
 
 
-def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resizes rows, then columns. In one call, the order and so the result would depend on the version of Pillow."""
-    for step in ((size[0], image.height), size):
-        image = image.resize(step, Image.Resampling.LANCZOS)
-    return image
-
-
 def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int, width: int) -> Image.Image | None:
     """Returns None if the ink is lost when it is scaled, as that of a few specks on a large page."""
     box = (round(DIGIT_SHARE * width), round(DIGIT_SHARE * height))
     digit = image.crop(ink)
-    digit = Image.fromarray(strengthen(np.asarray(resize(digit, contained_size(digit.size, box)))))
+    size = contained_size(digit.size, box)
+    for step in ((size[0], digit.height), size):  # in one call, the order would depend on the version of Pillow
+        digit = digit.resize(step, Image.Resampling.LANCZOS)
+    digit = Image.fromarray(strengthen(np.asarray(digit)))
     weights = np.asarray(digit, dtype=float)
     if not weights.any():
         return None

@@ -5,7 +5,6 @@ whole data set, [60000, 4, 1, 56, 14], are never stored.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64, Shaped, UInt8
@@ -13,25 +12,11 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.images import load_images
-from quadrant_lstm.data.orderings import (
-    SequenceSpec,
-    frame_shape_of,
-    frames_of,
-    numbered_names,
-    orderings_of,
-    scaled,
-    split_pieces,
-)
+from quadrant_lstm.data.orderings import SequenceSpec, frames_of, numbered_names, orderings_of, scaled, split_pieces
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import AtLeastTwo, Count, Dataset, Grid, Natural, Orderings, OrderingsOrNames
-
-
-class ImageBatch(NamedTuple):
-    images: Shaped[Tensor, "batch channels height width"]
-    labels: Int64[Tensor, " batch"]
-    turns: Int64[Tensor, " batch"] | None = None  # of test images: their numbers
 
 
 class ImageSequences(SequenceDataModule):
@@ -65,41 +50,50 @@ class ImageSequences(SequenceDataModule):
         self.train_orderings = permutations_of("train_orderings", train_orderings or (), grid, len(permutations))
         self.test_orderings = permutations_of("test_orderings", test_orderings or (), grid, len(permutations))
         images = load_images(dataset, root)
-        images.check_grid(grid)
-        validation = images.validation_range(validation_images, fold, num_folds)
-        frame_shape = frame_shape_of(images.image_shape, len(permutations), grid)
+        channels, height, width = images.image_shape
+        if height % grid[0] or width % grid[1]:
+            raise UserError(
+                f"data.grid: {list(grid)} does not split images of {height} x {width} into equal pieces; write "
+                "another, or pad or crop the images."
+            )
+        frame_shape = channels, len(permutations) * (height // grid[0]), width // grid[1]
         spec = SequenceSpec(frame_shape, len(permutations[0]), numbered_names(images.num_classes))
-        train, test = tensor_datasets(images)
+        train, test = images.datasets()
         test = TensorDataset(*test.tensors, torch.arange(len(test)))
-        super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
+        super().__init__(spec, train, test, validation_images, validation_seed, fold, num_folds, batch_size, seed)
         self.images, self.augmentation = images, augmentation
         self.grid, self.orderings = tuple(grid), permutations
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> Batch:
-        images, labels, turns = ImageBatch(*batch)
+        images, labels, *numbers = batch  # of the images of the test
         is_test, is_training = (self.trainer and self.trainer.testing), (self.trainer and self.trainer.training)
         mixed = self.test_orderings if is_test else self.train_orderings
         if is_training:
             images = self.augmentation(images)
             if mixed and not self.repeats_batches:
                 mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()]
-        return Batch(scaled(self.cut(images, mixed, turns)), labels)
+        return Batch(scaled(self.cut(images, mixed, *numbers)), labels)
 
     def cut(
         self,
         images: Shaped[Tensor, "batch channels height width"],
         mixed: Orderings,
-        turns: Int64[Tensor, " batch"] | None,
+        turns: Int64[Tensor, " batch"] | None = None,
     ) -> Shaped[Tensor, "batch steps channels stack columns"]:
-        """Cuts the images in `orderings`, or if there are mixed ones, in these, in turn."""
+        """Cuts the images in `orderings`. If there are mixed ones, an image with turn 0 takes the first of them, as
+        many as a frame stacks, one with turn 1 the next ones, and so on; after the last, the first are used again.
+        """
         if not mixed:
             return frames_of(images, self.orderings, self.grid)
-        turns = torch.arange(len(images), device=images.device) if turns is None else turns
-        return mixed_sequences(images, turns, mixed, len(self.orderings), self.grid)
+        samples = torch.arange(len(images), device=images.device)
+        stacks = torch.tensor(mixed, device=images.device).unflatten(0, (-1, len(self.orderings))).transpose(1, 2)
+        # [batch, steps, orderings]: the piece that is shown
+        shown = stacks[(samples if turns is None else turns) % len(stacks)] - 1
+        return split_pieces(images, self.grid)[samples[:, None, None], shown].transpose(2, 3).flatten(3, 4)
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        images, labels, turns = self.test[indices]
-        return Batch(self.cut(images, self.test_orderings, turns), labels)
+        images, labels, numbers = self.test[indices]
+        return Batch(self.cut(images, self.test_orderings, numbers), labels)
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
         return self.test[indices][0]
@@ -120,19 +114,3 @@ def permutations_of(key: str, orderings: Sequence[Sequence[int] | str], grid: Gr
             f"write a multiple of {num_stacked}."
         )
     return permutations
-
-
-def mixed_sequences(
-    images: Shaped[Tensor, "batch channels height width"],
-    turns: Int64[Tensor, " batch"],
-    mixed: Orderings,
-    num_stacked: int,
-    grid: Grid,
-) -> Shaped[Tensor, "batch steps channels stack columns"]:
-    """Builds the sequence of an image with turn 0 with the first `num_stacked` orderings, that of one with turn 1 with
-    the next ones, and so on. After the last orderings, the first are used again.
-    """
-    stacks = torch.tensor(mixed, device=images.device).unflatten(0, (-1, num_stacked)).transpose(1, 2)
-    shown = stacks[turns % len(stacks)] - 1  # [batch, steps, orderings]: the piece that is shown
-    pieces, samples = split_pieces(images, grid), torch.arange(len(images), device=images.device)
-    return pieces[samples[:, None, None], shown].transpose(2, 3).flatten(3, 4)

@@ -21,7 +21,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, tensor_datasets
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names, scaled
 from quadrant_lstm.errors import UserError
@@ -56,17 +56,21 @@ class MovingDigits(SequenceDataModule):
         if label == "motion":
             check_motion(num_frames, canvas, speed)
         images = load_images(dataset, root)
-        images.check_canvas(canvas)
-        validation = images.validation_range(validation_images, fold, num_folds)
+        channels, image_height, image_width = images.image_shape
         height, width = canvas
+        if height < image_height or width < image_width:
+            raise UserError(
+                f"data.canvas: {list(canvas)} is smaller than the images of {image_height} x {image_width}; write at "
+                f"least [{image_height},{image_width}]."
+            )
         generator = torch.Generator().manual_seed(validation_seed)
         train, test = (
             TensorDataset(*data.tensors, draw_motions(len(data), (height, width), generator))
-            for data in tensor_datasets(images)
+            for data in images.datasets()
         )
         names = ARROWS if label == "motion" else numbered_names(images.num_classes)
-        spec = SequenceSpec((images.image_shape[0], height, width), num_frames, names)
-        super().__init__(spec, train, test, validation, validation_seed, batch_size, seed)
+        spec = SequenceSpec((channels, height, width), num_frames, names)
+        super().__init__(spec, train, test, validation_images, validation_seed, fold, num_folds, batch_size, seed)
         self.canvas, self.images, self.label, self.speed = (height, width), images, label, speed
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Batch:

@@ -1,12 +1,13 @@
 """Turns images into sequences: cuts them into the pieces of a grid, and stacks pieces of several orderings."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
@@ -32,12 +33,6 @@ class SequenceSpec(NamedTuple):
 def numbered_names(num_classes: int) -> tuple[str, ...]:
     """Returns the names of classes that have none: 0, 1, 2, ..."""
     return tuple(map(str, range(num_classes)))
-
-
-def frame_shape_of(image_shape: Shape, num_orderings: int, grid: Grid) -> tuple[int, int, int]:
-    """Returns the shape of a frame, which stacks one piece of the image for each ordering."""
-    channels, height, width = image_shape
-    return channels, num_orderings * (height // grid[0]), width // grid[1]
 
 
 def image_shape_of(frame_shape: Shape, num_orderings: int, grid: Grid) -> tuple[int, int, int]:
@@ -93,61 +88,39 @@ def occlude_piece(
 # Orderings: permutations of the pieces of a grid, or names of scans
 
 
-Cells = Iterator[tuple[int, int]]  # row and column, from 0
+Pieces = Int[np.ndarray, "..."]  # numbers of pieces
 Ordering = TypeVar("Ordering")  # a permutation, or a name
 REVERSED, RANDOM = "reversed-", "random:"
 
 
-def rows(height: int, width: int) -> Cells:
-    return ((row, column) for row in range(height) for column in range(width))
+def snake(grid: Pieces) -> Pieces:
+    turned = grid.copy()
+    turned[1::2] = grid[1::2, ::-1]
+    return turned.ravel()
 
 
-def columns(height: int, width: int) -> Cells:
-    return ((row, column) for column in range(width) for row in range(height))
-
-
-def snake(height: int, width: int) -> Cells:
-    for row in range(height):
-        yield from ((row, column) for column in (range(width) if row % 2 == 0 else reversed(range(width))))
-
-
-def spiral(height: int, width: int) -> Cells:
+def spiral(grid: Pieces) -> Pieces:
     """Clockwise, from the first piece inwards."""
-    top, bottom, left, right = 0, height - 1, 0, width - 1
-    while top <= bottom and left <= right:
-        yield from ((top, column) for column in range(left, right + 1))
-        yield from ((row, right) for row in range(top + 1, bottom + 1))
-        if top < bottom and left < right:
-            yield from ((bottom, column) for column in range(right - 1, left - 1, -1))
-            yield from ((row, left) for row in range(bottom - 1, top, -1))
-        top, bottom, left, right = top + 1, bottom - 1, left + 1, right - 1
+    if not len(grid):
+        return grid.ravel()
+    return np.concatenate([grid[0], spiral(np.rot90(grid[1:]))])
 
 
-def hilbert(height: int, width: int) -> Cells:
-    """Raises ValueError for a grid on which there is none."""
+def hilbert(grid: Pieces) -> Pieces:
+    """Ends in the corner at the top right. Raises ValueError for a grid on which there is no such path."""
+    height, width = grid.shape
     if height != width or height.bit_count() != 1:
         raise ValueError(
             f"hilbert needs a grid of 2 x 2, 4 x 4, 8 x 8, ..., not {height} x {width}; name another scan."
         )
-    return quarter(0, 0, (height, 0), (0, width))
+    if height == 1:
+        return grid.ravel()
+    (top_left, top_right), (bottom_left, bottom_right) = (np.hsplit(half, 2) for half in np.vsplit(grid, 2))
+    return np.concatenate([hilbert(part) for part in (top_left.T, bottom_left, bottom_right, top_right[::-1, ::-1].T)])
 
 
-def quarter(row: int, column: int, along: tuple[int, int], across: tuple[int, int]) -> Cells:
-    """Yields the cells of the square that the two vectors span from a corner: the path begins at that corner and ends
-    at the corner to which `across` leads.
-    """
-    if sum(map(abs, along)) == 1:
-        yield row + min(0, along[0], across[0]), column + min(0, along[1], across[1])
-        return
-    a, b, c, d = (size // 2 for size in (*along, *across))  # half of each vector
-    yield from quarter(row, column, (c, d), (a, b))
-    yield from quarter(row + a, column + b, (a, b), (c, d))
-    yield from quarter(row + a + c, column + b + d, (a, b), (c, d))
-    yield from quarter(row + a + 2 * c, column + b + 2 * d, (-c, -d), (-a, -b))
-
-
-SCANS: dict[str, Callable[[int, int], Cells]] = {
-    "rows": rows, "columns": columns, "snake": snake, "spiral": spiral, "hilbert": hilbert,
+SCANS: dict[str, Callable[[Pieces], Pieces]] = {
+    "rows": np.ravel, "columns": lambda grid: grid.T.ravel(), "snake": snake, "spiral": spiral, "hilbert": hilbert,
 }  # fmt: skip
 NAMES = f"{', '.join(SCANS)} or random:SEED, or reversed- and one of these"
 
@@ -174,27 +147,22 @@ def shown_orderings(orderings: Sequence[Ordering], train_orderings: Sequence[Ord
 
 
 def ordering_of(ordering: Sequence[int] | str, grid: Grid) -> tuple[int, ...]:
-    height, width = grid
-    if isinstance(ordering, str):
-        return named_ordering(ordering, height, width)
-    num_pieces = height * width
-    if sorted(ordering) != list(range(1, num_pieces + 1)):
-        pieces = "".join(map(str, range(1, num_pieces + 1))) if num_pieces < 10 else f"1 to {num_pieces}"
-        raise ValueError(f"{list(ordering)} is not a permutation of {pieces}; write one, or {NAMES}.")
-    return tuple(ordering)
-
-
-def named_ordering(name: str, height: int, width: int) -> tuple[int, ...]:
-    scan = name.removeprefix(REVERSED)
+    pieces = range(1, grid[0] * grid[1] + 1)
+    if not isinstance(ordering, str):
+        if sorted(ordering) != list(pieces):
+            listed = "".join(map(str, pieces)) if len(pieces) < 10 else f"1 to {len(pieces)}"
+            raise ValueError(f"{list(ordering)} is not a permutation of {listed}; write one, or {NAMES}.")
+        return tuple(ordering)
+    scan = ordering.removeprefix(REVERSED)
     seed = scan.removeprefix(RANDOM)
     if scan in SCANS:
-        pieces = [row * width + column + 1 for row, column in SCANS[scan](height, width)]
+        path = SCANS[scan](np.array(pieces).reshape(*grid)).tolist()
     elif seed != scan and seed.isdecimal():
         draw = random.Random(int(seed)).random
-        pieces = sorted(range(1, height * width + 1), key=lambda _: draw())
+        path = sorted(pieces, key=lambda _: draw())
     else:
-        raise ValueError(f"{name} is not the name of an ordering; write {NAMES}.")
-    return tuple(reversed(pieces) if name.startswith(REVERSED) else pieces)
+        raise ValueError(f"{ordering} is not the name of an ordering; write {NAMES}.")
+    return tuple(reversed(path) if ordering.startswith(REVERSED) else path)
 
 
 def ordering_name(ordering: Sequence[int], grid: Grid) -> str:

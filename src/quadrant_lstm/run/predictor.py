@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from quadrant_lstm.config.values import resolve_interpolations
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, frame_numbers, read_frames, steps_in
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, read_frames
 from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
@@ -101,15 +101,16 @@ def files_of_clips(
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
         try:
-            available = steps_in(count_frames(file, frame_format.layout), step)
-            if available < fewest_frames:
+            available = range(0, count_frames(file, frame_format.layout), step)
+            if len(available) < fewest_frames:
                 raise UserError(
-                    f"{file}: has {available} frames, but the network of this file reads exactly {fewest_frames}; "
+                    f"{file}: has {len(available)} frames, but the network of this file reads exactly {fewest_frames}; "
                     "predict with run=PATH instead of model=, which pads it."
                 )
-            length = min(available, num_frames or available)
+            length = min(len(available), num_frames or len(available))
+            start = (len(available) - length) // 2
             frames = np.empty((length, height, width, channels), np.uint8)
-            read_frames(file, frame_format, frame_numbers((available - length) // 2, length, step), frames)
+            read_frames(file, frame_format, available[start : start + length], frames)
             return Reading(np.moveaxis(frames, 3, 1))
         except BrokenClip as error:
             is_missing = isinstance(error.__cause__, FileNotFoundError)
