@@ -102,13 +102,14 @@ def read_yaml(file: Path) -> Any:
         raise UserError(f"{file}: cannot be read ({error}); restore it.") from error
 
 
-def check_encoding(folder: Path) -> None:
-    """Raises UserError that names a YAML file below the folder that is not UTF-8, which Hydra's error does not."""
+def wrong_encoding(folder: Path) -> UserError | None:
+    """Returns the error about a YAML file below the folder that is not UTF-8: Hydra's does not name it."""
     for file in sorted(folder.rglob("*.yaml")):
         try:
             file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{file}: is not UTF-8 text ({error.reason}); save it as UTF-8.") from error
+            return UserError(f"{file}: is not UTF-8 text ({error.reason}); save it as UTF-8.")
+    return None
 
 
 def parse_yaml(text: str) -> Any:

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
-from quadrant_lstm.cli.arguments import check_single_values, value_of, without
-from quadrant_lstm.cli.command import check_project_root, compose_config, handle_errors
+from quadrant_lstm.cli.arguments import check_single_values
+from quadrant_lstm.cli.command import compose_config, handle_errors
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, write_atomically, write_json
 from quadrant_lstm.run.build import build_classifier, build_data
@@ -40,7 +40,6 @@ def main() -> None:
 
 def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     """Raises UserError if the folder is not empty, or the file is not that of such a network."""
-    check_project_root("from_keras")
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"run: {folder} is not an empty folder; write a new one.")
     if not file.is_file() or file.suffix != ".keras":

@@ -1,6 +1,6 @@
 """Tests that malformed input of every kind costs one line that names it, exit status 2, little time and little memory.
 
-Each case is a process of its own. The mistakes of tests/mistakes.py are included.
+Each case is a process of its own.
 """
 
 import gzip

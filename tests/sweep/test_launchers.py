@@ -7,7 +7,7 @@ from hydra_plugins.quadrants.launchers import RUNNING, JobLauncher, LocalLaunche
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.sweep_folder import make_jobs
 from tests.folders import TINY, sweep_folder, tiny_data
-from tests.scripts import Script, importing_from, script
+from tests.scripts import Script, importing_from
 
 
 class Imagined(JobLauncher):
@@ -80,10 +80,3 @@ def test_jobs_at_once_have_gpus_of_their_own_and_share_the_threads(tmp_path):
     assert done.returncode == 0, done.stderr
     found = [(sweep_folder(tmp_path) / str(job) / "found").read_text() for job in range(2)]
     assert found == ["6 1", "7 1"]
-
-
-def test_a_job_cannot_choose_its_gpus_when_several_run_at_once(tmp_path):
-    words = ("seed=1,2", "hydra.launcher.n_jobs=2", "trainer.devices=[0]")
-    done = script("train.py", "-m", "trainer=smoke", *words, cwd=tmp_path, CUDA_VISIBLE_DEVICES="6,7")
-    assert done.returncode == 2
-    assert done.stderr.startswith("trainer.devices: [0] names GPUs, but hydra.launcher.n_jobs=2 assigns them to jobs; ")

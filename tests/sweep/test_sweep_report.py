@@ -16,15 +16,7 @@ def test_an_interval_follows_students_t():
     half = 2.776 * (0.025 / 5) ** 0.5  # 0.025 is the variance
     assert five.interval == pytest.approx((0.3 - half, 0.3 + half))
     assert str(Mean((0.5, 0.51, 0.52))) == "51.00 % (48.52 to 53.48)"
-
-
-def test_fewer_than_three_runs_show_their_values():
-    assert Mean((0.2582, 0.2808)).interval is None
-    assert str(Mean((0.2582, 0.2808))) == "25.82 %, 28.08 %"
-    assert str(Mean((0.5,))) == "50.00 %"
-
-
-def test_an_interval_stays_between_0_and_100_percent():
+    assert str(Mean((0.2582, 0.2808))) == "25.82 %, 28.08 %"  # fewer than three runs show their values
     assert Mean((0.999, 0.99, 1.0)).interval[1] == 1.0
     assert Mean((0.0, 0.01, 0.001)).interval[0] == 0.0
 
@@ -42,11 +34,8 @@ def four_jobs(tmp_path):
     return found
 
 
-def test_swept_values_are_those_that_differ(four_jobs):
-    assert [job.swept for job in four_jobs] == [{"a": str(a), "seed": str(seed)} for a in (1, 2) for seed in (1, 2)]
-
-
 def test_groups_are_ranked_by_their_mean_over_seeds(four_jobs):
+    assert [job.swept for job in four_jobs] == [{"a": str(a), "seed": str(seed)} for a in (1, 2) for seed in (1, 2)]
     groups = ranked_groups(four_jobs)
     assert [group.swept for group in groups] == [{"a": "2"}, {"a": "1"}]
     assert [group.mean("val/accuracy").mean for group in groups] == pytest.approx([0.8, 0.6])
@@ -64,51 +53,39 @@ def test_folds_and_seeds_share_a_group(tmp_path):
     assert [str(group) for group in ranked_groups(both)] == ["all seeds and folds"]
 
 
+EVERY = list(itertools.permutations((1, 2, 3, 4)))
+
+
 def as_override(orderings):
     return str([list(ordering) for ordering in orderings]).replace(" ", "")
 
 
-def test_long_values_are_shortened():
-    assert [readable(value) for value in ("0.0031622776601683794", "0.25", "lstm", "[32,32]", "[[16],[32]]")] == [
-        "0.003162", "0.25", "lstm", "[32,32]", "[[16],[32]]",
-    ]  # fmt: skip
-    assert readable("[[1,2,3,4]]") == "1234"
-    assert readable("[[1,2,3,4],[4,3,2,1],[1,3,2,4],[4,2,3,1]]") == "1234 4321 1324 4231"
-    assert readable(as_override(itertools.permutations((1, 2, 3, 4)))) == "24 orderings"
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("0.0031622776601683794", "0.003162"), ("0.25", "0.25"), ("[32,32]", "[32,32]"), ("[[16],[32]]", "[[16],[32]]"),
+     ("[[1,2,3,4]]", "1234"), ("[[1,2,3,4],[4,3,2,1]]", "1234 4321"), (as_override(EVERY), "24 orderings")],
+)  # fmt: skip
+def test_long_values_are_shortened(value, shown):
+    assert readable(value) == shown
 
 
 @pytest.mark.filterwarnings("error")  # matplotlib warns if labels leave no room for the axes
-def test_the_labels_of_many_orderings_fit_into_the_pictures(tmp_path):
-    every = list(itertools.permutations((1, 2, 3, 4)))
-    values = [as_override(every[:number]) for number in (1, 4, 12, 20)]
-    found = make_jobs(tmp_path, [[f"data.train_orderings={value}"] for value in values], range(4))
-    for job in found:
-        job.folder.mkdir()
-        (job.folder / "results.json").write_text(json.dumps(RESULTS | {"val/accuracy": 0.5, "test/accuracy": 0.5}))
-        (job.folder / "metrics.csv").write_text("epoch,val/accuracy\n1,0.4\n2,0.5\n")
-    (effects,) = draw_effects(found)
-    labels = {label.get_text() for label in effects.axes[0].get_xticklabels()}
-    assert labels == {"1234", "1234 1243 1324 1342", "12 orderings", "20 orderings"}
-    assert as_svg(effects) and as_svg(draw_curves(ranked_groups(found)))
-
-
-@pytest.mark.filterwarnings("error")
 def test_the_pictures_show_any_value(tmp_path):
-    values = ["a$_$b", "$5_$10", "\u732b"]
-    found = make_jobs(
-        tmp_path, [[f"data.root={value}", f"lr={10.0**-n}"] for n, value in enumerate(values * 3)], range(9)
-    )
+    roots, numbers = ["a$_$b", "$5_$10", "\u732b"] * 3, range(9)
+    orderings = [as_override(EVERY[: (1, 4, 12, 20)[number % 4]]) for number in numbers]
+    words = [[f"root={roots[n]}", f"lr={10.0**-n}", f"orderings={orderings[n]}"] for n in numbers]
+    found = make_jobs(tmp_path, words)
     for job in found:
         job.folder.mkdir()
         (job.folder / "results.json").write_text(json.dumps(RESULTS | {"val/accuracy": 0.5, "test/accuracy": 0.5}))
         (job.folder / "metrics.csv").write_text("epoch,val/accuracy\n1,0.4\n2,0.5\n")
     effects = draw_effects(found)
-    labels = [label.get_text() for label in effects[0].axes[0].get_xticklabels()]
+    labels, ticks, ordered = ([tick.get_text() for tick in figure.axes[0].get_xticklabels()] for figure in effects)
     assert labels[:2] == ["$5_$10", "a$_$b"] and labels[2] in ("\u732b", r"\u732b")
     assert drawable("a\U000e1000") == r"a\U000e1000"  # no font has this character
-    assert all(map(as_svg, [*effects, draw_curves(ranked_groups(found))]))
-    ticks = [label.get_text() for label in effects[1].axes[0].get_xticklabels()]
     assert "0.0001" in ticks and not [tick for tick in ticks if "$" in tick]
+    assert set(ordered) == {"1234", "1234 1243 1324 1342", "12 orderings", "20 orderings"}
+    assert all(map(as_svg, [*effects, draw_curves(ranked_groups(found))]))
 
 
 def test_the_table_has_one_row_per_job_with_its_error(four_jobs):

@@ -38,8 +38,9 @@ class KeptConfigLoader(ConfigLoaderImpl):
     """
 
     def __init__(self, current: ConfigLoader, folder: Path, config_name: str, is_resumed: bool):
-        if is_resumed:
-            check_unchanged(folder)
+        recorded = (folder / CHECKSUM).read_bytes() if (folder / CHECKSUM).exists() else b""
+        if recorded != checksum(folder).encode():
+            raise UserError(f"{folder}: is not the config that the sweep began with; restore it, or start a new sweep.")
         file = folder / f"{config_name}.yaml"
         primary: Any = OmegaConf.to_container(read_yaml(file))
         if "hydra" in primary:  # it could name other folders of configs
@@ -92,10 +93,8 @@ class KeptConfigLoader(ConfigLoaderImpl):
 def is_risky(key: str, value: Any) -> bool:
     """Tells whether the config of a run folder from somebody else may not hold this value."""
     group = key.partition(".")[0]
-    is_class = key.endswith("._target_")
-    is_other_code = is_class and not may_be_named(str(value), group)
-    writes_elsewhere = group == "trainer" and leads_outside(key, value)
-    return is_other_code or names_other_than_own_keys(value) or writes_elsewhere
+    is_other_code = key.endswith("._target_") and not may_be_named(str(value), group)
+    return is_other_code or names_other_than_own_keys(value) or (group == "trainer" and leads_outside(key, value))
 
 
 def checksum(folder: Path) -> str:
@@ -108,16 +107,6 @@ def checksum(folder: Path) -> str:
 
 def record_checksum(folder: Path) -> None:
     (folder / CHECKSUM).write_text(checksum(folder))
-
-
-def check_unchanged(folder: Path) -> None:
-    """Raises UserError if the copy is not the one that the jobs began with."""
-    try:
-        recorded = (folder / CHECKSUM).read_text()
-    except (OSError, ValueError):
-        recorded = ""
-    if recorded != checksum(folder):
-        raise UserError(f"{folder}: is not the config that the sweep began with; restore it, or start a new sweep.")
 
 
 def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str], folder: Path) -> None:

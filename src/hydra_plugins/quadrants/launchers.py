@@ -20,7 +20,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from quadrant_lstm.cli.command import explain
@@ -48,12 +48,12 @@ class JobLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs of a grid that have not finished. Returns nothing: results and errors are in their folders."""
-        numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        jobs = make_jobs(Path(self.config.hydra.sweep.dir), job_overrides, numbers)
-        finished = [job for job in jobs if job.results()]
-        for job in finished:
-            say_of(job, "finished before")
-        pending = [job for job in jobs if job not in finished]
+        pending = []
+        for job in make_jobs(Path(self.config.hydra.sweep.dir), job_overrides):
+            if job.results():
+                say_of(job, "finished before")
+            else:
+                pending.append(job)
         self.run_jobs(iter(pending), self.num_parallel(len(pending)), on_end=lambda job: None)
         return []
 
@@ -151,13 +151,9 @@ def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
 
 
 def check_trained_with(folder: Path, composed: DictConfig) -> None:
-    differences = differing_values(read_yaml(folder / CONFIG), composed)
-    if differences:
-        key, (trained, now) = next(iter(differences.items()))
-        raise UserError(
-            f"{key}: {folder} was trained with {trained}, but its sweep has {now}; resume it with run={folder}, or "
-            "delete the folder to train the job again."
-        )
+    for key, (trained, now) in differing_values(read_yaml(folder / CONFIG), composed).items():
+        remedy = f"resume it with run={folder}, or delete the folder to train the job again"
+        raise UserError(f"{key}: {folder} was trained with {trained}, but its sweep has {now}; {remedy}.")
 
 
 # Processes of this machine, `n_jobs` at a time
@@ -174,10 +170,8 @@ class LocalLauncher(JobLauncher):
     def setup(self, **options: Any) -> None:
         check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
         if not hasattr(os, "fork"):
-            raise UserError(
-                "hydra/launcher: local forks a process per job, which needs Linux or macOS; add hydra/launcher=basic "
-                "to run the jobs one after another in this process."
-            )
+            remedy = "add hydra/launcher=basic to run the jobs one after another in this process"
+            raise UserError(f"hydra/launcher: local forks a process per job, which needs Linux or macOS; {remedy}.")
         super().setup(**options)
 
     def num_parallel(self, num_jobs: int | None) -> int:
@@ -196,18 +190,13 @@ class LocalLauncher(JobLauncher):
                 build_data(config)  # reads the images once, before the forks
             environment = {}
             if gpus:
-                if isinstance(devices := config.trainer.devices, ListConfig):
-                    raise UserError(
-                        f"trainer.devices: {devices} names GPUs, but hydra.launcher.n_jobs={self.n_jobs} assigns them "
-                        f"to jobs; write their number, {len(devices)}."
-                    )
-                self.gpus[job.number] = self.least_used(gpus, devices)
+                self.gpus[job.number] = self.least_used(gpus, config.trainer.devices)
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[job.number])
             function = functools.partial(self.run_here, config)
             self.processes[job.number] = start_process(function, environment, threads, job.folder / LOG)
 
     def least_used(self, gpus: list[str], devices: Any) -> list[str]:
-        """Returns as many GPUs as the job has devices, those with the fewest jobs; one for `devices=auto`."""
+        """Returns as many GPUs as the job has devices, those with the fewest jobs; one unless `devices` is a number."""
         used = [gpu for job in self.gpus.values() for gpu in job]
         return sorted(gpus, key=used.count)[: max(1, devices) if isinstance(devices, int) else 1]
 
@@ -262,11 +251,9 @@ class SlurmLauncher(JobLauncher):
         if submitit.SlurmExecutor.affinity() < 0:
             raise UserError("hydra/launcher: submitit_slurm finds no srun; run it on a login node of the cluster.")
         for key in ("nodes", "tasks_per_node"):
-            if not isinstance(self.sbatch.get(key), int):
-                raise UserError(
-                    f"hydra.launcher.{key}: {self.sbatch.get(key)!r} is not a number; SLURM needs one before the job "
-                    f"starts: set it, or trainer.{'num_nodes' if key == 'nodes' else 'devices'}=NUMBER."
-                )
+            if not isinstance(value := self.sbatch.get(key), int):
+                rule = "is not a number; SLURM needs one before the job starts"
+                raise UserError(f"hydra.launcher.{key}: {value!r} {rule}: set trainer.devices and trainer.num_nodes.")
 
     def num_parallel(self, num_jobs: int | None) -> int:
         return num_jobs or self.array_parallelism  # SLURM itself limits how many tasks of an array run at a time
@@ -333,17 +320,14 @@ class SlurmLauncher(JobLauncher):
     def on_exit(self, jobs: Sequence[Job]) -> None:
         arrays = sorted({self.ids[job.number].partition("_")[0] for job in jobs if job.number in self.ids})
         if arrays:
-            say(
-                f"the jobs continue in SLURM: scancel {' '.join(arrays)} cancels them, python train.py "
-                f"sweep={self.config.hydra.sweep.dir} follows them"
-            )
+            follow = f"python train.py sweep={self.config.hydra.sweep.dir} follows them"
+            say(f"the jobs continue in SLURM: scancel {' '.join(arrays)} cancels them, {follow}")
 
 
 def queue() -> dict[str, str]:
     """Returns PENDING or RUNNING for the SLURM id of each of this user's jobs that has not ended."""
-    listed = subprocess.run(
-        ["squeue", "--me", "--array", "--noheader", "--format=%i %T"], capture_output=True, text=True
-    )
+    command = ["squeue", "--me", "--array", "--noheader", "--format=%i %T"]
+    listed = subprocess.run(command, capture_output=True, text=True)
     if listed.returncode:
         raise UserError(f"hydra/launcher: squeue fails ({listed.stderr.strip()}); rerun with sweep=latest.")
     jobs = dict(line.split() for line in listed.stdout.splitlines())

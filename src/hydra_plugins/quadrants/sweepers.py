@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString, Transformer
+from hydra.core.override_parser.types import Glob, Override, Transformer
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -30,33 +29,30 @@ from quadrant_lstm.kinds import Count
 from quadrant_lstm.run_folder import CONFIG, locked, new_folder
 from quadrant_lstm.signals import signals_deferred
 from quadrant_lstm.sweep.report import report_at_end
-from quadrant_lstm.sweep.sweep_folder import CONF, SWEEP_CONFIG, SWEEPS, Job, Sweep, make_jobs
+from quadrant_lstm.sweep.sweep_folder import CONF, SWEEP_CONFIG, SWEEPS, Job, Sweep, combinations, make_jobs
 from quadrant_lstm.text import quoted, say
 
 # A job for each combination of values
 
 
-JOB_FOLDER = "${hydra.job.num}"
-
-
 class GridSweeper(Sweeper):
     is_search = False
+    config: DictConfig  # the base class reads these names
+    hydra_context: HydraContext
 
     def __init__(self, params: DictConfig, plan: bool):
         self.params, self.plan = params, plan
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.config = hydra_context, config  # the base class reads these names
-        sweep: Any = OmegaConf.to_container(config.hydra.sweep)
-        if sweep["subdir"] != JOB_FOLDER:
-            raise UserError(f"hydra.sweep.subdir: the folder of a job is always {JOB_FOLDER}; leave this key out.")
-        self.resumed = find_resumed(config)
+        self.hydra_context, self.config = hydra_context, config
+        if is_typed("hydra.sweep.subdir", config.hydra):
+            raise UserError("hydra.sweep.subdir: the folder of a job has the job's number; leave this key out.")
+        found = Sweep(Path(config.hydra.sweep.dir)) if is_typed("hydra.sweep.dir", config.hydra) else None
+        self.resumed = found if found and (found.folder / SWEEP_CONFIG).exists() else None
         if self.resumed:
             if self.resumed.is_search != self.is_search:
                 kind = "optuna" if self.resumed.is_search else "grid"
-                raise UserError(
-                    f"hydra/sweeper: {self.resumed.folder} was started with {kind}; add hydra/sweeper={kind}."
-                )
+                raise UserError(f"hydra/sweeper: this sweep was started with {kind}; add hydra/sweeper={kind}.")
             self.compose_from_copy(self.resumed.folder)
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -66,27 +62,23 @@ class GridSweeper(Sweeper):
         overrides = self.all_overrides(arguments)
         for override in overrides:
             if override.is_interval_sweep():
-                raise UserError(
-                    f"{override.input_line}: a grid needs single values; write {override.key_or_group}=A,B, or add "
-                    "hydra/sweeper=optuna to search the interval."
-                )
-        (combinations,) = BasicSweeper.split_arguments(overrides, None)
-        grid = [[*combination, swept_override(overrides)] for combination in combinations]
-        jobs = make_jobs(self.folder(), grid, range(len(grid)))
+                remedy = f"write {override.key_or_group}=A,B, or add hydra/sweeper=optuna to search the interval"
+                raise UserError(f"{override.input_line}: a grid needs single values; {remedy}.")
+        grid = [[*combination, swept_override(overrides)] for combination in combinations(overrides)]
+        jobs = make_jobs(self.folder, grid)
         self.check_jobs(jobs)
-        self.report_differences()
         if self.plan:
             return self.show_plan(jobs)
         with self.locked_folder(overrides):
             self.launcher.launch(grid, initial_job_idx=0)
 
     def check_jobs(self, jobs: Sequence[Job]) -> None:
-        """Composes the config of each job before any starts, and checks it for a ranking. Names finished jobs that were
-        trained with another config, perhaps because they were resumed alone.
+        """Composes the config of each job before any starts, and checks it for a ranking. Says what jobs of a resumed
+        sweep would have by conf/ as it is now, and names those that have been trained with another config.
         """
-        assert self.config and self.hydra_context
+        loader = self.hydra_context.config_loader
         for job in jobs:
-            config = without_hydra(self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides)))
+            config = without_hydra(loader.load_sweep_config(self.config, list(job.overrides)))
             if self.resumed and job.results() and (job.folder / CONFIG).exists():
                 for key, (trained, now) in differing_values(read_yaml(job.folder / CONFIG), config).items():
                     say(f"job {job.number} has been trained with {key}={trained}, but this sweep has {now}")
@@ -95,50 +87,34 @@ class GridSweeper(Sweeper):
             except UserError:
                 continue  # this job will fail alone, and say why
             check_validation(config)
+        if isinstance(loader, KeptConfigLoader) and loader.differences:
+            listed = ", ".join(f"{key}={kept} (now {now} in conf/)" for key, (kept, now) in loader.differences.items())
+            say(f"conf/ has changed since this sweep began; the sweep keeps {listed}")
 
     def all_overrides(self, arguments: Sequence[str]) -> list[Override]:
         """Returns the overrides of the command, and those of `params` whose keys the command does not set.
 
-        A resumed sweep has recorded both. Each job is listed once: of a key that is swept twice, the last values count.
+        A resumed sweep has recorded both.
         """
         overrides = self.parse(arguments)
         if not self.resumed:
             keys = {override.get_key_element() for override in overrides}
             params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
             overrides = [*(override for override in params if override.get_key_element() not in keys), *overrides]
-        last = {override.get_key_element().lstrip("+"): number for number, override in enumerate(overrides)}
-        kept = [
-            override
-            for number, override in enumerate(overrides)
-            if not override.is_sweep_override() or number in last.values()
-        ]
-        return self.parse(list(map(enumerated, kept)))
+        return self.parse(list(map(enumerated, overrides)))
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
         """Parses overrides. Raises Hydra's OverrideParseException for one that is invalid."""
-        assert self.hydra_context
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(list(arguments))
 
+    @property
     def folder(self) -> Path:
-        """Returns the folder of a resumed sweep; for a new one, a folder that does not exist."""
+        """The folder of a resumed sweep; for a new one, a folder that does not exist."""
         return self.resumed.folder if self.resumed else SWEEPS / "new"
 
     def compose_from_copy(self, folder: Path) -> None:
-        assert self.config and self.hydra_context
-        if not (folder / CONF).is_dir():
-            raise UserError(
-                f"sweep: {folder} has no {CONF}/, the copy of conf/ that it began with; restore it, or start a new "
-                "sweep."
-            )
         loader, name = self.hydra_context.config_loader, self.config.hydra.job.config_name
         self.hydra_context.config_loader = KeptConfigLoader(loader, folder / CONF, name, self.resumed is not None)
-
-    def report_differences(self) -> None:
-        """Says what jobs of a resumed sweep would have by conf/ as it is now."""
-        loader = self.hydra_context.config_loader if self.hydra_context else None
-        if isinstance(loader, KeptConfigLoader) and loader.differences:
-            listed = ", ".join(f"{key}={kept} (now {now} in conf/)" for key, (kept, now) in loader.differences.items())
-            say(f"conf/ has changed since this sweep began; the sweep keeps {listed}")
 
     @contextlib.contextmanager
     def locked_folder(self, overrides: Sequence[Override]) -> Iterator[Path]:
@@ -146,7 +122,6 @@ class GridSweeper(Sweeper):
 
         The folder becomes an override of all jobs, because they compose their configs again, perhaps elsewhere.
         """
-        assert self.config and self.hydra_context
         config, folder = self.config, Path(self.config.hydra.sweep.dir)
         if is_typed("hydra.sweep.dir", config.hydra):
             folder.mkdir(parents=True, exist_ok=True)
@@ -159,10 +134,8 @@ class GridSweeper(Sweeper):
             config.hydra.sweep.dir = str(folder)  # which may have been named by keys that the jobs change
             if self.resumed:
                 if self.resumed.overrides != task:
-                    raise UserError(
-                        f"hydra.sweep.dir: {folder} contains another sweep; resume that with sweep={folder}, or write "
-                        "another folder."
-                    )
+                    remedy = f"resume that with sweep={folder}, or write another folder"
+                    raise UserError(f"hydra.sweep.dir: {folder} contains another sweep; {remedy}.")
                 recorded = OmegaConf.create(self.resumed.config)
                 recorded.hydra = config.hydra
             else:
@@ -179,7 +152,6 @@ class GridSweeper(Sweeper):
         with signals_deferred():
             from quadrant_lstm.sweep.plan import describe_plan
 
-        assert self.config and self.hydra_context
         context, config = self.hydra_context, self.config
         text, invalid = describe_plan(planned, lambda job: compose(context, config, job))
         say(text)
@@ -188,48 +160,26 @@ class GridSweeper(Sweeper):
             raise UserError(f"plan: {len(invalid)} of {len(planned)} jobs are invalid: {numbers}; change their values.")
 
 
-def find_resumed(config: DictConfig) -> Sweep | None:
-    """Returns the sweep whose folder was typed, or None for a new folder."""
-    if not is_typed("hydra.sweep.dir", config.hydra):
-        return None
-    sweep = Sweep(Path(config.hydra.sweep.dir))
-    return sweep if (sweep.folder / SWEEP_CONFIG).exists() else None
-
-
 def enumerated(override: Override) -> str:
     """Returns the override with its values listed once each: evaluating a glob or a shuffle again could give others."""
     value, text = override.value(), str(override.input_line)
     if not override.is_discrete_sweep():
         return text
-    encode = Transformer.encode
-    elements = [(element, str(encode(element))) for element in override.sweep_iterator()]  # a shuffle yields others
+    elements = [str(Transformer.encode(element)) for element in override.sweep_iterator()]
     if not elements:
         raise UserError(f"{text}: has no values, so there is no job to run; give some.")
-    values: dict[str, str] = {}
-    for element, element_text in elements:
-        values.setdefault(repr(plain(element)), element_text)
+    values = list(dict.fromkeys(elements))
     if len(values) < len(elements):
         say(f"{text}: equal values would train equal jobs, so each is used once")
     elif not isinstance(value, Glob) and not getattr(value, "shuffle", False):
         return text
-    return f"{override.get_key_element()}={','.join(values.values())}"
-
-
-def plain(element: Any) -> Any:
-    """Returns a value of an override such that equal values have the same `repr`."""
-    if isinstance(element, QuotedString):
-        return element.text
-    if isinstance(element, list):
-        return list(map(plain, element))
-    if isinstance(element, dict):
-        return {key: plain(element[key]) for key in sorted(element)}
-    return int(element) if isinstance(element, float) and element.is_integer() else element
+    return f"{override.get_key_element()}={','.join(values)}"
 
 
 def swept_override(overrides: Sequence[Override]) -> str:
     """Returns the override that tells a job which keys its sweep varies."""
-    keys = [override.get_key_element().lstrip("+") for override in overrides if override.is_sweep_override()]
-    return f"swept=[{','.join(keys)}]"
+    keys = (override.get_key_element().lstrip("+") for override in overrides if override.is_sweep_override())
+    return f"swept=[{','.join(dict.fromkeys(keys))}]"
 
 
 # A job for each trial that Optuna chooses
@@ -260,17 +210,14 @@ class SearchSweeper(GridSweeper):
         fixed = [str(override.input_line) for override in overrides if override not in swept]
         fixed += [swept_override(overrides), PRUNING]
         if not space:
-            raise UserError(
-                "hydra.sweeper.params: no key has a range to search; add e.g. "
-                "'optimizer.lr=tag(log,interval(0.0003,0.01))', or experiment=search."
-            )
+            example = "'optimizer.lr=tag(log,interval(0.0003,0.01))', or experiment=search"
+            raise UserError(f"hydra.sweeper.params: no key has a range to search; add e.g. {example}.")
         self.record_settings()
         instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.pruner)
-        search = Search(self.folder(), space, fixed, self.n_trials, self.sampler, self.rebuild, dry_run=True)
+        search = Search(self.folder, space, fixed, self.n_trials, self.sampler, self.rebuild, dry_run=True)
         with contextlib.closing(search.jobs()) as trials:
             planned = list(itertools.islice(trials, None if self.plan else 1))
         self.check_jobs(planned[:1])
-        self.report_differences()
         if self.plan:
             return self.show_plan(planned)
         with self.locked_folder(overrides) as folder:
@@ -281,7 +228,6 @@ class SearchSweeper(GridSweeper):
         """Puts the settings into the recorded config without interpolations. A resumed search keeps its sampler and its
         pruner: with others it would choose other trials.
         """
-        assert self.config
         self.config.hydra.sweeper.n_trials = self.n_trials
         for name in ("sampler", "pruner"):
             node: Any = OmegaConf.to_container(getattr(self, name), resolve=True)

@@ -9,55 +9,36 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose, errors, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
-)
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from quadrant_lstm import signals
 from quadrant_lstm.compat import OF_COMPOSE
-from quadrant_lstm.config.check import check_config
-from quadrant_lstm.config.messages import default_config, unknown_key
+from quadrant_lstm.config.check import check_config, unknown_key
 from quadrant_lstm.config.trust import OWN
-from quadrant_lstm.config.values import without_hydra
-from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, as_text, with_type
-from quadrant_lstm.files import WriteError, check_encoding, write_json
+from quadrant_lstm.config.values import leaves, without_hydra
+from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, with_type
+from quadrant_lstm.files import WriteError, write_json, wrong_encoding
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
 from quadrant_lstm.run_folder import CONFIG, ERROR, RESULTS, as_typed, find_weights, new_folder, remove_untouched
-from quadrant_lstm.signals import (
-    TERMINATED,
-    Interrupt,
-    exit_at_signals,
-    interrupts_first,
-    prepare_to_exit,
-    signals_deferred,
-)
 from quadrant_lstm.text import assigned
 
 # The config of train.py for another command, which runs in the project's root
 
 
-def check_project_root(command: str) -> None:
-    """Raises UserError if a command that needs conf/ runs elsewhere."""
-    if not Path("conf/train.yaml").is_file():
-        raise UserError(f"{command}: there is no conf/train.yaml here; run it in the project's root.")
-
-
 def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """Returns the checked config that train.py would have in the project's root."""
+    """Returns the checked config that train.py would have in the project's root. Raises UserError elsewhere."""
+    if not Path("conf/train.yaml").is_file():
+        raise UserError("conf/train.yaml: is not here; run this command in the project's root.")
     with initialize_config_dir(str(Path("conf").absolute()), **OF_COMPOSE):
         cfg = compose("train", list(overrides))
     check_config(cfg)
@@ -67,116 +48,62 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 # Errors of Hydra, OmegaConf and the disk as a UserError: one line with a remedy
 
 
-READERS = ("evaluate.py", "predict.py", "export.py")
-
-
-def explain(error: Exception) -> UserError:
-    """Rewrites an error of Hydra or OmegaConf; returns a UserError as it is."""
-    if isinstance(error, UserError):
-        return error
-    if isinstance(error, OverrideParseException):
-        key, _, value = str(error.override).partition("=")
-        if re.fullmatch(r"[+~]*[\w./@]+", key) and value and value[0] not in "[{":
-            if as_text(value) != value:
-                return UserError(f"{key}: {value} holds bytes that are not UTF-8; rename that file or folder.")
-            value = value.replace("'", "\\'")
-            return UserError(f"{key}: a value with such characters needs quotes: \"{key}='{value}'\".")
-        example = "run=latest" if Path(sys.argv[0]).name in READERS else "model.lstm_units=64"
-        return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. {example}.")
-    if isinstance(error, MissingConfigException):
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if options := error.options or group_choices(group):
-            return unknown_choice(group, choice, options)
-    reason = error.__cause__
-    if isinstance(error, ConfigCompositionException) and isinstance(reason, ConfigAttributeError | ConfigKeyError):
-        return explain_key(str(reason.full_key))
-    if match := re.match(r"Could not override '(model/\w+)'", str(error)):
-        return UserError(f"{match[1]}: this model has no such part; add model=join, or leave it out.")
-    if match := re.match(r"Multiple values for ([\w/]+)", str(error)):
-        return UserError(f"{match[1]}: a plus adds a second choice to the one in conf/; leave the plus out.")
-    return UserError(error)
-
-
-def unknown_choice(group: str, choice: str, options: Iterable[str]) -> UserError:
-    return UserError(f"{group}: there is no {group}={choice}; choose from {', '.join(options)}.")
-
-
-def check_choices(arguments: Iterable[str]) -> None:
-    """Raises UserError for a group whose choice is null or a number: Hydra's own error does not name the group."""
-    for argument in arguments:
-        group, _, chosen = argument.partition("=")
-        for choice in chosen.split(","):
-            if re.fullmatch(r"null|[\d.]+", choice) and (options := group_choices(group)):
-                raise unknown_choice(group, choice, options)
-
-
-def group_choices(group: str) -> list[str]:
-    """Returns the names of the files of a group in conf/."""
-    folder = Path(sys.argv[0]).resolve().parent / "conf" / group
-    return sorted(file.stem for file in folder.glob("*.yaml")) if group else []
-
-
-def explain_key(key: str) -> UserError:
-    """Returns the error about a key that no config defines, with the most similar key."""
-    if key.startswith("hydra."):
-        return UserError(f"{key}: there is no such key; python {sys.argv[0]} --cfg hydra shows Hydra's keys.")
-    config = default_config()
-    known = list(dotted_keys(OmegaConf.to_container(config)))
-    if key in known:  # one of several choices in a sweep does not have it
-        group = key.partition(".")[0]
-        return UserError(f"{key}: not every choice of {group} has this key; leave it out, or sweep over fewer choices.")
-    error = unknown_key(key, known)
-    target = OmegaConf.select(config, f"{key.rpartition('.')[0]}._target_") if "." in key else None
-    if target is None or target.startswith(OWN):
-        return error
-    return UserError(f"{error} Add any other argument of {target} with +{key}=VALUE.")
-
-
-def dotted_keys(config: Any, prefix: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from dotted_keys(value, f"{prefix}{key}.")
-
-
 def mistake_in(error: BaseException) -> UserError | None:
     """Returns the user's mistake that an error tells of, or None for a bug."""
-    if isinstance(error, InstantiationException):
+    if isinstance(error, UserError | Refused):
+        return error if isinstance(error, UserError) else error.mistake
+    if isinstance(error, errors.InstantiationException):
         return None
-    if isinstance(error, UserError | HydraException | OmegaConfBaseException):  # some of Hydra's are OSErrors, too
+    if isinstance(error, errors.HydraException | OmegaConfBaseException):  # some of Hydra's are OSErrors, too
         return explain(error)
     if isinstance(error, yaml.YAMLError):
         return UserError(f"{' '.join(str(error).split())}; correct the YAML of that file.")
     if isinstance(error, UnicodeDecodeError):
-        return not_utf8()
+        return wrong_encoding(Path(sys.argv[0]).resolve().parent / "conf")
     return explain_disk(error) if isinstance(error, OSError) else None
 
 
-def not_utf8() -> UserError | None:
-    """Returns the error about a file in conf/ or in the folder of --config-dir that is not UTF-8, or None."""
-    options = [option.removeprefix("--config-dir=") for option in sys.argv if option.startswith("--config-dir=")]
-    try:
-        for folder in (Path(sys.argv[0]).resolve().parent / "conf", *map(Path, options)):
-            check_encoding(folder)
-    except UserError as mistake:
-        return mistake
-    return None
+def explain(error: Exception) -> UserError:
+    """Rewrites an error of Hydra or OmegaConf."""
+    if isinstance(error, errors.OverrideParseException):
+        key, _, value = str(error.override).partition("=")
+        if re.fullmatch(r"[+~]*[\w./@]+", key) and value and value[0] not in "[{":
+            value = value.replace("'", "\\'")
+            return UserError(f"{key}: a value with such characters needs quotes: \"{key}='{value}'\".")
+        return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. run=latest.")
+    if isinstance(error, errors.MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return UserError(f"{group}: there is no {group}={choice}; choose from {', '.join(error.options)}.")
+    reason = error.__cause__
+    if isinstance(reason, ConfigAttributeError | ConfigKeyError) and OmegaConf.is_dict(reason.parent_node):
+        return explain_key(str(reason.full_key), reason.parent_node)
+    if match := re.match(r"Could not override '(model/\w+)'", str(error)):
+        return UserError(f"{match[1]}: this model has no such part; add model=join, or leave it out.")
+    return UserError(error)
+
+
+def explain_key(key: str, group: Any) -> UserError:
+    """`group` is the part of the config that does not define the key."""
+    plain: Any = OmegaConf.to_container(group)
+    siblings = {name: value for name, value in plain.items() if name != "hydra"}
+    error = unknown_key(key, [*siblings, *(path for path, _ in leaves(siblings))])
+    target = siblings.get("_target_", OWN)
+    more = "" if target.startswith(OWN) else f" Add any other argument of {target} with +{key}=VALUE."
+    return UserError(f"{error}{more}")
 
 
 def explain_disk(error: OSError) -> UserError | None:
     """Rewrites the error of a full, read-only or over-quota disk, naming the run folder, and of a path that cannot be
     used. Returns None for any other error.
     """
+    place = error.filename or "a path"
     if error.errno in PATH_ERRNOS:
-        path = error.filename or "a path"
-        return UserError(f"{path}: cannot be used ({error.strerror}); correct the path or its permissions.")
+        return UserError(f"{place}: cannot be used ({error.strerror}); correct the path or its permissions.")
     if error.errno not in DISK_ERRNOS:
         return None
     folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
     if not folder or not Path(folder, CONFIG).exists():  # no run starts, or a script that reads runs
-        return UserError(
-            f"{error.filename or 'the output'}: cannot be written ({error.strerror}); make room and rerun."
-        )
+        return UserError(f"{place}: cannot be written ({error.strerror}); make room and rerun.")
     return UserError(
         f"{folder}: cannot be written ({error.strerror}); the last finished epoch is safe. Fix it and resume with "
         f"run={folder}."
@@ -197,27 +124,25 @@ def handle_errors() -> Iterator[Meeting | None]:
     meeting = None
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra then raises errors instead of printing them
     logging.raiseExceptions = False  # on a full disk, logging prints no traceback for each line of train.log
-    exit_at_signals()
+    signals.exit_at_signals()
     try:
         meeting = Meeting() if is_torchrun() else None
-        with interrupts_first():
+        with signals.interrupts_first():
             yield meeting
-    except Exception as error:
-        if mistake := mistake_in(error):
-            report(mistake, meeting)
-            sys.exit(2)
-        if meeting:
-            meeting.report(with_type(error))
-        raise
-    except Refused as refused:
-        report(refused.mistake, meeting)
-        raise
-    except Interrupt:
+    except (Exception, Refused) as error:
+        mistake = mistake_in(error)
+        is_first = meeting is None or meeting.report(str(mistake or with_type(error)))
+        if not mistake:
+            raise
+        if is_first:
+            print(f"{meeting.machine if meeting else ''}{mistake}", file=sys.stderr)
+        sys.exit(2)
+    except signals.Interrupt:
         if not meeting or meeting.rank == 0:
             print("interrupted", file=sys.stderr)
         raise
     finally:
-        prepare_to_exit()
+        signals.prepare_to_exit()
 
 
 @contextlib.contextmanager
@@ -248,7 +173,7 @@ def handle_job_errors() -> Iterator[None]:
 def resumable() -> Iterator[None]:
     """Wraps a run: says how to resume it if a signal, or a file that cannot be written, ends it."""
     try:
-        with interrupts_first():
+        with signals.interrupts_first():
             yield
     except WriteError as error:
         folder = as_typed(Path(HydraConfig.get().runtime.output_dir))
@@ -259,7 +184,7 @@ def resumable() -> Iterator[None]:
             raise
         command = "torchrun ... train.py" if is_torchrun() else "python train.py"
         log.info(f"interrupted; resume with: {command} run={as_typed(folder)}")
-        raise SystemExit(TERMINATED if end.code is None else end.code) from None  # Lightning's has no code
+        raise SystemExit(signals.TERMINATED if end.code is None else end.code) from None  # Lightning's has no code
 
 
 class Refused(SystemExit):
@@ -270,21 +195,13 @@ class Refused(SystemExit):
         self.mistake = mistake
 
 
-def report(mistake: UserError, meeting: Meeting | None) -> None:
-    """Prints the mistake, unless another process has already done so."""
-    if meeting is None or meeting.report(str(mistake)):
-        print(f"{meeting.machine if meeting else ''}{mistake}", file=sys.stderr)
-
-
 def make_run_folder(hydra: DictConfig) -> str:
     """Makes the folder that was typed, which must not contain another run, or else a new one."""
     folder = hydra.run.dir
     if not is_typed("hydra.run.dir", hydra):
         return new_folder(folder)
     if hydra.output_subdir and Path(folder, CONFIG).exists():
-        raise UserError(
-            f"hydra.run.dir: {folder} contains a run; resume it with run={folder}, or write another folder."
-        )
+        raise UserError(f"hydra.run.dir: {folder} contains a run; resume it with run=, or write another folder.")
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, ERROR).unlink(missing_ok=True)  # of a sweep's job that is resumed alone
@@ -310,7 +227,7 @@ class BeforeRun(Callback):
             if init and isinstance(init, str) and config.hydra.output_subdir:  # a run that is resumed does not need it
                 find_weights(init)
             check_config(cfg := without_hydra(config))
-            with signals_deferred():
+            with signals.signals_deferred():
                 # imports Lightning
                 from quadrant_lstm.run.build import check_fit, num_processes_to_launch, quiet_lightning
 

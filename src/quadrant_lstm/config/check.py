@@ -6,7 +6,6 @@ Raises UserError that names the key. Imports no torch before it imports the clas
 
 import difflib
 import inspect
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from types import UnionType
@@ -16,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from quadrant_lstm import kinds
-from quadrant_lstm.config.messages import example, missing_key, unknown_arguments, unknown_key
 from quadrant_lstm.config.trust import OWN, TARGETS, check_download, check_trust, nodes_with_target
 from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
@@ -35,27 +33,19 @@ ROOT: Kinds = {
 }
 REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.checkpoints")
 
-# The arguments of torch's and Lightning's classes that conf/ sets or a run restricts: their annotations say less.
+# The arguments of torch's and Lightning's classes that a run restricts more than their annotations do.
 LIBRARIES: Mapping[str, Kinds] = {
     "optimizer": {
         "lr": kinds.Positive,
         "betas": kinds.Betas,
         "eps": kinds.Positive,
         "momentum": kinds.BelowOne,
-        "nesterov": bool,
         "weight_decay": kinds.NonNegative,
-        "fused": bool | None,
     },
     "schedule": {
         "factor": kinds.Fraction,
-        "total_iters": kinds.Natural,
-        "eta_min": kinds.NonNegative,
-        "gamma": kinds.Positive,
         "max_lr": kinds.Positive,
         "pct_start": kinds.BelowOne,
-        "div_factor": kinds.Positive,
-        "final_div_factor": kinds.Positive,
-        "cycle_momentum": bool,
     },
     "trainer": {
         "accelerator": kinds.Accelerator,
@@ -68,11 +58,7 @@ LIBRARIES: Mapping[str, Kinds] = {
         "limit_train_batches": kinds.Count | kinds.Fraction | None,
         "limit_val_batches": kinds.Count | kinds.Fraction | None,
         "limit_test_batches": kinds.Count | kinds.Fraction | None,
-        "num_sanity_val_steps": kinds.Natural,
         "log_every_n_steps": kinds.Count,
-        "enable_model_summary": bool,
-        "use_distributed_sampler": bool,
-        "enable_autolog_hparams": bool,
         "logger": kinds.Node | None | Annotated[Literal[False], "false"],
         "logger.*": kinds.Node,
         "profiler": kinds.Node | str | None,
@@ -84,7 +70,6 @@ LIBRARIES: Mapping[str, Kinds] = {
         "max_steps": Annotated[Literal[-1], "-1, because runs end after an epoch; use trainer.max_epochs instead"],
         "check_val_every_n_epoch": Annotated[Literal[1], "1, for validation in every epoch; leave it out"],
         "enable_checkpointing": Annotated[Literal[True] | None, "true, because a run needs them; leave it out"],
-        "barebones": Annotated[Literal[False], "false, because a run needs its checkpoints; leave it out"],
         "fast_dev_run": Annotated[Literal[False], "false; use trainer=smoke instead"],
         "overfit_batches": kinds.Natural | kinds.Fraction,
     },
@@ -119,8 +104,10 @@ def check_values(cfg: DictConfig, trust: Sequence[str] | None = None, imported: 
         if not isinstance(config.get(group), dict) or "_target_" not in config[group]:
             raise UserError(f"{group}: is missing; choose a file of conf/{group}/ with {group}=NAME.")
     for path, node in nodes_with_target(config):
-        check_value(f"{path}._target_", node["_target_"], str)
-        check_target(path, node["_target_"])
+        check_value(f"{path}._target_", target := node["_target_"], str)
+        allowed = TARGETS[path.partition(".")[0]]
+        if (target.startswith(OWN) or path == "data") and not target.startswith(allowed):
+            raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
     if trust is not None:
         check_trust(config, trust)
         check_download(config, trust)
@@ -137,35 +124,26 @@ def check_precision(config: Mapping[str, Any]) -> None:
     trainer, precision = config["trainer"], config["trainer"]["precision"]
     average = trainer.get("callbacks", {}).get("ema", {}).get("decay")
     if average is not None and precision in ("bf16-true", "16-true"):
-        raise UserError(
-            f"trainer.callbacks.ema.decay: {average} needs finer steps than trainer.precision={precision} "
-            "has; write trainer.precision=bf16-mixed, or ema.decay=null."
-        )
+        rule = f"{average} needs finer steps than trainer.precision={precision} has"
+        raise UserError(f"trainer.callbacks.ema.decay: {rule}; write bf16-mixed, or ema.decay=null.")
     clip = trainer.get("gradient_clip_val")
     if clip and config["optimizer"].get("fused") and (precision == "auto" or precision.endswith("-mixed")):
-        raise UserError(
-            f"trainer.gradient_clip_val: {clip} cannot be combined with a fused optimizer "
-            f"at trainer.precision={precision}; add optimizer.fused=false."
-        )
+        rule = f"{clip} cannot be combined with a fused optimizer at trainer.precision={precision}"
+        raise UserError(f"trainer.gradient_clip_val: {rule}; add optimizer.fused=false.")
 
 
 def check_validation(cfg: DictConfig) -> None:
     key = "validation_share" if "validation_share" in cfg.data else "validation_images"
     if cfg.data[key] != 0 or cfg.data.fold is not None:
         return
-    callbacks = cfg.trainer.callbacks
-    for name, callback in callbacks.items():
+    for name, callback in cfg.trainer.callbacks.items():
         if str(monitor := callback.get("monitor")).startswith("val/"):
-            raise UserError(
-                f"data.{key}: 0, but trainer.callbacks.{name}.monitor={monitor} needs validation samples; hold some "
-                "out, or monitor train/loss."
-            )
-    kind = "search" if "pruning" in callbacks else "sweep"
-    if compared := [key for key in cfg.get("swept") or () if key != "seed" or kind == "search"]:
-        raise UserError(
-            f"data.{key}: 0, but a {kind} over {', '.join(compared)} ranks its jobs by val/accuracy; hold some samples "
-            "out, or sweep only the seed."
-        )
+            needs = f"trainer.callbacks.{name}.monitor={monitor} needs validation samples"
+            raise UserError(f"data.{key}: 0, but {needs}; hold some out, or monitor train/loss.")
+    kind = "search" if "pruning" in cfg.trainer.callbacks else "sweep"
+    if compared := [swept for swept in cfg.get("swept") or () if swept != "seed" or kind == "search"]:
+        needs = f"a {kind} over {', '.join(compared)} ranks its jobs by val/accuracy"
+        raise UserError(f"data.{key}: 0, but {needs}; hold some samples out, or sweep only the seed.")
 
 
 # Values
@@ -189,38 +167,47 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     except ValidationError:
         typed = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
         rule = in_words(kind)  # some rules name the remedy
-        raise UserError(f"{key}: {typed} is not {rule if ';' in rule else f'{rule}; write {example(key)}'}.") from None
+        raise UserError(f"{key}: {typed} is not {rule}{'' if ';' in rule else '; write one'}.") from None
+
+
+def missing_key(key: str) -> UserError:
+    return UserError(f"{key}: is missing; add {key}=VALUE, or leave out the ~ override that removes it.")
+
+
+def unknown_key(key: str, known: Iterable[str]) -> UserError:
+    """`known` are the keys beside it, and those of groups beside it: optimizer.lr is suggested for lr."""
+    prefix, dot, name = key.rpartition(".")
+    known = dict.fromkeys(other for other in known if not other.startswith("_") and "._" not in other)
+    siblings = [other for other in known if "." not in other]
+    similar = difflib.get_close_matches(name, siblings, n=1, cutoff=0.5)
+    similar = similar or [other for other in known if other.endswith(f".{name}")]
+    if similar:
+        return UserError(f"{key}: there is no such key; did you mean {prefix}{dot}{similar[0]}?")
+    listed = ", ".join(f"{prefix}{dot}{other}" for other in siblings)
+    return UserError(f"{key}: there is no such key; known keys: {listed}.")
 
 
 # Classes and their arguments
 
 
-def check_target(path: str, target: str) -> None:
-    """Raises UserError for a class of this project in the wrong group, and for data of another project."""
-    allowed = TARGETS[path.partition(".")[0]]
-    if (target.startswith(OWN) or path == "data") and not target.startswith(allowed):
-        raise UserError(f"{path}._target_: {target} is not allowed; name a class of {'*, '.join(allowed)}*.")
-
-
 def check_node(path: str, node: Mapping[str, Any], is_imported: bool) -> None:
     """Compares the arguments in a node with the constructor of its class."""
     target, group = node["_target_"], path.partition(".")[0]
-    rules: Kinds = LIBRARIES.get(group, {}) if path == group else {}
+    rules: dict[str, Any] = {}
     if target.startswith(OWN) or is_imported:
         found: Any = find_class(f"{path}._target_", target)
         if path == "schedule" and hasattr(found, "step") and takes(found.step, "metrics"):  # ReduceLROnPlateau
             raise UserError(f"{path}._target_: {target} needs a metric, which no run gives it; name another class.")
-        try:
-            parameters = inspect.signature(found).parameters
-        except ValueError as error:
-            remedy = "name a class that is written in Python"
-            raise UserError(f"{path}._target_: {target} does not tell its arguments; {remedy}.") from error
-        if not target.startswith(LIBRARY_PACKAGES):
-            rules = {name: kind_of(parameter.annotation, target) for name, parameter in parameters.items()}
+        parameters = inspect.signature(found).parameters
         check_arguments(path, node, parameters)
+        rules |= {name: kind_of(parameter.annotation, target) for name, parameter in parameters.items()}
+    if path == group and target.startswith(LIBRARY_PACKAGES):
+        rules |= LIBRARIES.get(group, {})
     for name, value in node.items():
-        if name in rules and (value != "" or target.startswith((OWN, *LIBRARY_PACKAGES))):  # other code may take it
-            check_argument(path, name, value, rules[name])
+        if name in rules and (value != "" or path in LIBRARIES or target.startswith(OWN)):  # others may take it
+            if rules[name] == kinds.Factory and isinstance(value, str):
+                raise UserError(f"{path}.{name}: {value} is a choice of a group; write {path}/{name}={value}.")
+            check_value(f"{path}.{name}", value, rules[name])
         if f"{name}.*" in rules and isinstance(value, dict):
             for child, content in value.items():
                 check_value(f"{path}.{name}.{child}", content, rules[f"{name}.*"])
@@ -247,16 +234,6 @@ def is_value(hint: Any) -> bool:
     return origin is Literal or hint in (int, float, bool, str, type(None))
 
 
-def check_argument(path: str, name: str, value: Any, kind: Any) -> None:
-    key = f"{path}.{name}"
-    if kind == kinds.Factory and isinstance(value, str):
-        raise UserError(f"{key}: {value} is a choice of a group; write {path}/{name}={value}.")
-    check_value(key, value, kind)
-    if kind == kinds.Factory and "_target_" in value and value.get("_partial_") is not True:
-        key = f"{key}._partial_"
-        raise UserError(f"{key}: is not true, but the network calls the class with sizes; add ++{key}=true.")
-
-
 def check_arguments(path: str, node: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
     """Raises UserError for an unknown argument, and for a missing one."""
     target = node["_target_"]
@@ -264,7 +241,10 @@ def check_arguments(path: str, node: Mapping[str, Any], parameters: Mapping[str,
     known = [name for name in parameters if name not in GIVEN_BY_CODE[path.partition(".")[0]]]
     unknown = [name for name in node if not name.startswith("_") and name not in known]
     if unknown and not takes_any:
-        raise unknown_arguments(path, target, unknown, known)
+        if difflib.get_close_matches(unknown[0], known):
+            raise unknown_key(f"{path}.{unknown[0]}", known)
+        removed, names = " ".join(f"~{path}.{name}" for name in unknown), " or ".join(unknown)
+        raise UserError(f"{path}.{unknown[0]}: {target} does not take {names}; leave it out, or add {removed}.")
     gets_more = not target.startswith(OWN) and (path.startswith("model.") or takes_any)  # such as sizes
     for name in () if gets_more else known:
         parameter = parameters[name]
@@ -281,22 +261,20 @@ def takes(function: Callable[..., Any], name: str) -> bool:
 def find_class(key: str, target: str) -> type:
     """Imports a class. Raises UserError for an error in its module, and for a wrong name, with the nearest one."""
     package, _, name = target.rpartition(".")
-    place = "put its file beside the script or into a folder of PYTHONPATH"
     if not package:
-        raise UserError(f"{key}: {target} names no module; write MODULE.CLASS, and {place}.")
+        raise UserError(f"{key}: {target} names no module; write MODULE.CLASS.")
     try:
         with signals_deferred():
             module = import_module(package)
     except Exception as error:
-        if own := place_in_own_code(error):
-            raise UserError(f"{key}: {target} cannot be imported: {own}{with_type(error)}") from error
-        similar = difflib.get_close_matches(package, [other.name for other in pkgutil.iter_modules()], n=1, cutoff=0.8)
-        remedy = f"did you mean {similar[0]}.{name}?" if similar else f"{place}, or correct the name."
-        raise UserError(f"{key}: {target} cannot be imported ({error}); {remedy}") from error
+        place = place_in_own_code(error)
+        remedy = "" if place else "; correct the name, or put the file beside the script or into PYTHONPATH."
+        raise UserError(f"{key}: {target} cannot be imported: {place}{with_type(error)}{remedy}") from error
     found = getattr(module, name, None)
-    if inspect.isclass(found) and (found.__module__ == package or not package.startswith(OWN)):
-        return found
-    if found is not None and not inspect.isclass(found):
+    if inspect.isclass(found):
+        if found.__module__ == package or not package.startswith(OWN):
+            return found
+    elif found is not None:
         raise UserError(f"{key}: {target} is not a class; name one.")
     classes = [other for other, value in vars(module).items() if inspect.isclass(value)]
     similar = difflib.get_close_matches(name, classes, n=1)

@@ -49,8 +49,8 @@ def check_trust(config: Mapping[str, Any], trust: Sequence[str]) -> None:
     for path, target in other.items():
         if not any(target.startswith(f"{module}.") for module in trust):
             modules = ",".join(sorted({name.rpartition(".")[0] for name in other.values()}))
-            remedy = f"{'write' if trust else 'add'} trust={f'[{modules}]' if ',' in modules else modules}"
-            raise UserError(f"{path}._target_: {target} is other code; {remedy} if you trust it.")
+            remedy = f"trust={f'[{modules}]' if ',' in modules else modules}"
+            raise UserError(f"{path}._target_: {target} is other code; add {remedy} if you trust it.")
 
 
 def may_be_named(target: str, group: str) -> bool:

@@ -45,16 +45,10 @@ def resolve_interpolations(cfg: DictConfig, trusted: bool) -> dict[str, Any]:
     contain no interpolation, because nested ones could expand to any number of values.
     """
     raw: Any = OmegaConf.to_container(cfg)
-    if not trusted:
-        check_own_keys(raw)  # all of them first, because one that resolves may lead to any other
-    return {key: resolve_value(cfg, key, raw[key], key, trusted) for key in raw}
-
-
-def check_own_keys(raw: Any) -> None:
-    """Raises UserError if an interpolation names more than keys of its config. Resolves none, nor calls a resolver."""
-    for key, value in leaves(raw):
+    for key, value in () if trusted else leaves(raw):  # all of them first: one that resolves may lead to any other
         if names_other_than_own_keys(value):
             raise UserError(f"{key}: {value} does not only name keys of this config; write the value itself.")
+    return {key: resolve_value(cfg, key, raw[key], key, trusted) for key in raw}
 
 
 def names_other_than_own_keys(value: Any) -> bool:

@@ -14,6 +14,7 @@ import math
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -27,16 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from torch.distributed import (
-    DistNetworkError,
-    FileStore,
-    get_backend,
-    get_rank,
-    get_world_size,
-    init_process_group,
-    irecv,
-    is_initialized,
-)
+from torch import distributed
 
 from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, with_type
 from quadrant_lstm.kinds import Positive
@@ -87,22 +79,17 @@ def freeze() -> None:
 def num_threads(root: Path = Path("/")) -> int:
     """Returns torch's number of threads, or the CPU quota of this process in cores, rounded up, if that is less.
 
-    torch counts the cores of the machine. In cpu.max, `200000 100000` is a quota of two cores.
+    torch counts the cores of the machine. In the cpu.max of a control group (cgroup v2) or one of its parents,
+    `200000 100000` is a quota of two cores.
     """
-    cores = [torch.get_num_threads()]
-    for group in control_groups(root):
+    cores, file = [torch.get_num_threads()], root / "proc/self/cgroup"  # only on Linux
+    path = re.search(r"(?m)^0::/(.*)$", file.read_text()) if file.exists() else None
+    group = root / "sys/fs/cgroup" / (path[1] if path else "")
+    for folder in (group, *group.parents):
         with contextlib.suppress(OSError, ValueError):  # no such file; "max 100000"
-            time, period = map(int, (group / "cpu.max").read_text().split())
-            cores.append(max(1, math.ceil(time / period)))
+            time, period = map(int, (folder / "cpu.max").read_text().split())
+            cores.append(math.ceil(time / period))
     return min(cores)
-
-
-def control_groups(root: Path = Path("/")) -> list[Path]:
-    """Returns the folder of this process's control group (cgroup v2) and those of its parents; none outside Linux."""
-    file, groups = root / "proc/self/cgroup", root / "sys/fs/cgroup"
-    lines = file.read_text().splitlines() if file.exists() else []
-    of_process = [groups / line[3:].strip("/") for line in lines if line.startswith("0::")]
-    return [folder for group in of_process for folder in (group, *group.parents) if folder.is_relative_to(groups)]
 
 
 # Processes forked from this one, which has imported torch but not used it
@@ -237,8 +224,8 @@ def wait_for(processes: Sequence[Any], readers: Sequence[Any], timeout: float) -
             with contextlib.suppress(OSError, EOFError):  # it has ended, perhaps while it wrote
                 if rank not in failures and reader.poll():
                     failures[rank] = reader.recv()
-        if how := cause_of(failures, codes):
-            return how
+        if cause := cause_of(failures, codes):
+            return f"process {cause[0] + 1} of {len(codes)} {cause[1]}"
         running = [rank for rank, code in enumerate(codes) if code is None]
         if end == math.inf and (failures or codes[0] == 0):
             end = time.monotonic() + (SECONDS_TO_REPORT if failures else timeout)
@@ -248,29 +235,24 @@ def wait_for(processes: Sequence[Any], readers: Sequence[Any], timeout: float) -
     if silent := [rank for rank in running if rank not in failures]:
         for rank in silent:
             processes[rank].kill()  # SIGTERM does not reach a stopped process
-        return f"{name(silent[0], codes)} did not answer within {timeout:g} s (trainer.strategy.timeout)"
+        limit = f"{timeout:g} s (trainer.strategy.timeout)"
+        return f"process {silent[0] + 1} of {len(codes)} did not answer within {limit}"
     if failures:
         raise next(iter(failures.values())).error
     return None
 
 
-def cause_of(failures: Mapping[int, Failure], codes: Sequence[int | None]) -> str | None:
-    """Returns how a process failed for a reason of its own, if one did. Raises the mistake that one reports."""
+def cause_of(failures: Mapping[int, Failure], codes: Sequence[int | None]) -> tuple[int, str] | None:
+    """Returns the rank that failed for a reason of its own, if any, and how. Raises the mistake that one reports."""
     for rank, (error, text) in failures.items():
         if text:
             sys.stderr.write(text)
-            return f"{name(rank, codes)} failed with {error}"
+            return rank, f"failed with {error}"
         if not isinstance(error, LostProcess):
             raise error
     failed = [(code, rank) for rank, code in enumerate(codes) if code and rank not in failures]
-    if not failed:
-        return None
-    code, rank = min(failed)  # a killed one, if any: its code is negative
-    return f"{name(rank, codes)} {how_it_ended(code)}"
-
-
-def name(rank: int, codes: Sequence[object]) -> str:
-    return f"process {rank + 1} of {len(codes)}"
+    code, rank = min(failed, default=(0, 0))  # a killed one, if any: its code is negative
+    return (rank, how_it_ended(code)) if code else None
 
 
 # The connection of the processes
@@ -284,7 +266,7 @@ def connect(strategy: Any, meeting: Meeting | None, timeout: timedelta) -> None:
         meeting.wait_for_all("built", timeout)
         store: Any = meeting.store
     elif STORE in os.environ:
-        store = FileStore(os.environ[STORE], strategy.world_size)
+        store = distributed.FileStore(os.environ[STORE], strategy.world_size)
     else:
         return  # Lightning connects the processes that SLURM starts
     store.set_timeout(timeout)
@@ -292,12 +274,12 @@ def connect(strategy: Any, meeting: Meeting | None, timeout: timedelta) -> None:
     if device:
         torch.cuda.set_device(device)
     try:
-        init_process_group(
+        distributed.init_process_group(
             "nccl" if device else "gloo", store=store, rank=strategy.global_rank, world_size=strategy.world_size,
             timeout=timeout, device_id=device,
         )  # fmt: skip
     except RuntimeError as error:  # gloo and FileStore raise no errors of their own
-        raise DistNetworkError(str(error)) from error
+        raise distributed.DistNetworkError(str(error)) from error
 
 
 class DDP(DDPStrategy):
@@ -323,11 +305,11 @@ def is_connected() -> bool:
     gloo closes a connection when the other process ends, and all of them after a timeout; its errors are RuntimeErrors
     like any other. NCCL's are torch's DistErrors.
     """
-    if not is_initialized() or get_backend() != "gloo":
+    if not distributed.is_initialized() or distributed.get_backend() != "gloo":
         return True
     try:
-        for rank in set(range(get_world_size())) - {get_rank()}:
-            irecv(torch.empty(1), src=rank)  # does not wait; raises at once if the connection is closed
+        for rank in set(range(distributed.get_world_size())) - {distributed.get_rank()}:
+            distributed.irecv(torch.empty(1), src=rank)  # does not wait; raises at once if the connection is closed
     except RuntimeError:
         return False
     return True

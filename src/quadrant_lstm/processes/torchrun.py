@@ -77,10 +77,8 @@ class Meeting:
                 if Path(folder, MARK).read_text() == mark:
                     return folder
             time.sleep(0.1)
-        raise UserError(
-            f"outputs: this machine does not see the run folder {folder}; start torchrun in a folder that all machines "
-            "share under the same path, or set hydra.run.dir to one."
-        )
+        remedy = "start torchrun in a folder that all machines share under the same path, or set hydra.run.dir to one"
+        raise UserError(f"outputs: this machine does not see the run folder {folder}; {remedy}.")
 
     def share(self, folder: Path, cfg: DictConfig) -> None:
         """Called in every process. Rank 0 tells the others the folder, for which they wait. Raises UserError unless all
@@ -94,10 +92,8 @@ class Meeting:
             self.set("config", config)
         elif (first := self.get("config", rank=0)) != config:
             key, (here, there) = next(iter(differing_values(cfg, OmegaConf.create(first)).items()))
-            raise UserError(
-                f"{key}: is {here} for rank {self.rank}, but {there} for rank 0; start the same command, with the same "
-                "conf/, on all machines."
-            )
+            remedy = "start the same command, with the same conf/, on all machines"
+            raise UserError(f"{key}: is {here} for rank {self.rank}, but {there} for rank 0; {remedy}.")
         self.wait_for_all("checked")
         with suppress(OSError):  # another process of this agent does it, too
             self.folder_file.write_text(str(folder.absolute()))
@@ -122,10 +118,8 @@ class Meeting:
             while not self.store.check([key]):
                 self.check_others()
                 if time.monotonic() > end:
-                    raise UserError(
-                        f"torchrun: rank {rank} did not answer within {seconds:.0f} s (it has not come this far); "
-                        "restart torchrun on all machines."
-                    )
+                    rule = f"rank {rank} did not answer within {seconds:.0f} s"
+                    raise UserError(f"torchrun: {rule}; restart torchrun on all machines.")
                 time.sleep(0.02)
             return self.store.get(key).decode()
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import prepare_for_training
-from quadrant_lstm.run.build import bare_trainer, build_classifier, build_data, build_trainer, quiet_lightning
+from quadrant_lstm.run import build
 from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.sweep.sweep_folder import Job, readable
 from quadrant_lstm.text import align, counted, duration, with_progress
@@ -34,7 +35,7 @@ def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> 
     if not jobs:
         return "no job is left to run; nothing was started", []
     keys = list(jobs[0].swept)
-    quiet_lightning()
+    build.quiet_lightning()
     logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)  # each job will log its own messages
     prepare_for_training()
     rows = [["job", *keys, "parameters", "steps per epoch", "epochs", "time"]]
@@ -69,36 +70,33 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> Estim
     """
     cfg = without_hydra(cfg)
     check_config(cfg)
-    data = build_data(cfg)
-    classifier = build_classifier(cfg, data.spec)
+    data = build.build_data(cfg)
+    classifier = build.build_classifier(cfg, data.spec)
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"]))
     key += f"{cfg.trainer.precision} {cfg.trainer.get('accelerator')}"
-    processes = bare_trainer(cfg).world_size  # checks the accelerator
+    processes = build.bare_trainer(cfg).world_size  # checks the accelerator
     if key not in measured:
         measured[key] = measure_steps(cfg, data, classifier)
-    limits = dict(cfg.trainer)
-    if overfitted := cfg.trainer.get("overfit_batches"):
-        limits |= {"limit_train_batches": overfitted, "limit_val_batches": overfitted}
-    loaders = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
-    num_train, num_val, num_test = (
-        apply_limit(-(-len(loader) // processes), limits.get(f"limit_{split}_batches") or 1.0)
-        for split, loader in loaders.items()
-    )
+    overfit, limits = cfg.trainer.get("overfit_batches"), cfg.trainer
+    num_train = num_batches(data.train_dataloader(), processes, overfit or limits.limit_train_batches)
+    num_val = num_batches(data.val_dataloader(), processes, overfit or limits.limit_val_batches)
+    num_test = num_batches(data.test_dataloader(), processes, limits.limit_test_batches)
     training, evaluation = measured[key]
     epochs = cfg.trainer.max_epochs
     seconds = epochs * (num_train * training + num_val * evaluation) + num_test * evaluation
     return Estimate(count_parameters(classifier.network), num_train, epochs, seconds)
 
 
-def apply_limit(batches: int, limit: int | float) -> int:
-    """Applies Lightning's `limit_*_batches`: an int is a number of batches, a float is a share of them."""
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+def num_batches(loader: Any, processes: int, limit: int | float | None) -> int:
+    """Returns the batches of each process under Lightning's `limit`: a number of batches, or as a float a share."""
+    batches = math.ceil(len(loader) / processes)
+    return min(batches, limit) if isinstance(limit, int) else int(batches * (limit or 1.0))
 
 
 def measure_steps(cfg: DictConfig, data: SequenceDataModule, classifier: Classifier) -> tuple[float, float]:
     """Returns the seconds of a training step and of an evaluation step on one device, without loggers and callbacks."""
     short: Any = OmegaConf.merge(cfg, {"trainer": SHORT})
-    trainer: Any = build_trainer(short, Path())
+    trainer: Any = build.build_trainer(short, Path())
     trainer.callbacks.append(stopwatch := Stopwatch())
     check_network(classifier.network, data)
     trainer.fit(classifier, datamodule=data)

@@ -6,9 +6,9 @@ If study.db is lost, it is made again from the folders only if the user asks for
 """
 
 import contextlib
-import itertools
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,8 @@ def distribution(override: Override) -> BaseDistribution:
             return FloatDistribution(numbers[0], numbers[-1], step=value.step)
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     except (ValueError, IndexError) as error:
-        message = f"{override.input_line}: cannot be searched ({error}); give a range from low to high."
-        raise UserError(message) from error
+        rule = f"cannot be searched ({error})"
+        raise UserError(f"{override.input_line}: {rule}; give a range from low to high.") from error
 
 
 # Trials in study.db; samplers and pruners
@@ -105,9 +105,8 @@ def storage_errors_explained(folder: Path) -> Iterator[None]:
         while cause and not isinstance(cause, sqlite3.Error):
             cause = cause.__cause__ or cause.__context__
         raise UserError(
-            f"{folder / STUDY}: cannot be used ({cause or 'it is damaged'}); close other programs that use it, correct "
-            "its permissions, make room or restore it, or add study=rebuild to make it again from the folders of the "
-            f"trials, and resume with sweep={folder}."
+            f"{folder / STUDY}: cannot be used ({cause or 'it is damaged'}); close other programs that use it, make "
+            f"room, restore it or add study=rebuild, and resume with sweep={folder}."
         ) from error
 
 
@@ -115,15 +114,19 @@ def running_trial(folder: Path) -> Trial | None:
     """Returns the trial whose run has that folder, or None if the trial is no longer running."""
     config = OmegaConf.create(Sweep(folder.parent).hydra["sweeper"]["pruner"])  # as SearchSweeper has recorded it
     pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", config)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=storage(folder.parent), pruner=pruner)
-    trial = study.trials[int(folder.name)]
-    return Trial(study, trial._trial_id) if trial.state == TrialState.RUNNING else None
+    stored, number = storage(folder.parent), int(folder.name)
+    study = optuna.load_study(study_name=STUDY_NAME, storage=stored, pruner=pruner)
+    if study.trials[number].state != TrialState.RUNNING:
+        return None
+    study_id = stored.get_study_id_from_name(STUDY_NAME)
+    return Trial(study, stored.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
 # The search
 
 
 SPACE = "space"  # an attribute of the study
+TYPES: dict[Any, Any] = {FloatDistribution: float, IntDistribution: int}
 QUASI_RANDOM = "optuna.samplers.QMCSampler"
 GRIDS = ("optuna.samplers.GridSampler", "optuna.samplers.BruteForceSampler")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -137,20 +140,12 @@ class Search:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        space: Space,
-        fixed: list[str],
-        n_trials: int,
-        sampler: DictConfig,
-        rebuild: bool = False,
-        dry_run: bool = False,
-    ):
+        self, folder: Path, space: Space, fixed: list[str], n_trials: int, sampler: DictConfig,
+        rebuild: bool = False, dry_run: bool = False,
+    ):  # fmt: skip
         self.folder, self.space, self.fixed, self.n_trials, self.sampler = folder, space, fixed, n_trials, sampler
         with storage_errors_explained(folder):
             self.study = self.open_study(rebuild, dry_run)
-        with storage_errors_explained(folder):
-            self.study.set_user_attr(SPACE, {key: to_json(distribution) for key, distribution in space.items()})
 
     def open_study(self, rebuild: bool, dry_run: bool) -> optuna.Study:
         jobs = Sweep(self.folder).jobs if (self.folder / SWEEP_CONFIG).exists() else []
@@ -159,34 +154,33 @@ class Search:
             stored: Any = InMemoryStorage() if rebuild else copy_storage(self.folder)
         else:
             if rebuild and file.exists():
-                file.rename(unused(file.with_suffix(".db.old")))
+                file.rename(file.with_name(f"{STUDY}.{time.strftime('%Y-%m-%d.%H-%M-%S')}"))
             stored = storage(self.folder)
         options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": "maximize", "load_if_exists": True}
         study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
         described = {key: to_json(distribution) for key, distribution in self.space.items()}
         if study.user_attrs.get(SPACE, described) != described:
-            raise UserError(
-                f"sweep: {file} searches {', '.join(study.user_attrs[SPACE])} in other ranges; restore its ranges in "
-                "conf/, or start a new search without sweep=."
-            )
+            remedy = "restore its ranges in conf/, or start a new search without sweep="
+            raise UserError(f"sweep: {file} searches {', '.join(study.user_attrs[SPACE])} in other ranges; {remedy}.")
         study.add_trials(rebuilt)
-        trials = study.trials
+        trials, remedy = (
+            study.trials,
+            "restore it, or add study=rebuild to make it again from the folders of the trials",
+        )
         if any(trial.distributions not in ({}, self.space) for trial in trials):  # it may come from somebody else
-            raise UserError(f"sweep: {file} has trials of other keys or ranges; restore it, or add study=rebuild.")
+            raise UserError(f"sweep: {file} has trials of other keys or ranges; {remedy}.")
         for job in jobs:
-            if job.number >= len(trials) or values_of(job, trials[job.number].params) != as_texts(trials[job.number]):
-                raise UserError(
-                    f"sweep: {file} does not hold the values that trial {job.number} was trained with; restore it, or "
-                    "add study=rebuild to make it again from the folders of the trials."
-                )
+            if job.number >= len(trials) or self.values_of(job) != as_texts(trials[job.number].params):
+                rule = f"does not hold the values that trial {job.number} was trained with"
+                raise UserError(f"sweep: {file} {rule}; {remedy}.")
+        study.set_user_attr(SPACE, described)
         return study
 
     def trials_of(self, jobs: Sequence[Job]) -> list[FrozenTrial]:
         """Returns the trials that the folders tell of; one whose folder is missing counts as failed."""
-        known = {job.number: job for job in jobs}
+        trials = {job.number: self.trial_of(job) for job in jobs}
         failed = optuna.create_trial(state=TrialState.FAIL)
-        numbers = range(max(known, default=-1) + 1)
-        return [self.trial_of(known[number]) if number in known else failed for number in numbers]
+        return [trials.get(number, failed) for number in range(max(trials, default=-1) + 1)]
 
     def trial_of(self, job: Job) -> FrozenTrial:
         rows = read_rows(job.folder / METRICS)
@@ -199,7 +193,7 @@ class Search:
                 state, value = TrialState.PRUNED, reported[max(reported)]
             else:
                 state, value = TrialState.COMPLETE, results["val/accuracy"]
-            params = {key: typed_as(self.space[key], text) for key, text in values_of(job, self.space).items()}
+            params = {key: TYPES.get(type(self.space[key]), str)(text) for key, text in self.values_of(job).items()}
             return optuna.create_trial(
                 params=params, distributions=self.space, state=state, value=value, intermediate_values=reported
             )
@@ -227,17 +221,21 @@ class Search:
         """
         seed, target = self.sampler.get("seed"), self.sampler.get("_target_")
         if target in GRIDS:
-            raise UserError(
-                f"hydra.sweeper.sampler: {target} tries every point, as a sweep does; leave out hydra/sweeper=optuna."
-            )
+            remedy = "leave out hydra/sweeper=optuna"
+            raise UserError(f"hydra.sweeper.sampler: {target} tries every point, as a sweep does; {remedy}.")
         of_trial = 0 if target == QUASI_RANDOM else trial
         arguments = {} if seed is None else {"seed": seed + of_trial}
         return instantiate_within("optuna.samplers.", "hydra.sweeper.sampler", self.sampler, **arguments)
 
     def job(self, trial: Trial | FrozenTrial) -> Job:
-        swept = {key: str(value) for key, value in trial.params.items()}
+        swept = as_texts(trial.params)
         overrides = (*self.fixed, *(f"{key}={value}" for key, value in swept.items()))
         return Job(trial.number, self.folder / str(trial.number), overrides, swept)
+
+    def values_of(self, job: Job) -> dict[str, str]:
+        """Returns the values that the overrides of a job give to the keys of the search."""
+        values = assigned(job.overrides)
+        return {key: values.get(key.lstrip("+"), "") for key in self.space}
 
     def record(self, job: Job) -> None:
         """Records in the study how a job has ended."""
@@ -251,23 +249,5 @@ class Search:
                 self.study.tell(job.number, results["val/accuracy"])
 
 
-def unused(file: Path) -> Path:
-    """Returns the file, or the first of FILE-2, FILE-3, ... that does not exist."""
-    names = (file if number == 1 else file.with_name(f"{file.name}-{number}") for number in itertools.count(1))
-    return next(name for name in names if not name.exists())
-
-
-def values_of(job: Job, keys: Iterable[str]) -> dict[str, str]:
-    """Returns the values that the overrides of a job give to these keys."""
-    assigned_values = assigned(job.overrides)
-    return {key: assigned_values.get(key.lstrip("+"), "") for key in keys}
-
-
-def as_texts(trial: FrozenTrial) -> dict[str, str]:
-    return {key: str(value) for key, value in trial.params.items()}
-
-
-def typed_as(distribution: BaseDistribution, text: str) -> Any:
-    if isinstance(distribution, FloatDistribution):
-        return float(text)
-    return int(text) if isinstance(distribution, IntDistribution) else text
+def as_texts(params: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in params.items()}

@@ -7,11 +7,12 @@ Everything comes from files, so this also works for a sweep that was killed and 
         conf/                the config files that it began with, from which all jobs are composed
         0/ 1/ 2/ ...         one run folder per job (run_folder.py)
         study.db             in a search: Optuna's trials, which have the numbers of the jobs
-        study.db.old         the one that study=rebuild has replaced
+        study.db.<time>      one that study=rebuild has replaced
         sweep.csv sweep.html the report, written when the sweep ends
 """
 
 import contextlib
+import itertools
 import math
 import re
 import statistics
@@ -21,8 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from quadrant_lstm.errors import UserError, printable
@@ -75,14 +76,25 @@ def readable(value: str) -> str:
     return value
 
 
-def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable[int]) -> list[Job]:
-    """Returns one job for each list of overrides, with these numbers."""
+def combinations(overrides: Iterable[Override]) -> list[list[str]]:
+    """Returns the overrides of each job of a grid. Of a key that is given twice, the last values count."""
+    choices: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        is_swept = override.is_sweep_override()
+        texts = override.sweep_string_iterator() if is_swept else [override.get_value_element_as_str()]
+        choices[key.lstrip("+")] = [f"{key}={text}" for text in texts]
+    return [list(chosen) for chosen in itertools.product(*choices.values())]
+
+
+def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable[int] | None = None) -> list[Job]:
+    """Returns one job for each list of overrides, with these numbers, or 0, 1, 2, ..."""
     assignments = list(map(assigned, overrides))
     keys = list(dict.fromkeys(key for values in assignments for key in values))
     differing = [key for key in keys if len({values.get(key) for values in assignments}) > 1]
     return [
         Job(number, sweep / str(number), tuple(of_job), {key: values.get(key, "") for key in differing})
-        for number, of_job, values in zip(numbers, overrides, assignments, strict=True)
+        for number, of_job, values in zip(numbers or itertools.count(), overrides, assignments, strict=False)
     ]
 
 
@@ -142,8 +154,7 @@ class Sweep:
             names = (file.parents[1].name for file in self.folder.glob(f"*/{OVERRIDES}"))
             started = sorted(int(name) for name in names if name.isdecimal())
             return make_jobs(self.folder, [read_overrides(self.folder / str(number)) for number in started], started)
-        (combinations,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(self.overrides), None)
-        return make_jobs(self.folder, combinations, range(len(combinations)))
+        return make_jobs(self.folder, combinations(OverridesParser.create().parse_overrides(self.overrides)))
 
     @cached_property
     def unfinished(self) -> list[Job]:
