@@ -17,7 +17,6 @@ from quadrant_lstm.cli.command import BeforeRun, Refused, mistake_in
 from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import BEST, CONFIG
-from tests.folders import tiny_data
 from tests.mistakes import MISTAKES
 from tests.scripts import ROOT, Script, script, without
 
@@ -37,9 +36,7 @@ def test_a_mistake_is_reported_in_one_line(words, tmp_path, monkeypatch):
     ("words", "line"),
     [
         ("train.py model.lstm_units=many", "model.lstm_units: 'many' is not a whole number of at least 1; write one."),
-        ("train.py run=nowhere", "run: nowhere is not a run folder"),
         ("train.py -m model.lstm_unit=5,6", "model.lstm_unit: there is no such key; did you mean model.lstm_units?"),
-        ("evaluate.py", "run: is missing; add run=FOLDER or run=latest."),
         ("evaluate.py runn=latest", "runn: there is no such key; did you mean run?"),
         ("predict.py run=nowhere", "run: nowhere is not a run folder"),
         ("export.py format=pdf", "format: 'pdf' is not one of onnx, torch, safetensors, keras, html; write one."),
@@ -88,14 +85,6 @@ def test_the_first_start_on_a_machine_prints_no_line_of_a_library(tmp_path, tmp_
     done = fresh_script("train.py", "trainer.num_nodes=2", "trainer.accelerator=cpu", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert list(Path(os.environ["MPLCONFIGDIR"]).iterdir())
-
-
-def test_a_broken_data_folder_is_reported_in_one_line(tmp_path):
-    data = tiny_data(tmp_path)
-    (tmp_path / "tiny/train-labels-idx1-ubyte").unlink()
-    done = script("train.py", *data, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "has no train-labels-idx1-ubyte or train-labels-idx1-ubyte.gz" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["evaluate", "predict", "export"])

@@ -23,7 +23,7 @@ FILES = {
     [
         ("own_classes.Nett", "there is no class own_classes.Nett; did you mean own_classes.Net?"),
         ("own_classes.Other", "there is no class own_classes.Other; correct the name."),
-        ("qqqq.Net", "No module named 'qqqq'; correct the name, or put the file beside the script or into "),
+        ("qqqq.Net", "No module named 'qqqq'; correct the name, or put its file beside the script or into a f"),
         ("Net", "Net names no module; write MODULE.CLASS."),
         ("own_classes.make", "own_classes.make is not a class; name one."),
         ("own_syntax.Net", "own_syntax.Net cannot be imported: FOLDER/own_syntax.py, line 2: SyntaxError: "),

@@ -107,6 +107,6 @@ def test_a_run_whose_module_is_gone_is_reported(trained):
     lost = shutil.copytree(run_folder(trained), trained / "lost")
     config = lost / ".hydra/config.yaml"
     config.write_text(config.read_text().replace("my_network", "gone"))
-    message = r"model._target_: gone.MyNetwork cannot be imported \(No module named 'gone'\); put its file"
+    message = "model._target_: gone.MyNetwork cannot be imported: No module named 'gone'; correct the name, or"
     with pytest.raises(UserError, match=message):
         load_run(lost, trust="gone")

@@ -284,7 +284,8 @@ def test_a_run_whose_process_was_killed_ends_as_one_on_our_own_processes(start, 
         assert (weight - other["state_dict"][name]).abs().max() <= 1e-6, name
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.reliability), signal.SIGTERM])
+@pytest.mark.reliability
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_the_last_finished_epoch(number, start, tmp_path):
     agent = start("trainer.max_epochs=1000", options=("--nproc-per-node=2", "--max-restarts=2"))
     run = until_an_epoch_is_saved(tmp_path)
@@ -303,25 +304,11 @@ def machines(monkeypatch):
         yield machines
 
 
-def options_of(machines: list[Machine]) -> tuple[str, ...]:
-    nodes = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=2")
-    return (*nodes, "--rdzv-backend=c10d", "--rdzv-id=test", f"--rdzv-endpoint={machines[0].name}:{free_port()}")
-
-
-@pytest.mark.reliability
-def test_two_machines_share_one_run(start, machines, tmp_path):
-    options = options_of(machines)
-    first, second = (start(options=options, machine=machine) for machine in machines)
-    assert first.wait() == 0, first.stderr
-    assert second.wait() == 0, second.stderr
-    assert epochs(run_folder(tmp_path)) == ["1", "2", "3"]
-    assert read_results(run_folder(tmp_path))["test/images"] == 70
-    assert sorted(agent.stdout.count("test accuracy") for agent in (first, second)) == [0, 1]
-
-
 @pytest.mark.reliability
 def test_a_machine_whose_agent_was_killed_joins_again(start, machines, tmp_path):
-    options = options_of(machines)
+    """Two machines share one run."""
+    nodes = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=2", "--rdzv-backend=c10d", "--rdzv-id=test")
+    options = (*nodes, f"--rdzv-endpoint={machines[0].name}:{free_port()}")
     first, second = (start("trainer.max_epochs=150", options=options, machine=machine) for machine in machines)
     run = until_an_epoch_is_saved(tmp_path)
     second.process.kill()
@@ -331,3 +318,5 @@ def test_a_machine_whose_agent_was_killed_joins_again(start, machines, tmp_path)
     assert again.wait() == 0, again.stderr
     assert run_folder(tmp_path) == run
     assert epochs(run) == [str(epoch) for epoch in range(1, 151)]
+    assert read_results(run)["test/images"] == 70
+    assert sorted(agent.stdout.count("test accuracy") for agent in (first, again)) == [0, 1]

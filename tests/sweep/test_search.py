@@ -80,82 +80,93 @@ def test_a_study_is_not_continued_with_other_ranges(tmp_path):
         points_of("TPESampler", tmp_path, {"a": IntDistribution(0, 2)})
 
 
-@pytest.mark.parametrize(
-    ("killed_at", "num_trials"),
-    [(1, 4), pytest.param(7, 20, marks=[pytest.mark.reliability, pytest.mark.timeout(600)])],
-)
-def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(killed_at, num_trials, tmp_path):
-    """At the end it has as many trials, with the same values, and one folder for each. The last trial is added."""
-    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
-    for folder in (uninterrupted, killed):
-        write_idx_folder(folder / "tiny")
-    result = script("train.py", *SEARCH, f"hydra.sweeper.n_trials={num_trials}", cwd=uninterrupted)
-    assert result.returncode == 0, result.stderr
+def searched_in(cwd: Path, num_trials: int, before: str = "") -> Script:
+    write_idx_folder(cwd / "tiny")
+    return Script("train.py", *SEARCH, f"hydra.sweeper.n_trials={num_trials}", cwd=cwd, before=before)
 
-    words, before = (*SEARCH, f"hydra.sweeper.n_trials={num_trials - 1}"), waiting_after(1, str(killed_at))
-    process = Script("train.py", *words, cwd=killed, before=before)
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The working directory of a finished search of four trials, which tests must not change."""
+    cwd = tmp_path_factory.mktemp("searched")
+    done = searched_in(cwd, 4).wait()
+    assert done.returncode == 0, done.stderr
+    return cwd
+
+
+def resume_killed_search(cwd: Path, killed_at: int, num_trials: int) -> Path:
+    """Kills a search after the first epoch of a trial, and resumes it with one more trial. Returns its folder."""
+    process = searched_in(cwd, num_trials - 1, before=waiting_after(1, str(killed_at)))
     process.wait_for(f"outputs/sweeps/*/*/{killed_at}/checkpoints/last.ckpt")
     process.kill()
-    sweep = sweep_folder(killed)
+    sweep = sweep_folder(cwd)
     trials = load_study(sweep).trials
     assert len(trials) == killed_at + 1
     assert trials[killed_at].state == TrialState.RUNNING
     before = {file: file.stat().st_mtime_ns for n in range(killed_at) for file in (sweep / str(n)).rglob("*")}
-
-    again = script("train.py", "sweep=latest", f"hydra.sweeper.n_trials={num_trials}", cwd=killed)
+    again = script("train.py", "sweep=latest", f"hydra.sweeper.n_trials={num_trials}", cwd=cwd)
     assert again.returncode == 0, again.stderr
     assert f"job {killed_at}  optimizer.lr=" in again.stdout
     assert f"job {killed_at - 1}  " not in again.stdout
     assert f"({num_trials} of {num_trials} jobs finished)" in again.stdout
     assert all(file.stat().st_mtime_ns == written for file, written in before.items())
     assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.name.isdecimal()) == list(range(num_trials))
-    expected, found = load_study(sweep_folder(uninterrupted)).trials, load_study(sweep).trials
-    assert [(trial.params, trial.state, trial.value) for trial in found] == [
-        (trial.params, trial.state, trial.value) for trial in expected
-    ]
+    return sweep
+
+
+def values(sweep: Path) -> list[tuple[object, ...]]:
+    return [(trial.params, trial.state, trial.value) for trial in load_study(sweep).trials]
+
+
+def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(searched, tmp_path):
+    sweep = resume_killed_search(tmp_path, 1, 4)
+    assert values(sweep) == values(sweep_folder(searched))
+    found = load_study(sweep).trials
     assert {TrialState.PRUNED, TrialState.COMPLETE} == {trial.state for trial in found}
     pruned = next(trial for trial in found if trial.state == TrialState.PRUNED)
     assert (sweep / str(pruned.number) / "metrics.csv").read_text().count("\n") - 1 == max(pruned.intermediate_values)
     assert (sweep / "sweep.html").read_text().count("<svg") == 4  # two keys, the curves, the progress
-    plan = script("train.py", "sweep=latest", "plan=true", cwd=killed)
+    plan = script("train.py", "sweep=latest", "plan=true", cwd=tmp_path)
     assert plan.stdout == "no job is left to run; nothing was started\n", plan.stderr
 
 
-def test_a_lost_study_is_made_again_from_the_folders_only_on_request(tmp_path):
-    write_idx_folder(tmp_path / "tiny")
-    few = ("hydra.sweeper.n_trials=3", "hydra.sweeper.sampler.seed=3", "trainer.max_epochs=1")
-    done = script("train.py", *SEARCH, *few, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    sweep = sweep_folder(tmp_path)
+@pytest.mark.reliability
+@pytest.mark.timeout(600)
+def test_a_search_killed_at_trial_7_has_the_same_20_trials(tmp_path):
+    assert searched_in(tmp_path / "whole", 20).wait(600).returncode == 0
+    sweep = resume_killed_search(tmp_path / "killed", 7, 20)
+    assert values(sweep) == values(sweep_folder(tmp_path / "whole"))
+
+
+def test_a_lost_study_is_made_again_from_the_folders_only_on_request(searched, tmp_path):
+    cwd = tmp_path / "copy"
+    shutil.copytree(searched, cwd)
+    sweep = sweep_folder(cwd)
     expected = load_study(sweep).trials
     shutil.rmtree(sweep / "1")
     before = {file: file.read_bytes() for file in sweep.rglob("*") if file.is_file()}
     (sweep / "study.db").write_bytes(b"")
-    refused = script("train.py", "sweep=latest", cwd=tmp_path)
+    refused = script("train.py", "sweep=latest", cwd=cwd)
     assert refused.returncode == 2
-    assert "study.db does not hold the values that trial 0 was trained with; restore it, or add" in refused.stderr
+    assert "study.db does not hold the values that trial 0 was trained with; restore it, or " in refused.stderr
     assert all(file.read_bytes() == content for file, content in before.items() if file.name != "study.db")
 
-    again = script("train.py", "sweep=latest", "study=rebuild", "hydra.sweeper.n_trials=4", cwd=tmp_path)
+    again = script("train.py", "sweep=latest", "study=rebuild", "hydra.sweeper.n_trials=5", cwd=cwd)
     assert again.returncode == 0, again.stderr
     found = load_study(sweep).trials
     assert (found[1].params, found[1].state) == ({}, TrialState.FAIL)
-    for one, other in ((found[0], expected[0]), (found[2], expected[2])):
-        assert (one.params, one.state) == (other.params, other.state)
-        assert one.value == pytest.approx(other.value)  # metrics.csv has six digits
-    assert len(found) == 4
+    for number in (0, 2, 3):
+        assert (found[number].params, found[number].state) == (expected[number].params, expected[number].state)
+        assert found[number].value == pytest.approx(expected[number].value)  # metrics.csv has six digits
+    assert len(found) == 5
     assert (sweep / "0/.hydra/config.yaml").read_bytes() == before[sweep / "0/.hydra/config.yaml"]
     assert "rebuild" not in " ".join(Sweep(sweep).launch_overrides)
 
-    kept = script("train.py", "sweep=latest", "hydra.sweeper.sampler.seed=4", cwd=tmp_path)
+    kept = script("train.py", "sweep=latest", "hydra.sweeper.sampler.seed=4", cwd=cwd)
     assert kept.stderr.startswith("hydra.sweeper.sampler.seed=4: a search keeps its sampler; leave it out")
 
 
-@pytest.mark.parametrize(
-    ("cause", "reason"),
-    [("locked", "database is locked"), ("read-only", "attempt to write a readonly database"),
-     ("damaged", "file is not a database")],
-)  # fmt: skip
+@pytest.mark.parametrize(("cause", "reason"), [("locked", "database is locked"), ("damaged", "file is not a database")])
 def test_an_error_of_the_study_is_one_line(cause, reason, tmp_path):
     file = tmp_path / "study.db"
     with contextlib.closing(sqlite3.connect(file)) as holder:
@@ -163,12 +174,9 @@ def test_an_error_of_the_study_is_one_line(cause, reason, tmp_path):
         holder.commit()
         if cause == "locked":
             holder.execute("BEGIN EXCLUSIVE")
-        elif cause == "damaged":
+        else:
             file.write_bytes(b"no database" * 100)
-        mode = "?mode=ro" if cause == "read-only" else ""
-        engine = create_engine(
-            f"sqlite:///file:{file}{mode}{'&' if mode else '?'}uri=true", connect_args={"timeout": 0}
-        )
+        engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": 0})
         with pytest.raises(UserError) as error, storage_errors_explained(tmp_path), engine.begin() as connection:
             connection.execute(text("INSERT INTO trials VALUES (1)"))
     assert str(error.value).startswith(f"{file}: cannot be used ({reason}); close other programs that use it, ")

@@ -152,12 +152,11 @@ class GridSweeper(Sweeper):
         with signals_deferred():
             from quadrant_lstm.sweep.plan import describe_plan
 
-        context, config = self.hydra_context, self.config
-        text, invalid = describe_plan(planned, lambda job: compose(context, config, job))
+        text, errors = describe_plan(planned, lambda job: compose(self.hydra_context, self.config, job))
         say(text)
-        if invalid:
-            numbers = ", ".join(str(job.number) for job in invalid)
-            raise UserError(f"plan: {len(invalid)} of {len(planned)} jobs are invalid: {numbers}; change their values.")
+        if errors:
+            numbers = ", ".join(map(str, errors))
+            raise UserError(f"plan: {len(errors)} of {len(planned)} jobs are invalid: {numbers}; change their values.")
 
 
 def enumerated(override: Override) -> str:

@@ -82,6 +82,9 @@ def check_single_values(overrides: list[str], remedy: str) -> None:
 # Hydra's arguments
 
 
+NO_CHOICE = re.compile(rf"({'|'.join(GROUPS)}|experiment|\w+/[\w/]+)=(null|[\d.]+)")
+
+
 def hydra_arguments(arguments: list[str]) -> list[str]:
     return translated(parse(arguments))
 
@@ -98,6 +101,8 @@ def translated(typed: Typed) -> list[str]:
         raise UserError("study: is for a search that resumes; add sweep=PATH, or leave it out.")
     if plan not in (None, "true"):
         raise UserError(f"plan: {plan!r} is not true; write plan=true, or leave it out.")
+    if wrong := [override for override in overrides if NO_CHOICE.fullmatch(override)]:  # Hydra does not name the group
+        raise UserError(f"{wrong[0]}: is no choice of a group; write the name of one of its files, or leave it out.")
     if (options.cfg or options.info) and (options.multirun or sweep or plan):
         raise UserError("--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.")
     if run:

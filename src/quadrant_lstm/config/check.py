@@ -268,8 +268,9 @@ def find_class(key: str, target: str) -> type:
             module = import_module(package)
     except Exception as error:
         place = place_in_own_code(error)
-        remedy = "" if place else "; correct the name, or put the file beside the script or into PYTHONPATH."
-        raise UserError(f"{key}: {target} cannot be imported: {place}{with_type(error)}{remedy}") from error
+        remedy = "correct the name, or put its file beside the script or into a folder of PYTHONPATH."
+        reason = f"{place}{with_type(error)}" if place else f"{error}; {remedy}"
+        raise UserError(f"{key}: {target} cannot be imported: {reason}") from error
     found = getattr(module, name, None)
     if inspect.isclass(found):
         if found.__module__ == package or not package.startswith(OWN):

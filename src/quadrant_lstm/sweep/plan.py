@@ -30,17 +30,17 @@ SHORT = {  # instead of the job's own, to measure the fastest of a few steps
 }  # fmt: skip
 
 
-def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str, list[Job]]:
-    """Returns the table, and the jobs whose config is invalid."""
+def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str, dict[int, UserError]]:
+    """Returns the table, and the errors of the jobs whose config is invalid, by their numbers."""
     if not jobs:
-        return "no job is left to run; nothing was started", []
+        return "no job is left to run; nothing was started", {}
     keys = list(jobs[0].swept)
     build.quiet_lightning()
     logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)  # each job will log its own messages
     prepare_for_training()
     rows = [["job", *keys, "parameters", "steps per epoch", "epochs", "time"]]
     measured: dict[str, tuple[float, float]] = {}
-    total, invalid, errors = 0.0, [], []
+    total, errors = 0.0, {}
     for job in with_progress(jobs, "checking jobs", transient=True):
         try:
             planned = estimate(compose(job), measured)
@@ -49,12 +49,11 @@ def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> 
             cells = [f"{planned.parameters:,}", f"{planned.steps_per_epoch:,}", str(planned.epochs)]
             cells.append("finished" if finished else duration(planned.seconds))
         except UserError as error:
-            invalid.append(job)
-            errors.append(f"job {job.number}: {error}")
+            errors[job.number] = error
             cells = ["", "", "", "invalid"]
         rows.append([str(job.number), *map(readable, job.swept.values()), *cells])
     last = f"{counted(len(jobs), 'job')}, about {duration(total)} one after another; nothing was started"
-    return "\n".join([align(rows), *errors, last]), invalid
+    return "\n".join([align(rows), *(f"job {number}: {error}" for number, error in errors.items()), last]), errors
 
 
 class Estimate(NamedTuple):
