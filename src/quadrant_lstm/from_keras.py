@@ -33,9 +33,10 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="a model, .keras")
     parser.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="run=NEW, the folder to make; keys of the data")
     options = parser.parse_args()
-    if not (run := value_of("run", options.keys)):
-        raise UserError("run: is missing; add run=NEW, the folder to make.")
-    make_run(options.file, expanded(run), without("run", options.keys))
+    runs = [key.removeprefix("run=") for key in options.keys if key.startswith("run=")]
+    if len(runs) != 1 or not runs[0]:
+        raise UserError("run: is missing or given twice; add run=NEW, the folder to make.")
+    make_run(options.file, expanded(runs[0]), [key for key in options.keys if not key.startswith("run=")])
 
 
 def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
@@ -43,7 +44,8 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise UserError(f"run: {folder} is not an empty folder; write a new one.")
     if not file.is_file() or file.suffix != ".keras":
-        raise UserError(f"{file}: is not a .keras file; give one that model.save of Keras 3 wrote.")
+        reason = "is not a .keras file" if file.exists() else "does not exist"
+        raise UserError(f"{file}: {reason}; give one that model.save of Keras 3 wrote.")
     check_single_values(overrides, "write one of them, or a list in brackets")
     if typed := [override for override in overrides if override.lstrip("+").startswith("model")]:
         raise UserError(f"{typed[0]}: {file} has the sizes of its network; leave it out.")

@@ -35,11 +35,17 @@ def test_a_mistake_is_reported_in_one_line(words, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("train.py model.lstm_units=many", "model.lstm_units: 'many' is not a whole number of at least 1; write one."),
+        (
+            "train.py model.lstm_units=many",
+            "model.lstm_units: 'many' is not a whole number of at least 1; choose another value.",
+        ),
         ("train.py -m model.lstm_unit=5,6", "model.lstm_unit: there is no such key; did you mean model.lstm_units?"),
         ("evaluate.py runn=latest", "runn: there is no such key; did you mean run?"),
         ("predict.py run=nowhere", "run: nowhere is not a run folder"),
-        ("export.py format=pdf", "format: 'pdf' is not one of onnx, torch, safetensors, keras, html; write one."),
+        (
+            "export.py format=pdf",
+            "format: 'pdf' is not one of onnx, torch, safetensors, keras, html; choose another value.",
+        ),
     ],
 )
 def test_a_script_prints_the_line_and_leaves_no_files(words, line, tmp_path):

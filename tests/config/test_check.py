@@ -58,9 +58,12 @@ class Net(nn.Sequential):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("model.units=1", "model.units: 1 is not a whole number of at least 2; write one."),
+        ("model.units=1", "model.units: 1 is not a whole number of at least 2; choose another value."),
         ("model.unit=3", "model.unit: there is no such key; did you mean model.units?"),
-        ("model.units=3 model.activation=GELU", "model.activation: 'GELU' is not one of ReLU, Tanh; write one."),
+        (
+            "model.units=3 model.activation=GELU",
+            "model.activation: 'GELU' is not one of ReLU, Tanh; choose another value.",
+        ),
         ("model.activation=Tanh", "model.units: is missing; add model.units=VALUE, or leave out "),
     ],
 )

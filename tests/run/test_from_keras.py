@@ -214,7 +214,8 @@ def test_another_network_is_refused_by_its_layer(changes, message):
     ("words", "message"),
     [
         (("conf/train.yaml", "run=new"), "conf/train.yaml: is not a .keras file; give one that model.save of Keras 3"),
-        (("run=new",), "run: is missing; add run=NEW, the folder to make."),
+        (("nowhere.keras", "run=new"), "nowhere.keras: does not exist; give one that model.save of Keras 3 wrote."),
+        (("run=new",), "run: is missing or given twice; add run=NEW, the folder to make."),
         (("nowhere.keras", "run=conf"), "run: conf is not an empty folder; write a new one."),
     ],
 )

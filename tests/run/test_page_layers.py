@@ -108,5 +108,5 @@ def test_the_type_of_the_weights_is_checked(finished_run):
         export(finished_run, "onnx", weights="float16")
     done = script("export.py", f"run={finished_run}", "format=html", "weights=int8", cwd=finished_run.parents[2])
     assert (done.returncode, done.stderr) == (
-        2, "weights: 'int8' is not one of float32, float16; write one.\n",
+        2, "weights: 'int8' is not one of float32, float16; choose another value.\n",
     )  # fmt: skip

@@ -167,7 +167,7 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     except ValidationError:
         typed = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
         rule = in_words(kind)  # some rules name the remedy
-        raise UserError(f"{key}: {typed} is not {rule}{'' if ';' in rule else '; write one'}.") from None
+        raise UserError(f"{key}: {typed} is not {rule}{'' if ';' in rule else '; choose another value'}.") from None
 
 
 def missing_key(key: str) -> UserError:
