@@ -14,14 +14,14 @@ from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.read import find_trained_run, trusted_modules
 from quadrant_lstm.kinds import Accelerator
-from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.signals import importing
 
 
 @hydra.main(**OF_MAIN, config_path="conf/readers", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         folder = find_trained_run(cfg, {"accelerator": Accelerator})
-        with signals_deferred():
+        with importing():
             from quadrant_lstm.run.load import evaluate  # imports torch
 
         evaluate(folder, cfg.accelerator, trusted_modules(cfg.trust))

@@ -16,7 +16,7 @@ from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.read import find_trained_run, trusted_modules
 from quadrant_lstm.files import check_output
 from quadrant_lstm.run_folder import EXPORTED
-from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.signals import importing
 
 
 @hydra.main(**OF_MAIN, config_path="conf/readers", config_name="export")
@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
         }
         folder = find_trained_run(cfg, kinds)
         check_output(cfg.output, [EXPORTED[cfg.format].suffix])
-        with signals_deferred():
+        with importing():
             from quadrant_lstm.run.export import export  # imports torch
 
         export(folder, cfg.format, trusted_modules(cfg.trust), cfg.weights, cfg.output)

@@ -15,7 +15,7 @@ from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.read import check_reader_keys, find_trained_run, trusted_modules
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import check_output
-from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.signals import importing
 
 
 @hydra.main(**OF_MAIN, config_path="conf/readers", config_name="predict")
@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
         if cfg.images == "test" and cfg.invert is not None:
             raise UserError("invert: is for files, but the test samples are used as they are; leave it out.")
         check_output(cfg.output, (".csv", ".jsonl"))
-        with signals_deferred():
+        with importing():
             from quadrant_lstm.run.predict import predict, predict_files  # imports torch
             from quadrant_lstm.run.predictor import predictor_of_onnx
 

@@ -14,7 +14,7 @@ from quadrant_lstm.cli.command import handle_errors, handle_job_errors, resumabl
 from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.check import check_config
 from quadrant_lstm.processes.torchrun import Meeting
-from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.signals import importing
 
 
 def main(meeting: Meeting | None) -> None:
@@ -24,7 +24,7 @@ def main(meeting: Meeting | None) -> None:
     def run(cfg: DictConfig) -> float | None:
         with handle_job_errors(), resumable():
             check_config(cfg)  # for jobs and resumed runs, which have no BeforeRun
-            with signals_deferred():
+            with importing():
                 from quadrant_lstm.run.train import train  # imports torch
 
             return train(cfg, meeting)

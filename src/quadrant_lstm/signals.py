@@ -103,21 +103,37 @@ def end_with_parent(parent: int) -> None:
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Defers SIGINT (Ctrl-C) and SIGTERM to the end of the block.
-
-    Use it for imports of torch and Lightning, too: some of their modules catch all exceptions, also this one.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python runs signal handlers in the main thread only
-        return
+    """Defers SIGINT (Ctrl-C) and SIGTERM to the end of the block."""
     received: list[int] = []
-    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    for signum in handlers:
-        signal.signal(signum, lambda number, _: received.append(number))
+    with handled_by(lambda number, _: received.append(number)):
+        yield
+    for number in received[:1]:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Lets the signals end the process at once while it imports torch and Lightning, which takes seconds.
+
+    Nothing has begun that could be lost, and some of these modules would catch an exception.
+    """
+    with handled_by(end_at_once):
+        yield
+
+
+@contextlib.contextmanager
+def handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    earlier = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    handle_signals(handler)
     try:
         yield
     finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
-    for number in received[:1]:
-        signal.raise_signal(number)
+        if threading.current_thread() is threading.main_thread():
+            for signum, own in earlier.items():
+                signal.signal(signum, own)
+
+
+def end_at_once(signum: int, _: object) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes only the first says it
+        os.write(2, b"interrupted\n")
+    os._exit(128 + signum)

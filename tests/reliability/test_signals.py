@@ -180,20 +180,30 @@ AT_IMPORT = """
 import os, runpy, signal, sys
 class Signalling:
     def find_spec(self, name, *_):
-        if name == "hydra":
+        if name == module:
             os.kill(os.getpid(), signal.SIGINT)
+        assert name != "lightning", "the signal was deferred"
 sys.meta_path.insert(0, Signalling())
+module = sys.argv[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.argv = sys.argv[1:]
+sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("name", ["train.py", "evaluate.py", "predict.py", "export.py"])
-def test_a_signal_ends_a_script_that_still_imports_modules(name, tmp_path):
-    command = [sys.executable, "-c", AT_IMPORT, ROOT / name]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
-    assert (done.returncode, done.stdout + done.stderr) == (130, b"")
+@pytest.mark.parametrize(
+    ("module", "words", "says"),
+    [
+        *(("hydra", [name], b"") for name in ("train.py", "evaluate.py", "predict.py", "export.py")),
+        ("torch", ["train.py"], b"interrupted\n"),
+        ("torch", ["evaluate.py", "run=latest"], b"interrupted\n"),
+    ],
+    ids=str,
+)
+def test_a_signal_ends_a_script_that_still_imports_modules(module, words, says, finished_run):
+    command = [sys.executable, "-c", AT_IMPORT, module, ROOT / words[0], *words[1:]]
+    done = subprocess.run(command, cwd=finished_run.parents[2], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout + done.stderr) == (130, says)
 
 
 def test_an_error_that_an_interrupt_led_to_does_not_hide_it():

@@ -30,7 +30,7 @@ from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_json, read_yaml, write_json
 from quadrant_lstm.kinds import Count
 from quadrant_lstm.run_folder import CONFIG, ERROR, LOG, is_trained, last_epoch
-from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.signals import importing
 from quadrant_lstm.sweep.sweep_folder import PENDING, Job, make_jobs
 from quadrant_lstm.text import counted, say
 
@@ -178,7 +178,7 @@ class LocalLauncher(JobLauncher):
         return self.n_jobs
 
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
-        with signals_deferred():
+        with importing():
             from quadrant_lstm.processes.launch import num_threads, start_process
             from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
             from quadrant_lstm.run.build import build_data, in_one_thread

@@ -20,14 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
 from hydra_plugins.quadrants.launchers import JobLauncher, compose
-from quadrant_lstm.cli.command import is_typed
+from quadrant_lstm.cli.command import is_typed, make_typed_folder
 from quadrant_lstm.config.check import check_validation, check_value, check_values
 from quadrant_lstm.config.values import differing_values, without_hydra
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_yaml, write_atomically
 from quadrant_lstm.kinds import Count
 from quadrant_lstm.run_folder import CONFIG, locked, new_folder
-from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.signals import importing
 from quadrant_lstm.sweep.report import report_at_end
 from quadrant_lstm.sweep.sweep_folder import CONF, SWEEP_CONFIG, SWEEPS, Job, Sweep, combinations, make_jobs
 from quadrant_lstm.text import quoted, say
@@ -45,6 +45,8 @@ class GridSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
+        for node in (config, config.hydra):
+            OmegaConf.set_readonly(node, False)  # in Hydra 1.4 it is
         if is_typed("hydra.sweep.subdir", config.hydra):
             raise UserError("hydra.sweep.subdir: the folder of a job has the job's number; leave this key out.")
         found = Sweep(Path(config.hydra.sweep.dir)) if is_typed("hydra.sweep.dir", config.hydra) else None
@@ -124,7 +126,7 @@ class GridSweeper(Sweeper):
         """
         config, folder = self.config, Path(self.config.hydra.sweep.dir)
         if is_typed("hydra.sweep.dir", config.hydra):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_typed_folder("hydra.sweep.dir", folder)
         else:
             folder = Path(new_folder(str(folder)))
         with locked(folder):
@@ -149,7 +151,7 @@ class GridSweeper(Sweeper):
                 yield folder
 
     def show_plan(self, planned: Sequence[Job]) -> None:
-        with signals_deferred():
+        with importing():
             from quadrant_lstm.sweep.plan import describe_plan
 
         text, errors = describe_plan(planned, lambda job: compose(self.hydra_context, self.config, job))
@@ -167,12 +169,19 @@ def enumerated(override: Override) -> str:
     elements = [str(Transformer.encode(element)) for element in override.sweep_iterator()]
     if not elements:
         raise UserError(f"{text}: has no values, so there is no job to run; give some.")
-    values = list(dict.fromkeys(elements))
+    values = list({as_number(element): element for element in elements}.values())  # 0 and 0.0 are equal
     if len(values) < len(elements):
         say(f"{text}: equal values would train equal jobs, so each is used once")
     elif not isinstance(value, Glob) and not getattr(value, "shuffle", False):
         return text
     return f"{override.get_key_element()}={','.join(values)}"
+
+
+def as_number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def swept_override(overrides: Sequence[Override]) -> str:
@@ -200,7 +209,7 @@ class SearchSweeper(GridSweeper):
         check_value("hydra.sweeper.n_trials", self.n_trials, Count)
         if not isinstance(self.launcher, JobLauncher):
             raise UserError("hydra/launcher: this launcher cannot run a search; choose local or submitit_slurm.")
-        with signals_deferred(), needs_extra("hydra/sweeper=optuna", "tune"):
+        with importing(), needs_extra("hydra/sweeper=optuna", "tune"):
             from quadrant_lstm.sweep.search import Search, distribution, instantiate_within
 
         overrides = self.all_overrides(arguments)

@@ -103,7 +103,7 @@ def explain_disk(error: OSError) -> UserError | None:
         return None
     folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
     if not folder or not Path(folder, CONFIG).exists():  # no run starts, or a script that reads runs
-        return UserError(f"{place}: cannot be written ({error.strerror}); make room and rerun.")
+        return UserError(f"{place}: cannot be written ({error.strerror}); make room, or write elsewhere.")
     return UserError(
         f"{folder}: cannot be written ({error.strerror}); the last finished epoch is safe. Fix it and resume with "
         f"run={folder}."
@@ -202,12 +202,16 @@ def make_run_folder(hydra: DictConfig) -> str:
         return new_folder(folder)
     if hydra.output_subdir and Path(folder, CONFIG).exists():
         raise UserError(f"hydra.run.dir: {folder} contains a run; resume it with run=, or write another folder.")
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        Path(folder, ERROR).unlink(missing_ok=True)  # of a sweep's job that is resumed alone
-    except OSError as error:
-        raise UserError(f"hydra.run.dir: {folder} cannot be made ({error.strerror}); write another folder.") from error
+    make_typed_folder("hydra.run.dir", Path(folder))
     return folder
+
+
+def make_typed_folder(key: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ERROR).unlink(missing_ok=True)  # of a sweep's job that is resumed alone
+    except OSError as error:
+        raise UserError(f"{key}: {folder} cannot be made ({error.strerror}); write another folder.") from error
 
 
 def is_typed(key: str, hydra: DictConfig) -> bool:
@@ -227,7 +231,7 @@ class BeforeRun(Callback):
             if init and isinstance(init, str) and config.hydra.output_subdir:  # a run that is resumed does not need it
                 find_weights(init)
             check_config(cfg := without_hydra(config))
-            with signals.signals_deferred():
+            with signals.importing():
                 # imports Lightning
                 from quadrant_lstm.run.build import check_fit, num_processes_to_launch, quiet_lightning
 

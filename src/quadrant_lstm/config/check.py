@@ -19,7 +19,7 @@ from quadrant_lstm.config.trust import OWN, TARGETS, check_download, check_trust
 from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
 from quadrant_lstm.kinds import in_words
-from quadrant_lstm.signals import signals_deferred
+from quadrant_lstm.signals import importing
 
 Kinds = Mapping[str, Any]
 GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
@@ -264,7 +264,7 @@ def find_class(key: str, target: str) -> type:
     if not package:
         raise UserError(f"{key}: {target} names no module; write MODULE.CLASS.")
     try:
-        with signals_deferred():
+        with importing():
             module = import_module(package)
     except Exception as error:
         place = place_in_own_code(error)

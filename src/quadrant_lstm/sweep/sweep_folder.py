@@ -80,10 +80,10 @@ def combinations(overrides: Iterable[Override]) -> list[list[str]]:
     """Returns the overrides of each job of a grid. Of a key that is given twice, the last values count."""
     choices: dict[str, list[str]] = {}
     for override in overrides:
-        key = override.get_key_element()
-        is_swept = override.is_sweep_override()
-        texts = override.sweep_string_iterator() if is_swept else [override.get_value_element_as_str()]
-        choices[key.lstrip("+")] = [f"{key}={text}" for text in texts]
+        key, choice = override.get_key_element(), [str(override.input_line)]
+        if override.is_sweep_override():
+            choice = [f"{key}={text}" for text in override.sweep_string_iterator()]
+        choices[key.lstrip("+")] = choice
     return [list(chosen) for chosen in itertools.product(*choices.values())]
 
 
