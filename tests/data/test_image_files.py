@@ -92,8 +92,8 @@ def test_an_image_of_other_data_is_not_changed_at_their_size(file, digit):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_ink_of_a_photograph_is_read_and_an_empty_sheet_is_blank(kind, tmp_path):
     file = tmp_path / "photograph.bmp"
-    assert read(photograph(kind, "quick", None, seed=1).picture, file) is None
-    picture, ink = photograph(kind, "quick", 4, seed=1)
+    assert read(photograph(kind, None, seed=1).picture, file) is None
+    picture, ink = photograph(kind, 4, seed=1)
     expected = np.roll(read((255 * ink).astype(np.uint8), file)[0], (1, 1), (0, 1))
     pixels = read(picture, file)[0]
     assert read_image(file, SHAPE, None).note == ""

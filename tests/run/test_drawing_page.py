@@ -153,7 +153,7 @@ def pictures():
     thin.paste(0, (200, 20, 203, 380))
     small = Image.fromarray(np.roll(np.asarray(digit), (-4, 3), (0, 1)))
     drawn = {"digit": digit, "photo": photo, "scan": scan, "transparent": transparent, "thin": thin, "small": small}
-    photographs = {f"photograph: {kind}": photograph(kind, "quick", 4, seed=1).picture for kind in KINDS}
+    photographs = {f"photograph: {kind}": photograph(kind, 4, seed=1).picture for kind in KINDS}
     return drawn | {"white_ink": white_ink, "tight": digit.crop(digit.getbbox())} | photographs
 
 
@@ -183,7 +183,7 @@ def test_nine_of_ten_digits_of_a_kind_of_picture_are_classified(kind, opened, re
     for seed in (101, 102):
         images = []
         for digit in range(10):
-            photograph(kind, "quick", digit, seed).picture.convert("RGB").save(tmp_path / "photograph.png")
+            photograph(kind, digit, seed).picture.convert("RGB").save(tmp_path / "photograph.png")
             images.append(read_image(tmp_path / "photograph.png", (1, 28, 28), None).pixels.ravel().tolist())
         probabilities = np.array(page.execute_script(PROBABILITIES, images, ORDERINGS))[:, -1]
         correct.append(int((probabilities.argmax(1) == np.arange(10)).sum()))

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from quadrant_lstm.data.image_files import check_num_pixels, check_regular, image_files_in, on_paper, opened_image
-from quadrant_lstm.data.videos import VIDEOS, check_container, decoded, is_video
+from quadrant_lstm.data.videos import VIDEOS, check_container, decoded
 from quadrant_lstm.errors import UserError
 
 # Files
@@ -56,13 +56,13 @@ def frames_in(clip: Path, layout: str | None, chosen: slice = slice(None), exami
     """Yields pictures of Pillow, arrays or frames of PyAV. Raises errors of many types; if it is to examine the clip,
     also for a file that is cut off where its decoder would not notice.
     """
-    if is_video(clip):
+    if clip.is_dir():
+        for file in image_files_in(clip)[chosen]:
+            yield read_picture(file, examine)
+    elif clip.suffix.lower() in VIDEOS:
         if examine:
             check_container(clip)
         yield from itertools.islice(decoded(clip), chosen.start, chosen.stop, chosen.step)
-    elif clip.is_dir():
-        for file in image_files_in(clip)[chosen]:
-            yield read_picture(file, examine)
     elif clip.suffix.lower() in ARRAYS:
         yield from read_array(clip, layout)[chosen]
     else:
@@ -232,8 +232,7 @@ def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
         frame = Image.fromarray(pixels)
     if frame.has_transparency_data:
         frame = on_paper(frame, "white")
-    if frame.mode != MODES[channels]:
-        frame = frame.convert(MODES[channels])
-    if size is not None and frame.size != size[::-1]:
+    frame = frame.convert(MODES[channels])
+    if size is not None:
         frame = frame.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(frame).reshape(frame.height, frame.width, channels)

@@ -114,7 +114,7 @@ def common_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
 def without_skipped(clips: Sequence[Clip], notes: Mapping[Path, Note], names: Sequence[str], split: str) -> list[Clip]:
     """Raises UserError for a class of which no clip is left."""
     left = [clip for clip in clips if clip.path in notes]
-    for label, name in enumerate(names):
-        if not any(clip.label == label for clip in left):
-            raise UserError(f"data.root: no {split} clip of class {name} can be read; add one, or remove the class.")
+    if missing := set(range(len(names))) - {clip.label for clip in left}:
+        name = names[min(missing)]
+        raise UserError(f"data.root: no {split} clip of class {name} can be read; add one, or remove the class.")
     return left

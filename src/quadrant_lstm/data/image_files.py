@@ -85,13 +85,9 @@ def visible(path: Path) -> bool:
     return not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
 
 
-class TooManyPixels(ValueError):
-    pass
-
-
 def check_num_pixels(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise TooManyPixels(f"{width} x {height}, more than {MAX_PIXELS:,} pixels")
+        raise Image.DecompressionBombError(f"{width} x {height}, more than {MAX_PIXELS:,} pixels")
 
 
 def check_regular(file: Path) -> None:
@@ -118,7 +114,7 @@ def open_image(file: Path) -> Iterator[Image.Image]:
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"it holds {pages} pictures; save one of them")
             yield image
-    except (TooManyPixels, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise UserError(f"{file}: is too large ({error}); shrink it to at most {MAX_PIXELS:,} pixels.") from error
     except Exception as error:  # decoders raise errors of many types
         reason, remedy = str(error), "give a PNG or JPEG file"

@@ -163,9 +163,9 @@ def strengths(ink: np.ndarray) -> Strengths:
     counts = np.bincount(ink.ravel(), minlength=256)
     low, usual = quantile(counts, 1), quantile(counts, 4)  # of paper, which covers more than that
     noise = usual + 4 * (usual - low)
-    if 2 * noise >= int(ink.max()) and otsu(counts, -1).separation > MIN_SEPARATION:
+    if 2 * noise >= int(ink.max()) and otsu(counts, -1)[1] > MIN_SEPARATION:
         noise = low  # ink covers most of the picture
-    threshold = otsu(counts, noise).threshold
+    threshold, _ = otsu(counts, noise)
     counts[: threshold + 1] = 0
     return Strengths(noise, threshold, quantile(counts, 9))
 
@@ -175,13 +175,10 @@ def quantile(counts: np.ndarray, tenths: int) -> int:
     return int(np.argmax(10 * counts.cumsum() >= tenths * counts.sum()))
 
 
-class Division(NamedTuple):
-    threshold: int
-    separation: float  # the share of the variance that is between the classes
-
-
-def otsu(counts: np.ndarray, first: int) -> Division:
-    """Divides the levels above `first` into two classes whose means differ most (Otsu 1979)."""
+def otsu(counts: np.ndarray, first: int) -> tuple[int, float]:
+    """Divides the levels above `first` into two classes whose means differ most (Otsu 1979). Returns the threshold, and
+    the share of the variance that is between the classes.
+    """
     levels = np.arange(256.0)
     counts = np.where(levels > first, counts, 0)
     number, total, squares = ((counts * levels**power).sum() for power in (0, 1, 2))
@@ -191,7 +188,7 @@ def otsu(counts: np.ndarray, first: int) -> Division:
     variances = below * above * ((means[0] - means[1]) * (means[0] - means[1]))
     best = int(variances.argmax())
     threshold = best if variances[best] else first
-    return Division(threshold, float(variances[best] / max(number * squares - total * total, 1)))
+    return threshold, float(variances[best] / max(number * squares - total * total, 1))
 
 
 def stroke_width(strong: np.ndarray) -> int:

@@ -50,7 +50,7 @@ class ImageSequences(SequenceDataModule):
         self.train_orderings = permutations_of("train_orderings", train_orderings or (), grid, len(permutations))
         self.test_orderings = permutations_of("test_orderings", test_orderings or (), grid, len(permutations))
         images = load_images(dataset, root)
-        channels, height, width = images.image_shape
+        _, channels, height, width = images.train_images.shape
         if height % grid[0] or width % grid[1]:
             raise UserError(
                 f"data.grid: {list(grid)} does not split images of {height} x {width} into equal pieces; write "

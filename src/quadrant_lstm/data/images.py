@@ -36,11 +36,6 @@ class Images(NamedTuple):
         return cls(*(array[:, None] if array.ndim == 3 else array.astype(np.int64) for array in arrays))
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.train_images.shape[1:]
-        return channels, height, width
-
-    @property
     def num_classes(self) -> int:
         return int(self.train_labels.max()) + 1
 
@@ -125,17 +120,13 @@ def load_idx_folder(folder: Path) -> Images:
                 f"{files[f'{half}_labels']}: {len(labels)} labels for the {len(images)} images of "
                 f"{files[f'{half}_images'].name}; there must be one per image."
             )
-    height, width = arrays["train_images"].shape[1:]
-    test_height, test_width = arrays["test_images"].shape[1:]
-    if (test_height, test_width) != (height, width):
+    size, test_size = (" x ".join(map(str, arrays[f"{half}_images"].shape[1:])) for half in ("train", "test"))
+    if size != test_size:
         raise UserError(
-            f"{files['test_images']}: images of {test_height} x {test_width}, but training images have "
-            f"{height} x {width}; make them equal."
+            f"{files['test_images']}: images of {test_size}, but training images have {size}; make them equal."
         )
-    lowest, highest = int(arrays["train_labels"].min()), int(arrays["train_labels"].max())
-    if lowest == highest:
-        raise UserError(f"{files['train_labels']}: every label is {lowest}; at least two classes are needed.")
-    if (test_highest := int(arrays["test_labels"].max())) > highest:
+    highest, test_highest = arrays["train_labels"].max(), arrays["test_labels"].max()
+    if test_highest > highest:
         raise UserError(
             f"{files['test_labels']}: label {test_highest} is out of range: the largest training label is {highest}; "
             "correct one of the two files."

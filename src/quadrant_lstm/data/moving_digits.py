@@ -53,10 +53,15 @@ class MovingDigits(SequenceDataModule):
         fold: Natural | None = None,
         num_folds: AtLeastTwo = 5,
     ):
-        if label == "motion":
-            check_motion(num_frames, canvas, speed)
+        if label == "motion" and num_frames < 2:
+            raise UserError(f"data.num_frames: {num_frames} shows no motion; write at least 2 for data.label=motion.")
+        if label == "motion" and any(2 * speed % size == 0 for size in canvas):  # half the way around it
+            raise UserError(
+                f"data.speed: with {speed} pixels, opposite directions look alike on a canvas of {canvas[0]} x "
+                f"{canvas[1]}; write another speed for data.label=motion."
+            )
         images = load_images(dataset, root)
-        channels, image_height, image_width = images.image_shape
+        _, channels, image_height, image_width = images.train_images.shape
         height, width = canvas
         if height < image_height or width < image_width:
             raise UserError(
@@ -126,14 +131,3 @@ def move(
     )
     samples = torch.arange(len(images), device=images.device)[:, None, None, None]
     return padded[samples, :, rows[:, :, :, None], columns[:, :, None, :]].movedim(-1, 2)
-
-
-def check_motion(num_frames: int, canvas: Sequence[int], speed: int) -> None:
-    """Raises UserError if clips cannot tell the directions apart."""
-    if num_frames < 2:
-        raise UserError(f"data.num_frames: {num_frames} shows no motion; write at least 2 for data.label=motion.")
-    if any(2 * speed % size == 0 for size in canvas):  # a digit that leaves the canvas enters it on the opposite side
-        raise UserError(
-            f"data.speed: with {speed} pixels, opposite directions look alike on a canvas of {canvas[0]} x "
-            f"{canvas[1]}; write another speed for data.label=motion."
-        )

@@ -26,10 +26,6 @@ WITHOUT_ZEROS = {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d"}
 HOLE = re.compile(rb"\0{128}\0*[^\0\1]")
 
 
-def is_video(clip: Path) -> bool:
-    return clip.suffix.lower() in VIDEOS and not clip.is_dir()
-
-
 def decoded(clip: Path) -> Iterator[Any]:
     """Yields the frames of a video as PyAV decodes them. Raises ValueError where some are damaged."""
     with needs_extra(str(clip), "video"):
