@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-import shutil
+import re
 import signal
 import time
 
@@ -121,9 +121,7 @@ def test_a_padded_clip_has_the_logits_of_the_clip_alone(recurrent):
         logits = network(clips, lengths=lengths)
         steps = logits_after_steps(network, clips, lengths)
         assert torch.allclose(steps[:, -1], logits, atol=1e-6)
-        for number, length in enumerate(lengths):
-            if recurrent == "concat":  # reads five steps, and padding as zeros
-                continue
+        for number, length in enumerate(lengths if recurrent != "concat" else []):  # reads padding as zeros
             alone = logits_after_steps(network, clips[number : number + 1, :length])
             assert torch.allclose(alone[0, -1], logits[number], atol=1e-6)
             if steps.shape[1] > 1:
@@ -155,16 +153,18 @@ def test_a_program_of_a_network_for_one_number_of_steps_says_so():
 
 @pytest.fixture(scope="module")
 def own_clips_run(tmp_path_factory):
-    """Returns the folder of a run of two epochs, and the words that started it."""
+    """Returns the folder of a run of two epochs without a broken clip, and the words that started it."""
     cwd = tmp_path_factory.mktemp("own")
     root = write_clip_folder(cwd / "data", num_frames=[2, 5, 3])
+    (root / "train/dark/3.npy").write_bytes(b"")
     words = (
         "data=clips", f"data.root={root}", "data.layout=THWC", "data.num_frames=4", "data.batch_size=3",
         "data.num_workers=0", "model.filters=[4]", "model.pool_size=2", "optimizer.lr=0.01",
-        "~trainer.callbacks.dashboard",
+        "data.skip_broken=true", "~trainer.callbacks.dashboard",
     )  # fmt: skip
     done = script("train.py", *words, "trainer.max_epochs=2", cwd=cwd, HOME=str(cwd))
     assert done.returncode == 0, done.stderr
+    assert re.search("data.skip_broken: left out 1 clip; outputs/.*/skipped_clips.txt lists them", done.stdout)
     return run_folder(cwd), words
 
 
@@ -175,12 +175,13 @@ def home(tmp_path, monkeypatch):
 
 def test_clips_of_ones_own_are_tested_and_predicted(own_clips_run, tmp_path):
     run, _ = own_clips_run
-    results = read_results(run)
+    results, root = read_results(run), run.parents[2] / "data"
+    line = f"{root}/train/dark/3.npy: cannot be read as a clip (No data left in file)\n"
+    assert (run / "skipped_clips.txt").read_text() == line
     assert results["test/images"] == 8
     assert json.loads((run / "provenance.json").read_text())["data"]["dataset"] == "clips"
     assert evaluate(run, "cpu")["test/accuracy"] == results["test/accuracy"]
-    root = run.parents[2] / "data/test"
-    tested, files = (predictions_of(run, images, tmp_path / "x.csv") for images in ("test", root))
+    tested, files = (predictions_of(run, images, tmp_path / "x.csv") for images in ("test", root / "test"))
     for one, other in zip(tested, files, strict=True):
         assert (one["file"], one["prediction"]) == (other["file"], other["prediction"])
         assert float(one["dark"]) == pytest.approx(float(other["dark"]), abs=1e-5)
@@ -197,10 +198,16 @@ def test_a_resumed_run_on_clips_equals_an_uninterrupted_one(own_clips_run, tmp_p
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_killed_process_that_reads_clips_costs_one_line(own_clips_run, tmp_path):
+@pytest.fixture
+def training(own_clips_run, tmp_path):
+    """A training with two processes that read clips, in its third epoch."""
     _, words = own_clips_run
-    training = Script("train.py", *words, "data.num_workers=2", "trainer.max_epochs=300", cwd=tmp_path)
+    training = Script("train.py", *words, "data.num_workers=2", "trainer.max_epochs=3000", cwd=tmp_path)
     next(line for line in training.lines() if line.startswith("epoch 2/"))
+    return training
+
+
+def test_a_killed_process_that_reads_clips_costs_one_line(training, tmp_path):
     os.kill(children(training.pid)[-1], signal.SIGKILL)
     training.wait()
     assert (training.returncode, training.stderr.count("\n")) == (2, 1)
@@ -209,10 +216,7 @@ def test_a_killed_process_that_reads_clips_costs_one_line(own_clips_run, tmp_pat
 
 
 @pytest.mark.parametrize("first", ["the processes that read", "all at once"])
-def test_sigterm_to_all_processes_ends_a_run_as_one_to_the_first_does(first, own_clips_run, tmp_path):
-    _, words = own_clips_run
-    training = Script("train.py", *words, "data.num_workers=2", "trainer.max_epochs=3000", cwd=tmp_path)
-    next(line for line in training.lines() if line.startswith("epoch 2/"))
+def test_sigterm_to_all_processes_ends_a_run_as_one_to_the_first_does(first, training):
     if first == "all at once":
         training.send(signal.SIGSTOP)  # it finds all signals when it continues
     for reader in children(training.pid):
@@ -223,18 +227,6 @@ def test_sigterm_to_all_processes_ends_a_run_as_one_to_the_first_does(first, own
     training.send(signal.SIGCONT)
     assert training.wait().returncode == 143, training.stderr
     assert "was killed" not in training.stderr
-
-
-def test_skipped_clips_are_listed_in_the_run_folder(own_clips_run, tmp_path):
-    run, words = own_clips_run
-    shutil.copytree(run.parents[2] / "data", tmp_path / "data")
-    (tmp_path / "data/train/dark/3.npy").write_bytes(b"")
-    words = (*words, f"data.root={tmp_path / 'data'}", "data.skip_broken=true", "hydra.run.dir=skipped")
-    done = script("train.py", *words, "trainer.max_epochs=1", cwd=tmp_path)
-    assert "data.skip_broken: left out 1 clip; skipped/skipped_clips.txt lists them" in done.stdout
-    assert (tmp_path / "skipped/skipped_clips.txt").read_text() == (
-        f"{tmp_path}/data/train/dark/3.npy: cannot be read as a clip (No data left in file)\n"
-    )
 
 
 def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, caplog):
