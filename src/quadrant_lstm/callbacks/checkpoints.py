@@ -147,7 +147,10 @@ class Checkpoints(Checkpoint):
         row = {"epoch": trainer.current_epoch + 1, **{name: round(value, 6) for name, value in points.items()}}
         if trainer.is_global_zero:
             check_present(self.folder)
-        self.save_best(trainer, points.get("val/accuracy"))
+        accuracy = points.get("val/accuracy")
+        if self.keep == "last" or (accuracy is not None and accuracy >= (self.best_accuracy or 0.0)):
+            self.best_accuracy = None if self.keep == "last" else accuracy
+            trainer.save_checkpoint(self.folder / BEST)
         if trainer.is_global_zero:
             write_row(self.folder / METRICS, columns, row)
         log_points(trainer, points, trainer.global_step - 1, save=True)
@@ -157,12 +160,6 @@ class Checkpoints(Checkpoint):
             + "  ".join(f"{name} {row[name]:.4f}" for name in LOGGED if name in row)
             + f"  {samples_per_second:,.0f} samples/s  {points['train/epoch_seconds']:.0f} s"
         )
-
-    def save_best(self, trainer: pl.Trainer, accuracy: float | None) -> None:
-        is_best = accuracy is not None and accuracy >= (self.best_accuracy or 0.0)
-        if self.keep == "last" or is_best:
-            self.best_accuracy = None if self.keep == "last" else accuracy
-            trainer.save_checkpoint(self.folder / BEST)
 
 
 @signals_deferred()

@@ -192,12 +192,9 @@ class Progress(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.is_enabled and batch_idx % UPDATE_INTERVAL == 0:
-            losses, correct = module.scores["train"][-1]
-            values = {"loss": losses.mean(), "accuracy": correct.float().mean()}
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
+        scores = pl_module.scores["train"]  # of the batches so far
+        if len(scores) % UPDATE_INTERVAL == 1:
+            values = {"loss": scores[-1].losses.mean(), "accuracy": scores[-1].correct.float().mean()}
             self.shown = {name: f"{value.item():.3f}" for name, value in values.items()}
-        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
-
-    def get_metrics(self, *_: Any) -> dict[str, Any]:
         return self.shown

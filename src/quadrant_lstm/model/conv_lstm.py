@@ -39,14 +39,9 @@ class ConvLSTM(nn.Module):
         size = (kernel_size, kernel_size)
         self.weight_ih = nn.Parameter(torch.empty(4 * hidden_channels, in_channels, *size))
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden_channels, hidden_channels, *size))
-        self.bias = nn.Parameter(torch.empty(4 * hidden_channels))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draws the weights as nn.Conv2d does; the bias is zero."""
+        self.bias = nn.Parameter(torch.zeros(4 * hidden_channels))
         for weight in (self.weight_ih, self.weight_hh):
-            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
-        nn.init.zeros_(self.bias)
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # as nn.Conv2d does
 
     def forward(
         self, frames: Frames, state: tuple[Tensor, Tensor] | None = None, lengths: Lengths = None

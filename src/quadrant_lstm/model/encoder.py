@@ -77,7 +77,10 @@ class Encoder(nn.Sequential):
     """The common base: layers that are given maps channels last in memory, where convs are faster."""
 
     def forward(self, frames: Maps) -> Float[Tensor, "batch features rows columns"]:
-        return super().forward(channels_last(frames))
+        # `contiguous(memory_format=torch.channels_last)` keeps the strides of a single channel. Convs and all later
+        # layers then take the maps to be channels first, which is a third slower.
+        last = frames.permute(0, 2, 3, 1)
+        return super().forward(last.flatten().view(last.shape).permute(0, 3, 1, 2))
 
 
 class ConvEncoder(Encoder):
@@ -126,16 +129,6 @@ def padded_blocks(
             channels = num_filters
         layers[f"pool{block}"] = pool
     return layers
-
-
-def channels_last(maps: Maps) -> Maps:
-    """Returns the maps channels last in memory, also for a single channel; copies them unless they are.
-
-    `contiguous(memory_format=torch.channels_last)` keeps the strides of a single channel. Convs and all later layers
-    then take the maps to be channels first, which is a third slower.
-    """
-    batch, channels, height, width = maps.shape
-    return maps.permute(0, 2, 3, 1).flatten().view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 # Classifiers of torchvision

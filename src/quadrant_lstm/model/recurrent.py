@@ -107,9 +107,10 @@ def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_steps: i
             raise protocols.wrong_result("model.recurrent", recurrent, features, returned, rule)
 
 
-def repeat_last_real(
-    outputs: Float[Tensor, "batch output_steps units"], lengths: Lengths
-) -> Float[Tensor, "batch output_steps units"]:
+Outputs = Float[Tensor, "batch output_steps units"]
+
+
+def repeat_last_real(outputs: Outputs, lengths: Lengths) -> Outputs:
     """Replaces the outputs of padding by those of the last real step. A single output is that of the last step."""
     if lengths is None:
         return outputs
@@ -126,9 +127,7 @@ class LastStep(nn.Module):
         super().__init__()
         self.bidirectional = bidirectional
 
-    def forward(
-        self, outputs: Float[Tensor, "batch steps units"], lengths: Lengths = None
-    ) -> Float[Tensor, "batch units"]:
+    def forward(self, outputs: Outputs, lengths: Lengths = None) -> Float[Tensor, "batch units"]:
         last = repeat_last_real(outputs, lengths)[:, -1]
         if not self.bidirectional:
             return last
@@ -171,7 +170,7 @@ class StepClassifier(nn.Module):
     def logits_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps classes"]:
         return self.classify(self.outputs_per_step(frames, lengths))
 
-    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
+    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Outputs:
         """A recurrent layer that also reads backwards has one output, after the last step. The outputs of padding are
         those of the last real step.
         """
@@ -180,7 +179,7 @@ class StepClassifier(nn.Module):
             return self.last_step(outputs, lengths)[:, None]
         return repeat_last_real(outputs, lengths)
 
-    def all_outputs(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
+    def all_outputs(self, frames: Frames, lengths: Lengths = None) -> Outputs:
         features = self.features(frames, lengths)
         outputs, _ = self.recurrent(features, **as_argument(lengths))
         return outputs.mean((3, 4)) if outputs.ndim == 5 else outputs  # maps

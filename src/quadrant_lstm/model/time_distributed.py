@@ -1,7 +1,6 @@
 """Applies a module that takes [batch, ...] to inputs with step axes, such as [batch, steps, ...]."""
 
 import contextlib
-import functools
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -72,8 +71,8 @@ class TimeDistributed(nn.Module):
             return self.apply_module(frames)
         num_chunks, outputs = -(-num_frames // self.chunk), []
         for number in range(num_chunks):
-            part = functools.partial(chunk_of, num_chunks=num_chunks, number=number)
-            outputs.append(self.apply_module(map_tensors(part, frames)))
+            chunk = map_tensors(lambda tensor, number=number: tensor.tensor_split(num_chunks)[number], frames)
+            outputs.append(self.apply_module(chunk))
         return map_tensors(lambda *chunks: torch.cat(chunks), *outputs)
 
     def where_real(self, frames: Any, real: Bool[Tensor, " frames"]) -> Any:
@@ -97,10 +96,6 @@ class TimeDistributed(nn.Module):
 
 def listed(shapes: Iterable[torch.Size]) -> str:
     return ", ".join(str(list(shape)) for shape in shapes)
-
-
-def chunk_of(tensor: Tensor, num_chunks: int, number: int) -> Tensor:
-    return tensor.tensor_split(num_chunks)[number]
 
 
 def changing_buffers_once(module: nn.Module) -> Any:
