@@ -107,7 +107,7 @@ def copy_weights(file: Path, model: Any, network: nn.Module, inputs: Inputs) -> 
     if not difference <= MAX_DIFFERENCE:  # also NaN
         raise UserError(
             f"{file}: does not compute what the network of the question with the same layers does; connect its layers "
-            "one after another, each once."
+            "one after another, each once, and let a Reshape keep the steps."
         )
 
 

@@ -129,18 +129,13 @@ def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     inputs = [list(tensor.shape) for tensor in model.inputs]
     if len(inputs) != 1 or len(model.outputs) != 1 or len(inputs[0]) != 5 or inputs[0][1] is None:
         raise UserError(f"the model reads {inputs}; it must read frames [batch, steps, ...] and have one output.")
-    _, steps, *shape = inputs[0]
-    pool, flatten, dropout, lstm, dense, head = rest
+    shape = inputs[0][2:]
+    pool, _, dropout, lstm, dense, head = rest
     filters, kernel_size = [conv.filters for conv in convs], convs[0].kernel_size[0]
     sizes = KerasSizes(filters, kernel_size, pool.pool_size[0], dropout.rate, lstm.units, dense.units)
     activation = "softmax" if stages[head]["activation"] == "softmax" else None
     for layer, wanted in zip([*convs, *rest], layers_of_question(sizes, head.units, activation), strict=True):
         check_settings(layer, stages[layer], wanted)
-    if flatten in model.layers and flatten.target_shape[0] not in (steps, -1):  # a Reshape outside TimeDistributed
-        raise UserError(
-            f"layer {flatten.name} (Reshape) has target_shape={flatten.target_shape}; it must be ({steps}, -1), "
-            "a vector for each step."
-        )
     return sizes, shape if has_channels_first(model) else [shape[2], *shape[:2]], head.units
 
 
