@@ -48,12 +48,9 @@ LOG = Path("train.log")
 LOCK = Path(".lock")
 MARK = Path(".torchrun")
 EXPORTED = {  # by their formats
-    "onnx": Path("network.onnx"),
-    "torch": Path("network.pt2"),
-    "safetensors": Path("network.safetensors"),
-    "keras": Path("network.keras"),
-    "html": Path("network.html"),
-}
+    "onnx": Path("network.onnx"), "torch": Path("network.pt2"), "safetensors": Path("network.safetensors"),
+    "keras": Path("network.keras"), "html": Path("network.html"),
+}  # fmt: skip
 
 
 def new_folder(wanted: str) -> str:

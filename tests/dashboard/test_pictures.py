@@ -51,7 +51,7 @@ def test_each_frame_is_labelled_with_its_quadrants():
 
 def test_on_a_larger_grid_orderings_are_paths_over_the_image():
     image = torch.zeros(1, 28, 28, dtype=torch.uint8)
-    columns, backwards, _, _, *frames = of_data.draw_orderings(image, ["columns", "reversed-rows"], (4, 4)).axes
+    columns, backwards, *frames = of_data.draw_orderings(image, ["columns", "reversed-rows"], (4, 4)).axes
     assert (columns.get_title(), backwards.get_title()) == ("columns", "reversed-rows")
     xs, ys = columns.lines[0].get_data()  # the centres of pieces of 7 x 7 pixels
     assert (list(xs[:5]), list(ys[:5])) == ([3, 3, 3, 3, 10], [3, 10, 17, 24, 3])

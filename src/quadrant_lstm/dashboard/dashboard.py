@@ -13,7 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Int64, UInt8
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -57,13 +57,10 @@ def add_graph(
 
 
 @signals_deferred()
-def add_precision_recall(
-    writer: SummaryWriter, logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"],
-    names: Sequence[str], step: int,
-) -> None:  # fmt: skip
-    probabilities = logits.float().softmax(1)
+def add_precision_recall(writer: SummaryWriter, tested: gallery.TestOutputs, names: Sequence[str], step: int) -> None:
+    probabilities = tested.logits.float().softmax(1)
     for label, name in enumerate(names[:MAX_CLASSES]):
-        writer.add_pr_curve(f"precision_recall/{name}", labels == label, probabilities[:, label], step)
+        writer.add_pr_curve(f"precision_recall/{name}", tested.labels == label, probabilities[:, label], step)
 
 
 def add_states(
@@ -175,7 +172,7 @@ class Dashboard(pl.Callback):
         tested = gallery.TestOutputs(indices, logits, labels, module.test_confusion.cpu())
         self.add(trainer, gallery.prediction_pictures(data, tested))
         for writer in writers(trainer):
-            add_precision_recall(writer, tested.logits, labels, data.spec.class_names, step)
+            add_precision_recall(writer, tested, data.spec.class_names, step)
         if isinstance(data, ImageSequences) and data.test_orderings:
             return  # each image was tested in one of these orderings, and not in data.orderings
         self.add(trainer, gallery.network_pictures(network, data, tested))

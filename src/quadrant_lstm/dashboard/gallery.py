@@ -86,14 +86,7 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
     """The network must be in eval mode. Images must have been tested in data.orderings, which occlusion uses."""
     if tested.logits_per_step.shape[1] == data.spec.num_steps:
         yield from belief_pictures(data, tested)
-    indices = tested.indices[: data.num_that_fit(NUM_OCCLUDED)]
-    if isinstance(data, ImageSequences):
-        yield from occlusion_pictures(network, data, indices, (tested.logits.argmax(1) == tested.labels).long())
-    else:
-        samples = data.test_samples(indices)
-        by_step = of_network.accuracy_by_occluded_step(network, samples)
-        by_order = of_network.accuracy_by_order(network, samples)
-        yield "test/occluded_step", of_network.draw_occluded_steps(by_step, by_order, len(samples.labels))
+    yield from occlusion_pictures(network, data, tested)
     if isinstance(network, Inspectable):
         yield from inside_pictures(network, data, tested)
 
@@ -110,16 +103,20 @@ def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
             yield f"belief/{name}_{number}", figure
 
 
-def occlusion_pictures(
-    network: nn.Module, data: ImageSequences, indices: Int64[Tensor, " images"], correct: Int64[Tensor, " samples"]
-) -> Pictures:
-    """`correct` is 1 for each image that is classified correctly when nothing is occluded."""
+def occlusion_pictures(network: nn.Module, data: SequenceDataModule, tested: TestOutputs) -> Pictures:
+    indices = tested.indices[: data.num_that_fit(NUM_OCCLUDED)]
+    if not isinstance(data, ImageSequences):
+        samples = data.test_samples(indices)
+        by_step = of_network.accuracy_by_occluded_step(network, samples)
+        by_order = of_network.accuracy_by_order(network, samples)
+        yield "test/occluded_step", of_network.draw_occluded_steps(by_step, by_order, len(indices))
+        return
     images, labels = data.test[indices][:2]
-    orderings, grid, names = data.orderings, data.grid, drawn_names(data)
+    orderings, grid, unoccluded = data.orderings, data.grid, (tested.logits.argmax(1) == tested.labels).long()
     by_piece = of_network.correct_by_occluded_piece(network, images, labels, orderings, grid)
+    yield "test/occluded_piece", of_network.draw_occluded_pieces(by_piece, labels, grid, drawn_names(data))
     by_ordering = of_network.correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
-    yield "test/occluded_piece", of_network.draw_occluded_pieces(by_piece, labels, grid, names)
-    figure = of_network.draw_occluded_orderings(by_ordering, orderings, grid, correct[: len(images)])
+    figure = of_network.draw_occluded_orderings(by_ordering, orderings, grid, unoccluded[: len(images)])
     yield "test/occluded_ordering", figure
 
 

@@ -116,9 +116,8 @@ def onnx_file(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they concern the exporter itself
         exported: Any = torch.onnx.export(
-            program, (), input_names=[name], output_names=["probabilities"], dynamic_shapes=(axes,),
-            verbose=False,
-        )  # fmt: skip
+            program, (), input_names=[name], output_names=["probabilities"], dynamic_shapes=(axes,), verbose=False
+        )
     proto = exported.model_proto
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)

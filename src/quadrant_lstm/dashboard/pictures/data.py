@@ -96,23 +96,20 @@ def draw_paths_and_frames(
     panels: Any = figure.add_gridspec(2, 1, height_ratios=[1.5, 1], hspace=0.25, **MARGINS)
     above, below = panels
     height, width = image.shape[1] / grid[0], image.shape[2] / grid[1]
-    for number, place in enumerate(above.subgridspec(1, NUM_PATHS)):
+    for place, ordering in zip(above.subgridspec(1, NUM_PATHS), orderings, strict=False):
         axes = figure.add_subplot(place)
-        axes.set_axis_off()
-        if number < len(orderings):
-            show_image(axes, image // 2, ordering_name(orderings[number], grid))
-            cells = [divmod(piece - 1, grid[1]) for piece in orderings[number]]
-            ys, xs = zip(*(((row + 0.5) * height - 0.5, (col + 0.5) * width - 0.5) for row, col in cells), strict=True)
-            axes.plot(xs, ys, color=PATH_COLOUR, linewidth=1)
-            axes.plot(xs[0], ys[0], "o", color=PATH_COLOUR, markersize=3)
+        show_image(axes, image // 2, ordering_name(ordering, grid))
+        cells = [divmod(piece - 1, grid[1]) for piece in ordering]
+        ys, xs = zip(*(((row + 0.5) * height - 0.5, (col + 0.5) * width - 0.5) for row, col in cells), strict=True)
+        axes.plot(xs, ys, color=PATH_COLOUR, linewidth=1)
+        axes.plot(xs[0], ys[0], "o", color=PATH_COLOUR, markersize=3)
     shown = shown_frames(len(frames))
     for step, place in zip(shown, below.subgridspec(1, len(shown)), strict=True):
         show_image(figure.add_subplot(place), frames[step], f"step {step + 1}")
 
 
 def show_image(axes: Axes, image: UInt8[Tensor, "channels height width"], title: str) -> None:
-    pixels = image.permute(1, 2, 0) if len(image) == 3 else image[0]
-    axes.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=255)
+    axes.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
     axes.set_title(title, fontsize=SMALL)
     axes.set_axis_off()
 
@@ -137,7 +134,7 @@ def draw_augmentation(
     rows, columns, _, height, width = pixels.shape
     page = pixels.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, -1) / 255
     figure, axes = titled_page(rows * WIDTH / columns)
-    axes.imshow(page.squeeze(-1) if page.shape[-1] == 1 else page, cmap="gray", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(page, cmap="gray", vmin=0, vmax=1, aspect="auto")
     axes.axvline(width - 0.5, color=GROUP_COLOURS[1], linewidth=1.5)
     axes.set_title("training images (left) and augmented versions of them")
     return figure
