@@ -82,6 +82,7 @@ def check_single_values(overrides: list[str], remedy: str) -> None:
 # Hydra's arguments
 
 
+OF_SWEEPER = {"plan": ("true", "hydra.sweeper.plan=true"), "study": ("rebuild", "hydra.sweeper.rebuild=true")}
 NO_CHOICE = re.compile(rf"({'|'.join(GROUPS)}|experiment|\w+/[\w/]+)=(null|[\d.]+)")
 
 
@@ -93,24 +94,23 @@ def translated(typed: Typed) -> list[str]:
     """Replaces `run=PATH` (resume a run), `sweep=PATH` (resume a sweep) and `plan=true` (only show a sweep's jobs)."""
     run, sweep, plan, study, modules = map(typed.own.get, OWN_KEYS)
     options, words, overrides = typed.options, typed.words, typed.overrides
-    if run and (sweep or plan):
-        raise UserError("run: resumes one run; leave out sweep= and plan=, or run=.")
+    if run and (sweep or plan or study):
+        raise UserError("run: resumes one run; leave out sweep=, plan= and study=, or run=.")
     if modules and not run:
         raise UserError("trust: is for the config of a run folder; add run=PATH, or leave it out.")
-    if study and not sweep:
-        raise UserError("study: is for a search that resumes; add sweep=PATH, or leave it out.")
-    if plan not in (None, "true"):
-        raise UserError(f"plan: {plan!r} is not true; write plan=true, or leave it out.")
     if wrong := [override for override in overrides if NO_CHOICE.fullmatch(override)]:  # Hydra does not name the group
         raise UserError(f"{wrong[0]}: is no choice of a group; write the name of one of its files, or leave it out.")
     if (options.cfg or options.info) and (options.multirun or sweep or plan):
         raise UserError("--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.")
     if run:
         return resume_run(run, typed, trusted_modules(modules))
-    if plan:
-        words, overrides = ["-m", *words], [*overrides, "hydra.sweeper.plan=true"]
+    for key, (only, override) in OF_SWEEPER.items():
+        if (value := typed.own.get(key)) not in (None, only):
+            raise UserError(f"{key}: {value!r} is not {only}; write {key}={only}, or leave it out.")
+        overrides = [*overrides, override] if value else overrides
+    words = ["-m", *words] if plan else words
     if sweep and not typed.only_shows:
-        return resume_sweep(find_sweep(sweep), study, options, with_own_network(overrides))
+        return resume_sweep(find_sweep(sweep), options, with_own_network(overrides))
     if not (options.multirun or plan):
         check_single_values(overrides, "add -m to run a sweep over them")
     if "init=latest" in overrides:  # found once, because each job of a sweep would find the one before
@@ -181,7 +181,7 @@ CHECKED_TARGETS = ("hydra.sweeper.sampler._target_", "hydra.sweeper.pruner._targ
 PATH = re.compile(r"(^|[\[(,'\"\s])[/\\~]|\.\.|[:{$]")  # absolute, above, or perhaps in a mapping or an interpolation
 
 
-def resume_sweep(sweep: Sweep, study: str | None, options: Namespace, typed: list[str]) -> list[str]:
+def resume_sweep(sweep: Sweep, options: Namespace, typed: list[str]) -> list[str]:
     """Returns the arguments of the sweep's own command.
 
     `typed` may repeat the sweep's overrides but not change them; Hydra's (how jobs are launched) may be changed.
@@ -191,10 +191,6 @@ def resume_sweep(sweep: Sweep, study: str | None, options: Namespace, typed: lis
         raise UserError(f"sweep: {sweep.folder} {rule}; leave that out, or start a new sweep without sweep=.")
     check_trusted(sweep, typed, options.config_dir)
     hydra = [override for override in typed if override.startswith("hydra")]
-    if study:
-        if study != "rebuild" or not sweep.is_search:
-            raise UserError(f"study: {study}, but only study=rebuild is known, for a search; leave it out.")
-        hydra.append("hydra.sweeper.rebuild=true")
     words = [f"--config-dir={options.config_dir}"] if options.config_dir else []
     recorded = (sweep.hydra.get("job") or {}).get("config_name")
     is_name = isinstance(recorded, str) and recorded.isidentifier()  # it may come from somebody else
