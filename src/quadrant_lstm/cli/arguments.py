@@ -15,7 +15,7 @@ from hydra.main import get_args_parser
 from quadrant_lstm.config import trust
 from quadrant_lstm.config.check import GROUPS
 from quadrant_lstm.config.read import read_config, trusted_modules
-from quadrant_lstm.config.values import OWN_KEY, resolve_interpolations
+from quadrant_lstm.config.values import names_other_than_own_keys, resolve_interpolations
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, check_links, find_run, locked
@@ -25,7 +25,7 @@ from quadrant_lstm.text import assigned, quoted, with_own_network
 # What was typed
 
 
-OWN_KEYS = ("run", "sweep", "plan", "study", "trust")  # of train.py, unknown to Hydra
+OWN_KEYS = ("run", "sweep", "plan", "study", "trust")  # of train.py; Hydra does not get them
 
 
 @dataclass
@@ -227,7 +227,7 @@ def needs_trust(override: str, downloads: bool) -> bool:
         is_plain = re.fullmatch(r"hydra[/.](sweeper|launcher)[\w.]*=[\w.:-]*", override)
         return not is_plain or ("._" in key and key not in CHECKED_TARGETS)
     chooses_file = "/" in key or "." not in key.partition("@")[0]
-    reads_more = "${" in OWN_KEY.sub("", value)  # such as the environment
+    reads_more = names_other_than_own_keys(value)  # such as the environment
     if "_target_" in override or reads_more or (chooses_file and ".." in value):
         return True
     if key == "data.root":

@@ -50,8 +50,10 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 def mistake_in(error: BaseException) -> UserError | None:
     """Returns the user's mistake that an error tells of, or None for a bug."""
-    if isinstance(error, UserError | Refused):
-        return error if isinstance(error, UserError) else error.mistake
+    if isinstance(error, Refused):
+        return error.mistake
+    if isinstance(error, UserError):
+        return error
     if isinstance(error, errors.InstantiationException):
         return None
     if isinstance(error, errors.HydraException | OmegaConfBaseException):  # some of Hydra's are OSErrors, too
