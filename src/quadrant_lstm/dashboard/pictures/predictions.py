@@ -77,6 +77,7 @@ def draw_strip(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, la
     axes.scatter(range(1, num_steps + 1), predictions, color=colours, s=12)
     axes.axhline(label, color=CORRECT, linewidth=0.6, zorder=0)
     axes.set(xlabel=f"step; class {names[label]} is true, and dots are predictions")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     set_class_ticks(axes, names)
 
 
