@@ -66,7 +66,7 @@ def fresh_script(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         ("modle=cnn_lstm", 2, "modle: there is no such key; did you mean model?"),
         ("model=cnn", 2, "model: there is no model=cnn; choose from "),
         ("--cfg job", 0, "lstm_units: 5"),
-        ("--help", 0, r"(?s)model: bidirectional, cnn_lstm, .*train.py trainer=smoke.*sweep=latest.*run=latest"),
+        ("--help", 0, r"(?s)model: cnn_lstm, deep, .*train.py trainer=smoke.*sweep=latest.*run=latest"),
         ("trainer=smoke", 99, "^$"),  # a run imports it
     ],
 )

@@ -143,7 +143,7 @@ def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error) from error
     with open_dict(composed):
-        composed.hydra.job.id = composed.hydra.job.num = job.number
+        composed.hydra.job.num, composed.hydra.job.id = job.number, str(job.number)
         if is_trained(job.folder) and not job.results():
             check_trained_with(job.folder, without_hydra(composed))
             composed.hydra.output_subdir = None  # Hydra would write the config again

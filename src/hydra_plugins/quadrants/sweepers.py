@@ -4,9 +4,11 @@ conf/hydra/sweeper/grid.yaml and optuna.yaml.
 """
 
 import contextlib
+import copy
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ class GridSweeper(Sweeper):
 
     def __init__(self, params: DictConfig, plan: bool):
         self.params, self.plan = params, plan
+        self.settings: dict[str, Any] = {}  # of a search, as they are recorded
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -139,13 +142,14 @@ class GridSweeper(Sweeper):
                     remedy = f"resume that with sweep={folder}, or write another folder"
                     raise UserError(f"hydra.sweep.dir: {folder} contains another sweep; {remedy}.")
                 recorded = OmegaConf.create(self.resumed.config)
-                recorded.hydra = config.hydra
+                recorded.hydra = copy.deepcopy(config.hydra)
             else:
-                recorded = config
+                recorded = copy.deepcopy(config)
                 shutil.rmtree(folder / CONF, ignore_errors=True)  # of a command that was killed here
                 loader, name = self.hydra_context.config_loader, config.hydra.job.config_name
                 keep_files(loader, name, task, folder / CONF)
                 self.compose_from_copy(folder)
+            recorded.hydra.sweeper.update(self.settings)
             write_atomically(folder / SWEEP_CONFIG, OmegaConf.to_yaml(recorded).encode())
             with report_at_end(folder):
                 yield folder
@@ -177,10 +181,10 @@ def enumerated(override: Override) -> str:
     return f"{override.get_key_element()}={','.join(values)}"
 
 
-def as_number(text: str) -> float | str:
+def as_number(text: str) -> Decimal | str:
     try:
-        return float(text)
-    except ValueError:
+        return Decimal(text)
+    except InvalidOperation:
         return text
 
 
@@ -233,10 +237,10 @@ class SearchSweeper(GridSweeper):
             self.launcher.run_jobs(search.jobs(), self.launcher.num_parallel(None), search.record)
 
     def record_settings(self) -> None:
-        """Puts the settings into the recorded config without interpolations. A resumed search keeps its sampler and its
-        pruner: with others it would choose other trials.
+        """Keeps the settings without interpolations, to be recorded. A resumed search has those of its sampler and its
+        pruner that it began with: with others it would choose other trials.
         """
-        self.config.hydra.sweeper.n_trials = self.n_trials
+        self.settings["n_trials"] = self.n_trials
         for name in ("sampler", "pruner"):
             node: Any = OmegaConf.to_container(getattr(self, name), resolve=True)
             if self.resumed:
@@ -249,4 +253,4 @@ class SearchSweeper(GridSweeper):
                     file = self.resumed.folder / SWEEP_CONFIG
                     raise UserError(f"{file}: {key} does not hold the values that the search began with; restore it.")
             setattr(self, name, OmegaConf.create(node))
-            self.config.hydra.sweeper[name] = node
+            self.settings[name] = node

@@ -93,8 +93,8 @@ def instantiate_node(group: str, node: DictConfig | dict[str, Any], **arguments:
     """Instantiates a node of the config. Raises UserError if the class rejects its values."""
     try:
         return instantiate(node, **arguments, **OF_INSTANTIATE, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) else error  # Hydra 1.4 does not wrap it
         if isinstance(cause, UserError):
             raise cause from None
         if cause and (place := place_in_own_code(cause)):

@@ -77,7 +77,7 @@ def instantiate_within(prefix: str, key: str, node: DictConfig, **arguments: Any
             raise UserError(f"{key}: {target} is not in {prefix[:-1]}; write {key}._target_={prefix}NAME.")
     try:
         return instantiate(plain, **arguments, **OF_INSTANTIATE)
-    except (InstantiationException, ValueError) as error:
+    except (InstantiationException, TypeError, ValueError) as error:
         raise UserError(f"{key}: {error.__cause__ or error}; change a value of {key}.") from error
 
 
