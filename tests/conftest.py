@@ -76,6 +76,14 @@ def smoke_run(shared_folder: Path) -> Path:
     return trained_once(shared_folder / "smoke", "trainer=smoke")
 
 
+@pytest.fixture(scope="session")
+def clip_run(shared_folder: Path) -> Path:
+    """Trains on clips of moving digits and returns the run folder, which tests must not change."""
+    words = ("data=moving_digits", "data.dataset=idx", "data.label=motion", "data.canvas=[12,10]", "data.num_frames=7")
+    data = f"data.root={shared_folder / 'clips' / 'tiny'}"
+    return trained_once(shared_folder / "clips", *words, data, *TINY[1:], "trainer.max_epochs=1")
+
+
 def trained_once(cwd: Path, *options: str) -> Path:
     """Trains, unless another worker has done it."""
     with FileLock(f"{cwd}.lock"):

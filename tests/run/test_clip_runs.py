@@ -25,21 +25,9 @@ from quadrant_lstm.run.predict import predict, predict_files
 from quadrant_lstm.run.predictor import files_of_clips, of_clips, predictor_of_onnx, predictor_of_run
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
-from tests.folders import TINY, children, run_folder, write_idx_folder
+from tests.folders import children, run_folder
 from tests.networks import RECURRENT, Pooled
 from tests.scripts import Script, script
-
-MOVING = ("data=moving_digits", "data.dataset=idx", "data.label=motion", "data.canvas=[12,10]", "data.num_frames=7")
-
-
-@pytest.fixture(scope="module")
-def clip_run(tmp_path_factory):
-    cwd = tmp_path_factory.mktemp("clips")
-    data = f"data.root={write_idx_folder(cwd / 'tiny')}"
-    done = script("train.py", *MOVING, data, *TINY[1:], "trainer.max_epochs=1", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    assert "[N, T=7, 1, 12, 10]" in done.stdout
-    return run_folder(cwd)
 
 
 def predictions_of(run, images, output) -> list[dict[str, str]]:

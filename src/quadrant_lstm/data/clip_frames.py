@@ -39,13 +39,9 @@ def is_clip(path: Path) -> bool:
     if any(file.suffix.lower() in ARRAYS | VIDEOS for file in path.iterdir()):
         return False
     pictures = image_files_in(path)
-    return bool(pictures) and not is_animated(pictures[0])
-
-
-def is_animated(picture: Path) -> bool:
-    with contextlib.suppress(Exception), opened_image(picture) as image:  # of many types; a reader of the clip tells it
-        return getattr(image, "is_animated", False)
-    return False
+    with contextlib.suppress(Exception), opened_image(pictures[0]) as image:  # of many types; examine() explains them
+        return not getattr(image, "is_animated", False)
+    return bool(pictures)
 
 
 def files_of(clip: Path) -> list[Path]:
@@ -69,7 +65,6 @@ def frames_in(clip: Path, layout: str | None, chosen: slice = slice(None), exami
         if examine:
             check_picture(clip)
         with opened_image(clip) as image:
-            check_depth(image)
             for number in range(getattr(image, "n_frames", 1))[chosen]:
                 image.seek(number)
                 yield image
@@ -80,7 +75,6 @@ def read_picture(file: Path, examine: bool) -> Image.Image:
         if examine:
             check_picture(file)
         with opened_image(file) as image:
-            check_depth(image)
             if getattr(image, "is_animated", False):
                 raise ValueError("it is animated, but the other files of the folder are single frames")
             image.load()
@@ -88,11 +82,6 @@ def read_picture(file: Path, examine: bool) -> Image.Image:
             return image
     except Exception as error:  # decoders raise errors of many types
         raise ValueError(f"{file.name}: {error}") from error
-
-
-def check_depth(image: Image.Image) -> None:
-    if image.mode[0] in "IF":
-        raise ValueError("it has more than 8 bits per pixel")
 
 
 def check_picture(file: Path) -> None:
@@ -230,6 +219,8 @@ def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
         if (pixels.ndim == 3) == (channels == 3) and size in (None, pixels.shape[:2]):
             return pixels if pixels.ndim == 3 else pixels[:, :, None]
         frame = Image.fromarray(pixels)
+    if frame.mode[0] in "IF":
+        raise ValueError("it has more than 8 bits per pixel")
     if frame.has_transparency_data:
         frame = on_paper(frame, "white")
     frame = frame.convert(MODES[channels])

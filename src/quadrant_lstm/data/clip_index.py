@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, examine, is_clip, state_of
 from quadrant_lstm.data.datamodule import WorkerLoader, killed_workers_explained
-from quadrant_lstm.data.image_files import FoundAndLeftOut, find_files, natural, visible, walk_visible
+from quadrant_lstm.data.image_files import find_files, natural, visible
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import WriteError, expanded, read_json, write_json
 from quadrant_lstm.text import with_progress
@@ -63,21 +63,7 @@ def find_clips(root: str | None, test_share: float, seed: int) -> ClipFolder:
 
 
 def find_clip_files(images: str) -> Iterable[Path]:
-    return find_files(images, "clip", clips_below)
-
-
-def clips_below(folder: Path) -> FoundAndLeftOut:
-    """Returns the folder if it is a clip, or the clips in it and in the folders in it, and the other files."""
-    if is_clip(folder):
-        return [folder], []
-    clips: list[Path] = []
-    others: list[Path] = []
-    for path, folders, names in walk_visible(folder):
-        clips += (picture_folders := [Path(path, name) for name in folders if is_clip(Path(path, name))])
-        folders[:] = [name for name in folders if Path(path, name) not in picture_folders]
-        for file in (Path(path, name) for name in names):
-            (clips if is_clip(file) else others).append(file)
-    return clips, others
+    return find_files(images, "clip", is_clip)
 
 
 def clips_by_class(folder: Path) -> dict[str, list[Path]]:

@@ -4,7 +4,6 @@ import math
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -113,7 +112,7 @@ class ClipLoader:
             reader.read(clips, epoch, slots[batch % num_slots, : len(clips)])
 
         self.requests: list[tuple[int, list[int], int | None]] = []  # of an epoch
-        options: dict[str, Any] = {"prefetch_factor": PREFETCH, "persistent_workers": True} if num_workers else {}
+        options = {"prefetch_factor": PREFETCH if num_workers else None, "persistent_workers": num_workers > 0}
         self.answers = WorkerLoader(read, self.requests, num_workers, **options)
 
     def __len__(self) -> int:

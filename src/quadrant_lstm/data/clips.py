@@ -65,7 +65,14 @@ class Clips(SequenceDataModule):
             raise UserError(f"{self.skipped[0]}{others}; replace or remove it, or add data.skip_broken=true.")
         train_clips = without_skipped(train_clips, self.notes, names, "training")
         test_clips = without_skipped(test_clips, self.notes, names, "test")
-        height, width = common_size(self.notes)
+        sizes = {(note.height, note.width): path for path, note in self.notes.items()}
+        if len(sizes) > 1:
+            (size, path), (other_size, other) = list(sizes.items())[:2]
+            raise UserError(
+                f"{other}: its frames are of {other_size[0]} x {other_size[1]}, but those of {path} of {size[0]} x "
+                f"{size[1]}; add data.size=[HEIGHT,WIDTH]."
+            )
+        ((height, width),) = sizes
         longest = max(len(range(0, note.num_frames, frame_step)) for note in self.notes.values())
         spec = SequenceSpec((channels, height, width), num_frames or longest, names)
         reading = (self.notes, frame_format, frame_step, spec, seed)
@@ -97,18 +104,6 @@ class Clips(SequenceDataModule):
     def sha256(self) -> str:
         lines = [f"{path.relative_to(self.folder)} {note.sha256}" for path, note in self.notes.items()]
         return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
-
-
-def common_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
-    """Returns the height and width of all clips. Raises UserError if they differ."""
-    (first, known), *others = notes.items()
-    for path, note in others:
-        if (note.height, note.width) != (known.height, known.width):
-            raise UserError(
-                f"{path}: its frames are of {note.height} x {note.width}, but those of {first} of "
-                f"{known.height} x {known.width}; add data.size=[HEIGHT,WIDTH]."
-            )
-    return known.height, known.width
 
 
 def without_skipped(clips: Sequence[Clip], notes: Mapping[Path, Note], names: Sequence[str], split: str) -> list[Clip]:

@@ -8,7 +8,7 @@ import re
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -20,18 +20,13 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".we
 MAX_PIXELS = 50_000_000
 
 
-FoundAndLeftOut = tuple[Sequence[Path], Sequence[Path]]
-
-
 def find_image_files(images: str) -> Iterable[Path]:
-    return find_files(images, "image file", image_files_below)
+    return find_files(images, "image file", is_image_file)
 
 
-def find_files(images: str, kind: str, search: Callable[[Path], FoundAndLeftOut]) -> Iterable[Path]:
-    """Returns the paths of `images`, sorted: a file, those that `search` finds in a folder, or a glob; or those of the
-    lines of standard input for `-`, as they come.
-
-    Names the suffixes of the files of a folder that are left out on stderr.
+def find_files(images: str, kind: str, is_wanted: Callable[[Path], bool]) -> Iterable[Path]:
+    """Returns the paths of `images`: a file, those that are wanted of a folder, or a glob, sorted; or for `-`, those of
+    the lines of standard input, as they come. Names the suffixes of a folder's files that are left out on stderr.
     """
     if images == "-":
         lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)  # names may hold any bytes
@@ -39,8 +34,11 @@ def find_files(images: str, kind: str, search: Callable[[Path], FoundAndLeftOut]
     path = expanded(images)
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
-    paths, left_out = search(path) if path.is_dir() else (list(map(Path, glob.glob(str(path), recursive=True))), [])
-    suffixes = collections.Counter(file.suffix.lower() or "without a suffix" for file in left_out)
+    paths = list(map(Path, glob.glob(str(path), recursive=True)))
+    suffixes: collections.Counter[str] = collections.Counter()
+    if path.is_dir():
+        paths, left_out = files_below(path, is_wanted)
+        suffixes.update(file.suffix.lower() or "without a suffix" for file in left_out)
     counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(suffixes.items()))
     if not paths:
         only = f", only {counts}" if counts else ""
@@ -50,20 +48,25 @@ def find_files(images: str, kind: str, search: Callable[[Path], FoundAndLeftOut]
     return sorted(paths, key=natural)
 
 
-def image_files_below(folder: Path) -> FoundAndLeftOut:
-    files = [Path(path, name) for path, _, names in walk_visible(folder) for name in names]
-    return [file for file in files if is_image_file(file)], [file for file in files if not is_image_file(file)]
-
-
-def walk_visible(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Walks as os.walk does, but passes over what is hidden. Links to folders are not followed: one may lead back."""
+def files_below(folder: Path, is_wanted: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
+    """Returns the folder if it is wanted, or what is wanted of all that is in it; and the other files. Passes over what
+    is hidden, and does not follow links to folders: one may lead back.
+    """
 
     def refuse(error: OSError) -> None:
         raise UserError(f"images: {error.filename} cannot be read ({error.strerror}); correct its permissions.")
 
+    if is_wanted(folder):
+        return [folder], []
+    wanted: list[Path] = []
+    others: list[Path] = []
     for path, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if visible(Path(name))]
-        yield path, folders, [name for name in names if visible(Path(name))]
+        entries = {Path(path, name): name for name in (*names, *folders) if visible(Path(name))}
+        wanted += (here := [entry for entry in entries if is_wanted(entry)])
+        unwanted = entries.keys() - here
+        others += (entry for entry in unwanted if entries[entry] not in folders)
+        folders[:] = [entries[entry] for entry in unwanted if entries[entry] in folders]
+    return wanted, others
 
 
 def image_files_in(folder: Path) -> list[Path]:
@@ -71,7 +74,7 @@ def image_files_in(folder: Path) -> list[Path]:
 
 
 def is_image_file(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and visible(path)
+    return path.suffix.lower() in IMAGE_SUFFIXES and visible(path) and not path.is_dir()
 
 
 def natural(path: Path) -> list[list[tuple[int, str]]]:

@@ -124,7 +124,11 @@ def separate_ink(levels: np.ndarray) -> tuple[np.ndarray, str]:
     for axis in (0, 1):
         near = extremes(near, window, axis, np.maximum, 0)
     stretched = (ink.astype(np.int64) - noise).clip(0) * 255 // (strongest - noise)
-    return np.where(near > 0, stretched.clip(max=255), 0).astype(np.uint8), note_on(strong)
+    at_edge = strong[0].any() or strong[-1].any() or strong[:, 0].any() or strong[:, -1].any()
+    note = "ink touches the edge of the picture" if at_edge else ""
+    if 2 * int(strong.sum()) > strong.size:
+        note = "more than half of the picture is ink"
+    return np.where(near > 0, stretched.clip(max=255), 0).astype(np.uint8), note
 
 
 def above_paper(levels: np.ndarray, window: int) -> np.ndarray:
@@ -214,27 +218,15 @@ def near_largest(strong: np.ndarray) -> np.ndarray:
     return np.kron(large[groups], np.ones((cell, cell), bool))[: strong.shape[0], : strong.shape[1]]
 
 
-def note_on(strong: np.ndarray) -> str:
-    if 2 * int(strong.sum()) > strong.size:
-        return "more than half of the picture is ink"
-    if strong[0].any() or strong[-1].any() or strong[:, 0].any() or strong[:, -1].any():
-        return "ink touches the edge of the picture"
-    return ""
-
-
-def contained_size(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """Returns the largest size within the box that keeps the proportions, but at least one pixel each way."""
-    proportion = size[0] / size[1]
-    if proportion > box[0] / box[1]:
-        return box[0], max(round(size[1] / size[0] * box[0]), 1)
-    return max(round(proportion * box[1]), 1), box[1]
-
-
 def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int, width: int) -> Image.Image | None:
     """Returns None if the ink is lost when it is scaled, as that of a few specks on a large page."""
-    box = (round(DIGIT_SHARE * width), round(DIGIT_SHARE * height))
+    across, down = round(DIGIT_SHARE * width), round(DIGIT_SHARE * height)  # at most
     digit = image.crop(ink)
-    size = contained_size(digit.size, box)
+    proportion = digit.width / digit.height
+    if proportion > across / down:
+        size = across, max(round(digit.height / digit.width * across), 1)
+    else:
+        size = max(round(proportion * down), 1), down
     for step in ((size[0], digit.height), size):  # in one call, the order would depend on the version of Pillow
         digit = digit.resize(step, Image.Resampling.LANCZOS)
     digit = Image.fromarray(strengthen(np.asarray(digit)))

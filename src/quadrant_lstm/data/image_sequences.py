@@ -27,9 +27,6 @@ class ImageSequences(SequenceDataModule):
     only sets how many pieces a frame stacks.
     """
 
-    orderings: Orderings
-    grid: Grid
-
     def __init__(
         self,
         dataset: Dataset,

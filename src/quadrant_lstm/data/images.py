@@ -60,7 +60,6 @@ class Images(NamedTuple):
 # idx                            the folder `root` with MNIST's four file names, gzipped or not
 
 
-BUNDLED = Path(__file__).with_name("mnist.npz")
 IDX_FILES = {
     "train_images": "train-images-idx3-ubyte",
     "train_labels": "train-labels-idx1-ubyte",
@@ -75,7 +74,7 @@ def load_images(dataset: str, root: str | None) -> Images:
     if dataset == "mnist":
         if root is not None:
             raise UserError(f"data.root: {root} is not read by data.dataset=mnist; add data=idx, or leave it out.")
-        with np.load(BUNDLED) as arrays:
+        with np.load(Path(__file__).with_name("mnist.npz")) as arrays:
             return Images.of_one_channel(arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     if root is None:
         raise UserError(f"data.root: null, but data.dataset={dataset} is read from a folder; add data.root=FOLDER.")
@@ -111,7 +110,14 @@ def download(dataset: str, folder: Path) -> None:
 def load_idx_folder(folder: Path) -> Images:
     if not folder.is_dir():
         raise UserError(f"data.root: {folder} is not a folder; give one that holds {', '.join(IDX_FILES.values())}.")
-    files = {part: find_idx_file(folder, name) for part, name in IDX_FILES.items()}
+    files: dict[str, Path] = {}
+    for part, name in IDX_FILES.items():
+        plain, packed = folder / name, folder / f"{name}.gz"
+        files[part] = plain if plain.is_file() else packed
+        if not files[part].is_file():
+            raise UserError(
+                f"data.root: {folder} has no {name} or {packed.name}; put it there, or give another folder."
+            )
     arrays = {part: read_idx(file, axes=3 if part.endswith("images") else 1) for part, file in files.items()}
     for half in ("train", "test"):
         images, labels = arrays[f"{half}_images"], arrays[f"{half}_labels"]
@@ -132,13 +138,6 @@ def load_idx_folder(folder: Path) -> Images:
             "correct one of the two files."
         )
     return Images.of_one_channel(arrays.values())
-
-
-def find_idx_file(folder: Path, name: str) -> Path:
-    for file in (folder / name, folder / f"{name}.gz"):
-        if file.is_file():
-            return file
-    raise UserError(f"data.root: {folder} has no {name} or {name}.gz; put it there, or give another folder.")
 
 
 def read_idx(file: Path, axes: int) -> np.ndarray:

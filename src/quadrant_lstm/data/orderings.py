@@ -90,7 +90,6 @@ def occlude_piece(
 
 Pieces = Int[np.ndarray, "..."]  # numbers of pieces
 Ordering = TypeVar("Ordering")  # a permutation, or a name
-REVERSED, RANDOM = "reversed-", "random:"
 
 
 def snake(grid: Pieces) -> Pieces:
@@ -153,8 +152,8 @@ def ordering_of(ordering: Sequence[int] | str, grid: Grid) -> tuple[int, ...]:
             listed = "".join(map(str, pieces)) if len(pieces) < 10 else f"1 to {len(pieces)}"
             raise ValueError(f"{list(ordering)} is not a permutation of {listed}; write one, or {NAMES}.")
         return tuple(ordering)
-    scan = ordering.removeprefix(REVERSED)
-    seed = scan.removeprefix(RANDOM)
+    scan = ordering.removeprefix("reversed-")
+    seed = scan.removeprefix("random:")
     if scan in SCANS:
         path = SCANS[scan](np.array(pieces).reshape(*grid)).tolist()
     elif seed != scan and seed.isdecimal():
@@ -162,14 +161,14 @@ def ordering_of(ordering: Sequence[int] | str, grid: Grid) -> tuple[int, ...]:
         path = sorted(pieces, key=lambda _: draw())
     else:
         raise ValueError(f"{ordering} is not the name of an ordering; write {NAMES}.")
-    return tuple(reversed(path) if ordering.startswith(REVERSED) else path)
+    return tuple(reversed(path) if ordering.startswith("reversed-") else path)
 
 
 def ordering_name(ordering: Sequence[int], grid: Grid) -> str:
     """Returns e.g. "1324" for [1, 3, 2, 4], and for ten pieces or more the name of the scan, or "7-6-16-..."."""
     if len(ordering) < 10:
         return "".join(map(str, ordering))
-    for name in (prefix + scan for prefix in ("", REVERSED) for scan in SCANS):
+    for name in (prefix + scan for prefix in ("", "reversed-") for scan in SCANS):
         with suppress(ValueError):  # no such scan on this grid
             if ordering_of(name, grid) == tuple(ordering):
                 return name
