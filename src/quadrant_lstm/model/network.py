@@ -19,7 +19,7 @@ from torch.nn.functional import dropout
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import BelowOne, Count, Counts, Orderings
 from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder, encoded_shape
-from quadrant_lstm.model.protocols import Frames, MakePart, wrong_result
+from quadrant_lstm.model.protocols import Frames, MakePart, make_part, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.shared_tiles import CannotShare, SharedTiles
@@ -104,7 +104,7 @@ class Join(StepClassifier):
         shared_tiles: bool,
     ):
         super().__init__()
-        module = encoder(frame_shape[0])
+        module = make_part("model.encoder", encoder, frame_shape[0])
         if isinstance(module, ConvEncoder):
             encoded_shape(frame_shape, *module.sizes, group="model.encoder")  # checks the sizes
         self.encoder = TimeDistributed(module)

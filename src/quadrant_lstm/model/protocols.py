@@ -44,6 +44,14 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 MakePart = Callable[..., nn.Module]
 
 
+def make_part(key: str, make: MakePart, *sizes: int, **options: int) -> nn.Module:
+    """Calls the class that `key` names. Raises UserError if it makes no nn.Module."""
+    part = make(*sizes, **options)
+    if not isinstance(part, nn.Module):
+        raise UserError(f"{key}: {type(part).__name__} is not an nn.Module; derive it from torch.nn.Module.")
+    return part
+
+
 def wrong_result(key: str, part: nn.Module, inputs: Tensor, outputs: Any, rule: str) -> UserError:
     """Returns the error about a part that returned something else than `rule` says."""
     returned = map_tensors(lambda tensor: list(tensor.shape), outputs)

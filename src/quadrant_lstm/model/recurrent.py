@@ -69,13 +69,14 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
     options = {"num_steps": num_steps} if getattr(kind, "reads_all_steps", False) else {}
     if len(feature_shape) == 3 and isinstance(kind, type) and issubclass(kind, PaddedRNN):
         options["num_channels"] = feature_shape[0]
+    make_layer = functools.partial(protocols.make_part, "model.recurrent", make, input_size, **options)
     with torch.device("meta"):
         wanted = count_parameters(LSTM(math.prod(feature_shape), lstm_units))
 
         @functools.cache
         def surplus(units: int) -> int:
             """Returns how many parameters more than wanted a layer has; more units have more parameters."""
-            return count_parameters(make(input_size, units, **options)) - wanted
+            return count_parameters(make_layer(units)) - wanted
 
         if surplus(2) <= surplus(1):
             raise UserError(
@@ -87,7 +88,7 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
             most *= 2
         larger = bisect.bisect_left(range(most), 0, lo=max(1, most // 2), key=surplus)
         units = min(larger, max(1, larger - 1), key=lambda units: abs(surplus(units)))
-    layer = make(input_size, units, **options)
+    layer = make_layer(units)
     if isinstance(layer, nn.RNNBase) and not layer.batch_first:
         raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")
     return layer
