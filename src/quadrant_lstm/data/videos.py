@@ -27,7 +27,7 @@ HOLE = re.compile(rb"\0{128}\0*[^\0\1]")
 
 
 def decoded(clip: Path) -> Iterator[Any]:
-    """Yields the frames of a video as PyAV decodes them. Raises ValueError where some are damaged."""
+    """Yields the frames of a video as PyAV decodes them. Raises ValueError where some are missing or damaged."""
     with needs_extra(str(clip), "video"):
         import av
     check_regular(clip)
@@ -37,6 +37,9 @@ def decoded(clip: Path) -> Iterator[Any]:
             raise ValueError("it holds no video of a known codec")
         check_num_pixels(stream.width, stream.height)
         codec, is_mp4 = stream.codec_context.name, "mp4" in container.format.name
+        end = 0  # of the packets, in units of stream.time_base, as all times here
+        shown: list[int] = []  # times of the packets that an edit list does not hide
+        times: list[int] = []  # of the frames
         packet: Any
         for packet in container.demux(stream):
             data = bytes(packet)
@@ -44,10 +47,22 @@ def decoded(clip: Path) -> Iterator[Any]:
             ends_in_hole = is_mp4 and codec in ("h264", "hevc") and data.endswith(bytes(128))  # elsewhere, padding
             if packet.is_corrupt or has_hole or ends_in_hole:
                 raise ValueError(f"it is cut off or damaged at {packet.time or 0:.1f} seconds")
+            if packet.pts is not None:
+                end = max(end, packet.pts + (packet.duration or 0))
+                shown += [] if packet.is_discard else [packet.pts]
             for frame in packet.decode():
                 if frame.is_corrupt:
                     raise ValueError("a frame is damaged")
+                times.append(frame.pts)
                 yield frame
+        if "matroska" in container.format.name:  # a recording may show its last frame for long; packets may hold none
+            return
+        is_placeholder = stream.frames > clip.stat().st_size  # of a writer that could not return to its header
+        if stream.duration and end < 0.9 * stream.duration and not is_placeholder:
+            raise ValueError(f"its frames end after {100 * end // stream.duration} % of its duration")
+        # packets of an avi may hold no frame, and the first frames may need others that are not in the file
+        if times and is_mp4 and len(times) < sum(time >= times[0] for time in shown):
+            raise ValueError(f"only {len(times)} of {len(shown)} frames can be decoded")
 
 
 class Part(NamedTuple):
