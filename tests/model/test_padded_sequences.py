@@ -104,7 +104,7 @@ def some(*names: str):
     return pytest.mark.parametrize("name", [*names, *others])
 
 
-@some("transformer")
+@some()
 def test_an_exported_program_takes_any_batch_steps_and_lengths(name):
     call_unchecked(check_exported, name)
 
