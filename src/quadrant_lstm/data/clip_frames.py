@@ -207,15 +207,12 @@ def decoder_errors_explained(clip: Path) -> Iterator[None]:
         raise BrokenClip(f"{clip}: cannot be read as a clip ({reason})") from error
 
 
-MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
-FFMPEG_FORMATS = {1: "gray", 3: "rgb24"}
-
-
 def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
     """Returns uint8 [height, width, channels]."""
     channels, size, _ = frame_format
+    mode, video_format = ("L", "gray") if channels == 1 else ("RGB", "rgb24")
     if not isinstance(frame, Image.Image):
-        pixels = frame if isinstance(frame, np.ndarray) else frame.to_ndarray(format=FFMPEG_FORMATS[channels])
+        pixels = frame if isinstance(frame, np.ndarray) else frame.to_ndarray(format=video_format)
         if (pixels.ndim == 3) == (channels == 3) and size in (None, pixels.shape[:2]):
             return pixels if pixels.ndim == 3 else pixels[:, :, None]
         frame = Image.fromarray(pixels)
@@ -223,7 +220,7 @@ def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
         raise ValueError("it has more than 8 bits per pixel")
     if frame.has_transparency_data:
         frame = on_paper(frame, "white")
-    frame = frame.convert(MODES[channels])
+    frame = frame.convert(mode)
     if size is not None:
         frame = frame.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(frame).reshape(frame.height, frame.width, channels)

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,9 @@ from quadrant_lstm.text import with_progress
 #     FOLDER/{train,test}/CLASS/CLIP, or FOLDER/CLASS/CLIP: then some clips of each class are drawn for the test
 #
 # Names that begin with a dot are ignored.
+
+
+find_clip_files = partial(find_files, kind="clip", is_wanted=is_clip)
 
 
 class Clip(NamedTuple):
@@ -60,10 +63,6 @@ def find_clips(root: str | None, test_share: float, seed: int) -> ClipFolder:
         [Clip(path, label) for label, name in enumerate(train) for path in split[name]] for split in (train, test)
     )
     return ClipFolder(folder, tuple(train), train_clips, test_clips)
-
-
-def find_clip_files(images: str) -> Iterable[Path]:
-    return find_files(images, "clip", is_clip)
 
 
 def clips_by_class(folder: Path) -> dict[str, list[Path]]:

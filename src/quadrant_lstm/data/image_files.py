@@ -9,6 +9,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -18,10 +19,6 @@ from quadrant_lstm.files import expanded
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 50_000_000
-
-
-def find_image_files(images: str) -> Iterable[Path]:
-    return find_files(images, "image file", is_image_file)
 
 
 def find_files(images: str, kind: str, is_wanted: Callable[[Path], bool]) -> Iterable[Path]:
@@ -75,6 +72,9 @@ def image_files_in(folder: Path) -> list[Path]:
 
 def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and visible(path) and not path.is_dir()
+
+
+find_image_files = partial(find_files, kind="image file", is_wanted=is_image_file)
 
 
 def natural(path: Path) -> list[list[tuple[int, str]]]:
