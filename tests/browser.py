@@ -21,7 +21,7 @@ from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.photographs import HANDS, Point, smooth
+from tests.photographs import DIGITS, Point, smooth
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 SIZE = 1500, 1180
@@ -135,7 +135,7 @@ def screenshot(page: webdriver.Chrome) -> Image.Image:
 
 def strokes_of(digit: int) -> list[list[Point]]:
     """Returns the strokes of a digit: (x, y) from the left and the top of the drawing pad, each from 0 to 1."""
-    return [[(0.28 + 0.44 * x, 0.15 + 0.7 * y) for x, y in smooth(stroke)[::5]] for stroke in HANDS["upright"][digit]]
+    return [[(0.28 + 0.44 * x, 0.15 + 0.7 * y) for x, y in smooth(stroke)[::5]] for stroke in DIGITS[digit]]
 
 
 def draw(page: webdriver.Chrome, strokes: Sequence[Sequence[Point]], kind: str = "mouse") -> None:

@@ -257,7 +257,7 @@ def test_undo_and_clear(opened, deep_page):
 @pytest.mark.parametrize("kind", ["touch", "pen"])
 def test_a_finger_and_a_pen_draw(kind, opened, deep_page):
     page = opened(deep_page)
-    draw(page, strokes_of(1), kind)
+    draw(page, strokes_of(0), kind)
     assert page.execute_script("return pad.page.strokes.map((points) => points.length > 1)") == [True]
     assert page.find_element(By.ID, "answer").text.endswith("confidence")
 
