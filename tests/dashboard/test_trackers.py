@@ -32,7 +32,7 @@ def _tracking_uri():
 def tracked(tmp_path_factory):
     """Trains on two processes with all loggers and with the dashboard, and resumes for one more epoch on one."""
     cwd = tmp_path_factory.mktemp("tracked")
-    words = ("trainer/logger@trainer.logger=[tensorboard,csv,wandb,mlflow]", "model.dropout=0.5", "trainer.devices=2")
+    words = ("trainer/logger=[tensorboard,csv,wandb,mlflow]", "model.dropout=0.5", "trainer.devices=2")
     trained = script("train.py", *tiny_data(cwd), *TINY[1:], *words, "trainer.accelerator=cpu", cwd=cwd)
     assert (trained.returncode, trained.stderr) == (0, "")
     ids = json.loads((run_folder(cwd) / "trackers.json").read_text())

@@ -134,12 +134,12 @@ def test_an_encoder_must_return_features_of_every_frame(change, returned):
         (
             "resnet18",
             "DEFAULT",
-            r"DEFAULT of resnet18 cannot be .* put the file of \S*pth into nowhere/hub/checkpoints",
+            r"DEFAULT of resnet18 cannot be .* put the file of \S*pth into \S*/hub/checkpoints",
         ),
     ],
 )
-def test_backbones_that_do_not_fit_are_refused(name, weights, message, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", "nowhere")
+def test_backbones_that_do_not_fit_are_refused(name, weights, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
     with pytest.raises(UserError, match=message):
         Backbone(3, name, weights=weights, frozen=False, size=None)
