@@ -177,18 +177,17 @@ def test_loaded_pictures_are_prepared_as_predict_does(name, pictures, opened, de
 
 
 @pytest.mark.timeout(600)  # on a machine that is busy
+@pytest.mark.parametrize("seed", [101, pytest.param(102, marks=pytest.mark.reliability)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_nine_of_ten_digits_of_a_kind_of_picture_are_classified(kind, opened, record_figure, tmp_path):
-    page, correct = opened(PAGE), []  # of a run of experiment=quick
-    for seed in (101, 102):
-        images = []
-        for digit in range(10):
-            photograph(kind, digit, seed).picture.convert("RGB").save(tmp_path / "photograph.png")
-            images.append(read_image(tmp_path / "photograph.png", (1, 28, 28), None).pixels.ravel().tolist())
-        probabilities = np.array(page.execute_script(PROBABILITIES, images, ORDERINGS))[:, -1]
-        correct.append(int((probabilities.argmax(1) == np.arange(10)).sum()))
+def test_nine_of_ten_digits_of_a_kind_of_picture_are_classified(kind, seed, opened, record_figure, tmp_path):
+    page, images = opened(PAGE), []  # of a run of experiment=quick
+    for digit in range(10):
+        photograph(kind, digit, seed).picture.convert("RGB").save(tmp_path / "photograph.png")
+        images.append(read_image(tmp_path / "photograph.png", (1, 28, 28), None).pixels.ravel().tolist())
+    probabilities = np.array(page.execute_script(PROBABILITIES, images, ORDERINGS))[:, -1]
+    correct = int((probabilities.argmax(1) == np.arange(10)).sum())
     record_figure(f"pictures: {kind}: {correct} of ten digits are classified correctly")
-    assert min(correct) >= (10 if kind == "scan" else 9)
+    assert correct >= (10 if kind == "scan" else 9)
 
 
 def test_a_file_that_is_no_picture_is_reported(opened, deep_page, tmp_path):

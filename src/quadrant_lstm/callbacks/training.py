@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.linalg import vector_norm
+from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from quadrant_lstm.callbacks.checkpoints import log_points
 from quadrant_lstm.data.datamodule import epoch_seed
@@ -69,7 +70,8 @@ class EMA(pl.Callback):
         assert self.decay is not None
         decay = min(self.decay, num_steps / (9 + num_steps)) if num_steps > 1 else 0.0
         floats = [name for name, weight in weights.items() if weight.is_floating_point()]
-        torch._foreach_lerp_([average[name] for name in floats], [weights[name] for name in floats], 1 - decay)
+        lerp = get_ema_multi_avg_fn(decay)
+        lerp([average[name] for name in floats], [weights[name] for name in floats], num_steps)
         for name in weights.keys() - floats:
             average[name].copy_(weights[name])
 
@@ -101,8 +103,8 @@ class Finite(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: torch.optim.Optimizer) -> None:
         gradients = [weights.grad for weights in weights_of(optimizer) if weights.grad is not None]
-        losses, norms = module.scores["train"][-1].losses, torch.stack(torch._foreach_norm(gradients))
-        self.unchecked.append((losses, norms))
+        losses, norm = module.scores["train"][-1].losses, get_total_norm(gradients)
+        self.unchecked.append((losses, norm))
         logged = module.global_step % trainer.log_every_n_steps == 0
         if logged or module.device.type == "cpu" or trainer.is_last_batch:
             if trainer.scaler is None:
@@ -113,8 +115,7 @@ class Finite(pl.Callback):
         if logged:
             # a fused optimizer divides the gradients by the scale of fp16 itself, later
             scale = trainer.scaler.get_scale() if trainer.scaler and optimizer.defaults.get("fused") else 1.0
-            norm = vector_norm(norms).item() / scale
-            points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": norm}
+            points = {"train/batch_loss": losses.mean().item(), "train/gradient_norm": norm.item() / scale}
             log_points(trainer, points, module.global_step, save=False)
 
     def on_validation_end(self, trainer: Any, module: Any) -> None:
@@ -124,11 +125,11 @@ class Finite(pl.Callback):
 
     def check_steps(self, module: Classifier) -> None:
         """Raises UserError for the first recorded step that is non-finite."""
-        if not math.isfinite(sum(losses.sum() + norms.sum() for losses, norms in self.unchecked)):
-            for steps_ago, (losses, norms) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
+        if not math.isfinite(sum(losses.sum() + norm for losses, norm in self.unchecked)):
+            for steps_ago, (losses, norm) in zip(reversed(range(len(self.unchecked))), self.unchecked, strict=True):
                 place = f"at training step {module.global_step + 1 - steps_ago}"
                 check_finite(module, "train: the loss", losses.mean(), place)
-                check_finite(module, "train: the norm of the gradient", vector_norm(norms), place)
+                check_finite(module, "train: the norm of the gradient", norm, place)
 
 
 def check_finite(module: Classifier, name: str, value: Tensor, place: str) -> None:
@@ -189,8 +190,11 @@ class Progress(RichProgressBar):
         super().__init__(refresh_rate=10 if rich.get_console().is_terminal else 0)
         self.shown: dict[str, str] = {}
 
-    def _get_train_description(self, current_epoch: int) -> str:
-        return f"epoch {current_epoch + 1}/{self.trainer.max_epochs}"
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
+        super().on_train_epoch_start(trainer, module)
+        if self.progress and self.train_progress_bar_id is not None:
+            description = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self.progress.update(self.train_progress_bar_id, description=description)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         scores = pl_module.scores["train"]  # of the batches so far
