@@ -133,7 +133,7 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
     assert not [caption for caption in captions if "/" in caption]  # words, not tags
     sizes = [Image.open(io.BytesIO(base64.b64decode(data))).size for _, data in shown]
     assert all(width > 300 and height > 200 for width, height in sizes)
-    assert "<td>encoder.conv1<td>Conv2d<td>" in page
+    assert "<td>encoder.<wbr>conv1<td>Conv2d<td>" in page
     assert "lstm_units: 5" in page
     assert "  orderings:\n  - [1, 2, 3, 4]\n" in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched
