@@ -114,7 +114,9 @@ class Checkpoints(Checkpoint):
         if not (self.folder / BEST).exists():
             raise UserError("trainer: training stopped before an epoch was finished and validated; train for longer.")
         epoch, rows = read_checkpoint(self.folder / BEST)["epoch"] + 1, read_rows(self.folder / METRICS)
-        kept = rows[epoch - 1]
+        kept = next((row for row in rows if int(row["epoch"]) == epoch), None)
+        if kept is None:
+            raise UserError(f"{self.folder / METRICS}: has no row of epoch {epoch}, which was kept; restore it.")
         accuracy = {"val/accuracy": float(kept["val/accuracy"])} if kept.get("val/accuracy") else {}
         return accuracy | {
             "best_epoch": epoch,
