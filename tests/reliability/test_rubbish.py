@@ -3,6 +3,7 @@
 Each case is a process of its own.
 """
 
+import gzip
 import io
 import pickle
 import shutil
@@ -40,6 +41,16 @@ def idx_header(*sizes: int) -> bytes:
     return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes)
 
 
+def zeros_gz(header: bytes, megabytes: int) -> bytes:
+    """Returns a few kilobytes that unpack to so many megabytes."""
+    file = io.BytesIO()
+    with gzip.open(file, "wb") as packed:
+        packed.write(header)
+        for _ in range(megabytes):
+            packed.write(bytes(2**20))
+    return file.getvalue()
+
+
 DATA: dict[str, Callable[[Path], object]] = {
     f"{IMAGES}: empty": lambda data: (data / IMAGES).write_bytes(b""),
     f"{IMAGES}: text": lambda data: (data / IMAGES).write_text("these are no images"),
@@ -55,6 +66,8 @@ DATA: dict[str, Callable[[Path], object]] = {
     f"{IMAGES}: a folder": lambda data: ((data / IMAGES).unlink(), (data / IMAGES).mkdir()),
     f"{IMAGES}: missing": lambda data: (data / IMAGES).unlink(),
     f"{IMAGES}: no gzip": lambda data: (data / IMAGES).rename(data / f"{IMAGES}.gz"),
+    f"{IMAGES}: a gzip bomb": lambda data: (
+        (data / f"{IMAGES}.gz").write_bytes(zeros_gz(idx_header(200, 8, 8), 600)), (data / IMAGES).unlink()),
     f"{LABELS}: too few": lambda data: write_idx(data / LABELS, np.zeros(199)),
     f"{LABELS}: images": lambda data: shutil.copy(data / IMAGES, data / LABELS),
     "t10k-images-idx3-ubyte: smaller": lambda data: write_idx(data / "t10k-images-idx3-ubyte", np.zeros((70, 4, 4))),

@@ -11,7 +11,7 @@ import shutil
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -132,6 +132,8 @@ def load_idx_folder(folder: Path) -> Images:
             f"{files['test_images']}: images of {test_size}, but training images have {size}; make them equal."
         )
     highest, test_highest = arrays["train_labels"].max(), arrays["test_labels"].max()
+    if arrays["train_labels"].min() == highest:
+        raise UserError(f"{files['train_labels']}: every label is {highest}; at least two classes are needed.")
     if test_highest > highest:
         raise UserError(
             f"{files['test_labels']}: label {test_highest} is out of range: the largest training label is {highest}; "
@@ -142,25 +144,37 @@ def load_idx_folder(folder: Path) -> Images:
 
 def read_idx(file: Path, axes: int) -> np.ndarray:
     """Reads an IDX file of bytes: 0x000008, the number of axes, the size of each axis (big-endian), then the data."""
+    opener = gzip.open if file.suffix == ".gz" else open
     try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        with opener(file, "rb") as stream:
+            header = stream.read(4 + 4 * axes)
+            magic, expected = header[:4], bytes([0, 0, 8, axes])
+            if magic != expected:
+                raise UserError(
+                    f"{file}: starts with 0x{magic.hex()}, not 0x{expected.hex()} as IDX files of bytes with "
+                    f"{axes} {'axis' if axes == 1 else 'axes'} do; give an IDX file."
+                )
+            if len(header) < 4 + 4 * axes:
+                raise EOFError("it ends within its header")
+            sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4)]
+            num_bytes, shape = math.prod(sizes), " x ".join(map(str, sizes))
+            content = read_up_to(stream, num_bytes + 1)  # a gzip file may unpack to much more
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}: cannot be read ({error}); download it again.") from error
-    magic, expected = content[:4], bytes([0, 0, 8, axes])
-    if magic != expected:
+    if len(content) != num_bytes:
+        more = "more than " if len(content) > num_bytes else ""
         raise UserError(
-            f"{file}: starts with 0x{magic.hex()}, not 0x{expected.hex()} as IDX files of bytes with "
-            f"{axes} {'axis' if axes == 1 else 'axes'} do; give an IDX file."
+            f"{file}: holds {more}{min(len(content), num_bytes):,} bytes where {shape} needs {num_bytes:,}; it is "
+            "truncated or damaged: download it again."
         )
-    start = 4 + 4 * axes
-    sizes = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
-    num_bytes, shape = math.prod(sizes), " x ".join(map(str, sizes))
     if num_bytes == 0:
         raise UserError(f"{file}: is empty ({shape}); give one with images and labels.")
-    if len(content) - start != num_bytes:
-        raise UserError(
-            f"{file}: holds {len(content) - start:,} bytes where {shape} needs {num_bytes:,}; it is truncated or "
-            "damaged: download it again."
-        )
-    # torch wants memory that it could write
-    return np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(sizes)
+    return np.frombuffer(content, np.uint8).reshape(sizes)
+
+
+def read_up_to(stream: Any, limit: int) -> bytearray:
+    """Reads in pieces, as a damaged header may ask for more bytes than there is memory."""
+    content = bytearray()
+    while len(content) < limit and (piece := stream.read(min(2**24, limit - len(content)))):
+        content += piece
+    return content
