@@ -193,6 +193,13 @@ def test_a_broken_clip_is_named_with_the_reason(name, write, reason, tmp_path, r
     assert not recwarn
 
 
+def test_an_npz_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "bomb.npz", np.zeros_like(FRAMES))
+    monkeypatch.setattr("quadrant_lstm.data.image_files.MAX_PIXELS", 1)
+    with pytest.raises(BrokenClip, match="it holds more than 100 bytes"):
+        examine(tmp_path / "bomb.npz", COLOUR)
+
+
 def test_frames_of_two_sizes_are_resized(tmp_path):
     of_two_sizes(tmp_path / "clip")
     assert examined(tmp_path / "clip", COLOUR._replace(size=(4, 5))) == (3, 4, 5)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from quadrant_lstm.data import image_files
 from quadrant_lstm.data.image_files import check_num_pixels, check_regular, image_files_in, on_paper, opened_image
 from quadrant_lstm.data.videos import VIDEOS, check_container, decoded
 from quadrant_lstm.errors import UserError
@@ -107,6 +108,8 @@ def read_array(clip: Path, layout: str | None) -> np.ndarray:
     array = np.load(clip, mmap_mode="r")
     if not isinstance(array, np.ndarray):  # an .npz file
         with array as arrays:
+            if sum(entry.file_size for entry in arrays.zip.infolist()) > 100 * image_files.MAX_PIXELS:
+                raise ValueError(f"it holds more than {100 * image_files.MAX_PIXELS:,} bytes")
             if len(arrays.files) != 1:
                 raise ValueError(f"it holds {len(arrays.files)} arrays, not one")
             array = arrays[arrays.files[0]]
