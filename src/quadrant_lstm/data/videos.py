@@ -69,11 +69,13 @@ class Part(NamedTuple):
     content: int  # where it begins in the file
     end: int
     is_parent: bool = False  # of other parts
+    track: int | None = None  # the number that this part gives to a track
 
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"skip", b"free", b"pnot")  # of mp4 and of QuickTime
 UNKNOWN = 0xFFFFFFFF  # the length of a chunk whose writer could not return to it
 PARENTS = (0x18538067, 0x1654AE6B, 0xAE, 0x1F43B675, 0xA0)  # Segment, Tracks, TrackEntry, Cluster, BlockGroup: RFC 9559
+TRACK_NUMBER, BLOCKS = 0xD7, (0xA1, 0xA3)  # a block begins with the number of its track
 CRC_32 = b"\xbf\x84"  # and four bytes: the first element of a parent, for the others in it (RFC 8794)
 
 
@@ -86,14 +88,16 @@ def check_container(video: Path) -> None:
         readers = {b"RIFF": chunk, b"\x1a\x45\xdf\xa3": element}
         read = readers.get(data[:4], box if data[4:8] in FIRST_BOXES else None)
         position = end_of_parents = 0
-        while read and position + 8 <= len(data) and (part := read(data, position, end_of_parents)):
+        tracks: set[int | None] = set()
+        while read and position + 8 <= len(data) and (part := read(data, position, end_of_parents, tracks)):
             if part.end > len(data):
                 raise ValueError(f"it is cut off: {len(data):,} of at least {part.end:,} bytes")
             position = part.content if part.is_parent else part.end
             end_of_parents = max(end_of_parents, part.end * part.is_parent)
+            tracks.add(part.track)
 
 
-def box(data: mmap.mmap, position: int, _: int) -> Part | None:
+def box(data: mmap.mmap, position: int, *_: Any) -> Part | None:
     size = int.from_bytes(data[position : position + 4])
     if not data[position + 4 : position + 8].isalnum():
         if data.find(b"mdat", position) != -1:
@@ -104,7 +108,7 @@ def box(data: mmap.mmap, position: int, _: int) -> Part | None:
     return Part(position + 8, position + max(size, 8) if size else len(data))
 
 
-def chunk(data: mmap.mmap, position: int, end_of_parents: int) -> Part | None:
+def chunk(data: mmap.mmap, position: int, end_of_parents: int, _: Any) -> Part | None:
     position += position % 2
     name, size = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
     if name != b"RIFF" and position >= end_of_parents:
@@ -115,14 +119,19 @@ def chunk(data: mmap.mmap, position: int, end_of_parents: int) -> Part | None:
     return Part(position + 12, len(data) if size == UNKNOWN else position + 8 + size, is_parent)
 
 
-def element(data: mmap.mmap, position: int, _: int) -> Part:
-    after = position + vint_length(data, position)
-    content = after + vint_length(data, after)
-    all_ones = 2 ** (7 * (content - after)) - 1
-    size = int.from_bytes(data[after:content]) & all_ones
-    if int.from_bytes(data[position:after]) not in PARENTS:
+def element(data: mmap.mmap, position: int, _: int, tracks: set[int | None]) -> Part:
+    identity, _, after = vint(data, position)
+    marked, mask, content = vint(data, after)
+    size = marked & mask
+    if identity == TRACK_NUMBER:
+        return Part(content, content + size, track=int.from_bytes(data[content : content + size]))
+    if identity in BLOCKS:
+        marked_track, track_mask, _ = vint(data, content)
+        if marked_track & track_mask not in tracks:  # FFmpeg ends the video here, without an error
+            raise damaged(position)
+    if identity not in PARENTS:
         return Part(content, content + size)
-    end = len(data) if size == all_ones else content + size  # unknown, of a recording
+    end = len(data) if size == mask else content + size  # unknown, of a recording
     following = content + 6
     has_checksum = data[content : content + 2] == CRC_32 and end <= len(data)
     if has_checksum and int.from_bytes(data[content + 2 : following], "little") != zlib.crc32(data[following:end]):
@@ -130,12 +139,14 @@ def element(data: mmap.mmap, position: int, _: int) -> Part:
     return Part(content, end, is_parent=True)
 
 
-def vint_length(data: mmap.mmap, position: int) -> int:
-    """Returns the number of bytes of a number of variable length."""
+def vint(data: mmap.mmap, position: int) -> tuple[int, int, int]:
+    """Reads a number of variable length. Returns it with the bit that marks its length, a mask that removes this bit,
+    and the position of the next byte.
+    """
     length = 9 - (data[position].bit_length() if position < len(data) else 0)
     if length > 8:
         raise damaged(position)
-    return length
+    return int.from_bytes(data[position : position + length]), 2 ** (7 * length) - 1, position + length
 
 
 def damaged(position: int) -> ValueError:
