@@ -129,8 +129,13 @@ def test_videos_are_read_if_they_are_whole(name, tmp_path):
         damaged += [("zeros in a frame", data[:start] + bytes(200) + data[start + 200 :])]
     if name.endswith("mkv"):
         damaged += [("another bit", data[:start] + bytes([data[start] ^ 1]) + data[start + 1 :])]  # it has checksums
-    if is_matroska:  # whose packets begin with the number of their track
+    if is_matroska:  # whose packets begin with the number of their track, and whose parts with their lengths
         damaged += [("another track", data[:last] + b"\x82" + data[last + 1 :])]
+        size = data.rfind(b"\x1fC\xb6u") + 4  # of the last Cluster
+        start = size + 9 - data[size].bit_length()
+        for end in (last - 3, last):  # without the last block, which takes three bytes more, or in it
+            length = (end - start | 1 << 7 * (start - size)).to_bytes(start - size)
+            damaged += [(f"a Cluster that ends at byte {end}", data[:size] + length + data[start:])]
     assert not frames_that_are_accepted(video, damaged)
 
 

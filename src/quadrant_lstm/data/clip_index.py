@@ -108,7 +108,7 @@ def divided(
 
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
-EXAMINATION = 4
+EXAMINATION = 5
 
 
 def examine_clips(

@@ -11,7 +11,7 @@ with their lengths, which tell whether the file is whole:
 import mmap
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,13 +87,16 @@ def check_container(video: Path) -> None:
     with video.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         readers = {b"RIFF": chunk, b"\x1a\x45\xdf\xa3": element}
         read = readers.get(data[:4], box if data[4:8] in FIRST_BOXES else None)
-        position = end_of_parents = 0
+        position, parents = 0, [len(data)]  # the ends of those that hold the next part
         tracks: set[int | None] = set()
-        while read and position + 8 <= len(data) and (part := read(data, position, end_of_parents, tracks)):
+        while read and position + 8 <= len(data) and (part := read(data, position, parents, tracks)):
             if part.end > len(data):
                 raise ValueError(f"it is cut off: {len(data):,} of at least {part.end:,} bytes")
+            if read is element and part.end > min(parents):  # FFmpeg passes over this, too
+                raise damaged(position)
+            parents += [part.end] * part.is_parent
             position = part.content if part.is_parent else part.end
-            end_of_parents = max(end_of_parents, part.end * part.is_parent)
+            parents = [end for end in parents if end > position]
             tracks.add(part.track)
 
 
@@ -108,10 +111,10 @@ def box(data: mmap.mmap, position: int, *_: Any) -> Part | None:
     return Part(position + 8, position + max(size, 8) if size else len(data))
 
 
-def chunk(data: mmap.mmap, position: int, end_of_parents: int, _: Any) -> Part | None:
+def chunk(data: mmap.mmap, position: int, parents: Sequence[int], _: Any) -> Part | None:
     position += position % 2
     name, size = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
-    if name != b"RIFF" and position >= end_of_parents:
+    if name != b"RIFF" and len(parents) == 1:
         return None  # what follows is no chunk
     if not name.isascii() or not name.decode().isprintable():
         raise damaged(position)
@@ -119,7 +122,7 @@ def chunk(data: mmap.mmap, position: int, end_of_parents: int, _: Any) -> Part |
     return Part(position + 12, len(data) if size == UNKNOWN else position + 8 + size, is_parent)
 
 
-def element(data: mmap.mmap, position: int, _: int, tracks: set[int | None]) -> Part:
+def element(data: mmap.mmap, position: int, parents: Sequence[int], tracks: set[int | None]) -> Part:
     identity, _, after = vint(data, position)
     marked, mask, content = vint(data, after)
     size = marked & mask
@@ -127,11 +130,12 @@ def element(data: mmap.mmap, position: int, _: int, tracks: set[int | None]) -> 
         return Part(content, content + size, track=int.from_bytes(data[content : content + size]))
     if identity in BLOCKS:
         marked_track, track_mask, _ = vint(data, content)
-        if marked_track & track_mask not in tracks:  # FFmpeg ends the video here, without an error
+        # Without an error, FFmpeg ends the video at an unknown track, and passes over what is in no Cluster
+        if marked_track & track_mask not in tracks or len(parents) < 3:
             raise damaged(position)
     if identity not in PARENTS:
         return Part(content, content + size)
-    end = len(data) if size == mask else content + size  # unknown, of a recording
+    end = min(parents) if size == mask else content + size  # unknown, of a recording
     following = content + 6
     has_checksum = data[content : content + 2] == CRC_32 and end <= len(data)
     if has_checksum and int.from_bytes(data[content + 2 : following], "little") != zlib.crc32(data[following:end]):
