@@ -3,7 +3,6 @@ import torch
 
 from quadrant_lstm import ORDERINGS, sequences
 from quadrant_lstm.data.orderings import QUADRANTS, orderings_of, split_pieces
-from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool, encoder_of_images
 from quadrant_lstm.model.encoder import PaddedEncoder
 from quadrant_lstm.model.rnn import LSTM
@@ -90,8 +89,3 @@ def test_every_step_reaches_the_logits_of_its_own_sample(images):
     features = torch.randn(1, 4, deep.recurrent.input_size, requires_grad=True)
     deep.last_step(deep.recurrent(features)[0]).sum().backward()
     assert (features.grad.abs().sum(dim=(0, 2)) > 0).all()
-
-
-def test_too_many_blocks_are_refused():
-    with pytest.raises(UserError, match=r"model.blocks: 4 blocks do not fit: .* pool of block 4 .* write at most 3"):
-        network([[2]] * 4)

@@ -2,14 +2,12 @@ import pytest
 import torch
 
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.encoder import encoded_shape
 from tests.networks import RECURRENT, question_network
 
 
 def test_the_network_of_the_question_has_93718_parameters():
     # conv 3*3*1*32+32, conv 3*3*32*32+32, LSTM 4*5*(4160+5+2), dense 5*50+50, head 50*10+10
     assert sum(p.numel() for p in question_network().parameters()) == 320 + 9248 + 83340 + 300 + 510 == 93718
-    assert encoded_shape((1, 56, 14), [32, 32], 3, 2) == (32, (56 - 2 - 2) // 2, (14 - 2 - 2) // 2)
 
 
 def test_every_step_reaches_the_logits_of_its_own_sample_in_its_order():
@@ -45,6 +43,6 @@ def test_other_sizes_fit_together():
 def test_a_kernel_or_pool_larger_than_its_input_is_refused_with_the_stage_and_the_input():
     with pytest.raises(UserError, match=r"model.kernel_size: 9 does not fit stage conv2, whose input is 32 x 48 x 6 "):
         question_network(kernel_size=9)
-    with pytest.raises(UserError, match=r"model.pool_size: 11 does not fit stage pool, .* 32 x 52 x 10 .* at most 10"):
+    with pytest.raises(UserError, match=r"model.pool_size: 11 does not fit stage pool, whose input is 32 x 52 x 10 "):
         question_network(pool_size=11)
     assert question_network(pool_size=10)(torch.zeros(1, 4, 1, 56, 14)).shape == (1, 10)

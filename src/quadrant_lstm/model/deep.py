@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import BelowOne, Blocks, Count, Grid, Orderings
-from quadrant_lstm.model.encoder import Encoder, Maps, padded_blocks, pooled_shape
-from quadrant_lstm.model.network import Dropout
+from quadrant_lstm.model.encoder import Encoder, Maps, padded_blocks
+from quadrant_lstm.model.network import Dropout, feature_shape
 from quadrant_lstm.model.protocols import Frames, MakePart
 from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 
@@ -100,17 +100,17 @@ class JoinedPieces(nn.Module):
 
 def encoder_of_images(piece_shape: Shape, grid: Grid, blocks: Sequence[Sequence[int]]) -> Encoder:
     """Returns an encoder of whole images, whose pools do not mix pieces."""
+    channels, height, width = piece_shape
     pools: list[nn.Module] = []
-    for number in range(len(blocks)):
-        _, height, width = pooled_shape(piece_shape, blocks[:number])  # of a piece, before the pool
+    for _ in blocks:
         pools.append(PiecePool(grid) if height % 2 or width % 2 else nn.MaxPool2d(2, ceil_mode=True))
-    return Encoder(padded_blocks(piece_shape[0], blocks, pools))
+        height, width = -(-height // 2), -(-width // 2)
+    return Encoder(padded_blocks(channels, blocks, pools))
 
 
 class DeepCNNLSTM(StepClassifier):
     """`frame_shape` (channels, height, width), `num_classes`, `orderings` and `grid` come from the data;
-    conf/model/deep.yaml explains the other arguments. Raises UserError for clips, and if there are too many blocks for
-    the size of the pieces.
+    conf/model/deep.yaml explains the other arguments. Raises UserError for clips.
     """
 
     needs_orderings = True
@@ -134,11 +134,10 @@ class DeepCNNLSTM(StepClassifier):
             )
         channels, stack, width = frame_shape
         piece_shape, num_steps = (channels, stack // len(orderings), width), len(orderings[0])
-        features, rows, columns = pooled_shape(piece_shape, blocks)
         joined_grid = grid if join_pieces else (1, 1)
         self.encoder = JoinedPieces(encoder_of_images(piece_shape, joined_grid, blocks), orderings, joined_grid)
         self.dropout = Dropout(dropout)
-        num_inputs = len(orderings) * features * rows * columns
+        _, num_inputs = feature_shape(self.encoder, (num_steps, *frame_shape))
         num_outputs = self.read_with(recurrent, [num_inputs], lstm_units, num_steps)
         self.dropout2 = Dropout(dropout)
         self.head = nn.Linear(num_outputs, num_classes)

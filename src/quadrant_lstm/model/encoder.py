@@ -1,5 +1,6 @@
 """Defines encoders, which map an image or a frame to feature maps or features."""
 
+import copy
 import difflib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,53 +20,6 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Blocks, Count, Counts
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
-
-# Sizes
-
-
-def plain_pool_size(pool: Any) -> list[int] | None:
-    """Returns the rows and columns of an nn.MaxPool2d without overlap, padding or dilation, or None for another."""
-    sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-    size, *others = [[value, value] if isinstance(value, int) else list(value) for value in sizes]
-    return size if others == [size, [0, 0], [1, 1]] else None
-
-
-def encoded_shape(
-    frame_shape: Shape, filters: Sequence[int], kernel_size: int, pool_size: int, group: str = "model"
-) -> tuple[int, int, int]:
-    """Returns the output shape of convs without padding and a pool; raises UserError if a stage would be empty.
-
-    `group` is that of the keys which the error names.
-    """
-    channels, height, width = frame_shape
-    for number, count in enumerate(filters, start=1):
-        if kernel_size > min(height, width):
-            raise UserError(
-                f"{group}.kernel_size: {kernel_size} does not fit stage conv{number}, whose input is "
-                f"{channels} x {height} x {width} (channels x height x width); "
-                f"write a smaller kernel_size or fewer {group}.filters than {list(filters)}."
-            )
-        channels, height, width = count, height - kernel_size + 1, width - kernel_size + 1
-    if pool_size > min(height, width):
-        raise UserError(
-            f"{group}.pool_size: {pool_size} does not fit stage pool, whose input is "
-            f"{channels} x {height} x {width} (channels x height x width); write at most {min(height, width)}."
-        )
-    return channels, height // pool_size, width // pool_size
-
-
-def pooled_shape(shape: Shape, blocks: Sequence[Sequence[int]]) -> tuple[int, int, int]:
-    """Returns the output shape of blocks of padded convs and a 2x2 pool; raises UserError if there are too many."""
-    channels, height, width = shape
-    for number, filters in enumerate(blocks, start=1):
-        if min(height, width) < 2:
-            raise UserError(
-                f"model.blocks: {len(blocks)} blocks do not fit: the input of the pool of block {number} is "
-                f"{channels} x {height} x {width} (channels x height x width); write at most {number - 1}."
-            )
-        channels, height, width = filters[-1], -(-height // 2), -(-width // 2)
-    return channels, height, width
-
 
 # Convolutions
 
@@ -101,7 +55,24 @@ class ConvEncoder(Encoder):
             layers[f"relu{number}"] = nn.ReLU(inplace=True)
             channels = num_filters
         super().__init__(layers)
-        self.sizes = filters, kernel_size, pool_size
+        self.sizes = {"kernel_size": kernel_size, "pool_size": pool_size}
+
+    def encoded_shape(self, frame_shape: Shape, group: str) -> torch.Size:
+        """Returns the shape of the maps. Raises UserError for a kernel or pool that is larger than its input; `group`
+        is that of the keys which the error names.
+        """
+        maps = torch.empty(*frame_shape, device="meta")
+        for name, layer in copy.deepcopy(self).to("meta").named_children():
+            try:
+                maps = layer(maps)
+            except RuntimeError as error:
+                key = "pool_size" if name == "pool" else "kernel_size"
+                raise UserError(
+                    f"{group}.{key}: {self.sizes[key]} does not fit stage {name}, whose input is "
+                    f"{' x '.join(map(str, maps.shape))} (channels x height x width); write a smaller {key} or fewer "
+                    f"{group}.filters."
+                ) from error
+        return maps.shape
 
 
 class PaddedEncoder(Encoder):
@@ -129,6 +100,13 @@ def padded_blocks(
             channels = num_filters
         layers[f"pool{block}"] = pool
     return layers
+
+
+def plain_pool_size(pool: Any) -> list[int] | None:
+    """Returns the rows and columns of an nn.MaxPool2d without overlap, padding or dilation, or None for another."""
+    sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    size, *others = [[value, value] if isinstance(value, int) else list(value) for value in sizes]
+    return size if others == [size, [0, 0], [1, 1]] else None
 
 
 # Classifiers of torchvision

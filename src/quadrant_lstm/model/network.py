@@ -18,7 +18,7 @@ from torch.nn.functional import dropout
 
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import BelowOne, Count, Counts, Orderings
-from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder, encoded_shape
+from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
 from quadrant_lstm.model.protocols import Frames, MakePart, make_part, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 from quadrant_lstm.model.rnn import LSTM
@@ -87,8 +87,11 @@ log = logging.getLogger(__name__)
 class Join(StepClassifier):
     """`frame_shape` (channels, height, width), `num_classes`, `num_steps` and `orderings` come from the data;
     conf/model/join.yaml explains the other arguments. Clips have no orderings. With `shared_tiles` and orderings,
-    frames must be those of `sequences(images, orderings)`; use `in_full()` for any others.
+    frames must be those of `sequences(images, orderings)`; use `in_full()` for any others. Raises UserError if a kernel
+    or the pool of a ConvEncoder is larger than its input.
     """
+
+    group_of_sizes = "model.encoder"
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class Join(StepClassifier):
         super().__init__()
         module = make_part("model.encoder", encoder, frame_shape[0])
         if isinstance(module, ConvEncoder):
-            encoded_shape(frame_shape, *module.sizes, group="model.encoder")  # checks the sizes
+            module.encoded_shape(frame_shape, self.group_of_sizes)  # checks them
         self.encoder = TimeDistributed(module)
         if shared_tiles and orderings:
             try:
@@ -149,11 +152,10 @@ def feature_shape(encoder: nn.Module, frame_shape: Shape) -> torch.Size:
 class CNNLSTM(Join):
     """Encodes every frame with convs, feeds the features to a recurrent layer, and classifies its last output.
 
-    `frame_shape` (channels, height, width), `num_classes`, `num_steps` and `orderings` come from the data;
-    conf/model/cnn_lstm.yaml explains the other arguments. Clips have no orderings. With `shared_tiles` and orderings,
-    frames must be those of `sequences(images, orderings)`; use `in_full()` for any others. Raises UserError if a kernel
-    or the pool is larger than its input.
+    conf/model/cnn_lstm.yaml explains the arguments that Join does not have.
     """
+
+    group_of_sizes = "model"
 
     def __init__(
         self,
@@ -170,7 +172,6 @@ class CNNLSTM(Join):
         dense_units: Count,
         shared_tiles: bool,
     ):
-        encoded_shape(frame_shape, filters, kernel_size, pool_size)  # checks the sizes
         encoder = partial(ConvEncoder, filters=filters, kernel_size=kernel_size, pool_size=pool_size)
         parts = (encoder, recurrent, dropout, lstm_units, dense_units, shared_tiles)
         super().__init__(frame_shape, num_classes, num_steps, orderings, *parts)
@@ -205,8 +206,9 @@ class Reshaped(nn.Module):
         dense_units: Count,
     ):
         super().__init__()
-        features, _, columns = encoded_shape(frame_shape, filters, kernel_size, pool_size)
-        self.encoder = ConvEncoder(num_steps * frame_shape[0], filters, kernel_size, pool_size)
+        channels, height, width = frame_shape
+        self.encoder = ConvEncoder(num_steps * channels, filters, kernel_size, pool_size)
+        features, _, columns = self.encoder.encoded_shape((num_steps * channels, height, width), "model")
         self.dropout = Dropout(dropout)
         self.recurrent = LSTM(features * columns, lstm_units)
         self.dense = nn.Linear(lstm_units, dense_units)
