@@ -12,7 +12,6 @@ from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
 from tests.scripts import call_unchecked
 
-DYNAMIC = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
 LAYERS = {
     "lstm": lambda: LSTM(6, 4),
     "gru": lambda: GRU(6, 4),
@@ -81,53 +80,31 @@ def test_a_transformers_outputs_depend_on_the_order_of_earlier_steps():
     assert (layer(frames)[0] - layer(frames[:, [1, 0, 2]])[0])[:, 2].abs().max() > 0.01
 
 
-def examples(name: str):
-    """Returns the arguments of an export with lengths, their dynamic shapes, and other arguments."""
-    frames = "frames" if "conv" in name else "inputs"
-    shapes = {frames: DYNAMIC, "lengths": {0: Dim.DYNAMIC}}
-    sizes = ((2, 4), (3, 1), (2, 9))
-    given = [{frames: frames_for(name, *size), "lengths": torch.randint(1, size[1] + 1, size[:1])} for size in sizes]
-    return given[0], shapes, given[1:]
-
-
-def check_exported(name: str) -> None:
-    layer, _ = layer_and_frames(name, batch=2, steps=4)
-    arguments, shapes, others = examples(name)
-    program = export(layer.eval(), (), arguments, dynamic_shapes=shapes).module()
-    for other in others:
-        torch.testing.assert_close(program(**other), layer(**other))
-
-
-def some(*names: str):
-    """The other layers are exported with `-m reliability`, because an export takes seconds."""
-    others = [pytest.param(name, marks=pytest.mark.reliability) for name in LAYERS if name not in names]
-    return pytest.mark.parametrize("name", [*names, *others])
-
-
-@some()
-def test_an_exported_program_takes_any_batch_steps_and_lengths(name):
-    call_unchecked(check_exported, name)
-
-
-def check_onnx(name: str, file: str) -> None:
+def check_exported(name: str, file: str) -> None:
     import onnxruntime
 
     layer, _ = layer_and_frames(name, batch=2, steps=4)
-    arguments, shapes, others = examples(name)
-    names = {"input_names": ["frames", "lengths"]}
-    torch.onnx.export(layer.eval(), (), file, kwargs=arguments, dynamic_shapes=shapes, verbose=False, **names)
+    names = ["frames" if "conv" in name else "inputs", "lengths"]
+    example, *others = [
+        dict(zip(names, (frames_for(name, *size), torch.randint(1, size[1] + 1, size[:1])), strict=True))
+        for size in ((2, 4), (3, 1), (2, 9))
+    ]
+    shapes = dict(zip(names, ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC}), strict=True))
+    program = export(layer.eval(), (), example, dynamic_shapes=shapes).module()
+    torch.onnx.export(layer, (), file, kwargs=example, dynamic_shapes=shapes, input_names=names, verbose=False)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for other in others:
-        found = session.run(
-            None, dict(zip(["frames", "lengths"], map(torch.Tensor.numpy, other.values()), strict=True))
-        )
-        torch.testing.assert_close(torch.from_numpy(found[0]), layer(**other)[0])
+        expected = layer(**other)
+        torch.testing.assert_close(program(**other), expected)
+        (outputs, *_) = session.run(None, {key: tensor.numpy() for key, tensor in other.items()})
+        torch.testing.assert_close(torch.from_numpy(outputs), expected[0])
 
 
-@some("lstm")
-def test_an_onnx_file_takes_any_batch_steps_and_lengths(name, tmp_path):
+@pytest.mark.reliability  # an export takes seconds; tests/run/test_clip_runs.py exports a network
+@each_layer
+def test_exported_programs_and_onnx_files_take_any_batch_steps_and_lengths(name, tmp_path):
     pytest.importorskip("onnxruntime")
-    call_unchecked(check_onnx, name, str(tmp_path / "layer.onnx"))
+    call_unchecked(check_exported, name, str(tmp_path / "layer.onnx"))
 
 
 @pytest.mark.parametrize("name", ["lstm", "conv_lstm"])
