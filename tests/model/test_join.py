@@ -33,15 +33,17 @@ def join(encoder=CONV, recurrent=LSTM, shared_tiles=False, **changes) -> Join:
 @pytest.mark.parametrize(
     ("encoder", "recurrent"), [*((name, "lstm") for name in ENCODERS), *(("conv", name) for name in RECURRENT)]
 )
-def test_any_encoder_is_joined_to_any_recurrent_layer_and_padding_changes_nothing(encoder, recurrent):
+def test_any_encoder_is_joined_to_any_recurrent_layer_and_only_real_earlier_steps_count(encoder, recurrent):
     network = join(ENCODERS[encoder], RECURRENT[recurrent])
     frames, lengths = torch.rand(3, 4, 1, 56, 14), torch.tensor([4, 1, 3])
-    logits = network(frames)
-    assert logits.shape == (3, 3)
-    torch.testing.assert_close(network.logits_per_step(frames)[:, -1], logits)
+    logits, steps = network(frames), network.logits_per_step(frames)
+    assert steps.shape == (3, 1 if recurrent in ("concat", "bilstm") else 4, 3)
+    torch.testing.assert_close(steps[:, -1], logits)
     for number, length in enumerate(lengths.tolist() if recurrent != "concat" else []):
         alone = network(frames[number : number + 1, :length])
         torch.testing.assert_close(network(frames, lengths)[number], alone[0])
+        if steps.shape[1] > 1:  # it does not see later steps
+            torch.testing.assert_close(steps[number, length - 1], alone[0])
 
 
 def test_the_question_is_one_choice_of_encoder_and_recurrent_layer():
@@ -131,11 +133,7 @@ def test_an_encoder_must_return_features_of_every_frame(change, returned):
         ("resnet81", None, "torchvision has no resnet81; write e.g. resnet"),
         ("resnet18", "FOO", "resnet18 has no weights FOO; write one of null, IMAGENET1K_V1, DEFAULT"),
         ("squeezenet1_0", None, "squeezenet1_0 does not end in a linear layer"),
-        (
-            "resnet18",
-            "DEFAULT",
-            r"DEFAULT of resnet18 cannot be .* put the file of \S*pth into \S*/hub/checkpoints",
-        ),
+        ("resnet18", "DEFAULT", r"DEFAULT of resnet18 cannot be .* put the file of \S*pth into \S*/hub/checkpoints"),
     ],
 )
 def test_backbones_that_do_not_fit_are_refused(name, weights, message, tmp_path, monkeypatch):

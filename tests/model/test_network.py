@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from quadrant_lstm.errors import UserError
-from tests.networks import RECURRENT, question_network
+from tests.networks import question_network
 
 
 def test_the_network_of_the_question_has_93718_parameters():
@@ -17,27 +17,6 @@ def test_every_step_reaches_the_logits_of_its_own_sample_in_its_order():
     assert (frames.grad[1].abs().sum(dim=(1, 2, 3)) > 0).all()
     assert frames.grad[[0, 2]].abs().sum() == 0
     assert not torch.allclose(network(frames), network(frames.flip(1)))
-
-
-@pytest.mark.parametrize("kind", RECURRENT)
-def test_logits_per_step_end_with_those_of_forward_and_do_not_see_later_steps(kind):
-    torch.manual_seed(0)
-    network = question_network(recurrent=RECURRENT[kind]).eval()
-    frames = torch.randn(3, 4, 1, 56, 14)
-    steps = network.logits_per_step(frames)
-    assert steps.shape == (3, 1 if kind in ("concat", "bilstm") else 4, 10)
-    torch.testing.assert_close(steps[:, -1], network(frames))
-    changed = frames.clone()
-    changed[:, 2:] = 0
-    if kind not in ("concat", "bilstm"):
-        torch.testing.assert_close(network.logits_per_step(changed)[:, :2], steps[:, :2])
-
-
-def test_other_sizes_fit_together():
-    network = question_network(
-        frame_shape=(3, 20, 12), num_classes=4, filters=[5], kernel_size=2, pool_size=3, lstm_units=7, dense_units=6
-    )
-    assert network(torch.zeros(2, 4, 3, 20, 12)).shape == (2, 4)
 
 
 def test_a_kernel_or_pool_larger_than_its_input_is_refused_with_the_stage_and_the_input():

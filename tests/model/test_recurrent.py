@@ -56,10 +56,7 @@ def test_a_layer_that_cannot_be_sized_or_does_not_read_what_it_is_given_is_refus
         (RECURRENT["conv_lstm"], "model.recurrent: ConvLSTM reads maps, but the encoder returns a vector"),
         (lambda inputs, units: [], "model.recurrent: list is not an nn.Module; derive it from torch.nn.Module."),
         (nn.LSTM, "model.recurrent.batch_first: false, which reads samples as steps"),
-        (
-            lambda inputs, units: GRU(inputs, 3),
-            "model.recurrent: <lambda> has no more parameters with two units than w",
-        ),
+        (lambda inputs, units: GRU(inputs, 3), "model.recurrent: <lambda> has no more parameters with two units than"),
     ):
         with pytest.raises(UserError, match=line):
             make_recurrent(make, (24,), 5, 4)

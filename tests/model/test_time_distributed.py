@@ -135,11 +135,9 @@ def test_chunks_have_nearly_equal_numbers_of_frames_and_no_masked_ones(chunk, co
     torch.testing.assert_close(TimeDistributed(module, chunk=chunk)(frames), frames)
     TimeDistributed(module)(frames, mask=torch.arange(20).view(5, 4) < 7)
     assert module.counts == [*counts, 7]
-
-
-def test_batch_norm_never_sees_a_single_frame_in_chunks_of_three():
     for steps in range(2, 20):
-        TimeDistributed(nn.BatchNorm1d(2), chunk=3)(torch.randn(1, steps, 2))
+        TimeDistributed(module, chunk=3)(frames.new_zeros(1, steps, 2))
+    assert min(module.counts) > 1  # batch norm over vectors needs two frames at once
 
 
 def test_values_other_than_tensors_must_be_the_same_for_all_chunks():
@@ -149,20 +147,19 @@ def test_values_other_than_tensors_must_be_the_same_for_all_chunks():
         TimeDistributed(Returns(lambda x: (x, len(x))), chunk=3)(frames)
 
 
-def encoder(**options) -> TimeDistributed:
-    torch.manual_seed(0)
-    layers = (nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten())
-    return TimeDistributed(nn.Sequential(*layers), **options).eval()
-
-
 def check_exported_and_compiled() -> None:
-    distributed, dynamic = encoder(chunk=3), {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
+    def encoder(**options) -> TimeDistributed:
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten())
+        return TimeDistributed(nn.Sequential(*layers), **options)
+
+    distributed, dynamic = encoder(chunk=3).eval(), {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     example = (torch.randn(3, 4, 1, 6, 5),), {"mask": torch.ones(3, 4, dtype=torch.bool)}
     program = export(distributed, *example, dynamic_shapes={"inputs": (dynamic,), "mask": dynamic}).module()
     for batch, steps in ((3, 4), (1, 1), (2, 9)):
         frames, mask = torch.randn(batch, steps, 1, 6, 5), torch.rand(batch, steps) > 0.5
         torch.testing.assert_close(program(frames, mask=mask), distributed(frames, mask=mask))
-    found, expected = encoder(checkpoint=True).train(), encoder().train()
+    found, expected = encoder(checkpoint=True), encoder()
     outputs = torch.compile(found, backend="aot_eager")(frames, mask=mask), expected(frames, mask=mask)
     torch.testing.assert_close(gradients(outputs[:1], found), gradients(outputs[1:], expected))
     torch.testing.assert_close(found.state_dict(), expected.state_dict())
