@@ -35,16 +35,13 @@ def root(tmp_path) -> Path:
     return folder
 
 
-NONE = Augmentation()
-
-
-def clips_in(root, augmentation=NONE, **changes) -> Clips:
+def clips_in(root, **changes) -> Clips:
     arguments = {
         "num_frames": 3, "frame_step": 1, "size": None, "channels": 3, "layout": "THWC", "test_share": 0.25,
         "validation_share": 0.25, "validation_seed": 0, "batch_size": 3, "num_workers": 0, "cache_gb": 0.0,
-        "skip_broken": False, "seed": 1,
+        "skip_broken": False, "seed": 1, "augmentation": Augmentation(),
     }  # fmt: skip
-    return Clips(str(root), augmentation=augmentation, **(arguments | changes))
+    return Clips(str(root), **(arguments | changes))
 
 
 def epoch_of(data: Clips, epoch: int) -> list:
@@ -58,27 +55,20 @@ def are_equal(batches, others) -> bool:
     return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
 
 
-def saved(root, clip) -> np.ndarray:
-    return np.load(root / clip).transpose(0, 3, 1, 2)
-
-
-def test_short_clips_are_padded_and_long_ones_are_cut(root):
+def test_short_clips_are_padded_long_ones_are_cut_and_every_nth_frame_is_taken(root):
     data = clips_in(root)
     assert data.spec == ((3, 12, 16), 3, ("bright", "dark"))
     frames, labels, lengths = data.test_samples(torch.arange(8))
     assert lengths.tolist() == [2, 3, 3, 3] * 2
     assert labels.tolist() == [0] * 4 + [1] * 4
     for number, start in enumerate((0, 0, 0, 1)):  # the middle of clips that are longer
-        clip = saved(root, f"test/bright/{number}.npy")[start : start + 3]
-        assert np.array_equal(frames[number, : lengths[number]], clip)
+        clip = np.load(root / f"test/bright/{number}.npy").transpose(0, 3, 1, 2)
+        assert np.array_equal(frames[number, : lengths[number]], clip[start : start + 3])
         assert not frames[number, lengths[number] :].any()
     assert clips_in(root, num_frames=2).test_samples(torch.arange(2)).lengths is None  # none is padded
-
-
-def test_every_nth_frame_is_taken(root):
-    frames, _, lengths = clips_in(root, num_frames=None, frame_step=2).test_samples(torch.arange(4))
+    every_second, _, lengths = clips_in(root, num_frames=None, frame_step=2).test_samples(torch.arange(4))
     assert lengths.tolist() == [1, 2, 2, 3]
-    assert np.array_equal(frames[3], saved(root, "test/bright/3.npy")[::2])
+    assert np.array_equal(every_second[3], clip[::2])
 
 
 @pytest.mark.parametrize("options", [{"num_workers": 2}, {"cache_gb": 1.0}, {"num_workers": 2, "cache_gb": 2e-6}])
@@ -90,11 +80,10 @@ def test_batches_depend_only_on_the_seed_and_the_epoch(options, root):
     assert not are_equal(epoch_of(data, 0), epoch_of(clips_in(root, seed=2), 0))
 
 
-def test_a_last_batch_with_one_more_clip_is_read(tmp_path):
-    data = clips_in(write_clip_folder(tmp_path / "data", per_class=5))
+def test_a_last_batch_with_one_more_clip_is_read(root):
     sampler = EpochSampler(torch.arange(7), 3, seed=None, rank=0, num_ranks=2)
-    (batch,) = ClipLoader(data.train, sampler, 0)  # the seventh clip would leave the other process without
-    assert batch.labels.tolist() == [0, 0, 0, 1]
+    (batch,) = ClipLoader(clips_in(root).train, sampler, 0)  # the seventh clip would leave the other process without
+    assert batch.labels.tolist() == [0, 0, 1, 1]
     assert batch.lengths.tolist() == [2, 3, 2, 3]
 
 
@@ -116,7 +105,7 @@ def test_a_cache_keeps_the_first_clips_that_fit_and_decodes_them_once(root):
 
 
 def test_all_frames_of_a_clip_are_augmented_alike(tmp_path):
-    data = clips_in(write_clip_folder(tmp_path / "data", num_frames=[3]), Augmentation(shift=6.0))
+    data = clips_in(write_clip_folder(tmp_path / "data", num_frames=[3]), augmentation=Augmentation(shift=6.0))
     data.trainer = SimpleNamespace(training=True)
     still = data.test_samples(torch.arange(4))
     still = still._replace(frames=still.frames[:, :1].expand(-1, 3, -1, -1, -1))

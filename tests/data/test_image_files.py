@@ -150,25 +150,13 @@ def several(path):
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        (
-            "no.png",
-            Path,
-            r"cannot be read as an image .No such file or directory.; correct the path or its permissions",
-        ),
+        ("no.png", Path, "cannot be read .* .No such file or directory.; correct the path or its permissions"),
         ("folder.png", Path.mkdir, "cannot be read as an image .it is not a regular file.; give a PNG or JPEG file."),
         ("pipe.png", os.mkfifo, "cannot be read as an image .it is not a regular file.; give a PNG or JPEG file."),
         ("text.png", lambda path: path.write_text("no"), "cannot be read as an image .* give a PNG or JPEG file"),
         ("two.gif", several, "cannot be read as an image .it holds 2 pictures; save one of them"),
-        (
-            "large.png",
-            lambda path: Image.new("1", (8000, 7000)).save(path),
-            "is too large .8000 x 7000, .*; shrink it to",
-        ),
-        (
-            "huge.png",
-            lambda path: Image.new("1", (14_000, 13_000)).save(path),
-            "is too large .*182000000 pixels.*; shri",
-        ),
+        ("large.png", Image.new("1", (8000, 7000)).save, "is too large .8000 x 7000, .*; shrink it to"),
+        ("huge.png", Image.new("1", (14_000, 13_000)).save, "is too large .*182000000 pixels.*; shrink it to"),
     ],
 )
 def test_what_is_no_image_is_refused_with_a_remedy(name, write, message, tmp_path):

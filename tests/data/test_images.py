@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,18 +63,10 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        (IMAGES, lambda file: file.unlink(), "has no train-images-idx3-ubyte or train-images-idx3-ubyte.gz; put it"),
-        (
-            IMAGES,
-            changed(lambda data: data[:-1]),
-            r"holds 12,799 bytes where 200 x 8 x 8 needs 12,800; it is truncated",
-        ),
+        (IMAGES, Path.unlink, "has no train-images-idx3-ubyte or train-images-idx3-ubyte.gz; put it"),
+        (IMAGES, changed(lambda data: data[:-1]), "holds 12,799 bytes where 200 x 8 x 8 needs 12,800; it is truncated"),
         (IMAGES, changed(lambda data: data + b"1"), "holds more than 12,800 bytes where 200 x 8 x 8 needs 12,800"),
-        (
-            IMAGES,
-            changed(lambda data: b"\0\0\x0d" + data[3:]),
-            "starts with 0x00000d03, not 0x00000803 as IDX files of",
-        ),
+        (IMAGES, changed(lambda data: b"\0\0\x0d" + data[3:]), "starts with 0x00000d03, not 0x00000803 as IDX files"),
         (LABELS, changed(lambda data: b""), "starts with 0x, not 0x00000801 as IDX files of bytes with 1 axis do"),
         (IMAGES, changed(lambda data: data[:5]), "cannot be read .it ends within its header"),
         (IMAGES, changed(lambda data: data, ".gz"), r"gz: cannot be read \(Not a gzipped file"),

@@ -39,6 +39,7 @@ def test_an_occluded_piece_is_blank_and_the_others_are_unchanged(piece):
 def test_frames_are_those_of_the_question():
     # rows: steps; columns: orderings 1234, 4321, 1324, 4231
     assert sequences(NUMBERED)[0, :, 0, :, 0].tolist() == [[1, 4, 1, 4], [2, 3, 3, 2], [3, 2, 2, 3], [4, 1, 4, 1]]
+    assert torch.equal(sequences(NUMBERED, ["rows", "reversed-rows", "columns", [4, 2, 3, 1]]), sequences(NUMBERED))
     assert sequences(torch.zeros(64, 1, 28, 28)).shape == (64, 4, 1, 56, 14)
     conf = OmegaConf.load(ROOT / "conf/data/mnist.yaml")
     assert OmegaConf.to_container(conf.orderings) == [list(ordering) for ordering in ORDERINGS]
@@ -64,26 +65,12 @@ def test_any_orderings_of_any_grid_equal_a_loop(data, grid, sizes):
     assert torch.equal(sequences(images, orderings, grid), slow_sequences(images, orderings, grid))
 
 
-def test_orderings_may_be_named():
-    named = sequences(NUMBERED, ["rows", "reversed-rows", "columns", [4, 2, 3, 1]])
-    assert torch.equal(named, sequences(NUMBERED))
-
-
-TABLES = """
-    rows           columns        snake          spiral         hilbert
-     1  2  3  4     1  5  9 13     1  2  3  4     1  2  3  4     1  2 15 16
-     5  6  7  8     2  6 10 14     8  7  6  5    12 13 14  5     4  3 14 13
-     9 10 11 12     3  7 11 15     9 10 11 12    11 16 15  6     5  8  9 12
-    13 14 15 16     4  8 12 16    16 15 14 13    10  9  8  7     6  7 10 11
-"""  # at which step each piece is read
-
-
-def test_the_tables_of_the_module_are_those_of_the_code():
-    assert TABLES in inspect.getdoc(orderings_of)
-    names, *rows = TABLES.strip().splitlines()
-    for number, name in enumerate(names.split()):
-        steps = [step for row in rows for step in list(map(int, row.split()))[4 * number : 4 * number + 4]]
-        (ordering,) = orderings_of([name], (4, 4))
+def test_the_tables_of_the_documentation_are_those_of_the_code():
+    lines = inspect.getdoc(orderings_of).splitlines()
+    (start,) = (number for number, line in enumerate(lines) if line.split() == list(SCANS))
+    rows = [list(map(int, line.split())) for line in lines[start + 1 : start + 5]]
+    for number, ordering in enumerate(orderings_of(list(SCANS), (4, 4))):
+        steps = [step for row in rows for step in row[4 * number : 4 * number + 4]]  # at which each piece is read
         assert [ordering.index(piece) + 1 for piece in range(1, 17)] == steps
 
 
@@ -114,10 +101,7 @@ def test_a_random_ordering_depends_on_its_seed_only():
         ([1, 2, 3, 3], (2, 2), r"\[1, 2, 3, 3\] is not a permutation of 1234; write one, or rows, columns"),
         ([1, 2, 3, 4], (2, 3), "is not a permutation of 123456"),
         ([1, 2, 3, 4], (4, 4), "is not a permutation of 1 to 16"),
-        *(
-            (name, (2, 2), f"{name} is not the name of an ordering; write rows")
-            for name in ("random:x", "reversed", "")
-        ),
+        *((name, (2, 2), f"{name} is not the name of an ordering; write") for name in ("random:x", "reversed", "")),
     ],
 )
 def test_what_is_no_ordering_is_refused(ordering, grid, message):
