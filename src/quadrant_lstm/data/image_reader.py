@@ -229,8 +229,11 @@ def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int
         size = max(round(proportion * down), 1), down
     for step in ((size[0], digit.height), size):  # in one call, the order would depend on the version of Pillow
         digit = digit.resize(step, Image.Resampling.LANCZOS)
-    digit = Image.fromarray(strengthen(np.asarray(digit)))
-    weights = np.asarray(digit, dtype=float)
+    levels = np.asarray(digit).astype(np.int64)
+    # Strokes that were scaled to less than a pixel have become grey: the strongest tenth of the ink is to be 255 again.
+    if strongest := quantile(np.bincount(levels[levels > FAINT], minlength=256), 9):
+        levels = (levels * 255 // strongest).clip(max=255)
+    digit, weights = Image.fromarray(levels.astype(np.uint8)), levels.astype(float)
     if not weights.any():
         return None
     rows, columns = np.indices(weights.shape)
@@ -239,11 +242,3 @@ def centre_digit(image: Image.Image, ink: tuple[int, int, int, int], height: int
     page = Image.new("L", (width, height))
     page.paste(digit, (left, top))
     return page
-
-
-def strengthen(digit: np.ndarray) -> np.ndarray:
-    """Stretches the levels until the strongest tenth of the ink is 255 again: strokes that were scaled to less than a
-    pixel have become grey.
-    """
-    strongest = quantile(np.bincount(digit[digit > FAINT], minlength=256), 9)
-    return (digit.astype(np.int64) * 255 // strongest).clip(max=255).astype(np.uint8) if strongest else digit

@@ -11,7 +11,7 @@ import shutil
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -158,7 +158,11 @@ def read_idx(file: Path, axes: int) -> np.ndarray:
                 raise EOFError("it ends within its header")
             sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4)]
             num_bytes, shape = math.prod(sizes), " x ".join(map(str, sizes))
-            content = read_up_to(stream, num_bytes + 1)  # a gzip file may unpack to much more
+            # In pieces, as a damaged header may ask for more bytes than there is memory; and up to one byte more, as a
+            # gzip file may unpack to much more
+            content, end = bytearray(), num_bytes + 1
+            while len(content) < end and (piece := stream.read(min(2**24, end - len(content)))):
+                content += piece
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}: cannot be read ({error}); download it again.") from error
     if len(content) != num_bytes:
@@ -170,11 +174,3 @@ def read_idx(file: Path, axes: int) -> np.ndarray:
     if num_bytes == 0:
         raise UserError(f"{file}: is empty ({shape}); give one with images and labels.")
     return np.frombuffer(content, np.uint8).reshape(sizes)
-
-
-def read_up_to(stream: Any, limit: int) -> bytearray:
-    """Reads in pieces, as a damaged header may ask for more bytes than there is memory."""
-    content = bytearray()
-    while len(content) < limit and (piece := stream.read(min(2**24, limit - len(content)))):
-        content += piece
-    return content

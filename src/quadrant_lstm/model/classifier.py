@@ -41,23 +41,6 @@ def make(group: str, factory: Callable[..., Any], *arguments: Any, **options: An
         raise UserError(f"{group}: {str(error).rstrip('.')}; change a value of {group}.") from error
 
 
-def resume_with_config(optimizer: Optimizer, scheduler: Any, num_steps: int | float) -> None:
-    """Replaces the settings that resuming has restored by those of the config, except those that are scheduled.
-
-    Raises UserError if the schedule that resuming has restored was made for another number of training steps.
-    """
-    scheduled = set() if is_constant(scheduler) else {"lr"}
-    scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
-    for group in optimizer.param_groups:
-        group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
-    planned = next((vars(scheduler)[name] for name in TOTAL_ARGUMENTS if name in vars(scheduler)), num_steps)
-    if planned != num_steps:
-        raise UserError(
-            f"trainer.max_epochs: {num_steps:,} steps, but this run's schedule was made for {planned:,} and cannot be "
-            "changed; start a new run."
-        )
-
-
 def is_constant(scheduler: Any) -> bool:
     return isinstance(scheduler, ConstantLR) and scheduler.factor == 1
 
@@ -183,8 +166,22 @@ class Classifier(LightningModule):
             self.log(name, metrics[name], logger=False)  # callbacks/checkpoints.py and the dashboard log them
 
     def on_train_start(self) -> None:
+        """Replaces the settings that resuming has restored by those of the config, except those that are scheduled.
+
+        Raises UserError if the schedule that resuming has restored was made for another number of training steps.
+        """
         (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
-        resume_with_config(optimizer, config.scheduler, self.trainer.estimated_stepping_batches)
+        scheduler, num_steps = config.scheduler, self.trainer.estimated_stepping_batches
+        scheduled = set() if is_constant(scheduler) else {"lr"}
+        scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
+        for group in optimizer.param_groups:
+            group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
+        planned = next((vars(scheduler)[name] for name in TOTAL_ARGUMENTS if name in vars(scheduler)), num_steps)
+        if planned != num_steps:
+            raise UserError(
+                f"trainer.max_epochs: {num_steps:,} steps, but this run's schedule was made for {planned:,} and cannot "
+                "be changed; start a new run."
+            )
 
     def configure_optimizers(self) -> Any:
         weights = [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -134,7 +134,8 @@ def explain_mismatch(
     name: str, layer: nn.Module, inputs: Any, shapes: str, labels: Sequence[str], error: Exception
 ) -> str:
     """`shapes` are those of the inputs as text, and `labels` the axes of the first tensor, e.g. N."""
-    first, stage = inputs[0] if inputs else None, titled(name, layer)
+    kind = type(layer).__name__
+    first, stage = inputs[0] if inputs else None, f"{name} ({kind})" if name else kind
     if type(first) is tuple and (isinstance(layer, PaddedRNN) or type(layer).__module__.startswith("torch.nn.")):
         remedy = "A recurrent layer returns outputs and a state: pass on its outputs."
         return f"{stage} was given a tuple {shapes}; it expects a tensor. {remedy}"
@@ -178,10 +179,6 @@ def expectation(layer: nn.Module, labels: Sequence[str], sizes: Sequence[int]) -
     return ""
 
 
-def titled(name: str, layer: nn.Module) -> str:
-    return f"{name} ({type(layer).__name__})" if name else type(layer).__name__
-
-
 def misreading(layer: nn.RNNBase, labels: Sequence[str]) -> str:
     """Returns what the layer does, and the remedy, if it accepts an input but reads the batch `N` as steps."""
     if "N" not in labels[1 if layer.batch_first and len(labels) > 2 else 0].split("*"):
@@ -193,9 +190,6 @@ def misreading(layer: nn.RNNBase, labels: Sequence[str]) -> str:
 
 
 # The table
-
-
-HEADER = ("stage", "layer", "output shape", "parameters", "")
 
 
 class Stage(NamedTuple):
@@ -213,7 +207,8 @@ class Description:
 
     def rows(self) -> list[tuple[str, ...]]:
         rows = [(*stage[:3], f"{stage.num_parameters:,}", stage.misreading) for stage in self.stages]
-        return [HEADER, *rows, ("total", "", "", f"{self.num_parameters:,}", "")]
+        header, total = ("stage", "layer", "output shape", "parameters", ""), f"{self.num_parameters:,}"
+        return [header, *rows, ("total", "", "", total, "")]
 
     def warnings(self) -> list[str]:
         return [f"{stage.name} ({stage.layer}) {stage.misreading}" for stage in self.stages if stage.misreading]
