@@ -53,6 +53,8 @@ def find_clips(root: str | None, test_share: float, seed: int) -> ClipFolder:
             "class."
         )
     if splits:
+        if others := sorted({path for path in folder.iterdir() if path.is_dir() and visible(path)} - {*splits}):
+            raise UserError(f"{others[0]}: is neither train nor test; move its clips, or begin its name with a dot.")
         train, test = map(clips_by_class, splits)
         for name in sorted(train.keys() ^ test.keys()):
             missing, other = sorted((split / name for split in splits), key=Path.is_dir)
