@@ -136,7 +136,7 @@ def test_without_halves_some_clips_of_each_class_are_drawn_for_the_test(tmp_path
         (lambda root: shutil.rmtree(root / "train/dark"), "train: holds one folder, but each class needs one; add"),
         (lambda root: (root / "test/dark").rename(root / "test/.x"), "test: holds one folder, but each class needs"),
         (lambda root: (root / "test/dark").rename(root / "test/dim"), "test: has no class dark; add its folder, or re"),
-        (lambda root: (root / "val").mkdir(), "val: is neither train nor test; move its clips, or begin its name with a"),
+        (lambda root: (root / "val").mkdir(), "val: is neither train nor test; move its clips, or begin its name"),
         (lambda root: (root / "train/dim").mkdir(), "train/dim: holds no clips; add some, or remove the folder"),
         (lambda root: (root / "test/dark/x.txt").touch(), "x.txt: is no file of a clip; remove it, or begin its name"),
         (lambda root: write_gif(root / "train/dark/many/1.gif", noise_clip(2)), "many: is a folder without still pict"),

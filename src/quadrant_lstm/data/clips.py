@@ -5,8 +5,6 @@ files -> uint8 frames, cached in memory -> every n-th frame, cut to `num_frames`
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,10 +12,10 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.clip_frames import FrameFormat, Note
-from quadrant_lstm.data.clip_index import Clip, examine_clips, find_clips
+from quadrant_lstm.data.clip_frames import FrameFormat
+from quadrant_lstm.data.clip_index import examine_clips, find_clips
 from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader
-from quadrant_lstm.data.datamodule import Batch, EpochSampler, SequenceDataModule
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
 from quadrant_lstm.errors import UserError, as_text
 from quadrant_lstm.kinds import AtLeastTwo, BelowOne, Count, Layout, Natural, NonNegative, Share, Size
@@ -63,8 +61,13 @@ class Clips(SequenceDataModule):
             number = len(self.skipped) - 1
             others = f" ({number} other{' is' if number == 1 else 's are'} broken, too)" if number else ""
             raise UserError(f"{self.skipped[0]}{others}; replace or remove it, or add data.skip_broken=true.")
-        train_clips = without_skipped(train_clips, self.notes, names, "training")
-        test_clips = without_skipped(test_clips, self.notes, names, "test")
+        for split, clips in (("training", train_clips), ("test", test_clips)):
+            clips[:] = [clip for clip in clips if clip.path in self.notes]
+            if missing := set(range(len(names))) - {clip.label for clip in clips}:
+                name = names[min(missing)]
+                raise UserError(
+                    f"data.root: no {split} clip of class {name} can be read; add one, or remove the class."
+                )
         sizes = {(note.height, note.width): path for path, note in self.notes.items()}
         if len(sizes) > 1:
             (size, path), (other_size, other) = list(sizes.items())[:2]
@@ -82,9 +85,7 @@ class Clips(SequenceDataModule):
         self.num_workers, self.augmentation, self.pads = num_workers, augmentation, train.pads
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
-        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(indices, self.batch_size, seed, rank, num_ranks)
-        return ClipLoader(data, sampler, self.num_workers)
+        return ClipLoader(data, self.sampler(indices, seed), self.num_workers)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         frames = batch.frames
@@ -104,12 +105,3 @@ class Clips(SequenceDataModule):
     def sha256(self) -> str:
         lines = [f"{path.relative_to(self.folder)} {note.sha256}" for path, note in self.notes.items()]
         return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
-
-
-def without_skipped(clips: Sequence[Clip], notes: Mapping[Path, Note], names: Sequence[str], split: str) -> list[Clip]:
-    """Raises UserError for a class of which no clip is left."""
-    left = [clip for clip in clips if clip.path in notes]
-    if missing := set(range(len(names))) - {clip.label for clip in left}:
-        name = names[min(missing)]
-        raise UserError(f"data.root: no {split} clip of class {name} can be read; add one, or remove the class.")
-    return left

@@ -241,11 +241,13 @@ class SequenceDataModule(LightningDataModule):
         return self.loader(self.test, torch.arange(len(self.test)))
 
     def loader(self, data: Any, indices: Int64[Tensor, " samples"], seed: int | None = None) -> Any:
-        if self.trainer is None:
-            return BatchLoader(data, EpochSampler(indices, self.batch_size, seed))
-        device, rank, num_ranks = self.trainer.strategy.root_device, self.trainer.global_rank, self.trainer.world_size
-        sampler = EpochSampler(indices.to(device), self.batch_size, seed, rank, num_ranks)
-        return BatchLoader(TensorDataset(*(tensor.to(device) for tensor in data.tensors)), sampler)
+        device = self.trainer.strategy.root_device if self.trainer else "cpu"
+        data = TensorDataset(*(tensor.to(device) for tensor in data.tensors))
+        return BatchLoader(data, self.sampler(indices.to(device), seed))
+
+    def sampler(self, indices: Int64[Tensor, " samples"], seed: int | None) -> EpochSampler:
+        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return EpochSampler(indices, self.batch_size, seed, rank, num_ranks)
 
     def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
         return [f"test sample {number}" for number in indices.tolist()]

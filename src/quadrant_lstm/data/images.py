@@ -111,14 +111,12 @@ def load_idx_folder(folder: Path) -> Images:
     if not folder.is_dir():
         raise UserError(f"data.root: {folder} is not a folder; give one that holds {', '.join(IDX_FILES.values())}.")
     files: dict[str, Path] = {}
+    arrays: dict[str, np.ndarray] = {}
     for part, name in IDX_FILES.items():
-        plain, packed = folder / name, folder / f"{name}.gz"
-        files[part] = plain if plain.is_file() else packed
-        if not files[part].is_file():
-            raise UserError(
-                f"data.root: {folder} has no {name} or {packed.name}; put it there, or give another folder."
-            )
-    arrays = {part: read_idx(file, axes=3 if part.endswith("images") else 1) for part, file in files.items()}
+        found = [file for file in (folder / name, folder / f"{name}.gz") if file.is_file()]
+        if not found:
+            raise UserError(f"data.root: {folder} has no {name} or {name}.gz; put it there, or give another folder.")
+        files[part], arrays[part] = found[0], read_idx(found[0], axes=3 if part.endswith("images") else 1)
     for half in ("train", "test"):
         images, labels = arrays[f"{half}_images"], arrays[f"{half}_labels"]
         if len(images) != len(labels):

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.model.protocols import Lengths, Sequences, check_lengths, real_steps
 
-Outputs = Float[Tensor, "batch steps units"]
-LastOutput = Float[Tensor, "batch 1 units"]
+Outputs = Float[Tensor, "batch output_steps units"]
 
 
 class PerStep(nn.Linear):
@@ -43,7 +42,7 @@ class Concatenated(nn.Linear):
     def __init__(self, input_size: int, num_units: int, num_steps: int):
         super().__init__(num_steps * input_size, num_units)
 
-    def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[LastOutput, None]:  # type: ignore[override]
+    def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[Outputs, None]:  # type: ignore[override]
         check_lengths(inputs, lengths)
         return super().forward(clear_padding(inputs.flatten(2), lengths).flatten(1))[:, None].tanh(), None
 
