@@ -6,7 +6,7 @@ outputs, _ = Transformer(32 * 26 * 5, 64)(maps, lengths=lengths)    # maps [N, T
 import math
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
@@ -59,16 +59,10 @@ class Transformer(nn.Module):
         check_lengths(inputs, lengths)
         x = self.inputs(inputs.flatten(2)).to(inputs.dtype)
         numbers, real = torch.arange(x.shape[1], device=x.device), real_steps(inputs, lengths)
-        x = x + sines(numbers, x.shape[2]).to(x.dtype)
+        waves = torch.arange(-(-x.shape[2] // 2), device=x.device)  # of 2 pi to 10,000 * 2 pi steps
+        angles = numbers[:, None] * torch.exp(waves * (-math.log(10_000) / len(waves)))
+        x = x + torch.cat([angles.sin(), angles.cos()], dim=1)[:, : x.shape[2]].to(x.dtype)
         mask = ((numbers <= numbers[:, None]) & real[:, None])[:, None]  # real steps that are not later
         for block in self.blocks:
             x = block(x, mask)
         return self.norm(x).to(x.dtype).masked_fill(~real[:, :, None], 0), None
-
-
-def sines(positions: Int64[Tensor, " steps"], num_units: int) -> Float[Tensor, "steps units"]:
-    """Returns sines and cosines of the positions, with wavelengths from 2 pi to 10,000 * 2 pi steps."""
-    num_waves = -(-num_units // 2)
-    waves = torch.arange(num_waves, device=positions.device)
-    angles = positions[:, None] * torch.exp(waves * (-math.log(10_000) / num_waves))
-    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :num_units]
