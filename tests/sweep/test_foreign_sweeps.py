@@ -4,16 +4,19 @@ import re
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.search import instantiate_within
+from quadrant_lstm.sweep.sweep_folder import Sweep
 
 
-def write_sweep(folder, *task, hydra=(), config_dir=None):
+def write_sweep(folder, *overrides, config_dir=None, sweeper=None):
     sources = [{"provider": "command-line", "path": config_dir}] if config_dir else []
-    content = {"overrides": {"task": [*task], "hydra": [*hydra]}, "sweeper": {}, "runtime": {"config_sources": sources}}
+    lists = {"task": [], "hydra": []}
+    for override in overrides:
+        lists["hydra" if re.match(r"hydra[./]", override) else "task"].append(override)
+    content = {"overrides": lists, "sweeper": sweeper or {}, "runtime": {"config_sources": sources}}
     (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": content}))
     return f"sweep={folder}"
 
@@ -23,7 +26,6 @@ def write_sweep(folder, *task, hydra=(), config_dir=None):
     [
         # may execute code, or read more than the config
         "+hydra.callbacks.evil={_target_:pathlib.Path.touch}",
-        "--config-dir=evil",
         "model.dropout=${oc.env:HOME}",
         "experiment=../../evil",
         "+model/encoder=../../../evil",
@@ -36,19 +38,7 @@ def write_sweep(folder, *task, hydra=(), config_dir=None):
         "data.root=/theirs",
         "trainer.logger.csv.name=${data.root}",
         "+trainer.logger.wandb.offline=false",
-    ],
-)
-def test_what_could_do_harm_has_to_be_typed_again(override, tmp_path):
-    folder = write_sweep(tmp_path, "data=kmnist", "seed=1,2", override)
-    with pytest.raises(UserError, match=re.escape(f"was started with {override!r}; add it if you trust what it does.")):
-        hydra_arguments([folder])
-    if not override.startswith("--"):
-        assert override in hydra_arguments([folder, override])
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
+        # Hydra's own may hold plain values only
         "hydra.launcher.setup=[touch file]",
         'hydra.launcher.n_jobs={a: "\\n", _target_: pathlib.Path.touch}',
         "hydra.launcher.n_jobs=${oc.env:HOME}",
@@ -56,30 +46,25 @@ def test_what_could_do_harm_has_to_be_typed_again(override, tmp_path):
         "hydra.sweeper._recursive_=true",
     ],
 )
-def test_hydras_own_overrides_may_hold_plain_values_only(override, tmp_path):
-    with pytest.raises(UserError, match="; add it if you trust what it does."):
-        hydra_arguments([write_sweep(tmp_path, hydra=[override])])
-    assert override in hydra_arguments([write_sweep(tmp_path, hydra=[override]), override])
+def test_what_could_do_harm_has_to_be_typed_again(override, tmp_path):
+    folder = write_sweep(tmp_path, "data=kmnist", "seed=1,2", override)
+    with pytest.raises(
+        UserError, match=re.escape(f"{tmp_path} was started with {override!r}; add it if you trust wha")
+    ):
+        hydra_arguments([folder])
+    assert override in hydra_arguments([folder, override])
+
+
+def test_an_option_among_the_overrides_is_refused(tmp_path):
+    with pytest.raises(UserError, match="was started with '--config-dir=evil'; add it if you trust what it does."):
+        hydra_arguments([write_sweep(tmp_path, "seed=1,2", "--config-dir=evil")])
 
 
 def test_plain_values_and_folders_that_are_only_read_are_taken_from_the_folder(tmp_path):
-    hydra = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra/sweeper=optuna"]
     task = ["data=clips", "data.root=/clips", "seed=1,2", "model.lstm_units=${model.dense_units}"]
-    resumed = hydra_arguments([write_sweep(tmp_path, *task, hydra=hydra)])
+    hydra = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "hydra/sweeper=optuna"]
+    resumed = hydra_arguments([write_sweep(tmp_path, *task, *hydra)])
     assert resumed == ["-m", *task, *hydra, f"hydra.sweep.dir='{tmp_path}'"]
-
-
-@pytest.mark.parametrize("part", ["sweeper", "overrides", "runtime"])
-def test_the_config_of_a_sweep_resolves_no_interpolation(part, tmp_path):
-    folder = write_sweep(tmp_path, "seed=1,2")
-    file = tmp_path / "multirun.yaml"
-    content = yaml.safe_load(file.read_text())
-    content["hydra"][part] = "${new_folder:" + str(tmp_path / "made") + "}"
-    content["hydra"]["sweeper"] = {"n_trials": content["hydra"][part]} if part == "sweeper" else {}
-    file.write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match="multirun.yaml: is not the config of a sweep; restore it."):
-        hydra_arguments([folder])
-    assert not (tmp_path / "made").exists()
 
 
 def test_a_sweep_over_an_own_class_resumes_with_the_class_typed_again(tmp_path):
@@ -103,11 +88,30 @@ def test_a_sweep_with_a_config_dir_needs_it_typed(tmp_path):
 def test_a_nested_class_of_a_pruner_is_checked(target):
     pruner = {"_target_": "optuna.pruners.PatientPruner", "patience": 1, "wrapped_pruner": {"_target_": target}}
     with pytest.raises(UserError, match=f"hydra.sweeper.pruner: {target} is not in optuna.pruners"):
-        instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", OmegaConf.create(pruner))
+        instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", pruner)
 
 
-@pytest.mark.parametrize("text", ["hydra: 5", "- 1", "hydra: {overrides: 5}"])
-def test_a_file_that_is_no_sweep_is_named(text, tmp_path):
-    (tmp_path / "multirun.yaml").write_text(text)
-    with pytest.raises(UserError, match=f"{tmp_path}/multirun.yaml: is not the config of a sweep; restore it."):
-        hydra_arguments([f"sweep={tmp_path}"])
+EVIL = "${new_folder:made}"  # an interpolation with an effect
+SETTINGS = {"n_trials": 5, "sampler": {"seed": 1}, "pruner": {"patience": 1}}
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        *((part, value) for part in ("overrides", "runtime", "sweeper") for value in (EVIL, 5, None)),
+        *(("sweeper", SETTINGS | {name: EVIL}) for name in SETTINGS),
+        *(("sweeper", SETTINGS | {name: {"seed": EVIL}}) for name in ("sampler", "pruner")),
+        ("sweeper", {"n_trials": 5}),
+    ],
+)
+def test_a_config_that_is_none_of_a_sweep_is_named_and_nothing_in_it_is_resolved(part, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, file = write_sweep(tmp_path, "seed=1,2", sweeper=SETTINGS), tmp_path / "multirun.yaml"
+    assert Sweep(tmp_path).is_search
+    content = yaml.safe_load(file.read_text())
+    content["hydra"][part] = value
+    for text in (yaml.safe_dump(content), "- 1", "hydra: 5"):
+        file.write_text(text)
+        with pytest.raises(UserError, match=f"{file}: is not the config of a sweep; restore it."):
+            hydra_arguments([folder])
+    assert not (tmp_path / "made").exists()

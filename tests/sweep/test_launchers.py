@@ -6,7 +6,7 @@ from hydra_plugins.quadrants import launchers
 from hydra_plugins.quadrants.launchers import RUNNING, JobLauncher, LocalLauncher, visible_gpus
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.sweep_folder import make_jobs
-from tests.folders import TINY, sweep_folder, tiny_data
+from tests.folders import TINY, tiny_data
 from tests.scripts import Script, importing_from
 
 
@@ -74,9 +74,9 @@ def test_jobs_at_once_have_gpus_of_their_own_and_share_the_threads(tmp_path):
     )
     data = (*tiny_data(tmp_path), *TINY, "trainer.max_epochs=1")
     words = ("seed=1,2", "hydra.launcher.n_jobs=2", "+trainer.callbacks.noting._target_=noting.Noting")
+    place = "hydra.sweep.dir=sweep_${seed}"  # a key that the sweep varies
     gpus = {"CUDA_VISIBLE_DEVICES": "6,7"}
     before = importing_from(tmp_path) + "; import torch; torch.set_num_threads(2)"
-    done = Script("train.py", "-m", *data, *words, cwd=tmp_path, environment=gpus, before=before).wait()
+    done = Script("train.py", "-m", *data, *words, place, cwd=tmp_path, environment=gpus, before=before).wait()
     assert done.returncode == 0, done.stderr
-    found = [(sweep_folder(tmp_path) / str(job) / "found").read_text() for job in range(2)]
-    assert found == ["6 1", "7 1"]
+    assert [(tmp_path / "sweep_1" / job / "found").read_text() for job in "01"] == ["6 1", "7 1"]

@@ -9,7 +9,6 @@ from pathlib import Path
 import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import QMCSampler
 from optuna.trial import TrialState
@@ -29,10 +28,8 @@ SPACE: Space = {"a": IntDistribution(0, 2), "b": IntDistribution(0, 2)}
 
 
 def points_of(sampler: str, folder: Path, space: Space = SPACE, **arguments: object) -> list[dict[str, int]]:
-    config = OmegaConf.create({"_target_": f"optuna.samplers.{sampler}", **arguments})
-    return [
-        {key: int(value) for key, value in job.swept.items()} for job in Search(folder, space, [], 6, config).jobs()
-    ]
+    search = Search(folder, space, [], 6, {"_target_": f"optuna.samplers.{sampler}", **arguments})
+    return [{key: int(value) for key, value in job.swept.items()} for job in search.jobs()]
 
 
 def load_study(sweep: Path) -> optuna.Study:
@@ -76,7 +73,7 @@ def test_a_search_of_all_points_is_left_to_a_sweep(tmp_path):
 
 def test_a_study_is_not_continued_with_other_ranges(tmp_path):
     points_of("TPESampler", tmp_path)
-    with pytest.raises(UserError, match="study.db searches a, b in other ranges; restore its ranges in conf/, or"):
+    with pytest.raises(UserError, match="study.db has trials of other keys or ranges; restore it, or add study=rebuil"):
         points_of("TPESampler", tmp_path, {"a": IntDistribution(0, 2)})
 
 

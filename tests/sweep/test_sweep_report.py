@@ -97,7 +97,7 @@ def test_the_table_has_one_row_per_job_with_its_error(four_jobs):
 
 def test_a_search_without_a_started_job_has_a_report(tmp_path):
     (tmp_path / "multirun.yaml").write_text(
-        "hydra:\n  sweeper: {kind: search, n_trials: 5}\n"
+        "hydra:\n  sweeper: {n_trials: 5, sampler: {}, pruner: {}}\n"
         "  overrides: {task: ['seed=1'], hydra: ['hydra/sweeper=optuna']}\n"
         "  runtime: {config_sources: []}\n"
     )

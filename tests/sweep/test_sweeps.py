@@ -1,25 +1,75 @@
-"""Runs sweeps (train.py -m) as processes."""
+"""Tests which jobs a command has, and runs sweeps (train.py -m) as processes."""
 
 import os
 import signal
 import statistics
 import time
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
+from hydra_plugins.quadrants.sweepers import GridSweeper
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_csv, read_json
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep import plan
-from quadrant_lstm.sweep.sweep_folder import Sweep
+from quadrant_lstm.sweep.sweep_folder import Sweep, combinations
 from tests.configs import composed_config
 from tests.folders import TINY, children, sweep_folder, tiny_data, wait_until_no_process_remains, write_idx_folder
-from tests.scripts import Script, importing_from, script, waiting_after
+from tests.scripts import ROOT, Script, importing_from, script, waiting_after
 
 DATA = ("data=idx", "data.root=tiny", *TINY)
+
+
+def recorded(*words: str, **params: str) -> list[str]:
+    """Returns the overrides that a sweep with these words and hydra.sweeper.params records."""
+    sweeper = GridSweeper(OmegaConf.create(params), plan=False)
+    loader = ConfigLoaderImpl(create_config_search_path(str(ROOT / "conf")))
+    sweeper.resumed, sweeper.hydra_context = None, SimpleNamespace(config_loader=loader)
+    return [str(override.input_line) for override in sweeper.all_overrides(words)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "used"),
+    [
+        ("lr=1e-3,0.001,1e-03,2", "lr=0.001,2"),
+        ("dropout=0,0.0", "dropout=0.0"),
+        ("seed=9007199254740993,9007199254740992,9007199254740993", "seed=9007199254740993,9007199254740992"),
+        ("model=choice(a,b,a)", "model=a,b"),
+        ("data.orderings=[[1,2],[2,1]],[[1, 2],[2, 1]]", "data.orderings=[[1,2],[2,1]]"),
+        *((same, same) for same in ("seed=1,2", "key=true,1", "key='1',1", "key=null,a", "seed=range(1,3)")),
+    ],
+)
+def test_equal_values_are_used_once(typed, used, capsys):
+    assert recorded(typed) == [used]
+    said = f"{typed}: equal values would train equal jobs, so each is used once\n"
+    assert capsys.readouterr().out == ("" if typed == used else said)
+
+
+def test_shuffled_values_and_those_of_a_glob_are_recorded_in_their_order():
+    shuffled, found = recorded("seed=shuffle(1,2,3,4)", "schedule=glob(c*)")
+    assert sorted(shuffled.removeprefix("seed=").split(",")) == ["1", "2", "3", "4"]
+    assert found == "schedule=constant,cosine"
+
+
+def test_a_sweep_without_values_is_refused():
+    with pytest.raises(UserError, match=r"seed=range\(1,1\): has no values, so there is no job to run; give some."):
+        recorded("seed=range(1,1)")
+
+
+def test_of_a_key_that_is_given_twice_the_last_value_counts():
+    overrides = recorded("a=1,2", "++lr=3", "a=2,3", "++a=4,5", lr="interval(0,1)", seed="1")
+    assert overrides == ["seed=1", "++lr=3", "++a=4,5"]
+    jobs = combinations(OverridesParser.create().parse_overrides(overrides))
+    assert jobs == [["seed=1", "++lr=3", "++a=4"], ["seed=1", "++lr=3", "++a=5"]]
 
 
 def test_an_invalid_job_fails_alone_and_is_named(tmp_path):

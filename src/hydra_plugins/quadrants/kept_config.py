@@ -38,8 +38,8 @@ class KeptConfigLoader(ConfigLoaderImpl):
     """
 
     def __init__(self, current: ConfigLoader, folder: Path, config_name: str, is_resumed: bool):
-        recorded = (folder / CHECKSUM).read_bytes() if (folder / CHECKSUM).exists() else b""
-        if recorded != checksum(folder).encode():
+        recorded = folder / CHECKSUM
+        if not recorded.exists() or recorded.read_bytes() != checksum(folder):
             raise UserError(f"{folder}: is not the config that the sweep began with; restore it, or start a new sweep.")
         file = folder / f"{config_name}.yaml"
         primary: Any = OmegaConf.to_container(read_yaml(file))
@@ -52,12 +52,10 @@ class KeptConfigLoader(ConfigLoaderImpl):
         super().__init__(search_path)
         self.current, self.folder, self.is_resumed = current, folder, is_resumed
         self.differences: dict[str, tuple[Any, Any]] = {}
-        self.compared: set[tuple[str, ...]] = set()  # the overrides of the jobs
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         config = super().load_sweep_config(master_config, sweep_overrides)
-        if self.is_resumed and tuple(sweep_overrides) not in self.compared:
-            self.compared.add(tuple(sweep_overrides))
+        if self.is_resumed:
             try:
                 now = without_hydra(self.current.load_sweep_config(master_config, sweep_overrides))
             except (HydraException, OmegaConfBaseException, yaml.YAMLError):
@@ -97,16 +95,12 @@ def is_risky(key: str, value: Any) -> bool:
     return is_other_code or names_other_than_own_keys(value) or (group == "trainer" and leads_outside(key, value))
 
 
-def checksum(folder: Path) -> str:
+def checksum(folder: Path) -> bytes:
     """Returns the SHA-256 of the names and the contents of a folder's YAML files."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*.yaml")):
         digest.update(f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def record_checksum(folder: Path) -> None:
-    (folder / CHECKSUM).write_text(checksum(folder))
+    return digest.hexdigest().encode()
 
 
 def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str], folder: Path) -> None:
@@ -122,11 +116,9 @@ def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str],
             copied = folder / file.relative_to(root)
             if file.is_file() and not copied.exists() and copied.relative_to(folder).parts[0] != NOT_KEPT:
                 copied.parent.mkdir(parents=True, exist_ok=True)
-                copied.write_bytes(without_hydra_key(file) if file == primary else file.read_bytes())
-    record_checksum(folder)
-
-
-def without_hydra_key(file: Path) -> bytes:
-    config = read_yaml(file)
-    config.pop("hydra", None)
-    return OmegaConf.to_yaml(config).encode()
+                copied.write_bytes(file.read_bytes())
+                if file == primary:
+                    config = read_yaml(file)
+                    config.pop("hydra", None)
+                    OmegaConf.save(config, copied)
+    (folder / CHECKSUM).write_bytes(checksum(folder))

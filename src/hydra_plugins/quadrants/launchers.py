@@ -239,8 +239,7 @@ class SlurmLauncher(JobLauncher):
     def __init__(self, max_num_timeout: int, array_parallelism: int, **sbatch: Any):
         self.max_num_timeout, self.array_parallelism = max_num_timeout, array_parallelism
         options: Any = OmegaConf.to_object(OmegaConf.create(sbatch | {"array_parallelism": array_parallelism}))
-        named = {key if key in COMMON else f"slurm_{key}": value for key, value in options.items()}
-        self.sbatch = {key: value for key, value in named.items() if value is not None}
+        self.sbatch = {key if key in COMMON else f"slurm_{key}": value for key, value in options.items()}
         self.ids: dict[int, str] = {}  # in SLURM, by the numbers of the jobs
         self.last_states: dict[int, str] = {}
 
@@ -278,11 +277,11 @@ class SlurmLauncher(JobLauncher):
         executor = submitit.AutoExecutor(
             self.folder / SUBMITTED.parent / "%j", cluster="slurm", slurm_max_num_timeout=self.max_num_timeout
         )
-        executor.update_parameters(**self.sbatch, slurm_srun_args=["--kill-on-bad-exit=1"])
         try:
+            executor.update_parameters(**self.sbatch, slurm_srun_args=["--kill-on-bad-exit=1"])
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():  # the exception repeats it
                 handles = [executor.submit(self, config, Singleton.get_state()) for _, config in new]
-        except submitit.core.utils.FailedJobError as error:
+        except (submitit.core.utils.FailedJobError, AssertionError) as error:  # the latter of a value of a wrong type
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"hydra.launcher: sbatch refuses the jobs ({reason}); correct the cause.") from error
         self.ids |= {job.number: handle.job_id for (job, _), handle in zip(new, handles, strict=True)}

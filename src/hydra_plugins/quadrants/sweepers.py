@@ -8,7 +8,6 @@ import copy
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ class GridSweeper(Sweeper):
 
     def __init__(self, params: DictConfig, plan: bool):
         self.params, self.plan = params, plan
-        self.settings: dict[str, Any] = {}  # of a search, as they are recorded
+        self.settings: dict[str, Any] = {}  # of a search, as they are recorded: without interpolations
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -52,8 +51,10 @@ class GridSweeper(Sweeper):
             OmegaConf.set_readonly(node, False)  # in Hydra 1.4 it is
         if is_typed("hydra.sweep.subdir", config.hydra):
             raise UserError("hydra.sweep.subdir: the folder of a job has the job's number; leave this key out.")
-        found = Sweep(Path(config.hydra.sweep.dir)) if is_typed("hydra.sweep.dir", config.hydra) else None
-        self.resumed = found if found and (found.folder / SWEEP_CONFIG).exists() else None
+        self.has_typed_folder = is_typed("hydra.sweep.dir", config.hydra)
+        self.folder = Path(config.hydra.sweep.dir) if self.has_typed_folder else SWEEPS / "new"  # which does not exist
+        is_resumed = self.has_typed_folder and (self.folder / SWEEP_CONFIG).exists()
+        self.resumed = Sweep(self.folder) if is_resumed else None
         if self.resumed:
             if self.resumed.is_search != self.is_search:
                 kind = "optuna" if self.resumed.is_search else "grid"
@@ -97,25 +98,23 @@ class GridSweeper(Sweeper):
             say(f"conf/ has changed since this sweep began; the sweep keeps {listed}")
 
     def all_overrides(self, arguments: Sequence[str]) -> list[Override]:
-        """Returns the overrides of the command, and those of `params` whose keys the command does not set.
+        """Returns the overrides of `params` and of the command. Of a key that is given twice, the last values count.
 
         A resumed sweep has recorded both.
         """
-        overrides = self.parse(arguments)
-        if not self.resumed:
-            keys = {override.get_key_element() for override in overrides}
-            params = self.parse([f"{key!s}={value}" for key, value in self.params.items()])
-            overrides = [*(override for override in params if override.get_key_element() not in keys), *overrides]
-        return self.parse(list(map(enumerated, overrides)))
+        params = [] if self.resumed else [f"{key!s}={value}" for key, value in self.params.items()]
+        overrides = self.parse([*params, *arguments])
+        last = {override.get_key_element().lstrip("+"): number for number, override in enumerate(overrides)}
+        kept = [
+            enumerated(override)
+            for number, override in enumerate(overrides)
+            if not override.is_sweep_override() or number in last.values()
+        ]
+        return self.parse(kept)
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
         """Parses overrides. Raises Hydra's OverrideParseException for one that is invalid."""
         return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(list(arguments))
-
-    @property
-    def folder(self) -> Path:
-        """The folder of a resumed sweep; for a new one, a folder that does not exist."""
-        return self.resumed.folder if self.resumed else SWEEPS / "new"
 
     def compose_from_copy(self, folder: Path) -> None:
         loader, name = self.hydra_context.config_loader, self.config.hydra.job.config_name
@@ -128,7 +127,7 @@ class GridSweeper(Sweeper):
         The folder becomes an override of all jobs, because they compose their configs again, perhaps elsewhere.
         """
         config, folder = self.config, Path(self.config.hydra.sweep.dir)
-        if is_typed("hydra.sweep.dir", config.hydra):
+        if self.has_typed_folder:
             make_typed_folder("hydra.sweep.dir", folder)
         else:
             folder = Path(new_folder(str(folder)))
@@ -170,28 +169,22 @@ def enumerated(override: Override) -> str:
     value, text = override.value(), str(override.input_line)
     if not override.is_discrete_sweep():
         return text
-    elements = [str(Transformer.encode(element)) for element in override.sweep_iterator()]
+    elements = [(element, str(Transformer.encode(element))) for element in override.sweep_iterator()]
     if not elements:
         raise UserError(f"{text}: has no values, so there is no job to run; give some.")
-    values = list({as_number(element): element for element in elements}.values())  # 0 and 0.0 are equal
+    # 0 and 0.0 are equal, but not 1 and true
+    values = {element if type(element) in (int, float) else encoded: encoded for element, encoded in elements}
     if len(values) < len(elements):
         say(f"{text}: equal values would train equal jobs, so each is used once")
     elif not isinstance(value, Glob) and not getattr(value, "shuffle", False):
         return text
-    return f"{override.get_key_element()}={','.join(values)}"
-
-
-def as_number(text: str) -> Decimal | str:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return text
+    return f"{override.get_key_element()}={','.join(values.values())}"
 
 
 def swept_override(overrides: Sequence[Override]) -> str:
     """Returns the override that tells a job which keys its sweep varies."""
     keys = (override.get_key_element().lstrip("+") for override in overrides if override.is_sweep_override())
-    return f"swept=[{','.join(dict.fromkeys(keys))}]"
+    return f"swept=[{','.join(keys)}]"
 
 
 # A job for each trial that Optuna chooses
@@ -207,7 +200,7 @@ class SearchSweeper(GridSweeper):
         self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, rebuild: bool, plan: bool
     ):
         super().__init__(params, plan)
-        self.n_trials, self.sampler, self.pruner, self.rebuild = n_trials, sampler, pruner, rebuild
+        self.n_trials, self.nodes, self.rebuild = n_trials, {"sampler": sampler, "pruner": pruner}, rebuild
 
     def sweep(self, arguments: list[str]) -> None:
         check_value("hydra.sweeper.n_trials", self.n_trials, Count)
@@ -224,33 +217,26 @@ class SearchSweeper(GridSweeper):
         if not space:
             example = "'optimizer.lr=tag(log,interval(0.0003,0.01))', or experiment=search"
             raise UserError(f"hydra.sweeper.params: no key has a range to search; add e.g. {example}.")
-        self.record_settings()
-        instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.pruner)
-        search = Search(self.folder, space, fixed, self.n_trials, self.sampler, self.rebuild, dry_run=True)
+        self.resolve_settings()
+        instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.settings["pruner"])
+        sampler = self.settings["sampler"]
+        search = Search(self.folder, space, fixed, self.n_trials, sampler, self.rebuild, dry_run=True)
         with contextlib.closing(search.jobs()) as trials:
             planned = list(itertools.islice(trials, None if self.plan else 1))
         self.check_jobs(planned[:1])
         if self.plan:
             return self.show_plan(planned)
         with self.locked_folder(overrides) as folder:
-            search = Search(folder, space, fixed, self.n_trials, self.sampler, self.rebuild)
+            search = Search(folder, space, fixed, self.n_trials, sampler, self.rebuild)
             self.launcher.run_jobs(search.jobs(), self.launcher.num_parallel(None), search.record)
 
-    def record_settings(self) -> None:
-        """Keeps the settings without interpolations, to be recorded. A resumed search has those of its sampler and its
-        pruner that it began with: with others it would choose other trials.
-        """
+    def resolve_settings(self) -> None:
+        """A resumed search keeps its sampler and its pruner, because others would choose other trials."""
         self.settings["n_trials"] = self.n_trials
-        for name in ("sampler", "pruner"):
-            node: Any = OmegaConf.to_container(getattr(self, name), resolve=True)
+        for name, node in self.nodes.items():
+            self.settings[name] = OmegaConf.to_container(node, resolve=True)
             if self.resumed:
-                key = f"hydra.sweeper.{name}"
-                typed = [word for word in self.config.hydra.overrides.hydra if word.startswith(key)]
-                if new := [word for word in typed if word not in self.resumed.launch_overrides]:
-                    raise UserError(f"{new[0]}: a search keeps its {name}; leave it out, or start a new search.")
-                node = self.resumed.hydra["sweeper"].get(name)
-                if not isinstance(node, dict) or "${" in str(node):  # it may come from somebody else
-                    file = self.resumed.folder / SWEEP_CONFIG
-                    raise UserError(f"{file}: {key} does not hold the values that the search began with; restore it.")
-            setattr(self, name, OmegaConf.create(node))
-            self.settings[name] = node
+                for typed in self.config.hydra.overrides.hydra:
+                    if typed.startswith(f"hydra.sweeper.{name}") and typed not in self.resumed.launch_overrides:
+                        raise UserError(f"{typed}: a search keeps its {name}; leave it out, or start a new search.")
+                self.settings[name] = self.resumed.hydra["sweeper"][name]

@@ -16,9 +16,7 @@ import optuna
 from hydra.core.override_parser.types import Override
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.distributions import distribution_to_json as to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -69,14 +67,13 @@ def distribution(override: Override) -> BaseDistribution:
 STUDY_NAME = "sweep"
 
 
-def instantiate_within(prefix: str, key: str, node: DictConfig, **arguments: Any) -> Any:
+def instantiate_within(prefix: str, key: str, node: dict[str, Any], **arguments: Any) -> Any:
     """Instantiates a sampler or pruner. The config may come from an untrusted folder, so its classes are limited."""
-    plain = OmegaConf.to_container(node, resolve=True)
-    for _, nested in nodes_with_target(plain):
+    for _, nested in nodes_with_target(node):
         if not is_class_in(target := str(nested["_target_"]), [prefix]):
             raise UserError(f"{key}: {target} is not in {prefix[:-1]}; write {key}._target_={prefix}NAME.")
     try:
-        return instantiate(plain, **arguments, **OF_INSTANTIATE)
+        return instantiate(node, **arguments, **OF_INSTANTIATE)
     except (InstantiationException, TypeError, ValueError) as error:
         raise UserError(f"{key}: {error.__cause__ or error}; change a value of {key}.") from error
 
@@ -112,8 +109,8 @@ def storage_errors_explained(folder: Path) -> Iterator[None]:
 
 def running_trial(folder: Path) -> Trial | None:
     """Returns the trial whose run has that folder, or None if the trial is no longer running."""
-    config = OmegaConf.create(Sweep(folder.parent).hydra["sweeper"]["pruner"])  # as SearchSweeper has recorded it
-    pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", config)
+    recorded = Sweep(folder.parent).hydra["sweeper"]["pruner"]
+    pruner = instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", recorded)
     stored, number = storage(folder.parent), int(folder.name)
     study = optuna.load_study(study_name=STUDY_NAME, storage=stored, pruner=pruner)
     if study.trials[number].state != TrialState.RUNNING:
@@ -125,7 +122,6 @@ def running_trial(folder: Path) -> Trial | None:
 # The search
 
 
-SPACE = "space"  # an attribute of the study
 TYPES: dict[Any, Any] = {FloatDistribution: float, IntDistribution: int}
 QUASI_RANDOM = "optuna.samplers.QMCSampler"
 GRIDS = ("optuna.samplers.GridSampler", "optuna.samplers.BruteForceSampler")
@@ -136,11 +132,11 @@ class Search:
     """The trials of the study in `folder`, or of a copy of it in memory for a dry run.
 
     `fixed` are the overrides that all trials share. `rebuild` makes the study again from the folders of the trials.
-    Raises UserError if the study has another search space, or not the trials of the folders.
+    Raises UserError if the study has trials of another search space, or not those of the folders.
     """
 
     def __init__(
-        self, folder: Path, space: Space, fixed: list[str], n_trials: int, sampler: DictConfig,
+        self, folder: Path, space: Space, fixed: list[str], n_trials: int, sampler: dict[str, Any],
         rebuild: bool = False, dry_run: bool = False,
     ):  # fmt: skip
         self.folder, self.space, self.fixed, self.n_trials, self.sampler = folder, space, fixed, n_trials, sampler
@@ -158,22 +154,15 @@ class Search:
             stored = storage(self.folder)
         options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": "maximize", "load_if_exists": True}
         study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
-        described = {key: to_json(distribution) for key, distribution in self.space.items()}
-        if study.user_attrs.get(SPACE, described) != described:
-            remedy = "restore its ranges in conf/, or start a new search without sweep="
-            raise UserError(f"sweep: {file} searches {', '.join(study.user_attrs[SPACE])} in other ranges; {remedy}.")
         study.add_trials(rebuilt)
-        trials, remedy = (
-            study.trials,
-            "restore it, or add study=rebuild to make it again from the folders of the trials",
-        )
-        if any(trial.distributions not in ({}, self.space) for trial in trials):  # it may come from somebody else
+        remedy = "restore it, or add study=rebuild to make it again from the folders of the trials"
+        if any(trial.distributions not in ({}, self.space) for trial in study.trials):  # it may be somebody else's
             raise UserError(f"sweep: {file} has trials of other keys or ranges; {remedy}.")
+        trained = {trial.number: as_texts(trial.params) for trial in study.trials}
         for job in jobs:
-            if job.number >= len(trials) or self.values_of(job) != as_texts(trials[job.number].params):
+            if trained.get(job.number) != self.values_of(job):
                 rule = f"does not hold the values that trial {job.number} was trained with"
                 raise UserError(f"sweep: {file} {rule}; {remedy}.")
-        study.set_user_attr(SPACE, described)
         return study
 
     def trials_of(self, jobs: Sequence[Job]) -> list[FrozenTrial]:

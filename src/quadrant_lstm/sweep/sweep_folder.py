@@ -77,14 +77,14 @@ def readable(value: str) -> str:
 
 
 def combinations(overrides: Iterable[Override]) -> list[list[str]]:
-    """Returns the overrides of each job of a grid. Of a key that is given twice, the last values count."""
-    choices: dict[str, list[str]] = {}
-    for override in overrides:
-        key, choice = override.get_key_element(), [str(override.input_line)]
-        if override.is_sweep_override():
-            choice = [f"{key}={text}" for text in override.sweep_string_iterator()]
-        choices[key.lstrip("+")] = choice
-    return [list(chosen) for chosen in itertools.product(*choices.values())]
+    """Returns the overrides of each job of a grid."""
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for override in overrides
+    ]
+    return list(map(list, itertools.product(*choices)))
 
 
 def make_jobs(sweep: Path, overrides: Sequence[Sequence[str]], numbers: Iterable[int] | None = None) -> list[Job]:
@@ -118,11 +118,13 @@ class Sweep:
         """The config of the sweep's command. Interpolations stay: the folder may come from somebody else."""
         config = read_yaml(self.folder / SWEEP_CONFIG)
         plain: Any = OmegaConf.to_container(config) if OmegaConf.is_config(config) else None
-        with contextlib.suppress(KeyError, TypeError):
-            hydra = plain["hydra"]
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            hydra, sweeper = plain["hydra"], dict(plain["hydra"]["sweeper"])
             lists = [hydra["overrides"]["task"], hydra["overrides"]["hydra"], hydra["runtime"]["config_sources"]]
-            has_count = isinstance(hydra["sweeper"].get("n_trials", 0), int)
-            if has_count and all(isinstance(value, list) for value in lists):
+            is_search = "n_trials" in sweeper
+            search = [sweeper[name] for name in ("n_trials", "sampler", "pruner")] if is_search else [0, {}, {}]
+            has_values = list(map(type, search)) == [int, dict, dict] and "${" not in str(search)  # of its settings
+            if has_values and all(isinstance(value, list) for value in lists):
                 return plain
         raise UserError(f"{self.folder / SWEEP_CONFIG}: is not the config of a sweep; restore it.")
 
