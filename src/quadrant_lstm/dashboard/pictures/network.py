@@ -43,14 +43,8 @@ def as_arguments(
 
 MAX_TICKS = 8
 MAX_MAPS = 32  # drawn of one convolution
-TITLES = (
-    "input gate",
-    "forget gate",
-    "cell candidate",
-    "output gate",
-    "cell state",
-    "output",
-)  # of LSTM.step_in_detail
+# of the values of LSTM.step_in_detail
+TITLES = ("input gate", "forget gate", "cell candidate", "output gate", "cell state", "output")
 GATES = ("input gate", "forget gate", "output gate")  # with values between 0 and 1
 
 
@@ -174,13 +168,9 @@ def correct_by_occluded_ordering(
     orderings: Orderings, grid: Grid,
 ) -> Int64[Tensor, "orderings images"]:  # fmt: skip
     """Blanks the pieces of one ordering in every frame, so `network` must encode each frame in full."""
-    rows = images.shape[2] // grid[0]
-    correct = []
-    for place in range(len(orderings)):
-        frames = frames_of(images, orderings, grid)
-        frames[..., place * rows : (place + 1) * rows, :] = 0
-        correct.append(is_correct(network, frames, labels))
-    return torch.stack(correct)
+    frames = frames_of(images, orderings, grid).unflatten(-2, (len(orderings), -1))
+    occluded = (frames.index_fill(-3, torch.tensor(place), 0).flatten(-3, -2) for place in range(len(orderings)))
+    return torch.stack([is_correct(network, each, labels) for each in occluded])
 
 
 @style
