@@ -18,9 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from quadrant_lstm.config.check import GROUPS
-from quadrant_lstm.config.trust import check_download, check_uploads, leads_outside, may_be_named
-from quadrant_lstm.config.values import differing_values, leaves, names_other_than_own_keys, without_hydra
+from quadrant_lstm.config import check, trust, values
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml
 
@@ -57,10 +55,10 @@ class KeptConfigLoader(ConfigLoaderImpl):
         config = super().load_sweep_config(master_config, sweep_overrides)
         if self.is_resumed:
             try:
-                now = without_hydra(self.current.load_sweep_config(master_config, sweep_overrides))
+                now = values.without_hydra(self.current.load_sweep_config(master_config, sweep_overrides))
             except (HydraException, OmegaConfBaseException, yaml.YAMLError):
                 now = None
-            self.compare(without_hydra(config), now)
+            self.compare(values.without_hydra(config), now)
         hydra = copy.deepcopy(master_config.hydra)
         with read_write(hydra), open_dict(hydra):
             hydra.overrides.task = config.hydra.overrides.task
@@ -71,28 +69,29 @@ class KeptConfigLoader(ConfigLoaderImpl):
     def compare(self, kept: DictConfig, now: DictConfig | None) -> None:
         """`now` is None if conf/ no longer has such a config."""
         config: Any = OmegaConf.to_container(kept)
-        known = set() if now is None else set(map(str, leaves(OmegaConf.to_container(now))))
-        unknown = {key: value for key, value in leaves(config) if str((key, value)) not in known}
+        known = set() if now is None else set(map(str, values.leaves(OmegaConf.to_container(now))))
+        unknown = {key: value for key, value in values.leaves(config) if str((key, value)) not in known}
         try:
             for key, value in unknown.items():
                 if is_risky(key, value):
                     raise UserError(f"{key}: {value} may run other code, read the environment or write elsewhere")
             if {"data.root", "data.dataset"} & unknown.keys():
-                check_download(config, trust=[])
+                trust.check_download(config, trust=[])
             if any(key.startswith("trainer.logger.") for key in unknown):
-                check_uploads(config, trust=[])
+                trust.check_uploads(config, trust=[])
         except UserError as error:
             reason = str(error).partition(";")[0]  # its remedy, trust=, is for a run folder
             raise UserError(f"{self.folder}: {reason}; if you trust it, write it into conf/, too.") from error
         if now is not None:
-            self.differences |= differing_values(kept, now)
+            self.differences |= values.differing_values(kept, now)
 
 
 def is_risky(key: str, value: Any) -> bool:
     """Tells whether the config of a run folder from somebody else may not hold this value."""
     group = key.partition(".")[0]
-    is_other_code = key.endswith("._target_") and not may_be_named(str(value), group)
-    return is_other_code or names_other_than_own_keys(value) or (group == "trainer" and leads_outside(key, value))
+    is_other_code = key.endswith("._target_") and not trust.may_be_named(str(value), group)
+    writes_elsewhere = group == "trainer" and trust.leads_outside(key, value)
+    return is_other_code or values.names_other_than_own_keys(value) or writes_elsewhere
 
 
 def checksum(folder: Path) -> bytes:
@@ -105,7 +104,7 @@ def checksum(folder: Path) -> bytes:
 
 def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str], folder: Path) -> None:
     """Copies conf/ to the folder, and of the folder of --config-dir the groups that the overrides name."""
-    groups = {*GROUPS, "experiment", *(re.split(r"[/@=]", override.lstrip("+~"))[0] for override in overrides)}
+    groups = {*check.GROUPS, "experiment", *(re.split(r"[/@=]", override.lstrip("+~"))[0] for override in overrides)}
     for source in loader.get_sources():
         if source.scheme() != "file":
             continue

@@ -23,16 +23,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from quadrant_lstm import files, kinds, run_folder, signals, text
 from quadrant_lstm.cli.command import explain
-from quadrant_lstm.config.check import check_value
-from quadrant_lstm.config.values import differing_values, without_hydra
+from quadrant_lstm.config import check, values
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import read_json, read_yaml, write_json
-from quadrant_lstm.kinds import Count
-from quadrant_lstm.run_folder import CONFIG, ERROR, LOG, is_trained, last_epoch
-from quadrant_lstm.signals import importing
 from quadrant_lstm.sweep.sweep_folder import PENDING, Job, make_jobs
-from quadrant_lstm.text import counted, say
 
 # What both share
 
@@ -67,7 +62,7 @@ class JobLauncher(Launcher):
             while True:
                 new = []
                 while len(submitted) < num_parallel and (job := next(pending, None)):
-                    (job.folder / ERROR).unlink(missing_ok=True)  # of an earlier start
+                    (job.folder / run_folder.ERROR).unlink(missing_ok=True)  # of an earlier start
                     try:
                         new.append((job, compose(self.hydra_context, self.config, job)))
                         submitted[job.number] = job
@@ -86,7 +81,7 @@ class JobLauncher(Launcher):
                         on_end(job)
                     elif states[number] == RUNNING and number not in running:
                         running.add(number)
-                        last = last_epoch(job.folder)
+                        last = run_folder.last_epoch(job.folder)
                         say_of(job, f"resumes after epoch {last['epoch']}" if last else "starts")
                 time.sleep(self.POLL_SECONDS)
         finally:
@@ -133,7 +128,7 @@ def finish(job: Job, how: str) -> None:
 
 
 def say_of(job: Job, message: str) -> None:
-    say(f"job {job.number}  {job}  {message}")
+    text.say(f"job {job.number}  {job}  {message}")
 
 
 def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
@@ -144,14 +139,14 @@ def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
         raise explain(error) from error
     with open_dict(composed):
         composed.hydra.job.num, composed.hydra.job.id = job.number, str(job.number)
-        if is_trained(job.folder) and not job.results():
-            check_trained_with(job.folder, without_hydra(composed))
+        if run_folder.is_trained(job.folder) and not job.results():
+            check_trained_with(job.folder, values.without_hydra(composed))
             composed.hydra.output_subdir = None  # Hydra would write the config again
     return composed
 
 
 def check_trained_with(folder: Path, composed: DictConfig) -> None:
-    for key, (trained, now) in differing_values(read_yaml(folder / CONFIG), composed).items():
+    for key, (trained, now) in values.differing_values(files.read_yaml(folder / run_folder.CONFIG), composed).items():
         remedy = f"resume it with run={folder}, or delete the folder to train the job again"
         raise UserError(f"{key}: {folder} was trained with {trained}, but its sweep has {now}; {remedy}.")
 
@@ -162,13 +157,13 @@ def check_trained_with(folder: Path, composed: DictConfig) -> None:
 class LocalLauncher(JobLauncher):
     POLL_SECONDS = 0.2
 
-    def __init__(self, n_jobs: Count):
+    def __init__(self, n_jobs: kinds.Count):
         self.n_jobs = n_jobs
         self.processes: dict[int, Any] = {}
         self.gpus: dict[int, list[str]] = {}  # of the running jobs, by their numbers
 
     def setup(self, **options: Any) -> None:
-        check_value("hydra.launcher.n_jobs", self.n_jobs, Count)
+        check.check_value("hydra.launcher.n_jobs", self.n_jobs, kinds.Count)
         if not hasattr(os, "fork"):
             remedy = "add hydra/launcher=basic to run the jobs one after another in this process"
             raise UserError(f"hydra/launcher: local forks a process per job, which needs Linux or macOS; {remedy}.")
@@ -178,7 +173,7 @@ class LocalLauncher(JobLauncher):
         return self.n_jobs
 
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
-        with importing():
+        with signals.importing():
             from quadrant_lstm.processes.launch import num_threads, start_process
             from quadrant_lstm.run import train  # noqa: F401  imported once, before the forks
             from quadrant_lstm.run.build import build_data, in_one_thread
@@ -193,7 +188,7 @@ class LocalLauncher(JobLauncher):
                 self.gpus[job.number] = self.least_used(gpus, config.trainer.devices)
                 environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[job.number])
             function = functools.partial(self.run_here, config)
-            self.processes[job.number] = start_process(function, environment, threads, job.folder / LOG)
+            self.processes[job.number] = start_process(function, environment, threads, job.folder / run_folder.LOG)
 
     def least_used(self, gpus: list[str], devices: Any) -> list[str]:
         """Returns as many GPUs as the job has devices, those with the fewest jobs; one unless `devices` is a number."""
@@ -267,7 +262,7 @@ class SlurmLauncher(JobLauncher):
         if changed := [key for key in ("trainer.devices", "trainer.num_nodes") if key in jobs[0][0].swept]:
             raise UserError(f"{changed[0]}: SLURM starts all jobs of a sweep alike; start a sweep for each value.")
         file = self.folder / SUBMITTED
-        earlier = {int(number): id for number, id in read_json(file).items()}
+        earlier = {int(number): id for number, id in files.read_json(file).items()}
         queued = queue() if any(job.number in earlier for job, _ in jobs) else {}
         self.ids |= {job.number: earlier[job.number] for job, _ in jobs if earlier.get(job.number) in queued}
         self.last_states |= {job.number: PENDING for job, _ in jobs if job.number in self.ids}
@@ -286,8 +281,8 @@ class SlurmLauncher(JobLauncher):
             raise UserError(f"hydra.launcher: sbatch refuses the jobs ({reason}); correct the cause.") from error
         self.ids |= {job.number: handle.job_id for (job, _), handle in zip(new, handles, strict=True)}
         self.last_states |= {job.number: PENDING for job, _ in new}
-        write_json(file, {str(number): id for number, id in (earlier | self.ids).items()})
-        say(f"submitted      {counted(len(new), 'job')}: squeue --job {handles[0].job_id.partition('_')[0]}")
+        files.write_json(file, {str(number): id for number, id in (earlier | self.ids).items()})
+        text.say(f"submitted      {text.counted(len(new), 'job')}: squeue --job {handles[0].job_id.partition('_')[0]}")
 
     def __call__(self, config: DictConfig, state: Any) -> None:
         """Runs a job. SLURM calls this in each of the job's processes."""
@@ -320,7 +315,7 @@ class SlurmLauncher(JobLauncher):
         arrays = sorted({self.ids[job.number].partition("_")[0] for job in jobs if job.number in self.ids})
         if arrays:
             follow = f"python train.py sweep={self.config.hydra.sweep.dir} follows them"
-            say(f"the jobs continue in SLURM: scancel {' '.join(arrays)} cancels them, {follow}")
+            text.say(f"the jobs continue in SLURM: scancel {' '.join(arrays)} cancels them, {follow}")
 
 
 def queue() -> dict[str, str]:

@@ -21,17 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
 from hydra_plugins.quadrants.launchers import JobLauncher, compose
+from quadrant_lstm import files, kinds, run_folder, signals, text
 from quadrant_lstm.cli.command import is_typed, make_typed_folder
-from quadrant_lstm.config.check import check_validation, check_value, check_values
-from quadrant_lstm.config.values import differing_values, without_hydra
+from quadrant_lstm.config import check, values
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import read_yaml, write_atomically
-from quadrant_lstm.kinds import Count
-from quadrant_lstm.run_folder import CONFIG, locked, new_folder
-from quadrant_lstm.signals import importing
 from quadrant_lstm.sweep.report import report_at_end
 from quadrant_lstm.sweep.sweep_folder import CONF, SWEEP_CONFIG, SWEEPS, Job, Sweep, combinations, make_jobs
-from quadrant_lstm.text import quoted, say
 
 # A job for each combination of values
 
@@ -84,18 +79,19 @@ class GridSweeper(Sweeper):
         """
         loader = self.hydra_context.config_loader
         for job in jobs:
-            config = without_hydra(loader.load_sweep_config(self.config, list(job.overrides)))
-            if self.resumed and job.results() and (job.folder / CONFIG).exists():
-                for key, (trained, now) in differing_values(read_yaml(job.folder / CONFIG), config).items():
-                    say(f"job {job.number} has been trained with {key}={trained}, but this sweep has {now}")
+            config = values.without_hydra(loader.load_sweep_config(self.config, list(job.overrides)))
+            file = job.folder / run_folder.CONFIG
+            if self.resumed and job.results() and file.exists():
+                for key, (trained, now) in values.differing_values(files.read_yaml(file), config).items():
+                    text.say(f"job {job.number} has been trained with {key}={trained}, but this sweep has {now}")
             try:
-                check_values(config)
+                check.check_values(config)
             except UserError:
                 continue  # this job will fail alone, and say why
-            check_validation(config)
+            check.check_validation(config)
         if isinstance(loader, KeptConfigLoader) and loader.differences:
             listed = ", ".join(f"{key}={kept} (now {now} in conf/)" for key, (kept, now) in loader.differences.items())
-            say(f"conf/ has changed since this sweep began; the sweep keeps {listed}")
+            text.say(f"conf/ has changed since this sweep began; the sweep keeps {listed}")
 
     def all_overrides(self, arguments: Sequence[str]) -> list[Override]:
         """Returns the overrides of `params` and of the command. Of a key that is given twice, the last values count.
@@ -130,11 +126,11 @@ class GridSweeper(Sweeper):
         if self.has_typed_folder:
             make_typed_folder("hydra.sweep.dir", folder)
         else:
-            folder = Path(new_folder(str(folder)))
-        with locked(folder):
+            folder = Path(run_folder.new_folder(str(folder)))
+        with run_folder.locked(folder):
             task = [str(override.input_line) for override in overrides]
             config.hydra.overrides.task = task  # for Sweep.overrides
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(folder)}")
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={text.quoted(folder)}")
             config.hydra.sweep.dir = str(folder)  # which may have been named by keys that the jobs change
             if self.resumed:
                 if self.resumed.overrides != task:
@@ -149,16 +145,16 @@ class GridSweeper(Sweeper):
                 keep_files(loader, name, task, folder / CONF)
                 self.compose_from_copy(folder)
             recorded.hydra.sweeper.update(self.settings)
-            write_atomically(folder / SWEEP_CONFIG, OmegaConf.to_yaml(recorded).encode())
+            files.write_atomically(folder / SWEEP_CONFIG, OmegaConf.to_yaml(recorded).encode())
             with report_at_end(folder):
                 yield folder
 
     def show_plan(self, planned: Sequence[Job]) -> None:
-        with importing():
+        with signals.importing():
             from quadrant_lstm.sweep.plan import describe_plan
 
-        text, errors = describe_plan(planned, lambda job: compose(self.hydra_context, self.config, job))
-        say(text)
+        table, errors = describe_plan(planned, lambda job: compose(self.hydra_context, self.config, job))
+        text.say(table)
         if errors:
             numbers = ", ".join(map(str, errors))
             raise UserError(f"plan: {len(errors)} of {len(planned)} jobs are invalid: {numbers}; change their values.")
@@ -166,19 +162,19 @@ class GridSweeper(Sweeper):
 
 def enumerated(override: Override) -> str:
     """Returns the override with its values listed once each: evaluating a glob or a shuffle again could give others."""
-    value, text = override.value(), str(override.input_line)
+    value, typed = override.value(), str(override.input_line)
     if not override.is_discrete_sweep():
-        return text
+        return typed
     elements = [(element, str(Transformer.encode(element))) for element in override.sweep_iterator()]
     if not elements:
-        raise UserError(f"{text}: has no values, so there is no job to run; give some.")
+        raise UserError(f"{typed}: has no values, so there is no job to run; give some.")
     # 0 and 0.0 are equal, but not 1 and true
-    values = {element if type(element) in (int, float) else encoded: encoded for element, encoded in elements}
-    if len(values) < len(elements):
-        say(f"{text}: equal values would train equal jobs, so each is used once")
+    distinct = {element if type(element) in (int, float) else encoded: encoded for element, encoded in elements}
+    if len(distinct) < len(elements):
+        text.say(f"{typed}: equal values would train equal jobs, so each is used once")
     elif not isinstance(value, Glob) and not getattr(value, "shuffle", False):
-        return text
-    return f"{override.get_key_element()}={','.join(values.values())}"
+        return typed
+    return f"{override.get_key_element()}={','.join(distinct.values())}"
 
 
 def swept_override(overrides: Sequence[Override]) -> str:
@@ -203,10 +199,10 @@ class SearchSweeper(GridSweeper):
         self.n_trials, self.nodes, self.rebuild = n_trials, {"sampler": sampler, "pruner": pruner}, rebuild
 
     def sweep(self, arguments: list[str]) -> None:
-        check_value("hydra.sweeper.n_trials", self.n_trials, Count)
+        check.check_value("hydra.sweeper.n_trials", self.n_trials, kinds.Count)
         if not isinstance(self.launcher, JobLauncher):
             raise UserError("hydra/launcher: this launcher cannot run a search; choose local or submitit_slurm.")
-        with importing(), needs_extra("hydra/sweeper=optuna", "tune"):
+        with signals.importing(), needs_extra("hydra/sweeper=optuna", "tune"):
             from quadrant_lstm.sweep.search import Search, distribution, instantiate_within
 
         overrides = self.all_overrides(arguments)

@@ -20,19 +20,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from quadrant_lstm import files, plotting, run_folder, text
 from quadrant_lstm.dashboard import gallery
 from quadrant_lstm.dashboard.loggers import add_picture
 from quadrant_lstm.dashboard.pictures.network import SAMPLES_AT_ONCE, as_arguments, as_inputs
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import scaled
-from quadrant_lstm.files import yaml_with_short_lists
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import Inspectable, in_full
-from quadrant_lstm.plotting import SCALE, as_png, undrawable
-from quadrant_lstm.run_folder import CONFIG
 from quadrant_lstm.signals import signals_deferred
-from quadrant_lstm.text import assigned, step_accuracies_in, step_accuracy_names
 
 # TensorBoard's tabs Graphs, PR Curves, Projector and HParams
 
@@ -84,7 +81,7 @@ def log_results(trainer: pl.Trainer, values: Mapping[str, Any], results: Mapping
     """Logs the final metrics, and in TensorBoard's tab HParams the values of the hyperparameters beside them."""
     final = {"test/accuracy": results["test/accuracy"], "test/loss": results["test/loss"]}
     final |= {BEST_ACCURACY: results["val/accuracy"]} if "val/accuracy" in results else {}
-    steps = {name: results[name] for name in step_accuracies_in("test", results)}
+    steps = {name: results[name] for name in text.step_accuracies_in("test", results)}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_metrics(steps, trainer.global_step)
@@ -100,7 +97,7 @@ def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]
     `overrides` are those that the run was started with: they name the chosen options of config groups.
     """
     if cfg.swept:
-        typed, values = assigned(overrides), {key: OmegaConf.select(cfg, key) for key in cfg.swept}
+        typed, values = text.assigned(overrides), {key: OmegaConf.select(cfg, key) for key in cfg.swept}
         choices = (DictConfig, type(None))
         return {key: typed.get(key) if isinstance(value, choices) else value for key, value in values.items()}
     values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
@@ -153,14 +150,14 @@ class Dashboard(pl.Callback):
         description = describe(module.network, torch.zeros(1, *data.batch_shape[1:]))
         self.stages = description.rows()
         self.number_classes(data)
-        steps = {"accuracy after each step": ["Multiline", list(step_accuracy_names("val", data.spec.num_steps))]}
+        steps = {"accuracy after each step": ["Multiline", list(text.step_accuracy_names("val", data.spec.num_steps))]}
         charts = {"validation": steps} | CHARTS if len(data.validation_indices) else CHARTS
         for writer in writers(trainer):
             with signals_deferred():
                 writer.add_custom_scalars(charts)
                 writer.add_text("run/network", indent(str(description), CODE_BLOCK), step)
-                if (config := Path(writer.log_dir) / CONFIG).exists():
-                    writer.add_text("run/config", indent(yaml_with_short_lists(config), CODE_BLOCK), step)
+                if (config := Path(writer.log_dir) / run_folder.CONFIG).exists():
+                    writer.add_text("run/config", indent(files.yaml_with_short_lists(config), CODE_BLOCK), step)
         self.add(trainer, gallery.data_pictures(data))
 
     def on_test_end(self, trainer: Any, module: Any) -> None:
@@ -186,16 +183,18 @@ class Dashboard(pl.Callback):
         drawn = zip(gallery.drawn_names(data), data.spec.class_names, strict=True)
         self.numbered = {number: name for number, name in drawn if number != name}
         for number, name in list(self.numbered.items())[:1]:
-            log.warning(
-                f"dashboard: no font of this machine has {', '.join(undrawable(name))}; pictures show {number} instead "
-                f"of {name}, and so on. To see the names, install a font that has them, e.g. Debian's fonts-noto."
+            missing, shown = (
+                ", ".join(plotting.undrawable(name)),
+                f"pictures show {number} instead of {name}, and so on",
             )
+            remedy = "To see the names, install a font that has them, e.g. Debian's fonts-noto."
+            log.warning(f"dashboard: no font of this machine has {missing}; {shown}. {remedy}")
 
     def add(self, trainer: Any, pictures: gallery.Pictures) -> None:
         for tag, figure in pictures:
             with signals_deferred():
-                self.pictures[tag] = as_png(figure, SCALE)
-            pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(SCALE))
+                self.pictures[tag] = plotting.as_png(figure, plotting.SCALE)
+            pixels = np.asarray(Image.open(io.BytesIO(self.pictures[tag])).convert("RGB").reduce(plotting.SCALE))
             for logger in trainer.loggers:
                 with signals_deferred():
                     add_picture(logger, tag, pixels, trainer.global_step)

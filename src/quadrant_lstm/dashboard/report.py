@@ -9,12 +9,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from quadrant_lstm import files, run_folder, text
 from quadrant_lstm.dashboard.dashboard import Dashboard
-from quadrant_lstm.files import read_json, write_atomically, yaml_with_short_lists
 from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WRONG, as_png, new_axes, style
-from quadrant_lstm.run_folder import CONFIG, METRICS, PROVENANCE, REPORT, read_rows
 from quadrant_lstm.signals import signals_deferred
-from quadrant_lstm.text import render, step_accuracies_in
 
 # Loss and accuracy by epoch
 
@@ -31,7 +29,7 @@ def histories(rows: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, Any]]
     """Returns the figures of a run, as HISTORIES does; one of the steps if there are accuracies after each step. The
     colours of the steps grow darker.
     """
-    steps = [name for name in step_accuracies_in("val", rows[0]) if rows[0][name]]
+    steps = [name for name in text.step_accuracies_in("val", rows[0]) if rows[0][name]]
     shades = LinearSegmentedColormap.from_list("steps", [EARLY, CORRECT])
     colours = {name: shades((number + 1) / len(steps)) for number, name in enumerate(steps)}
     return HISTORIES | ({AFTER_EACH_STEP: colours} if steps else {})
@@ -102,20 +100,20 @@ SECTIONS: Mapping[str, Section] = {
 @signals_deferred()  # as the dashboard does while it draws
 def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashboard) -> None:
     """`results` are those of results.json; `dashboard` has the pictures."""
-    rows, best_epoch = read_rows(folder / METRICS), results["best_epoch"]
+    rows, best_epoch = run_folder.read_rows(folder / run_folder.METRICS), results["best_epoch"]
     curves = [(title, as_png(draw_history(lines, rows, best_epoch), SCALE)) for title, lines in histories(rows).items()]
-    page = render(
+    page = text.render(
         "run.html",
         name=folder.name,
-        command=read_json(folder / PROVENANCE)["command"],
+        command=files.read_json(folder / run_folder.PROVENANCE)["command"],
         results=results,
-        step_accuracies=[results[name] for name in step_accuracies_in("test", results)],
+        step_accuracies=[results[name] for name in text.step_accuracies_in("test", results)],
         numbered=dashboard.numbered,
         sections={"Curves": ("", curves)} | by_section(dashboard.pictures),
         stages=dashboard.stages,
-        config=yaml_with_short_lists(folder / CONFIG),
+        config=files.yaml_with_short_lists(folder / run_folder.CONFIG),
     )
-    write_atomically(folder / REPORT, page.encode())
+    files.write_atomically(folder / run_folder.REPORT, page.encode())
 
 
 def by_section(pictures: Mapping[str, bytes]) -> dict[str, tuple[str, list[tuple[str, bytes]]]]:

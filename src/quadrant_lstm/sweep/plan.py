@@ -12,8 +12,7 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from quadrant_lstm.config.check import check_config
-from quadrant_lstm.config.values import without_hydra
+from quadrant_lstm.config import check, values
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
@@ -67,8 +66,8 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> Estim
     """`measured` caches the seconds per step, for jobs with the same data, model, optimizer, precision and
     accelerator.
     """
-    cfg = without_hydra(cfg)
-    check_config(cfg)
+    cfg = values.without_hydra(cfg)
+    check.check_config(cfg)
     data = build.build_data(cfg)
     classifier = build.build_classifier(cfg, data.spec)
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"]))

@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quadrant_lstm import files, run_folder, text
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import WriteError, csv_text, write_atomically
-from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep.sweep_folder import PENDING, Group, Job, Sweep, ranked_groups, readable
-from quadrant_lstm.text import render, say, step_accuracies_in
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
 RESULT_COLUMNS = ("test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters", "samples_per_second")
@@ -30,18 +28,18 @@ def report_at_end(folder: Path) -> Iterator[None]:
         sweep = Sweep(folder)
         groups = ranked_groups(sweep.jobs)
         try:
-            write_atomically(folder / "sweep.csv", csv_table(groups).encode())
-            write_atomically(folder / "sweep.html", html_page(sweep, groups).encode())
-        except WriteError as error:
+            files.write_atomically(folder / "sweep.csv", csv_table(groups).encode())
+            files.write_atomically(folder / "sweep.html", html_page(sweep, groups).encode())
+        except files.WriteError as error:
             raise error.with_remedy(f"sweep={folder} resumes") from error
-        say(sweep_summary(sweep, groups))
+        text.say(sweep_summary(sweep, groups))
     failed, total = sweep.unfinished, len(sweep.jobs)
     if not failed:
         return
     errors = [(job, (job.error() or "did not finish").rstrip(".")) for job in failed]
     listed = "; ".join(f"{job.number} ({job}): {error}".replace(" ():", ":") for job, error in errors)
     if sweep.is_search and len(failed) < total:
-        return say(f"failed         {listed}")  # in a search, some trials may fail
+        return text.say(f"failed         {listed}")  # in a search, some trials may fail
     remedy = "Start a new search with other ranges." if sweep.is_search else f"Rerun: python train.py sweep={folder}"
     raise UserError(f"sweep: {len(failed)} of {total} jobs failed: {listed}. {remedy}")
 
@@ -65,9 +63,9 @@ def csv_table(groups: Sequence[Group]) -> str:
     """Returns one row per job; the jobs of the best group come first."""
     keys = list(groups[0].jobs[0].swept) if groups else []
     names = {name for group in groups for results in group.results.values() for name in results}
-    results = (*ACCURACIES, *step_accuracies_in("test", names), *RESULT_COLUMNS)
+    results = (*ACCURACIES, *text.step_accuracies_in("test", names), *RESULT_COLUMNS)
     columns = ["rank", "job", *keys, *results, *itertools.chain(*OVER_SEEDS.values()), "error"]
-    return csv_text(columns, [row for rank, group in enumerate(groups, 1) for row in csv_rows(rank, group)])
+    return files.csv_text(columns, [row for rank, group in enumerate(groups, 1) for row in csv_rows(rank, group)])
 
 
 def csv_rows(rank: int, group: Group) -> Iterator[Mapping[str, Any]]:
@@ -94,9 +92,9 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
             plots["Progress of the search"] = ("", [as_svg(draw_search(sweep.jobs))])
     command = f"python train.py -m {shlex.join([*sweep.overrides, *sweep.launch_overrides])}"
     values = {"command": command, "groups": groups, "plots": plots, "readable": readable}
-    return render("sweep.html", sweep=sweep, unfinished=[(job, job_state(job)) for job in sweep.unfinished], **values)
+    return text.render("sweep.html", sweep=sweep, state=job_state, **values)
 
 
 def job_state(job: Job) -> str:
-    last = last_epoch(job.folder)
+    last = run_folder.last_epoch(job.folder)
     return job.error() or (f"not finished; last epoch {last['epoch']}" if last else PENDING)

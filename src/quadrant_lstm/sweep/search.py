@@ -8,7 +8,7 @@ If study.db is lost, it is made again from the folders only if the user asks for
 import contextlib
 import sqlite3
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
+from quadrant_lstm import run_folder, text
 from quadrant_lstm.compat import OF_INSTANTIATE
 from quadrant_lstm.config.trust import is_class_in, nodes_with_target
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.sweep_folder import STUDY, SWEEP_CONFIG, Job, Sweep
-from quadrant_lstm.text import assigned
 
 # The search space, from the overrides of the command
 
@@ -158,7 +157,7 @@ class Search:
         remedy = "restore it, or add study=rebuild to make it again from the folders of the trials"
         if any(trial.distributions not in ({}, self.space) for trial in study.trials):  # it may be somebody else's
             raise UserError(f"sweep: {file} has trials of other keys or ranges; {remedy}.")
-        trained = {trial.number: as_texts(trial.params) for trial in study.trials}
+        trained = {trial.number: self.job(trial).swept for trial in study.trials}
         for job in jobs:
             if trained.get(job.number) != self.values_of(job):
                 rule = f"does not hold the values that trial {job.number} was trained with"
@@ -172,7 +171,7 @@ class Search:
         return [trials.get(number, failed) for number in range(max(trials, default=-1) + 1)]
 
     def trial_of(self, job: Job) -> FrozenTrial:
-        rows = read_rows(job.folder / METRICS)
+        rows = run_folder.read_rows(job.folder / run_folder.METRICS)
         reported = {int(row["epoch"]): float(row["val/accuracy"]) for row in rows if row.get("val/accuracy")}
         results = job.results()
         try:
@@ -182,7 +181,7 @@ class Search:
                 state, value = TrialState.PRUNED, reported[max(reported)]
             else:
                 state, value = TrialState.COMPLETE, results["val/accuracy"]
-            params = {key: TYPES.get(type(self.space[key]), str)(text) for key, text in self.values_of(job).items()}
+            params = {key: TYPES.get(type(self.space[key]), str)(typed) for key, typed in self.values_of(job).items()}
             return optuna.create_trial(
                 params=params, distributions=self.space, state=state, value=value, intermediate_values=reported
             )
@@ -217,13 +216,13 @@ class Search:
         return instantiate_within("optuna.samplers.", "hydra.sweeper.sampler", self.sampler, **arguments)
 
     def job(self, trial: Trial | FrozenTrial) -> Job:
-        swept = as_texts(trial.params)
+        swept = {key: str(value) for key, value in trial.params.items()}
         overrides = (*self.fixed, *(f"{key}={value}" for key, value in swept.items()))
         return Job(trial.number, self.folder / str(trial.number), overrides, swept)
 
     def values_of(self, job: Job) -> dict[str, str]:
         """Returns the values that the overrides of a job give to the keys of the search."""
-        values = assigned(job.overrides)
+        values = text.assigned(job.overrides)
         return {key: values.get(key.lstrip("+"), "") for key in self.space}
 
     def record(self, job: Job) -> None:
@@ -236,7 +235,3 @@ class Search:
                 self.study.tell(job.number, state=TrialState.PRUNED)
             else:
                 self.study.tell(job.number, results["val/accuracy"])
-
-
-def as_texts(params: Mapping[str, Any]) -> dict[str, str]:
-    return {key: str(value) for key, value in params.items()}
