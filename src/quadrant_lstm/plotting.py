@@ -96,8 +96,8 @@ def show_texts_as_written(figure: Figure) -> None:
     need a formatter of their own, because matplotlib's writes powers between `$`.
     """
     texts = figure.findobj(Text)
-    families = dict.fromkeys(fonts_of("".join(text.get_text() for text in texts)).values())
-    fallbacks = [family for family in families if family]
+    families = fonts_of("".join(text.get_text() for text in texts)).values()
+    fallbacks = list(dict.fromkeys(filter(None, families)))
     for text in texts:
         text.set(parse_math=False, fontfamily=[*text.get_fontfamily(), *fallbacks])
 

@@ -137,9 +137,12 @@ def test_a_search_submits_as_many_trials_as_may_run(tmp_path):
 
 
 def test_jobs_that_slurm_refuses_are_one_line(tmp_path):
-    done = script("train.py", *SWEEP, "seed=1,2", "hydra.launcher.partition=nowhere", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("hydra.launcher: sbatch refuses the jobs (")
-    assert done.stderr.count("\n") == 1
-    done = script("train.py", *SWEEP, "seed=1,2", "trainer.devices=auto", cwd=tmp_path)
-    assert done.stderr.startswith("hydra.launcher.tasks_per_node: 'auto' is not a number; SLURM needs one before")
+    refused = "hydra.launcher: sbatch refuses the jobs ("
+    for word, line in {
+        "hydra.launcher.partition=nowhere": refused,
+        "hydra.launcher.timeout_min=1h": f'{refused}Parameter "timeout_min" expected type',
+        "trainer.devices=auto": "hydra.launcher.tasks_per_node: 'auto' is not a number; SLURM needs one before",
+    }.items():
+        done = script("train.py", *SWEEP, "seed=1,2", word, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert done.stderr.startswith(line)

@@ -261,10 +261,14 @@ def test_the_command_overrides_the_swept_values_of_an_experiment(tmp_path):
 @pytest.mark.parametrize(
     ("words", "line"),
     [(("-m", "optimizer.lr=interval(1,2)"), "optimizer.lr=interval(1,2): a grid needs single values; write optimizer."),
-     (("-m", "seed=1,2", "hydra.sweep.subdir=x"), "hydra.sweep.subdir: the folder of a job has the job's number; l")],
+     (("-m", "seed=1,2", "hydra.sweep.subdir=x"), "hydra.sweep.subdir: the folder of a job has the job's number; l"),
+     (("-m", "seed=1,2", "hydra.sweep.dir=mine"), "hydra.sweep.dir: mine contains runs of no sweep; write another ")],
 )  # fmt: skip
 def test_an_invalid_sweep_leaves_no_files(words, line, tmp_path):
+    config = tmp_path / "mine/0/.hydra/config.yaml"
+    config.parent.mkdir(parents=True)
+    config.touch()
     done = script("train.py", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith(line)
-    assert not list(tmp_path.iterdir())
+    assert {file.name for file in tmp_path.rglob("*") if file.is_file()} <= {config.name, ".lock"}

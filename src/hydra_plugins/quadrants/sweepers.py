@@ -46,10 +46,9 @@ class GridSweeper(Sweeper):
             OmegaConf.set_readonly(node, False)  # in Hydra 1.4 it is
         if is_typed("hydra.sweep.subdir", config.hydra):
             raise UserError("hydra.sweep.subdir: the folder of a job has the job's number; leave this key out.")
-        self.has_typed_folder = is_typed("hydra.sweep.dir", config.hydra)
-        self.folder = Path(config.hydra.sweep.dir) if self.has_typed_folder else SWEEPS / "new"  # which does not exist
-        is_resumed = self.has_typed_folder and (self.folder / SWEEP_CONFIG).exists()
-        self.resumed = Sweep(self.folder) if is_resumed else None
+        has_folder = is_typed("hydra.sweep.dir", config.hydra)
+        self.folder = Path(config.hydra.sweep.dir) if has_folder else SWEEPS / "new"  # which does not exist
+        self.resumed = Sweep(self.folder) if has_folder and (self.folder / SWEEP_CONFIG).exists() else None
         if self.resumed:
             if self.resumed.is_search != self.is_search:
                 kind = "optuna" if self.resumed.is_search else "grid"
@@ -123,7 +122,7 @@ class GridSweeper(Sweeper):
         The folder becomes an override of all jobs, because they compose their configs again, perhaps elsewhere.
         """
         config, folder = self.config, Path(self.config.hydra.sweep.dir)
-        if self.has_typed_folder:
+        if is_typed("hydra.sweep.dir", config.hydra):
             make_typed_folder("hydra.sweep.dir", folder)
         else:
             folder = Path(run_folder.new_folder(str(folder)))
@@ -139,10 +138,11 @@ class GridSweeper(Sweeper):
                 recorded = OmegaConf.create(self.resumed.config)
                 recorded.hydra = copy.deepcopy(config.hydra)
             else:
+                if any(folder.glob(f"*/{run_folder.CONFIG}")):
+                    raise UserError(f"hydra.sweep.dir: {folder} contains runs of no sweep; write another folder.")
                 recorded = copy.deepcopy(config)
                 shutil.rmtree(folder / CONF, ignore_errors=True)  # of a command that was killed here
-                loader, name = self.hydra_context.config_loader, config.hydra.job.config_name
-                keep_files(loader, name, task, folder / CONF)
+                keep_files(self.hydra_context.config_loader, config.hydra.job.config_name, task, folder / CONF)
                 self.compose_from_copy(folder)
             recorded.hydra.sweeper.update(self.settings)
             files.write_atomically(folder / SWEEP_CONFIG, OmegaConf.to_yaml(recorded).encode())

@@ -100,19 +100,18 @@ def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]
         typed, values = text.assigned(overrides), {key: OmegaConf.select(cfg, key) for key in cfg.swept}
         choices = (DictConfig, type(None))
         return {key: typed.get(key) if isinstance(value, choices) else value for key, value in values.items()}
-    values = {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs}
-    values |= {"label_smoothing": cfg.label_smoothing} if cfg.label_smoothing else {}
-    values |= flattened("trainer.callbacks.ema.decay", OmegaConf.select(cfg, "trainer.callbacks.ema.decay"))
-    for group in ("data", "model", "optimizer", "schedule"):
-        values |= flattened(group, OmegaConf.to_container(cfg[group]))
-    return values
+    decay = OmegaConf.select(cfg, "trainer.callbacks.ema.decay")
+    shown = {"seed": cfg.seed, "label_smoothing": cfg.label_smoothing or None}
+    shown |= {"trainer": {"max_epochs": cfg.trainer.max_epochs, "callbacks": {"ema": {"decay": decay}}}}
+    shown |= {group: OmegaConf.to_container(cfg[group]) for group in ("data", "model", "optimizer", "schedule")}
+    return flattened("", shown)
 
 
 def flattened(key: str, value: Any) -> dict[str, Any]:
     """Flattens nested dicts into dotted keys, without `_target_`, null, interpolations and augmentation that is off."""
     if isinstance(value, dict):
-        children = [flattened(f"{key}.{name}", child) for name, child in value.items() if not name.startswith("_")]
-        return {name: leaf for child in children for name, leaf in child.items()}
+        named = {f"{key}.{name}".lstrip("."): child for name, child in value.items() if not name.startswith("_")}
+        return {name: leaf for path, child in named.items() for name, leaf in flattened(path, child).items()}
     is_off = value is None or (key.startswith("data.augmentation.") and not value)
     if is_off or (isinstance(value, str) and "${" in value):
         return {}

@@ -52,17 +52,15 @@ def format_error_axes(axes: Axes, x_label: str, y_label: str) -> None:
 
 def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
     """Draws one picture per swept key: the val/accuracy of each job by the key's value, means, and 95 % intervals."""
-    results = {job.number: job.results() or {} for job in jobs}
-    accuracies = {number: of_job["val/accuracy"] for number, of_job in results.items() if "val/accuracy" in of_job}
+    results = [(job, results) for job in jobs if "val/accuracy" in (results := job.results() or {})]
     keys = [key for key in jobs[0].swept if key not in REPETITIONS] or list(jobs[0].swept) or ["all"]
-    lowest, highest = (100 * limit(accuracies.values()) for limit in (min, max))
-    margin = 0.1 * (highest - lowest) or 1
+    percents = [100 * of_job["val/accuracy"] for _, of_job in results]
+    margin = 0.1 * (max(percents) - min(percents)) or 1
     figures = []
     for key in keys:
         values: dict[str, list[float]] = {}
-        for job in jobs:
-            if job.number in accuracies:
-                values.setdefault(job.swept.get(key, ""), []).append(accuracies[job.number])
+        for job, of_job in results:
+            values.setdefault(job.swept.get(key, ""), []).append(of_job["val/accuracy"])
         figures.append(new_figure(3.4, 3.0))
         axes = figures[-1].subplots()
         if len(values) > MAX_CATEGORIES and all(sort_key(value)[0] < math.inf for value in values):
@@ -71,7 +69,9 @@ def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
             draw_means(axes, values)
         axes.set_title(key, fontsize=10)
         axes.set_ylabel("validation accuracy, %")
-        axes.set_ylim(lowest - margin, highest + margin)  # intervals can be ten times as wide as this range
+        axes.set_ylim(
+            min(percents) - margin, max(percents) + margin
+        )  # intervals can be ten times as wide as this range
         axes.grid(alpha=0.3, axis="y")
     return figures
 
