@@ -12,6 +12,7 @@ MISTAKES = {
     "model=cnn": "model: there is no model=cnn; choose from cnn_lstm, deep, join, reshaped",
     "trainer/logger=wnadb": "trainer/logger: there is no trainer/logger=wnadb; choose from csv, mlflow, tensorboard,",
     "trainer/logger=null": "trainer/logger=null: is no choice of a group; write the name of one of its files",
+    "-m model=deep,1": "model=deep,1: is no choice of a group; write the name of one of its files, or leave it out.",
     "model/recurrent=grus": "model/recurrent: there is no model/recurrent=grus; choose from bilstm, concat, ",
     "model/encoder=padded": "model/encoder: this model has no such part; add model=join, or leave it out.",
     # options, and overrides that Hydra cannot read
@@ -43,6 +44,9 @@ MISTAKES = {
     # out of range
     "model.dropout=1": "model.dropout: 1 is not a number in [0, 1); choose another value.",
     "model.filters=[32,0]": "model.filters: [32, 0] is not a list of whole numbers of at least 1",
+    "schedule=cosine schedule.eta_min=-0.1": "schedule.eta_min: -0.1 is not a number of at least 0",
+    "schedule=onecycle schedule.div_factor=0": "schedule.div_factor: 0 is not a number above 0",
+    "schedule=onecycle schedule.final_div_factor=-3": "schedule.final_div_factor: -3 is not a number above 0",
     "schedule.factor=2": "schedule.factor: 2 is not a fraction above 0.0, up to 1.0",
     "optimizer.lr=-1": "optimizer.lr: -1 is not a number above 0; choose another value.",
     "optimizer.lr=nan": "optimizer.lr: nan is not a number above 0",

@@ -83,7 +83,7 @@ def check_single_values(overrides: list[str], remedy: str) -> None:
 
 
 OF_SWEEPER = {"plan": ("true", "hydra.sweeper.plan=true"), "study": ("rebuild", "hydra.sweeper.rebuild=true")}
-NO_CHOICE = re.compile(rf"({'|'.join(GROUPS)}|experiment|\w+/[\w/]+)=(null|[\d.]+)")
+NO_CHOICE = re.compile(rf"({'|'.join(GROUPS)}|experiment|\w+/[\w/]+)=(.*,)?(null|[\d.]+)(,.*)?")
 
 
 def hydra_arguments(arguments: list[str]) -> list[str]:

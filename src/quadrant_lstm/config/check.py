@@ -44,8 +44,12 @@ LIBRARIES: Mapping[str, Kinds] = {
     },
     "schedule": {
         "factor": kinds.Fraction,
+        "gamma": kinds.Positive,
+        "eta_min": kinds.NonNegative,
         "max_lr": kinds.Positive,
         "pct_start": kinds.BelowOne,
+        "div_factor": kinds.Positive,
+        "final_div_factor": kinds.Positive,
     },
     "trainer": {
         "accelerator": kinds.Accelerator,
