@@ -1,5 +1,6 @@
 """Tests the layers of docs/architecture.md, which are configured in pyproject.toml."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,3 +27,8 @@ def test_an_import_in_the_wrong_direction_is_detected(tmp_path):
     done = lint_imports("--config", str(tmp_path / "pyproject.toml"))
     assert done.returncode == 1
     assert "quadrant_lstm.model is not allowed to import quadrant_lstm.data" in done.stdout.replace("\n", " ")
+
+
+def test_private_names_of_other_packages_stand_in_one_module():
+    private = re.compile(r"^ *(from|import) [\w.]*\._", re.MULTILINE)
+    assert [file.name for file in (ROOT / "src").rglob("*.py") if private.search(file.read_text())] == ["compat.py"]

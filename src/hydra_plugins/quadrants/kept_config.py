@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.config_loader_impl import ConfigLoaderImpl  # 1.3 has no public class that composes
 from hydra.core.config_loader import ConfigLoader
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from quadrant_lstm.compat import ConfigLoaderImpl
 from quadrant_lstm.config import check, trust, values
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml

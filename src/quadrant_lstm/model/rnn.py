@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch._higher_order_ops import scan
 from torch.nn.functional import linear
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -20,7 +19,7 @@ from quadrant_lstm.model.protocols import Lengths, Sequences, add_axes, check_le
 # The step of a recurrent layer, applied to every step of sequences that may differ in length
 #
 # This is a loop, whose body torch.export and the ONNX exporter repeat for each step. For exports with a dynamic number
-# of steps, `scan` is used instead of the loop; it is the loop of exported programs (torch 2.13; still private).
+# of steps, `scan` is used instead of the loop.
 
 
 State = tuple[Tensor, ...]
@@ -44,6 +43,8 @@ def unroll(step: Step, state: State, inputs: Sequences, lengths: Lengths = None)
 
 
 def unroll_by_scan(step: Step, state: State, inputs: Tensor, lengths: Tensor | None) -> tuple[Tensor, State]:
+    from quadrant_lstm.compat import scan  # here, because it imports Hydra
+
     numbers = torch.arange(inputs.shape[1], device=inputs.device)
     ends = numbers.new_full((inputs.shape[0],), inputs.shape[1]) if lengths is None else lengths
 
