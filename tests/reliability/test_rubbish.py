@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from tests.folders import write_idx, write_idx_folder
-from tests.malformed import MALFORMED, Case, Touch
+from tests.malformed import MALFORMED, Touch
 from tests.scripts import ROOT
 
 MEGABYTES = 500
@@ -155,7 +155,7 @@ def prepare(finished_run: Path, folder: Path) -> dict[str, tuple[tuple[str, ...]
         cwd = new_cwd("data")
         break_it(write_idx_folder(cwd / "tiny"))
         cases[f"data: {name}"] = (("train.py", "data=idx", "data.root=tiny"), name.partition(":")[0], cwd)
-    checkpoints = {name: Case(change, "best.ckpt") for name, change in CHECKPOINTS.items()}
+    checkpoints = {name: (change, "best.ckpt") for name, change in CHECKPOINTS.items()}
     for kind, file, broken in (
         ("checkpoint", "checkpoints/best.ckpt", checkpoints), ("config", ".hydra/config.yaml", MALFORMED),
     ):  # fmt: skip

@@ -167,7 +167,7 @@ def damage_checkpoint(run):
     [
         (lambda run: (run / "checkpoints/best.ckpt").unlink(), "best.ckpt: is missing: no epoch of this run has"),
         (damage_checkpoint, "best.ckpt: cannot be read .* it is damaged"),
-        (lambda run: MALFORMED["another network"].change(run / CONFIG), "best.ckpt: does not fit .*config.yaml"),
+        (lambda run: MALFORMED["another network"][0](run / CONFIG), "best.ckpt: does not fit .*config.yaml"),
     ],
 )
 def test_weights_that_are_missing_damaged_or_do_not_fit_are_reported(damage, message, finished_run, tmp_path):
