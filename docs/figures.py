@@ -283,14 +283,14 @@ RAM_ERRORS = {2: 3.79, 3: 1.51, 4: 1.54, 6: 1.12, 7: 1.07}  # by the number of g
 @style
 def draw_steps(jobs: Sequence[Row]) -> bytes:
     """Draws the test error after each piece, with a panel for each grid and a colour for each ordering."""
-    grids = list(dict.fromkeys(job["experiment/scans"] for job in jobs))
+    grids = list(dict.fromkeys(job["data.grid"] for job in jobs))
     colours = dict(zip(dict.fromkeys(job["data.orderings"] for job in jobs), GROUP_COLOURS, strict=False))
     figure = new_figure(2 * WIDTH, 3.4)
     panels = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
     for axes, grid in zip(panels, grids, strict=True):
         for (ordering, colour), (joined, dashes) in itertools.product(colours.items(), (("True", "-"), ("False", ":"))):
             wanted = (grid, ordering, joined)
-            found = [j for j in jobs if (j["experiment/scans"], j["data.orderings"], j["model.join_pieces"]) == wanted]
+            found = [j for j in jobs if (j["data.grid"], j["data.orderings"], j["model.join_pieces"]) == wanted]
             if found:
                 steps = [name for name in step_accuracies_in("test", found[0]) if found[0][name]]
                 errors = [statistics.mean(error_percent(float(job[name])) for job in found) for name in steps]
@@ -299,7 +299,7 @@ def draw_steps(jobs: Sequence[Row]) -> bytes:
                 axes.plot(shares, errors, dashes, color=colour, label=name)
         shares = [glimpses * 8**2 / 28**2 for glimpses in RAM_ERRORS]
         axes.plot(shares, RAM_ERRORS.values(), "x", color=GREY, label="RAM")
-        axes.set(title=grid, xlabel="share of the pieces that were read", yscale="log")
+        axes.set(title=short("data.grid", grid), xlabel="share of the pieces that were read", yscale="log")
         mark_errors(axes.yaxis)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("test error, %")

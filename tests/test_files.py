@@ -4,10 +4,10 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_cell, csv_text, read_csv, read_json, read_yaml, yaml_with_short_lists
 
 
-@pytest.mark.parametrize("read", [read_json, read_yaml, read_csv])
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[" * 140_000], ids=["not UTF-8", "140,000 brackets"])
-def test_a_damaged_file_is_reported_in_one_line(read, content, tmp_path):
-    (tmp_path / "file").write_bytes(content)
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"["], ids=["not UTF-8", "brackets"])
+@pytest.mark.parametrize(("read", "size"), [(read_json, 9_000), (read_yaml, 900), (read_csv, 140_000)])
+def test_a_damaged_file_is_reported_in_one_line(read, size, content, tmp_path):
+    (tmp_path / "file").write_bytes(content * size)
     with pytest.raises(UserError, match="file: cannot be read .*; restore"):
         read(tmp_path / "file")
 
