@@ -25,6 +25,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullLocator
 from PIL import Image
 
+from benchmarks.measure import header, row
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.dashboard.pictures.data import draw_orderings
 from quadrant_lstm.dashboard.pictures.predictions import columns_for, draw_mistakes, most_confident_mistakes
@@ -212,8 +213,7 @@ def short(key: str, value: str) -> str:
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[object]], caption: str) -> str:
     """Returns a table without the signs %, because its caption gives the unit."""
-    rows = ["".join(f" {cell} |" if str(cell) else " |" for cell in cells) for cells in (head, *lines)]
-    table = "\n".join(f"|{row}" for row in (rows[0], "---|" * len(head), *rows[1:]))
+    table = "\n".join([header(*head), *(row(*map(str, cells)) for cells in lines)])
     return f"{table.replace(' %', '')}\n\n{caption}"
 
 

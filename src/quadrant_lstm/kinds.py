@@ -23,9 +23,8 @@ Blocks = Annotated[Sequence[Counts], MinLen(1), "a list of lists of whole number
 Grid = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "two whole numbers of at least 1, rows and columns: [2,2]"]
 Size = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "a list of two whole numbers of at least 1, such as [64,64]"]
 Orderings = Sequence[Sequence[int]]  # permutations of the pieces of a grid
-OrderingsOrNames = Annotated[
-    Sequence[Sequence[int] | str], MinLen(1), "a list of permutations or names of orderings"
-]  # data/orderings.py checks each
+# data/orderings.py checks each
+OrderingsOrNames = Annotated[Sequence[Sequence[int] | str], MinLen(1), "a list of permutations or names of orderings"]
 Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
 Keep = Literal["best", "last"]  # an epoch
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]

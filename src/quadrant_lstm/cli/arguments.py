@@ -45,15 +45,11 @@ class Typed:
 
 def parse(arguments: list[str]) -> Typed:
     options = parse_options(arguments)
-    own, overrides = {}, []
-    for override in options.overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key not in OWN_KEYS:
-            overrides.append(override)
-        elif not value:
-            raise UserError(f"{key}: is empty; give a value, or leave it out.")
-        else:
-            own[key] = value
+    own = {key: value for key, value in assigned(options.overrides).items() if key in OWN_KEYS}
+    if empty := [key for key, value in own.items() if not value]:
+        raise UserError(f"{empty[0]}: is empty; give a value, or leave it out.")
+    starts = tuple(f"{key}=" for key in own)
+    overrides = [override for override in options.overrides if not override.lstrip("+").startswith(starts)]
     words = [argument for argument in arguments if argument not in options.overrides]
     return Typed(words, options, overrides, {key: value for key, value in own.items() if value != "null"})
 

@@ -80,14 +80,12 @@ LIBRARIES: Mapping[str, Kinds] = {
 }
 LIBRARY_PACKAGES = ("torch.", "torchvision.", "lightning.")
 GIVEN_BY_CODE = {
-    "data": (),
     "model": (
         "frame_shape", "num_classes", "num_steps", "orderings", "grid", "in_channels", "input_size", "num_units",
         "num_channels", "hidden_channels",
     ),
     "optimizer": ("params",),
     "schedule": ("optimizer", "total_steps", "T_max"),
-    "trainer": (),
 }  # fmt: skip
 
 
@@ -242,7 +240,7 @@ def check_arguments(path: str, node: Mapping[str, Any], parameters: Mapping[str,
     """Raises UserError for an unknown argument, and for a missing one."""
     target = node["_target_"]
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    known = [name for name in parameters if name not in GIVEN_BY_CODE[path.partition(".")[0]]]
+    known = [name for name in parameters if name not in GIVEN_BY_CODE.get(path.partition(".")[0], ())]
     unknown = [name for name in node if not name.startswith("_") and name not in known]
     if unknown and not takes_any:
         if difflib.get_close_matches(unknown[0], known):
