@@ -43,7 +43,6 @@ MISTAKES = {
     "+trainer.detect_anomaly=5": "trainer.detect_anomaly: 5 is not true or false; choose another value.",
     # out of range
     "model.dropout=1": "model.dropout: 1 is not a number in [0, 1); choose another value.",
-    "model.filters=[32,0]": "model.filters: [32, 0] is not a list of whole numbers of at least 1",
     "schedule=cosine schedule.eta_min=-0.1": "schedule.eta_min: -0.1 is not a number of at least 0",
     "schedule=onecycle schedule.div_factor=0": "schedule.div_factor: 0 is not a number above 0",
     "schedule=onecycle schedule.final_div_factor=-3": "schedule.final_div_factor: -3 is not a number above 0",

@@ -32,11 +32,11 @@ def write_files(folder) -> None:
         (folder / name).write_text(text)
 
 
-def run(folder, command: str, *options: str) -> Script:
+def run(folder, command: str) -> Script:
     """Runs a command of the page, on small images if it trains."""
     words = command.replace("'", "").split()
     data = (*tiny_data(folder), *SHORT) if words[0] == "train.py" else ()
-    return Script(*words, *data, *options, cwd=folder, before=importing_from(folder)).wait()
+    return Script(*words, *data, cwd=folder, before=importing_from(folder)).wait()
 
 
 def succeeds(folder, command: str) -> str:
