@@ -58,6 +58,7 @@ MISTAKES = {
     # what a run does not allow
     "+trainer.plugins=[]": "trainer.plugins: [] is not null, because a run needs its own plugin",
     "+trainer.default_root_dir=here": "trainer.default_root_dir: 'here' is not null; use hydra.run.dir instead",
+    "trainer.strategy=ddp_spawn": "trainer.strategy: 'ddp_spawn' is not the name of a strategy that starts no pro",
     "+trainer.max_steps=1000": "trainer.max_steps: 1000 is not -1, because runs end after an epoch; use trainer.max_",
     "+trainer.fast_dev_run=true": "trainer.fast_dev_run: true is not false; use trainer=smoke instead.",
     "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1 cannot be combined "

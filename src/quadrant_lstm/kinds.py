@@ -3,11 +3,12 @@
 They annotate the arguments of constructors, with which config/check.py compares a config.
 """
 
+import re
 import types
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, Predicate
 
 Count = Annotated[int, Ge(1), "a whole number of at least 1"]
 AtLeastTwo = Annotated[int, Ge(2), "a whole number of at least 2"]
@@ -29,6 +30,9 @@ Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
 Keep = Literal["best", "last"]  # an epoch
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+# run/train.py starts the processes; those that a strategy starts would lose the results, or never meet
+STARTS_NONE = Predicate(lambda name: not re.search("spawn|fork|notebook", name))
+Strategy = Annotated[str, STARTS_NONE, "the name of a strategy that starts no processes, such as ddp"]
 Layout = Literal["TCHW", "CTHW", "THWC", "THW"]  # the axes of a clip in an array
 Node = Annotated[dict[str, Any], "a group of keys"]
 Factory = Annotated[dict[str, Any], "a group of keys", Callable]  # whose class the code calls

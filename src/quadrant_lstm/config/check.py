@@ -55,7 +55,7 @@ LIBRARIES: Mapping[str, Kinds] = {
         "accelerator": kinds.Accelerator,
         "devices": kinds.Count | Literal["auto", -1] | list[kinds.Natural],
         "num_nodes": kinds.Count,
-        "strategy": str | kinds.Node,
+        "strategy": kinds.Strategy | kinds.Node,
         "precision": kinds.Precision,
         "max_epochs": kinds.Count,
         "gradient_clip_val": kinds.NonNegative | None,
