@@ -42,13 +42,11 @@ WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 def in_words(kind: Any) -> str:
     """Returns the wording of a kind in error messages: its own words, or words for its type."""
-    if get_origin(kind) is Annotated:
-        words = [metadata for metadata in kind.__metadata__ if isinstance(metadata, str)]
-        return words[0] if words else in_words(get_args(kind)[0])
-    if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join(map(in_words, get_args(kind)))
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, get_args(kind)))
-    if get_origin(kind):
-        return "a list" if get_origin(kind) in (list, Sequence) else "a mapping"
-    return WORDS.get(kind, str(kind))
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return next((text for text in arguments if isinstance(text, str)), None) or in_words(arguments[0])
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(in_words, arguments))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    return "a list" if origin in (list, Sequence) else WORDS.get(kind, str(kind))

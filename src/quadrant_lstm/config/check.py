@@ -18,7 +18,6 @@ from quadrant_lstm import kinds
 from quadrant_lstm.config.trust import OWN, TARGETS, check_download, check_trust, nodes_with_target
 from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.errors import UserError, place_in_own_code, with_type
-from quadrant_lstm.kinds import in_words
 from quadrant_lstm.signals import importing
 
 Kinds = Mapping[str, Any]
@@ -168,7 +167,7 @@ def check_value(key: str, value: Any, kind: Any) -> None:
         TypeAdapter(kind).validate_python(value, strict=True)
     except ValidationError:
         typed = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
-        rule = in_words(kind)  # some rules name the remedy
+        rule = kinds.in_words(kind)  # some rules name the remedy
         raise UserError(f"{key}: {typed} is not {rule}{'' if ';' in rule else '; choose another value'}.") from None
 
 
