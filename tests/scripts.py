@@ -40,13 +40,10 @@ class Script:
             target=run, args=(list(map(str, arguments)), str(cwd), environment, files, before)
         )
         self.process.start()
+        self.pid: int = self.process.pid
         weakref.finalize(self, self.process.kill)  # a failed test leaves no process
         for output in self.outputs:
             weakref.finalize(self, output.close)
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
 
     def resident_megabytes(self) -> float:
         """Returns the memory that the process occupies now."""

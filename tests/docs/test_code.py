@@ -33,15 +33,13 @@ def run_block(line: int, code: str) -> list[tuple[str, str]]:
     """Runs a block, which must be complete, and returns what its lines that are marked wrong raise."""
     names: dict = {}
     exec(compile("\n" * line + code, PAGE, "exec"), names)
-    return [raised_by(wrong, names) for wrong, _, _ in WRONG.findall(code)]
-
-
-def raised_by(code: str, names: dict) -> tuple[str, str]:
-    try:
-        exec(code, names)
-    except Exception as error:
-        return type(error).__name__, str(error)
-    return "no error", ""
+    raised = []
+    for wrong, _, _ in WRONG.findall(code):
+        try:
+            exec(wrong, names)
+        except Exception as error:
+            raised.append((type(error).__name__, str(error)))
+    return raised
 
 
 @pytest.mark.parametrize("line", BLOCKS, ids=lambda line: f"line_{line + 1}")
@@ -49,10 +47,8 @@ def test_a_block_of_code_runs(line, process):
     code = BLOCKS[line]
     wrong = WRONG.findall(code)
     assert len(wrong) == code.count("# wrong: ")
-    raised = process.submit(run_block, line, code).result()
-    assert [(name, text[: len(message)]) for (name, text), (*_, message) in zip(raised, wrong, strict=True)] == [
-        (name, message) for _, name, message in wrong
-    ]
+    for (name, text), (_, expected, message) in zip(process.submit(run_block, line, code).result(), wrong, strict=True):
+        assert (name, text[: len(message)]) == (expected, message)
 
 
 NOT_NEEDED = {"lightning", "torchmetrics", "hydra", "omegaconf", "pydantic", "tensorboard", "matplotlib", "jinja2"}
