@@ -129,7 +129,7 @@ class Returns(nn.Module):
         return self.function(frames)
 
 
-@pytest.mark.parametrize(("chunk", "counts"), [(20, [20]), (19, [10, 10]), (7, [7, 7, 6])])
+@pytest.mark.parametrize(("chunk", "counts"), [(20, [20]), (19, [10, 10]), (10, [10, 10]), (7, [7, 7, 6])])
 def test_chunks_have_nearly_equal_numbers_of_frames_and_no_masked_ones(chunk, counts):
     module, frames = Returns(), torch.randn(5, 4, 2)
     torch.testing.assert_close(TimeDistributed(module, chunk=chunk)(frames), frames)
