@@ -112,14 +112,13 @@ _fonts: dict[str, str | None] = {}  # what fonts_of has found so far: to look th
 
 def fonts_of(text: str) -> dict[str, str | None]:
     """Returns the font family that has each character: "" is matplotlib's own, None means that no font has it."""
-    characters = dict.fromkeys(text)
-    if new := [character for character in characters if character not in _fonts]:
+    if new := set(text) - _fonts.keys():
         default = FT2Font(font_manager.findfont(font_manager.FontProperties()))
-        missing = [each for each in new if not each.isspace() and not default.get_char_index(ord(each))]
+        missing = {each for each in new if not each.isspace() and not default.get_char_index(ord(each))}
         # matplotlib's own list of fonts may be older than a font
         others = fonts_among(font_manager.findSystemFonts(), missing) if missing else {}
         _fonts.update(dict.fromkeys(new, "") | others)
-    return {character: _fonts[character] for character in characters}
+    return {character: _fonts[character] for character in text}
 
 
 def fonts_among(paths: Sequence[str], characters: Collection[str]) -> dict[str, str | None]:

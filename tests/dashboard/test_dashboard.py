@@ -128,7 +128,7 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
 
 
 def image_data(folder, size=8, classes=3, **augmentation):
-    root = str(write_idx_folder(folder / "images", size=size, classes=classes))
+    root = str(write_idx_folder(folder / "images", test=20, size=size, classes=classes))
     return ImageSequences("idx", root, QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation(**augmentation))
 
 
@@ -140,7 +140,8 @@ def image_data(folder, size=8, classes=3, **augmentation):
     ],
     ids=["that joins pieces", "with logits only"],
 )
-def test_a_network_is_shown_as_far_as_it_offers_its_inside(network, inside, tmp_path):
+def test_a_network_is_shown_as_far_as_it_offers_its_inside(network, inside, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "NUM_BELIEFS", 1)
     data, dashboard = image_data(tmp_path, size=28, classes=10), Dashboard()
     classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, data.spec)
     testing = trainer(TensorBoardLogger(str(tmp_path)), callbacks=[dashboard])

@@ -1,6 +1,5 @@
 """Tests the loggers for Weights & Biases, MLflow and CSV with the real packages, without a network."""
 
-import csv
 import json
 import os
 import sqlite3
@@ -14,6 +13,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from quadrant_lstm.dashboard.loggers import command_to_view, logger_arguments, start_tracking
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import read_csv
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import FORKSERVER, script
@@ -74,8 +74,7 @@ def test_wandb_continues_a_resumed_run_under_the_same_id(tracked):
 
 def test_csv_has_the_points_within_epochs_too(tracked):
     cwd, _, _ = tracked
-    with (run_folder(cwd) / "csv/version_0/metrics.csv").open() as opened:
-        points = list(csv.DictReader(opened))
+    points = read_csv(run_folder(cwd) / "csv/version_0/metrics.csv")
     assert [int(point["step"]) for point in points if point["train/batch_loss"]] == [*range(0, 15, 5)]
     epochs = [float(point["val/accuracy"]) for point in points if point["val/accuracy"]]
     rows = read_rows(run_folder(cwd) / "metrics.csv")[:3]  # the fourth epoch, of the resumed run, is in version_1

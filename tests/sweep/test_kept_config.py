@@ -2,9 +2,11 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.errors import HydraException, MissingConfigException
@@ -13,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.kept_config import CHECKSUM, KeptConfigLoader, checksum, keep_files
 from hydra_plugins.quadrants.launchers import check_trained_with
+from quadrant_lstm.cli.command import mistake_in
+from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.errors import UserError
 from tests.folders import TINY, sweep_folder, tiny_data
 from tests.scripts import ROOT, Script, script, waiting_after
@@ -135,9 +139,10 @@ def test_other_values_and_choices_of_the_copy_are_used_but_not_its_logging(forei
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"a: [", "YAML of that file."), (b"# \xfc", "is not UTF-8 text")])
-def test_a_config_file_that_cannot_be_read_costs_one_line(content, message, tmp_path):
-    train = copy_project(tmp_path)
+def test_a_config_file_that_cannot_be_read_is_named(content, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(copy_project(tmp_path))])
     (tmp_path / "conf/experiment/broken.yaml").write_bytes(content)
-    done = script(train, "experiment=broken", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "broken.yaml" in done.stderr and message in done.stderr
+    with initialize_config_dir(str(tmp_path / "conf"), **OF_COMPOSE), pytest.raises(Exception) as raised:
+        compose("train", ["experiment=broken"])
+    mistake = str(mistake_in(raised.value))
+    assert "broken.yaml" in mistake and message in mistake
