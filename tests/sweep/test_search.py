@@ -198,21 +198,6 @@ def test_a_search_on_two_processes_has_one_folder_per_trial_and_prunes_in_both(t
     assert not remaining_processes(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [(("seed=1,2", "hydra.sweeper.n_trials=0"), "hydra.sweeper.n_trials: 0 is not a whole number of at least 1"),
-     (("seed=1,2", "hydra.sweeper.sampler._target_=os.system"), "hydra.sweeper.sampler: os.system is not in optuna.sa"),
-     (("seed=1,2", "hydra.sweeper.pruner._target_=os.system"), "hydra.sweeper.pruner: os.system is not in optuna.prun"),
-     (("seed=1,2", "hydra.launcher.n_jobs=0"), "hydra.launcher.n_jobs: 0 is not a whole number of at least 1"),
-     (("seed=1",), "hydra.sweeper.params: no key has a range to search; add e.g. ")],
-)  # fmt: skip
-def test_an_invalid_search_leaves_no_files(words, line, tmp_path):
-    done = script("train.py", "-m", "hydra/sweeper=optuna", *words, cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith(line), done.stderr
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_search_experiment_is_valid(tmp_path):
     words = ("experiment=search", "hydra.sweeper.n_trials=1", *tiny_data(tmp_path), *TINY)
     done = script("train.py", "-m", *words, "plan=true", cwd=tmp_path)

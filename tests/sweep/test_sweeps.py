@@ -258,17 +258,25 @@ def test_the_command_overrides_the_swept_values_of_an_experiment(tmp_path):
     assert again.stdout.count("finished before") == 2, again.stderr
 
 
+SEARCH = "hydra/sweeper=optuna"
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
-    [(("-m", "optimizer.lr=interval(1,2)"), "optimizer.lr=interval(1,2): a grid needs single values; write optimizer."),
-     (("-m", "seed=1,2", "hydra.sweep.subdir=x"), "hydra.sweep.subdir: the folder of a job has the job's number; l"),
-     (("-m", "seed=1,2", "hydra.sweep.dir=mine"), "hydra.sweep.dir: mine contains runs of no sweep; write another ")],
+    [(("optimizer.lr=interval(1,2)",), "optimizer.lr=interval(1,2): a grid needs single values; write optimizer.lr=A,"),
+     (("seed=1,2", "hydra.sweep.subdir=x"), "hydra.sweep.subdir: the folder of a job has the job's number; leave this"),
+     (("seed=1,2", "hydra.sweep.dir=mine"), "hydra.sweep.dir: mine contains runs of no sweep; write another folder."),
+     (("seed=1,2", "hydra.launcher.n_jobs=0"), "hydra.launcher.n_jobs: 0 is not a whole number of at least 1"),
+     ((SEARCH, "seed=1,2", "hydra.sweeper.n_trials=0"), "hydra.sweeper.n_trials: 0 is not a whole number of at least"),
+     ((SEARCH, "seed=1,2", "hydra.sweeper.sampler._target_=os.system"), "hydra.sweeper.sampler: os.system is not in"),
+     ((SEARCH, "seed=1,2", "hydra.sweeper.pruner._target_=os.system"), "hydra.sweeper.pruner: os.system is not in"),
+     ((SEARCH, "seed=1"), "hydra.sweeper.params: no key has a range to search; add e.g. ")],
 )  # fmt: skip
 def test_an_invalid_sweep_leaves_no_files(words, line, tmp_path):
     config = tmp_path / "mine/0/.hydra/config.yaml"
     config.parent.mkdir(parents=True)
     config.touch()
-    done = script("train.py", *words, cwd=tmp_path)
+    done = script("train.py", "-m", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith(line)
+    assert done.stderr.startswith(line), done.stderr
     assert {file.name for file in tmp_path.rglob("*") if file.is_file()} <= {config.name, ".lock"}
