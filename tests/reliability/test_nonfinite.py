@@ -140,6 +140,7 @@ def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
     assert done.returncode == 0, done.stderr
     run = run_folder(tmp_path)
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    (run / "report.html").touch()
     diverged = script("train.py", f"run={run}", "trainer.max_epochs=2", "optimizer.lr=1e30", cwd=tmp_path)
     assert diverged.returncode == 2
     assert re.match(
@@ -147,6 +148,7 @@ def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
     )
     assert diverged.stderr.count("\n") == 1
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert not (run / "results.json").exists() and not (run / "report.html").exists()
     again = script("train.py", f"run={run}", "optimizer.lr=0.001", cwd=tmp_path)  # max_epochs=2 is kept
     assert again.returncode == 0, again.stderr
     assert "resuming" in again.stdout and "with optimizer.lr=0.001" in again.stdout

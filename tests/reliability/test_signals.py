@@ -14,7 +14,7 @@ from quadrant_lstm.run_folder import LOG, read_results
 from quadrant_lstm.signals import Interrupt, exit_at_signals, interrupt, interrupts_first
 from tests.clips import write_clip_folder
 from tests.folders import TINY, run_folder, tiny_data, wait_until_no_process_remains
-from tests.scripts import FORKSERVER, ROOT, Script
+from tests.scripts import FORKSERVER, ROOT, Script, script
 
 IMAGES, CLIPS = "images", "clips"
 SMALL = ("data.num_frames=4", "data.batch_size=3", "model.filters=[4]", "model.pool_size=2", "trainer.max_epochs=2")
@@ -34,20 +34,11 @@ def signalled_in(function: str, signum: int, after: str = "*") -> str:
     """Returns what to run before a script that then gets a signal when it calls the function, once a file below the
     working directory matches `after`. It prints the time of the signal, and when it calls the function again.
     """
+    owner, _, name = function.rpartition(".")
     return f"""
-import importlib, os, pathlib, time
-module, name, calls = {function!r}, [], []
-while True:
-    module, _, last = module.rpartition(".")
-    name.insert(0, last)
-    try:
-        owner = importlib.import_module(module)
-        break
-    except ImportError:
-        pass
-for part in name[:-1]:
-    owner = getattr(owner, part)
-original, main = getattr(owner, name[-1]), os.getpid()
+import os, pathlib, pkgutil, time
+owner, main, calls = pkgutil.resolve_name({owner!r}), os.getpid(), []
+original = owner.{name}
 def signalled(*arguments, **options):
     if os.getpid() == main and list(pathlib.Path().glob({after!r})):
         calls.append(None)
@@ -57,7 +48,7 @@ def signalled(*arguments, **options):
         else:
             print("called again")
     return original(*arguments, **options)
-setattr(owner, name[-1], signalled)
+owner.{name} = signalled
 """
 
 
@@ -86,7 +77,6 @@ SIGINT, SIGTERM = signal.SIGINT, signal.SIGTERM
         (SIGTERM, IMAGES, "quadrant_lstm.run.train.check_network", STARTED),
         (SIGINT, CLIPS, "quadrant_lstm.model.classifier.Classifier.training_step", STARTED),
         (SIGINT, CLIPS, SHUTDOWN, TRAINED),  # of those that read batches
-        (SIGTERM, CLIPS, SHUTDOWN, TRAINED),
         (SIGINT, IMAGES, "quadrant_lstm.model.classifier.Classifier.test_step", STARTED),
         (SIGINT, IMAGES, DRAWING, TRAINED),
         (SIGTERM, CLIPS, "quadrant_lstm.dashboard.pictures.network.accuracy_by_occluded_step", STARTED),
@@ -107,22 +97,26 @@ def test_a_signal_ends_a_run_in_each_of_its_phases(signum, data, phase, after, t
 SLOW_READERS = """
 import os, pathlib, time
 from quadrant_lstm.data.datamodule import WorkerLoader
-from quadrant_lstm.signals import Interrupt, exit_at_signals, interrupt, interrupts_first, prepare_to_exit
+from quadrant_lstm.signals import exit_at_signals, prepare_to_exit
 
 def read_slowly(_):
     pathlib.Path(f"{os.getpid()}.reading").touch()
     time.sleep(60)
 
+def main():
+    batches = iter(WorkerLoader(read_slowly, range(8), 4))
+    try:
+        next(batches)
+    finally:
+        prepare_to_exit()
+
 exit_at_signals()
-batches = iter(WorkerLoader(read_slowly, range(8), 4, persistent_workers=True))
-try:
-    next(batches)
-finally:
-    prepare_to_exit()
+main()
 """
 
 
 def test_a_process_does_not_wait_long_for_the_batches_that_its_workers_read(tmp_path):
+    """Only where Python itself exits does the DataLoader wait for one worker after another, for five seconds each."""
     process = subprocess.Popen([sys.executable, "-c", SLOW_READERS], cwd=tmp_path, stderr=subprocess.PIPE)
     while len(list(tmp_path.glob("*.reading"))) < 4:
         assert process.poll() is None
@@ -138,7 +132,7 @@ SIGNAL_BETWEEN_STARTS = """
 import os, signal, threading, time
 from multiprocessing.process import BaseProcess
 from quadrant_lstm.data.datamodule import WorkerLoader
-from quadrant_lstm.signals import Interrupt, exit_at_signals, interrupt, interrupts_first
+from quadrant_lstm.signals import exit_at_signals
 
 def start(self):
     if started:
@@ -155,9 +149,9 @@ iter(WorkerLoader(str, range(8), 2))
 
 
 def test_a_signal_while_workers_start_ends_the_process_after_their_start(tmp_path):
-    command = [sys.executable, "-c", SIGNAL_BETWEEN_STARTS]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
-    assert (done.returncode, done.stderr) == (143, b"")
+    (tmp_path / "program.py").write_text(SIGNAL_BETWEEN_STARTS)
+    done = script(tmp_path / "program.py", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (143, "")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from torch import nn
 
 from quadrant_lstm import load_run
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.train import copy_weights
+from quadrant_lstm.run.load import copy_weights
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY, run_folder
 from tests.scripts import script

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.cli.arguments import hydra_arguments
@@ -58,17 +59,31 @@ def test_a_run_whose_files_are_lost_or_damaged_is_not_resumed(damage, message, c
 def test_a_run_that_was_killed_between_its_first_two_checkpoints_begins_again(copied_run):
     (copied_run / "checkpoints/last.ckpt").unlink()
     write_checkpoint({"epoch": 0}, copied_run / "checkpoints/best.ckpt")
-    rows = (copied_run / "metrics.csv").read_text().splitlines(keepends=True)
-    (copied_run / "metrics.csv").write_text("".join(rows[:2]))
-    check_resumable(copied_run, read_resumed(copied_run))
+    header, first, *later = (copied_run / "metrics.csv").read_text().splitlines(keepends=True)
+    (copied_run / "metrics.csv").write_text(header + first)
+    assert read_resumed(copied_run) is None
+    check_resumable(copied_run, None)
+    (copied_run / "metrics.csv").write_text(header + first + later[0])
+    with pytest.raises(UserError, match="last.ckpt: is missing, but epochs of this run have finished; restore it, or"):
+        check_resumable(copied_run, None)
 
 
-def test_a_refused_run_stays_as_it_is(copied_run, tmp_path):
+def test_a_refused_command_leaves_a_run_as_it_is(copied_run, tmp_path):
+    def refused(*words: str) -> str:
+        done = script("train.py", *words, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert {file: file.read_bytes() for file in files} == files
+        return done.stderr
+
+    files = {file: file.read_bytes() for file in copied_run.rglob("*") if file.is_file() and file.suffix != ".log"}
+    del files[copied_run / "metrics.csv"]
+    new = refused("trainer=smoke", f"hydra.run.dir={copied_run}")
+    assert f"{copied_run} contains a run; resume it with run=" in new
+    words = (f"run={copied_run}", "trainer.max_epochs=4")
+    with FileLock(copied_run / ".lock"):
+        assert refused(*words).endswith("another process works in it; wait for that process or stop it.\n")
     (copied_run / "metrics.csv").unlink()
-    files = {file: file.read_bytes() for file in copied_run.rglob("*") if file.is_file()}
-    done = script("train.py", f"run={copied_run}", "trainer.max_epochs=4", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert {file: file.read_bytes() for file in files} == files
+    assert "metrics.csv: has no row of epoch 1" in refused(*words)
     assert not (copied_run / "metrics.csv").exists()
 
 

@@ -1,9 +1,9 @@
-"""Loads the trained network of a run folder and its config, and computes its test metrics."""
+"""Loads the network or the weights of a run, and computes its test metrics."""
 
 import functools
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +17,12 @@ from quadrant_lstm.callbacks.training import Progress
 from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, scaled
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import read_json
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.launch import configure_cpu
 from quadrant_lstm.run.build import build_classifier, build_data, instantiate_node, quiet_lightning, resolve_precision
-from quadrant_lstm.run_folder import BEST, CONFIG, LAST, PROVENANCE, as_typed, find_run
+from quadrant_lstm.run_folder import BEST, CONFIG, LAST, PROVENANCE, as_typed, find_run, find_weights
 
 # The data as they are now, beside those that the network was trained on
 
@@ -149,6 +149,54 @@ def read_resumed(folder: Path) -> Resumed | None:
 
 def stored_spec(stored: dict[str, Any]) -> SequenceSpec:
     return SequenceSpec(tuple(stored["frame_shape"]), stored["num_steps"], tuple(stored["class_names"]))
+
+
+# Weights of another run, as far as names and shapes match
+
+
+PREFIX = "network."  # of the names in a checkpoint
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # float8 needs scales, which are not in the file
+
+
+def copy_weights(network: nn.Module, init: str) -> None:
+    """Logs which weights have no counterpart. Raises UserError for a damaged file, for weights of another type or that
+    are not finite, and if no weight fits.
+    """
+    file = find_weights(init)
+    weights, own = read_weights(file), network.state_dict()
+    fitting = {name: weight for name, weight in weights.items() if name in own and own[name].shape == weight.shape}
+    if not fitting:
+        raise UserError(f"init: {file} has no weight whose name and shape this network has; choose its model.")
+    for name, weight in fitting.items():
+        types = {weight.dtype, own[name].dtype}
+        in_file, in_network = (str(kind).removeprefix("torch.") for kind in (weight.dtype, own[name].dtype))
+        if len(types) > 1 and not types <= FLOATS:
+            problem = f"is {in_file}, but {in_network} in this network; save it in that type"
+        elif not weight.to(own[name].dtype).isfinite().all():
+            problem = f"has values that are NaN, infinite or too large for {in_network}; give those of an earlier epoch"
+        else:
+            continue
+        raise UserError(f"init: {file}: {name} {problem}.")
+    network.load_state_dict(fitting, strict=False)
+    log.info(f"init: copied {len(fitting)} of {len(own)} tensors from {file}")
+    for name in (name for name in own if name not in fitting):
+        reason = f"the file has {list(weights[name].shape)}" if name in weights else "the file has none"
+        log.info(f"init: {name} {list(own[name].shape)} keeps its initial values; {reason}")
+    for name in (name for name in weights if name not in own):
+        log.info(f"init: {name} {list(weights[name].shape)} of the file is not in this network")
+
+
+def read_weights(file: Path) -> Mapping[str, Tensor]:
+    if file.suffix != ".safetensors":
+        state = read_checkpoint(file)["state_dict"]
+        return {name.removeprefix(PREFIX): weight for name, weight in state.items() if name.startswith(PREFIX)}
+    with needs_extra(f"init={file}", "export"):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise UserError(f"init: {file} cannot be read ({error}); export it again.") from error
 
 
 # Test metrics

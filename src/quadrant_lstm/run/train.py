@@ -8,7 +8,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,10 +17,8 @@ import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import get_class
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
 from torch.distributed import DistError, destroy_process_group
 
 from quadrant_lstm import run_folder
@@ -29,15 +27,15 @@ from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters, log_re
 from quadrant_lstm.dashboard.loggers import command_to_view, end_tracking, start_tracking
 from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.data.datamodule import SequenceDataModule, killed_workers_explained
-from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json
-from quadrant_lstm.model.classifier import Classifier, total_arguments
+from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
 from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run import build
 from quadrant_lstm.run.check_network import check_network
-from quadrant_lstm.run.load import Resumed, check_same_data, keep_num_frames, read_resumed
+from quadrant_lstm.run.load import Resumed, check_same_data, copy_weights, keep_num_frames, read_resumed
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, RESULTS, as_typed, read_results
 from quadrant_lstm.text import counted, percent
@@ -158,54 +156,6 @@ def errors_explained(cfg: DictConfig, folder: Path, meeting: Meeting | None) -> 
         raise
 
 
-# Weights of another run, as far as names and shapes match
-
-
-PREFIX = "network."  # of the names in a checkpoint
-FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # float8 needs scales, which are not in the file
-
-
-def copy_weights(network: nn.Module, init: str) -> None:
-    """Logs which weights have no counterpart. Raises UserError for a damaged file, for weights of another type or that
-    are not finite, and if no weight fits.
-    """
-    file = run_folder.find_weights(init)
-    weights, own = read_weights(file), network.state_dict()
-    fitting = {name: weight for name, weight in weights.items() if name in own and own[name].shape == weight.shape}
-    if not fitting:
-        raise UserError(f"init: {file} has no weight whose name and shape this network has; choose its model.")
-    for name, weight in fitting.items():
-        types = {weight.dtype, own[name].dtype}
-        in_file, in_network = (str(kind).removeprefix("torch.") for kind in (weight.dtype, own[name].dtype))
-        if len(types) > 1 and not types <= FLOATS:
-            problem = f"is {in_file}, but {in_network} in this network; save it in that type"
-        elif not weight.to(own[name].dtype).isfinite().all():
-            problem = f"has values that are NaN, infinite or too large for {in_network}; give those of an earlier epoch"
-        else:
-            continue
-        raise UserError(f"init: {file}: {name} {problem}.")
-    network.load_state_dict(fitting, strict=False)
-    log.info(f"init: copied {len(fitting)} of {len(own)} tensors from {file}")
-    for name in (name for name in own if name not in fitting):
-        reason = f"the file has {list(weights[name].shape)}" if name in weights else "the file has none"
-        log.info(f"init: {name} {list(own[name].shape)} keeps its initial values; {reason}")
-    for name in (name for name in weights if name not in own):
-        log.info(f"init: {name} {list(weights[name].shape)} of the file is not in this network")
-
-
-def read_weights(file: Path) -> Mapping[str, Tensor]:
-    if file.suffix != ".safetensors":
-        state = read_checkpoint(file)["state_dict"]
-        return {name.removeprefix(PREFIX): weight for name, weight in state.items() if name.startswith(PREFIX)}
-    with needs_extra(f"init={file}", "export"):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise UserError(f"init: {file} cannot be read ({error}); export it again.") from error
-
-
 # What stands in the run folder at the start and at the end
 
 
@@ -290,30 +240,23 @@ def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -
 
 def is_finished(cfg: DictConfig, folder: Path) -> bool:
     """Tells whether a job of a sweep needs no more training. Raises UserError for a single run that is finished."""
-    last = run_folder.last_epoch(folder)
-    if not read_results(folder) or not last:
+    results, last = read_results(folder), run_folder.last_epoch(folder)
+    if not results or not last:
         return False
-    epochs = int(last["epoch"])
+    configs, key = (cfg, read_yaml(folder / run_folder.CONFIG)), "trainer.callbacks.early_stopping"
+    now, before = (OmegaConf.select(config, key) for config in configs)
+    epochs, stopped_early = int(last["epoch"]), results.get("stopped_early") and now == before
     is_short = epochs < cfg.trainer.max_epochs
-    if is_short and not stopped_early(cfg, folder):
+    if is_short and not stopped_early:
         return False
     if HydraConfig.get().mode != RunMode.MULTIRUN:
-        finished = f"run: {as_typed(folder)} has finished its {epochs} epochs"
+        remedy = f"add e.g. trainer.max_epochs={epochs + 1}"
         if is_short:
             remedy = "raise trainer.callbacks.early_stopping.patience or leave that callback out"
-            raise UserError(f"{finished}, by early stopping; to train longer, {remedy}.")
-        if total_arguments(get_class(cfg.schedule._target_)):
-            raise UserError(
-                f"{finished}, for which its schedule was made; to train longer, start a new run, e.g. with init="
-                f"{as_typed(folder)}."
-            )
-        raise UserError(f"{finished}; to train longer, add e.g. trainer.max_epochs={epochs + 1}.")
+        how = ", by early stopping" if is_short else ""
+        raise UserError(
+            f"run: {as_typed(folder)} has finished its {epochs} epochs{how}; to train longer, {remedy}, or start a new "
+            f"run with init={as_typed(folder)}."
+        )
     log.info(f"{as_typed(folder)} has already finished")
     return True
-
-
-def stopped_early(cfg: DictConfig, folder: Path) -> bool:
-    """Tells whether the run was ended by early stopping as this config has it."""
-    configs = cfg, read_yaml(folder / run_folder.CONFIG)
-    now, before = (OmegaConf.select(config, "trainer.callbacks.early_stopping") for config in configs)
-    return read_results(folder).get("stopped_early", False) and now == before
