@@ -246,6 +246,7 @@ OTHER = "it is not an ONNX file of this project); give a file that export.py for
         ({"config": "[]"}, OTHER),
         ({"config": "data: ${new_folder:made}"}, "data: ${new_folder:made} does not only name keys of this config"),
         ({"config": "data: {layout: '${z}'}\nz: ${new_folder:made}"}, "z: ${new_folder:made} does not only name keys"),
+        ({"config": "data: {dataset: idx}", "class_names": '["a", "b"]'}, OTHER),
         ({"config": "z: idx\ndata: {dataset: '${z}'}", "class_names": '["a", "b", "c"]'}, None),
     ],
 )

@@ -159,5 +159,7 @@ def predictor_of_session(session: Any) -> Predictor:
         files = files_of_clips(data, shape, num_frames or data["num_frames"], num_frames or 1)
     else:
         files = files_of_images(shape, data)
-    names = json.loads(metadata["class_names"])
+    names, num_classes = json.loads(metadata["class_names"]), session.get_outputs()[0].shape[1]
+    if len(names) != num_classes:
+        raise ValueError(f"it has {num_classes} classes, but the names {names}")
     return Predictor(files, predict, 1, names_or_numbers(names))
