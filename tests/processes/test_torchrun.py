@@ -4,7 +4,6 @@ Each agent and each of its processes imports torch afresh. Where only what the p
 ones take their place.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from quadrant_lstm.cli.arguments import reader_arguments, shared_arguments
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes import torchrun
 from quadrant_lstm.run_folder import read_results, read_rows
-from tests.folders import TINY, children, run_folder, write_idx_folder
+from tests.folders import TINY, children, run_folder, tiny_data
 from tests.machines import Machine, free_port, two_machines
 from tests.scripts import FORKSERVER, ROOT, Script, importing_from
 
@@ -34,43 +34,21 @@ CPU = ("trainer.accelerator=cpu",)
 THIS = Machine("localhost")
 
 
-class Agent:
-    """A running torchrun. Its processes end with it."""
-
-    def __init__(self, cwd: Path, machine: Machine, options: tuple[str, ...], words: tuple[str, ...]):
-        number = len(list(cwd.glob("*.stdout")))
-        self.outputs = [cwd / f"{number}.{name}" for name in ("stdout", "stderr")]
-        with contextlib.ExitStack() as stack:
-            stdout, stderr = (stack.enter_context(output.open("w")) for output in self.outputs)
-            command = [*machine.prefix, *AGENT, *options, str(ROOT / "train.py"), *words]
-            self.process = subprocess.Popen(command, cwd=cwd, stdout=stdout, stderr=stderr)
-
-    def wait(self) -> int:
-        return self.process.wait(300)
-
-    @property
-    def stdout(self) -> str:
-        return self.outputs[0].read_text()
-
-    @property
-    def stderr(self) -> str:
-        return self.outputs[1].read_text()
-
-
 @pytest.fixture
 def start(tmp_path):
     """Returns a function that starts an agent on the tiny data set, and ends what is left of them."""
-    data, agents = write_idx_folder(tmp_path / "tiny", train=840), []
-    tiny = ("data=idx", f"data.root={data}", *TINY, *CPU)
+    tiny, agents = (*tiny_data(tmp_path, train=840), *TINY, *CPU), []
 
     def start_agent(*overrides, options=("--nproc-per-node=2",), machine=THIS):
-        agents.append(Agent(tmp_path, machine, options, (*tiny, *overrides)))
-        return agents[-1]
+        command = [*machine.prefix, *AGENT, *options, str(ROOT / "train.py"), *tiny, *overrides]
+        stdout, stderr = (tmp_path / f"{len(agents)}.{name}" for name in ("stdout", "stderr"))
+        agents.append(subprocess.Popen(command, cwd=tmp_path, stdout=stdout.open("w"), stderr=stderr.open("w")))
+        return agents[-1], stdout, stderr
 
     yield start_agent
     for agent in agents:
-        agent.process.kill()
-        agent.process.wait()
+        agent.kill()  # its processes end with it
+        agent.wait()
 
 
 def until_an_epoch_is_saved(cwd: Path) -> Path:
@@ -152,9 +130,7 @@ def test_a_machine_that_does_not_see_the_run_folder_is_named(meeting, monkeypatc
 def test_machines_whose_configs_differ_are_refused(meeting, tmp_path):
     """They would validate on images that they train on."""
     meeting(0).set("config", "data: {validation_seed: 0}\n")
-    line = (
-        "data.validation_seed: is 5 for rank 1, but 0 for rank 0; start the same command, with the same conf/, on all"
-    )
+    line = "data.validation_seed: is 5 for rank 1, but 0 for rank 0; start the same command, with the same conf/, on a"
     with pytest.raises(UserError, match=line):
         meeting(1).share(tmp_path, OmegaConf.create({"data": {"validation_seed": 5}}))
 
@@ -170,12 +146,14 @@ def test_machines_whose_configs_differ_are_refused(meeting, tmp_path):
 def test_what_torchrun_has_decided_cannot_be_typed(words, line, meeting):
     with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
         shared_arguments(words.split(), meeting(0))
+    with pytest.raises(UserError, match="torchrun: only train.py works in several processes; start this script with p"):
+        reader_arguments(["run=latest"])
 
 
 @pytest.fixture
 def run_both(tmp_path):
     """Returns a function that runs train.py in the processes of two machines."""
-    tiny = ("data=idx", f"data.root={write_idx_folder(tmp_path / 'tiny')}", *TINY, *CPU)
+    tiny = (*tiny_data(tmp_path), *TINY, *CPU)
 
     def run(word: str, folders=(tmp_path, tmp_path), **options):
         both = []
@@ -205,12 +183,6 @@ def test_what_an_option_shows_is_printed_once(run_both, store):
     both = run_both("--cfg=job", store=store)
     assert [process.returncode for process in both] == [0, 0]
     assert "".join(process.stdout for process in both).count("_target_: lightning.pytorch.Trainer") == 1
-
-
-def test_a_script_that_reads_a_run_is_refused(meeting):
-    meeting(0)  # sets torchrun's variables
-    with pytest.raises(UserError, match="torchrun: only train.py works in several processes; start this script with p"):
-        reader_arguments(["run=latest"])
 
 
 @pytest.mark.parametrize("missing_at", [0, 1])
@@ -263,20 +235,19 @@ def test_a_run_whose_process_was_killed_ends_as_one_on_our_own_processes(start, 
     (tmp_path / "own_network.py").write_text(OWN_NETWORK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     words = ("trainer.max_epochs=10", "model._target_=own_network.OwnNetwork")
-    agent = start(*words, options=("--nproc-per-node=2", "--max-restarts=2"))
+    agent, stdout, stderr = start(*words, options=("--nproc-per-node=2", "--max-restarts=2"))
     run = until_an_epoch_is_saved(tmp_path)
-    os.kill(children(agent.process.pid)[-1], signal.SIGKILL)
-    assert agent.wait() == 0, agent.stderr
+    os.kill(children(agent.pid)[-1], signal.SIGKILL)
+    assert agent.wait() == 0, stderr.read_text()
     assert run_folder(tmp_path) == run
     assert epochs(run) == [str(epoch) for epoch in range(1, 11)]
-    assert agent.stdout.count("epoch 1/10") == 1
-    assert "after its last finished epoch" in agent.stdout
+    assert stdout.read_text().count("epoch 1/10") == 1
+    assert "after its last finished epoch" in stdout.read_text()
     assert read_results(run)["test/images"] == 70
 
     (tmp_path / "own").mkdir()
-    tiny = ("data=idx", f"data.root={tmp_path / 'tiny'}", *TINY, *CPU)
-    before = importing_from(tmp_path)
-    own = Script("train.py", *tiny, *words, "trainer.devices=2", cwd=tmp_path / "own", before=before).wait()
+    tiny = ("data=idx", f"data.root={tmp_path / 'tiny'}", *TINY, *CPU, "trainer.devices=2")
+    own = Script("train.py", *tiny, *words, cwd=tmp_path / "own", before=importing_from(tmp_path)).wait()
     assert own.returncode == 0, own.stderr
     one, other = (read_checkpoint(found / "checkpoints/last.ckpt") for found in (run, run_folder(tmp_path / "own")))
     assert one["global_step"] == other["global_step"] == 250
@@ -287,36 +258,32 @@ def test_a_run_whose_process_was_killed_ends_as_one_on_our_own_processes(start, 
 @pytest.mark.reliability
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_the_last_finished_epoch(number, start, tmp_path):
-    agent = start("trainer.max_epochs=1000", options=("--nproc-per-node=2", "--max-restarts=2"))
+    agent, stdout, stderr = start("trainer.max_epochs=1000", options=("--nproc-per-node=2", "--max-restarts=2"))
     run = until_an_epoch_is_saved(tmp_path)
-    agent.process.send_signal(number)
+    agent.send_signal(number)
     assert agent.wait() == 1
-    assert f"interrupted; resume with: torchrun ... train.py run={run.relative_to(tmp_path)}\n" in agent.stdout
-    assert "interrupted" not in agent.stderr
+    line = f"interrupted; resume with: torchrun ... train.py run={run.relative_to(tmp_path)}\n"
+    assert line in stdout.read_text() and "interrupted" not in stderr.read_text()
     saved = read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] + 1
     assert epochs(run) == [str(epoch) for epoch in range(1, saved + 1)]
 
 
-@pytest.fixture
-def machines(monkeypatch):
-    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # as docs/machines.md says
-    with two_machines() as machines:
-        yield machines
-
-
 @pytest.mark.reliability
-def test_a_machine_whose_agent_was_killed_joins_again(start, machines, tmp_path):
+def test_a_machine_whose_agent_was_killed_joins_again(start, tmp_path, monkeypatch):
     """Two machines share one run."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # as docs/machines.md says
     nodes = ("--nnodes=2", "--nproc-per-node=1", "--max-restarts=2", "--rdzv-backend=c10d", "--rdzv-id=test")
-    options = (*nodes, f"--rdzv-endpoint={machines[0].name}:{free_port()}")
-    first, second = (start("trainer.max_epochs=150", options=options, machine=machine) for machine in machines)
-    run = until_an_epoch_is_saved(tmp_path)
-    second.process.kill()
-    time.sleep(1)
-    again = start("trainer.max_epochs=150", options=options, machine=machines[1])
-    assert first.wait() == 0, first.stderr
-    assert again.wait() == 0, again.stderr
+    with two_machines() as machines:
+        options = (*nodes, f"--rdzv-endpoint={machines[0].name}:{free_port()}")
+        begin = partial(start, "trainer.max_epochs=150", options=options)
+        first, (second, *_) = (begin(machine=machine) for machine in machines)
+        run = until_an_epoch_is_saved(tmp_path)
+        second.kill()
+        time.sleep(1)
+        both = first, begin(machine=machines[1])
+        for agent, _, stderr in both:
+            assert agent.wait() == 0, stderr.read_text()
     assert run_folder(tmp_path) == run
     assert epochs(run) == [str(epoch) for epoch in range(1, 151)]
     assert read_results(run)["test/images"] == 70
-    assert sorted(agent.stdout.count("test accuracy") for agent in (first, again)) == [0, 1]
+    assert sorted(stdout.read_text().count("test accuracy") for _, stdout, _ in both) == [0, 1]
