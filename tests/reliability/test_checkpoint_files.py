@@ -14,7 +14,7 @@ from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_checkpoin
 from quadrant_lstm.errors import UserError
 from tests.malformed import Touch
 
-KILLS, FLIPS, CUTS = 50, 200, 100
+KILLS = 50
 
 
 def checkpoint(number: int) -> dict[str, object]:
@@ -58,37 +58,29 @@ def test_a_kill_while_writing_leaves_the_previous_or_the_new_file(file, record_f
     assert newest > 1, "no checkpoint was written"
 
 
-def test_a_flipped_byte_is_refused(file, record_figure):
-    content, draw, refused = file.read_bytes(), random.Random(0), 0
-    for _ in range(FLIPS):
-        place = draw.randrange(len(content))
-        flipped = content[place] ^ draw.randrange(1, 256)
-        file.write_bytes(content[:place] + bytes([flipped]) + content[place + 1 :])
+def flipped(content: bytes, draw: random.Random) -> bytes:
+    place = draw.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ draw.randrange(1, 256)]) + content[place + 1 :]
+
+
+def truncated(content: bytes, draw: random.Random) -> bytes:
+    return content[: draw.randrange(len(content))]
+
+
+@pytest.mark.parametrize(("damage", "count"), [(flipped, 200), (truncated, 100)])
+def test_a_damaged_file_is_refused(damage, count, file, record_figure):
+    content, draw = file.read_bytes(), random.Random(0)
+    for _ in range(count):
+        file.write_bytes(damage(content, draw))
         with pytest.raises(UserError, match="last.ckpt: cannot be read"):
             read_checkpoint(file)
-        refused += 1
-    record_figure(f"{refused} of {FLIPS} single flipped bytes refused")
+    record_figure(f"{count} of {count} {damage.__name__} files refused")
 
 
-def test_a_truncated_file_is_refused(file, record_figure):
-    content, draw, refused = file.read_bytes(), random.Random(0), 0
-    for _ in range(CUTS):
-        file.write_bytes(content[: draw.randrange(len(content))])
-        with pytest.raises(UserError, match="last.ckpt: cannot be read"):
-            read_checkpoint(file)
-        refused += 1
-    record_figure(f"{refused} of {CUTS} truncations refused")
-
-
-def test_a_pickle_with_a_valid_checksum_is_not_executed(file, monkeypatch):
+def test_a_pickle_with_a_valid_checksum_is_not_executed_and_a_file_without_one_is_refused(file, monkeypatch):
     monkeypatch.chdir(file.parent)
-    write_checkpoint({"state_dict": Touch()}, file)
-    with pytest.raises(UserError, match="last.ckpt: cannot be read"):
-        read_checkpoint(file)
-    assert not Path("executed").exists()
-
-
-def test_a_file_without_a_checksum_is_refused(file):
-    torch.save({"weights": torch.ones(1)}, file)
-    with pytest.raises(UserError, match="last.ckpt: cannot be read"):
-        read_checkpoint(file)
+    for write in (write_checkpoint, torch.save):
+        write({"state_dict": Touch()}, file)
+        with pytest.raises(UserError, match="last.ckpt: cannot be read"):
+            read_checkpoint(file)
+        assert not Path("executed").exists()

@@ -10,14 +10,7 @@ import pytest
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.run.load import evaluate
 from quadrant_lstm.run_folder import read_results
-from tests.folders import (
-    TINY,
-    children,
-    remaining_processes,
-    run_folder,
-    tiny_data,
-    wait_until_no_process_remains,
-)
+from tests.folders import TINY, children, remaining_processes, run_folder, tiny_data, wait_until_no_process_remains
 from tests.scripts import Script, script
 
 CPU = ("trainer.accelerator=cpu",)
@@ -41,20 +34,18 @@ def test_each_of_the_10000_test_images_is_counted_once(processes, tmp_path):
 
 def test_two_processes_at_half_the_batch_size_train_like_one(tmp_path, record_figure):
     options = (*tiny_data(tmp_path, train=840), *TINY, "model.dropout=0", "trainer.max_epochs=1")  # 50 steps
-    weights = []
-    for name, overrides in {
+    saved = []
+    for name, words in {
         "one": ("data.batch_size=16",),
         "two": ("data.batch_size=8", *CPU, "trainer.devices=2"),
     }.items():
         (tmp_path / name).mkdir()
-        done = script("train.py", *options, *overrides, cwd=tmp_path / name)
+        done = script("train.py", *options, *words, cwd=tmp_path / name)
         assert done.returncode == 0, done.stderr
-        weights.append(read_checkpoint(run_folder(tmp_path / name) / "checkpoints" / "last.ckpt"))
-    one, two = weights
-    assert one["global_step"] == two["global_step"] == 50
-    difference = max(
-        (one["state_dict"][name] - two["state_dict"][name]).abs().max().item() for name in one["state_dict"]
-    )
+        saved.append(read_checkpoint(run_folder(tmp_path / name) / "checkpoints" / "last.ckpt"))
+    assert [checkpoint["global_step"] for checkpoint in saved] == [50, 50]
+    one, two = (checkpoint["state_dict"] for checkpoint in saved)
+    difference = max((one[name] - two[name]).abs().max().item() for name in one)
     record_figure(f"two processes are within {difference:.0e} of one after 50 steps")
     assert difference < 1e-5
 

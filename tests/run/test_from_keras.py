@@ -45,44 +45,31 @@ def assert_equal_outputs(folder, model, inputs, frames):
     assert expected.std(dim=0).max() > 1e-3  # not the same for all frames
 
 
-def as_posted(flatten, end, channels):
-    """Returns the network as the author of the question wrote it. Activations are layers of their own."""
-    shape = (4, 1, 56, 14) if channels == "channels_first" else (4, 56, 14, 1)
+@pytest.mark.parametrize(
+    ("flatten", "end", "channels"),
+    [
+        ([layers.TimeDistributed(layers.Flatten()), layers.TimeDistributed(layers.Dropout(0.25))],
+         [layers.Activation("softmax")], "channels_first"),
+        ([layers.Dropout(0.25), layers.Reshape((4, 4160))], [layers.Softmax()], "channels_last"),
+        ([layers.Dropout(0.25), layers.Reshape((4, 4160))], [], "channels_first"),
+    ],
+)  # fmt: skip
+def test_the_network_as_it_was_posted_keeps_its_outputs(flatten, end, channels, tmp_path, frames):
+    """Its author made layers of the activations."""
+    keras.utils.set_random_seed(0)
+    inputs = frames if channels == "channels_first" else frames.movedim(2, -1)
     encoder = [
         layers.Conv2D(32, 3, data_format=channels), layers.Activation("relu"),
         layers.Conv2D(32, 3, data_format=channels), layers.Activation("relu"),
         layers.MaxPooling2D(2, data_format=channels),
     ]  # fmt: skip
-    keras.utils.set_random_seed(0)
-    encoder = map(layers.TimeDistributed, encoder)
     rest = [layers.LSTM(5), layers.Dense(50), layers.Dense(10), *end]
-    model = keras.Sequential([keras.Input(shape), *encoder, *flatten, *rest])
+    folded = map(layers.TimeDistributed, encoder)
+    model = keras.Sequential([keras.Input(inputs.shape[1:]), *folded, *flatten, *rest])
     rng = np.random.default_rng(0)  # with the initial weights, all probabilities are about 0.1
     model.set_weights([weight + 0.1 * rng.standard_normal(weight.shape) for weight in model.get_weights()])
-    return model
-
-
-def flattened():
-    return [layers.TimeDistributed(layers.Flatten()), layers.TimeDistributed(layers.Dropout(0.25))]
-
-
-def reshaped():
-    return [layers.Dropout(0.25), layers.Reshape((4, 4160))]
-
-
-@pytest.mark.parametrize(
-    ("flatten", "end", "channels"),
-    [
-        (flattened, [layers.Activation("softmax")], "channels_first"),
-        (reshaped, [layers.Softmax()], "channels_last"),
-        (reshaped, [], "channels_first"),
-    ],
-)
-def test_the_network_as_it_was_posted_keeps_its_outputs(flatten, end, channels, tmp_path, frames):
-    model = as_posted(flatten(), end, channels)
     model.save(tmp_path / "model.keras")
     make_run(tmp_path / "model.keras", tmp_path / "run", [])
-    inputs = frames if channels == "channels_first" else frames.movedim(2, -1)
     assert_equal_outputs(tmp_path / "run", model, inputs, frames)
 
 
@@ -115,14 +102,17 @@ def test_a_new_network_is_initialized_like_keras():
             assert ours.std() == pytest.approx(theirs.std().item(), rel=0.15), name
 
 
-def test_a_model_in_half_precision_is_read(tmp_path):
+def test_a_model_in_half_precision_is_read_in_single_precision(tmp_path, frames):
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model = changed()
+        half = changed()
     finally:
         keras.config.set_dtype_policy("float32")
-    model.save(tmp_path / "model.keras")
+    single = changed()
+    single.set_weights(half.get_weights())
+    half.save(tmp_path / "model.keras")
     make_run(tmp_path / "model.keras", tmp_path / "run", [])
+    assert_equal_outputs(tmp_path / "run", single, frames.movedim(2, -1), frames)
 
 
 def test_the_sizes_of_a_network_are_those_of_its_model():
