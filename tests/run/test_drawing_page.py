@@ -32,10 +32,8 @@ pytestmark = [
 NETWORKS = {
     "question": {},
     "shared tiles": {"shared_tiles": True},
-    "gru": {"recurrent": RECURRENT["gru"]},
     "bidirectional": {"recurrent": RECURRENT["bilstm"]},
     "stacked": {"recurrent": RECURRENT["stacked"]},
-    "deep": {},
     "deep gru": {"recurrent": RECURRENT["gru"]},
 }
 OTHERS = ((2, 4, 1, 3), (4, 3, 2, 1), (3, 1, 4, 2), (1, 2, 3, 4))
@@ -43,9 +41,19 @@ PROBABILITIES = """
 const [images, orderings] = arguments
 return images.map((pixels) => logitsPerStep(network, pixels, orderings).map(softmax))
 """
+IS_DRAWN = "return !pad.isEmpty"
 DRAWN = "const picture = pad.read(); return [picture.width, picture.height, Array.from(picture.levels)]"
 SHARES = "return table.bars.map((row) => row.map((bar) => bar.style.getPropertyValue('--share')))"
 PREPARED = "return Array.from(prepare(pad.read(), 28, 28).levels)"
+
+
+def probabilities_on(page, pixels, orderings=ORDERINGS):
+    """Returns what the page computes for images, [images, steps, classes]."""
+    return np.array(page.execute_script(PROBABILITIES, np.reshape(pixels, (len(pixels), -1)).tolist(), orderings))
+
+
+def prepared_on(page):
+    return np.array(page.execute_script(PREPARED)).reshape(28, 28)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +65,8 @@ def browser():
 @pytest.fixture
 def opened(browser):
     """A function that opens a file; at the end the console must hold no message."""
-
-    def open_file(file):
-        browser.get(f"file://{file}")
-        return browser
-
     browser.get_log("browser")
-    yield open_file
+    yield lambda file: browser.get(f"file://{file}") or browser
     assert browser.get_log("browser") == []
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
@@ -80,7 +83,7 @@ def test_200_test_digits_have_the_probabilities_of_pytorch(name, opened, tmp_pat
     network, pixels = shaken(make()), load_images("mnist", None).test_images[:200]
     page = opened(write_page(tmp_path, network))
     for orderings in (ORDERINGS, OTHERS):
-        found = np.array(page.execute_script(PROBABILITIES, pixels.reshape(200, -1).tolist(), orderings))
+        found = probabilities_on(page, pixels, orderings)
         same = make(orderings=orderings).eval()  # the network that reads these orderings, with the same weights
         same.load_state_dict(network.state_dict())
         with torch.inference_mode():
@@ -93,7 +96,7 @@ def test_200_test_digits_have_the_probabilities_of_pytorch(name, opened, tmp_pat
 def test_float16_changes_probabilities_as_the_page_states(opened, tmp_path):
     network, pixels = shaken(deep_network()), load_images("mnist", None).test_images[:200]
     page = opened(write_page(tmp_path, network, weights="float16"))
-    found = np.array(page.execute_script(PROBABILITIES, pixels.reshape(200, -1).tolist(), ORDERINGS))[:, -1]
+    found = probabilities_on(page, pixels)[:, -1]
     with torch.inference_mode():
         expected = network(scaled(sequences(torch.from_numpy(pixels)))).softmax(1).numpy()
     stated = float(page.find_element(By.TAG_NAME, "footer").text.split(" at most ")[1].split()[0])
@@ -134,9 +137,8 @@ def test_drawings_are_prepared_as_predict_does(opened, deep_page, tmp_path):
         width, height, levels = page.execute_script(DRAWN)
         Image.fromarray(np.array(levels, np.uint8).reshape(height, width)).save(tmp_path / "drawn.png")
         expected = read_image(tmp_path / "drawn.png", (1, 28, 28), False).pixels[0].astype(int)
-        found = np.array(page.execute_script(PREPARED)).reshape(28, 28)
         assert expected.max() > 200
-        assert np.abs(found - expected).max() <= 1
+        assert np.abs(prepared_on(page) - expected).max() <= 1
 
 
 @pytest.fixture(scope="module")
@@ -157,20 +159,19 @@ def pictures():
     return drawn | {"white_ink": white_ink, "tight": digit.crop(digit.getbbox())} | photographs
 
 
-DRAWN_PICTURES = ("digit", "photo", "scan", "transparent", "thin", "white_ink", "small", "tight")
+NAMES = ("digit", "photo", "scan", "transparent", "thin", "white_ink", "small", "tight")
 
 
-@pytest.mark.parametrize("name", [*DRAWN_PICTURES, *(f"photograph: {kind}" for kind in KINDS)])
+@pytest.mark.parametrize("name", [*NAMES, *(f"photograph: {kind}" for kind in KINDS)])
 def test_loaded_pictures_are_prepared_as_predict_does(name, pictures, opened, deep_page, tmp_path):
     file = tmp_path / "picture.png"
     pictures[name].save(file)
     page = opened(deep_page)
     page.find_element(By.ID, "file").send_keys(str(file))
-    WebDriverWait(page, 10).until(lambda page: not page.execute_script("return pad.isEmpty"))
+    WebDriverWait(page, 10).until(lambda page: page.execute_script(IS_DRAWN))
     expected, note = read_image(file, (1, 28, 28), None)
-    found = np.array(page.execute_script(PREPARED)).reshape(28, 28)
     assert expected.max() > 100
-    assert np.abs(found - expected[0].astype(int)).max() <= 1
+    assert np.abs(prepared_on(page) - expected[0].astype(int)).max() <= 1
     settle(page)
     shown = page.find_element(By.ID, "doubt").get_attribute("textContent").lower()
     assert shown == (f"the {note}." if note else "") and bool(note) == (name == "tight")
@@ -183,9 +184,8 @@ def test_nine_of_ten_digits_of_a_kind_of_picture_are_classified(kind, seed, open
     page, images = opened(PAGE), []  # of a run of experiment=quick
     for digit in range(10):
         photograph(kind, digit, seed).picture.convert("RGB").save(tmp_path / "photograph.png")
-        images.append(read_image(tmp_path / "photograph.png", (1, 28, 28), None).pixels.ravel().tolist())
-    probabilities = np.array(page.execute_script(PROBABILITIES, images, ORDERINGS))[:, -1]
-    correct = int((probabilities.argmax(1) == np.arange(10)).sum())
+        images.append(read_image(tmp_path / "photograph.png", (1, 28, 28), None).pixels)
+    correct = int((probabilities_on(page, images)[:, -1].argmax(1) == np.arange(10)).sum())
     record_figure(f"pictures: {kind}: {correct} of ten digits are classified correctly")
     assert correct >= (10 if kind == "scan" else 9)
 
@@ -210,7 +210,7 @@ def test_a_picture_can_be_pasted(pictures, opened, deep_page):
         """,
         list(content.getvalue()),
     )
-    WebDriverWait(page, 10).until(lambda page: not page.execute_script("return pad.isEmpty"))
+    WebDriverWait(page, 10).until(lambda page: page.execute_script(IS_DRAWN))
     assert page.execute_script("return [pad.read().width, pad.read().height]") == [90, 250]
 
 
@@ -254,9 +254,12 @@ def test_undo_and_clear(opened, deep_page):
 
 
 @pytest.mark.parametrize("kind", ["touch", "pen"])
-def test_a_finger_and_a_pen_draw(kind, opened, deep_page):
+def test_a_finger_and_a_pen_draw_on_a_page_that_fits_a_phone(kind, opened, deep_page):
     page = opened(deep_page)
+    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     draw(page, strokes_of(0), kind)
+    assert page.execute_script("return document.documentElement.scrollWidth") == 360
     assert page.execute_script("return pad.page.strokes.map((points) => points.length > 1)") == [True]
     assert page.find_element(By.ID, "answer").text.endswith("confidence")
 
@@ -315,14 +318,6 @@ def test_nothing_is_requested_and_nothing_can_be(browser, deep_page):
         fetch("http://127.0.0.1:9/").catch(() => {})
     """)
     assert refused == "connect-src"
-
-
-def test_the_page_fits_a_phone(opened, deep_page):
-    page = opened(deep_page)
-    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    draw(page, strokes_of(4))
-    assert page.execute_script("return document.documentElement.scrollWidth") == 360
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])

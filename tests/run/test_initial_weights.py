@@ -80,7 +80,7 @@ def test_weights_of_another_precision_are_copied(dtype, tmp_path):
     assert (network.weight.tolist(), network.count) == (weight.tolist(), 9)
 
 
-FINITE, NOT_FINITE = torch.ones(2, 2), "weight has values that are NaN, infinite or too large for float32; give those"
+FINITE, NOT_FINITE = torch.ones(2, 2), "weight has values that are NaN, infinite or too large for float32; give tho"
 
 
 @pytest.mark.parametrize(
