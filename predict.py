@@ -28,9 +28,8 @@ def main(cfg: DictConfig) -> None:
         else:
             check_reader_keys(cfg, kinds)
             if cfg.run is not None or cfg.images == "test":
-                raise UserError(
-                    "model: a file reads neither a run nor its test data; leave out run= and images=test, or model=."
-                )
+                rule = "a file reads neither a run nor its test data"
+                raise UserError(f"model: {rule}; leave out run= and images=test, or model=.")
         if cfg.images is None:
             others = "or a quoted glob" if cfg.model else "a quoted glob, or images=test"
             raise UserError(f"images: is missing; add images=FILE, a folder, {others}.")

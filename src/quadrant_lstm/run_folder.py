@@ -116,9 +116,8 @@ def find_weights(init: str) -> Path:
     for file in (path / BEST, path):
         if file.is_file() and file.suffix in (BEST.suffix, ".safetensors"):
             return file
-    rule = (
-        f"is neither a run folder with a {BEST} nor a .ckpt or .safetensors file" if path.exists() else "does not exist"
-    )
+    rule = f"is neither a run folder with a {BEST} nor a .ckpt or .safetensors file"
+    rule = rule if path.exists() else "does not exist"
     raise UserError(f"init: {init} {rule}; give a run folder, or a file that export.py format=safetensors wrote.")
 
 
@@ -158,10 +157,8 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 def check_present(folder: Path) -> None:
     """Raises UserError if a run's folder was deleted or moved while the run is trained."""
     if not (folder / CONFIG).exists():
-        raise UserError(
-            f"{folder}: was deleted or moved while the run was trained; restore it and resume with run={folder}, or "
-            "start again."
-        )
+        rule = "was deleted or moved while the run was trained"
+        raise UserError(f"{folder}: {rule}; restore it and resume with run={folder}, or start again.")
 
 
 def read_results(folder: Path) -> dict[str, Any]:

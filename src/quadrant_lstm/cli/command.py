@@ -106,10 +106,8 @@ def explain_disk(error: OSError) -> UserError | None:
     folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
     if not folder or not Path(folder, CONFIG).exists():  # no run starts, or a script that reads runs
         return UserError(f"{place}: cannot be written ({error.strerror}); make room, or write elsewhere.")
-    return UserError(
-        f"{folder}: cannot be written ({error.strerror}); the last finished epoch is safe. Fix it and resume with "
-        f"run={folder}."
-    )
+    rule = f"cannot be written ({error.strerror}); the last finished epoch is safe"
+    return UserError(f"{folder}: {rule}. Fix it and resume with run={folder}.")
 
 
 # The main function
