@@ -77,14 +77,9 @@ def test_the_picture_has_one_bar_per_peer():
 def test_both_ways_read_all_frames(name, tmp_path, monkeypatch):
     pytest.importorskip("av", reason="needs PyAV")
     built = []
-
-    def build(cfg):
-        built.append(build_data(cfg))
-        return built[0]
-
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(clips, "NUM_CLIPS", 8)
-    monkeypatch.setattr(clips, "build_data", build)
+    monkeypatch.setattr(clips, "build_data", lambda cfg: built.append(build_data(cfg)) or built[0])
     with multiprocessing.get_context("fork").Pool(1) as pool:
         ways = clips.ways_to_read(pool, tmp_path / "clips", *clips.FORMATS[name])
         assert all(way() > 0 for way in ways.values())
