@@ -140,13 +140,15 @@ def test_videos_are_read_if_they_are_whole(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip.webp", "clip.png", "single.png"])
-def test_pictures_that_are_cut_off_anywhere_are_refused(name, tmp_path):
+def test_pictures_that_are_cut_off_anywhere_or_lack_bytes_are_refused(name, tmp_path):
     write_animation(tmp_path / name, FRAMES[: 1 if name == "single.png" else 3])
     data = (tmp_path / name).read_bytes()
     needed = len(data) - 4 * name.endswith("png")  # without the checksum of the last chunk, which is empty
     ends = {*range(0, needed, 47), *range(needed - 40, needed)}
     ends |= {place - 1 for place in range(needed) if data[place : place + 2] == b"!\xf9" and name == "clip.gif"}
-    assert not frames_that_are_accepted(tmp_path / name, [(end, data[:end]) for end in ends])
+    damaged = [(end, data[:end]) for end in ends]
+    damaged += [(f"without {start}", data[:start] + data[start + 30 :]) for start in range(0, needed - 40, 47)]
+    assert not frames_that_are_accepted(tmp_path / name, damaged)
 
 
 def without_second_frame(path):

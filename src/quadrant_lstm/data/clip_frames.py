@@ -91,8 +91,26 @@ def check_picture(file: Path) -> None:
             image.verify()  # the checksums of its chunks, as far as the last
         elif image.format == "WEBP":
             check_container(file)  # Pillow reads the frames before the first damaged one
-        elif image.format == "GIF" and not file.read_bytes().endswith(b";"):  # Pillow reads it as a shorter one
-            raise ValueError("it is cut off, or something follows its end")
+        elif image.format == "GIF" and not has_trailer(file.read_bytes()):  # Pillow reads it as a shorter one
+            raise ValueError("it is cut off, it lacks bytes, or something follows its end")
+
+
+def has_trailer(gif: bytes) -> bool:
+    """Tells whether the blocks of a GIF lead to its trailer, and nothing follows it."""
+    position = 13 + size_of_colours(gif, 10)
+    while (kind := gif[position : position + 1]) and kind in b"!,\0":  # an extension, an image, or a byte too many
+        position += 1
+        if kind != b"\0":
+            position += 1 if kind == b"!" else 10 + size_of_colours(gif, position + 8)
+            while size := int.from_bytes(gif[position : position + 1]):
+                position += 1 + size
+            position += 1
+    return gif[position : position + 1] == b";" and not gif[position:].strip(b";\0")
+
+
+def size_of_colours(gif: bytes, position: int) -> int:
+    flags = int.from_bytes(gif[position : position + 1])
+    return 3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0
 
 
 def read_array(clip: Path, layout: str | None) -> np.ndarray:
