@@ -52,6 +52,8 @@ class TimeDistributed(nn.Module):
                 f"TimeDistributed: the inputs have the shapes {listed(shapes)}; all must begin with the same "
                 f"{self.num_axes} axes, the batch and the steps."
             )
+        if mask is not None and mask.dtype != torch.bool:  # in masks of attention, zeros are what is real
+            raise ValueError(f"TimeDistributed: mask is of {mask.dtype}; give a bool tensor, true for real frames.")
         frames = map_tensors(lambda tensor: tensor.flatten(0, self.num_axes - 1), (inputs, kwargs))
         try:
             outputs = self.in_chunks(frames) if mask is None else self.where_real(frames, mask.flatten())
