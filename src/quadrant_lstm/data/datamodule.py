@@ -19,6 +19,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
+from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.signals import signals_deferred
@@ -182,6 +183,7 @@ class SequenceDataModule(LightningDataModule):
 
     train: Any  # a data set, as `test`
     test: Any
+    images: Images  # that the samples are made of, unless a subclass has a `sha256` of its own
     validation_key = "validation_images"  # which sets the number of validation samples
     pads = False  # whether a clip has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
@@ -265,4 +267,4 @@ class SequenceDataModule(LightningDataModule):
 
     def sha256(self) -> str:
         """Returns the checksum of what is read from files."""
-        raise NotImplementedError
+        return self.images.sha256()

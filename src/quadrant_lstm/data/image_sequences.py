@@ -95,9 +95,6 @@ class ImageSequences(SequenceDataModule):
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
         return self.test[indices][0]
 
-    def sha256(self) -> str:
-        return self.images.sha256()
-
 
 def permutations_of(key: str, orderings: Sequence[Sequence[int] | str], grid: Grid, num_stacked: int = 1) -> Orderings:
     """Raises UserError for what is no ordering, and for a number of them that does not fill frames."""

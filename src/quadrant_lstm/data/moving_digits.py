@@ -92,9 +92,6 @@ class MovingDigits(SequenceDataModule):
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
         return self.make_clips(*self.test[indices])
 
-    def sha256(self) -> str:
-        return self.images.sha256()
-
 
 def draw_motions(
     count: int, canvas: Sequence[int], generator: torch.Generator | None = None, device: torch.device | None = None
