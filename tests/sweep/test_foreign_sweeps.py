@@ -102,6 +102,8 @@ SETTINGS = {"n_trials": 5, "sampler": {"seed": 1}, "pruner": {"patience": 1}}
         *(("sweeper", SETTINGS | {name: EVIL}) for name in SETTINGS),
         *(("sweeper", SETTINGS | {name: {"seed": EVIL}}) for name in ("sampler", "pruner")),
         ("sweeper", {"n_trials": 5}),
+        ("runtime", {"config_sources": [{"path": "/x"}]}),
+        ("job", "text"),
     ],
 )
 def test_a_config_that_is_none_of_a_sweep_is_named_and_nothing_in_it_is_resolved(part, value, tmp_path, monkeypatch):

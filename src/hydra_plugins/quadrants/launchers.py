@@ -262,10 +262,11 @@ class SlurmLauncher(JobLauncher):
         if changed := [key for key in ("trainer.devices", "trainer.num_nodes") if key in jobs[0][0].swept]:
             raise UserError(f"{changed[0]}: SLURM starts all jobs of a sweep alike; start a sweep for each value.")
         file = self.folder / SUBMITTED
-        earlier = {int(number): id for number, id in files.read_json(file).items()}
-        queued = queue() if any(job.number in earlier for job, _ in jobs) else {}
-        self.ids |= {job.number: earlier[job.number] for job, _ in jobs if earlier.get(job.number) in queued}
-        self.last_states |= {job.number: PENDING for job, _ in jobs if job.number in self.ids}
+        recorded = files.read_json(file)
+        earlier = {job.number: str(recorded[str(job.number)]) for job, _ in jobs if str(job.number) in recorded}
+        queued = queue() if earlier else {}
+        self.ids |= {number: id for number, id in earlier.items() if id in queued}
+        self.last_states |= {job.number: PENDING for job, _ in jobs}
         new = [(job, config) for job, config in jobs if job.number not in self.ids]
         if not new:
             return
@@ -280,8 +281,7 @@ class SlurmLauncher(JobLauncher):
             reason = str(error).strip().splitlines()[-1]
             raise UserError(f"hydra.launcher: sbatch refuses the jobs ({reason}); correct the cause.") from error
         self.ids |= {job.number: handle.job_id for (job, _), handle in zip(new, handles, strict=True)}
-        self.last_states |= {job.number: PENDING for job, _ in new}
-        files.write_json(file, {str(number): id for number, id in (earlier | self.ids).items()})
+        files.write_json(file, recorded | {str(number): id for number, id in self.ids.items()})
         text.say(f"submitted      {text.counted(len(new), 'job')}: squeue --job {handles[0].job_id.partition('_')[0]}")
 
     def __call__(self, config: DictConfig, state: Any) -> None:

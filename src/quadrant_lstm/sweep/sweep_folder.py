@@ -120,11 +120,12 @@ class Sweep:
         plain: Any = OmegaConf.to_container(config) if OmegaConf.is_config(config) else None
         with contextlib.suppress(KeyError, TypeError, ValueError):
             hydra, sweeper = plain["hydra"], dict(plain["hydra"]["sweeper"])
-            lists = [hydra["overrides"]["task"], hydra["overrides"]["hydra"], hydra["runtime"]["config_sources"]]
             is_search = "n_trials" in sweeper
             search = [sweeper[name] for name in ("n_trials", "sampler", "pruner")] if is_search else [0, {}, {}]
-            has_values = list(map(type, search)) == [int, dict, dict] and "${" not in str(search)  # of its settings
-            if has_values and all(isinstance(value, list) for value in lists):
+            sources = [(source["provider"], source["path"]) for source in hydra["runtime"]["config_sources"]]
+            others = [hydra.get("job") or {}, hydra["overrides"]["task"], hydra["overrides"]["hydra"], sources]
+            types = [int, dict, dict, dict, list, list, list]
+            if list(map(type, [*search, *others])) == types and "${" not in str(search):
                 return plain
         raise UserError(f"{self.folder / SWEEP_CONFIG}: is not the config of a sweep; restore it.")
 
