@@ -1,5 +1,6 @@
 """Tests that Ctrl-C and SIGTERM end a command at once in each of its phases, and that a run can then be resumed."""
 
+import itertools
 import os
 import random
 import signal
@@ -242,42 +243,38 @@ MOMENTS = 20
 )
 def test_a_signal_at_any_moment_ends_a_run_that_then_resumes(data, signum, send, tmp_path, monkeypatch, record_figure):
     monkeypatch.setenv("HOME", str(tmp_path))
-    draw, seconds, slowest, resumed, number = random.Random(0), 0.0, 0.0, 0, 0
-    moments: list[float] = []
-    while len(moments) < MOMENTS:
-        cwd, number = tmp_path / str(number), number + 1
+    draw, seconds, slowest, ended, resumed = random.Random(0), 0.0, 0.0, 0, 0
+    for number in itertools.count():
+        cwd = tmp_path / str(number)
         cwd.mkdir()
         process = Script("train.py", *options(data, cwd), cwd=cwd, before="import os; os.setpgrp()")
         process.wait_for("outputs/2*/*/.hydra/config.yaml")
         start = time.monotonic()
-        if not seconds:  # of an uninterrupted run
+        if not number:
             assert process.wait(600).returncode == 0, process.stderr
             seconds = time.monotonic() - start
             continue
-        moment = draw.random()
-        time.sleep(moment * seconds)
-        run = run_folder(cwd)
-        if process.returncode is not None or read_results(run):  # it was faster
-            process.wait(600)
-            continue
-        send(process.pid, signum)
-        sent = time.monotonic()
+        time.sleep(draw.random() * seconds)
+        if process.returncode is None:
+            send(process.pid, signum)
+        sent, run = time.monotonic(), run_folder(cwd)
         process.wait(600)
-        if read_results(run):  # it finished when the signal came
+        if read_results(run):  # it had finished when the signal came
             continue
         output = assert_ended(process, signum, sent)
         said = f"interrupted; resume with: python train.py run={run.relative_to(cwd)}\n" in output
         assert said or not (run / LOG).exists()  # else the run had not begun to train
-        slowest = max(slowest, time.monotonic() - sent)
+        slowest, ended = max(slowest, time.monotonic() - sent), ended + 1
         wait_until_no_process_remains(cwd)
-        moments.append(moment)
-        if len(moments) % 4 == 0:
+        if ended % 4 == 0:
             done = Script("train.py", f"run={run}", cwd=cwd).wait(600)
             assert done.returncode == 0, done.stderr
             assert read_results(run)["epochs"] == 2
             resumed += 1
+        if ended == MOMENTS:
+            break
     how = "the process group" if send is os.killpg else "the process"
     record_figure(
-        f"{signal.Signals(signum).name} to {how} of a run on {data}: {len(moments)} of {MOMENTS} end with "
+        f"{signal.Signals(signum).name} to {how} of a run on {data}: {ended} of {MOMENTS} end with "
         f"{128 + signum}, within {slowest:.1f} s; {resumed} of {resumed} that were resumed finish"
     )

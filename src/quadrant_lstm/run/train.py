@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -43,13 +43,6 @@ from quadrant_lstm.text import counted, percent
 log = logging.getLogger(__name__)
 
 # The training
-
-
-@runtime_checkable
-class HasResults(Protocol):
-    """A callback that adds values to results.json; they are read once, after the training and before the test."""
-
-    def results(self) -> dict[str, Any]: ...
 
 
 def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
@@ -115,11 +108,9 @@ def fit_and_test(cfg: DictConfig, folder: Path, trainer: Any, classifier: Classi
     prepare_for_training()
     trained: dict[str, Any] = {}
     trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    # read before the test, which loads the state of the kept epoch into all callbacks
-    if trainer.is_global_zero:
-        for callback in trainer.callbacks:
-            if isinstance(callback, HasResults):
-                trained |= callback.results()
+    # what callbacks add to results.json; the test then loads the state of the kept epoch into all of them
+    for callback in trainer.callbacks if trainer.is_global_zero else []:
+        trained |= getattr(callback, "results", dict)()
     trainer.test(classifier, datamodule=data, ckpt_path=str(folder / BEST), weights_only=True, verbose=False)
     if trainer.is_global_zero:
         parameters = count_parameters(classifier.network)
