@@ -12,6 +12,7 @@ from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.load import read_resumed
 from quadrant_lstm.run.train import check_resumable
+from quadrant_lstm.run_folder import BEST, LAST, METRICS
 from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import Script, script
 
@@ -24,30 +25,25 @@ def copied_run(finished_run: Path, tmp_path: Path) -> Path:
     return run
 
 
-def remove(run: Path, *names: str) -> None:
-    for name in names:
-        (run / name).unlink()
-
-
-def replace_in_metrics(run: Path, old: str, new: str) -> None:
-    file = run / "metrics.csv"
-    assert old in file.read_text()
-    file.write_text(file.read_text().replace(old, new, 1))
+def replace(run: Path, old: str, new: str, name: str = ".hydra/config.yaml") -> None:
+    text = (run / name).read_text()
+    assert old in text
+    (run / name).write_text(text.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda run: remove(run, "metrics.csv"), "metrics.csv: has no row of epoch 1, which has finished; restore"),
-        (lambda run: replace_in_metrics(run, "\n2,", "\n9,"), "metrics.csv: has no row of epoch 2, which has finished"),
-        (lambda run: replace_in_metrics(run, "epoch,", "epxch,"), "metrics.csv: row 1 is damaged; restore the file."),
-        (lambda run: replace_in_metrics(run, "\n2,", "\n2,x"), "metrics.csv: row 2 is damaged; restore the file."),
-        (lambda run: replace_in_metrics(run, "val/accuracy,", "val/accurac,"), "metrics.csv: its header is damaged at"),
+        (lambda run: (run / METRICS).unlink(), "metrics.csv: has no row of epoch 1, which has finished; restore"),
+        (lambda run: replace(run, "\n2,", "\n9,", METRICS), "metrics.csv: has no row of epoch 2, which has finished"),
+        (lambda run: replace(run, "epoch,", "epxch,", METRICS), "metrics.csv: row 1 is damaged; restore the file."),
+        (lambda run: replace(run, "\n2,", "\n2,x", METRICS), "metrics.csv: row 2 is damaged; restore the file."),
+        (lambda run: replace(run, "val/accuracy,", "val/accurac,", METRICS), "metrics.csv: its header is damaged at"),
         (lambda run: (run / ".hydra/overrides.yaml").write_text("a"), "overrides.yaml: is not a list of overrides"),
-        (lambda run: (run / "checkpoints/best.ckpt").write_bytes(b""), "best.ckpt: cannot be read"),
-        (lambda run: remove(run, "checkpoints/last.ckpt"), "last.ckpt: is missing, but epochs of this run"),
-        (lambda run: remove(run, "checkpoints/last.ckpt", "metrics.csv"), "last.ckpt: is missing, but epochs"),
-        (lambda run: remove(run, "checkpoints/best.ckpt"), "best.ckpt: is missing, but epochs of this run"),
+        (lambda run: (run / BEST).write_bytes(b""), "best.ckpt: cannot be read"),
+        (lambda run: (run / LAST).unlink(), "last.ckpt: is missing, but epochs of this run"),
+        (lambda run: ((run / LAST).unlink(), (run / METRICS).unlink()), "last.ckpt: is missing, but epochs"),
+        (lambda run: (run / BEST).unlink(), "best.ckpt: is missing, but epochs of this run"),
     ],
 )  # fmt: skip
 def test_a_run_whose_files_are_lost_or_damaged_is_not_resumed(damage, message, copied_run):
@@ -117,9 +113,7 @@ FOLDER = "${hydra:runtime.output_dir}"
     ],
 )
 def test_a_path_out_of_a_run_folder_has_to_be_trusted(old, new, key, path, copied_run, finished_run):
-    file = copied_run / ".hydra/config.yaml"
-    assert old in file.read_text()
-    file.write_text(file.read_text().replace(old, new))
+    replace(copied_run, old, new)
     path = path.replace("{root}", str(finished_run.parents[2] / "tiny"))
     message = f"{key}: {path} is outside the run folder; add trust={path} if files may be written there."
     with pytest.raises(UserError, match=re.escape(message)):
@@ -128,18 +122,16 @@ def test_a_path_out_of_a_run_folder_has_to_be_trusted(old, new, key, path, copie
 
 
 def test_paths_below_the_run_folder_need_no_trust(copied_run):
-    file = copied_run / ".hydra/config.yaml"
-    changed = file.read_text().replace("  callbacks:\n", CALLBACK.format(f"{FOLDER}/more"))
-    file.write_text(changed.replace(LOGGER, CSV.format(FOLDER, "a")))
+    replace(copied_run, "  callbacks:\n", CALLBACK.format(f"{FOLDER}/more"))
+    replace(copied_run, LOGGER, CSV.format(FOLDER, "a"))
     assert hydra_arguments([f"run={copied_run}"])
 
 
 @pytest.mark.parametrize("argument", ["offline: false", "offline: true\n      entity: theirs"])
 def test_an_upload_has_to_be_trusted(argument, copied_run):
-    file = copied_run / ".hydra/config.yaml"
     values = f"      save_dir: {FOLDER}\n      project: a\n      {argument}\n"
     wandb = f"    wandb:\n      _target_: lightning.pytorch.loggers.WandbLogger\n{values}"
-    file.write_text(file.read_text().replace(LOGGER, LOGGER + wandb))
+    replace(copied_run, LOGGER, LOGGER + wandb)
     with pytest.raises(UserError, match="trainer.logger.wandb: may upload to a server; add trust=wandb if you trust"):
         hydra_arguments([f"run={copied_run}"])
     assert hydra_arguments([f"run={copied_run}", "trust=wandb"])
