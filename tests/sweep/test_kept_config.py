@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
+from hydra.core.utils import setup_globals
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -71,11 +72,12 @@ def test_a_job_is_not_resumed_with_another_config_than_it_was_trained_with(tmp_p
 @pytest.fixture
 def foreign(tmp_path):
     """Returns a function that composes a job after an edit of the copy of conf/ in the folder of a sweep."""
+    setup_globals()  # Hydra's resolvers
     loader = ConfigLoaderImpl(create_config_search_path(str(ROOT / "conf")))
     keep_files(loader, "train", [], tmp_path)
     master = loader.load_configuration("train", [], RunMode.MULTIRUN)
 
-    def compose(name: str, text: str, job: str = "seed=2") -> tuple[KeptConfigLoader, DictConfig]:
+    def composed(name: str, text: str, job: str = "seed=2") -> tuple[KeptConfigLoader, DictConfig]:
         """The text replaces the lines of the same keys."""
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ def foreign(tmp_path):
         kept = KeptConfigLoader(loader, tmp_path, "train", is_resumed=True)
         return kept, kept.load_sweep_config(master, [job])
 
-    return compose
+    return composed
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class Sweep:
             sources = [(source["provider"], source["path"]) for source in hydra["runtime"]["config_sources"]]
             others = [hydra.get("job") or {}, hydra["overrides"]["task"], hydra["overrides"]["hydra"], sources]
             types = [int, dict, dict, dict, list, list, list]
-            if list(map(type, [*search, *others])) == types and "${" not in str(search):
+            if list(map(type, [*search, *others])) == types and "${" not in str(search):  # they were resolved
                 return plain
         raise UserError(f"{self.folder / SWEEP_CONFIG}: is not the config of a sweep; restore it.")
 
