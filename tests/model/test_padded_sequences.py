@@ -144,6 +144,9 @@ def test_a_state_may_be_a_list_and_one_of_another_shape_is_refused(steps):
     torch.testing.assert_close(layer(frames, list(state)), layer(frames, state))
     with pytest.raises(RuntimeError, match=r"Expected hidden\[0\] size \(1, 2, 4\), got \[1, 1, 4\]"):
         layer(frames, layer(frames[:1])[1])
+    layer, frames = layer_and_frames("conv_lstm", batch=2, steps=steps)
+    with pytest.raises(ValueError, match=r"shapes \[\[1, 3, 5, 4\], .*; expected \[2, 3, 5, 4\] twice"):
+        layer(frames, layer(frames[:1])[1])
 
 
 def test_a_conv_lstm_has_an_odd_kernel():

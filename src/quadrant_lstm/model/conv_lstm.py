@@ -23,7 +23,8 @@ class ConvLSTM(nn.Module):
     gates are in the order i, f, g, o. A state that is returned can be given to a later call, to resume where a sequence
     was cut. `lengths` are the numbers of real steps of sequences that are padded at their ends.
 
-    Raises ValueError for an even kernel size, which has no "same" padding that is symmetric.
+    Raises ValueError for an even kernel size, which has no "same" padding that is symmetric, and for a state that does
+    not fit.
     """
 
     reads_maps = True
@@ -47,12 +48,14 @@ class ConvLSTM(nn.Module):
         self, frames: Frames, state: tuple[Tensor, Tensor] | None = None, lengths: Lengths = None
     ) -> tuple[Float[Tensor, "batch steps hidden out_height out_width"], State]:
         check_lengths(frames, lengths)
+        lost = 0 if self.padding == "same" else self.kernel_size - 1
+        shape = frames.shape[0], self.hidden_channels, frames.shape[3] - lost, frames.shape[4] - lost
         if state is None:
-            lost = 0 if self.padding == "same" else self.kernel_size - 1
-            height, width = frames.shape[3] - lost, frames.shape[4] - lost
-            # under autocast, frames may be bf16
-            zeros = self.weight_hh.new_zeros(frames.shape[0], self.hidden_channels, height, width)
+            zeros = self.weight_hh.new_zeros(shape)  # under autocast, frames may be bf16
             state = (zeros, zeros)
+        elif any(tensor.shape != shape for tensor in state):  # torch would repeat one of a single sample
+            shapes = [list(tensor.shape) for tensor in state]
+            raise ValueError(f"ConvLSTM: the state has the shapes {shapes}; expected {list(shape)} twice.")
         return unroll(self.step, state, frames, lengths)
 
     def step(self, state: State, frame: Float[Tensor, "batch channels height width"]) -> State:
