@@ -129,14 +129,17 @@ def test_a_run_interrupted_before_its_test_is_tested_when_resumed(finished_run, 
 
 def test_a_finished_run_is_trained_for_longer_on_request_unless_its_schedule_has_a_fixed_length(tmp_path):
     train_tiny(tmp_path, "schedule=onecycle", "trainer.max_epochs=1")
-    assert float(rows(run_folder(tmp_path))[-1]["train/learning_rate"]) < 1e-5
+    run = run_folder(tmp_path)
+    assert float(rows(run)[-1]["train/learning_rate"]) < 1e-5
+    config = (run / CONFIG).read_bytes()
     for word, line in {
-        "trainer.max_epochs=1": "run: .* has finished its 1 epochs; to train longer, add e.g. trainer.max_epochs=2, ",
+        "trainer.max_epochs=1": "run: .* has finished its 1 epochs; to train longer, start a new run with init=outputs",
         "trainer.max_epochs=2": "trainer.max_epochs: 20 steps, but this run's schedule was made for 10 and cannot be c",
     }.items():
         refused = script("train.py", "run=latest", word, cwd=tmp_path)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert re.match(line, refused.stderr)
+        assert (run / CONFIG).read_bytes() == config
 
 
 @pytest.mark.parametrize(

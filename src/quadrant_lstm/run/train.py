@@ -17,6 +17,8 @@ import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_class
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import DistError, destroy_process_group
@@ -29,7 +31,7 @@ from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.data.datamodule import SequenceDataModule, killed_workers_explained
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml, write_atomically, write_json
-from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.model.classifier import Classifier, total_arguments
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
 from quadrant_lstm.processes.torchrun import Meeting
@@ -175,10 +177,14 @@ def check_resumable(folder: Path, resumed: Resumed | None) -> None:
 def record_start(
     cfg: DictConfig, folder: Path, resumed: Resumed | None, trainer: Any, data: SequenceDataModule
 ) -> None:
-    """Writes the config if it has changed, and what else a run folder holds from the start."""
+    """Writes what a run folder holds from the start; a config that has changed, when the training has begun: until then
+    the schedule may refuse another number of steps.
+    """
     changed = OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / run_folder.CONFIG))
     if changed:
-        write_atomically(folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg).encode())
+        content = OmegaConf.to_yaml(cfg).encode()
+        write = lambda *_: write_atomically(folder / run_folder.CONFIG, content)  # noqa: E731
+        trainer.callbacks.append(LambdaCallback(on_train_epoch_start=write, on_fit_end=write))
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
     if data.skipped:
@@ -241,13 +247,12 @@ def is_finished(cfg: DictConfig, folder: Path) -> bool:
     if is_short and not stopped_early:
         return False
     if HydraConfig.get().mode != RunMode.MULTIRUN:
-        remedy = f"add e.g. trainer.max_epochs={epochs + 1}"
+        has_end = total_arguments(get_class(cfg.schedule._target_))
+        remedies = [] if has_end else [f"add e.g. trainer.max_epochs={epochs + 1}"]
         if is_short:
-            remedy = "raise trainer.callbacks.early_stopping.patience or leave that callback out"
-        how = ", by early stopping" if is_short else ""
-        raise UserError(
-            f"run: {as_typed(folder)} has finished its {epochs} epochs{how}; to train longer, {remedy}, or start a new "
-            f"run with init={as_typed(folder)}."
-        )
+            remedies = ["raise trainer.callbacks.early_stopping.patience", "leave that callback out"]
+        remedies.append(f"start a new run with init={as_typed(folder)}")
+        finished = f"has finished its {epochs} epochs{', by early stopping' if is_short else ''}"
+        raise UserError(f"run: {as_typed(folder)} {finished}; to train longer, {', or '.join(remedies)}.")
     log.info(f"{as_typed(folder)} has already finished")
     return True
