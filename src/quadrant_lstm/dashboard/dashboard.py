@@ -182,12 +182,11 @@ class Dashboard(pl.Callback):
         drawn = zip(gallery.drawn_names(data), data.spec.class_names, strict=True)
         self.numbered = {number: name for number, name in drawn if number != name}
         for number, name in list(self.numbered.items())[:1]:
-            missing, shown = (
-                ", ".join(plotting.undrawable(name)),
-                f"pictures show {number} instead of {name}, and so on",
+            log.warning(
+                f"dashboard: no font of this machine has {', '.join(plotting.undrawable(name))}; pictures show "
+                f"{number} instead of {name}, and so on. To see the names, install a font that has them, e.g. Debian's "
+                "fonts-noto."
             )
-            remedy = "To see the names, install a font that has them, e.g. Debian's fonts-noto."
-            log.warning(f"dashboard: no font of this machine has {missing}; {shown}. {remedy}")
 
     def add(self, trainer: Any, pictures: gallery.Pictures) -> None:
         for tag, figure in pictures:
