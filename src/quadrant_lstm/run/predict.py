@@ -69,11 +69,15 @@ def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterato
         return
     file = expanded(output)
     part = Path(f"{file}.part")
-    with part.open("w", newline="", encoding="utf-8") as opened:
-        if file.suffix.lower() == ".csv":
-            yield csv_writer(opened, num_steps, classes)
-        else:
-            yield lambda sample: print(json.dumps(json_row(sample, classes)), file=opened)
+    try:
+        with part.open("w", newline="", encoding="utf-8") as opened:
+            if file.suffix.lower() == ".csv":
+                yield csv_writer(opened, num_steps, classes)
+            else:
+                yield lambda sample: print(json.dumps(json_row(sample, classes)), file=opened)
+    except UserError:  # nothing was predicted
+        part.unlink()
+        raise
     os.replace(part, file)
 
 
@@ -133,9 +137,10 @@ def predict(folder: Path, images: str, invert: bool | None, output: str | None, 
 def predict_files(predictor: Predictor, files: Iterable[Path], invert: bool | None, output: str | None) -> None:
     """Names the files that cannot be read on stderr, and raises UserError at the end if there are any."""
     errors: list[UserError] = []
+    number = len(files) if isinstance(files, Sized) else None
     if output is not None:  # otherwise the predictions show the progress
-        files = with_progress(files, "classifying files", len(files) if isinstance(files, Sized) else None)
-    count, _ = write_predictions(predictor, read_files(predictor, files, invert, errors), output)
+        files = with_progress(files, "classifying files", number)
+    count, _ = write_predictions(predictor, read_files(predictor, files, invert, errors, number == 1), output)
     if errors:
         raise UserError(
             f"images: {len(errors):,} of {count + len(errors):,} files cannot be read; they are named above."
@@ -172,14 +177,16 @@ def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
 
 
 def read_files(
-    predictor: Predictor, files: Iterable[Path], invert: bool | None, errors: list[UserError]
+    predictor: Predictor, files: Iterable[Path], invert: bool | None, errors: list[UserError], is_single: bool
 ) -> Iterator[list[Sample]]:
-    """Prints the errors about files that cannot be read, and adds them to `errors`."""
+    """Prints the errors about files that cannot be read, and adds them to `errors`; raises that about a single file."""
     samples, num_bytes = [], 0
     for file in files:  # in one thread: for small files, several of them wait for each other
         try:
             pixels, note = predictor.files.read(file, invert)
         except UserError as error:
+            if is_single:
+                raise
             print(error, file=sys.stderr)
             errors.append(error)
             continue
