@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 from torch.distributed import PrefixStore, TCPStore
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
@@ -132,7 +131,7 @@ def test_machines_whose_configs_differ_are_refused(meeting, tmp_path):
     meeting(0).set("config", "data: {validation_seed: 0}\n")
     line = "data.validation_seed: is 5 for rank 1, but 0 for rank 0; start the same command, with the same conf/, on a"
     with pytest.raises(UserError, match=line):
-        meeting(1).share(tmp_path, OmegaConf.create({"data": {"validation_seed": 5}}))
+        meeting(1).share(tmp_path, "data:\n  validation_seed: 5\n")
 
 
 @pytest.mark.parametrize(

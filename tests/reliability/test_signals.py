@@ -75,7 +75,7 @@ SIGINT, SIGTERM = signal.SIGINT, signal.SIGTERM
     ("signum", "data", "phase", "after"),
     [
         (SIGINT, CLIPS, SHUTDOWN, STARTED),  # of those that examine clips
-        (SIGTERM, IMAGES, "quadrant_lstm.run.train.check_network", STARTED),
+        (SIGTERM, IMAGES, "quadrant_lstm.run.build.check_network", STARTED),
         (SIGINT, CLIPS, "quadrant_lstm.model.classifier.Classifier.training_step", STARTED),
         (SIGINT, CLIPS, SHUTDOWN, TRAINED),  # of those that read batches
         (SIGINT, IMAGES, "quadrant_lstm.model.classifier.Classifier.test_step", STARTED),

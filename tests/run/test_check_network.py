@@ -7,8 +7,7 @@ from torch import nn
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.build import instantiate_node
-from quadrant_lstm.run.check_network import check_network
+from quadrant_lstm.run.build import check_network, instantiate_node
 from tests.networks import small_network
 
 

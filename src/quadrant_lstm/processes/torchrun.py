@@ -24,7 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from quadrant_lstm.config.values import differing_values
 from quadrant_lstm.errors import UserError
@@ -80,18 +80,18 @@ class Meeting:
         remedy = "start torchrun in a folder that all machines share under the same path, or set hydra.run.dir to one"
         raise UserError(f"outputs: this machine does not see the run folder {folder}; {remedy}.")
 
-    def share(self, folder: Path, cfg: DictConfig) -> None:
+    def share(self, folder: Path, config: str) -> None:
         """Called in every process. Rank 0 tells the others the folder, for which they wait. Raises UserError unless all
-        have composed the same config, with interpolations as they are written: those of the environment may differ.
+        have composed the same config, as YAML with interpolations as they are written: those of the environment may
+        differ.
         """
-        config = OmegaConf.to_yaml(cfg)
         if self.rank == 0:
             mark = secrets.token_hex(8)
             (folder / MARK).write_text(mark)
             self.set("folder", json.dumps([str(folder.absolute()), mark]))
             self.set("config", config)
         elif (first := self.get("config", rank=0)) != config:
-            key, (here, there) = next(iter(differing_values(cfg, OmegaConf.create(first)).items()))
+            key, (here, there) = next(iter(differing_values(*map(OmegaConf.create, (config, first))).items()))
             remedy = "start the same command, with the same conf/, on all machines"
             raise UserError(f"{key}: is {here} for rank {self.rank}, but {there} for rank 0; {remedy}.")
         self.wait_for_all("checked")

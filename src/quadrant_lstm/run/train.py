@@ -36,7 +36,6 @@ from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
 from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run import build
-from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.run.load import Resumed, check_same_data, copy_weights, keep_num_frames, read_resumed
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, RESULTS, as_typed, read_results
@@ -54,7 +53,7 @@ def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if meeting:
-        meeting.share(folder, cfg)
+        meeting.share(folder, OmegaConf.to_yaml(cfg))
     if not is_finished(cfg, folder):
         build.quiet_lightning()
         if count := build.num_processes_to_launch(cfg):
@@ -83,7 +82,7 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
         copy_weights(classifier.network, cfg.init)
     trainer = build.build_trainer(cfg, folder)
     check_every_process_has_samples(data, trainer.world_size)
-    check_network(classifier.network, data)
+    build.check_network(classifier.network, data)
     lock = run_folder.locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
     with lock, closing(trainer.loggers), errors_explained(cfg, folder, meeting):
         if trainer.world_size > 1:

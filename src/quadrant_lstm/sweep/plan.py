@@ -19,7 +19,6 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import prepare_for_training
 from quadrant_lstm.run import build
-from quadrant_lstm.run.check_network import check_network
 from quadrant_lstm.sweep.sweep_folder import Job, readable
 from quadrant_lstm.text import align, counted, duration, with_progress
 
@@ -96,7 +95,7 @@ def measure_steps(cfg: DictConfig, data: SequenceDataModule, classifier: Classif
     short: Any = OmegaConf.merge(cfg, {"trainer": SHORT})
     trainer: Any = build.build_trainer(short, Path())
     trainer.callbacks.append(stopwatch := Stopwatch())
-    check_network(classifier.network, data)
+    build.check_network(classifier.network, data)
     trainer.fit(classifier, datamodule=data)
     return stopwatch.fastest(validating=False), stopwatch.fastest(validating=True)
 
