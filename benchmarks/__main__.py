@@ -15,8 +15,7 @@ import argparse
 import multiprocessing
 from pathlib import Path
 
-from benchmarks import clips, exported, layers, question
-from benchmarks.measure import write_page
+from benchmarks import clips, exported, layers, measure, question
 from quadrant_lstm.cli.command import handle_errors
 from quadrant_lstm.config.check import check_value
 from quadrant_lstm.errors import UserError
@@ -46,7 +45,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     prepare_for_training()  # sets the number of threads
     try:
-        write_page(out / f"{name}.md", COMPARISONS[name](out, **chosen))
+        measure.write_page(out / f"{name}.md", COMPARISONS[name](out, **chosen))
     except BaseException:
         for child in multiprocessing.active_children():  # an interrupt does not wait for what they compute
             child.kill()
