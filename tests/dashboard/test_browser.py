@@ -82,6 +82,7 @@ def test_hparams_shows_the_varied_key_and_the_metrics(shown):
     assert not [cell for cell in cells if cell.startswith("-")]
 
 
+@pytest.mark.reliability  # the tab takes half a minute
 def test_the_projector_holds_the_last_states(shown):
     assert find(shown("projector"), ".numDataPoints") == ["70"]
 
