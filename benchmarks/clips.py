@@ -3,6 +3,7 @@
 import collections
 import multiprocessing
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,7 +25,9 @@ KEYS = f"cache_gb=0.0 batch_size=4 validation_share=0.0 test_share=0.04 num_work
 def tables(out: Path, rounds: int = 7) -> Iterator[str]:
     with needs_extra("clips", "video"):
         import av  # noqa: F401
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("fork").Pool(WORKERS) as pool:
+    # a Pool ends its processes by SIGTERM; with the command's own handler of it, they may wait for ever
+    pool = multiprocessing.get_context("fork").Pool(WORKERS, signal.signal, (signal.SIGTERM, signal.SIG_DFL))
+    with tempfile.TemporaryDirectory() as folder, pool:
         os.environ["HOME"] = folder  # where notes of clips are kept
         cases = ((name, ways_to_read(pool, Path(folder, name), *functions)) for name, functions in FORMATS.items())
         yield from table(f"frames of {SIZE} x {SIZE} per second", cases, rounds, "per s")
