@@ -3,7 +3,6 @@
 import collections
 import multiprocessing
 import os
-import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from PIL import Image
 
 from benchmarks.measure import Ways, milliseconds, table
 from quadrant_lstm.cli.command import compose_config
+from quadrant_lstm.data.datamodule import end_unnoticed
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.run.build import build_data
 
@@ -26,7 +26,7 @@ def tables(out: Path, rounds: int = 7) -> Iterator[str]:
     with needs_extra("clips", "video"):
         import av  # noqa: F401
     # a Pool ends its processes by SIGTERM; with the command's own handler of it, they may wait for ever
-    pool = multiprocessing.get_context("fork").Pool(WORKERS, signal.signal, (signal.SIGTERM, signal.SIG_DFL))
+    pool = multiprocessing.get_context("fork").Pool(WORKERS, end_unnoticed, (0,))
     with tempfile.TemporaryDirectory() as folder, pool:
         os.environ["HOME"] = folder  # where notes of clips are kept
         cases = ((name, ways_to_read(pool, Path(folder, name), *functions)) for name, functions in FORMATS.items())

@@ -182,7 +182,10 @@ def record_start(
     changed = OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / run_folder.CONFIG))
     if changed:
         content = OmegaConf.to_yaml(cfg).encode()
-        write = lambda *_: write_atomically(folder / run_folder.CONFIG, content)  # noqa: E731
+
+        def write(*_: Any) -> None:
+            write_atomically(folder / run_folder.CONFIG, content)
+
         trainer.callbacks.append(LambdaCallback(on_train_epoch_start=write, on_fit_end=write))
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))

@@ -56,6 +56,7 @@ def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
     keys = [key for key in jobs[0].swept if key not in REPETITIONS] or list(jobs[0].swept) or ["all"]
     percents = [100 * of_job["val/accuracy"] for _, of_job in results]
     margin = 0.1 * (max(percents) - min(percents)) or 1
+    limits = min(percents) - margin, max(percents) + margin  # intervals can be ten times as wide as this range
     figures = []
     for key in keys:
         values: dict[str, list[float]] = {}
@@ -69,9 +70,7 @@ def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
             draw_means(axes, values)
         axes.set_title(key, fontsize=10)
         axes.set_ylabel("validation accuracy, %")
-        axes.set_ylim(
-            min(percents) - margin, max(percents) + margin
-        )  # intervals can be ten times as wide as this range
+        axes.set_ylim(*limits)
         axes.grid(alpha=0.3, axis="y")
     return figures
 

@@ -154,10 +154,11 @@ class Search:
         options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": "maximize", "load_if_exists": True}
         study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
         study.add_trials(rebuilt)
+        trials = study.trials  # read from the database each time
         remedy = "restore it, or add study=rebuild to make it again from the folders of the trials"
-        if any(trial.distributions not in ({}, self.space) for trial in study.trials):  # it may be somebody else's
+        if any(trial.distributions not in ({}, self.space) for trial in trials):  # it may be somebody else's
             raise UserError(f"sweep: {file} has trials of other keys or ranges; {remedy}.")
-        trained = {trial.number: self.job(trial).swept for trial in study.trials}
+        trained = {trial.number: self.job(trial).swept for trial in trials}
         for job in jobs:
             if trained.get(job.number) != self.values_of(job):
                 rule = f"does not hold the values that trial {job.number} was trained with"
