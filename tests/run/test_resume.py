@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.cli.arguments import hydra_arguments
@@ -81,6 +82,16 @@ def test_a_refused_command_leaves_a_run_as_it_is(copied_run, tmp_path):
     (copied_run / "metrics.csv").unlink()
     assert "metrics.csv: has no row of epoch 1" in refused(*words)
     assert not (copied_run / "metrics.csv").exists()
+
+
+def test_tensorboard_shows_the_config_that_a_run_resumes_with(copied_run, tmp_path):
+    done = script("train.py", f"run={copied_run}", "trainer.max_epochs=4", "data.batch_size=32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    texts = EventAccumulator(str(copied_run)).Reload().Tensors("run/config/text_summary")
+    first, resumed = (text.tensor_proto.string_val[0].decode() for text in texts)
+    for before, now in (("max_epochs: 3", "max_epochs: 4"), ("batch_size: 16", "batch_size: 32")):
+        assert before in first and now in resumed
+        assert now in (copied_run / ".hydra/config.yaml").read_text()
 
 
 def test_a_run_whose_folder_is_moved_while_it_trains_ends(tmp_path):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from jaxtyping import Bool, Float, Int64
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import get_total_norm
@@ -165,23 +166,26 @@ class Classifier(LightningModule):
             metrics[name].update(scores)
             self.log(name, metrics[name], logger=False)  # callbacks/checkpoints.py and the dashboard log them
 
-    def on_train_start(self) -> None:
-        """Replaces the settings that resuming has restored by those of the config, except those that are scheduled.
-
-        Raises UserError if the schedule that resuming has restored was made for another number of training steps.
-        """
-        (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
-        scheduler, num_steps = config.scheduler, self.trainer.estimated_stepping_batches
-        scheduled = set() if is_constant(scheduler) else {"lr"}
-        scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
-        for group in optimizer.param_groups:
-            group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
-        planned = next((vars(scheduler)[name] for name in TOTAL_ARGUMENTS if name in vars(scheduler)), num_steps)
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UserError if a run resumes whose schedule was made for another number of training steps."""
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        (schedule,), num_steps = checkpoint["lr_schedulers"], self.trainer.estimated_stepping_batches
+        planned = next((schedule[name] for name in TOTAL_ARGUMENTS if name in schedule), num_steps)
         if planned != num_steps:
             raise UserError(
                 f"trainer.max_epochs: {num_steps:,} steps, but this run's schedule was made for {planned:,} and cannot "
                 "be changed; start a new run."
             )
+
+    def on_train_start(self) -> None:
+        """Replaces the settings that resuming has restored by those of the config, except those that are scheduled."""
+        (optimizer,), (config,) = self.trainer.optimizers, self.trainer.lr_scheduler_configs
+        scheduler = config.scheduler
+        scheduled = set() if is_constant(scheduler) else {"lr"}
+        scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
+        for group in optimizer.param_groups:
+            group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
 
     def configure_optimizers(self) -> Any:
         weights = [parameter for parameter in self.parameters() if parameter.requires_grad]

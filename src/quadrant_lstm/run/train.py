@@ -176,8 +176,8 @@ def check_resumable(folder: Path, resumed: Resumed | None) -> None:
 def record_start(
     cfg: DictConfig, folder: Path, resumed: Resumed | None, trainer: Any, data: SequenceDataModule
 ) -> None:
-    """Writes what a run folder holds from the start; a config that has changed, when the training has begun: until then
-    the schedule may refuse another number of steps.
+    """Writes what a run folder holds from the start; a config that has changed, when the schedule that resumes has not
+    refused it, and before the dashboard reads it.
     """
     changed = OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / run_folder.CONFIG))
     if changed:
@@ -186,7 +186,7 @@ def record_start(
         def write(*_: Any) -> None:
             write_atomically(folder / run_folder.CONFIG, content)
 
-        trainer.callbacks.append(LambdaCallback(on_train_epoch_start=write, on_fit_end=write))
+        trainer.callbacks.insert(0, LambdaCallback(on_fit_start=write))
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
     if data.skipped:
