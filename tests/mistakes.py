@@ -54,7 +54,14 @@ MISTAKES = {
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 training samples leave none",
     "data.fold=5": "data.fold: 5, but data.num_folds=5 makes folds 0 to 4; write one.",
     "trainer/callbacks=early_stopping trainer.callbacks.early_stopping.monitor=val/acc": "trainer.callbacks."
-    "early_stopping.monitor: 'val/acc' is not one of val/accuracy, val/loss, train/accuracy, train/loss",
+    "early_stopping.monitor: 'val/acc' is not one of val/accuracy, val/balanced_accuracy, val/macro_f1, "
+    "val/top5_accuracy, val/loss, train/accuracy, train/loss; did you mean val/accuracy?",
+    "class_weights=even": "class_weights: 'even' is not one of balanced or null; choose another value.",
+    "monitor=accuracy": "val/top5_accuracy, val/loss; did you mean val/accuracy?",
+    "data=moving_digits data.label=motion monitor=val/top5_accuracy": "monitor: val/top5_accuracy needs 10 classes or "
+    "more, but there are 8; choose another metric, such as val/accuracy.",
+    "trainer.callbacks.checkpoints.monitor=val/loss": "monitor: val/accuracy, but trainer.callbacks.checkpoints."
+    "monitor is val/loss; write the same metric.",
     # what a run does not allow
     "+trainer.plugins=[]": "trainer.plugins: [] is not null, because a run needs its own plugin",
     "+trainer.default_root_dir=here": "trainer.default_root_dir: 'here' is not null; use hydra.run.dir instead",

@@ -28,6 +28,7 @@ Orderings = Sequence[Sequence[int]]  # permutations of the pieces of a grid
 OrderingsOrNames = Annotated[Sequence[Sequence[int] | str], MinLen(1), "a list of permutations or names of orderings"]
 Dataset = Literal["mnist", "idx", "MNIST", "FashionMNIST", "KMNIST"]
 Keep = Literal["best", "last"]  # an epoch
+Monitor = Literal["val/accuracy", "val/balanced_accuracy", "val/macro_f1", "val/top5_accuracy", "val/loss"]
 Accelerator = Literal["auto", "cpu", "gpu", "cuda", "mps"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
 # run/train.py starts the processes; those that a strategy starts would lose the results, or never meet

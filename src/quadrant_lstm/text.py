@@ -50,6 +50,9 @@ def png_source(png: bytes) -> str:
 # Names of metrics
 
 
+NUM_CLASSES_OF_TOP5 = 10  # from which on a run has a top-5 accuracy
+
+
 def step_accuracy_names(split: str, num_steps: int) -> tuple[str, ...]:
     """Returns e.g. "val/accuracy_step_1" to "val/accuracy_step_4" for the split "val" and four steps."""
     return tuple(f"{split}/accuracy_step_{step}" for step in range(1, num_steps + 1))

@@ -45,6 +45,7 @@ def test_exactly_the_documented_scalars_are_written(events):
     scalars = events.Tags()["scalars"]
     assert set(scalars) == {
         *(f"{stage}/{name}" for stage in ("train", "val", "test") for name in ("loss", "accuracy")),
+        *(f"{stage}/{name}" for stage in ("val", "test") for name in ("balanced_accuracy", "macro_f1")),
         *(f"{stage}/accuracy_step_{step}" for stage in ("val", "test") for step in range(1, 5)),
         *("train/batch_loss", "train/gradient_norm", "train/weight_norm", "train/learning_rate"),
         *("train/epoch_seconds", "train/samples_per_second", "val/best_accuracy"),
@@ -111,6 +112,8 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
     results = read_results(finished_run)
     assert f"<td>Test accuracy<td>{100 * results['test/accuracy']:.2f} %" in page
     assert f"<td>Best epoch, which was tested<td>{results['best_epoch']} of 3" in page
+    shares = (f"{100 * results[f'{split}/macro_f1']:.2f} %" for split in ("test", "val"))
+    assert f"<td>Macro F1 in the test, and in validation<td>{', '.join(shares)}" in page
     headings = re.findall("<h2>(.*)</h2>", page)
     sections = [title for title in SECTIONS if title != "Other pictures"]
     assert headings == ["Result", "Curves", *sections, "Network", "Config"]

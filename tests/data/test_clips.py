@@ -55,6 +55,14 @@ def are_equal(batches, others) -> bool:
     return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
 
 
+def test_training_clips_are_counted_by_class(root):
+    (root / "train/dark/0.npy").rename(root / "train/bright/9.npy")
+    data = clips_in(root, validation_share=0.4)
+    trained = [data.train.clips[number].path.parent.name for number in data.train_indices]
+    assert data.class_counts().tolist() == [trained.count("bright"), trained.count("dark")]
+    assert sum(data.class_counts()) == 5
+
+
 def test_short_clips_are_padded_long_ones_are_cut_and_every_nth_frame_is_taken(root):
     data = clips_in(root)
     assert data.spec == ((3, 12, 16), 3, ("bright", "dark"))

@@ -11,6 +11,13 @@ def moving_digits(label="motion", num_frames=8, canvas=(40, 40), speed=3, seed=1
     return MovingDigits("mnist", None, label, num_frames, canvas, speed, 5000, 0, 64, seed)
 
 
+def test_digits_are_counted_by_class_and_directions_are_equally_likely():
+    data = moving_digits("digit")
+    labels = data.images.train_labels[data.train_indices.numpy()].tolist()
+    assert data.class_counts().tolist() == [labels.count(digit) for digit in range(10)]
+    assert moving_digits("motion").class_counts().tolist() == 8 * [1]
+
+
 def moved_slowly(image, direction, row, column, num_frames, canvas, speed):
     """Draws each pixel of each frame by itself."""
     (height, width), (down, right) = canvas, VELOCITIES[direction]

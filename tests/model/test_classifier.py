@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, OneCycleLR
 
 from quadrant_lstm.data.datamodule import Batch
+from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.model.classifier import Classifier
 from tests.networks import CONSTANT, SPEC, Flat, batches, trainer
 
@@ -47,6 +48,41 @@ def test_the_accuracy_of_a_step_counts_the_predictions_after_it():
     results = classifier.test_results()
     assert [results[f"test/accuracy_step_{step}"] for step in range(1, 5)] == [2 / 6, 3 / 6, 4 / 6, 5 / 6]
     assert results["test/accuracy"] == 5 / 6
+
+
+class GivenLogits(nn.Module):
+    """Its frames are the logits."""
+
+    def forward(self, frames):
+        return frames.flatten(1)
+
+
+@pytest.mark.parametrize("num_classes", [9, 12])
+def test_means_are_over_the_classes_that_have_samples(num_classes):
+    torch.manual_seed(0)
+    labels = torch.randint(0, num_classes - 2, (40,)).square() // num_classes  # unequal, and some without samples
+    logits = torch.randn(40, 1, 1, 1, num_classes)
+    logits[:30, 0, 0, 0] += 2 * one_hot(labels[:30], num_classes)
+    spec = SequenceSpec((1, 1, num_classes), 1, numbered_names(num_classes))
+    classifier = Classifier(GivenLogits(), partial(torch.optim.SGD, lr=0.1), CONSTANT, spec)
+    trainer().test(classifier, batches(logits, labels, 7), verbose=False)
+    pairs, recalls, f1s = [], [], []
+    for frame, label in zip(logits.flatten(1).tolist(), labels.tolist(), strict=True):
+        pairs.append((label, frame.index(max(frame))))
+    for number in set(labels.tolist()):
+        hits = sum(pair == (number, number) for pair in pairs)
+        recalls.append(hits / sum(true == number for true, _ in pairs))
+        precision = hits / max(1, sum(predicted == number for _, predicted in pairs))
+        f1s.append(2 * precision * recalls[-1] / (precision + recalls[-1]) if hits else 0.0)
+    results = classifier.test_results()
+    absent = {predicted for _, predicted in pairs} - set(labels.tolist())
+    assert absent and len(recalls) < num_classes  # a class without samples that was predicted
+    assert results["test/balanced_accuracy"] == pytest.approx(sum(recalls) / len(recalls))
+    assert results["test/macro_f1"] == pytest.approx(sum(f1s) / len(f1s))
+    ranks = [sorted(frame, reverse=True).index(frame[label])
+             for frame, label in zip(logits.flatten(1).tolist(), labels.tolist(), strict=True)]  # fmt: skip
+    top5 = {"test/top5_accuracy": sum(rank < 5 for rank in ranks) / 40} if num_classes >= 10 else {}
+    assert {name: value for name, value in results.items() if "top5" in name} == top5
 
 
 def test_training_equals_a_plain_loop():
@@ -105,12 +141,16 @@ def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step():
     assert fit.callback_metrics["train/learning_rate"].item() == pytest.approx(0.0038, abs=5e-5)
 
 
-def test_labels_are_smoothed_in_training_only():
+def test_labels_are_smoothed_and_classes_are_weighted_in_training_only():
     frames, labels = torch.randn(10, 4, 1, 2, 2), torch.randint(0, 3, (10,))
     classifier = Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC, label_smoothing=0.3)
     logits = classifier(frames)
     loss = -logits.log_softmax(1).gather(1, labels[:, None]).mean()
     uniform_loss = -logits.log_softmax(1).mean()
     torch.testing.assert_close(classifier.training_step(Batch(frames, labels), 0), 0.7 * loss + 0.3 * uniform_loss)
+    classifier.class_weights = torch.tensor([0.5, 1.0, 4.0])  # of the smoothed loss, which is not divided by them
+    losses = cross_entropy(logits, labels, reduction="none", label_smoothing=0.3)
+    by_hand = sum(loss * [0.5, 1.0, 4.0][label] for loss, label in zip(losses, labels.tolist(), strict=True)) / 10
+    torch.testing.assert_close(classifier.training_step(Batch(frames, labels), 0), by_hand)
     classifier.validation_step(Batch(frames, labels), 0)
     torch.testing.assert_close(classifier.scores["val"][0].losses.mean(), loss.detach())

@@ -5,12 +5,21 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.run.load import evaluate
 from quadrant_lstm.run_folder import read_results
-from tests.folders import TINY, children, remaining_processes, run_folder, tiny_data, wait_until_no_process_remains
+from tests.folders import (
+    TINY,
+    children,
+    remaining_processes,
+    run_folder,
+    tiny_data,
+    wait_until_no_process_remains,
+    write_idx,
+)  # fmt: skip
 from tests.scripts import Script, script
 
 CPU = ("trainer.accelerator=cpu",)
@@ -32,20 +41,27 @@ def test_each_of_the_10000_test_images_is_counted_once(processes, tmp_path):
     assert done.stdout.count("epoch 1/1") == 1, "each process logs"
 
 
-def test_two_processes_at_half_the_batch_size_train_like_one(tmp_path, record_figure):
+@pytest.mark.parametrize("class_weights", ["null", "balanced"])
+def test_two_processes_at_half_the_batch_size_train_like_one(class_weights, tmp_path, record_figure):
     options = (*tiny_data(tmp_path, train=840), *TINY, "model.dropout=0", "trainer.max_epochs=1")  # 50 steps
-    saved = []
+    options += (f"class_weights={class_weights}",)
+    if class_weights == "balanced":  # unequally many of each class
+        write_idx(tmp_path / "tiny/train-labels-idx1-ubyte", np.arange(840) % 3 % (1 + np.arange(840) % 4))
+    saved, results = [], []
     for number, words in enumerate((("data.batch_size=16",), ("data.batch_size=8", *CPU, "trainer.devices=2"))):
         cwd = tmp_path / str(number)
         cwd.mkdir()
         done = script("train.py", *options, *words, cwd=cwd)
         assert done.returncode == 0, done.stderr
         saved.append(read_checkpoint(run_folder(cwd) / "checkpoints" / "last.ckpt"))
+        results.append(read_results(run_folder(cwd)))
     assert [checkpoint["global_step"] for checkpoint in saved] == [50, 50]
     one, two = (checkpoint["state_dict"] for checkpoint in saved)
     difference = max((one[name] - two[name]).abs().max().item() for name in one)
     record_figure(f"two processes are within {difference:.0e} of one after 50 steps")
     assert difference < 1e-5
+    for name in ("val/balanced_accuracy", "val/macro_f1", "test/balanced_accuracy", "test/macro_f1"):
+        assert results[0][name] == pytest.approx(results[1][name], abs=1e-6)
 
 
 def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure):

@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.run import build
 from tests.configs import composed_config
+from tests.folders import write_idx, write_idx_folder
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -43,6 +45,21 @@ def test_auto_is_bf16_on_a_cpu_that_multiplies_bf16(precision, accelerator, inst
 def test_the_instructions_are_those_that_the_kernel_lists():
     listed = [name for name in ("amx_bf16", "avx512_bf16") if name in CPU_INFO.read_text()]
     assert build.bf16_instructions() == listed
+
+
+def test_the_mean_weight_of_a_training_sample_is_1_and_each_class_weighs_the_same(tmp_path):
+    root = write_idx_folder(tmp_path, train=9, test=3)
+    write_idx(root / "train-labels-idx1-ubyte", np.array([0, 0, 0, 0, 0, 0, 1, 1, 2]))
+    words = ("data=idx", f"data.root={root}", "data.fold=0", "data.num_folds=3", "model.filters=[2]")
+    cfg = composed_config(*words, "class_weights=balanced")
+    data = build.build_data(cfg)
+    weights = build.build_classifier(cfg, data.spec, data.class_counts()).class_weights
+    labels = data.train.tensors[1][data.train_indices].tolist()
+    counts = [labels.count(number) for number in range(3)]
+    assert len(labels) == 6 and len(set(counts) - {0}) > 1
+    for weight, count in zip(weights.tolist(), counts, strict=True):
+        assert not count or weight == pytest.approx(6 / (3 - counts.count(0)) / count)
+    assert build.build_classifier(composed_config(*words), data.spec, data.class_counts()).class_weights is None
 
 
 @pytest.mark.parametrize(

@@ -50,12 +50,15 @@ def test_results_metrics_and_checkpoint_agree(finished_run):
     assert all(float(value) > 0 for row in epochs for value in row.values())
     assert float(epochs[2]["train/loss"]) < float(epochs[0]["train/loss"])
     assert set(results) == {
-        "test/accuracy", "test/loss", "test/images", "val/accuracy", "best_epoch", "keep", "epochs", "seconds",
-        "parameters", "samples_per_second", *(f"test/accuracy_step_{step}" for step in range(1, 5)),
+        "test/accuracy", "test/loss", "test/images", "best_epoch", "keep", "monitor", "epochs", "seconds",
+        *(f"{split}/{name}" for split in ("val", "test") for name in ("balanced_accuracy", "macro_f1")),
+        "val/accuracy", "val/loss", "parameters",
+        "samples_per_second", *(f"test/accuracy_step_{step}" for step in range(1, 5)),
     }  # fmt: skip
     best = max(reversed(epochs), key=lambda row: float(row["val/accuracy"]))  # ties go to the later epoch
     assert (results["best_epoch"], results["keep"], results["epochs"]) == (int(best["epoch"]), "best", 3)
-    assert results["val/accuracy"] == float(best["val/accuracy"])
+    for name in ("val/accuracy", "val/loss", "val/balanced_accuracy", "val/macro_f1"):
+        assert results[name] == float(best[name])
     assert checkpoint(finished_run, "best")["epoch"] + 1 == results["best_epoch"]
     assert results["test/images"] == 70
     assert results["test/accuracy_step_4"] == results["test/accuracy"]
@@ -206,7 +209,7 @@ def test_without_validation_images_all_are_trained_on_and_the_last_epoch_is_test
     run = run_folder(tmp_path)
     results, epoch = kept(run)
     assert (epoch, results["best_epoch"], results["keep"]) == (2, 2, "last")
-    assert "val/accuracy" not in results
+    assert not [name for name in results if name.startswith("val/")]
     assert checkpoint(run)["global_step"] == 2 * 200 / 50
     assert "last epoch 2 of 2" in done.stdout
     assert not re.search("lightning", done.stderr, re.IGNORECASE)
@@ -233,6 +236,23 @@ def test_the_last_epoch_is_kept_on_request_and_the_following_ones_are_compared(f
     accuracies = [float(row["val/accuracy"]) for row in rows(tmp_path / "last")]
     results, epoch = kept(tmp_path / "last")
     assert (results["val/accuracy"], epoch) == max((accuracies[number - 1], number) for number in (5, 6))
+
+
+def test_an_epoch_is_kept_by_the_monitored_metric_also_if_a_resumed_run_has_another(tmp_path):
+    words = ("monitor=val/loss", "optimizer.lr=0.03", "trainer.max_epochs=4", "class_weights=balanced")
+    train_tiny(tmp_path, *words)
+    run = run_folder(tmp_path)
+    losses = {int(row["epoch"]): float(row["val/loss"]) for row in rows(run)}
+    results, epoch = kept(run)
+    assert (results["monitor"], results["val/loss"]) == ("val/loss", min(losses.values()))
+    assert losses[epoch] == min(losses.values())
+    again = ("run=latest", "monitor=val/macro_f1", "optimizer.lr=1000", "class_weights=null", "trainer.max_epochs=6")
+    done = script("train.py", *again, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    values = {int(row["epoch"]): float(row["val/macro_f1"]) for row in rows(run)}
+    results, resumed = kept(run)
+    assert resumed == max((epoch, 5, 6), key=lambda number: (values[number], number))
+    assert (results["monitor"], results["val/macro_f1"]) == ("val/macro_f1", values[resumed])
 
 
 def test_a_sweep_over_seeds_needs_no_validation_images(tmp_path):

@@ -12,6 +12,7 @@ from optuna.samplers import QMCSampler
 from optuna.trial import TrialState
 
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.run_folder import read_rows
 from quadrant_lstm.sweep.search import Search, Space, distribution, storage
 from quadrant_lstm.sweep.sweep_folder import Sweep
 from tests.folders import TINY, remaining_processes, sweep_folder, tiny_data, write_idx_folder
@@ -25,7 +26,7 @@ SPACE: Space = {"a": IntDistribution(0, 2), "b": IntDistribution(0, 2)}
 
 
 def points_of(sampler: str, folder: Path, space: Space = SPACE, **arguments: object) -> list[dict[str, int]]:
-    search = Search(folder, space, [], 6, {"_target_": f"optuna.samplers.{sampler}", **arguments})
+    search = Search(folder, space, [], 6, {"_target_": f"optuna.samplers.{sampler}", **arguments}, "val/accuracy")
     return [{key: int(value) for key, value in job.swept.items()} for job in search.jobs()]
 
 
@@ -71,9 +72,10 @@ def test_a_search_of_all_points_and_one_of_other_ranges_are_refused(tmp_path):
         points_of("TPESampler", tmp_path, {"a": IntDistribution(0, 2)})
 
 
-def searched_in(cwd: Path, num_trials: int, before: str = "") -> Script:
+def searched_in(cwd: Path, num_trials: int, before: str = "", monitor: str = "val/accuracy") -> Script:
     write_idx_folder(cwd / "tiny")
-    return Script("train.py", *SEARCH, f"hydra.sweeper.n_trials={num_trials}", cwd=cwd, before=before)
+    words = (f"hydra.sweeper.n_trials={num_trials}", f"monitor={monitor}")
+    return Script("train.py", *SEARCH, *words, cwd=cwd, before=before)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +182,21 @@ def test_a_trial_that_fails_is_recorded_and_the_search_continues(tmp_path):
     assert "(optimizer.lr=1e+30 model=cnn_lstm): train: the loss is nan in epoch 1, at training step 2" in done.stdout
     assert "model=deep  model.filters: there is no such key; known keys: model." in done.stdout
     assert "resume with" not in done.stdout
+
+
+def test_a_search_is_for_the_lowest_loss_if_that_is_monitored(tmp_path):
+    done = searched_in(tmp_path, 3, monitor="val/loss").wait()
+    assert done.returncode == 0, done.stderr
+    sweep = sweep_folder(tmp_path)
+    study = load_study(sweep)
+    assert study.direction == optuna.study.StudyDirection.MINIMIZE
+    for trial in study.trials:
+        rows = read_rows(sweep / str(trial.number) / "metrics.csv")
+        losses = [float(row["val/loss"]) for row in rows]
+        assert list(trial.intermediate_values.values()) == pytest.approx(losses, abs=1e-6)
+        assert trial.value == (losses[-1] if trial.state == TrialState.PRUNED else min(losses))
+    refused = script("train.py", *SEARCH, "monitor=val/loss,val/accuracy", cwd=tmp_path)
+    assert refused.stderr == "monitor: a search compares its trials by it; write one metric.\n"
 
 
 def test_a_search_on_two_processes_has_one_folder_per_trial_and_prunes_in_both(tmp_path):

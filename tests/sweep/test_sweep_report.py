@@ -45,6 +45,32 @@ def test_the_table_ranks_groups_by_their_mean_over_seeds_and_has_one_row_per_job
     assert rows[1][-1] == "no memory"
 
 
+@pytest.mark.parametrize(
+    ("monitors", "ranking"),
+    [(("val/loss",), "1 0 2"), (("val/macro_f1",), "0 2 1"), (("val/loss", "val/macro_f1", "val/loss"), "2 1 0")],
+)
+def test_groups_are_ranked_by_the_metric_that_all_jobs_monitor_or_else_by_accuracy(monitors, ranking, tmp_path):
+    jobs = make_jobs(tmp_path, [["a=0"], ["a=1"], ["a=2"]])
+    for number, values in enumerate(((0.6, 0.3, 0.9), (0.7, 0.2, 0.4), (0.8, 0.7, 0.5))):
+        results = dict(zip(("val/accuracy", "val/loss", "val/macro_f1"), values, strict=True))
+        results |= RESULTS | {"test/accuracy": 0.5, "monitor": monitors[number % len(monitors)]}
+        jobs[number].folder.mkdir()
+        (jobs[number].folder / "results.json").write_text(json.dumps(results))
+    groups = ranked_groups(jobs)
+    assert " ".join(group.swept["a"] for group in groups) == ranking
+    assert {"val/accuracy", "val/loss", "val/macro_f1"} <= set(csv_table(groups).splitlines()[0].split(","))
+    (tmp_path / "multirun.yaml").write_text(
+        "hydra: {sweeper: {}, runtime: {config_sources: []}, overrides: {task: ['a=0,1,2'], hydra: []}}"
+    )
+    with report_at_end(tmp_path):
+        pass
+    page = " ".join((tmp_path / "sweep.html").read_text().split())
+    shown = monitors[0] if len(monitors) == 1 else "validation accuracy"
+    assert f"Rows are ranked by the {shown} of the epoch that is kept" in page
+    best = {"val/loss": "0.2000", "val/macro_f1": "0.9000"}.get(shown)
+    assert not best or f'<td data-column="{shown}" class="whole">{best}' in page
+
+
 def test_folds_and_seeds_share_a_group(tmp_path):
     overrides = [[f"a={a}", f"data.fold={fold}", f"seed={seed}"] for a in (1, 2) for fold in (0, 1) for seed in (1, 2)]
     groups = ranked_groups(make_jobs(tmp_path, overrides))

@@ -120,8 +120,9 @@ def finish(job: Job, how: str) -> None:
     not answer.
     """
     if results := job.results():
-        accuracy = f"  val/accuracy {results['val/accuracy']:.4f}" if "val/accuracy" in results else ""
-        return say_of(job, f"{'pruned' if results.get('pruned') else 'finished'}{accuracy}  {results['seconds']:.0f} s")
+        metric = results["monitor"]
+        reached = f"  {metric} {results[metric]:.4f}" if metric in results else ""
+        return say_of(job, f"{'pruned' if results.get('pruned') else 'finished'}{reached}  {results['seconds']:.0f} s")
     if not job.error():
         job.record_error(how)
     say_of(job, job.error() or how)

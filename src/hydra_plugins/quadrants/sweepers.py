@@ -215,15 +215,19 @@ class SearchSweeper(GridSweeper):
             raise UserError(f"hydra.sweeper.params: no key has a range to search; add e.g. {example}.")
         self.resolve_settings()
         instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.settings["pruner"])
+        if "monitor" in space:
+            raise UserError("monitor: a search compares its trials by it; write one metric.")
         sampler = self.settings["sampler"]
-        search = Search(self.folder, space, fixed, self.n_trials, sampler, self.rebuild, dry_run=True)
+        metric = (self.resumed.config if self.resumed else self.config).get("monitor", "val/accuracy")
+        check.check_value("monitor", metric, kinds.Monitor)
+        search = Search(self.folder, space, fixed, self.n_trials, sampler, metric, self.rebuild, dry_run=True)
         with contextlib.closing(search.jobs()) as trials:
             planned = list(itertools.islice(trials, None if self.plan else 1))
         self.check_jobs(planned[:1])
         if self.plan:
             return self.show_plan(planned)
         with self.locked_folder(overrides) as folder:
-            search = Search(folder, space, fixed, self.n_trials, sampler, self.rebuild)
+            search = Search(folder, space, fixed, self.n_trials, sampler, metric, self.rebuild)
             self.launcher.run_jobs(search.jobs(), self.launcher.num_parallel(None), search.record)
 
     def resolve_settings(self) -> None:

@@ -8,6 +8,7 @@ its row and points are replaced: a resumed run has exactly one row per epoch. Ep
 import hashlib
 import io
 import logging
+import math
 import pickle
 import struct
 import time
@@ -20,12 +21,13 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, write_atomically
-from quadrant_lstm.kinds import Keep
+from quadrant_lstm.kinds import Keep, Monitor
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, REPORT, RESULTS, check_present, read_rows
 from quadrant_lstm.signals import signals_deferred
-from quadrant_lstm.text import step_accuracy_names
+from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, step_accuracy_names
 
 # Checkpoints, which are written atomically with a checksum
 #
@@ -79,22 +81,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 log = logging.getLogger(__name__)
 LOGGED = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")  # in the line of the epoch
+OF_CLASSES = ("val/balanced_accuracy", "val/macro_f1", "val/top5_accuracy")
 OTHERS = ("train/learning_rate", "train/weight_norm", "train/samples_per_second", "train/epoch_seconds")
 
 
 class Checkpoints(Checkpoint):
     """Saves last.ckpt and best.ckpt, and records the metrics of each epoch.
 
-    best.ckpt is the epoch with the highest val/accuracy, or the last one with keep="last" or without validation. Ties
-    go to the later epoch, which has been trained for longer. train/epoch_seconds includes validation;
-    train/samples_per_second does not, and counts the samples of all processes.
+    best.ckpt is the epoch that is best by `monitor`, or the last one with keep="last" or without validation. Ties go to
+    the later epoch, which has been trained for longer. If a run resumes with another metric, later epochs are compared
+    by it with the epoch in best.ckpt; with none that has it, the next epoch is kept. train/epoch_seconds includes
+    validation; train/samples_per_second does not, and counts the samples of all processes.
 
     Lightning calls a Checkpoint after other callbacks.
     """
 
-    def __init__(self, keep: Keep):
-        self.keep = keep
-        self.best_accuracy: float | None = None  # of best.ckpt, if it was chosen by its accuracy
+    def __init__(self, keep: Keep, monitor: Monitor = "val/accuracy"):  # runs of earlier versions do not name it
+        self.keep, self.monitor = keep, monitor
+        self.kept: dict[str, float | None] = {}  # the validation metrics of the epoch in best.ckpt
 
     def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir)
@@ -102,14 +106,15 @@ class Checkpoints(Checkpoint):
             self.keep = "last"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_accuracy": self.best_accuracy}
+        return {"kept": self.kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_accuracy = state_dict["best_accuracy"]
+        earlier = {"val/accuracy": state_dict.get("best_accuracy")}  # of a run that an earlier version started
+        self.kept = state_dict.get("kept", earlier)
 
     def results(self) -> dict[str, Any]:
-        """Returns best_epoch, keep ("best" or "last"), val/accuracy if the kept epoch was validated, the number of
-        epochs, their seconds, and the speed of the last one.
+        """Returns best_epoch, keep ("best" or "last"), monitor, the metrics of the kept epoch if it was validated, the
+        number of epochs, their seconds, and the speed of the last one.
         """
         if not (self.folder / BEST).exists():
             raise UserError("trainer: training stopped before an epoch was finished and validated; train for longer.")
@@ -117,10 +122,11 @@ class Checkpoints(Checkpoint):
         kept = next((row for row in rows if int(row["epoch"]) == epoch), None)
         if kept is None:
             raise UserError(f"{self.folder / METRICS}: has no row of epoch {epoch}, which was kept; restore it.")
-        accuracy = {"val/accuracy": float(kept["val/accuracy"])} if kept.get("val/accuracy") else {}
-        return accuracy | {
+        names = [name for name in kept if name.startswith("val/") and "_step_" not in name]
+        return {name: float(kept[name]) for name in names if kept[name]} | {
             "best_epoch": epoch,
             "keep": self.keep,
+            "monitor": self.monitor,
             "epochs": int(rows[-1]["epoch"]),
             "seconds": round(sum(float(row["train/epoch_seconds"]) for row in rows), 1),
             "samples_per_second": float(rows[-1]["train/samples_per_second"]),
@@ -142,24 +148,26 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         samples_per_second = self.samples * trainer.world_size / (self.end - self.start)
         metrics = trainer.callback_metrics  # read in every process, because reading reduces them over all
-        columns = metric_columns(module.spec.num_steps)
+        columns = metric_columns(module.spec)
         points = {name: metrics[name].item() for name in columns if name in metrics}
         points["train/samples_per_second"] = samples_per_second
         points["train/epoch_seconds"] = time.perf_counter() - self.start
         row = {"epoch": trainer.current_epoch + 1, **{name: round(value, 6) for name, value in points.items()}}
         if trainer.is_global_zero:
             check_present(self.folder)
-        accuracy = points.get("val/accuracy")
-        if self.keep == "last" or (accuracy is not None and accuracy >= (self.best_accuracy or 0.0)):
-            self.best_accuracy = None if self.keep == "last" else accuracy
+        value, best = points.get(self.monitor), self.kept.get(self.monitor)
+        sign = -1 if self.monitor.endswith("loss") else 1
+        if self.keep == "last" or (value is not None and (best is None or sign * value >= sign * best)):
+            self.kept = {name: x for name, x in points.items() if name.startswith("val/") and math.isfinite(x)}
             trainer.save_checkpoint(self.folder / BEST)
         if trainer.is_global_zero:
             write_row(self.folder / METRICS, columns, row)
         log_points(trainer, points, trainer.global_step - 1, save=True)
         trainer.save_checkpoint(self.folder / LAST)
+        logged = dict.fromkeys((*LOGGED, self.monitor))
         log.info(
             f"epoch {row['epoch']}/{trainer.max_epochs}  "
-            + "  ".join(f"{name} {row[name]:.4f}" for name in LOGGED if name in row)
+            + "  ".join(f"{name} {row[name]:.4f}" for name in logged if name in row)
             + f"  {samples_per_second:,.0f} samples/s  {points['train/epoch_seconds']:.0f} s"
         )
 
@@ -175,9 +183,10 @@ def log_points(trainer: pl.Trainer, points: dict[str, float], step: int, save: b
             logger.save()
 
 
-def metric_columns(num_steps: int) -> tuple[str, ...]:
+def metric_columns(spec: SequenceSpec) -> tuple[str, ...]:
     """Returns the columns of metrics.csv."""
-    return ("epoch", *LOGGED, *step_accuracy_names("val", num_steps), *OTHERS)
+    of_classes = OF_CLASSES if spec.num_classes >= NUM_CLASSES_OF_TOP5 else OF_CLASSES[:2]
+    return ("epoch", *LOGGED, *of_classes, *step_accuracy_names("val", spec.num_steps), *OTHERS)
 
 
 def write_row(file: Path, columns: Sequence[str], row: dict[str, Any]) -> None:

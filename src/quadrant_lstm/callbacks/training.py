@@ -16,7 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from quadrant_lstm.callbacks.checkpoints import log_points
 from quadrant_lstm.data.datamodule import epoch_seed
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.kinds import BelowOne, Count, Natural, NonNegative
+from quadrant_lstm.kinds import BelowOne, Count, Monitor, Natural, NonNegative
 from quadrant_lstm.model.classifier import Classifier, is_constant, weights_of
 from quadrant_lstm.text import counted
 
@@ -147,7 +147,6 @@ def check_finite(module: Classifier, name: str, value: Tensor, place: str) -> No
 
 
 log = logging.getLogger(__name__)
-Monitor = Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"]
 
 
 class EarlyStopping(pl.callbacks.EarlyStopping):
@@ -155,7 +154,9 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
 
     ended_training = False
 
-    def __init__(self, monitor: Monitor, patience: Count, min_delta: NonNegative):
+    def __init__(
+        self, monitor: Literal[Monitor, "train/accuracy", "train/loss"], patience: Count, min_delta: NonNegative
+    ):
         super().__init__(monitor, min_delta, patience, mode="min" if monitor.endswith("loss") else "max")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -199,6 +200,8 @@ class Progress(RichProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         scores = pl_module.scores["train"]  # of the batches so far
         if len(scores) % UPDATE_INTERVAL == 1:
-            values = {"loss": scores[-1].losses.mean(), "accuracy": scores[-1].correct.float().mean()}
+            batch = scores[-1]
+            correct = batch.predicted[:, -1] == batch.labels
+            values = {"loss": batch.losses.mean(), "accuracy": correct.float().mean()}
             self.shown = {name: f"{value.item():.3f}" for name, value in values.items()}
         return self.shown

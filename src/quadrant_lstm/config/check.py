@@ -25,7 +25,9 @@ GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
 ROOT: Kinds = {
     "seed": kinds.Natural,
     "label_smoothing": kinds.BelowOne,
+    "class_weights": Literal["balanced"] | None,
     "keep": kinds.Keep,
+    "monitor": kinds.Monitor,
     "init": str | None,
     "run": str | None,
     "swept": list[str] | None,
@@ -118,6 +120,10 @@ def check_values(cfg: DictConfig, trust: Sequence[str] | None = None, imported: 
         if OmegaConf.select(cfg, key) is None:
             raise missing_key(key)
     check_precision(config)
+    used = config["trainer"]["callbacks"]["checkpoints"].get("monitor", "val/accuracy")
+    if (monitor := config.get("monitor", used)) != used:
+        rule = f"but trainer.callbacks.checkpoints.monitor is {used}; write the same metric"
+        raise UserError(f"monitor: {monitor}, {rule}.")
 
 
 def check_precision(config: Mapping[str, Any]) -> None:
@@ -138,12 +144,12 @@ def check_validation(cfg: DictConfig) -> None:
     if cfg.data[key] != 0 or cfg.data.fold is not None:
         return
     for name, callback in cfg.trainer.callbacks.items():
-        if str(monitor := callback.get("monitor")).startswith("val/"):
+        if name != "checkpoints" and str(monitor := callback.get("monitor")).startswith("val/"):
             needs = f"trainer.callbacks.{name}.monitor={monitor} needs validation samples"
             raise UserError(f"data.{key}: 0, but {needs}; hold some out, or monitor train/loss.")
     kind = "search" if "pruning" in cfg.trainer.callbacks else "sweep"
     if compared := [swept for swept in cfg.get("swept") or () if swept != "seed" or kind == "search"]:
-        needs = f"a {kind} over {', '.join(compared)} ranks its jobs by val/accuracy"
+        needs = f"a {kind} over {', '.join(compared)} ranks its jobs by {cfg.get('monitor', 'val/accuracy')}"
         raise UserError(f"data.{key}: 0, but {needs}; hold some samples out, or sweep only the seed.")
 
 
@@ -168,7 +174,10 @@ def check_value(key: str, value: Any, kind: Any) -> None:
     except ValidationError:
         typed = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
         rule = kinds.in_words(kind)  # some rules name the remedy
-        raise UserError(f"{key}: {typed} is not {rule}{'' if ';' in rule else '; choose another value'}.") from None
+        known = map(str, get_args(kind)) if get_origin(kind) is Literal else ()
+        similar = difflib.get_close_matches(str(value), known, n=1)
+        remedy = f"; did you mean {similar[0]}?" if similar else "." if ";" in rule else "; choose another value."
+        raise UserError(f"{key}: {typed} is not {rule}{remedy}") from None
 
 
 def missing_key(key: str) -> UserError:

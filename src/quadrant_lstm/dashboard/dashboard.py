@@ -81,13 +81,14 @@ def log_results(trainer: pl.Trainer, values: Mapping[str, Any], results: Mapping
     """Logs the final metrics, and in TensorBoard's tab HParams the values of the hyperparameters beside them."""
     final = {"test/accuracy": results["test/accuracy"], "test/loss": results["test/loss"]}
     final |= {BEST_ACCURACY: results["val/accuracy"]} if "val/accuracy" in results else {}
-    steps = {name: results[name] for name in text.step_accuracies_in("test", results)}
+    known = {*final, "test/images"}
+    others = {name: results[name] for name in results if name.startswith("test/") and name not in known}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_metrics(steps, trainer.global_step)
+            logger.log_metrics(others, trainer.global_step)
             logger.log_hyperparams(dict(values), final, trainer.global_step)
         else:
-            logger.log_metrics(final | steps | {"best_epoch": results["best_epoch"]}, trainer.global_step)
+            logger.log_metrics(final | others | {"best_epoch": results["best_epoch"]}, trainer.global_step)
         logger.save()
 
 
@@ -101,7 +102,7 @@ def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]
         choices = (DictConfig, type(None))
         return {key: typed.get(key) if isinstance(value, choices) else value for key, value in values.items()}
     decay = OmegaConf.select(cfg, "trainer.callbacks.ema.decay")
-    shown = {"seed": cfg.seed, "label_smoothing": cfg.label_smoothing or None}
+    shown = {"seed": cfg.seed} | {key: cfg.get(key) or None for key in ("label_smoothing", "class_weights")}
     shown |= {"trainer": {"max_epochs": cfg.trainer.max_epochs, "callbacks": {"ema": {"decay": decay}}}}
     shown |= {group: OmegaConf.to_container(cfg[group]) for group in ("data", "model", "optimizer", "schedule")}
     return flattened("", shown)

@@ -8,6 +8,7 @@ import os
 from typing import Literal
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -92,6 +93,10 @@ class Clips(SequenceDataModule):
         if self.trainer and self.trainer.training:
             frames = self.augmentation(frames.flatten(1, 2)).unflatten(1, frames.shape[1:3])
         return batch._replace(frames=scaled(frames))
+
+    def class_counts(self) -> Int64[Tensor, " classes"]:
+        labels = torch.tensor([self.train.clips[number].label for number in self.train_indices.tolist()])
+        return labels.bincount(minlength=self.spec.num_classes)
 
     def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
         return [as_text(self.test.clips[number].path) for number in indices.tolist()]

@@ -224,6 +224,10 @@ class SequenceDataModule(LightningDataModule):
         """The shape of a training batch, unless it is the last."""
         return min(self.batch_size, len(self.train_indices)), self.spec.num_steps, *self.spec.frame_shape
 
+    def class_counts(self) -> Num[Tensor, " classes"]:
+        """Returns how many training samples each class has, up to a factor."""
+        return self.train.tensors[1][self.train_indices].bincount(minlength=self.spec.num_classes)
+
     def num_that_fit(self, wanted: int) -> int:
         """Returns the wanted number of samples, or fewer if their frames are larger than MAX_BYTES."""
         return max(1, min(wanted, MAX_BYTES // math.prod(self.batch_shape[1:])))

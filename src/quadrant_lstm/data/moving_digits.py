@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Num, UInt8
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -88,6 +88,10 @@ class MovingDigits(SequenceDataModule):
     def make_clips(self, images: Tensor, labels: Tensor, motions: Tensor) -> Batch:
         frames = move(images, motions, self.spec.num_steps, self.canvas, self.speed)
         return Batch(frames, motions[:, 0] if self.label == "motion" else labels)
+
+    def class_counts(self) -> Num[Tensor, " classes"]:
+        """Each epoch draws other motions, all with the same probability."""
+        return super().class_counts() if self.label == "digit" else torch.ones(len(ARROWS))
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
         return self.make_clips(*self.test[indices])

@@ -20,7 +20,7 @@ from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.protocols import Frames, Lengths, as_argument, logits_after_steps
-from quadrant_lstm.text import step_accuracy_names
+from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, step_accuracy_names
 
 # The optimizer and the schedule
 
@@ -62,7 +62,19 @@ class Scores(NamedTuple):
     """Those of a batch."""
 
     losses: Float[Tensor, " batch"]
-    correct: Bool[Tensor, "batch steps"]  # after every step, or after the last step only
+    labels: Labels
+    predicted: Int64[Tensor, "batch steps"]  # after every step, or after the last step only
+    in_top5: Bool[Tensor, " batch"] | None  # in validation and test, if there are enough classes
+
+
+def means_over_classes(confusion: Int64[Tensor, "classes classes"]) -> dict[str, float]:
+    """Returns the means of recall and of F1 over the classes that have samples. Those of torchmetrics 1.9 count a class
+    without samples as 0 if it was predicted.
+    """
+    confusion = confusion.cpu()  # which has float64 everywhere
+    samples, correct = confusion.sum(1), confusion.diagonal().double()
+    recall, f1 = correct / samples, 2 * correct / (samples + confusion.sum(0))
+    return {"balanced_accuracy": recall[samples > 0].mean().item(), "macro_f1": f1[samples > 0].mean().item()}
 
 
 class Classifier(LightningModule):
@@ -70,10 +82,14 @@ class Classifier(LightningModule):
     store `spec`, for `load_run`.
 
     Logs {train,val,test}/loss (means over images) and {train,val,test}/accuracy, and {val,test}/accuracy_step_1 and so
-    on for networks with logits_per_step. Sums are reduced over processes before they are divided, so
-    images count once even if processes have different numbers of them. Metrics are updated once per epoch, from the
-    scores of its batches: updating and logging them for every batch takes longer than a training step of a small
-    network.
+    on for networks with logits_per_step; for val and test also balanced_accuracy, macro_f1 and, from ten classes on,
+    top5_accuracy. Sums are reduced over processes before they are divided, so images count once even if processes have
+    different numbers of them. Metrics are updated once per epoch, from the scores of its batches: updating and logging
+    them for every batch takes longer than a training step of a small network.
+
+    In training, a sample's loss is multiplied by the weight of its class. The loss of a batch is the plain mean of
+    these products: in the mean of torch's cross_entropy, which is divided by the weights in the batch, the influence of
+    a sample would depend on the others of its batch, and on the number of processes.
     """
 
     def __init__(
@@ -83,6 +99,7 @@ class Classifier(LightningModule):
         schedule: Callable[..., LRScheduler],
         spec: SequenceSpec,
         label_smoothing: float = 0.0,
+        class_weights: Float[Tensor, " classes"] | None = None,
     ):
         super().__init__()
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
@@ -90,10 +107,12 @@ class Classifier(LightningModule):
         stored = {"frame_shape": list(frame_shape), "num_steps": num_steps, "class_names": list(class_names)}
         self.save_hyperparameters(stored, logger=False)
         self.network, self.spec = network, spec
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.metrics = nn.ModuleDict()
         for split in SPLITS:
-            steps = () if split == "train" else step_accuracy_names(split, spec.num_steps)
-            for name in (f"{split}/loss", f"{split}/accuracy", *steps):
+            steps = step_accuracy_names(split, spec.num_steps)
+            for name in (f"{split}/loss", f"{split}/accuracy", f"{split}/top5_accuracy", *steps):
                 self.metrics[name] = MeanMetric(nan_strategy="disable")  # checking for NaN waits for the device
         self.confusion = MulticlassConfusionMatrix(spec.num_classes, validate_args=False)
         self.scores: dict[str, list[Scores]] = {split: [] for split in SPLITS}  # of the batches of an epoch
@@ -103,7 +122,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         frames, labels, lengths = self.prepare(batch)
-        return self.score("train", self(frames, lengths)[:, None], labels, self.label_smoothing)
+        return self.score("train", self(frames, lengths)[:, None], labels)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.learning_rate = optimizer.param_groups[0]["lr"]  # a schedule changes it before the epoch ends
@@ -127,7 +146,6 @@ class Classifier(LightningModule):
         frames, labels, lengths = self.prepare(batch)
         logits = logits_after_steps(self.network, frames, lengths)
         self.score("test", logits, labels)
-        self.confusion.update(logits[:, -1], labels)
         self.tested.append((logits.cpu(), labels.cpu()))
 
     def on_test_epoch_end(self) -> None:
@@ -135,32 +153,48 @@ class Classifier(LightningModule):
         # of this process only, on the CPU
         self.test_logits, self.test_labels = (torch.cat(batches) for batches in zip(*self.tested, strict=True))
         self.test_confusion: Int64[Tensor, "classes classes"] = self.confusion.compute()
-        self.confusion.reset()
 
     def test_results(self) -> dict[str, Any]:
         """Returns the metrics of the last test, over the images of all processes."""
         correct, images = int(self.test_confusion.diagonal().sum()), int(self.test_confusion.sum())
         metrics = self.trainer.callback_metrics
         results = {"test/accuracy": correct / images, "test/loss": metrics["test/loss"].item(), "test/images": images}
-        steps = [name for name in step_accuracy_names("test", self.spec.num_steps) if name in metrics]
-        return results | {name: round(metrics[name].item() * images) / images for name in steps}
+        results |= {f"test/{name}": value for name, value in means_over_classes(self.test_confusion).items()}
+        shares = ("test/top5_accuracy", *step_accuracy_names("test", self.spec.num_steps))
+        return results | {name: round(metrics[name].item() * images) / images for name in shares if name in metrics}
 
     def prepare(self, batch: Batch) -> Batch:
         return batch._replace(frames=batch.frames.to(self.dtype))  # float64 with trainer.precision=64-true
 
-    def score(self, split: str, logits: Logits, labels: Labels, label_smoothing: float = 0.0) -> Float[Tensor, ""]:
+    def score(self, split: str, logits: Logits, labels: Labels) -> Float[Tensor, ""]:
         """Keeps the scores of a batch and returns its loss."""
-        losses = cross_entropy(logits[:, -1], labels, reduction="none", label_smoothing=label_smoothing)
-        self.scores[split].append(Scores(losses.detach(), logits.detach().argmax(2) == labels[:, None]))
+        last, in_top5 = logits[:, -1], None
+        if split == "train":
+            losses = cross_entropy(last, labels, reduction="none", label_smoothing=self.label_smoothing)
+            losses = losses if self.class_weights is None else losses * self.class_weights[labels]
+        else:
+            losses = cross_entropy(last, labels, reduction="none")
+            if self.spec.num_classes >= NUM_CLASSES_OF_TOP5:
+                in_top5 = (last.topk(5).indices == labels[:, None]).any(1)
+        self.scores[split].append(Scores(losses.detach(), labels, logits.detach().argmax(2), in_top5))
         return losses.mean()
 
     def log_metrics(self, split: str) -> None:
         """Logs the metrics of the epoch's scores, and clears these."""
-        losses, correct = (torch.cat(batches) for batches in zip(*self.scores[split], strict=True))
+        losses, labels, predicted, in_top5 = zip(*self.scores[split], strict=True)
         self.scores[split].clear()
-        values = {f"{split}/loss": losses, f"{split}/accuracy": correct[:, -1]}
-        if split != "train" and correct.shape[1] == self.spec.num_steps:
-            values |= dict(zip(step_accuracy_names(split, self.spec.num_steps), correct.unbind(1), strict=True))
+        true, predictions = torch.cat(labels), torch.cat(predicted)
+        correct = predictions == true[:, None]
+        values = {f"{split}/loss": torch.cat(losses), f"{split}/accuracy": correct[:, -1]}
+        if split != "train":
+            if correct.shape[1] == self.spec.num_steps:
+                values |= dict(zip(step_accuracy_names(split, self.spec.num_steps), correct.unbind(1), strict=True))
+            if in_top5[0] is not None:
+                values[f"{split}/top5_accuracy"] = torch.cat(in_top5)
+            self.confusion.reset()
+            self.confusion.update(predictions[:, -1], true)
+            for name, mean in means_over_classes(self.confusion.compute()).items():
+                self.log(f"{split}/{name}", mean, logger=False)
         metrics = cast(Mapping[str, Metric], self.metrics)
         for name, scores in values.items():
             metrics[name].update(scores)

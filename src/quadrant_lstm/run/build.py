@@ -30,6 +30,7 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import as_argument, logits_after_steps, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier
+from quadrant_lstm.text import NUM_CLASSES_OF_TOP5
 
 # Messages of Lightning and TensorBoard that a user cannot act on
 
@@ -124,7 +125,7 @@ def in_one_thread() -> Iterator[None]:
 @in_one_thread()
 def check_fit(cfg: DictConfig) -> None:
     """Raises UserError if the values of the data or of the network do not fit, as their constructors say."""
-    build_network(cfg, build_data(cfg).spec)
+    build_classifier(cfg, build_data(cfg).spec)
 
 
 def build_data(cfg: DictConfig) -> SequenceDataModule:
@@ -152,11 +153,21 @@ def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
     return network
 
 
-def build_classifier(cfg: DictConfig, spec: SequenceSpec) -> Classifier:
+def build_classifier(cfg: DictConfig, spec: SequenceSpec, class_counts: Tensor | None = None) -> Classifier:
+    """A training needs `class_counts`, those of the training samples, for class_weights=balanced: scikit-learn's
+    formula, by which the mean weight of a sample is 1. Raises UserError for a metric that the data do not have.
+    """
+    for key in ("monitor", *(f"trainer.callbacks.{name}.monitor" for name in cfg.trainer.callbacks)):
+        if OmegaConf.select(cfg, key) == "val/top5_accuracy" and spec.num_classes < NUM_CLASSES_OF_TOP5:
+            rule = f"needs {NUM_CLASSES_OF_TOP5} classes or more, but there are {spec.num_classes}"
+            raise UserError(f"{key}: val/top5_accuracy {rule}; choose another metric, such as val/accuracy.")
     network = build_network(cfg, spec)
     allow_frozen_modules(network)
     optimizer, schedule = instantiate_node("optimizer", cfg.optimizer), instantiate_node("schedule", cfg.schedule)
-    return Classifier(network, optimizer, schedule, spec, cfg.label_smoothing)
+    weights = None
+    if cfg.get("class_weights") and class_counts is not None:
+        weights = class_counts.sum() / (class_counts.count_nonzero() * class_counts)
+    return Classifier(network, optimizer, schedule, spec, cfg.label_smoothing, weights)
 
 
 # The network is called before training starts: a mistake in it costs one line, with the place in the user's code

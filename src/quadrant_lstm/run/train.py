@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed import DistError, destroy_process_group
 
 from quadrant_lstm import run_folder
-from quadrant_lstm.callbacks.checkpoints import metric_columns, read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import OF_CLASSES, metric_columns, read_checkpoint
 from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters, log_results
 from quadrant_lstm.dashboard.loggers import command_to_view, end_tracking, start_tracking
 from quadrant_lstm.dashboard.report import write_run_report
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
-    """Trains on the devices of the config, unless the run has finished. Returns val/accuracy of the kept epoch.
+    """Trains on the devices of the config, unless the run has finished. Returns `monitor` of the kept epoch.
 
     `meeting` holds the processes that torchrun started.
     """
@@ -60,7 +60,8 @@ def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
             launch(functools.partial(train_here, cfg, folder), count, folder, timeout_of(cfg))
         else:
             train_here(cfg, folder, meeting)
-    return read_results(folder).get("val/accuracy")
+    results = read_results(folder)
+    return results.get(results.get("monitor", ""))
 
 
 def timeout_of(cfg: DictConfig) -> float:
@@ -75,7 +76,7 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     resumed = read_resumed(folder)
     check_resumable(folder, resumed)
     data = build.build_data(keep_num_frames(cfg, resumed.spec) if resumed else cfg)
-    classifier = build.build_classifier(cfg, data.spec)
+    classifier = build.build_classifier(cfg, data.spec, data.class_counts())
     if resumed:
         check_same_data(data, resumed.spec, folder)
     elif cfg.get("init"):
@@ -164,8 +165,9 @@ def check_resumable(folder: Path, resumed: Resumed | None) -> None:
         if (best and best["epoch"]) or len(rows) > 1 or (folder / RESULTS).exists():
             raise UserError(f"{folder / LAST}: {lost}")
         return
-    header, columns = {name for row in rows for name in row}, set(metric_columns(resumed.spec.num_steps))
-    if rows and header != columns:
+    header, columns = {name for row in rows for name in row}, set(metric_columns(resumed.spec))
+    earlier = columns - {*OF_CLASSES}  # of a run that an earlier version started
+    if rows and header not in (columns, earlier):
         raise UserError(f"{folder / METRICS}: its header is damaged at {min(header ^ columns)!r}; {remedy}.")
     if missing := set(range(1, resumed.epochs + 1)) - {int(row["epoch"]) for row in rows}:
         raise UserError(f"{folder / METRICS}: has no row of epoch {min(missing)}, which has finished; {remedy}.")

@@ -68,7 +68,7 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> Estim
     cfg = values.without_hydra(cfg)
     check.check_config(cfg)
     data = build.build_data(cfg)
-    classifier = build.build_classifier(cfg, data.spec)
+    classifier = build.build_classifier(cfg, data.spec, data.class_counts())
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"]))
     key += f"{cfg.trainer.precision} {cfg.trainer.get('accelerator')}"
     processes = build.bare_trainer(cfg).world_size  # checks the accelerator

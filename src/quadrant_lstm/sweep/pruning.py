@@ -1,4 +1,4 @@
-"""Reports a trial's val/accuracy to Optuna after each epoch; a trial that Optuna prunes ends, and is tested."""
+"""Reports a trial's monitored metric to Optuna after each epoch; a trial that Optuna prunes ends, and is tested."""
 
 import logging
 from pathlib import Path
@@ -24,10 +24,10 @@ class Pruning(pl.Callback):
             self.trial = running_trial(folder)
         self.decide(trainer, trainer.current_epoch)  # repeats the decision before an interruption
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         epoch = trainer.current_epoch + 1
         if self.trial and epoch > last_reported(self.trial):
-            self.trial.report(trainer.callback_metrics["val/accuracy"].item(), epoch)
+            self.trial.report(trainer.callback_metrics[trainer.checkpoint_callback.monitor].item(), epoch)
         self.decide(trainer, epoch)
 
     def decide(self, trainer: pl.Trainer, epochs: int) -> None:
@@ -45,5 +45,5 @@ class Pruning(pl.Callback):
 
 
 def last_reported(trial: Any) -> int:
-    """Returns the last epoch whose val/accuracy has been reported, or 0."""
+    """Returns the last epoch whose metric has been reported, or 0."""
     return max(trial.study.trials[trial.number].intermediate_values, default=0)

@@ -9,7 +9,7 @@ from typing import Any
 
 from quadrant_lstm import files, run_folder, text
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.sweep_folder import PENDING, Group, Job, Sweep, ranked_groups, readable
+from quadrant_lstm.sweep.sweep_folder import PENDING, Group, Job, Sweep, compared_metric, ranked_groups, readable
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
 RESULT_COLUMNS = ("test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters", "samples_per_second")
@@ -62,8 +62,9 @@ def sweep_summary(sweep: Sweep, groups: Sequence[Group]) -> str:
 def csv_table(groups: Sequence[Group]) -> str:
     """Returns one row per job; the jobs of the best group come first."""
     keys = list(groups[0].jobs[0].swept) if groups else []
-    names = {name for group in groups for results in group.results.values() for name in results}
-    results = (*ACCURACIES, *text.step_accuracies_in("test", names), *RESULT_COLUMNS)
+    names = (name for group in groups for results in group.results.values() for name in results)
+    metrics = [name for name in names if "/" in name and name != "test/images"]
+    results = dict.fromkeys((*ACCURACIES, *metrics, *RESULT_COLUMNS))
     columns = ["rank", "job", *keys, *results, *itertools.chain(*OVER_SEEDS.values()), "error"]
     return files.csv_text(columns, [row for rank, group in enumerate(groups, 1) for row in csv_rows(rank, group)])
 
@@ -92,6 +93,7 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
             plots["Progress of the search"] = ("", [as_svg(draw_search(sweep.jobs))])
     command = f"python train.py -m {shlex.join([*sweep.overrides, *sweep.launch_overrides])}"
     values = {"command": command, "groups": groups, "plots": plots, "readable": readable}
+    values["ranking"] = compared_metric(sweep.jobs)
     return text.render("sweep.html", sweep=sweep, state=job_state, **values)
 
 

@@ -130,15 +130,17 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 class Search:
     """The trials of the study in `folder`, or of a copy of it in memory for a dry run.
 
-    `fixed` are the overrides that all trials share. `rebuild` makes the study again from the folders of the trials.
-    Raises UserError if the study has trials of another search space, or not those of the folders.
+    `fixed` are the overrides that all trials share, and `metric` is what they compete in. `rebuild` makes the study
+    again from the folders of the trials. Raises UserError if the study has trials of another search space, or not those
+    of the folders.
     """
 
     def __init__(
         self, folder: Path, space: Space, fixed: list[str], n_trials: int, sampler: dict[str, Any],
-        rebuild: bool = False, dry_run: bool = False,
+        metric: str, rebuild: bool = False, dry_run: bool = False,
     ):  # fmt: skip
         self.folder, self.space, self.fixed, self.n_trials, self.sampler = folder, space, fixed, n_trials, sampler
+        self.metric = metric
         with storage_errors_explained(folder):
             self.study = self.open_study(rebuild, dry_run)
 
@@ -151,7 +153,8 @@ class Search:
             if rebuild and file.exists():
                 file.rename(file.with_name(f"{STUDY}.{time.strftime('%Y-%m-%d.%H-%M-%S')}"))
             stored = storage(self.folder)
-        options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": "maximize", "load_if_exists": True}
+        direction = "minimize" if self.metric.endswith("loss") else "maximize"
+        options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": direction, "load_if_exists": True}
         study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
         study.add_trials(rebuilt)
         trials = study.trials  # read from the database each time
@@ -173,7 +176,7 @@ class Search:
 
     def trial_of(self, job: Job) -> FrozenTrial:
         rows = run_folder.read_rows(job.folder / run_folder.METRICS)
-        reported = {int(row["epoch"]): float(row["val/accuracy"]) for row in rows if row.get("val/accuracy")}
+        reported = {int(row["epoch"]): float(row[self.metric]) for row in rows if row.get(self.metric)}
         results = job.results()
         try:
             if results is None:
@@ -181,7 +184,7 @@ class Search:
             elif results.get("pruned"):
                 state, value = TrialState.PRUNED, reported[max(reported)]
             else:
-                state, value = TrialState.COMPLETE, results["val/accuracy"]
+                state, value = TrialState.COMPLETE, results[self.metric]
             params = {key: TYPES.get(type(self.space[key]), str)(typed) for key, typed in self.values_of(job).items()}
             return optuna.create_trial(
                 params=params, distributions=self.space, state=state, value=value, intermediate_values=reported
@@ -235,4 +238,4 @@ class Search:
             elif results.get("pruned"):
                 self.study.tell(job.number, state=TrialState.PRUNED)
             else:
-                self.study.tell(job.number, results["val/accuracy"])
+                self.study.tell(job.number, results[self.metric])

@@ -189,7 +189,7 @@ def find_sweep(sweep: str) -> Sweep:
     return Sweep(folder)
 
 
-# Jobs that repeat each other, ranked by accuracy
+# Jobs that repeat each other, ranked by their results
 
 
 REPETITIONS = ("seed", "data.fold")  # keys whose values a sweep does not compare
@@ -271,13 +271,20 @@ class Group:
         return {epoch: statistics.mean(values) for epoch, values in sorted(points.items())}
 
 
+def compared_metric(jobs: Sequence[Job]) -> str:
+    """Returns the metric by which all finished jobs chose their epochs, or val/accuracy if they do not share one."""
+    metrics = {results["monitor"] for job in jobs if (results := job.results())}
+    return metrics.pop() if len(metrics) == 1 else "val/accuracy"
+
+
 def ranked_groups(jobs: Sequence[Job]) -> list[Group]:
-    """Returns the groups from the highest to the lowest mean val/accuracy; groups without a result come last."""
+    """Returns the groups from the best to the worst mean of `compared_metric`; groups without a result come last."""
     members: dict[tuple[tuple[str, str], ...], list[Job]] = {}
     for job in jobs:
         members.setdefault(tuple(without_repetitions(job).items()), []).append(job)
-    groups = [Group(same) for same in members.values()]
-    return sorted(groups, key=lambda group: -mean.mean if (mean := group.mean("val/accuracy")) else math.inf)
+    groups, metric = [Group(same) for same in members.values()], compared_metric(jobs)
+    sign = 1 if metric.endswith("loss") else -1
+    return sorted(groups, key=lambda group: sign * mean.mean if (mean := group.mean(metric)) else math.inf)
 
 
 def without_repetitions(job: Job) -> dict[str, str]:
