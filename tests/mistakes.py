@@ -3,6 +3,8 @@
 MISTAKES = {
     # unknown keys and choices
     "model.lstm_unit=5": "model.lstm_unit: there is no such key; did you mean model.lstm_units?",
+    "model.recurrent.unit=64": "model.recurrent.unit: there is no such key; did you mean model.recurrent.units?",
+    "model.recurrent.units=0": "model.recurrent.units: 0 is not a whole number of at least 1 or null; choose another",
     "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
     "zzz=1": "zzz: there is no such key; known keys: data, ",

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -50,12 +52,22 @@ def test_the_number_of_units_is_that_of_the_closest_number_of_parameters():
     assert distances[units - 1] == min(distances)
 
 
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_units_are_exactly_those_of_the_config_per_direction(kind):
+    shape = (8, 3, 1) if kind == "conv_lstm" else (24,)
+    layer = make_recurrent(partial(RECURRENT[kind], units=7), shape, 500, 4)
+    assert num_outputs(layer, shape, 4) == (14 if kind == "bilstm" else 7)
+    sized = [make_recurrent(make, shape, 5, 4) for make in (partial(RECURRENT[kind], units=None), RECURRENT[kind])]
+    assert count_parameters(sized[0]) == count_parameters(sized[1])
+
+
 def test_a_layer_that_cannot_be_sized_or_does_not_read_what_it_is_given_is_refused():
     assert make_recurrent(RECURRENT["conv_lstm"], (8, 3, 1), 5, 4).in_channels == 8
     for make, line in (
         (RECURRENT["conv_lstm"], "model.recurrent: ConvLSTM reads maps, but the encoder returns a vector"),
         (lambda inputs, units: [], "model.recurrent: list is not an nn.Module; derive it from torch.nn.Module."),
         (nn.LSTM, "model.recurrent.batch_first: false, which reads samples as steps"),
+        (partial(lambda inputs, units: GRU(inputs, 3), units=7), "model.recurrent: <lambda> has no more parameters"),
         (lambda inputs, units: GRU(inputs, 3), "model.recurrent: <lambda> has no more parameters with two units than"),
     ):
         with pytest.raises(UserError, match=line):

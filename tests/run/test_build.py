@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from quadrant_lstm.config.check import check_values
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.run import build
 from tests.configs import composed_config
@@ -84,3 +85,25 @@ def test_every_network_reads_any_grid(model):
         steps = grid[0] * grid[1]
         network = build.build_network(cfg, SequenceSpec(frame, steps, numbered_names(10))).eval()
         assert network(torch.rand(2, steps, *frame)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("model", ["cnn_lstm", "deep", "join"])
+def test_the_units_of_a_layer_may_be_typed_and_may_be_in_a_file_of_its_own(model, tmp_path):
+    """The class of that file calls its number of units as the key is called."""
+    (tmp_path / "model/recurrent").mkdir(parents=True)
+    own = "_target_: tests.run.test_build.OwnLayer\n_partial_: true\nunits: 7\n"
+    (tmp_path / "model/recurrent/own.yaml").write_text(own)
+    spec = SequenceSpec((1, 56, 14), 4, numbered_names(10))
+    for overrides, units in (
+        (["model.recurrent.units=64"], 64),
+        (["model/recurrent=own"], 7),
+        (["model/recurrent=own", "model.recurrent.units=9"], 9),
+    ):
+        cfg = composed_config(f"model={model}", f"hydra.searchpath=[file://{tmp_path}]", *overrides)
+        check_values(cfg)
+        assert build.build_network(cfg, spec).recurrent.hidden_size == units
+
+
+class OwnLayer(nn.GRU):
+    def __init__(self, num_features, units):
+        super().__init__(num_features, units, batch_first=True)

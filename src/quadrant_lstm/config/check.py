@@ -79,6 +79,7 @@ LIBRARIES: Mapping[str, Kinds] = {
         "overfit_batches": kinds.Natural | kinds.Fraction,
     },
 }
+READ_BY_NETWORK: Mapping[str, Kinds] = {"model.recurrent": {"units": kinds.Count | None}}  # not by the node's class
 LIBRARY_PACKAGES = ("torch.", "torchvision.", "lightning.")
 GIVEN_BY_CODE = {
     "model": (
@@ -204,15 +205,17 @@ def check_node(path: str, node: Mapping[str, Any], is_imported: bool) -> None:
     """Compares the arguments in a node with the constructor of its class."""
     target, group = node["_target_"], path.partition(".")[0]
     rules: dict[str, Any] = {}
+    read_by_network = READ_BY_NETWORK.get(path, {})
     if target.startswith(OWN) or is_imported:
         found: Any = find_class(f"{path}._target_", target)
         if path == "schedule" and hasattr(found, "step") and takes(found.step, "metrics"):  # ReduceLROnPlateau
             raise UserError(f"{path}._target_: {target} needs a metric, which no run gives it; name another class.")
         parameters = inspect.signature(found).parameters
-        check_arguments(path, node, parameters)
+        check_arguments(path, node, parameters, read_by_network)
         rules |= {name: kind_of(parameter.annotation, target) for name, parameter in parameters.items()}
     if path == group and target.startswith(LIBRARY_PACKAGES):
         rules |= LIBRARIES.get(group, {})
+    rules |= read_by_network
     for name, value in node.items():
         if name in rules and (value != "" or path in LIBRARIES or target.startswith(OWN)):  # others may take it
             if rules[name] == kinds.Factory and isinstance(value, str):
@@ -244,15 +247,18 @@ def is_value(hint: Any) -> bool:
     return origin is Literal or hint in (int, float, bool, str, type(None))
 
 
-def check_arguments(path: str, node: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
-    """Raises UserError for an unknown argument, and for a missing one."""
+def check_arguments(
+    path: str, node: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter], others: Iterable[str]
+) -> None:
+    """Raises UserError for a key that is neither an argument nor one of `others`, and for a missing argument."""
     target = node["_target_"]
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     known = [name for name in parameters if name not in GIVEN_BY_CODE.get(path.partition(".")[0], ())]
-    unknown = [name for name in node if not name.startswith("_") and name not in known]
+    keys = [*known, *others]
+    unknown = [name for name in node if not name.startswith("_") and name not in keys]
     if unknown and not takes_any:
-        if difflib.get_close_matches(unknown[0], known):
-            raise unknown_key(f"{path}.{unknown[0]}", known)
+        if difflib.get_close_matches(unknown[0], keys):
+            raise unknown_key(f"{path}.{unknown[0]}", keys)
         removed, names = " ".join(f"~{path}.{name}" for name in unknown), " or ".join(unknown)
         raise UserError(f"{path}.{unknown[0]}: {target} does not take {names}; leave it out, or add {removed}.")
     gets_more = not target.startswith(OWN) and (path.startswith("model.") or takes_any)  # such as sizes

@@ -56,11 +56,17 @@ def reads_maps(make: MakePart) -> bool:
 
 
 def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int, num_steps: int) -> nn.Module:
-    """Returns the layer, with about as many parameters as an LSTM of `lstm_units` units over the same features.
+    """Returns the layer. A functools.partial with a keyword `units` that is not None gets exactly so many units. Any
+    other layer has about as many parameters as an LSTM of `lstm_units` units over the same features.
 
     Features are vectors, or maps [channels, rows, columns], which FlattenMaps flattens for a layer that reads vectors.
     """
     kind: Any = getattr(make, "func", make)
+    units = None
+    if isinstance(make, functools.partial):  # `units` is a key of the config, which the class need not know
+        units = make.keywords.get("units")
+        others = {name: value for name, value in make.keywords.items() if name != "units"}
+        make = functools.partial(kind, *make.args, **others)
     if reads_maps(make) and len(feature_shape) != 3:
         raise UserError(
             f"model.recurrent: {kind.__name__} reads maps, but the encoder returns a vector; choose another."
@@ -83,11 +89,12 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
                 f"model.recurrent: {kind.__name__} has no more parameters with two units than with one; the network "
                 "gives it the number of units as its second argument."
             )
-        most = 1
-        while surplus(most) < 0:
-            most *= 2
-        larger = bisect.bisect_left(range(most), 0, lo=max(1, most // 2), key=surplus)
-        units = min(larger, max(1, larger - 1), key=lambda units: abs(surplus(units)))
+        if units is None:
+            most = 1
+            while surplus(most) < 0:
+                most *= 2
+            larger = bisect.bisect_left(range(most), 0, lo=max(1, most // 2), key=surplus)
+            units = min(larger, max(1, larger - 1), key=lambda units: abs(surplus(units)))
     layer = make_layer(units)
     if isinstance(layer, nn.RNNBase) and not layer.batch_first:
         raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")
