@@ -1,3 +1,4 @@
+import itertools
 from functools import partial
 
 import pytest
@@ -8,7 +9,7 @@ from torchvision.transforms.functional import normalize
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.encoder import Backbone, ConvEncoder, PaddedEncoder, RowsEncoder
+from quadrant_lstm.model.encoder import Backbone, ConvEncoder, PaddedEncoder, PooledEncoder, RowsEncoder
 from quadrant_lstm.model.network import Join, feature_shape
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.shared_tiles import SharedTiles
@@ -18,6 +19,7 @@ CONV = partial(ConvEncoder, filters=[4, 6], kernel_size=3, pool_size=2)
 ENCODERS = {
     "conv": CONV,
     "padded": partial(PaddedEncoder, blocks=[[4], [6]]),
+    "pooled": partial(PooledEncoder, filters=[4, 6], grid=[2, 3]),
     "resnet": partial(Backbone, name="resnet18", weights=None, frozen=False, size=None),
     "rows": partial(RowsEncoder, row_units=4),
     "vector": lambda in_channels: nn.Sequential(nn.Flatten(), nn.LazyLinear(7)),
@@ -53,11 +55,25 @@ def test_the_question_is_one_choice_of_encoder_and_recurrent_layer():
     same.load_state_dict(question.state_dict())
     frames = sequences(torch.rand(2, 1, 28, 28))
     assert isinstance(same.encoder, SharedTiles)
-    assert type(join(ENCODERS["padded"], shared_tiles=True).encoder) is TimeDistributed
+    for encoder in ("padded", "pooled"):
+        assert type(join(ENCODERS[encoder], shared_tiles=True).encoder) is TimeDistributed
     torch.testing.assert_close(same(frames), question(frames))
     with pytest.raises(TypeError, match=r"got an unexpected keyword argument 'mask'"):
         same(frames, torch.tensor([4, 2]))
     assert same.in_full()(frames, torch.tensor([4, 2])).shape == (2, 3)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (28, 28), (14, 7), (3, 50)])
+def test_a_pooled_encoder_averages_the_maps_in_each_cell_of_its_grid(size):
+    encoder = PooledEncoder(1, filters=[4, 6], grid=[2, 3]).eval()
+    frames, (rows, columns) = torch.rand(2, 1, *size), (-(-size[0] // 4), -(-size[1] // 4))
+    maps = nn.Sequential(*list(encoder)[:-1])(frames)
+    assert maps.shape == (2, 6, rows, columns)
+    for row, column in itertools.product(range(2), range(3)):
+        cell = maps[
+            :, :, rows * row // 2 : -(-rows * (row + 1) // 2), columns * column // 3 : -(-columns * (column + 1) // 3)
+        ]
+        torch.testing.assert_close(encoder(frames)[:, :, row, column], cell.mean((2, 3)))
 
 
 def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics():

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.data.moving_digits import ARROWS
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.encoder import PooledEncoder
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.exported_program import Inputs, program_file
@@ -85,10 +87,10 @@ def test_clips_that_cannot_be_read_are_refused_with_their_own_remedy(tmp_path):
     assert read(tmp_path / "long", None).pixels.shape == (4, 3, 12, 16)
 
 
-def join(recurrent) -> Join:
+def join(recurrent, encoder=Pooled, frame_shape=(1, 6, 6)) -> Join:
     torch.manual_seed(0)
     sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "shared_tiles": True}
-    return Join((1, 6, 6), 3, 5, None, Pooled, RECURRENT[recurrent], **sizes).eval()
+    return Join(frame_shape, 3, 5, None, encoder, RECURRENT[recurrent], **sizes).eval()
 
 
 def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():
@@ -137,6 +139,13 @@ def test_a_program_of_a_network_for_one_number_of_steps_says_so():
     clips = Inputs("clips", (5, 1, 6, 6), lambda clips: clips)
     assert not program_file("torch", join("concat"), clips, {}).any_steps
     assert program_file("torch", join("mean"), clips, {}).any_steps
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_a_pooled_encoder_is_exported_where_its_grid_does_not_divide_the_maps(format):
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    network = join("mean", partial(PooledEncoder, filters=[4, 4], grid=[2, 4]), frame_shape=(3, 20, 23))
+    assert program_file(format, network, Inputs("clips", (4, 3, 20, 23), lambda clips: clips), {}).any_steps
 
 
 @pytest.fixture(scope="module")

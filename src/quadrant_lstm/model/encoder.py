@@ -4,6 +4,7 @@ import copy
 import difflib
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 from urllib.error import URLError
 
@@ -17,7 +18,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.kinds import Blocks, Count, Counts
+from quadrant_lstm.kinds import Blocks, Count, Counts, Grid
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
@@ -100,6 +101,23 @@ def padded_blocks(
             channels = num_filters
         layers[f"pool{block}"] = pool
     return layers
+
+
+class PooledEncoder(Encoder):
+    """Padded 3x3 convs with stride 2, batch norm and ReLU, whose maps are averaged to `grid` rows and columns, whatever
+    the size of the frame. Maps [batch, channels, height, width] to [batch, filters[-1], *grid].
+
+    A coarse grid keeps where things are, so that a recurrent layer sees them move, and has few features to overfit to.
+    """
+
+    def __init__(self, in_channels: int, filters: Counts, grid: Grid):
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for number, (channels, num_filters) in enumerate(pairwise([in_channels, *filters]), start=1):
+            layers[f"conv{number}"] = nn.Conv2d(channels, num_filters, 3, stride=2, padding=1, bias=False)
+            layers[f"norm{number}"] = nn.BatchNorm2d(num_filters)
+            layers[f"relu{number}"] = nn.ReLU(inplace=True)
+        layers["pool"] = nn.AdaptiveAvgPool2d(tuple(grid))
+        super().__init__(layers)
 
 
 def plain_pool_size(pool: Any) -> list[int] | None:

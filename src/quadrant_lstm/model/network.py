@@ -18,7 +18,7 @@ from torch.nn.functional import dropout
 
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import BelowOne, Count, Counts, Orderings
-from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder
+from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder, PooledEncoder
 from quadrant_lstm.model.protocols import Frames, MakePart, make_part, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 from quadrant_lstm.model.rnn import LSTM
@@ -121,7 +121,9 @@ class Join(StepClassifier):
         num_outputs = self.read_with(recurrent, feature_shape(module, frame_shape), lstm_units, num_steps)
         self.dense = nn.Linear(num_outputs, dense_units)  # no activation
         self.head = nn.Linear(dense_units, num_classes)
-        ours = [self.encoder] if type(module) in (ConvEncoder, PaddedEncoder) else []  # others may be pretrained
+        ours = (
+            [self.encoder] if type(module) in (ConvEncoder, PaddedEncoder, PooledEncoder) else []
+        )  # others may be pretrained
         for part in (*ours, self.recurrent, self.dense, self.head):
             part.apply(initialize_as_keras)
 
