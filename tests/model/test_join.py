@@ -77,9 +77,12 @@ def test_a_pooled_encoder_averages_the_maps_in_each_cell_of_its_grid(size):
 
 
 def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics():
-    network = join(partial(Backbone, name="resnet18", weights=None, frozen=True, size=None)).train()
+    encoder = partial(Backbone, name="resnet18", weights=None, frozen=True, size=None)
+    network = Join((1, 56, 14), 3, 4, ORDERINGS, encoder, LSTM, 0.0, 5, 4, False)  # in the mode in which it is trained
     before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
     network(torch.rand(2, 4, 1, 56, 14)).sum().backward()
+    torch.testing.assert_close(network.encoder.state_dict(), before, rtol=0, atol=0)
+    network.train()(torch.rand(2, 4, 1, 56, 14))
     torch.testing.assert_close(network.encoder.state_dict(), before, rtol=0, atol=0)
     assert not any(parameter.requires_grad for parameter in network.encoder.parameters())
     assert network.recurrent.weight_ih_l0.grad.abs().sum() > 0

@@ -158,6 +158,7 @@ class Backbone(nn.Module):
         self.module.set_submodule(last[-1], nn.Identity())
         if frozen:
             self.module.requires_grad_(False)
+            self.module.eval()  # Lightning leaves each module in its mode
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
