@@ -147,6 +147,7 @@ def check_finite(module: Classifier, name: str, value: Tensor, place: str) -> No
 
 
 log = logging.getLogger(__name__)
+AnyMonitor = Literal[Monitor, "train/accuracy", "train/loss"]
 
 
 class EarlyStopping(pl.callbacks.EarlyStopping):
@@ -154,9 +155,7 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
 
     ended_training = False
 
-    def __init__(
-        self, monitor: Literal[Monitor, "train/accuracy", "train/loss"], patience: Count, min_delta: NonNegative
-    ):
+    def __init__(self, monitor: AnyMonitor, patience: Count, min_delta: NonNegative):
         super().__init__(monitor, min_delta, patience, mode="min" if monitor.endswith("loss") else "max")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -200,8 +199,7 @@ class Progress(RichProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         scores = pl_module.scores["train"]  # of the batches so far
         if len(scores) % UPDATE_INTERVAL == 1:
-            batch = scores[-1]
-            correct = batch.predicted[:, -1] == batch.labels
-            values = {"loss": batch.losses.mean(), "accuracy": correct.float().mean()}
+            losses, labels, predicted, _ = scores[-1]
+            values = {"loss": losses.mean(), "accuracy": (predicted[:, -1] == labels).float().mean()}
             self.shown = {name: f"{value.item():.3f}" for name, value in values.items()}
         return self.shown

@@ -60,8 +60,7 @@ def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
             launch(functools.partial(train_here, cfg, folder), count, folder, timeout_of(cfg))
         else:
             train_here(cfg, folder, meeting)
-    results = read_results(folder)
-    return results.get(results.get("monitor", ""))
+    return (results := read_results(folder)).get(results.get("monitor", ""))
 
 
 def timeout_of(cfg: DictConfig) -> float:
