@@ -35,6 +35,7 @@ Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf1
 STARTS_NONE = Predicate(lambda name: not re.search("spawn|fork|notebook", name))
 Strategy = Annotated[str, STARTS_NONE, "the name of a strategy that starts no processes, such as ddp"]
 Layout = Literal["TCHW", "CTHW", "THWC", "THW"]  # the axes of a clip in an array
+Fit = Literal["stretch", "crop", "pad"]  # of frames to a size
 Node = Annotated[dict[str, Any], "a group of keys"]
 Factory = Annotated[dict[str, Any], "a group of keys", Callable]  # whose class the code calls
 

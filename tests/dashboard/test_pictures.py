@@ -257,9 +257,9 @@ def test_all_pictures_show_classes_of_any_name(tmp_path, caplog):
         for number in range(2):
             np.save(folder / f"{number}.npy", noise_clip(3, seed=number))
     arguments = {
-        "num_frames": 3, "frame_step": 1, "size": None, "channels": 3, "layout": "THWC", "test_share": 0.25,
-        "validation_share": 0.25, "validation_seed": 0, "batch_size": 3, "num_workers": 0, "cache_gb": 0.0,
-        "skip_broken": False, "seed": 1, "augmentation": Augmentation(),
+        "num_frames": 3, "frame_step": 1, "size": None, "fit": "stretch", "channels": 3, "layout": "THWC",
+        "test_share": 0.25, "validation_share": 0.25, "validation_seed": 0, "batch_size": 3, "num_workers": 0,
+        "cache_gb": 0.0, "skip_broken": False, "seed": 1, "augmentation": Augmentation(),
     }  # fmt: skip
     clips, dashboard = Clips(str(tmp_path), **arguments), Dashboard()
     assert list(clips.spec.class_names) == names

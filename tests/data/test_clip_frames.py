@@ -1,22 +1,22 @@
 import os
+import struct
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, examine, is_clip
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, examine, frame_times, is_clip
 from quadrant_lstm.data.clip_frames import read_frames as read_into
 from quadrant_lstm.errors import UserError
 from tests.clips import WRITERS, noise_clip, write_animation, write_folder, write_gif, write_video
 
-COLOUR = FrameFormat(3, None, "THWC")
+COLOUR = FrameFormat(3, None, "THWC", "stretch")
 FRAMES = noise_clip(11)
 
 
 def examined(clip, frame_format=COLOUR) -> tuple[int, int, int]:
     """Returns the number of frames, their height and their width."""
-    _, *known, _ = examine(clip, frame_format)
-    return tuple(known)
+    return examine(clip, frame_format)[1:4]
 
 
 def read_frames(clip, frame_format=COLOUR, numbers=range(11)) -> np.ndarray:
@@ -30,9 +30,9 @@ def frames_that_are_accepted(clip, contents):
     accepted = []
     for what, content in contents:
         clip.write_bytes(content)
-        for count in (examined, lambda clip: count_frames(clip, None)):
+        for checks_files in (True, False):
             try:
-                accepted.append((what, count(clip)))
+                accepted.append((what, examine(clip, COLOUR, checks_files).num_frames))
             except BrokenClip:
                 continue
     return accepted
@@ -42,16 +42,17 @@ def frames_that_are_accepted(clip, contents):
 def test_each_format_keeps_every_pixel_and_the_order(name, tmp_path):
     WRITERS[name](tmp_path / name, FRAMES)
     assert examined(tmp_path / name) == (11, 12, 16)
-    assert count_frames(tmp_path / name, "THWC") == 11
+    assert examine(tmp_path / name, COLOUR, checks_files=False).num_frames == 11
     assert np.array_equal(read_frames(tmp_path / name), FRAMES)
-    assert np.array_equal(read_frames(tmp_path / name, numbers=range(3, 10, 3)), FRAMES[3:10:3])
+    for numbers in (range(3, 10, 3), [0, 0, 3, 8, 8, 10]):
+        assert np.array_equal(read_frames(tmp_path / name, numbers=numbers), FRAMES[numbers])
 
 
 @pytest.mark.parametrize(("layout", "axes"), [("TCHW", (0, 3, 1, 2)), ("CTHW", (3, 0, 1, 2)), ("THW", (0, 1, 2))])
 def test_the_axes_of_an_array_are_those_of_the_layout(layout, axes, tmp_path):
     frames = FRAMES[..., 0] if layout == "THW" else FRAMES
     np.save(tmp_path / "clip.npy", frames.transpose(axes))
-    read = read_frames(tmp_path / "clip.npy", FrameFormat(1 if layout == "THW" else 3, None, layout))
+    read = read_frames(tmp_path / "clip.npy", COLOUR._replace(channels=1 if layout == "THW" else 3, layout=layout))
     assert np.array_equal(read, frames.reshape(read.shape))
 
 
@@ -68,7 +69,7 @@ def test_a_video_is_read_by_its_frame_numbers(suffix, tmp_path):
     write_video(tmp_path / f"clip.{suffix}", greys)
     read = read_frames(tmp_path / f"clip.{suffix}", numbers=range(4, 20, 5))
     assert read.mean((1, 2, 3)) == pytest.approx([48, 108, 168, 228], abs=4)  # videos are lossy
-    grey = read_frames(tmp_path / f"clip.{suffix}", FrameFormat(1, None, None), range(4, 5))
+    grey = read_frames(tmp_path / f"clip.{suffix}", COLOUR._replace(channels=1), range(4, 5))
     assert grey.shape == (1, 32, 48, 1)
 
 
@@ -80,12 +81,48 @@ def test_a_frame_is_turned_as_its_camera_noted(tmp_path):
     assert np.array_equal(read_frames(tmp_path / "clip", numbers=range(1))[0], FRAMES[0])
 
 
+@pytest.mark.parametrize(
+    ("matrix", "corners"),  # a, b, c, d of x' = a x + c y, y' = b x + d y, where y points down: ISO 14496-12, 6.2.2
+    [
+        ((1, 0, 0, 1), [[30, 90], [150, 210]]),
+        ((0, 1, -1, 0), [[150, 30], [210, 90]]),  # what was above is on the right
+        ((-1, 0, 0, -1), [[210, 150], [90, 30]]),
+        ((0, -1, 1, 0), [[90, 210], [30, 150]]),
+        ((-1, 0, 0, 1), [[90, 30], [210, 150]]),  # mirrored
+        ((0, 1, 1, 0), [[30, 150], [90, 210]]),
+    ],
+)
+def test_a_video_is_turned_as_its_camera_noted(matrix, corners, tmp_path):
+    pytest.importorskip("av", reason="needs PyAV")
+    grey = np.kron([[30, 90], [150, 210]], np.ones((32, 64))).astype(np.uint8)
+    write_video(tmp_path / "clip.mp4", np.stack([np.stack([grey] * 3, axis=2)] * 3))
+    before, track, after = (tmp_path / "clip.mp4").read_bytes().partition(b"tkhd")
+    values = [struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+              for a, b, c, d in ((1, 0, 0, 1), matrix)]  # fmt: skip
+    (tmp_path / "clip.mp4").write_bytes(before + track + after.replace(*values, 1))
+    (frame,) = read_frames(tmp_path / "clip.mp4", numbers=[1])
+    assert frame.shape == ((128, 64, 3) if matrix[0] == 0 else (64, 128, 3))
+    height, width, _ = frame.shape
+    assert frame[:: height - 1, :: width - 1, 0] == pytest.approx(np.array(corners), abs=6)
+
+
+def test_a_frame_is_stretched_cropped_in_its_middle_or_padded_with_black(tmp_path):
+    frame = np.repeat(np.arange(40, 200, 20, dtype=np.uint8)[None], 4, axis=0)  # 4 x 8
+    np.save(tmp_path / "clip.npy", frame[None])
+    read = {fit: read_frames(tmp_path / "clip.npy", FrameFormat(1, (4, 4), "THW", fit), [0])[0, :, :, 0]
+            for fit in ("stretch", "crop", "pad")}  # fmt: skip
+    assert np.array_equal(read["crop"], frame[:, 2:6])
+    assert np.array_equal(read["pad"][[0, 3]], np.zeros((2, 4)))
+    assert np.array_equal(read["pad"][1:3], read["stretch"][1:3])
+    assert read["stretch"].min() > 40
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_transparent_is_white(channels, tmp_path):
     ink = np.zeros((8, 8, 4), np.uint8)
     ink[:, :4, 3] = 255  # black on the left, nothing on the right
     Image.fromarray(ink).save(tmp_path / "ink.png")
-    (frame,) = read_frames(tmp_path / "ink.png", FrameFormat(channels, None, None), range(1))
+    (frame,) = read_frames(tmp_path / "ink.png", COLOUR._replace(channels=channels), range(1))
     assert (frame[:, :4].max(), frame[:, 4:].min()) == (0, 255)
 
 
@@ -94,7 +131,7 @@ def test_frames_are_converted_and_resized_as_pillow_does(tmp_path):
     np.save(tmp_path / "clip.npy", FRAMES[:2])
     expected = [np.asarray(Image.fromarray(f).convert("L").resize((8, 6), Image.Resampling.BILINEAR)) for f in FRAMES]
     for name in ("clip", "clip.npy"):
-        read = read_frames(tmp_path / name, FrameFormat(1, (6, 8), "THWC"), range(2))
+        read = read_frames(tmp_path / name, FrameFormat(1, (6, 8), "THWC", "stretch"), range(2))
         assert np.array_equal(read[..., 0], expected[:2])
 
 
@@ -137,6 +174,80 @@ def test_videos_are_read_if_they_are_whole(name, tmp_path):
             length = (end - start | 1 << 7 * (start - size)).to_bytes(start - size)
             damaged += [(f"a Cluster that ends at byte {end}", data[:size] + length + data[start:])]
     assert not frames_that_are_accepted(video, damaged)
+
+
+OPEN_GROUPS = {"options": {"x264-params": "keyint=20:min-keyint=20:open-gop=1:bframes=3"}}
+SOUGHT = {
+    "open.mp4": OPEN_GROUPS, "open.mkv": OPEN_GROUPS,
+    "vp9.webm": {"gop_size": 20, "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
+    "mpeg2.mkv": {"codec": "mpeg2video", "gop_size": 15, "max_b_frames": 2},
+    "mpeg4.avi": {"codec": "mpeg4", "gop_size": 20},
+    "late.mp4": {"gop_size": 20, "max_b_frames": 3, "times": [400 + number**2 for number in range(60)]},
+    "mjpeg.mp4": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "refreshed.mp4": {"options": {"x264-params": "keyint=20:intra-refresh=1:scenecut=0"}},  # has one whole picture
+    "unordered.avi": {"gop_size": 20, "max_b_frames": 3},  # which does not tell when B-frames are shown
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOUGHT)
+def test_a_video_has_the_same_frames_when_decoding_begins_at_key_frames(name, tmp_path):
+    pytest.importorskip("av", reason="needs PyAV")
+    write_video(tmp_path / name, np.kron(noise_clip(60, 6, 8), np.ones((1, 8, 8, 1), np.uint8)), **SOUGHT[name])
+    note = examine(tmp_path / name, COLOUR)
+    assert len(note.key_frames) >= 2 or (name in ("refreshed.mp4", "unordered.avi") and not note.key_frames)
+    whole = read_frames(tmp_path / name, numbers=range(60))
+
+    def assert_equal(numbers, key_frames):
+        out = np.zeros((len(numbers), 48, 64, 3), np.uint8)
+        read_into(tmp_path / name, COLOUR, numbers, out, key_frames)
+        assert np.array_equal(out, whole[numbers])
+
+    numbers = [[number] for number in range(60)] + [range(0, 60, 7), range(10, 50), [19, 20, 20, 59], [45, 45]]
+    for chosen in numbers:
+        assert_equal(chosen, note.key_frames)
+    wrong = [[number, time + 1] for number, time in note.key_frames]  # which leads to another frame, and is noticed
+    for key_frames in (wrong, note.key_frames[:1] + wrong[1:], [[30, 10**9]]):
+        assert_equal([5, 35, 59], key_frames)
+
+
+def test_frames_before_a_key_frame_are_not_decoded(tmp_path):
+    av = pytest.importorskip("av", reason="needs PyAV")
+    write_video(tmp_path / "clip.mp4", SQUARES.repeat(5, axis=0), gop_size=20)
+    note = examine(tmp_path / "clip.mp4", COLOUR)
+    whole, out = read_frames(tmp_path / "clip.mp4", numbers=[41, 45]), np.zeros((2, 96, 128, 3), np.uint8)
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        packet = next(packet for packet in container.demux(video=0) if packet.size)
+    with (tmp_path / "clip.mp4").open("r+b") as file:
+        file.seek(packet.pos)
+        file.write(bytes(packet.size))
+    read_into(tmp_path / "clip.mp4", COLOUR, [41, 45], out, note.key_frames)
+    assert np.array_equal(out, whole)
+    with pytest.raises(BrokenClip, match="it is cut off or damaged at 0.0 seconds"):
+        read_into(tmp_path / "clip.mp4", COLOUR, [41, 45], out)
+
+
+def test_the_times_of_frames_are_noted_where_they_are_not_equally_spaced(tmp_path):
+    pytest.importorskip("av", reason="needs PyAV")
+    squares = [number**2 / 100 for number in range(12)]
+    write_video(tmp_path / "equal.mp4", SQUARES)
+    write_video(tmp_path / "variable.mkv", SQUARES, times=[number**2 for number in range(12)])
+    write_video(tmp_path / "unordered.avi", SQUARES, max_b_frames=3)
+    first, *others = map(Image.fromarray, FRAMES[:3])
+    for name in ("clip.gif", "clip.webp", "clip.png"):
+        first.save(tmp_path / name, save_all=True, append_images=others, duration=[40, 0, 200])
+    still = {"still.png": first.save, "clip.npy": lambda path: np.save(path, FRAMES)}
+    for name, write in still.items():
+        write(tmp_path / name)
+    notes = {path.name: examine(path, COLOUR) for path in tmp_path.iterdir()}
+    for name, seconds in (("equal.mp4", 0.48), ("unordered.avi", 0.48)):
+        assert notes[name].times is None
+        assert frame_times(notes[name]) == pytest.approx(np.arange(12) * 0.04)
+        assert notes[name].seconds == pytest.approx(seconds)
+    assert frame_times(notes["variable.mkv"]) == pytest.approx(squares)
+    for name in ("clip.gif", "clip.webp", "clip.png"):
+        assert frame_times(notes[name]) == pytest.approx([0, 0.04, 0.14])  # browsers show 0 for a tenth of a second
+        assert notes[name].seconds == pytest.approx(0.34)
+    assert {notes[name].seconds for name in still} == {None}
 
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip.webp", "clip.png", "single.png"])

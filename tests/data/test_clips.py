@@ -37,9 +37,9 @@ def root(tmp_path) -> Path:
 
 def clips_in(root, **changes) -> Clips:
     arguments = {
-        "num_frames": 3, "frame_step": 1, "size": None, "channels": 3, "layout": "THWC", "test_share": 0.25,
-        "validation_share": 0.25, "validation_seed": 0, "batch_size": 3, "num_workers": 0, "cache_gb": 0.0,
-        "skip_broken": False, "seed": 1, "augmentation": Augmentation(),
+        "num_frames": 3, "frame_step": 1, "size": None, "fit": "stretch", "channels": 3, "layout": "THWC",
+        "test_share": 0.25, "validation_share": 0.25, "validation_seed": 0, "batch_size": 3, "num_workers": 0,
+        "cache_gb": 0.0, "skip_broken": False, "seed": 1, "augmentation": Augmentation(),
     }  # fmt: skip
     return Clips(str(root), **(arguments | changes))
 

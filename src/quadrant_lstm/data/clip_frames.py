@@ -5,15 +5,16 @@ an animated GIF, WebP or PNG     its images
 .npy, or .npz with one array     uint8, its axes in the order of `layout`
 .mp4, .mkv, .webm, .avi, .mov    by PyAV, from the extra `video`
 
-A frame becomes uint8 [height, width, channels], in grey or in colour, and is resized if a size is given. What is
-transparent becomes white. The channels remain last, as decoders write them, because moving them takes time.
+A frame becomes uint8 [height, width, channels], in grey or in colour. It is turned as its file asks, and resized if a
+size is given. What is transparent becomes white. The channels remain last, as decoders write them, because moving them
+takes time.
 """
 
 import collections
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,9 @@ from PIL import Image, ImageOps
 
 from quadrant_lstm.data import image_files
 from quadrant_lstm.data.image_files import check_num_pixels, check_regular, image_files_in, on_paper, opened_image
-from quadrant_lstm.data.videos import VIDEOS, check_container, decoded
+from quadrant_lstm.data.videos import VIDEOS, KeyFrames, all_frames, check_container, frames_at, timeline, turned
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.kinds import Fit
 
 # Files
 
@@ -45,28 +47,36 @@ def is_clip(path: Path) -> bool:
     return bool(pictures)
 
 
+def is_video(clip: Path) -> bool:
+    return clip.suffix.lower() in VIDEOS and not clip.is_dir()
+
+
 def files_of(clip: Path) -> list[Path]:
     return image_files_in(clip) if clip.is_dir() else [clip]
 
 
-def frames_in(clip: Path, layout: str | None, chosen: slice = slice(None), examine: bool = False) -> Iterator[Any]:
-    """Yields pictures of Pillow, arrays or frames of PyAV. Raises errors of many types; if it is to examine the clip,
-    also for a file that is cut off where its decoder would not notice.
+def frames_in(
+    clip: Path, layout: str | None, numbers: Sequence[int] | None = None, key_frames: KeyFrames = ()
+) -> Iterator[Any]:
+    """Yields pictures of Pillow, arrays or frames of PyAV: those with the numbers, which increase, or all. Raises
+    errors of many types; if it yields all, also for a file that is cut off where its decoder would not notice.
     """
+
+    def chosen(frames: Any) -> Iterator[Any]:
+        return iter(frames) if numbers is None else (frames[number] for number in numbers if number < len(frames))
+
     if clip.is_dir():
-        for file in image_files_in(clip)[chosen]:
-            yield read_picture(file, examine)
-    elif clip.suffix.lower() in VIDEOS:
-        if examine:
-            check_container(clip)
-        yield from itertools.islice(decoded(clip), chosen.start, chosen.stop, chosen.step)
+        for file in chosen(image_files_in(clip)):
+            yield read_picture(file, examine=numbers is None)
+    elif is_video(clip):
+        yield from all_frames(clip) if numbers is None else frames_at(clip, numbers, key_frames)
     elif clip.suffix.lower() in ARRAYS:
-        yield from read_array(clip, layout)[chosen]
+        yield from chosen(read_array(clip, layout))
     else:
-        if examine:
+        if numbers is None:
             check_picture(clip)
         with opened_image(clip) as image:
-            for number in range(getattr(image, "n_frames", 1))[chosen]:
+            for number in chosen(range(getattr(image, "n_frames", 1))):
                 image.seek(number)
                 yield image
 
@@ -153,6 +163,7 @@ class FrameFormat(NamedTuple):
     channels: int  # 1 for grey, 3 for colour
     size: tuple[int, int] | None  # height and width; None keeps those of the file
     layout: str | None  # of arrays
+    fit: Fit  # to the size
 
 
 class Note(NamedTuple):
@@ -160,27 +171,64 @@ class Note(NamedTuple):
 
     state: str | None
     num_frames: int
-    height: int  # after resizing
+    height: int  # after turning and resizing
     width: int
     sha256: str  # of its files
+    seconds: float | None  # how long it is shown; None for folders, arrays and still pictures, which have no times
+    times: Sequence[float] | None  # in seconds, from 0; None if frame k is shown at k * seconds / num_frames, +- 2 ms
+    key_frames: KeyFrames  # of a video
 
 
-def examine(clip: Path, frame_format: FrameFormat) -> Note:
-    """Decodes all frames. Raises BrokenClip."""
+def frame_times(note: Note) -> np.ndarray:
+    """Returns the seconds at which each frame of a clip is shown, from 0. The clip must have times."""
+    assert note.seconds is not None
+    return np.arange(note.num_frames) * note.seconds / note.num_frames if note.times is None else np.array(note.times)
+
+
+def examine(clip: Path, frame_format: FrameFormat, checks_files: bool = True) -> Note:
+    """Decodes all frames. Raises BrokenClip. Without checks of its files, which are for a training, the pictures of a
+    folder are only counted, and the Note has neither a state nor a checksum.
+    """
     with decoder_errors_explained(clip):
-        state = state_of(clip)
-        frames = frames_in(clip, frame_format.layout, examine=True)
-        sizes = collections.Counter(as_array(frame, frame_format).shape[:2] for frame in frames)
-        if not sizes:
+        state = state_of(clip) if checks_files else None
+        if clip.is_dir() and not checks_files:
+            return Note(None, len(image_files_in(clip)), *(frame_format.size or (0, 0)), "", None, None, [])
+        shapes: collections.Counter[Any] = collections.Counter()
+        frames = counted(frames_in(clip, frame_format.layout), frame_format, shapes)
+        times, seconds, key_frames = timeline(clip, frames) if is_video(clip) else animation_times(frames)
+        if not shapes:
             raise ValueError("it holds no frames")
-        if len(sizes) > 1:
-            listed = " and ".join(f"{height} x {width}" for height, width in sizes)
+        if len(shapes) > 1:
+            listed = " and ".join(f"{height} x {width}" for height, width in shapes)
             raise ValueError(f"its frames are of {listed}; data.size=[HEIGHT,WIDTH] would resize them")
         digest = hashlib.sha256()
-        for file in files_of(clip):
+        for file in files_of(clip) if checks_files else ():
             digest.update(file.read_bytes())
-        height, width = next(iter(sizes))
-        return Note(state, sizes.total(), height, width, digest.hexdigest())
+        (((height, width), num_frames),) = shapes.items()
+        note = Note(state, num_frames, height, width, digest.hexdigest(), seconds, None, key_frames)
+        if times is None or np.allclose(frame_times(note), times, rtol=0, atol=0.002):
+            return note
+        return note._replace(times=[round(time, 4) for time in times])
+
+
+def counted(frames: Iterable[Any], frame_format: FrameFormat, shapes: collections.Counter[Any]) -> Iterator[Any]:
+    """Counts the shapes of the frames as arrays. Converts pictures, and one of the frames that must be alike."""
+    known: dict[Any, Any] = {}
+    for frame in frames:
+        kind = frame.shape if isinstance(frame, np.ndarray) else None
+        if not isinstance(frame, np.ndarray | Image.Image):
+            kind = frame.format.name, frame.width, frame.height, frame.rotation
+        if kind is None or kind not in known:
+            known[kind] = as_array(frame, frame_format).shape[:2]
+        shapes[known[kind]] += 1
+        yield frame
+
+
+def animation_times(frames: Iterable[Any]) -> tuple[list[float] | None, float | None, KeyFrames]:
+    """Returns the seconds at which each picture of an animation is shown, and how long all are; None for others."""
+    durations = [frame.info.get("duration", 0) or 100 for frame in frames if getattr(frame, "is_animated", False)]
+    *times, seconds = itertools.accumulate((duration / 1000 for duration in durations), initial=0.0)
+    return (times, seconds, []) if durations else (None, None, [])
 
 
 def state_of(clip: Path) -> str | None:
@@ -194,25 +242,22 @@ def state_of(clip: Path) -> str | None:
     return None
 
 
-def count_frames(clip: Path, layout: str | None) -> int:
-    """Counts frames without converting them. Raises BrokenClip."""
+def read_frames(
+    clip: Path, frame_format: FrameFormat, numbers: Sequence[int], out: np.ndarray, key_frames: KeyFrames = ()
+) -> None:
+    """Writes the frames with these numbers, which may repeat but not decrease, to `out`, uint8 [frames, height, width,
+    channels]. Raises BrokenClip.
+    """
     with decoder_errors_explained(clip):
-        if clip.is_dir():  # of whose pictures only those that are read later are checked
-            return len(image_files_in(clip))
-        count = sum(1 for _ in frames_in(clip, layout, examine=True))
-        if count == 0:
-            raise ValueError("it holds no frames")
-        return count
-
-
-def read_frames(clip: Path, frame_format: FrameFormat, numbers: range, out: np.ndarray) -> None:
-    """Writes the frames with these numbers to `out`, uint8 [frames, height, width, channels]. Raises BrokenClip."""
-    with decoder_errors_explained(clip):
-        chosen = slice(numbers.start, numbers[-1] + 1, numbers.step)
-        for place, frame in itertools.zip_longest(out, frames_in(clip, frame_format.layout, chosen)):
+        frames = frames_in(clip, frame_format.layout, list(dict.fromkeys(numbers)), key_frames)
+        for place, number in enumerate(numbers):
+            if place and number == numbers[place - 1]:
+                out[place] = out[place - 1]
+                continue
+            frame = next(frames, None)
             if frame is None:
                 raise ValueError("it has fewer frames")
-            place[:] = as_array(frame, frame_format)
+            out[place] = as_array(frame, frame_format)
 
 
 @contextlib.contextmanager
@@ -230,10 +275,11 @@ def decoder_errors_explained(clip: Path) -> Iterator[None]:
 
 def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
     """Returns uint8 [height, width, channels]."""
-    channels, size, _ = frame_format
+    channels, size, _, fit = frame_format
     mode, video_format = ("L", "gray") if channels == 1 else ("RGB", "rgb24")
     if not isinstance(frame, Image.Image):
-        pixels = frame if isinstance(frame, np.ndarray) else frame.to_ndarray(format=video_format)
+        is_array = isinstance(frame, np.ndarray)
+        pixels = frame if is_array else turned(frame.to_ndarray(format=video_format), frame)
         if (pixels.ndim == 3) == (channels == 3) and size in (None, pixels.shape[:2]):
             return pixels if pixels.ndim == 3 else pixels[:, :, None]
         frame = Image.fromarray(pixels)
@@ -243,5 +289,6 @@ def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
         frame = on_paper(frame, "white")
     frame = frame.convert(mode)
     if size is not None:
-        frame = frame.resize(size[::-1], Image.Resampling.BILINEAR)
+        resize: Any = {"stretch": Image.Image.resize, "crop": ImageOps.fit, "pad": ImageOps.pad}[fit]
+        frame = resize(frame, size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(frame).reshape(frame.height, frame.width, channels)

@@ -110,7 +110,7 @@ def divided(
 
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
-EXAMINATION = 5
+EXAMINATION = 6
 
 
 def examine_clips(

@@ -44,6 +44,7 @@ class ClipReader:
         self.clips, self.frame_format, self.seed, self.num_steps = clips, frame_format, seed, spec.num_steps
         numbers = {path: range(0, note.num_frames, frame_step) for path, note in notes.items()}
         self.numbers = [numbers[clip.path] for clip in clips]  # of the frames
+        self.key_frames = [notes[clip.path].key_frames for clip in clips]
         self.pads = min(map(len, numbers.values())) < spec.num_steps
         channels, height, width = spec.frame_shape
         self.frame_shape = height, width, channels
@@ -79,7 +80,7 @@ class ClipReader:
     def decode(self, number: int, start: int, out: np.ndarray) -> None:
         try:
             frames = self.numbers[number][start : start + len(out)]
-            read_frames(self.clips[number].path, self.frame_format, frames, out)
+            read_frames(self.clips[number].path, self.frame_format, frames, out, self.key_frames[number])
         except BrokenClip as error:
             raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
 

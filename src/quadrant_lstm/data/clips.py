@@ -19,7 +19,7 @@ from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
 from quadrant_lstm.errors import UserError, as_text
-from quadrant_lstm.kinds import AtLeastTwo, BelowOne, Count, Layout, Natural, NonNegative, Share, Size
+from quadrant_lstm.kinds import AtLeastTwo, BelowOne, Count, Fit, Layout, Natural, NonNegative, Share, Size
 
 
 class Clips(SequenceDataModule):
@@ -35,6 +35,7 @@ class Clips(SequenceDataModule):
         num_frames: Count | None,
         frame_step: Count,
         size: Size | None,
+        fit: Fit,
         channels: Literal[1, 3],
         layout: Layout | None,
         test_share: Share,
@@ -55,7 +56,7 @@ class Clips(SequenceDataModule):
                 "data.num_workers=0."
             )
         self.folder, names, train_clips, test_clips = find_clips(root, test_share, validation_seed)
-        frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout)
+        frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout, fit)
         paths = [clip.path for clip in (*train_clips, *test_clips)]
         self.notes, self.skipped = examine_clips(self.folder, paths, frame_format, num_workers)
         if self.skipped and not skip_broken:

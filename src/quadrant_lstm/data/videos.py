@@ -8,12 +8,19 @@ with their lengths, which tell whether the file is whole:
     mkv, webm    elements, likewise                 [EBML ...] [Segment [Info ...] [Cluster [SimpleBlock ...]]]
 """
 
+import bisect
+import collections
+import contextlib
+import itertools
 import mmap
 import re
+import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from quadrant_lstm.data.image_files import check_num_pixels, check_regular
 from quadrant_lstm.errors import needs_extra
@@ -26,8 +33,9 @@ WITHOUT_ZEROS = {"h264", "hevc", "vp8", "vp9", "av1", "libdav1d"}
 HOLE = re.compile(rb"\0{128}\0*[^\0\1]")
 
 
-def decoded(clip: Path) -> Iterator[Any]:
-    """Yields the frames of a video as PyAV decodes them. Raises ValueError where some are missing or damaged."""
+@contextlib.contextmanager
+def opened_video(clip: Path) -> Iterator[tuple[Any, Any]]:
+    """Opens a container of PyAV and its first video of a known codec."""
     with needs_extra(str(clip), "video"):
         import av
     check_regular(clip)
@@ -36,33 +44,144 @@ def decoded(clip: Path) -> Iterator[Any]:
         if stream is None:
             raise ValueError("it holds no video of a known codec")
         check_num_pixels(stream.width, stream.height)
-        codec, is_mp4 = stream.codec_context.name, "mp4" in container.format.name
-        end = 0  # of the packets, in units of stream.time_base, as all times here
-        shown: list[int] = []  # times of the packets that an edit list does not hide
-        times: list[int] = []  # of the frames
-        packet: Any
-        for packet in container.demux(stream):
-            data = bytes(packet)
-            has_hole = codec in WITHOUT_ZEROS and HOLE.search(data)
-            ends_in_hole = is_mp4 and codec in ("h264", "hevc") and data.endswith(bytes(128))  # elsewhere, padding
-            if packet.is_corrupt or has_hole or ends_in_hole:
-                raise ValueError(f"it is cut off or damaged at {packet.time or 0:.1f} seconds")
-            if packet.pts is not None:
-                end = max(end, packet.pts + (packet.duration or 0))
-                shown += [] if packet.is_discard else [packet.pts]
-            for frame in packet.decode():
-                if frame.is_corrupt:
-                    raise ValueError("a frame is damaged")
-                times.append(frame.pts)
+        stream.codec_context.thread_count = 1  # the others would be started and ended at each seek, which takes longer
+        yield container, stream
+
+
+def all_frames(clip: Path) -> Iterator[Any]:
+    check_container(clip)
+    with opened_video(clip) as video:
+        yield from decoded(*video)
+
+
+def decoded(container: Any, stream: Any, start: int | None = None) -> Iterator[Any]:
+    """Yields the frames of a video as PyAV decodes them, all or those from a key frame with the time `start` on. Raises
+    ValueError where some are missing or damaged.
+    """
+    codec, is_mp4 = stream.codec_context.name, "mp4" in container.format.name
+    end = 0  # of the packets, in units of stream.time_base, as all times here
+    shown: list[int] = []  # times of the packets that an edit list does not hide
+    times: list[int] = []  # of the frames
+    if start is not None:
+        container.seek(start, stream=stream)
+    packet: Any
+    for packet in container.demux(stream):
+        data = bytes(packet)
+        has_hole = codec in WITHOUT_ZEROS and HOLE.search(data)
+        ends_in_hole = is_mp4 and codec in ("h264", "hevc") and data.endswith(bytes(128))  # elsewhere, padding
+        if packet.is_corrupt or has_hole or ends_in_hole:
+            seconds = float(packet.pts * packet.time_base) if packet.pts else 0
+            raise ValueError(f"it is cut off or damaged at {seconds:.1f} seconds")
+        if packet.pts is not None:
+            end = max(end, packet.pts + (packet.duration or 0))
+            shown += [] if packet.is_discard else [packet.pts]
+        for frame in packet.decode():
+            if start is not None and not times and frame.pts < start:
+                continue  # it follows the key frame in the file, and may need frames before that
+            if frame.is_corrupt:
+                raise ValueError("a frame is damaged")
+            times.append(frame.pts)
+            yield frame
+    # a recording in Matroska may show its last frame for long; packets may hold none
+    if start is not None or "matroska" in container.format.name:
+        return
+    is_placeholder = stream.frames > container.size  # of a writer that could not return to its header
+    if stream.duration and end < 0.9 * stream.duration and not is_placeholder:
+        raise ValueError(f"its frames end after {100 * end // stream.duration} % of its duration")
+    # packets of an avi may hold no frame, and the first frames may need others that are not in the file
+    if times and is_mp4 and len(times) < sum(time >= times[0] for time in shown):
+        raise ValueError(f"only {len(times)} of {len(shown)} frames can be decoded")
+
+
+def turned(pixels: np.ndarray, frame: Any) -> np.ndarray:
+    """Applies the matrix of a video, x' = a x + c y and y' = b x + d y, where y points down, in steps of 90 degrees."""
+    if not frame.rotation:
+        return pixels
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(frame.side_data["DISPLAYMATRIX"]))
+    pixels = pixels.swapaxes(0, 1) if abs(b) > abs(a) else pixels
+    return pixels[:: -1 if b + d < 0 else 1, :: -1 if a + c < 0 else 1]
+
+
+# Times and key frames
+#
+# Decoding can begin at a key frame only if it then gives the same frames as from the start of the file. That depends on
+# the codec, the container and the coder, so it is tried at every key frame before any is noted.
+
+
+KeyFrames = Sequence[Sequence[int]]  # the number of each frame, and its time in units of the stream
+APART = 12  # frames between key frames that are noted: decoding so many takes about as long as a seek
+
+
+def timeline(clip: Path, frames: Iterable[Any]) -> tuple[list[float] | None, float | None, KeyFrames]:
+    """Returns the seconds at which each frame is shown, from 0, or None if the file does not tell; how long all are
+    shown; and key frames after the first frame.
+    """
+    times, checksums = [], []
+    keys: list[int] = []
+    for number, frame in enumerate(frames):
+        times.append(frame.pts)
+        if frame.key_frame and number - (keys or [0])[-1] >= APART:
+            keys.append(number)
+        checksums.append(checksum(frame) if keys else None)
+    known = [time for time in times if time is not None]
+    if not known:
+        return None, None, []
+    unit, span = float(frame.time_base), max(known) - min(known)
+    seconds = unit * (span + (frame.duration or span / max(1, len(known) - 1)))
+    if known != times or any(later <= time for time, later in itertools.pairwise(times)):
+        return None, seconds, []  # an AVI file does not tell when B-frames are shown
+    if keys:
+        again = []
+        with contextlib.suppress(Exception), opened_video(clip) as video:
+            frames = sought(*video, range(keys[0], len(times)), {key: times[key] for key in keys})
+            again = [(frame.pts, checksum(frame)) for frame in frames]
+        if again != list(zip(times, checksums, strict=True))[keys[0] :] or None in checksums[keys[0] :]:
+            keys = []
+    return [unit * (time - times[0]) for time in times], seconds, [[key, times[key]] for key in keys]
+
+
+def checksum(frame: Any) -> int | None:
+    """Returns None for a frame whose pixels PyAV cannot show."""
+    with contextlib.suppress(Exception):
+        value = 0
+        for number, plane in enumerate(frame.planes):
+            if plane.line_size < 0:  # PyAV 15 would read beyond its memory
+                return None
+            components = [component for component in frame.format.components if component.plane == number]
+            width = plane.width * sum(-(-component.bits // 8) for component in components)  # in bytes; padding follows
+            rows = np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, :width]
+            value = zlib.crc32(rows.tobytes(), value)
+        return value
+    return None
+
+
+def frames_at(clip: Path, numbers: Sequence[int], key_frames: KeyFrames) -> Iterator[Any]:
+    """Yields the frames with these numbers, which increase, by way of key frames where that is shorter."""
+    remaining = collections.deque(numbers)
+    for times in ({key[0]: key[1] for key in key_frames}, {}):
+        # what fails after a seek is tried again from the start
+        with contextlib.suppress(*([Exception] if times else [])), opened_video(clip) as video:
+            for frame in sought(*video, tuple(remaining), times):
+                remaining.popleft()
                 yield frame
-        if "matroska" in container.format.name:  # a recording may show its last frame for long; packets may hold none
             return
-        is_placeholder = stream.frames > clip.stat().st_size  # of a writer that could not return to its header
-        if stream.duration and end < 0.9 * stream.duration and not is_placeholder:
-            raise ValueError(f"its frames end after {100 * end // stream.duration} % of its duration")
-        # packets of an avi may hold no frame, and the first frames may need others that are not in the file
-        if times and is_mp4 and len(times) < sum(time >= times[0] for time in shown):
-            raise ValueError(f"only {len(times)} of {len(shown)} frames can be decoded")
+
+
+def sought(container: Any, stream: Any, numbers: Sequence[int], times: Mapping[int, int]) -> Iterator[Any]:
+    frames, position, start, keys = decoded(container, stream), 0, 0, [0, *times]
+    for number in numbers:
+        key = keys[bisect.bisect(keys, number) - 1]
+        if key > (start or position):  # after a seek, also a key frame that comes next: so it was tried
+            frames, position, start = decoded(container, stream, times[key]), key, key
+        for frame in frames:
+            if position in times and (frame.pts != times[position] or not frame.key_frame):
+                raise ValueError("it has another key frame")
+            position += 1
+            if position > number:
+                yield frame
+                break
+        else:
+            raise ValueError("it has fewer frames")
 
 
 class Part(NamedTuple):

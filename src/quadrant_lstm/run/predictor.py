@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from quadrant_lstm.config.values import resolve_interpolations
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, count_frames, read_frames
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, examine, read_frames
 from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
@@ -95,13 +95,15 @@ def files_of_clips(
     of fewer frames than `fewest_frames`.
     """
     channels, height, width = frame_shape
-    frame_format, step = FrameFormat(channels, (height, width), data.get("layout")), data.get("frame_step", 1)
+    frame_format = FrameFormat(channels, (height, width), data.get("layout"), data.get("fit", "stretch"))
+    step = data.get("frame_step", 1)
 
     def read(file: Path, invert: bool | None) -> Reading:
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
         try:
-            available = range(0, count_frames(file, frame_format.layout), step)
+            note = examine(file, frame_format, checks_files=False)
+            available = range(0, note.num_frames, step)
             if len(available) < fewest_frames:
                 raise UserError(
                     f"{file}: has {len(available)} frames, but the network of this file reads exactly {fewest_frames}; "
@@ -110,7 +112,7 @@ def files_of_clips(
             length = min(len(available), num_frames or len(available))
             start = (len(available) - length) // 2
             frames = np.empty((length, height, width, channels), np.uint8)
-            read_frames(file, frame_format, available[start : start + length], frames)
+            read_frames(file, frame_format, available[start : start + length], frames, note.key_frames)
             return Reading(np.moveaxis(frames, 3, 1))
         except BrokenClip as error:
             is_missing = isinstance(error.__cause__, FileNotFoundError)
