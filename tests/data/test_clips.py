@@ -1,3 +1,5 @@
+import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -210,6 +212,30 @@ def test_a_clip_is_decoded_again_only_when_it_has_changed(root, monkeypatch):
     assert clips_in(root).sha256() != first
 
 
+def test_after_a_kill_only_the_clips_without_a_valid_note_are_examined(root, monkeypatch):
+    np.lib.format.open_memmap(root / "train/bright/2.npy", "w+", np.uint8, (300_000, 12, 16, 3))  # takes a while
+    process = multiprocessing.get_context("fork").Process(target=clips_in, args=(root,))
+    process.start()
+    lines, folder = [], Path.home() / ".cache/quadrant_lstm/clips"
+    while len(lines) < 2 and process.is_alive():
+        lines = [line for file in folder.glob("*.jsonl") for line in file.read_text().splitlines()]
+    process.kill()
+    process.join()
+    assert [json.loads(line)[0] for line in lines] == ["train/bright/0.npy", "train/bright/1.npy"]
+    (file,) = folder.glob("*.jsonl")
+    of_another_clip = lines[0].replace("0.npy", "1.npy")
+    file.write_text("\n".join([*lines, of_another_clip, '["train/bright/0.npy", null]', "\0{", lines[0][:50]]))
+    examined, state_of = [], clip_frames.state_of
+    monkeypatch.setattr(clip_frames, "state_of", lambda clip: examined.append(str(clip)) or state_of(clip))
+    first = clips_in(root)
+    assert len(examined) == len(set(examined)) == 15
+    assert str(root / "train/bright/0.npy") not in examined
+    assert clips_in(root).notes == first.notes
+    assert len(examined) == 15
+    names = [json.loads(line)[0] for line in file.read_text().splitlines()]
+    assert len(names) == len(set(names)) == 16
+
+
 def test_a_killed_process_that_examines_clips_costs_one_line(root, monkeypatch):
     monkeypatch.setattr(clip_index, "examine", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match="data.num_workers: a process that examines clips was killed, .*; write fewer"):
@@ -229,6 +255,8 @@ def test_clips_of_different_sizes_are_refused(root):
     with pytest.raises(UserError, match=r"2.npy: its frames are of 6 x 16, but those of .* of 12 x 16; add data.size"):
         clips_in(root)
     assert clips_in(root, size=[4, 5]).spec.frame_shape == (3, 4, 5)
+    with pytest.raises(UserError, match="data.fit: pad, but data.size=null resizes no frame; add data.size="):
+        clips_in(root, fit="pad")
 
 
 def test_reading_processes_need_a_system_that_forks(root, monkeypatch):

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, examin
 from quadrant_lstm.data.datamodule import WorkerLoader, killed_workers_explained
 from quadrant_lstm.data.image_files import find_files, natural, visible
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import WriteError, expanded, read_json, write_json
+from quadrant_lstm.files import WriteError, expanded, write_atomically
 from quadrant_lstm.text import with_progress
 
 # Clips and their classes
@@ -104,9 +105,10 @@ def divided(
     return train, test
 
 
-# Lengths, sizes and checksums
+# Lengths, sizes, times and checksums
 #
-# The notes are kept in ~/.cache/quadrant_lstm/clips/, so that a clip which has not changed is not decoded again.
+# The notes are kept in ~/.cache/quadrant_lstm/clips/, so that a clip which has not changed is not decoded again. Each
+# is a line of JSON that is written as soon as a clip has been examined. The last line about a clip is valid.
 
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
@@ -120,23 +122,47 @@ def examine_clips(
 
     Processes that start together wait for the first.
     """
+    if frame_format.size is None and frame_format.fit != "stretch":
+        raise UserError(
+            f"data.fit: {frame_format.fit}, but data.size=null resizes no frame; add data.size=[HEIGHT,WIDTH]."
+        )
     name = hashlib.sha256(repr((EXAMINATION, str(root.absolute()), frame_format)).encode()).hexdigest()[:16]
-    file = CACHE.expanduser() / f"{name}.json"
-    names, stored = {path: str(path.relative_to(root)) for path in paths}, {}
+    file = CACHE.expanduser() / f"{name}.jsonl"
+    names = {path: str(path.relative_to(root)) for path in paths}
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # of a home that cannot be written
+        stored, opened = {}, None
+        with contextlib.suppress(OSError, WriteError):  # of a home that cannot be written
             file.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(file.with_suffix(".lock")))
-            stored = read_json(file)
-        kept = {path: Note(*stored[name]) for path, name in names.items() if name in stored}
-        unchanged = {path: note for path, note in kept.items() if note.state == state_of(path)}
-        new = [path for path in paths if path not in unchanged]
-        examined = dict(zip(new, examine_in_workers(new, frame_format, num_workers), strict=True))
-        found = unchanged | examined
-        notes = {path: note for path in paths if isinstance(note := found[path], Note)}
-        with contextlib.suppress(WriteError):
-            write_json(file, {names[path]: note for path, note in notes.items()})
-        return notes, [error for path in paths if isinstance(error := found[path], str)]
+            stored = stored_notes(file)
+            opened = stack.enter_context(file.open("ab", buffering=0))
+        kept = {path: stored[name] for path, name in names.items() if name in stored}
+        found: dict[Path, Note | str] = {path: note for path, note in kept.items() if note.state == state_of(path)}
+        new = [path for path in paths if path not in found]
+        for path, result in zip(new, examine_in_workers(new, frame_format, num_workers), strict=True):
+            found[path] = result
+            if opened and isinstance(result, Note):
+                with contextlib.suppress(OSError):
+                    opened.write(line_of(names[path], result))
+    notes = {path: note for path in paths if isinstance(note := found[path], Note)}
+    return notes, [error for path in paths if isinstance(error := found[path], str)]
+
+
+def line_of(name: str, note: Note) -> bytes:
+    return json.dumps([name, *note]).encode() + b"\n"
+
+
+def stored_notes(file: Path) -> dict[str, Note]:
+    """Reads the notes, and rewrites the file if it has lines that are outdated, damaged or, after a kill, cut off."""
+    content = file.read_bytes() if file.exists() else b""
+    notes = {}
+    for line in content.splitlines():
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            name, *values = json.loads(line)
+            notes[name] = Note(*values)
+    if content != (rewritten := b"".join(line_of(name, note) for name, note in notes.items())):
+        write_atomically(file, rewritten)
+    return notes
 
 
 def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_workers: int) -> Iterator[Note | str]:
