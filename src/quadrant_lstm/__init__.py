@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from quadrant_lstm.model.network import CNNLSTM as CNNLSTM
     from quadrant_lstm.model.time_distributed import TimeDistributed as TimeDistributed
     from quadrant_lstm.run.load import load_run as load_run
+    from quadrant_lstm.run.predict import load_predictor as load_predictor
 
 _MODULES = {
     "split_quadrants": "data.orderings",
@@ -27,6 +28,7 @@ _MODULES = {
     "CNNLSTM": "model.network",
     "describe": "model.describe",
     "load_run": "run.load",
+    "load_predictor": "run.predict",
 }
 __all__ = list(_MODULES)
 

@@ -16,6 +16,7 @@ Natural = Annotated[int, Ge(0), Lt(2**32), "a whole number from 0 to 4294967295"
 Positive = Annotated[float, Gt(0), Lt(float("inf")), "a number above 0"]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf")), "a number of at least 0"]
 BelowOne = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]
+AtMostOne = Annotated[float, Ge(0), Le(1), "a number from 0 to 1"]
 Share = Annotated[float, Gt(0), Lt(1), "a number above 0 and below 1"]
 Fraction = Annotated[float, Gt(0), Le(1), "a fraction above 0.0, up to 1.0"]
 Betas = Annotated[list[BelowOne], MinLen(2), MaxLen(2), "a list of two numbers in [0, 1), such as [0.9,0.999]"]
@@ -36,6 +37,7 @@ STARTS_NONE = Predicate(lambda name: not re.search("spawn|fork|notebook", name))
 Strategy = Annotated[str, STARTS_NONE, "the name of a strategy that starts no processes, such as ddp"]
 Layout = Literal["TCHW", "CTHW", "THWC", "THW"]  # the axes of a clip in an array
 Fit = Literal["stretch", "crop", "pad"]  # of frames to a size
+SamplingKind = Literal["uniform", "consecutive"]  # of the frames of a clip
 Node = Annotated[dict[str, Any], "a group of keys"]
 Factory = Annotated[dict[str, Any], "a group of keys", Callable]  # whose class the code calls
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from quadrant_lstm.data.augmentation import Augmentation
+from quadrant_lstm.data.augmentation import Augmentation, ClipAugmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import QUADRANTS
 
@@ -85,3 +85,22 @@ def test_only_training_images_are_augmented(idx_folder):
     assert torch.equal(frames(False, True), frames(False, False))
     assert torch.equal(frames(False, True) * 255, data.test_samples(torch.arange(16)).frames.float())
     assert not torch.equal(frames(False, True), frames(True, False))
+
+
+CLIP_OPTIONS = ("flip", "crop", "colour", "rotation", "shift", "zoom", "shear", "erase")
+
+
+@pytest.mark.parametrize("option", CLIP_OPTIONS)
+def test_all_frames_of_a_clip_are_changed_alike_and_clips_differently(option):
+    values = dict.fromkeys(CLIP_OPTIONS, 0.0) | {option: {"rotation": 20.0, "shift": 4.0}.get(option, 0.5)}
+    still = torch.randint(256, (8, 1, 3, 20, 30), dtype=torch.uint8).expand(-1, 4, -1, -1, -1)
+    torch.manual_seed(0)
+    changed = ClipAugmentation(**values)(still)
+    assert (changed.dtype, changed.shape) == (still.dtype, still.shape)
+    assert torch.equal(changed, changed[:, :1].expand_as(changed))
+    assert 2 <= sum(not torch.equal(*pair) for pair in zip(changed, still, strict=True)) <= 8
+    same = ClipAugmentation(**values)(still[:1].expand_as(still))
+    assert not all(torch.equal(clip, same[0]) for clip in same)
+    assert ClipAugmentation(**dict.fromkeys(CLIP_OPTIONS, 0.0))(still) is still
+    if option == "flip":
+        assert torch.equal(ClipAugmentation(**values | {"flip": 1.0})(still), still.flip(4))

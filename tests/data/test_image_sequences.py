@@ -65,7 +65,7 @@ def test_uint8_images_and_their_labels_become_frames_in_0_1():
     assert images.dtype == torch.uint8
     assert np.array_equal(images.numpy(), mnist.train_images[indices])
     assert np.array_equal(labels.numpy(), mnist.train_labels[indices])
-    frames, same_labels, lengths = data.on_after_batch_transfer((images, labels), 0)
+    frames, same_labels, lengths, _ = data.on_after_batch_transfer((images, labels), 0)
     assert (frames.shape, frames.dtype, frames.max()) == ((64, 4, 1, 56, 14), torch.float32, 1)
     assert torch.equal(frames * 255, sequences(images).float())
     assert torch.equal(labels, same_labels)

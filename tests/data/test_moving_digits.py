@@ -64,7 +64,7 @@ def test_test_clips_are_the_same_for_every_seed_and_training_clips_are_not():
     one, other = moving_digits(seed=1), moving_digits(seed=2)
     assert torch.equal(one.test_samples(torch.arange(9)).frames, other.test_samples(torch.arange(9)).frames)
     batch = one.train[:9]
-    frames, _, lengths = one.on_after_batch_transfer(batch, 0)  # outside training, motions stay
+    frames, _, lengths, _ = one.on_after_batch_transfer(batch, 0)  # outside training, motions stay
     assert torch.equal(frames, other.on_after_batch_transfer(other.train[:9], 0).frames)
     assert (frames.shape, lengths) == ((9, 8, 1, 40, 40), None)
     assert (frames.dtype, frames.max()) == (torch.float32, 1)

@@ -17,7 +17,8 @@ from docs import figures
 from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.config.check import check_config
 from quadrant_lstm.config.values import without_hydra
-from quadrant_lstm.data.clip_index import find_clips
+from quadrant_lstm.data.clip_frames import is_clip
+from quadrant_lstm.data.splits import find_samples
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.sweep_folder import combinations
 from tests.clips import noise_clip, write_folder
@@ -124,9 +125,9 @@ def test_the_official_lists_divide_ucf101(tmp_path):
             (tmp_path / "UCF-101" / clip).touch()
     (block,) = re.findall(r"^    for half .*?^    done$", (ROOT / "docs/clips.md").read_text(), re.M | re.S)
     subprocess.run(["bash", "-euc", textwrap.dedent(block)], cwd=tmp_path, check=True)
-    found = find_clips(str(tmp_path / "ucf101"), 0.2, 0)
+    found = find_samples(str(tmp_path / "ucf101"), None, None, is_clip, "clip")
     assert found.class_names == ("ApplyLipstick", "Archery")
     for half, clips in CLIPS.items():
-        paths = [clip.path for clip in getattr(found, half)]
+        paths = [clip.path for clip in found.samples if clip.split == half]
         assert paths == [tmp_path / "ucf101" / half / clip for clip in clips]
         assert all(path.exists() for path in paths)

@@ -35,7 +35,7 @@ class InAList(nn.Module):
 
 def check(network, frame_shape=(1, 4, 4), pads=False):
     spec = SequenceSpec(frame_shape, 4, numbered_names(3))
-    data = SequenceDataModule(spec, range(16), range(1), 0, 0, None, 5, batch_size=16, seed=0)
+    data = SequenceDataModule(spec, range(16), range(1), torch.arange(0), batch_size=16, seed=0)
     data.pads = pads
     check_network(network, data)
 

@@ -69,7 +69,7 @@ def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_pa
     rows = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
     assert [len(row["probabilities"]) for row in rows] == [7, 3, 7, 3, 2]
     for file, row in zip(files, rows, strict=True):
-        clip = torch.from_numpy(predictor.files.read(file, None).pixels)[None] / 255
+        clip = torch.from_numpy(predictor.files.read(file, None).pixels) / 255
         assert clip.shape[2:] == (1, 12, 10)
         expected = network.logits_per_step(clip)[0].softmax(1)
         assert torch.allclose(torch.tensor(row["probabilities"]), expected, atol=1e-5)
@@ -84,7 +84,7 @@ def test_clips_that_cannot_be_read_are_refused_with_their_own_remedy(tmp_path):
         read(tmp_path / "no.mp4", None)
     with pytest.raises(UserError, match=r"short: has 2 frames, but the network of this file reads exactly 4; predict"):
         read(tmp_path / "short", None)
-    assert read(tmp_path / "long", None).pixels.shape == (4, 3, 12, 16)
+    assert read(tmp_path / "long", None).pixels.shape == (1, 4, 3, 12, 16)
 
 
 def join(recurrent, encoder=Pooled, frame_shape=(1, 6, 6)) -> Join:
@@ -99,7 +99,7 @@ def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():
     frames = torch.zeros(2, 5, 1, 6, 6)
     frames[0, :3], frames[1] = torch.from_numpy(short) / 255, torch.from_numpy(full) / 255
     expected = network(frames, lengths=torch.tensor([3, 5])).softmax(1)
-    predict = of_clips(network, spec)
+    predict, (short, full) = of_clips(network, spec), (short[None], full[None])  # one window of each
     for clips, rows in (([short, full], expected), ([short], expected[:1])):
         assert np.allclose(np.concatenate([steps[-1:] for steps in predict(clips)]), rows.detach(), atol=1e-6)
 

@@ -101,11 +101,13 @@ SECTIONS: Mapping[str, Section] = {
 def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashboard) -> None:
     """`results` are those of results.json; `dashboard` has the pictures."""
     rows, best_epoch = run_folder.read_rows(folder / run_folder.METRICS), results["best_epoch"]
+    provenance = files.read_json(folder / run_folder.PROVENANCE)
     curves = [(title, as_png(draw_history(lines, rows, best_epoch), SCALE)) for title, lines in histories(rows).items()]
     page = text.render(
         "run.html",
         name=folder.name,
-        command=files.read_json(folder / run_folder.PROVENANCE)["command"],
+        command=provenance["command"],
+        data=provenance["data"],
         results=results,
         step_accuracies=[results[name] for name in text.step_accuracies_in("test", results)],
         numbered=dashboard.numbered,

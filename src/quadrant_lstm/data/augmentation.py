@@ -1,7 +1,8 @@
-"""Randomly rotates, shifts, zooms, shears, bends and partly erases each image of a batch, on the batch's device.
+"""Randomly rotates, shifts, zooms, shears, bends and partly erases each image of a batch, on the batch's device; clips
+are also cropped, flipped and coloured.
 
-Images are augmented before they are split, so that their quadrants still fit together. Random numbers come from the
-device's default generator, which callbacks/training.py seeds for each epoch.
+Images are augmented before they are split, so that their quadrants still fit together. Random numbers come from torch's
+default generators, which callbacks/training.py seeds for each epoch.
 """
 
 import math
@@ -11,8 +12,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torchvision.transforms import v2
 
-from quadrant_lstm.kinds import BelowOne, NonNegative
+from quadrant_lstm.kinds import AtMostOne, BelowOne, NonNegative
+
+# Images, each of which has its own random numbers: transforms of torchvision would draw them once for a batch
+
 
 GRID_SIZE = 5  # an elastic deformation moves 5 x 5 points independently
 
@@ -75,3 +80,43 @@ class Augmentation:
         inside_rows = (y >= top) & (y < top + rows) & (draw < self.erase)
         inside_columns = (x >= left) & (x < left + columns)
         return (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
+
+
+# Clips, all of whose frames have the same random numbers
+
+
+@dataclass(frozen=True)
+class ClipAugmentation:
+    """Composes transforms of torchvision. 0 turns each of them off; the maxima are those of Augmentation."""
+
+    flip: AtMostOne
+    crop: BelowOne
+    colour: BelowOne
+    rotation: NonNegative
+    shift: NonNegative
+    zoom: BelowOne
+    shear: NonNegative
+    erase: BelowOne
+
+    def __call__(
+        self, clips: Shaped[Tensor, "batch steps channels height width"]
+    ) -> Shaped[Tensor, "batch steps channels height width"]:
+        transforms = self.transforms(*clips.shape[3:])
+        return torch.stack([v2.Compose(transforms)(clip) for clip in clips]) if transforms else clips
+
+    def transforms(self, height: int, width: int) -> list[v2.Transform]:
+        transforms: list[v2.Transform] = []
+        if self.crop:
+            aspect = width / height
+            transforms.append(v2.RandomResizedCrop((height, width), (1 - self.crop, 1), (aspect, aspect)))
+        if self.rotation or self.shift or self.zoom or self.shear:
+            shift, shear = (self.shift / width, self.shift / height), math.degrees(math.atan(self.shear))
+            options = {"shear": shear, "interpolation": v2.InterpolationMode.BILINEAR}
+            transforms.append(v2.RandomAffine(self.rotation, shift, (1 - self.zoom, 1 + self.zoom), **options))
+        if self.flip:
+            transforms.append(v2.RandomHorizontalFlip(self.flip))
+        if self.colour:
+            transforms.append(v2.ColorJitter(self.colour, self.colour, self.colour, self.colour / 5))
+        if self.erase:
+            transforms.append(v2.RandomErasing(self.erase, scale=(0.02, 0.25)))
+        return transforms

@@ -1,109 +1,23 @@
-"""Finds the clips of a folder with their classes, and examines all of them once before the training."""
+"""Examines all clips once before the training."""
 
 import contextlib
 import hashlib
 import json
-import random
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from filelock import FileLock
 
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, examine, is_clip, state_of
 from quadrant_lstm.data.datamodule import WorkerLoader, killed_workers_explained
-from quadrant_lstm.data.image_files import find_files, natural, visible
+from quadrant_lstm.data.image_files import find_files
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import WriteError, expanded, write_atomically
+from quadrant_lstm.files import WriteError, write_atomically
 from quadrant_lstm.text import with_progress
 
-# Clips and their classes
-#
-#     FOLDER/{train,test}/CLASS/CLIP, or FOLDER/CLASS/CLIP: then some clips of each class are drawn for the test
-#
-# Names that begin with a dot are ignored.
-
-
 find_clip_files = partial(find_files, kind="clip", is_wanted=is_clip)
-
-
-class Clip(NamedTuple):
-    path: Path
-    label: int  # the number of its class
-
-
-class ClipFolder(NamedTuple):
-    root: Path
-    class_names: tuple[str, ...]
-    train: list[Clip]
-    test: list[Clip]
-
-
-def find_clips(root: str | None, test_share: float, seed: int) -> ClipFolder:
-    """Raises UserError for a folder with another structure."""
-    if root is None:
-        raise UserError("data.root: null, but clips are read from a folder; add data.root=FOLDER.")
-    folder = expanded(root)
-    if not folder.is_dir():
-        raise UserError(f"data.root: {folder} is not a folder; give one with a folder of clips for each class.")
-    splits = [folder / name for name in ("train", "test") if (folder / name).is_dir()]
-    if len(splits) == 1:
-        raise UserError(
-            f"data.root: {folder} holds {splits[0].name} without the other of train and test; add it, or rename the "
-            "class."
-        )
-    if splits:
-        if others := sorted({path for path in folder.iterdir() if path.is_dir() and visible(path)} - {*splits}):
-            raise UserError(f"{others[0]}: is neither train nor test; move its clips, or begin its name with a dot.")
-        train, test = map(clips_by_class, splits)
-        for name in sorted(train.keys() ^ test.keys()):
-            missing, other = sorted((split / name for split in splits), key=Path.is_dir)
-            raise UserError(f"{missing.parent}: has no class {name}; add its folder, or remove {other}.")
-    else:
-        train, test = divided(folder, clips_by_class(folder), test_share, seed)
-    train_clips, test_clips = (
-        [Clip(path, label) for label, name in enumerate(train) for path in split[name]] for split in (train, test)
-    )
-    return ClipFolder(folder, tuple(train), train_clips, test_clips)
-
-
-def clips_by_class(folder: Path) -> dict[str, list[Path]]:
-    classes = sorted((path for path in folder.iterdir() if path.is_dir() and visible(path)), key=natural)
-    if len(classes) < 2:
-        count = "one folder" if classes else "no folder"
-        raise UserError(f"{folder}: holds {count}, but each class needs one; add at least two.")
-    return {class_folder.name: clips_of(class_folder) for class_folder in classes}
-
-
-def clips_of(class_folder: Path) -> list[Path]:
-    try:
-        str(class_folder).encode()
-    except UnicodeEncodeError as error:  # text files of a run could not hold the name
-        raise UserError(f"data.root: the name of {class_folder} is not UTF-8; rename the folder.") from error
-    clips = sorted(filter(visible, class_folder.iterdir()), key=natural)
-    if not clips:
-        raise UserError(f"{class_folder}: holds no clips; add some, or remove the folder.")
-    if other := next((path for path in clips if not is_clip(path)), None):
-        what = "a folder without still pictures, or with clips beside them" if other.is_dir() else "no file of a clip"
-        raise UserError(f"{other}: is {what}; remove it, or begin its name with a dot.")
-    return clips
-
-
-def divided(
-    folder: Path, clips: Mapping[str, Sequence[Path]], test_share: float, seed: int
-) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Draws the test clips of each class: the share, but at least one clip, and at least one remains for training."""
-    train, test = {}, {}
-    for name, paths in clips.items():
-        if len(paths) < 2:
-            raise UserError(f"{folder / name}: holds one clip, but training and test need one each; add another.")
-        count = min(len(paths) - 1, max(1, round(test_share * len(paths))))
-        drawn = set(random.Random(f"{seed} {name}").sample(range(len(paths)), count))
-        test[name] = [path for number, path in enumerate(paths) if number in drawn]
-        train[name] = [path for number, path in enumerate(paths) if number not in drawn]
-    return train, test
-
 
 # Lengths, sizes, times and checksums
 #
@@ -128,7 +42,7 @@ def examine_clips(
         )
     name = hashlib.sha256(repr((EXAMINATION, str(root.absolute()), frame_format)).encode()).hexdigest()[:16]
     file = CACHE.expanduser() / f"{name}.jsonl"
-    names = {path: str(path.relative_to(root)) for path in paths}
+    names = {path: os.path.relpath(path, root) for path in paths}
     with contextlib.ExitStack() as stack:
         stored, opened = {}, None
         with contextlib.suppress(OSError, WriteError):  # of a home that cannot be written

@@ -1,25 +1,29 @@
-"""Finds, examines and splits clips in files, and gives Lightning batches of padded clips with their lengths.
+"""Examines and divides clips in files, and gives Lightning batches of padded clips with their lengths.
 
-files -> uint8 frames, cached in memory -> every n-th frame, cut to `num_frames` or padded -> batch -> device
+files -> uint8 frames, cached in memory -> as many as a network reads, or padded -> batch -> device -> augmentation
 """
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 
-from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.clip_frames import FrameFormat
-from quadrant_lstm.data.clip_index import examine_clips, find_clips
+from quadrant_lstm import kinds
+from quadrant_lstm.data import splits
+from quadrant_lstm.data.augmentation import ClipAugmentation
+from quadrant_lstm.data.clip_frames import FrameFormat, is_clip
+from quadrant_lstm.data.clip_index import examine_clips
 from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
+from quadrant_lstm.data.feature_cache import FeatureCache
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
+from quadrant_lstm.data.sampling import Sampling
 from quadrant_lstm.errors import UserError, as_text
-from quadrant_lstm.kinds import AtLeastTwo, BelowOne, Count, Fit, Layout, Natural, NonNegative, Share, Size
+from quadrant_lstm.text import counted
 
 
 class Clips(SequenceDataModule):
@@ -27,49 +31,50 @@ class Clips(SequenceDataModule):
     are skipped: `skipped` then lists them.
     """
 
-    validation_key = "validation_share"
-
     def __init__(
         self,
         root: str | None,
-        num_frames: Count | None,
-        frame_step: Count,
-        size: Size | None,
-        fit: Fit,
+        labels: str | None,
+        group: str | None,
+        num_frames: kinds.Count | None,
+        sampling: kinds.SamplingKind,
+        frame_step: kinds.Count,
+        fps: kinds.Positive | None,
+        test_windows: kinds.Count,
+        size: kinds.Size | None,
+        fit: kinds.Fit,
         channels: Literal[1, 3],
-        layout: Layout | None,
-        test_share: Share,
-        validation_share: BelowOne,
-        validation_seed: Natural,
-        batch_size: Count,
-        num_workers: Natural,
-        cache_gb: NonNegative,
+        layout: kinds.Layout | None,
+        test_share: kinds.Share,
+        validation_share: kinds.BelowOne,
+        validation_seed: kinds.Natural,
+        batch_size: kinds.Count,
+        num_workers: kinds.Natural,
+        cache_gb: kinds.NonNegative,
         skip_broken: bool,
-        seed: Natural,
-        augmentation: Augmentation,
-        fold: Natural | None = None,
-        num_folds: AtLeastTwo = 5,
+        seed: kinds.Natural,
+        augmentation: ClipAugmentation,
+        fold: kinds.Natural | None = None,
+        num_folds: kinds.AtLeastTwo = 5,
     ):
-        if num_workers and not hasattr(os, "fork"):
+        if fps and frame_step > 1:
             raise UserError(
-                f"data.num_workers: {num_workers}, but this system cannot fork the processes that read clips; write "
-                "data.num_workers=0."
+                f"data.frame_step: {frame_step}, but data.fps={fps} chooses the frames; leave one of them out."
             )
-        self.folder, names, train_clips, test_clips = find_clips(root, test_share, validation_seed)
+        self.folder, names, samples, origin = splits.find_samples(root, labels, group, is_clip, "clip")
         frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout, fit)
-        paths = [clip.path for clip in (*train_clips, *test_clips)]
-        self.notes, self.skipped = examine_clips(self.folder, paths, frame_format, num_workers)
+        self.notes, self.skipped = examine_clips(
+            self.folder, [clip.path for clip in samples], frame_format, num_workers
+        )
         if self.skipped and not skip_broken:
             number = len(self.skipped) - 1
             others = f" ({number} other{' is' if number == 1 else 's are'} broken, too)" if number else ""
             raise UserError(f"{self.skipped[0]}{others}; replace or remove it, or add data.skip_broken=true.")
-        for split, clips in (("training", train_clips), ("test", test_clips)):
-            clips[:] = [clip for clip in clips if clip.path in self.notes]
-            if missing := set(range(len(names))) - {clip.label for clip in clips}:
-                name = names[min(missing)]
-                raise UserError(
-                    f"data.root: no {split} clip of class {name} can be read; add one, or remove the class."
-                )
+        readable = [clip for clip in samples if clip.path in self.notes]
+        shares = test_share, validation_share
+        train_clips, held_out, test_clips, how = splits.divide(
+            readable, names, *shares, validation_seed, fold, num_folds
+        )
         sizes = {(note.height, note.width): path for path, note in self.notes.items()}
         if len(sizes) > 1:
             (size, path), (other_size, other) = list(sizes.items())[:2]
@@ -78,22 +83,60 @@ class Clips(SequenceDataModule):
                 f"{size[1]}; add data.size=[HEIGHT,WIDTH]."
             )
         ((height, width),) = sizes
-        longest = max(len(range(0, note.num_frames, frame_step)) for note in self.notes.values())
+        chosen = Sampling(sampling, frame_step, fps)
+        untimed = next((path for path, note in self.notes.items() if note.seconds is None), None)
+        if fps and untimed:
+            raise UserError(f"data.fps: {fps}, but {untimed} has no times; leave it out, and write data.frame_step.")
+        available = {path: chosen.available(note) for path, note in self.notes.items()}
+        longest = max(map(len, available.values()))
         spec = SequenceSpec((channels, height, width), num_frames or longest, names)
-        reading = (self.notes, frame_format, frame_step, spec, seed)
-        train, test = ClipReader(train_clips, *reading, round(1e9 * cache_gb)), ClipReader(test_clips, *reading)
-        num_validation = max(1, round(validation_share * len(train))) if validation_share else 0
-        super().__init__(spec, train, test, num_validation, validation_seed, fold, num_folds, batch_size, seed)
+        reading = (self.notes, available, frame_format, chosen, spec, seed)
+        train = ClipReader(train_clips, *reading, cache_bytes=round(1e9 * cache_gb))
+        test = ClipReader(test_clips, *reading, num_windows=test_windows)
+        super().__init__(spec, train, test, torch.tensor(held_out, dtype=torch.int64), batch_size, seed)
         self.num_workers, self.augmentation, self.pads = num_workers, augmentation, train.pads
+        self.origin = "; ".join(filter(None, (origin, how)))
+        halves = {
+            "training": [train_clips[place] for place in self.train_indices.tolist()],
+            "validation": [train_clips[place] for place in held_out],
+            "test": test_clips,
+        }
+        self.summary, self.warnings = self.summary_of(halves), self.warnings_of(halves)
+
+    def summary_of(self, halves: Mapping[str, Sequence[splits.Sample]]) -> str:
+        """Returns how many clips, frames and seconds there are."""
+        names, notes = self.spec.class_names, self.notes.values()
+        counts = [
+            f"{len(clips):,} for {half}{splits.counts_in_words([clip.label for clip in clips], names)}"
+            for half, clips in halves.items() if clips
+        ]  # fmt: skip
+        seconds = sum(note.seconds or 0 for note in notes)
+        frames = f"{sum(note.num_frames for note in notes):,} frames" + (f", {seconds:,.0f} s" if seconds else "")
+        return f"{counted(len(notes), 'clip')} of {len(names)} classes: {', '.join(counts)}; {frames}"
+
+    def warnings_of(self, halves: Mapping[str, Sequence[splits.Sample]]) -> list[str]:
+        labels = {half: [clip.label for clip in clips] for half, clips in halves.items() if half != "training"}
+        warnings = splits.scarce_classes(labels, self.spec.class_names)
+        trained = {self.notes[clip.path].sha256: clip.path for clip in halves["training"]}
+        copies = [clip.path for half in labels for clip in halves[half] if self.notes[clip.path].sha256 in trained]
+        if copies:
+            original, others = trained[self.notes[copies[0]].sha256], counted(len(copies), "copy of a training clip")
+            warnings.append(f"data: {others} is for validation or test, such as {copies[0]} of {original}; remove it")
+        return warnings
+
+    def keep_features(self, encoder: nn.Module) -> None:
+        if self.augmentation.transforms(*self.spec.frame_shape[1:]):
+            return
+        clips = [(note.sha256, note.num_frames) for note in self.notes.values()]
+        contents, num_frames = (self.test.frame_format, clips), sum(number for _, number in clips)
+        self.train.features = self.test.features = FeatureCache(encoder, self.spec.frame_shape, num_frames, contents)
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
         return ClipLoader(data, self.sampler(indices, seed), self.num_workers)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        frames = batch.frames
-        if self.trainer and self.trainer.training:
-            frames = self.augmentation(frames.flatten(1, 2)).unflatten(1, frames.shape[1:3])
-        return batch._replace(frames=scaled(frames))
+        is_training = self.trainer and self.trainer.training
+        return batch._replace(frames=scaled(self.augmentation(batch.frames) if is_training else batch.frames))
 
     def class_counts(self) -> Int64[Tensor, " classes"]:
         labels = torch.tensor([self.train.clips[number].label for number in self.train_indices.tolist()])
@@ -102,12 +145,15 @@ class Clips(SequenceDataModule):
     def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
         return [as_text(self.test.clips[number].path) for number in indices.tolist()]
 
-    def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
+    def test_windows(self, indices: Int64[Tensor, " samples"]) -> Batch:
+        return self.test_samples(indices, self.test.num_windows)
+
+    def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
         clips = indices.tolist()
-        frames = np.empty((len(clips), self.spec.num_steps, *self.test.frame_shape), np.uint8)
-        self.test.read(clips, None, frames)
+        frames = torch.empty(num_windows * len(clips), self.spec.num_steps, *self.test.frame_shape, dtype=torch.uint8)
+        self.test.read(clips, None, frames.numpy())
         return self.test.batch(clips, frames)
 
     def sha256(self) -> str:
-        lines = [f"{path.relative_to(self.folder)} {note.sha256}" for path, note in self.notes.items()]
+        lines = [f"{os.path.relpath(path, self.folder)} {note.sha256}" for path, note in self.notes.items()]
         return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()

@@ -9,14 +9,15 @@ import contextlib
 import math
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Num, UInt8
+from jaxtyping import Float, Int64, Num, UInt8
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
 from quadrant_lstm.data.images import Images
@@ -92,6 +93,10 @@ def epoch_seed(seed: int, *stream: int) -> int:
 # Processes that read batches
 
 
+# Processes that are spawned, elsewhere, import torch again. On macOS, a fork of a process with threads may crash.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+
+
 class WorkerLoader(DataLoader):
     """Yields what `read` returns for each key, or the UserError that it raises.
 
@@ -104,8 +109,8 @@ class WorkerLoader(DataLoader):
     have_started = False
 
     def __init__(self, read: Callable[[Any], Any], keys: Any, num_workers: int, **options: Any):
-        options |= {"multiprocessing_context": "fork"} if num_workers else {}  # others import torch again
-        options |= {"generator": torch.Generator(), "worker_init_fn": end_unnoticed, "collate_fn": lambda value: value}
+        options |= {"multiprocessing_context": START_METHOD} if num_workers else {}
+        options |= {"generator": torch.Generator(), "worker_init_fn": end_unnoticed, "collate_fn": uncollated}
         super().__init__(Readings(read), None, sampler=keys, num_workers=num_workers, **options)
 
     def __iter__(self) -> Any:
@@ -128,6 +133,10 @@ class Readings(Dataset):
             return self.read(key)
         except UserError as error:  # a DataLoader would add a traceback to its text
             return error
+
+
+def uncollated(value: Any) -> Any:
+    return value
 
 
 def end_unnoticed(_: int) -> None:
@@ -160,64 +169,73 @@ MAX_BYTES = 100_000_000  # of frames, one byte per pixel, that a network reads t
 
 
 class Batch(NamedTuple):
-    """`lengths` are the numbers of real frames of clips that are padded at their ends; None if no clip is."""
+    """`lengths` are the numbers of real frames of clips that are padded at their ends; None if no clip is. In the test,
+    a sample may have several windows, one after the other, each of which is a sequence. `features` are those of a
+    frozen encoder, if they are kept; `frames` then only have the right shape.
+    """
 
-    frames: Num[Tensor, "batch steps channels height width"]
+    frames: Num[Tensor, "windows steps channels height width"]
     labels: Int64[Tensor, " batch"]
-    lengths: Int64[Tensor, " batch"] | None = None
+    lengths: Int64[Tensor, " windows"] | None = None
+    features: Float[Tensor, "windows steps ..."] | None = None
 
     def unpadded(self) -> list[Num[Tensor, "frames channels height width"]]:
-        """Returns the real frames of each clip."""
+        """Returns the real frames of each sequence."""
         ends = [self.frames.shape[1]] * len(self.frames) if self.lengths is None else self.lengths.tolist()
         return [clip[:end] for clip, end in zip(self.frames, ends, strict=True)]
 
 
-class SequenceDataModule(LightningDataModule):
-    """Keeps the samples on the device, unless a subclass has a `loader` of its own. The subclass makes a Batch of them
-    there, in `on_after_batch_transfer`.
-
-    The validation samples are the first `num_validation` of the training samples, which `validation_seed` shuffles, or
+def draw_validation(
+    total: int, num_validation: int, seed: int, fold: int | None, num_folds: int
+) -> Int64[Tensor, " samples"]:
+    """Returns which of the training samples, which the seed shuffles, are for validation: the first, or
     fold number `fold` of `num_folds`, which are as equal as possible. There may be none. Raises UserError if no sample
     would be left to train on, or if there is no such fold.
+    """
+    start, end = 0, num_validation
+    if fold is not None:
+        if fold >= num_folds:
+            raise UserError(
+                f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}; write one."
+            )
+        if num_folds > total:
+            raise UserError(f"data.num_folds: {num_folds}, but there are {total} training samples; write fewer.")
+        start, end = fold * total // num_folds, (fold + 1) * total // num_folds
+    elif num_validation >= total:
+        raise UserError(
+            f"data.validation_images: {num_validation} of {total} training samples leave none to train on; write fewer."
+        )
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[start:end].sort().values
+
+
+class SequenceDataModule(LightningDataModule):
+    """Keeps the samples on the device, unless a subclass has a `loader` of its own. The subclass makes a Batch of them
+    there, in `on_after_batch_transfer`. `validation_indices` are those training samples that are held out.
     """
 
     train: Any  # a data set, as `test`
     test: Any
     images: Images  # that the samples are made of, unless a subclass has a `sha256` of its own
-    validation_key = "validation_images"  # which sets the number of validation samples
     pads = False  # whether a clip has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
+    origin = ""  # how the samples were divided into training, validation and test
+    summary = ""  # how many samples there are, in words
+    warnings: Sequence[str] = ()  # what is worth knowing before the training
 
     def __init__(
         self,
         spec: SequenceSpec,
         train: Any,
         test: Any,
-        num_validation: int,
-        validation_seed: int,
-        fold: int | None,
-        num_folds: int,
+        validation_indices: Int64[Tensor, " samples"],
         batch_size: int,
         seed: int,
     ):
         super().__init__()
         self.spec, self.train, self.test, self.batch_size, self.seed = spec, train, test, batch_size, seed
-        start, end, total = 0, num_validation, len(train)
-        if fold is not None:
-            if fold >= num_folds:
-                folds = f"data.num_folds={num_folds} makes folds 0 to {num_folds - 1}"
-                raise UserError(f"data.fold: {fold}, but {folds}; write one.")
-            if num_folds > total:
-                raise UserError(f"data.num_folds: {num_folds}, but there are {total} training samples; write fewer.")
-            start, end = fold * total // num_folds, (fold + 1) * total // num_folds
-        elif num_validation >= total:
-            raise UserError(
-                f"data.{self.validation_key}: {num_validation} of {total} training samples leave none to train on; "
-                "write fewer."
-            )
-        shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(validation_seed))
-        self.validation_indices = shuffled[start:end].sort().values
-        self.train_indices = torch.cat([shuffled[:start], shuffled[end:]]).sort().values
+        self.validation_indices = validation_indices
+        is_held_out = torch.zeros(len(train), dtype=torch.bool).index_fill(0, validation_indices, True)
+        self.train_indices = (~is_held_out).nonzero().flatten()
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -236,6 +254,9 @@ class SequenceDataModule(LightningDataModule):
     def repeats_batches(self) -> bool:
         """Whether every epoch has the same training batches, with the same labels and orderings."""
         return bool(getattr(self.trainer, "overfit_batches", 0))
+
+    def keep_features(self, encoder: nn.Module) -> None:
+        """Adds the features of a frozen encoder to batches, where it reads the same frames in each epoch."""
 
     def train_dataloader(self) -> Any:
         return self.loader(self.train, self.train_indices, None if self.repeats_batches else self.seed)
@@ -259,12 +280,16 @@ class SequenceDataModule(LightningDataModule):
         return [f"test sample {number}" for number in indices.tolist()]
 
     def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        """Returns some test samples, on the CPU, with frames in uint8."""
+        """Returns some test samples in one window, on the CPU, with frames in uint8."""
         raise NotImplementedError
+
+    def test_windows(self, indices: Int64[Tensor, " samples"]) -> Batch:
+        """Returns some test samples in all windows of the test."""
+        return self.test_samples(indices)
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
         """Returns a picture of each of some test samples: its first, middle and last frame, side by side."""
-        frames, _, lengths = self.test_samples(indices)
+        frames, _, lengths, _ = self.test_samples(indices)
         last = torch.full((len(frames),), frames.shape[1] - 1) if lengths is None else lengths - 1
         numbers = torch.arange(len(frames))
         return torch.cat([frames[:, 0], frames[numbers, last // 2], frames[numbers, last]], dim=3)

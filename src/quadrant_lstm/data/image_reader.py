@@ -11,6 +11,7 @@
 templates/drawing/picture.js does the same with the same whole numbers.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,13 +37,17 @@ class Reading(NamedTuple):
     note: str = ""  # what makes the prediction doubtful
 
 
-def read_image(file: Path, image_shape: Sequence[int], invert: bool | None, like_mnist: bool = True) -> Reading:
-    """Returns uint8 [1, height, width]. `invert=None` inverts pictures that look like dark ink on light paper.
+def read_image(
+    source: Path | np.ndarray, image_shape: Sequence[int], invert: bool | None, like_mnist: bool = True
+) -> Reading:
+    """Returns uint8 [1, height, width] of a file, or of pixels as Pillow takes them: uint8 [height, width], or with
+    channels last. `invert=None` inverts pictures that look like dark ink on light paper.
 
     `like_mnist=False` is for data that are not centred as MNIST's digits are: a file of their size is not changed.
     """
     _, height, width = image_shape
-    with open_image(file) as original:
+    opened = open_image(source) if isinstance(source, Path) else contextlib.nullcontext(Image.fromarray(source))
+    with opened as original:
         levels = np.asarray(in_grey(ImageOps.exif_transpose(original)))
     unchanged = not like_mnist and levels.shape == (height, width)
     levels = levels if unchanged else shrink(levels)

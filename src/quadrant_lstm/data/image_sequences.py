@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, draw_validation
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import SequenceSpec, frames_of, numbered_names, orderings_of, scaled, split_pieces
 from quadrant_lstm.errors import UserError
@@ -57,7 +57,8 @@ class ImageSequences(SequenceDataModule):
         spec = SequenceSpec(frame_shape, len(permutations[0]), numbered_names(images.num_classes))
         train, test = images.datasets()
         test = TensorDataset(*test.tensors, torch.arange(len(test)))
-        super().__init__(spec, train, test, validation_images, validation_seed, fold, num_folds, batch_size, seed)
+        held_out = draw_validation(len(train), validation_images, validation_seed, fold, num_folds)
+        super().__init__(spec, train, test, held_out, batch_size, seed)
         self.images, self.augmentation = images, augmentation
         self.grid, self.orderings = tuple(grid), permutations
 

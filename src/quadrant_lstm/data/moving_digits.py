@@ -21,7 +21,7 @@ from jaxtyping import Int64, Num, UInt8
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, draw_validation
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names, scaled
 from quadrant_lstm.errors import UserError
@@ -75,7 +75,8 @@ class MovingDigits(SequenceDataModule):
         )
         names = ARROWS if label == "motion" else numbered_names(images.num_classes)
         spec = SequenceSpec((channels, height, width), num_frames, names)
-        super().__init__(spec, train, test, validation_images, validation_seed, fold, num_folds, batch_size, seed)
+        held_out = draw_validation(len(train), validation_images, validation_seed, fold, num_folds)
+        super().__init__(spec, train, test, held_out, batch_size, seed)
         self.canvas, self.images, self.label, self.speed = (height, width), images, label, speed
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Batch:

@@ -1,6 +1,7 @@
 """Turns any network that maps frames to logits into a LightningModule with a loss, metrics, optimizer and schedule."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -20,6 +21,7 @@ from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.protocols import Frames, Lengths, as_argument, logits_after_steps
+from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, step_accuracy_names
 
 # The optimizer and the schedule
@@ -77,6 +79,14 @@ def means_over_classes(confusion: Int64[Tensor, "classes classes"]) -> dict[str,
     return {"balanced_accuracy": recall[samples > 0].mean().item(), "macro_f1": f1[samples > 0].mean().item()}
 
 
+def average_windows(logits: Float[Tensor, "windows steps classes"], num_samples: int) -> Logits:
+    """Returns the logarithms of the mean probabilities of each sample's windows, or the logits of its only one."""
+    if len(logits) == num_samples:
+        return logits
+    by_sample = logits.log_softmax(2).unflatten(0, (num_samples, -1))
+    return by_sample.logsumexp(1) - math.log(by_sample.shape[1])
+
+
 class Classifier(LightningModule):
     """Trains and tests `network`. `optimizer` is called with the parameters, `schedule` with the optimizer. Checkpoints
     store `spec`, for `load_run`.
@@ -121,8 +131,7 @@ class Classifier(LightningModule):
         return self.network(frames, **as_argument(lengths))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        frames, labels, lengths = self.prepare(batch)
-        return self.score("train", self(frames, lengths)[:, None], labels)
+        return self.score("train", self.logits_of(batch)[:, None], batch.labels)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.learning_rate = optimizer.param_groups[0]["lr"]  # a schedule changes it before the epoch ends
@@ -133,8 +142,7 @@ class Classifier(LightningModule):
         self.log("train/weight_norm", get_total_norm(weights_of(self.trainer.optimizers[0])), logger=False)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        frames, labels, lengths = self.prepare(batch)
-        self.score("val", logits_after_steps(self.network, frames, lengths), labels)
+        self.score("val", self.step_logits_of(batch), batch.labels)
 
     def on_validation_epoch_end(self) -> None:
         self.log_metrics("val")
@@ -143,8 +151,8 @@ class Classifier(LightningModule):
         self.tested: list[tuple[Tensor, Tensor]] = []
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        frames, labels, lengths = self.prepare(batch)
-        logits = logits_after_steps(self.network, frames, lengths)
+        labels = batch.labels
+        logits = average_windows(self.step_logits_of(batch), len(labels))
         self.score("test", logits, labels)
         self.tested.append((logits.cpu(), labels.cpu()))
 
@@ -163,8 +171,15 @@ class Classifier(LightningModule):
         shares = ("test/top5_accuracy", *step_accuracy_names("test", self.spec.num_steps))
         return results | {name: round(metrics[name].item() * images) / images for name in shares if name in metrics}
 
-    def prepare(self, batch: Batch) -> Batch:
-        return batch._replace(frames=batch.frames.to(self.dtype))  # float64 with trainer.precision=64-true
+    def logits_of(self, batch: Batch) -> Float[Tensor, "windows classes"]:
+        if batch.features is not None:
+            return cast(StepClassifier, self.network).last_logits(batch.features.to(self.dtype), batch.lengths)
+        return self(batch.frames.to(self.dtype), batch.lengths)  # float64 with trainer.precision=64-true
+
+    def step_logits_of(self, batch: Batch) -> Logits:
+        if batch.features is not None:
+            return cast(StepClassifier, self.network).step_logits(batch.features.to(self.dtype), batch.lengths)
+        return logits_after_steps(self.network, batch.frames.to(self.dtype), batch.lengths)
 
     def score(self, split: str, logits: Logits, labels: Labels) -> Float[Tensor, ""]:
         """Keeps the scores of a batch and returns its loss."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model import protocols
 from quadrant_lstm.model.conv_lstm import ConvLSTM
-from quadrant_lstm.model.protocols import Frames, Lengths, MakePart, as_argument, count_parameters
+from quadrant_lstm.model.protocols import Frames, Lengths, MakePart, Sequences, as_argument, count_parameters
 from quadrant_lstm.model.rnn import LSTM, PaddedRNN
 from quadrant_lstm.model.time_distributed import in_eval_mode
 
@@ -146,6 +146,9 @@ class LastStep(nn.Module):
 # Networks that encode every step, read the features in order and classify the result
 
 
+Logits = Float[Tensor, "batch output_steps classes"]
+
+
 class StepClassifier(nn.Module):
     """A network with these parts, which a subclass builds. It maps frames to logits.
 
@@ -173,27 +176,43 @@ class StepClassifier(nn.Module):
         raise NotImplementedError
 
     def forward(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch classes"]:
-        return self.classify(self.last_step(self.all_outputs(frames, lengths), lengths))
+        return self.last_logits(self.encode(frames, lengths), lengths)
 
-    def logits_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps classes"]:
-        return self.classify(self.outputs_per_step(frames, lengths))
+    def logits_per_step(self, frames: Frames, lengths: Lengths = None) -> Logits:
+        return self.step_logits(self.encode(frames, lengths), lengths)
 
-    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Outputs:
-        """A recurrent layer that also reads backwards has one output, after the last step. The outputs of padding are
-        those of the last real step.
+    def encode(self, frames: Frames, lengths: Lengths = None) -> Sequences:
+        """Returns the features of each frame; those of padding are zeros."""
+        mask = {} if lengths is None else {"mask": protocols.real_steps(frames, lengths)}
+        return self.encoder(frames, **mask)
+
+    def last_logits(self, encoded: Sequences, lengths: Lengths = None) -> Float[Tensor, "batch classes"]:
+        return self.classify(self.last_step(self.outputs_of(encoded, lengths), lengths))
+
+    def step_logits(self, encoded: Sequences, lengths: Lengths = None) -> Logits:
+        return self.classify(self.by_step(self.outputs_of(encoded, lengths), lengths))
+
+    def outputs_of(self, encoded: Sequences, lengths: Lengths = None) -> Outputs:
+        """Returns the outputs of the recurrent layer, also those of padding."""
+        outputs, _ = self.recurrent(self.inputs(encoded), **as_argument(lengths))
+        return outputs.mean((3, 4)) if outputs.ndim == 5 else outputs  # maps
+
+    def inputs(self, encoded: Sequences) -> Sequences:
+        return self.dropout(encoded if self.flatten is None else self.flatten(encoded))
+
+    def by_step(self, outputs: Outputs, lengths: Lengths) -> Float[Tensor, "batch steps_or_one units"]:
+        """Returns the outputs after each step. A recurrent layer that also reads backwards has one, after the last
+        step. The outputs of padding are those of the last real step.
         """
-        outputs = self.all_outputs(frames, lengths)
         if self.last_step.bidirectional:
             return self.last_step(outputs, lengths)[:, None]
         return repeat_last_real(outputs, lengths)
 
-    def all_outputs(self, frames: Frames, lengths: Lengths = None) -> Outputs:
-        features = self.features(frames, lengths)
-        outputs, _ = self.recurrent(features, **as_argument(lengths))
-        return outputs.mean((3, 4)) if outputs.ndim == 5 else outputs  # maps
+    # What pictures show
 
-    def features(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch steps ..."]:
+    def features(self, frames: Frames, lengths: Lengths = None) -> Sequences:
         """Returns the inputs of the recurrent layer."""
-        mask = {} if lengths is None else {"mask": protocols.real_steps(frames, lengths)}
-        features = self.encoder(frames, **mask)
-        return self.dropout(features if self.flatten is None else self.flatten(features))
+        return self.inputs(self.encode(frames, lengths))
+
+    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Outputs:
+        return self.by_step(self.outputs_of(self.encode(frames, lengths), lengths), lengths)

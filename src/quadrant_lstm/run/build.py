@@ -30,7 +30,7 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.protocols import as_argument, logits_after_steps, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier
-from quadrant_lstm.text import NUM_CLASSES_OF_TOP5
+from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, counted
 
 # Messages of Lightning and TensorBoard that a user cannot act on
 
@@ -173,8 +173,11 @@ def build_classifier(cfg: DictConfig, spec: SequenceSpec, class_counts: Tensor |
 # The network is called before training starts: a mistake in it costs one line, with the place in the user's code
 
 
+MANY_PARAMETERS = 5_000  # for each training clip
+
+
 def check_network(network: nn.Module, data: SequenceDataModule) -> None:
-    """Logs the stages of the network, and a warning if a recurrent layer reads samples as steps. Raises UserError if
+    """Logs the stages of the network, how many clips there are for its parameters, and warnings. Raises UserError if
     the network does not map frames to logits that can be trained.
     """
     frames = torch.zeros(2, *data.batch_shape[1:])
@@ -196,8 +199,18 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
             raise
         raise UserError(f"model: {place}{error if error.__cause__ else with_type(error)}") from error
     log.info(stages)
-    for warning in stages.warnings():
-        rank_zero_only(log.warning)(f"model: {warning}")
+    warnings = [f"model: {warning}" for warning in stages.warnings()]
+    if data.summary:
+        trained = sum(weights.numel() for weights in network.parameters() if weights.requires_grad)
+        log.info(f"data: {data.summary}; {trained:,} parameters are trained; {data.origin}")
+        warnings += data.warnings
+        if trained > MANY_PARAMETERS * (number := len(data.train_indices)):
+            warnings.append(
+                f"model: {trained / 1e6:.1f} million parameters for {counted(number, 'training clip')}: expect "
+                "overfitting; model=join model/encoder=pooled has fewer"
+            )
+    for warning in warnings:
+        rank_zero_only(log.warning)(warning)
 
 
 def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num_classes: int) -> None:
@@ -215,6 +228,13 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
     steps = logits_after_steps(network, frames, lengths)
     if not isinstance(steps, Tensor) or steps.ndim != 3 or steps.shape[::2] != expected:
         raise wrong_result("model", network, frames, steps, "logits [N, steps, classes] from logits_per_step")
+
+
+def keep_features(network: nn.Module, data: SequenceDataModule) -> None:
+    """Lets the data keep the features of an encoder that says it is `frozen`."""
+    encoder = getattr(network.encoder, "module", None) if isinstance(network, StepClassifier) else None
+    if encoder is not None and getattr(encoder, "frozen", False):
+        data.keep_features(encoder)
 
 
 # The Trainer

@@ -22,12 +22,14 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import torch
 
+from quadrant_lstm.config.read import trusted_modules
 from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
 from quadrant_lstm.errors import UserError, as_text, printable
 from quadrant_lstm.files import csv_cell, expanded
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import check_same_data, load_classifier
 from quadrant_lstm.run.predictor import Classes, Predictor, predictor_of_run
+from quadrant_lstm.run_folder import find_run
 from quadrant_lstm.text import counted, with_progress
 
 log = logging.getLogger(__name__)
@@ -115,6 +117,68 @@ def json_row(sample: Sample, classes: Classes) -> dict[str, Any]:
     return {"file": sample.name, **known, "prediction": predicted, "probabilities": sample.steps}
 
 
+# In a program
+
+
+class Prediction(NamedTuple):
+    label: str | None  # the name of the predicted class; None for an image in which nothing is drawn
+    probabilities: list[float]  # of the classes; none for such an image
+    steps: list[list[float]]  # the probabilities after each step; the last are `probabilities`
+    note: str  # what makes the prediction doubtful, or nothing
+
+
+class LoadedPredictor:
+    """Classifies files and arrays as predict.py does, with equal results for equal files. Several threads may call it.
+
+    `classes` are the names of the classes, in the order of the probabilities.
+    """
+
+    def __init__(self, predictor: Predictor):
+        self.predictor, self.classes = predictor, tuple(map(str, predictor.classes))
+
+    def __call__(self, samples: Any, invert: bool | None = None) -> Any:
+        """Returns the Prediction of a sample, or a list of them for a list. A sample is the path of a file or of a
+        folder of frames, or an array in uint8: an image [height, width] or [height, width, channels], or a clip
+        [frames, height, width, channels]. Raises UserError for a file that cannot be read, and ValueError for another
+        array.
+        """
+        is_single = isinstance(samples, str | Path | np.ndarray | torch.Tensor)
+        sources = (as_source(sample) for sample in ([samples] if is_single else samples))
+        batches = read_files(self.predictor, sources, invert, [], is_single=True)
+        classified = (sample for batch in batches for sample in classify(self.predictor, batch))
+        predictions = [
+            Prediction(
+                None if sample.predicted is None else self.classes[sample.predicted],
+                list(sample.steps[-1]) if sample.steps else [],
+                list(map(list, sample.steps)),
+                sample.note,
+            )
+            for sample in classified
+        ]
+        return predictions[0] if is_single else predictions
+
+
+def as_source(sample: Any) -> Path | np.ndarray:
+    if isinstance(sample, str | Path):
+        return expanded(str(sample))
+    pixels = np.asarray(sample)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"the array is {pixels.dtype}; give uint8, with values from 0 to 255.")
+    return pixels
+
+
+def load_predictor(path: str | Path, trust: str | Sequence[str] = ()) -> LoadedPredictor:
+    """Returns what classifies files and arrays with the best epoch of a run, on the CPU.
+
+        predictor = load_predictor("outputs/2026-11-24/23-59-05")
+        label, probabilities, steps, _ = predictor("seven.png")
+
+    Raises UserError as load_run does, which explains `trust`.
+    """
+    classifier, cfg = load_classifier(find_run(str(path)), trusted_modules(trust))
+    return LoadedPredictor(predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec))
+
+
 # Files and test samples
 
 
@@ -171,13 +235,19 @@ def classify(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[Sample
 
 def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
     for numbers in torch.arange(len(data.test)).split(data.num_that_fit(BATCH_SIZE)):
-        samples = data.test_samples(numbers)
-        named = zip(data.test_names(numbers), samples.unpadded(), samples.labels.tolist(), strict=True)
-        yield [Sample(name, clip.numpy(), label) for name, clip, label in named]
+        samples = data.test_windows(numbers)
+        sequences = samples.unpadded()  # the windows of the first sample, those of the second one, ...
+        windows = zip(*[iter(sequences)] * (len(sequences) // len(numbers)), strict=True)
+        named = zip(data.test_names(numbers), windows, samples.labels.tolist(), strict=True)
+        yield [Sample(name, torch.stack(clips).numpy(), label) for name, clips, label in named]
 
 
 def read_files(
-    predictor: Predictor, files: Iterable[Path], invert: bool | None, errors: list[UserError], is_single: bool
+    predictor: Predictor,
+    files: Iterable[Path | np.ndarray],
+    invert: bool | None,
+    errors: list[UserError],
+    is_single: bool,
 ) -> Iterator[list[Sample]]:
     """Prints the errors about files that cannot be read, and adds them to `errors`; raises that about a single file."""
     samples, num_bytes = [], 0
@@ -190,7 +260,7 @@ def read_files(
             print(error, file=sys.stderr)
             errors.append(error)
             continue
-        samples.append(Sample(as_text(file), pixels, note=note))
+        samples.append(Sample(as_text(file) if isinstance(file, Path) else "array", pixels, note=note))
         num_bytes += 0 if pixels is None else pixels.nbytes
         if len(samples) == BATCH_SIZE or num_bytes > MAX_BYTES:
             yield samples

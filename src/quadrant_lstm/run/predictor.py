@@ -1,7 +1,7 @@
 """Makes a Predictor of the network of a run, or of an exported ONNX file.
 
-A sample is an image [channels, height, width] or a clip [frames, channels, height, width], in uint8. Clips of one batch
-may have different lengths.
+A sample is an image [channels, height, width] or windows of a sequence [windows, frames, channels, height, width], in
+uint8. Sequences of one batch may have different lengths.
 """
 
 import json
@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from quadrant_lstm.config.values import resolve_interpolations
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, examine, read_frames
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, as_array, examine, read_frames
 from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, numbered_names, scaled
+from quadrant_lstm.data.sampling import Sampling
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
@@ -33,7 +34,7 @@ Classes = Sequence[int | str]  # the names of the classes, or their numbers if t
 
 class Files(NamedTuple):
     find: Callable[[str], Iterable[Path]]  # the files that the key `images` names
-    read: Callable[[Path, bool | None], Reading]
+    read: Callable[[Path | np.ndarray, bool | None], Reading]
 
 
 class Predictor(NamedTuple):
@@ -51,25 +52,29 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
     else:
         files = files_of_clips(data, spec.frame_shape, spec.num_steps)
     predict = of_clips(network, spec)
-    (steps,) = predict([np.zeros((spec.num_steps, *spec.frame_shape), np.uint8)])
+    (steps,) = predict([np.zeros((1, spec.num_steps, *spec.frame_shape), np.uint8)])
     return Predictor(files, predict, len(steps), names_or_numbers(spec.class_names))
 
 
 def of_clips(network: nn.Module, spec: SequenceSpec) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Returns a function that pads sequences to the longest, or to the one number of steps that the network reads."""
+    """Returns a function that pads windows to the longest, or to the one number of steps that the network reads, and
+    averages the probabilities of the windows of each sample.
+    """
     example = torch.zeros(1, spec.num_steps, *spec.frame_shape)
     fewest_steps = 1 if reads_more_steps(network, example) else spec.num_steps
 
     @torch.inference_mode()
     def probabilities(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        lengths = [len(clip) for clip in clips]
+        windows = [window for clip in clips for window in clip]
+        lengths = [len(window) for window in windows]
         longest = max(fewest_steps, *lengths)
-        frames = torch.zeros(len(clips), longest, *spec.frame_shape)
-        for place, clip in enumerate(clips):
-            frames[place, : len(clip)] = scaled(torch.from_numpy(clip))
+        frames = torch.zeros(len(windows), longest, *spec.frame_shape)
+        for place, window in enumerate(windows):
+            frames[place, : len(window)] = scaled(torch.from_numpy(window))
         padded = torch.tensor(lengths) if min(lengths) < longest else None
-        steps = logits_after_steps(network, frames, padded).softmax(dim=2).numpy()
-        return [after_steps[: len(clip)] for after_steps, clip in zip(steps, clips, strict=True)]
+        steps = logits_after_steps(network, frames, padded).softmax(dim=2)
+        by_clip = zip(steps.split([len(clip) for clip in clips]), clips, strict=True)
+        return [after_steps.mean(0)[: clip.shape[1]].numpy() for after_steps, clip in by_clip]
 
     return probabilities
 
@@ -79,11 +84,11 @@ def files_of_images(
 ) -> Files:
     like_mnist = data["dataset"].lower() == "mnist"
 
-    def read(file: Path, invert: bool | None) -> Reading:
-        image = read_image(file, shape, invert, like_mnist)
+    def read(source: Path | np.ndarray, invert: bool | None) -> Reading:
+        image = read_image(source, shape, invert, like_mnist)
         if image.pixels is None or to_frames is None:
             return image
-        return image._replace(pixels=to_frames(torch.from_numpy(image.pixels)[None])[0].numpy())
+        return image._replace(pixels=to_frames(torch.from_numpy(image.pixels)[None]).numpy())
 
     return Files(find_image_files, read)
 
@@ -91,35 +96,54 @@ def files_of_images(
 def files_of_clips(
     data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None, fewest_frames: int = 1
 ) -> Files:
-    """Reading takes what the test does: every n-th frame, and the middle of a long clip. It raises UserError for a clip
-    of fewer frames than `fewest_frames`.
-    """
+    """Reading takes the frames that the test does. It raises UserError for a clip of fewer than `fewest_frames`."""
     channels, height, width = frame_shape
-    frame_format = FrameFormat(channels, (height, width), data.get("layout"), data.get("fit", "stretch"))
-    step = data.get("frame_step", 1)
+    size, options = (height, width), {"sampling": "consecutive", "frame_step": 1, "fps": None, "test_windows": 1}
+    frame_format = FrameFormat(channels, size, data.get("layout"), data.get("fit", "stretch"))
+    kind, step, fps, num_windows = (data.get(key, default) for key, default in options.items())
+    sampling = Sampling(kind, step, fps)
 
-    def read(file: Path, invert: bool | None) -> Reading:
+    def read(source: Path | np.ndarray, invert: bool | None) -> Reading:
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
         try:
-            note = examine(file, frame_format, checks_files=False)
-            available = range(0, note.num_frames, step)
+            if isinstance(source, Path):
+                name, note = str(source), examine(source, frame_format, checks_files=False)
+            else:
+                name, note = "the array", note_of_array(source)
+            if fps and note.seconds is None:
+                raise UserError(f"{name}: has no times, but this network was trained with data.fps; give a video.")
+            available = sampling.available(note)
             if len(available) < fewest_frames:
                 raise UserError(
-                    f"{file}: has {len(available)} frames, but the network of this file reads exactly {fewest_frames}; "
+                    f"{name}: has {len(available)} frames, but the network of this file reads exactly {fewest_frames}; "
                     "predict with run=PATH instead of model=, which pads it."
                 )
             length = min(len(available), num_frames or len(available))
-            start = (len(available) - length) // 2
-            frames = np.empty((length, height, width, channels), np.uint8)
-            read_frames(file, frame_format, available[start : start + length], frames, note.key_frames)
-            return Reading(np.moveaxis(frames, 3, 1))
+            windows = np.empty((num_windows, length, height, width, channels), np.uint8)
+            for number, frames in enumerate(windows):
+                numbers = available[sampling.places(len(available), length, number, num_windows)].tolist()
+                if isinstance(source, Path):
+                    read_frames(source, frame_format, numbers, frames, note.key_frames)
+                else:
+                    frames[:] = [as_array(source[number], frame_format) for number in numbers]
+            return Reading(np.moveaxis(windows, 4, 2))
         except BrokenClip as error:
             is_missing = isinstance(error.__cause__, FileNotFoundError)
             remedy = "correct its name" if is_missing else "replace it"
             raise UserError(f"{error}; {remedy}, or leave it out.") from error
 
     return Files(find_clip_files, read)
+
+
+def note_of_array(frames: np.ndarray) -> Note:
+    """Raises ValueError for an array that is no clip."""
+    if frames.ndim not in (3, 4) or not len(frames) or (frames.ndim == 4 and frames.shape[3] != 3):
+        raise ValueError(
+            f"the array is {list(frames.shape)}; give [frames, height, width, 3], or without the 3 for grey."
+        )
+    _, height, width = frames.shape[:3]
+    return Note(None, len(frames), height, width, "", None, None, [])
 
 
 def names_or_numbers(names: Sequence[str]) -> Classes:
@@ -151,10 +175,11 @@ def predictor_of_session(session: Any) -> Predictor:
     num_frames = steps[0] if steps and isinstance(steps[0], int) else None  # None for any number
 
     def predict(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-        alone = steps and num_frames is None  # the program takes no lengths of padded clips
-        batches = [clip[None] for clip in samples] if alone else [np.stack(samples)]
+        # the program takes no lengths of padded clips, so that each is a batch: that of its windows
+        batches = list(samples) if steps else [np.stack(samples)]
         inputs = ({program_input.name: batch.astype(np.float32) / 255} for batch in batches)
-        return [last[None] for batch in inputs for last in session.run(["probabilities"], batch)[0]]
+        outputs = [session.run(["probabilities"], batch)[0] for batch in inputs]
+        return [windows.mean(0, keepdims=True) for windows in outputs] if steps else [last[None] for last in outputs[0]]
 
     data = resolve_interpolations(parse_yaml(metadata["config"]), trusted=False)["data"]
     if steps:

@@ -33,7 +33,13 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
-        "data": {"dataset": cfg.data.get("dataset", "clips"), "root": cfg.data.root, "sha256": data.sha256()},
+        "data": {
+            "dataset": cfg.data.get("dataset", "clips"),
+            "root": cfg.data.root,
+            "sha256": data.sha256(),
+            "samples": data.summary,
+            "split": data.origin,
+        },
         "seed": cfg.seed,
     }
 

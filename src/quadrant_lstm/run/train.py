@@ -83,6 +83,7 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     trainer = build.build_trainer(cfg, folder)
     check_every_process_has_samples(data, trainer.world_size)
     build.check_network(classifier.network, data)
+    build.keep_features(classifier.network, data)
     lock = run_folder.locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
     with lock, closing(trainer.loggers), errors_explained(cfg, folder, meeting):
         if trainer.world_size > 1:

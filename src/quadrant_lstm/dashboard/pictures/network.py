@@ -223,7 +223,7 @@ def draw_occluded_orderings(
 
 
 def accuracy(network: nn.Module, samples: Batch) -> float:
-    return is_correct(network, *samples).float().mean().item()
+    return is_correct(network, *samples[:3]).float().mean().item()
 
 
 def accuracy_by_occluded_step(network: nn.Module, samples: Batch) -> list[float]:
@@ -242,7 +242,7 @@ def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
 
 def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
     """Sorts the real frames of each clip by their ranks; padding stays at the end."""
-    frames, _, lengths = samples
+    frames, lengths = samples.frames, samples.lengths
     ranks = ranks.expand(len(frames), -1).masked_fill(~real_steps(frames, lengths), ranks.max() + 1)
     places = ranks.argsort(dim=1, stable=True)
     return samples._replace(frames=frames[torch.arange(len(frames))[:, None], places])

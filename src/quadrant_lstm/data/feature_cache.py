@@ -1,0 +1,103 @@
+"""Keeps the features of a frozen encoder in a file, so that each frame is decoded and encoded only once.
+
+The file, in ~/.cache/quadrant_lstm/features/, has a row for each frame of each clip. Its name is a hash of the clips,
+of how their frames are converted, and of the encoder with its weights, so that other runs use it, too. The system keeps
+in memory what has been read lately. A row that was not written, or not completely, has a wrong checksum.
+"""
+
+import hashlib
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from quadrant_lstm.data.orderings import Shape, scaled
+from quadrant_lstm.errors import UserError
+
+CACHE = Path("~/.cache/quadrant_lstm/features")
+CHUNK = 32  # frames that are encoded together, always as many, so that their features do not depend on the batch
+SALT = np.uint32(0x9E3779B9)  # so that the checksum of an empty row is not 0
+Rows = Int[np.ndarray, "*windows steps"]
+
+
+def checksum(rows: np.ndarray) -> np.ndarray:
+    return rows.sum(-1, dtype=np.uint32) ^ SALT
+
+
+class FeatureCache:
+    """`encoder` maps frames [N, C, H, W] to features [N, ...]. `contents` tells the clips and the format of frames.
+
+    Other processes get it without the encoder: they only ask what is kept.
+    """
+
+    @torch.no_grad()
+    def __init__(self, encoder: nn.Module, frame_shape: Shape, num_rows: int, contents: object):
+        self.feature_shape = encoder(torch.zeros(1, *frame_shape)).shape[1:]
+        digest = hashlib.sha256(repr((str(encoder), frame_shape, contents)).encode())
+        for name, weights in encoder.state_dict().items():
+            digest.update(name.encode())
+            digest.update(weights.cpu().flatten().view(torch.uint8).numpy().tobytes())
+        self.encoder: nn.Module | None = encoder
+        self.shape = num_rows, self.feature_shape.numel() + 1
+        self.file = CACHE.expanduser() / f"{digest.hexdigest()[:32]}.features"
+        self.kept: np.ndarray | None = None
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.make_file()
+        except OSError:  # of a home that cannot be written
+            self.file = Path(tempfile.gettempdir(), self.file.name)
+            self.make_file()
+
+    def make_file(self) -> None:
+        with self.file.open("ab") as opened:
+            opened.truncate(4 * math.prod(self.shape))  # without content, it takes no space
+
+    def __getstate__(self) -> dict[str, object]:
+        return vars(self) | {"kept": None, "encoder": None}
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the encoder is still frozen."""
+        return self.encoder is not None and not any(weights.requires_grad for weights in self.encoder.parameters())
+
+    def read(self, rows: Rows) -> tuple[np.ndarray, Bool[np.ndarray, "*windows steps"]]:
+        """Returns float32 [windows, steps, values], and which of them are kept."""
+        if self.kept is None:
+            self.kept = np.memmap(self.file, np.uint32, "r", shape=self.shape)
+        values = self.kept[rows]
+        return values[..., :-1].view(np.float32), values[..., -1] == checksum(values[..., :-1])
+
+    def write(self, rows: Int[np.ndarray, " frames"], features: np.ndarray) -> None:
+        values = features.view(np.uint32)
+        values = np.concatenate([values, checksum(values)[:, None]], axis=1)
+        try:
+            with self.file.open("r+b") as opened:  # a full disk would end a process that writes to mapped memory
+                for row, content in zip(rows.tolist(), values, strict=True):
+                    opened.seek(row * content.nbytes)
+                    opened.write(content.tobytes())
+        except OSError as error:
+            raise UserError(
+                f"{self.file}: cannot be written ({error.strerror}); make space, and resume the run."
+            ) from error
+
+    @torch.no_grad()
+    def features(
+        self, frames: UInt8[Tensor, "windows steps channels height width"], rows: Rows
+    ) -> Float[Tensor, "windows steps ..."]:
+        """Returns the features of the frames in these rows, and zeros where a row is -1. Computes what is missing."""
+        assert self.encoder
+        values, is_kept = self.read(rows)
+        values = np.where((rows < 0)[..., None], np.float32(0), values)
+        if (missing := ~is_kept & (rows >= 0)).any():
+            device = next(self.encoder.parameters()).device
+            chunks = frames[torch.from_numpy(missing)].split(CHUNK)
+            padded = (pad(chunk, (0, 0, 0, 0, 0, 0, 0, CHUNK - len(chunk))).to(device) for chunk in chunks)
+            encoded = torch.cat([self.encoder(scaled(chunk)) for chunk in padded])[: missing.sum()]
+            values[missing] = encoded.flatten(1).float().cpu().numpy()
+            self.write(rows[missing], values[missing])
+        return torch.from_numpy(values).view(*rows.shape, *self.feature_shape)

@@ -1,0 +1,300 @@
+"""Finds the sequences of a folder, with their classes and groups, and divides them into training, validation and test.
+
+    FOLDER/{train,val,test}/CLASS/SEQUENCE    val may be missing
+    FOLDER/CLASS/SEQUENCE                     divided by hashes
+    labels=FILE.csv                           columns path, label, and perhaps split and group
+
+A hash of the name, or of the group that a sequence belongs to, decides where it goes. So sequences of a group stay
+together, and a new sequence moves no other from the training to the test. Names that begin with a dot are ignored.
+"""
+
+import collections
+import csv
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from quadrant_lstm.data.image_files import natural, visible
+from quadrant_lstm.errors import UserError, as_text
+from quadrant_lstm.files import expanded
+
+FEW = 5  # fewer samples of a class than this say little about its accuracy
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+
+# What a folder or a file of labels says
+
+
+class Sample(NamedTuple):
+    path: Path
+    label: int  # the number of its class
+    group: str  # by default the name of the sample itself
+    split: str | None  # one of SPLITS; None if it is to be drawn
+
+
+class Row(NamedTuple):
+    name: str  # the path from the root
+    label: str
+    split: str | None
+    group: str | None
+
+
+class Found(NamedTuple):
+    root: Path
+    class_names: tuple[str, ...]
+    samples: list[Sample]
+    origin: str  # of the classes and splits, in words
+
+
+def find_samples(
+    root: str | None, labels: str | None, group: str | None, is_sample: Callable[[Path], bool], kind: str
+) -> Found:
+    """`group` is a regular expression: what it finds in the path of a sample, or what its first parentheses find, is
+    the group of the sample. `kind` is the word for a sample in messages.
+
+    Raises UserError for a folder of another structure, a wrong row of the file, and a group in two given splits.
+    """
+    if root is None and labels is None:
+        raise UserError(f"data.root: null, but {kind}s are read from a folder; add data.root=FOLDER.")
+    folder = expanded(root) if root else expanded(str(labels)).parent
+    if not folder.is_dir():
+        raise UserError(f"data.root: {folder} is not a folder; give one with a folder of {kind}s for each class.")
+    rows = read_labels(expanded(labels), folder) if labels else list_folder(folder, kind)
+    check_classes(f"data.labels: {labels}" if labels else f"data.root: {folder}", rows, kind)
+    names = sorted({row.label for row in rows}, key=lambda name: natural(Path(name)))
+    samples = []
+    for row in rows:
+        path = folder / row.name
+        if not is_sample(path):
+            pictures = f"a folder without still pictures, or with {kind}s beside them"
+            what = pictures if path.is_dir() else f"no file of a {kind}"
+            raise UserError(f"{path}: is {what}; remove it, or begin its name with a dot.")
+        samples.append(Sample(path, names.index(row.label), row.group or group_of(row.name, group), row.split))
+    check_groups(samples)
+    splits = ", ".join(split for split in SPLITS if any(row.split == split for row in rows)) or "of the classes"
+    return Found(folder, tuple(names), samples, as_text(labels) if labels else f"the folders {splits}")
+
+
+def list_folder(folder: Path, kind: str) -> list[Row]:
+    splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
+    for path in sorted(folder.iterdir()) if splits else ():
+        if path.is_dir() and visible(path) and path.name not in splits:
+            raise UserError(f"{path}: is not train, val or test; move its {kind}s, or begin its name with a dot.")
+    rows = []
+    for split in splits or [None]:
+        for class_folder in sorted((folder / (split or "")).iterdir(), key=natural):
+            if not class_folder.is_dir() or not visible(class_folder):
+                continue
+            try:
+                str(class_folder).encode()
+            except UnicodeEncodeError as error:  # text files of a run could not hold the name
+                raise UserError(f"data.root: the name of {class_folder} is not UTF-8; rename the folder.") from error
+            paths = sorted(filter(visible, class_folder.iterdir()), key=natural)
+            if not paths:
+                raise UserError(f"{class_folder}: holds no {kind}s; add some, or remove the folder.")
+            rows += [Row(path.relative_to(folder).as_posix(), class_folder.name, split, None) for path in paths]
+        if not rows or rows[-1].split != split:
+            raise UserError(f"{folder / (split or '')}: holds no folder of a class; add some, or remove it.")
+    return rows
+
+
+def read_labels(file: Path, root: Path) -> list[Row]:
+    """Reads a table with the columns path (from `root`) and label, and perhaps split and group."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened, strict=True)
+            lines = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"data.labels: {file} cannot be read ({error}); give a CSV file in UTF-8.") from error
+    columns = [column for column in ("path", "label", "split", "group") if column in (reader.fieldnames or ())]
+    if missing := {"path", "label"} - {*columns}:
+        raise UserError(f"data.labels: {file} has no column {min(missing)}; add it.")
+    rows: dict[Path, Row] = {}
+    for number, line in enumerate(lines, start=2):
+        values = {column: (line[column] or "").strip() for column in columns}
+        path, split = root / values["path"], values.get("split")
+        if empty := [column for column, value in values.items() if not value]:
+            problem = f"has no {empty[0]}; add it, or remove the row"
+        elif not path.exists():
+            problem = f"{path} does not exist; correct the path, or set data.root to the folder that it starts from"
+        elif path.resolve() in rows:
+            problem = f"{path} stands in an earlier row, too; remove one of them"
+        elif split not in (None, *SPLITS):
+            problem = f"{split} is not a split; write train, val or test"
+        else:
+            rows[path.resolve()] = Row(values["path"], values["label"], split, values.get("group"))
+            continue
+        raise UserError(f"data.labels: {file}, row {number}: {problem}.")
+    return list(rows.values())
+
+
+def check_classes(place: str, rows: Sequence[Row], kind: str) -> None:
+    """Raises UserError unless there are two classes, all of them in training and test where these are given."""
+    labels = {split: {row.label for row in rows if row.split == split} for split in (*SPLITS, None)}
+    if len(set.union(*labels.values())) < 2:
+        raise UserError(f"{place} has fewer than two classes; add {kind}s of another one.")
+    if labels[None]:
+        return
+    for one, other in (("val", "train"), ("test", "train"), ("train", "test")):
+        if not labels[other]:
+            raise UserError(f"{place} has {kind}s for {one}, but none for {other}; add some.")
+        if missing := labels[one] - labels[other]:
+            raise UserError(
+                f"{place} has class {min(missing)} in {one}, but not in {other}; add {kind}s, or remove it."
+            )
+
+
+def group_of(name: str, pattern: str | None) -> str:
+    if pattern is None:
+        return name
+    try:
+        found = re.search(pattern, name)
+    except re.error as error:
+        raise UserError(f"data.group: {pattern} is not a regular expression ({error}); correct it.") from error
+    if found is None or not (group := found[min(1, found.re.groups)]):
+        raise UserError(f"data.group: {pattern} finds nothing in {name}; write an expression that fits every path.")
+    return group
+
+
+def check_groups(samples: Iterable[Sample]) -> None:
+    """Raises UserError if a group is in two of the given splits."""
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        if (other := first.setdefault(sample.group, sample)).split != sample.split:
+            raise UserError(
+                f"data.group: {sample.group} is in {other.split} ({other.path}) and in {sample.split} ({sample.path}); "
+                "move one of them, or write another data.group."
+            )
+
+
+# What is drawn
+
+
+class Division(NamedTuple):
+    train: list[Sample]  # with those for validation
+    validation: list[int]  # their places in `train`
+    test: list[Sample]
+    how: str  # in words
+
+
+def divide(
+    samples: Sequence[Sample],
+    class_names: Sequence[str],
+    test_share: float,
+    validation_share: float,
+    seed: int,
+    fold: int | None,
+    num_folds: int,
+) -> Division:
+    """Raises UserError for a class without a sample to train on or to test, and for a fold that is not there."""
+    is_given = any(sample.split for sample in samples)
+    chosen = {sample.group for sample in samples if sample.split == "test"}
+    if not is_given:
+        chosen = draw(samples, test_share, "test", seed)
+    test = [sample for sample in samples if sample.group in chosen]
+    train = [sample for sample in samples if sample.group not in chosen]
+    validation = {sample.group for sample in train if sample.split == "val"}
+    drawn = [] if is_given else ["test"]
+    if validation and fold is not None:
+        raise UserError(f"data.fold: {fold}, but the samples in val are for validation; leave data.fold out.")
+    if fold is not None:
+        validation = draw_fold(train, fold, num_folds, seed)
+        drawn.append(f"fold {fold} of {num_folds}")
+    elif not validation and validation_share:
+        validation = draw(train, validation_share, "validation", seed)
+        drawn.append("validation")
+        if not validation:
+            raise UserError(
+                f"data.validation_share: {validation_share}, but each class has one name or group to train on; add "
+                "some, or write 0."
+            )
+    places = [place for place, sample in enumerate(train) if sample.group in validation]
+    learned = [sample for sample in train if sample.group not in validation]
+    for split, kept in (("training", learned), ("test", test)):
+        if missing := {*range(len(class_names))} - {sample.label for sample in kept}:
+            raise UserError(
+                f"data.root: no {split} sample of class {class_names[min(missing)]} is left; add some, or remove the "
+                "class."
+            )
+    grouped = (
+        "groups" if any(count > 1 for count in collections.Counter(s.group for s in samples).values()) else "names"
+    )
+    how = f"{' and '.join(drawn)} drawn by hashes of the {grouped} (data.validation_seed={seed})" if drawn else ""
+    return Division(train, places, test, how)
+
+
+def position(kind: str, seed: int, group: str) -> float:
+    """Returns a number in [0, 1) that depends on nothing else."""
+    digest = hashlib.sha256(f"{kind} {seed} {group}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6]) / 2**48
+
+
+def draw(samples: Iterable[Sample], share: float, kind: str, seed: int) -> set[str]:
+    """Returns the groups whose position is below the share; and of a class without such a group the one with the lowest
+    position, unless it is the only one. At least one group of each class is left.
+    """
+    positions = {sample.group: position(kind, seed, sample.group) for sample in samples}
+    groups: dict[int, set[str]] = collections.defaultdict(set)
+    for sample in samples:
+        groups[sample.label].add(sample.group)
+    drawn = {group for group, place in positions.items() if place < share}
+    for of_class in groups.values():
+        if not of_class & drawn and len(of_class) > 1:
+            drawn.add(min(of_class, key=positions.__getitem__))
+    for of_class in groups.values():
+        if of_class <= drawn:
+            drawn.discard(max(of_class, key=positions.__getitem__))
+    return drawn
+
+
+def draw_fold(samples: Sequence[Sample], fold: int, num_folds: int, seed: int) -> set[str]:
+    """Deals the groups out to folds, which get about as many samples of each class, and returns those of one."""
+    counts: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+    for sample in samples:
+        counts[sample.group][sample.label] += 1
+    if fold >= num_folds:
+        raise UserError(
+            f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}; write one."
+        )
+    if num_folds > len(counts):
+        raise UserError(
+            f"data.num_folds: {num_folds}, but there are {len(counts)} names or groups to train on; write fewer."
+        )
+    sizes: list[collections.Counter[int]] = [collections.Counter() for _ in range(num_folds)]
+    chosen = set()
+    for group in sorted(counts, key=lambda group: position("fold", seed, group)):
+        ((label, _),) = counts[group].most_common(1)
+        smallest = min(range(num_folds), key=lambda number: (sizes[number][label], sizes[number].total(), number))
+        sizes[smallest] += counts[group]
+        chosen |= {group} if smallest == fold else set()
+    return chosen
+
+
+# What is worth knowing before a training
+
+
+def counts_in_words(labels: Collection[int], class_names: Sequence[str]) -> str:
+    """Returns the number of samples of each class if they differ, and nothing otherwise."""
+    counts = collections.Counter(labels)
+    each = [(counts[number], name) for number, name in enumerate(class_names)]
+    if len({count for count, _ in each}) == 1:
+        return ""
+    if len(each) > 8:
+        each = [min(each), max(each)]
+    return f" ({', '.join(f'{name} {count:,}' for count, name in each)})"
+
+
+def scarce_classes(splits: Mapping[str, Collection[int]], class_names: Sequence[str]) -> list[str]:
+    """Returns a warning for each split of which a class has fewer than FEW samples."""
+    warnings = []
+    for split, labels in splits.items():
+        counts = collections.Counter(labels)
+        few = [f"{name} {counts[number]}" for number, name in enumerate(class_names) if counts[number] < FEW]
+        if labels and few:
+            listed = ", ".join(few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
+            warnings.append(
+                f"data: {split} has fewer than {FEW} samples of a class ({listed}), which say little about its "
+                "accuracy; add samples, or use data.fold"
+            )
+    return warnings

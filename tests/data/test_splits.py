@@ -1,0 +1,166 @@
+"""Checks how samples are found, grouped and divided."""
+
+import collections
+from pathlib import Path
+
+import pytest
+
+from quadrant_lstm.data.splits import Sample, divide, draw, find_samples, scarce_classes
+from quadrant_lstm.errors import UserError
+
+NAMES = ("jump", "wave")
+
+
+def write(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def find(root: Path | None, labels: str | None = None, group: str | None = None):
+    return find_samples(None if root is None else str(root), labels, group, lambda path: path.suffix == ".mp4", "clip")
+
+
+def samples_of(count: int, people: int | None = None) -> list[Sample]:
+    """Returns clips of two classes, each of its own group, or of so many people."""
+    return [
+        Sample(Path(f"{number}.mp4"), number % 2, f"p{number // 2 % people}" if people else f"{number}.mp4", None)
+        for number in range(count)
+    ]
+
+
+def divided(samples, test_share=0.2, validation_share=0.2, seed=0, fold=None, num_folds=4):
+    train, validation, test, how = divide(samples, NAMES, test_share, validation_share, seed, fold, num_folds)
+    held_out = [train[place] for place in validation]
+    return [sample for sample in train if sample not in held_out], held_out, test, how
+
+
+def test_folders_train_val_and_test_are_used_as_they_are(tmp_path):
+    files = [
+        f"{split}/{name}/{split}{number}.mp4"
+        for split in ("train", "val", "test")
+        for name in NAMES
+        for number in (1, 2)
+    ]
+    found = find(write(tmp_path, *files))
+    assert (found.class_names, found.origin) == (NAMES, "the folders train, val, test")
+    for samples, split in zip(divided(found.samples), ("train", "val", "test"), strict=False):
+        assert sorted(sample.path.name for sample in samples) == [f"{split}{number}.mp4" for number in (1, 1, 2, 2)]
+    with pytest.raises(UserError, match="data.fold: 0, but the samples in val are for validation; leave data.fold out"):
+        divided(found.samples, fold=0)
+
+
+def test_one_more_sample_moves_no_other():
+    before, after = divided(samples_of(60)), divided(samples_of(80))
+    for few, many in zip(before[:3], after[:3], strict=True):
+        assert set(few) <= set(many)
+    assert [len(samples) for samples in after[:3]] == [56, 11, 13]
+    assert divided(samples_of(80), seed=1)[2] != after[2]
+    assert after[3] == "test and validation drawn by hashes of the names (data.validation_seed=0)"
+
+
+def test_every_class_has_samples_to_train_on_and_to_test():
+    for seed in range(50):
+        train, _, test, _ = divided(samples_of(4), test_share=0.1 + 0.8 * (seed % 2), validation_share=0.0, seed=seed)
+        assert {sample.label for sample in train} == {sample.label for sample in test} == {0, 1}
+    with pytest.raises(UserError, match="no test sample of class wave is left; add some, or remove the class"):
+        divided([*samples_of(9)[::2], samples_of(2)[1]])
+
+
+@pytest.mark.parametrize("fold", [None, 0, 3])
+def test_no_group_is_on_both_sides(fold):
+    train, validation, test, how = divided(samples_of(200, people=20), fold=fold)
+    sides = [{sample.group for sample in samples} for samples in (train, validation, test)]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 20
+    assert all(sides)
+    assert "hashes of the groups" in how
+
+
+def test_folds_share_all_samples_and_have_the_classes_in_equal_parts():
+    samples = [sample for sample in samples_of(120) if sample.label == 0 or int(sample.path.stem) < 40]
+    folds = [divided(samples, fold=fold)[1] for fold in range(4)]
+    train = divided(samples, validation_share=0.0)[0]
+    assert sorted(sample.path for fold in folds for sample in fold) == sorted(sample.path for sample in train)
+    for label in (0, 1):
+        counts = [sum(sample.label == label for sample in fold) for fold in folds]
+        assert max(counts) - min(counts) <= 1
+    with pytest.raises(UserError, match="data.fold: 4, but data.num_folds=4 makes folds 0 to 3; write one"):
+        divided(samples, fold=4)
+    with pytest.raises(UserError, match="data.num_folds: 4, but there are 3 names or groups to train on; write fewer"):
+        divided(samples_of(40, people=4), fold=0)
+
+
+def test_a_group_is_what_an_expression_finds_in_the_path(tmp_path):
+    write(tmp_path, "jump/v_jump_g01_c01.mp4", "jump/v_jump_g02_c01.mp4", "wave/v_wave_g01_c01.mp4")
+    for pattern in ("_g..", r"_(g\d+)_"):
+        groups = [sample.group.strip("_") for sample in find(tmp_path, group=pattern).samples]
+        assert groups == ["g01", "g02", "g01"]
+    with pytest.raises(UserError, match=r"data.group: _h\.\. finds nothing in jump/v_jump_g01_c01.mp4; write an exp"):
+        find(tmp_path, group="_h..")
+    with pytest.raises(UserError, match=r"data.group: \( is not a regular expression \(.*\); correct it"):
+        find(tmp_path, group="(")
+
+
+def test_a_group_in_two_given_splits_is_refused(tmp_path):
+    write(tmp_path, *(f"{split}/{name}/g1_{split}.mp4" for split in ("train", "test") for name in NAMES))
+    assert len(find(tmp_path).samples) == 4
+    with pytest.raises(UserError, match="data.group: g1 is in train .*train/jump/g1_train.mp4.* and in test .*; move"):
+        find(tmp_path, group="g1")
+
+
+def test_labels_stand_in_a_table(tmp_path):
+    write(tmp_path / "clips", *(f"{number}.mp4" for number in range(6)))
+    table = tmp_path / "labels.csv"
+    rows = zip(range(6), ("train", "train", "val", "train", "test", "test"), strict=True)
+    lines = [f'"clips/{number}.mp4",{NAMES[number % 2]},{split},x,{number // 2}' for number, split in rows]
+    table.write_bytes("\ufeffpath,label,split,other,group\r\n".encode() + "\r\n".join(lines[:3] + lines[4:]).encode())
+    with pytest.raises(UserError, match="data.group: 1 is in val .*clips/2.mp4.* and in train .*clips/3.mp4"):
+        table.write_text("path,label,split,other,group\n" + "\n".join(lines))
+        find(None, str(table))
+    table.write_text("path,label,split,other,group\n" + "\n".join(lines[:3] + lines[4:]))
+    found = find(None, str(table))
+    assert found.class_names == NAMES
+    assert [[sample.path.stem for sample in samples] for samples in divided(found.samples)[:3]] == [
+        ["0", "1"],
+        ["2"],
+        ["4", "5"],
+    ]
+    assert [sample.group for sample in found.samples] == ["0", "0", "1", "2", "2"]
+    table.write_text("path,label\n" + "\n".join(f"{number}.mp4,{NAMES[number % 2]}" for number in range(6)))
+    assert len(find(tmp_path / "clips", str(table)).samples) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("path\n1.mp4", "labels.csv has no column label; add it"),
+        ("path,label\n1.mp4,jump\n9.mp4,wave", "labels.csv, row 3: .*9.mp4 does not exist; correct the path, or set"),
+        ("path,label\n1.mp4,jump\n1.mp4,wave", "row 3: .*1.mp4 stands in an earlier row, too; remove one of them"),
+        ("path,label\n1.mp4,jump\n2.mp4,", "labels.csv, row 3: has no label; add it, or remove the row"),
+        ("path,label\n1.mp4,jump\nx.txt,wave", "x.txt: is no file of a clip; remove it"),
+        ("path,label\n1.mp4,jump\n2.mp4,jump", "labels.csv has fewer than two classes; add clips of another one"),
+        ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,dev", "labels.csv, row 3: dev is not a split; write train, v"),
+        ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,train", "csv has clips for train, but none for test; add"),
+        ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,test", "csv has class wave in test, but not in train; add"),
+        ("path,label\n\xff", "data.labels: .*labels.csv cannot be read .*; give a CSV file in UTF-8"),
+    ],
+)  # fmt: skip
+def test_a_wrong_table_is_refused(content, line, tmp_path):
+    write(tmp_path, "1.mp4", "2.mp4", "x.txt")
+    (tmp_path / "labels.csv").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=line):
+        find(None, str(tmp_path / "labels.csv"))
+
+
+def test_a_class_with_fewer_than_five_samples_is_named():
+    labels = {"validation": [0] * 5 + [1] * 4, "test": [0] * 5 + [1] * 5}
+    (warning,) = scarce_classes(labels, NAMES)
+    assert warning.startswith("data: validation has fewer than 5 samples of a class (wave 4), which")
+    assert scarce_classes({"validation": []}, NAMES) == []
+
+
+def test_drawn_shares_are_about_as_large_as_asked_for():
+    drawn = draw(samples_of(2000), 0.2, "test", 0)
+    assert 350 < len(drawn) < 450
+    assert abs(collections.Counter(int(name[:-4]) % 2 for name in drawn)[0] - len(drawn) / 2) < 30
