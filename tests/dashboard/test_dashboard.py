@@ -181,7 +181,7 @@ def test_a_network_in_float64_is_shown(tmp_path):
 
 
 def test_an_encoder_without_parameters_is_shown():
-    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "shared_tiles": False}
+    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": False}
     network = Join((1, 6, 6), 3, 5, None, lambda channels: nn.Flatten(), RECURRENT["lstm"], **sizes).eval()
     frames = torch.zeros(1, 5, 1, 6, 6, dtype=torch.uint8)
     assert draw_features(network, frames) == {}

@@ -266,7 +266,7 @@ def test_all_pictures_show_classes_of_any_name(tmp_path, caplog):
     tested = gallery.TestOutputs(
         torch.arange(6), torch.zeros(6, 3, 3), torch.arange(6) // 2, torch.ones(3, 3, dtype=torch.long)
     )
-    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "shared_tiles": False}
+    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": False}
     network = Join((3, 12, 16), 3, 3, None, Pooled, RECURRENT["lstm"], **sizes).eval()
     pictures = dict(gallery.data_pictures(clips)) | dict(gallery.prediction_pictures(clips, tested))
     pictures |= dict(gallery.network_pictures(network, clips, tested))

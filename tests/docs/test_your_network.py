@@ -88,7 +88,9 @@ def test_only_the_weights_of_a_recurrent_layer_are_drawn_anew(trained, monkeypat
         monkeypatch.setattr(layer, "reset_parameters", lambda self: [nn.init.ones_(own) for own in self.parameters()])
     encoder = partial(import_module("my_encoder").MyEncoder, width=4)
     recurrent = partial(import_module("my_recurrent").LeakyMean, decay=0.5)
-    network = Join((1, 8, 4), 3, 4, [[1, 2, 3, 4]], encoder, recurrent, 0.0, 5, 4, shared_tiles=False)
+    network = Join(
+        (1, 8, 4), 3, 4, [[1, 2, 3, 4]], encoder, recurrent, 0.0, 5, 4, shared_tiles=False, differences=False
+    )
     assert all((parameter == 1).all() for parameter in network.encoder.module[0].parameters())
     assert (network.recurrent.inputs.bias == 0).all()
     assert network.recurrent.inputs.weight.std() > 0.1

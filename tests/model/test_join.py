@@ -28,15 +28,18 @@ ENCODERS = {
 
 def join(encoder=CONV, recurrent=LSTM, shared_tiles=False, **changes) -> Join:
     torch.manual_seed(0)
-    sizes = {"dropout": 0.0, "lstm_units": 5, "dense_units": 4} | changes
+    sizes = {"dropout": 0.0, "lstm_units": 5, "dense_units": 4, "differences": False} | changes
     return Join((1, 56, 14), 3, 4, ORDERINGS, encoder, recurrent, shared_tiles=shared_tiles, **sizes).eval()
 
 
+@pytest.mark.parametrize("differences", [False, True])
 @pytest.mark.parametrize(
     ("encoder", "recurrent"), [*((name, "lstm") for name in ENCODERS), *(("conv", name) for name in RECURRENT)]
 )
-def test_any_encoder_is_joined_to_any_recurrent_layer_and_only_real_earlier_steps_count(encoder, recurrent):
-    network = join(ENCODERS[encoder], RECURRENT[recurrent])
+def test_any_encoder_is_joined_to_any_recurrent_layer_and_only_real_earlier_steps_count(
+    encoder, recurrent, differences
+):
+    network = join(ENCODERS[encoder], RECURRENT[recurrent], differences=differences)
     frames, lengths = torch.rand(3, 4, 1, 56, 14), torch.tensor([4, 1, 3])
     logits, steps = network(frames), network.logits_per_step(frames)
     assert steps.shape == (3, 1 if recurrent in ("concat", "bilstm") else 4, 3)
@@ -63,6 +66,16 @@ def test_the_question_is_one_choice_of_encoder_and_recurrent_layer():
     assert same.in_full()(frames, torch.tensor([4, 2])).shape == (2, 3)
 
 
+@pytest.mark.parametrize("shared_tiles", [False, True])
+def test_the_recurrent_layer_may_read_how_features_differ_from_those_of_the_step_before(shared_tiles):
+    network, frames = join(differences=True, shared_tiles=shared_tiles), sequences(torch.rand(2, 1, 28, 28))
+    maps = network.encoder(frames)  # [2, 4, 6, 26, 5]
+    both = torch.cat([maps[:, 2], maps[:, 2] - maps[:, 1]], dim=1)
+    flat = both.permute(0, 2, 3, 1).flatten(1)  # channels last
+    torch.testing.assert_close(network.features(frames)[:, 2], flat)
+    assert not network.features(frames)[:, 0].unflatten(1, (26, 5, 12))[..., 6:].any()
+
+
 @pytest.mark.parametrize("size", [(64, 64), (28, 28), (14, 7), (3, 50)])
 def test_a_pooled_encoder_averages_the_maps_in_each_cell_of_its_grid(size):
     encoder = PooledEncoder(1, filters=[4, 6], grid=[2, 3]).eval()
@@ -78,7 +91,9 @@ def test_a_pooled_encoder_averages_the_maps_in_each_cell_of_its_grid(size):
 
 def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics():
     encoder = partial(Backbone, name="resnet18", weights=None, frozen=True, size=None)
-    network = Join((1, 56, 14), 3, 4, ORDERINGS, encoder, LSTM, 0.0, 5, 4, False)  # in the mode in which it is trained
+    network = Join(
+        (1, 56, 14), 3, 4, ORDERINGS, encoder, LSTM, 0.0, 5, 4, False, False
+    )  # in the mode in which it is trained
     before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
     network(torch.rand(2, 4, 1, 56, 14)).sum().backward()
     torch.testing.assert_close(network.encoder.state_dict(), before, rtol=0, atol=0)

@@ -89,7 +89,7 @@ def test_clips_that_cannot_be_read_are_refused_with_their_own_remedy(tmp_path):
 
 def join(recurrent, encoder=Pooled, frame_shape=(1, 6, 6)) -> Join:
     torch.manual_seed(0)
-    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "shared_tiles": True}
+    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": True}
     return Join(frame_shape, 3, 5, None, encoder, RECURRENT[recurrent], **sizes).eval()
 
 

@@ -26,7 +26,7 @@ def described(network):
 
 
 def joined(encoder):
-    sizes = {"dropout": 0.1, "lstm_units": 3, "dense_units": 4, "shared_tiles": False}
+    sizes = {"dropout": 0.1, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": False}
     return Join((1, 56, 14), 10, 4, ORDERINGS, encoder=encoder, recurrent=RECURRENT["lstm"], **sizes)
 
 

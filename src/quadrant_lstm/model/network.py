@@ -73,8 +73,8 @@ def kept_bits(num_words: int, kept: int, dtype: torch.dtype) -> Int[Tensor, " wo
 
 # Any encoder, joined to any recurrent layer
 #
-#     [N, T, C, H, W] -> encoder at every step -> [N, T, ...] -> dropout -> recurrent layer -> [N, T, units]
-#                     -> last step -> [N, units] -> dense -> head -> [N, classes]
+#     [N, T, C, H, W] -> encoder at every step -> [N, T, ...] -> perhaps differences from the step before -> dropout
+#                     -> recurrent layer -> [N, T, units] -> last step -> [N, units] -> dense -> head -> [N, classes]
 #
 # `encoder` is called with the number of channels of a frame. `recurrent` is called with the number of features of a
 # step and a number of units, and returns outputs and a state. If its class says `reads_maps = True`, it is called with
@@ -105,6 +105,7 @@ class Join(StepClassifier):
         lstm_units: Count,
         dense_units: Count,
         shared_tiles: bool,
+        differences: bool,
     ):
         super().__init__()
         module = make_part("model.encoder", encoder, frame_shape[0])
@@ -118,7 +119,7 @@ class Join(StepClassifier):
             except CannotShare as reason:
                 log.info(f"model.shared_tiles: every frame is encoded in full: {reason}")
         self.dropout = Dropout(dropout)
-        num_outputs = self.read_with(recurrent, feature_shape(module, frame_shape), lstm_units, num_steps)
+        num_outputs = self.read_with(recurrent, feature_shape(module, frame_shape), lstm_units, num_steps, differences)
         self.dense = nn.Linear(num_outputs, dense_units)  # no activation
         self.head = nn.Linear(dense_units, num_classes)
         ours = (
@@ -176,7 +177,7 @@ class CNNLSTM(Join):
     ):
         encoder = partial(ConvEncoder, filters=filters, kernel_size=kernel_size, pool_size=pool_size)
         parts = (encoder, recurrent, dropout, lstm_units, dense_units, shared_tiles)
-        super().__init__(frame_shape, num_classes, num_steps, orderings, *parts)
+        super().__init__(frame_shape, num_classes, num_steps, orderings, *parts, differences=False)
 
 
 # What a Reshape between convolutions and an LSTM gives, the first thing that the question tried

@@ -50,6 +50,15 @@ class FlattenMaps(nn.Module):
         return maps.permute(0, 1, 3, 4, 2).flatten(2)
 
 
+class AppendDifferences(nn.Module):
+    """Appends to the features of each step by how much they differ from those of the step before, along the axis of
+    features or channels. Those of the first step differ by 0.
+    """
+
+    def forward(self, features: Float[Tensor, "batch steps features ..."]) -> Float[Tensor, "batch steps twice ..."]:
+        return torch.cat([features, features.diff(dim=1, prepend=features[:, :1])], dim=2)
+
+
 def reads_maps(make: MakePart) -> bool:
     """Tells whether the layer reads maps, as its class says with `reads_maps = True`."""
     return getattr(getattr(make, "func", make), "reads_maps", False)  # `func` of a functools.partial
@@ -158,14 +167,20 @@ class StepClassifier(nn.Module):
     """
 
     encoder: nn.Module
+    append_differences: nn.Module | None
     flatten: nn.Module | None
     dropout: nn.Module
     recurrent: nn.Module
     last_step: LastStep
     needs_orderings = False  # whether frames have to follow data.orderings
 
-    def read_with(self, make: MakePart, feature_shape: Sequence[int], lstm_units: int, num_steps: int) -> int:
+    def read_with(
+        self, make: MakePart, feature_shape: Sequence[int], lstm_units: int, num_steps: int, differences: bool = False
+    ) -> int:
         """Adds a recurrent layer that reads features of this shape, and returns the number of its outputs."""
+        self.append_differences = AppendDifferences() if differences else None
+        if differences:
+            feature_shape = (2 * feature_shape[0], *feature_shape[1:])
         is_flattened = len(feature_shape) == 3 and not reads_maps(make)
         self.flatten = FlattenMaps() if is_flattened else None
         self.recurrent = make_recurrent(make, feature_shape, lstm_units, num_steps)
@@ -198,6 +213,8 @@ class StepClassifier(nn.Module):
         return outputs.mean((3, 4)) if outputs.ndim == 5 else outputs  # maps
 
     def inputs(self, encoded: Sequences) -> Sequences:
+        if self.append_differences is not None:
+            encoded = self.append_differences(encoded)
         return self.dropout(encoded if self.flatten is None else self.flatten(encoded))
 
     def by_step(self, outputs: Outputs, lengths: Lengths) -> Float[Tensor, "batch steps_or_one units"]:
