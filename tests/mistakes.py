@@ -90,6 +90,9 @@ MISTAKES = {
     "model.kernel_size=9": "model.kernel_size: 9 does not fit stage conv2, whose input is 32 x 48 x 6",
     "model=join model.encoder.kernel_size=40": "model.encoder.kernel_size: 40 does not fit stage conv1, whose input ",
     "model=deep model/recurrent=conv_lstm": "model.recurrent: ConvLSTM reads maps, but the encoder returns a vector; ",
+    "model=join model/encoder=resnet18 model.encoder.frozen=0": "model.encoder.frozen: 0 is not true or false or a",
+    "model=join model/encoder=timm model.encoder.name=resnet81": "model.encoder.name: timm has no resnet81; write e.g.",
+    "model=join model/encoder=resnet18 model.encoder.weights=no.pth": "model.encoder.weights: no.pth cannot be read (",
     # data folders
     "data.dataset=QMNIST": "data.dataset: 'QMNIST' is not one of mnist, idx, MNIST, FashionMNIST, KMNIST",
     "data.root=nowhere": "data.root: nowhere is not read by data.dataset=mnist; add data=idx, or leave it out.",

@@ -1,4 +1,6 @@
 import itertools
+import re
+import sys
 from functools import partial
 
 import pytest
@@ -9,18 +11,19 @@ from torchvision.transforms.functional import normalize
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.encoder import Backbone, ConvEncoder, PaddedEncoder, PooledEncoder, RowsEncoder
+from quadrant_lstm.model.encoder import Backbone, ConvEncoder, PaddedEncoder, PooledEncoder, RowsEncoder, TimmBackbone
 from quadrant_lstm.model.network import Join, feature_shape
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.shared_tiles import SharedTiles
 from tests.networks import RECURRENT, question_network
 
 CONV = partial(ConvEncoder, filters=[4, 6], kernel_size=3, pool_size=2)
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 ENCODERS = {
     "conv": CONV,
     "padded": partial(PaddedEncoder, blocks=[[4], [6]]),
     "pooled": partial(PooledEncoder, filters=[4, 6], grid=[2, 3]),
-    "resnet": partial(Backbone, name="resnet18", weights=None, frozen=False, size=None),
+    "resnet": partial(Backbone, name="resnet18", weights=None, frozen=False, lr_factor=1.0, size=None),
     "rows": partial(RowsEncoder, row_units=4),
     "vector": lambda in_channels: nn.Sequential(nn.Flatten(), nn.LazyLinear(7)),
 }
@@ -90,7 +93,7 @@ def test_a_pooled_encoder_averages_the_maps_in_each_cell_of_its_grid(size):
 
 
 def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics():
-    encoder = partial(Backbone, name="resnet18", weights=None, frozen=True, size=None)
+    encoder = partial(Backbone, name="resnet18", weights=None, frozen=True, lr_factor=1.0, size=None)
     network = Join(
         (1, 56, 14), 3, 4, ORDERINGS, encoder, LSTM, 0.0, 5, 4, False, False
     )  # in the mode in which it is trained
@@ -112,8 +115,13 @@ def test_asking_for_the_features_leaves_each_layer_in_its_mode():
 def test_any_classifier_of_torchvision_is_a_backbone():
     with torch.device("meta"):
         for name in ("mobilenet_v3_small", "vit_b_32", "swin_t", "shufflenet_v2_x0_5"):
-            assert Backbone(1, name, weights=None, frozen=False, size=224).eval()(torch.rand(2, 1, 56, 14)).ndim == 2
-        googlenet = Backbone(1, "googlenet", weights=None, frozen=False, size=64).train()
+            assert (
+                Backbone(1, name, weights=None, frozen=False, lr_factor=1.0, size=224)
+                .eval()(torch.rand(2, 1, 56, 14))
+                .ndim
+                == 2
+            )
+        googlenet = Backbone(1, "googlenet", weights=None, frozen=False, lr_factor=1.0, size=64).train()
         assert googlenet(torch.rand(2, 1, 28, 28)).ndim == 2  # without the classifiers for its own training
 
 
@@ -122,13 +130,78 @@ def test_frames_are_normalized_as_pretrained_weights_expect(tmp_path, monkeypatc
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     torch.save(get_model("resnet18").state_dict(), tmp_path / "hub/checkpoints/resnet18-f37072fd.pth")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    pretrained = Backbone(3, "resnet18", weights="DEFAULT", frozen=True, size=None).eval()
+    pretrained = Backbone(3, "resnet18", weights="DEFAULT", frozen=True, lr_factor=1.0, size=None).eval()
     frames = torch.rand(2, 3, 32, 32)
-    expected = pretrained.module(normalize(frames, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]))
+    expected = pretrained.module(normalize(frames, **IMAGENET))
     torch.testing.assert_close(pretrained(frames), expected)
-    loaded = Backbone(3, "resnet18", weights=None, frozen=True, size=None).eval()
+    loaded = Backbone(3, "resnet18", weights=None, frozen=True, lr_factor=1.0, size=None).eval()
     loaded.load_state_dict(pretrained.state_dict())
     torch.testing.assert_close(loaded(frames), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "trained_with"),
+    [(Backbone, "shufflenet_v2_x0_5", IMAGENET), (TimmBackbone, "test_resnet", {"mean": [0.5] * 3, "std": [0.5] * 3})],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_are_read_from_a_file_with_a_classifier_of_other_classes_or_without(
+    kind, name, trained_with, suffix, tmp_path
+):
+    if kind is TimmBackbone:
+        pytest.importorskip("timm")
+    saved = kind(3, name, None, False, 1.0, None).eval()
+    state, file = saved.module.state_dict(), tmp_path / f"weights{suffix}"
+    for head in ({}, {"fc.weight": torch.zeros(7, 9), "fc.bias": torch.zeros(7)}):
+        if suffix == ".pth":
+            torch.save(state | head, file)
+        else:
+            pytest.importorskip("safetensors.torch").save_file(state | head, file)
+        loaded = kind(3, name, str(file), False, 1.0, None).eval()
+        frames = torch.rand(2, 3, 32, 32)
+        torch.testing.assert_close(loaded(frames), saved.module(normalize(frames, **trained_with)))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read (there is no such file); give a state dict of resnet18."),
+        (b"PK damaged", "cannot be read ("),
+        ([1], "does not fit resnet18 (it is no state dict); give a state dict of resnet18."),
+        ({}, 'does not fit resnet18 (Missing key(s) in state_dict: "conv1.weight", '),
+        ({"conv1.weight": torch.zeros(1)}, "does not fit resnet18 ("),
+    ],
+)
+def test_a_file_that_holds_no_weights_of_the_network_is_refused(content, reason, tmp_path):
+    file = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        torch.save(content, file)
+    with pytest.raises(UserError, match=re.escape(f"model.encoder.weights: {file} {reason}")):
+        Backbone(3, "resnet18", str(file), False, 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("resnet81", None, "model.encoder.name: timm has no resnet81; write e.g. resnet"),
+        ("hf-hub:somebody/model", None, "model.encoder.name: timm has no hf-hub:somebody/model; write e.g. resnet18."),
+        ("test_resnet", "FOO", "test_resnet has no weights FOO; write one of null, DEFAULT, or a file"),
+        ("test_resnet", "DEFAULT", "DEFAULT of test_resnet cannot be downloaded .*; give a file of its state dict, "),
+    ],
+)
+def test_networks_of_timm_that_do_not_fit_are_refused(name, weights, message, tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=message):
+        TimmBackbone(3, name, weights, False, 1.0, None)
+
+
+def test_without_timm_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"^model/encoder=timm: needs timm, which .* pip install -e \"\.\[timm\]\"$"):
+        TimmBackbone(3, "resnet18", None, False, 1.0, None)
 
 
 class OwnEncoder(nn.Conv2d):
@@ -165,7 +238,7 @@ def test_an_encoder_must_return_features_of_every_frame(change, returned):
     ("name", "weights", "message"),
     [
         ("resnet81", None, "torchvision has no resnet81; write e.g. resnet"),
-        ("resnet18", "FOO", "resnet18 has no weights FOO; write one of null, IMAGENET1K_V1, DEFAULT"),
+        ("resnet18", "FOO", "resnet18 has no weights FOO; write one of null, IMAGENET1K_V1, DEFAULT, or a file"),
         ("squeezenet1_0", None, "squeezenet1_0 does not end in a linear layer"),
         ("resnet18", "DEFAULT", r"DEFAULT of resnet18 cannot be .* put the file of \S*pth into \S*/hub/checkpoints"),
     ],
@@ -174,4 +247,4 @@ def test_backbones_that_do_not_fit_are_refused(name, weights, message, tmp_path,
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
     with pytest.raises(UserError, match=message):
-        Backbone(3, name, weights=weights, frozen=False, size=None)
+        Backbone(3, name, weights=weights, frozen=False, lr_factor=1.0, size=None)

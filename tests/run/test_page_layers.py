@@ -66,7 +66,10 @@ LAYER = "which the page cannot compute; it knows conv"
         (lambda: joined(partial(nn.Conv2d, out_channels=2, kernel_size=3, stride=2)), r"encoder is Conv2d\(.*stride="),
         (lambda: joined(lambda channels: nn.Sequential(nn.Conv2d(channels, 2, 3), nn.GELU())), r"encoder\.1 is GEL"),
         (lambda: joined(lambda channels: nn.Sequential(nn.BatchNorm2d(1))), r"encoder\.0 is BatchNorm2d\("),
-        (lambda: joined(lambda channels: Backbone(channels, "resnet18", None, False, None)), "encoder is Backbone"),
+        (
+            lambda: joined(lambda channels: Backbone(channels, "resnet18", None, False, 1.0, None)),
+            "encoder is Backbone",
+        ),
         (lambda: nn.Linear(2, 2), rf"model is Linear\(.*, {LAYER}"),
         (lambda: deep_network(join_pieces=False), "model.join_pieces is false, but the page .*; use format=onnx"),
     ],

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -20,6 +20,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.protocols import Frames, Lengths, as_argument, logits_after_steps
 from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, step_accuracy_names
@@ -133,6 +134,10 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         return self.score("train", self.logits_of(batch)[:, None], batch.labels)
 
+    def on_train_epoch_start(self) -> None:
+        for encoder in self.backbones():
+            encoder.start_epoch(self.current_epoch)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.learning_rate = optimizer.param_groups[0]["lr"]  # a schedule changes it before the epoch ends
 
@@ -235,12 +240,25 @@ class Classifier(LightningModule):
         scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
         for group in optimizer.param_groups:
             group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
+            group["lr"] *= 1.0 if "lr" in scheduled else group.get("lr_factor", 1.0)
+
+    def backbones(self) -> Iterator[Backbone]:
+        return (part for part in self.network.modules() if isinstance(part, Backbone))
 
     def configure_optimizers(self) -> Any:
-        weights = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = make("optimizer", self.optimizer, weights)
+        factors = {weight: encoder.lr_factor for encoder in self.backbones() for weight in encoder.parameters()}
+        groups: dict[float, list[nn.Parameter]] = {1.0: []}  # first, because its learning rate is logged
+        for weight in self.parameters():
+            if weight.requires_grad:
+                groups.setdefault(factors.get(weight, 1.0), []).append(weight)
+        named = [{"params": weights, "lr_factor": factor} for factor, weights in groups.items()]
+        optimizer = make("optimizer", self.optimizer, named)
+        for group in optimizer.param_groups:
+            group["lr"] *= group["lr_factor"]
         names = total_arguments(self.schedule)
-        totals = dict.fromkeys(names, self.trainer.estimated_stepping_batches) if names else {}
-        scheduler = make("schedule", self.schedule, optimizer, **totals)
+        options: dict[str, Any] = dict.fromkeys(names, self.trainer.estimated_stepping_batches) if names else {}
+        if "max_lr" in (given := getattr(self.schedule, "keywords", {})):  # one for each group
+            options["max_lr"] = [given["max_lr"] * factor for factor in groups]
+        scheduler = make("schedule", self.schedule, optimizer, **options)
         interval = "step" if names else "epoch"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}

@@ -2,10 +2,15 @@
 
 import copy
 import difflib
+import logging
+import math
+import os
+import textwrap
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -17,8 +22,8 @@ from torch.nn.functional import interpolate
 from torchvision.models import get_model, get_model_weights, list_models
 
 from quadrant_lstm.data.orderings import Shape
-from quadrant_lstm.errors import UserError
-from quadrant_lstm.kinds import Blocks, Count, Counts, Grid
+from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.kinds import Blocks, Count, Counts, Grid, Positive
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
@@ -127,38 +132,57 @@ def plain_pool_size(pool: Any) -> list[int] | None:
     return size if others == [size, [0, 0], [1, 1]] else None
 
 
-# Classifiers of torchvision
+# Classifiers of torchvision and timm
+
+
+class Pretrained(NamedTuple):
+    network: nn.Module
+    mean: Sequence[float] = (0.0, 0.0, 0.0)  # of each channel, with which to normalize frames
+    std: Sequence[float] = (1.0, 1.0, 1.0)
 
 
 class Backbone(nn.Module):
     """Any classifier of torchvision.models, without its last linear layer. Maps a frame to a vector of features.
 
     Frames with one channel are repeated to three; `size`, in pixels, enlarges frames that are too small for it.
-    `weights` are a name that torchvision knows, which are downloaded once, or null for random ones. Frames, of values
-    from 0 to 1, are normalized as the weights were trained. With `frozen`, the weights get no gradients and batch norm
-    uses and keeps its running statistics. Raises UserError for an unknown name, and weights that cannot be downloaded.
+    `weights` are null for random ones, a name that torchvision knows, which are downloaded once, or a file with a state
+    dict of this classifier. Frames, of values from 0 to 1, are normalized as torchvision's weights were trained.
+
+    With `frozen`, the weights get no gradients and batch norm uses and keeps its running statistics: always, or for so
+    many epochs. The learning rate is `lr_factor` times that of the other weights. Raises UserError for an unknown name,
+    and weights that cannot be downloaded or read or do not fit.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, in_channels: int, name: str, weights: str | None, frozen: bool, size: Count | None):
+    def __init__(
+        self,
+        in_channels: int,
+        name: str,
+        weights: str | None,
+        frozen: bool | Count,
+        lr_factor: Positive,
+        size: Count | None,
+    ):
         super().__init__()
-        self.frozen, self.size = frozen, size
-        self.module, mean, std = load_pretrained(name, weights)
-        for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
-            if hasattr(self.module, attribute):  # GoogLeNet and Inception have more classifiers for their own training
-                setattr(self.module, attribute, value)
+        self.frozen_epochs = math.inf if frozen is True else int(frozen)
+        self.frozen, self.lr_factor, self.size = False, lr_factor, size
+        self.module, mean, std = self.load(name, weights)
         # in checkpoints, because a network is built from them without pretrained weights, which would tell these values
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-        last = [path for path, layer in self.module.named_modules() if isinstance(layer, nn.Linear)]
-        if not last:
-            raise UserError(f"model.encoder.name: {name} does not end in a linear layer; choose another one.")
-        self.module.set_submodule(last[-1], nn.Identity())
-        if frozen:
-            self.module.requires_grad_(False)
-            self.module.eval()  # Lightning leaves each module in its mode
+        if frozen is True:
+            self.start_epoch(0)  # weights that are trained later are frozen when the processes of a run have met
+
+    def load(self, name: str, weights: str | None) -> Pretrained:
+        return load_torchvision(name, weights)
+
+    def start_epoch(self, epoch: int) -> None:
+        """Freezes the weights, or trains them. Epochs count from 0."""
+        self.frozen = epoch < self.frozen_epochs
+        self.module.requires_grad_(not self.frozen)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
@@ -173,27 +197,107 @@ class Backbone(nn.Module):
         return self.module((frames - self.mean) / self.std)
 
 
-def load_pretrained(name: str, weights: str | None) -> tuple[nn.Module, list[float], list[float]]:
-    """Returns the network, and the mean and standard deviation of each channel with which to normalize its frames."""
-    if name not in (names := list_models(torchvision.models)):
-        close = [*difflib.get_close_matches(name, names), "resnet18"][0]
-        raise UserError(f"model.encoder.name: torchvision has no {name}; write e.g. {close}.")
-    if weights is None:
-        return get_model(name, weights=None), [0.0] * 3, [1.0] * 3
-    choices = get_model_weights(name).__members__
-    if weights not in choices:
-        listed = ", ".join(["null", *choices])
-        raise UserError(f"model.encoder.weights: {name} has no weights {weights}; write one of {listed}.")
-    pretrained = choices[weights]
+class TimmBackbone(Backbone):
+    """Any network of timm, without its classifier. `weights` are null, `DEFAULT`, those that timm has for the name, or
+    a file.
+    """
+
+    def load(self, name: str, weights: str | None) -> Pretrained:
+        return load_timm(name, weights)
+
+
+def load_torchvision(name: str, weights: str | None) -> Pretrained:
+    check_name("torchvision", name, list_models(torchvision.models))
+    choices = get_model_weights(name)
+    chosen = choices.__members__.get(weights or "")
+    if weights and not chosen and not is_file(weights):
+        raise unknown_weights(name, weights, choices.__members__)
     try:
-        network = get_model(name, weights=pretrained)
+        network = get_model(name, weights=chosen)
     except URLError as error:
-        raise UserError(
-            f"model.encoder.weights: {weights} of {name} cannot be downloaded ({error.reason}); put the file of "
-            f"{pretrained.url} into {get_dir()}/checkpoints, or write null."
-        ) from error
-    transform = pretrained.transforms()
-    return network, transform.mean, transform.std
+        remedy = f"put the file of {chosen.url} into {get_dir()}/checkpoints, or write null"
+        raise UserError(f"{WEIGHTS}: {weights} of {name} cannot be downloaded ({error.reason}); {remedy}.") from error
+    last = [path for path, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    if not last:
+        raise UserError(f"model.encoder.name: {name} does not end in a linear layer; choose another one.")
+    if weights and not chosen:
+        load_file(network, name, weights, last[-1])
+    for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+        if hasattr(network, attribute):  # GoogLeNet and Inception have more classifiers for their own training
+            setattr(network, attribute, value)
+    network.set_submodule(last[-1], nn.Identity())
+    if weights is None:
+        return Pretrained(network)
+    transform = (chosen or choices.DEFAULT).transforms()
+    return Pretrained(network, transform.mean, transform.std)
+
+
+def load_timm(name: str, weights: str | None) -> Pretrained:
+    with needs_extra("model/encoder=timm", "timm"):
+        import timm
+    # Names that timm would look up elsewhere, such as hf-hub:USER/MODEL, are unknown
+    check_name("timm", name, [*timm.list_models(), *timm.list_models(pretrained=True)])
+    if weights and weights != "DEFAULT" and not is_file(weights):
+        raise unknown_weights(name, weights, ["DEFAULT"])
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each attempt to download
+    try:
+        network = timm.create_model(name, pretrained=weights == "DEFAULT", num_classes=0)
+    except Exception as error:  # of any type, of the libraries that download
+        if weights != "DEFAULT":
+            raise
+        reason = str(error).partition("\n")[0].rstrip(".")
+        remedy = f"give a file of its state dict, {WEIGHTS}=FILE, or write null"
+        raise UserError(f"{WEIGHTS}: DEFAULT of {name} cannot be downloaded ({reason}); {remedy}.") from error
+    if weights is None:
+        return Pretrained(network)
+    config: Any = network.pretrained_cfg
+    if weights != "DEFAULT":
+        load_file(network, name, weights, config["classifier"])
+    return Pretrained(network, config["mean"], config["std"])
+
+
+WEIGHTS = "model.encoder.weights"
+
+
+def check_name(library: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        close = [*difflib.get_close_matches(name, names), "resnet18"][0]
+        raise UserError(f"model.encoder.name: {library} has no {name}; write e.g. {close}.")
+
+
+def is_file(weights: str) -> bool:
+    return weights.endswith((".pth", ".pt", ".safetensors"))
+
+
+def unknown_weights(name: str, weights: str, choices: Iterable[str]) -> UserError:
+    listed = ", ".join(["null", *choices])
+    return UserError(
+        f"{WEIGHTS}: {name} has no weights {weights}; write one of {listed}, or a file (.pth, .pt, .safetensors)."
+    )
+
+
+def load_file(network: nn.Module, name: str, file: str, classifier: str | Sequence[str]) -> None:
+    """Copies a state dict into the network, but for its classifier, which may be one of other classes, or missing."""
+    prefixes = tuple(f"{path}." for path in ([classifier] if isinstance(classifier, str) else classifier))
+    own, path = network.state_dict(), Path(os.path.expanduser(file))
+    try:
+        if path.suffix == ".safetensors":
+            with needs_extra(f"{WEIGHTS}={file}", "export"):
+                from safetensors.torch import load_file
+            weights = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # of many types, if it is damaged
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
+        raise UserError(f"{WEIGHTS}: {file} cannot be read ({reason}); give a state dict of {name}.") from error
+    try:
+        kept = {key: weight for key, weight in weights.items() if not key.startswith(prefixes)}
+        network.load_state_dict(kept | {key: weight for key, weight in own.items() if key.startswith(prefixes)})
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = textwrap.shorten(" ".join(str(error).split("\n\t")[1:2]) or "it is no state dict", 100)
+        raise UserError(f"{WEIGHTS}: {file} does not fit {name} ({reason}); give a state dict of {name}.") from error
 
 
 # LSTMs only, as in Keras's example mnist_hierarchical_rnn (Li et al. 2015, arXiv 1506.01057)

@@ -153,14 +153,20 @@ def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
     return network
 
 
-def build_classifier(cfg: DictConfig, spec: SequenceSpec, class_counts: Tensor | None = None) -> Classifier:
+def build_classifier(
+    cfg: DictConfig, spec: SequenceSpec, class_counts: Tensor | None = None, trained: bool = False
+) -> Classifier:
     """A training needs `class_counts`, those of the training samples, for class_weights=balanced: scikit-learn's
-    formula, by which the mean weight of a sample is 1. Raises UserError for a metric that the data do not have.
+    formula, by which the mean weight of a sample is 1. `trained`: a checkpoint holds the weights, so that no pretrained
+    ones are downloaded or read. Raises UserError for a metric that the data do not have.
     """
     for key in ("monitor", *(f"trainer.callbacks.{name}.monitor" for name in cfg.trainer.callbacks)):
         if OmegaConf.select(cfg, key) == "val/top5_accuracy" and spec.num_classes < NUM_CLASSES_OF_TOP5:
             rule = f"needs {NUM_CLASSES_OF_TOP5} classes or more, but there are {spec.num_classes}"
             raise UserError(f"{key}: val/top5_accuracy {rule}; choose another metric, such as val/accuracy.")
+    if trained and OmegaConf.select(cfg, "model.encoder.weights"):
+        cfg = cfg.copy()
+        cfg.model.encoder.weights = None
     network = build_network(cfg, spec)
     allow_frozen_modules(network)
     optimizer, schedule = instantiate_node("optimizer", cfg.optimizer), instantiate_node("schedule", cfg.schedule)
@@ -252,8 +258,13 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         for key, nodes in {"logger": loggers, "callbacks": config.pop("callbacks") or {}}.items()
     }
     config.pop("logger", None)
-    if isinstance(config.get("strategy"), dict) and bare_trainer(cfg).world_size == 1:
-        config["strategy"] = "auto"
+    frozen, strategy = OmegaConf.select(cfg, "model.encoder.frozen"), config.get("strategy")
+    if bare_trainer(cfg).world_size == 1:
+        config |= {"strategy": "auto"} if isinstance(strategy, dict) else {}
+    elif isinstance(frozen, int) and not isinstance(frozen, bool):  # for so many epochs, its weights have no gradients
+        if not isinstance(strategy, dict):  # the weights of the processes would differ in silence
+            raise UserError(f"trainer.strategy: {strategy}, but model.encoder.frozen={frozen}; leave the strategy out.")
+        strategy["find_unused_parameters"] = True
     config["precision"] = resolve_precision(cfg.trainer.precision, config.get("accelerator", "auto"))
     if cfg.trainer.precision == "auto":
         log.info(f"trainer.precision: auto is {config['precision']} here")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
@@ -119,12 +119,10 @@ def checked_frames(frames: Any, sizes: tuple[Any, ...], dtype: torch.dtype) -> F
 def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier, DictConfig]:
     configure_cpu()
     cfg = read_config(folder / CONFIG, trust)
-    checkpoint, built = read_checkpoint(folder / BEST), cfg.copy()
-    if OmegaConf.select(cfg, "model.encoder.weights"):
-        built.model.encoder.weights = None  # the checkpoint holds the trained ones, so none are downloaded
+    checkpoint = read_checkpoint(folder / BEST)
     try:
         cfg = keep_num_frames(cfg, spec := stored_spec(checkpoint["hyper_parameters"]))
-        classifier = build_classifier(built, spec)
+        classifier = build_classifier(cfg, spec, trained=True)
         classifier.load_state_dict(checkpoint["state_dict"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{folder / BEST}: does not fit {folder / CONFIG} ({error}); restore one of them.") from error

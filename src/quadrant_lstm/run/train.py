@@ -75,7 +75,7 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     resumed = read_resumed(folder)
     check_resumable(folder, resumed)
     data = build.build_data(keep_num_frames(cfg, resumed.spec) if resumed else cfg)
-    classifier = build.build_classifier(cfg, data.spec, data.class_counts())
+    classifier = build.build_classifier(cfg, data.spec, data.class_counts(), trained=resumed is not None)
     if resumed:
         check_same_data(data, resumed.spec, folder)
     elif cfg.get("init"):

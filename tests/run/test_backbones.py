@@ -1,0 +1,85 @@
+"""Runs whose encoder is a pretrained network: read from a file, frozen for some epochs, then trained."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import get_model
+
+from quadrant_lstm import load_run
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
+from tests.folders import run_folder, tiny_data
+from tests.scripts import Script, script, waiting_after
+
+NAME = "shufflenet_v2_x0_5"
+TWO_PROCESSES = """
+import torch
+from torch import distributed
+from quadrant_lstm.callbacks.checkpoints import Checkpoints
+save = Checkpoints.on_train_epoch_end
+def compare_and_save(self, trainer, module):
+    weights = torch.cat([weight.detach().flatten() for weight in module.parameters()])
+    of_both = [torch.empty_like(weights) for _ in range(2)]
+    distributed.all_gather(of_both, weights)
+    assert torch.equal(*of_both)
+    save(self, trainer, module)
+Checkpoints.on_train_epoch_end = compare_and_save
+"""
+
+
+def words(cwd: Path) -> tuple[str, ...]:
+    """Returns the arguments of a run of four epochs, whose encoder is frozen for two, and writes the encoder's file."""
+    torch.manual_seed(0)
+    torch.save(get_model(NAME).state_dict(), cwd / "weights.pth")
+    return (
+        *tiny_data(cwd), "data.validation_images=40", "data.batch_size=80", "model=join", "model/encoder=resnet18",
+        f"model.encoder.name={NAME}", "model.encoder.weights=weights.pth", "model.encoder.frozen=2",
+        "model.encoder.lr_factor=0.1", "trainer.max_epochs=4", "~trainer.callbacks.dashboard",
+    )  # fmt: skip
+
+
+def trained(cwd: Path) -> dict:
+    return read_checkpoint(run_folder(cwd) / "checkpoints/last.ckpt")
+
+
+def encoder_of(checkpoint: dict) -> dict[str, torch.Tensor]:
+    prefix = "network.encoder.module.module."
+    state = checkpoint["state_dict"].items()
+    return {key.removeprefix(prefix): value for key, value in state if key.startswith(prefix)}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_encoder(schedule, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for cwd in (whole, killed):
+        cwd.mkdir()
+    done = script("train.py", *words(whole), f"schedule={schedule}", cwd=whole)
+    assert done.returncode == 0, done.stderr
+    command = (*words(killed), f"schedule={schedule}")
+    pretrained = torch.load(killed / "weights.pth")
+    for epoch in (1, 2, 3):
+        process = Script("train.py", *command, cwd=killed, before=waiting_after(epoch))
+        assert any(line.startswith(f"epoch {epoch}/4") for line in process.lines()), process.stderr
+        process.kill()
+        is_frozen = all(torch.equal(value, pretrained[key]) for key, value in encoder_of(trained(killed)).items())
+        assert is_frozen == (epoch < 3)
+        command = ("run=latest",)
+        (killed / "weights.pth").unlink(missing_ok=True)  # the checkpoint holds them
+    done = script("train.py", *command, cwd=killed)
+    assert done.returncode == 0, done.stderr
+    one, other = trained(whole), trained(killed)
+    torch.testing.assert_close(other["state_dict"], one["state_dict"], rtol=0, atol=0)
+    torch.testing.assert_close(other["optimizer_states"], one["optimizer_states"], rtol=0, atol=0)
+    rates = [group["lr"] for group in one["optimizer_states"][0]["param_groups"]]
+    assert rates == pytest.approx([rates[0], rates[0] / 10])
+    network, _ = load_run(run_folder(killed))
+    assert network.encoder.module.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+
+
+def test_two_processes_unfreeze_an_encoder_together(tmp_path):
+    process = Script(
+        "train.py", *words(tmp_path), "trainer.accelerator=cpu", "trainer.devices=2", cwd=tmp_path, before=TWO_PROCESSES
+    ).wait()
+    assert process.returncode == 0, process.stderr
+    before = torch.load(tmp_path / "weights.pth")
+    assert not all(torch.equal(value, before[key]) for key, value in encoder_of(trained(tmp_path)).items())
