@@ -70,6 +70,7 @@ def test_the_mean_weight_of_a_training_sample_is_1_and_each_class_weighs_the_sam
         ("model=cnn_lstm", "model.kernel_size=2", "model.filters=[3]", "model/recurrent=concat"),
         ("model=deep", "model.blocks=[[4],[6]]"),
         ("model=reshaped", "model.kernel_size=2", "model.filters=[3]"),
+        ("model=join", "model/encoder=pooled", "model.encoder.grid=[2,3]", "model.differences=true"),
         ("model=join", "model/encoder=rows", "model/recurrent=bilstm"),
         ("model=join", "model/recurrent=conv_lstm", "model.encoder.kernel_size=2", "model.encoder.filters=[3]"),
     ],
@@ -82,6 +83,7 @@ def test_every_network_reads_any_grid(model):
         ((1, 2), "[rows]", (1, 28, 14)),
     ):
         cfg = composed_config(*model, f"data.grid={list(grid)}", f"data.orderings={orderings}")
+        check_values(cfg)
         steps = grid[0] * grid[1]
         network = build.build_network(cfg, SequenceSpec(frame, steps, numbered_names(10))).eval()
         assert network(torch.rand(2, steps, *frame)).shape == (2, 10)

@@ -82,10 +82,8 @@ LIBRARIES: Mapping[str, Kinds] = {
 READ_BY_NETWORK: Mapping[str, Kinds] = {"model.recurrent": {"units": kinds.Count | None}}  # not by the node's class
 LIBRARY_PACKAGES = ("torch.", "torchvision.", "lightning.")
 GIVEN_BY_CODE = {
-    "model": (
-        "frame_shape", "num_classes", "num_steps", "orderings", "grid", "in_channels", "input_size", "num_units",
-        "num_channels", "hidden_channels",
-    ),
+    "model": ("frame_shape", "num_classes", "num_steps", "orderings", "grid"),
+    "model.": ("in_channels", "input_size", "num_units", "num_channels", "hidden_channels", "num_steps"),  # its parts
     "optimizer": ("params",),
     "schedule": ("optimizer", "total_steps", "T_max"),
 }  # fmt: skip
@@ -253,7 +251,8 @@ def check_arguments(
     """Raises UserError for a key that is neither an argument nor one of `others`, and for a missing argument."""
     target = node["_target_"]
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    known = [name for name in parameters if name not in GIVEN_BY_CODE.get(path.partition(".")[0], ())]
+    given = GIVEN_BY_CODE.get("".join(path.partition(".")[:2]), ())
+    known = [name for name in parameters if name not in given]
     keys = [*known, *others]
     unknown = [name for name in node if not name.startswith("_") and name not in keys]
     if unknown and not takes_any:
