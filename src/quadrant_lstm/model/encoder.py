@@ -221,7 +221,7 @@ def load_torchvision(name: str, weights: str | None) -> Pretrained:
     if not last:
         raise UserError(f"model.encoder.name: {name} does not end in a linear layer; choose another one.")
     if weights and not chosen:
-        load_file(network, name, weights, last[-1])
+        copy_state_dict(network, name, weights, last[-1])
     for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
         if hasattr(network, attribute):  # GoogLeNet and Inception have more classifiers for their own training
             setattr(network, attribute, value)
@@ -252,7 +252,7 @@ def load_timm(name: str, weights: str | None) -> Pretrained:
         return Pretrained(network)
     config: Any = network.pretrained_cfg
     if weights != "DEFAULT":
-        load_file(network, name, weights, config["classifier"])
+        copy_state_dict(network, name, weights, config.get("classifier") or ())
     return Pretrained(network, config["mean"], config["std"])
 
 
@@ -276,7 +276,7 @@ def unknown_weights(name: str, weights: str, choices: Iterable[str]) -> UserErro
     )
 
 
-def load_file(network: nn.Module, name: str, file: str, classifier: str | Sequence[str]) -> None:
+def copy_state_dict(network: nn.Module, name: str, file: str, classifier: str | Sequence[str]) -> None:
     """Copies a state dict into the network, but for its classifier, which may be one of other classes, or missing."""
     prefixes = tuple(f"{path}." for path in ([classifier] if isinstance(classifier, str) else classifier))
     own, path = network.state_dict(), Path(os.path.expanduser(file))
