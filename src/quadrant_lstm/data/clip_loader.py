@@ -197,6 +197,8 @@ class ClipLoader:
         reader, epoch = self.reader, None if self.sampler.seed is None else self.sampler.epoch
         num_windows = reader.num_windows if epoch is None else 1
         features = reader.features if reader.features and reader.features.is_constant else None
+        if features:
+            features.prepare()
         if features and epoch is not None:
             self.encode_short_clips(features)
         self.requests[:] = [

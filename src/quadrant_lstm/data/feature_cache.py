@@ -35,17 +35,25 @@ class FeatureCache:
     Other processes get it without the encoder: they only ask what is kept.
     """
 
-    @torch.no_grad()
     def __init__(self, encoder: nn.Module, frame_shape: Shape, num_rows: int, contents: object):
-        self.feature_shape = encoder(torch.zeros(1, *frame_shape)).shape[1:]
-        digest = hashlib.sha256(repr((str(encoder), frame_shape, contents)).encode())
-        for name, weights in encoder.state_dict().items():
-            digest.update(name.encode())
-            digest.update(weights.cpu().flatten().view(torch.uint8).numpy().tobytes())
         self.encoder: nn.Module | None = encoder
-        self.shape = num_rows, self.feature_shape.numel() + 1
-        self.file = CACHE.expanduser() / f"{digest.hexdigest()[:32]}.features"
+        self.frame_shape, self.num_rows, self.contents = frame_shape, num_rows, contents
+        self.file = Path()  # none yet
         self.kept: np.ndarray | None = None
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Finds or makes the file. Call it when the encoder has its weights: a resumed run builds it with others."""
+        if self.file.name or self.encoder is None:
+            return
+        weights = self.encoder.state_dict()
+        like = next(self.encoder.parameters())
+        self.feature_shape = self.encoder(like.new_zeros(1, *self.frame_shape)).shape[1:]
+        self.shape = self.num_rows, self.feature_shape.numel() + 1
+        digest = hashlib.sha256(repr((str(self.encoder), self.frame_shape, self.contents)).encode())
+        for name, values in weights.items():
+            digest.update(name.encode() + values.cpu().flatten().view(torch.uint8).numpy().tobytes())
+        self.file = CACHE.expanduser() / f"{digest.hexdigest()[:32]}.features"
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.make_file()
@@ -94,10 +102,10 @@ class FeatureCache:
         values, is_kept = self.read(rows)
         values = np.where((rows < 0)[..., None], np.float32(0), values)
         if (missing := ~is_kept & (rows >= 0)).any():
-            device = next(self.encoder.parameters()).device
+            weights = next(self.encoder.parameters())
             chunks = frames[torch.from_numpy(missing)].split(CHUNK)
-            padded = (pad(chunk, (0, 0, 0, 0, 0, 0, 0, CHUNK - len(chunk))).to(device) for chunk in chunks)
-            encoded = torch.cat([self.encoder(scaled(chunk)) for chunk in padded])[: missing.sum()]
+            padded = (pad(chunk, (0, 0, 0, 0, 0, 0, 0, CHUNK - len(chunk))).to(weights.device) for chunk in chunks)
+            encoded = torch.cat([self.encoder(scaled(chunk, weights.dtype)) for chunk in padded])[: missing.sum()]
             values[missing] = encoded.flatten(1).float().cpu().numpy()
             self.write(rows[missing], values[missing])
         return torch.from_numpy(values).view(*rows.shape, *self.feature_shape)

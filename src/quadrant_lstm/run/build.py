@@ -28,6 +28,7 @@ from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import DISK_ERRNOS, UserError, place_in_own_code, with_type
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.describe import describe
+from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.protocols import as_argument, logits_after_steps, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, counted
@@ -237,9 +238,9 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
 
 
 def keep_features(network: nn.Module, data: SequenceDataModule) -> None:
-    """Lets the data keep the features of an encoder that says it is `frozen`."""
+    """Lets the data keep the features of an encoder that is frozen for all epochs or some."""
     encoder = getattr(network.encoder, "module", None) if isinstance(network, StepClassifier) else None
-    if encoder is not None and getattr(encoder, "frozen", False):
+    if isinstance(encoder, Backbone) and encoder.frozen_epochs:
         data.keep_features(encoder)
 
 
