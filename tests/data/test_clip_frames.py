@@ -7,6 +7,7 @@ from PIL import ExifTags, Image
 
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, examine, frame_times, is_clip
 from quadrant_lstm.data.clip_frames import read_frames as read_into
+from quadrant_lstm.data.videos import decoded, opened_video
 from quadrant_lstm.errors import UserError
 from tests.clips import WRITERS, noise_clip, write_animation, write_folder, write_gif, write_video
 
@@ -214,6 +215,8 @@ def test_frames_before_a_key_frame_are_not_decoded(tmp_path):
     av = pytest.importorskip("av", reason="needs PyAV")
     write_video(tmp_path / "clip.mp4", SQUARES.repeat(5, axis=0), gop_size=20)
     note = examine(tmp_path / "clip.mp4", COLOUR)
+    with opened_video(tmp_path / "clip.mp4") as video:
+        assert next(decoded(*video, 32 * 512)).pts == 32 * 512  # the seek leads to an earlier frame
     whole, out = read_frames(tmp_path / "clip.mp4", numbers=[41, 45]), np.zeros((2, 96, 128, 3), np.uint8)
     with av.open(str(tmp_path / "clip.mp4")) as container:
         packet = next(packet for packet in container.demux(video=0) if packet.size)

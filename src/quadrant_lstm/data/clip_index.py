@@ -57,13 +57,9 @@ def examine_clips(
             found[path] = result
             if opened and isinstance(result, Note):
                 with contextlib.suppress(OSError):
-                    opened.write(line_of(names[path], result))
+                    opened.write(f"{json.dumps([names[path], *result])}\n".encode())
     notes = {path: note for path in paths if isinstance(note := found[path], Note)}
     return notes, [error for path in paths if isinstance(error := found[path], str)]
-
-
-def line_of(name: str, note: Note) -> bytes:
-    return json.dumps([name, *note]).encode() + b"\n"
 
 
 def stored_notes(file: Path) -> dict[str, Note]:
@@ -74,8 +70,8 @@ def stored_notes(file: Path) -> dict[str, Note]:
         with contextlib.suppress(ValueError, TypeError, RecursionError):
             name, *values = json.loads(line)
             notes[name] = Note(*values)
-    if content != (rewritten := b"".join(line_of(name, note) for name, note in notes.items())):
-        write_atomically(file, rewritten)
+    if content != (valid := "".join(f"{json.dumps([name, *note])}\n" for name, note in notes.items()).encode()):
+        write_atomically(file, valid)
     return notes
 
 
