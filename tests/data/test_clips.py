@@ -341,3 +341,12 @@ def test_clips_are_found_in_a_folder_and_files_that_are_none_are_named(tmp_path,
     assert capsys.readouterr().err == f"images: {tmp_path} holds files that are left out: 1 .m4v.\n"
     assert list(find_clip_files(str(tmp_path / "two/pictures"))) == [tmp_path / "two/pictures"]
     assert len(list(find_clip_files(str(tmp_path / "one")))) == 2
+
+
+def test_the_checksum_tells_a_row_of_the_table_that_has_changed(root):
+    rows = [f"{path.relative_to(root)},{path.parts[-2]},{path.parts[-3]}" for path in sorted(root.glob("t*/*/*.npy"))]
+    (root / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+    first = clips_in(root, labels=str(root / "labels.csv"))
+    assert len(first.test) == 8
+    (root / "labels.csv").write_text("\n".join(["path,label,split", *rows[:-1], rows[-1].replace(",train", ",test")]))
+    assert clips_in(root, labels=str(root / "labels.csv")).sha256() != first.sha256()

@@ -139,7 +139,8 @@ def reader_arguments(arguments: list[str]) -> list[str]:
 FIXED_KEYS = (
     "data.dataset", "data.validation_images", "data.validation_seed", "data.fold", "data.num_folds", "data.grid",
     "data.orderings", "data.test_share", "data.validation_share", "data.num_frames", "data.frame_step", "data.size",
-    "data.channels", "data.label", "data.canvas", "optimizer._target_",
+    "data.channels", "data.label", "data.canvas", "data.labels", "data.group", "data.sampling", "data.fps", "data.fit",
+    "optimizer._target_",
 )  # fmt: skip
 
 

@@ -155,5 +155,9 @@ class Clips(SequenceDataModule):
         return self.test.batch(clips, frames)
 
     def sha256(self) -> str:
-        lines = [f"{os.path.relpath(path, self.folder)} {note.sha256}" for path, note in self.notes.items()]
+        lines = [
+            f"{os.path.relpath(clip.path, self.folder)} {self.notes[clip.path].sha256} "
+            f"{self.spec.class_names[clip.label]} {clip.split} {clip.group}"
+            for clip in (*self.train.clips, *self.test.clips)
+        ]
         return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
