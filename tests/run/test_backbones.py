@@ -1,5 +1,6 @@
 """Runs whose encoder is a pretrained network: read from a file, frozen for some epochs, then trained."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from torchvision.models import get_model
 
 from quadrant_lstm import load_run
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
+from tests.clips import write_clip_folder
 from tests.folders import run_folder, tiny_data
 from tests.scripts import Script, script, waiting_after
 
@@ -27,12 +29,23 @@ Checkpoints.on_train_epoch_end = compare_and_save
 """
 
 
-def words(cwd: Path) -> tuple[str, ...]:
+def images(cwd: Path) -> tuple[str, ...]:
+    return *tiny_data(cwd), "data.validation_images=40", "data.batch_size=80"
+
+
+def clips(cwd: Path) -> tuple[str, ...]:
+    """Their features are kept while the encoder is frozen."""
+    root = write_clip_folder(cwd / "clips", per_class=6, num_frames=[4, 5, 9])
+    options = ("data.layout=THWC", "data.size=[32,32]", "data.num_frames=4", "data.sampling=uniform")
+    return "data=clips", f"data.root={root}", *options, "data.batch_size=4", "data.num_workers=1"
+
+
+def words(cwd: Path, data: Callable[[Path], tuple[str, ...]] = images) -> tuple[str, ...]:
     """Returns the arguments of a run of four epochs, whose encoder is frozen for two, and writes the encoder's file."""
     torch.manual_seed(0)
     torch.save(get_model(NAME).state_dict(), cwd / "weights.pth")
     return (
-        *tiny_data(cwd), "data.validation_images=40", "data.batch_size=80", "model=join", "model/encoder=resnet18",
+        *data(cwd), "model=join", "model/encoder=resnet18",
         f"model.encoder.name={NAME}", "model.encoder.weights=weights.pth", "model.encoder.frozen=2",
         "model.encoder.lr_factor=0.1", "trainer.max_epochs=4", "~trainer.callbacks.dashboard",
     )  # fmt: skip
@@ -48,17 +61,20 @@ def encoder_of(checkpoint: dict) -> dict[str, torch.Tensor]:
     return {key.removeprefix(prefix): value for key, value in state if key.startswith(prefix)}
 
 
-@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
-def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_encoder(schedule, tmp_path):
+@pytest.mark.parametrize(("schedule", "data"), [("constant", images), ("onecycle", clips)])
+def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_encoder(schedule, data, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for cwd in (whole, killed):
         cwd.mkdir()
-    done = script("train.py", *words(whole), f"schedule={schedule}", cwd=whole)
+    done = script("train.py", *words(whole, data), f"schedule={schedule}", cwd=whole, HOME=str(whole))
     assert done.returncode == 0, done.stderr
-    command = (*words(killed), f"schedule={schedule}")
+    kept = whole / ".cache/quadrant_lstm/features"
+    assert kept.exists() == (data == clips)
+    command = (*words(killed, data), f"schedule={schedule}")
     pretrained = torch.load(killed / "weights.pth")
     for epoch in (1, 2, 3):
-        process = Script("train.py", *command, cwd=killed, before=waiting_after(epoch))
+        home = killed / f"home{epoch}"  # features are computed anew
+        process = Script("train.py", *command, cwd=killed, before=waiting_after(epoch), environment={"HOME": str(home)})
         assert any(line.startswith(f"epoch {epoch}/4") for line in process.lines()), process.stderr
         process.kill()
         is_frozen = all(torch.equal(value, pretrained[key]) for key, value in encoder_of(trained(killed)).items())

@@ -116,7 +116,7 @@ class ClipAugmentation:
         if self.flip:
             transforms.append(v2.RandomHorizontalFlip(self.flip))
         if self.colour:
-            transforms.append(v2.ColorJitter(self.colour, self.colour, self.colour, self.colour / 5))
+            transforms.append(v2.ColorJitter(self.colour, self.colour, self.colour))  # hue would take much longer
         if self.erase:
             transforms.append(v2.RandomErasing(self.erase, scale=(0.02, 0.25)))
         return transforms
