@@ -74,3 +74,15 @@ def write_clip_folder(root: Path, per_class: int = 4, halves=("train", "test"), 
                 frames = noise_clip(num_frames[number % len(num_frames)], seed=number)
                 np.save(root / half / name / f"{number}.npy", (frames * (brightest / 255)).astype(np.uint8))
     return root
+
+
+def write_video_folder(root: Path) -> Path:
+    """Writes mp4 files of two classes, of 4 to 28 frames, unless they are there. Those of class "dark" are dark."""
+    for half, lengths in (("train", (12, 20, 28)), ("test", (4, 13, 27))):
+        for name, brightest in (("bright", 255), ("dark", 60)):
+            (root / half / name).mkdir(parents=True, exist_ok=True)
+            for number in lengths:
+                frames = (noise_clip(number, 24, 24, seed=number) * (brightest / 255)).astype(np.uint8)
+                if not (path := root / half / name / f"{number}.mp4").exists():
+                    write_video(path, frames)
+    return root

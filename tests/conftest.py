@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from tests.clips import write_video_folder
 from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
@@ -82,6 +83,49 @@ def clip_run(shared_folder: Path) -> Path:
     words = ("data=moving_digits", "data.dataset=idx", "data.label=motion", "data.canvas=[12,10]", "data.num_frames=7")
     data = f"data.root={shared_folder / 'clips' / 'tiny'}"
     return trained_once(shared_folder / "clips", *words, data, *TINY[1:], "trainer.max_epochs=1")
+
+
+VIDEOS = {
+    "colour": ("data.sampling=uniform", "data.fps=10", "data.fit=crop", "model.filters=[4]"),
+    "grey": (
+        "data.channels=1",
+        "data.frame_step=2",
+        "model=join",
+        "model.encoder.filters=[4]",
+        "model/recurrent=concat",
+    ),
+}  # how videos are read by each run on them
+
+
+@pytest.fixture(scope="session")
+def video_run(shared_folder: Path) -> Callable[[str], Path]:
+    """Returns a function that trains on the videos of a folder, which it writes, and returns the run folder."""
+    pytest.importorskip("av", reason="needs PyAV")
+
+    def train(kind: str) -> Path:
+        with FileLock(f"{shared_folder / 'videos'}.lock"):
+            root = write_video_folder(shared_folder / "videos")
+        words = ("data=clips", f"data.root={root}", "data.size=[12,16]", "data.num_frames=4", "data.test_windows=2")
+        options = ("data.num_workers=0", "~trainer.callbacks.dashboard", "trainer.max_epochs=1")
+        return trained_once(shared_folder / f"videos_{kind}", *words, *VIDEOS[kind], *options)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def exported_videos(video_run: Callable[[str], Path], shared_folder: Path) -> Callable[[str], Path]:
+    """Returns a function that exports such a run as ONNX."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+
+    def export(kind: str) -> Path:
+        file = shared_folder / f"videos_{kind}.onnx"
+        with FileLock(f"{file}.lock"):
+            if not file.exists():
+                done = script("export.py", f"run={video_run(kind)}", f"output={file}", cwd=shared_folder)
+                assert done.returncode == 0, done.stderr
+        return file
+
+    return export
 
 
 def trained_once(cwd: Path, *options: str) -> Path:

@@ -24,7 +24,7 @@ from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.exported_program import Inputs, program_file
 from quadrant_lstm.run.load import evaluate, load_classifier
 from quadrant_lstm.run.predict import predict, predict_files
-from quadrant_lstm.run.predictor import files_of_clips, of_clips, predictor_of_onnx, predictor_of_run
+from quadrant_lstm.run.predictor import files_of_clips, predictor_of_onnx, predictor_of_run
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 from tests.folders import children, run_folder
@@ -99,7 +99,8 @@ def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():
     frames = torch.zeros(2, 5, 1, 6, 6)
     frames[0, :3], frames[1] = torch.from_numpy(short) / 255, torch.from_numpy(full) / 255
     expected = network(frames, lengths=torch.tensor([3, 5])).softmax(1)
-    predict, (short, full) = of_clips(network, spec), (short[None], full[None])  # one window of each
+    predict = predictor_of_run(network, OmegaConf.create({}), spec).probabilities
+    short, full = short[None], full[None]  # one window of each
     for clips, rows in (([short, full], expected), ([short], expected[:1])):
         assert np.allclose(np.concatenate([steps[-1:] for steps in predict(clips)]), rows.detach(), atol=1e-6)
 

@@ -25,9 +25,11 @@ from quadrant_lstm.files import WriteError, expanded, read_json, write_atomicall
 from quadrant_lstm.run.drawing_page import drawing_page
 from quadrant_lstm.run.exported_program import Inputs, inputs_of, orderings_shown, program_file
 from quadrant_lstm.run.load import load_classifier
+from quadrant_lstm.run.predictor import clip_format
 from quadrant_lstm.run_folder import EXPORTED, PROVENANCE, read_results
 
 log = logging.getLogger(__name__)
+GREY = {"pictures": "(19595 R + 38470 G + 7471 B + 32768) >> 16, which is ITU-R 601", "videos": "luma from 0 to 255"}
 
 
 def export(
@@ -72,15 +74,18 @@ def export(
 def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpec) -> dict[str, str]:
     """Returns the metadata; `test_accuracy` is empty for a run that was interrupted."""
     data = read_json(folder / PROVENANCE).get("data", {})  # a folder from somebody else may lack the file
-    pieces = {}
     if inputs.name == "images":
-        pieces["orderings"] = json.dumps(orderings_of(orderings_shown(cfg.data), cfg.data.grid))
-        pieces["grid"] = json.dumps(list(cfg.data.grid))
+        how = {"orderings": json.dumps(orderings_of(orderings_shown(cfg.data), cfg.data.grid))}
+        how["grid"] = json.dumps(list(cfg.data.grid))
+    else:
+        form = clip_format(cfg.data, spec.frame_shape, spec.num_steps)
+        grey = {"grey": GREY} if form["colours"] == "grey" else {}
+        how = {"reading": json.dumps(form | grey | {"interpolation": "bilinear and antialiased, as Pillow's"})}
     return {
         inputs.name: f"float32 [batch, {', '.join(map(str, inputs.shape))}], pixels divided by 255",
         "classes": str(spec.num_classes),
         "class_names": json.dumps(spec.class_names),
-        **pieces,
+        **how,
         "test_accuracy": str(read_results(folder).get("test/accuracy", "")),
         "dataset": data.get("dataset", ""),
         "data_sha256": data.get("sha256", ""),

@@ -2,16 +2,17 @@
 
 images, float32 [batch, channels, height, width] from 0 to 1       -> probabilities [batch, classes]
 clips, float32 [batch, steps, channels, height, width] from 0 to 1 -> probabilities [batch, classes]
+    and lengths, int64 [batch]: the numbers of frames of clips that are padded at their ends
 
-The batch has any size, and a clip any number of steps if the network reads any. Tiles that the frames of an image
-share are computed once in the program, too.
+The batch has any size, and a clip any number of steps if the network reads any. Lengths are an input if the network
+takes them. Tiles that the frames of an image share are computed once in the program, too.
 """
 
 import functools
 import io
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,8 +21,10 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.export import Dim
 
+from quadrant_lstm.config.check import takes
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, frames_of, image_shape_of, orderings_of, shown_orderings
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
+from quadrant_lstm.model.protocols import Lengths, as_argument
 
 # Inputs: images, which are cut as in the training, or clips
 
@@ -54,9 +57,9 @@ def twice_as_long(clips: Float[Tensor, "batch steps ..."]) -> Float[Tensor, "bat
 
 
 @torch.inference_mode()
-def reads_more_steps(module: nn.Module, clips: Float[Tensor, "batch steps ..."]) -> bool:
+def reads_more_steps(module: nn.Module, clips: Float[Tensor, "batch steps ..."], *lengths: Tensor) -> bool:
     try:
-        module(twice_as_long(clips))
+        module(twice_as_long(clips), *lengths)
     except Exception:  # of any type: a network of the user may raise it
         return False
     return True
@@ -74,8 +77,8 @@ class ToProbabilities(nn.Module):
         super().__init__()
         self.network, self.to_frames = network, inputs.to_frames
 
-    def forward(self, samples: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch classes"]:
-        return self.network(self.to_frames(samples)).softmax(dim=1)
+    def forward(self, samples: Float[Tensor, "batch ..."], lengths: Lengths = None) -> Float[Tensor, "batch classes"]:
+        return self.network(self.to_frames(samples), **as_argument(lengths)).softmax(dim=1)
 
 
 class Program(NamedTuple):
@@ -87,16 +90,20 @@ class Program(NamedTuple):
 def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapping[str, str]) -> Program:
     """Raises RuntimeError if a probability of the program differs by more than MAX_DIFFERENCE."""
     module, samples = ToProbabilities(network, inputs).eval(), torch.rand(7, *inputs.shape)
-    any_steps = inputs.name == "clips" and reads_more_steps(module, samples)
+    is_padded = inputs.name == "clips" and takes(network.forward, "lengths")
+    lengths = (torch.arange(7) % samples.shape[1] + 1,) if is_padded else ()
+    any_steps = inputs.name == "clips" and reads_more_steps(module, samples, *lengths)
     axes = {0: Dim("batch")} | ({1: Dim.AUTO} if any_steps else {})
-    exported = torch.export.export(module, (samples,), dynamic_shapes=(axes,))
+    shapes = (axes, {0: axes[0]}) if is_padded else (axes,)
+    exported = torch.export.export(module, (samples, *lengths), dynamic_shapes=shapes)
     if format == "onnx":
-        content, compute = onnx_file(exported, inputs.name, axes, metadata)
+        content, compute = onnx_file(exported, [inputs.name, "lengths"][: len(shapes)], any_steps, metadata)
     else:
         content, compute = torch_file(exported, metadata)
-    batches = [samples[:1], samples, *([twice_as_long(samples)] if any_steps else [])]
+    longer = [(twice_as_long(samples), *lengths)] if any_steps else []
+    batches = [tuple(tensor[:1] for tensor in (samples, *lengths)), (samples, *lengths), *longer]
     with torch.inference_mode():
-        difference = max((compute(batch) - module(batch)).abs().max().item() for batch in batches)
+        difference = max((compute(*batch) - module(*batch)).abs().max().item() for batch in batches)
     if difference > MAX_DIFFERENCE:
         raise RuntimeError(f"The probabilities of the {format} file differ from the network's by {difference:.1e}.")
     return Program(content, difference, any_steps)
@@ -109,18 +116,25 @@ def torch_file(program: torch.export.ExportedProgram, metadata: Mapping[str, str
 
 
 def onnx_file(
-    program: torch.export.ExportedProgram, name: str, axes: Any, metadata: Mapping[str, str]
+    program: torch.export.ExportedProgram, names: Sequence[str], any_steps: bool, metadata: Mapping[str, str]
 ) -> tuple[bytes, Callable[..., Any]]:
     import onnxruntime
 
+    axes: list[dict[int, str]] = [{0: "batch"} for _ in names]
+    axes[0] |= {1: "steps"} if any_steps else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they concern the exporter itself
         exported: Any = torch.onnx.export(
-            program, (), input_names=[name], output_names=["probabilities"], dynamic_shapes=(axes,), verbose=False
+            program, (), input_names=names, output_names=["probabilities"], dynamic_shapes=tuple(axes), verbose=False
         )
     proto = exported.model_proto
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
     content = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return content, lambda samples: torch.from_numpy(session.run(None, {name: samples.numpy()})[0])
+
+    def compute(*inputs: Tensor) -> Tensor:
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, arrays)[0])
+
+    return content, compute

@@ -4,8 +4,9 @@ A sample is an image [channels, height, width] or windows of a sequence [windows
 uint8. Sequences of one batch may have different lengths.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,28 +52,32 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
         files = files_of_images(inputs.shape, data, inputs.to_frames)
     else:
         files = files_of_clips(data, spec.frame_shape, spec.num_steps)
-    predict = of_clips(network, spec)
+
+    def compute(frames: Tensor, lengths: Tensor) -> Tensor:
+        padded = lengths if lengths.min() < frames.shape[1] else None
+        return logits_after_steps(network, frames, padded).softmax(dim=2)
+
+    fewest_steps = 1 if reads_more_steps(network, torch.zeros(1, spec.num_steps, *spec.frame_shape)) else spec.num_steps
+    predict = of_clips(compute, spec.frame_shape, fewest_steps)
     (steps,) = predict([np.zeros((1, spec.num_steps, *spec.frame_shape), np.uint8)])
     return Predictor(files, predict, len(steps), names_or_numbers(spec.class_names))
 
 
-def of_clips(network: nn.Module, spec: SequenceSpec) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Returns a function that pads windows to the longest, or to the one number of steps that the network reads, and
-    averages the probabilities of the windows of each sample.
+def of_clips(
+    compute: Callable[[Tensor, Tensor], Tensor], frame_shape: Shape, fewest_steps: int
+) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """Returns a function that pads windows to the longest, and at least to `fewest_steps`, and averages the
+    probabilities of the windows of each sample. `compute` returns those of padded frames and their lengths.
     """
-    example = torch.zeros(1, spec.num_steps, *spec.frame_shape)
-    fewest_steps = 1 if reads_more_steps(network, example) else spec.num_steps
 
     @torch.inference_mode()
     def probabilities(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         windows = [window for clip in clips for window in clip]
         lengths = [len(window) for window in windows]
-        longest = max(fewest_steps, *lengths)
-        frames = torch.zeros(len(windows), longest, *spec.frame_shape)
+        frames = torch.zeros(len(windows), max(fewest_steps, *lengths), *frame_shape)
         for place, window in enumerate(windows):
             frames[place, : len(window)] = scaled(torch.from_numpy(window))
-        padded = torch.tensor(lengths) if min(lengths) < longest else None
-        steps = logits_after_steps(network, frames, padded).softmax(dim=2)
+        steps = compute(frames, torch.tensor(lengths))
         by_clip = zip(steps.split([len(clip) for clip in clips]), clips, strict=True)
         return [after_steps.mean(0)[: clip.shape[1]].numpy() for after_steps, clip in by_clip]
 
@@ -93,47 +98,68 @@ def files_of_images(
     return Files(find_image_files, read)
 
 
+def clip_format(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None) -> dict[str, Any]:
+    """Returns how a test clip is read, as the metadata of a program tell it. `data` is that group of the config."""
+    channels, *size = frame_shape
+    defaults = {"fit": "stretch", "sampling": "consecutive", "frame_step": 1, "fps": None, "test_windows": 1}
+    colours = "RGB" if channels == 3 else "grey"
+    return {"colours": colours, "size": size, "num_frames": num_frames} | {
+        key: data.get(key, default) for key, default in defaults.items()
+    }
+
+
 def files_of_clips(
     data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None, fewest_frames: int = 1
 ) -> Files:
     """Reading takes the frames that the test does. It raises UserError for a clip of fewer than `fewest_frames`."""
     channels, height, width = frame_shape
-    size, options = (height, width), {"sampling": "consecutive", "frame_step": 1, "fps": None, "test_windows": 1}
-    frame_format = FrameFormat(channels, size, data.get("layout"), data.get("fit", "stretch"))
-    kind, step, fps, num_windows = (data.get(key, default) for key, default in options.items())
-    sampling = Sampling(kind, step, fps)
+    form = clip_format(data, frame_shape, num_frames)
+    frame_format = FrameFormat(channels, (height, width), data.get("layout"), form["fit"])
+    num_windows, fps = form["test_windows"], form["fps"]
+    sampling = Sampling(form["sampling"], form["frame_step"], fps)
+
+    def numbers_of(note: Note, name: str) -> list[list[int]]:
+        """Returns the numbers of the frames in each window of the test."""
+        if fps and note.seconds is None:
+            raise UserError(f"{name}: has no times, but this network was trained with data.fps; give a video.")
+        available = sampling.available(note)
+        if len(available) < fewest_frames:
+            raise UserError(
+                f"{name}: has {len(available)} frames, but the network of this file reads exactly {fewest_frames}; "
+                "predict with run=PATH instead of model=, which pads it."
+            )
+        length = min(len(available), num_frames or len(available))
+        windows = range(num_windows)
+        return [available[sampling.places(len(available), length, each, num_windows)].tolist() for each in windows]
 
     def read(source: Path | np.ndarray, invert: bool | None) -> Reading:
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
-        try:
+        with remedy_added():
             if isinstance(source, Path):
                 name, note = str(source), examine(source, frame_format, checks_files=False)
             else:
                 name, note = "the array", note_of_array(source)
-            if fps and note.seconds is None:
-                raise UserError(f"{name}: has no times, but this network was trained with data.fps; give a video.")
-            available = sampling.available(note)
-            if len(available) < fewest_frames:
-                raise UserError(
-                    f"{name}: has {len(available)} frames, but the network of this file reads exactly {fewest_frames}; "
-                    "predict with run=PATH instead of model=, which pads it."
-                )
-            length = min(len(available), num_frames or len(available))
-            windows = np.empty((num_windows, length, height, width, channels), np.uint8)
-            for number, frames in enumerate(windows):
-                numbers = available[sampling.places(len(available), length, number, num_windows)].tolist()
+            chosen = numbers_of(note, name)
+            windows = np.empty((num_windows, len(chosen[0]), height, width, channels), np.uint8)
+            for numbers, frames in zip(chosen, windows, strict=True):
                 if isinstance(source, Path):
                     read_frames(source, frame_format, numbers, frames, note.key_frames)
                 else:
                     frames[:] = [as_array(source[number], frame_format) for number in numbers]
             return Reading(np.moveaxis(windows, 4, 2))
-        except BrokenClip as error:
-            is_missing = isinstance(error.__cause__, FileNotFoundError)
-            remedy = "correct its name" if is_missing else "replace it"
-            raise UserError(f"{error}; {remedy}, or leave it out.") from error
 
     return Files(find_clip_files, read)
+
+
+@contextlib.contextmanager
+def remedy_added() -> Iterator[None]:
+    try:
+        yield
+    except BrokenClip as error:
+        is_missing = isinstance(error.__cause__, FileNotFoundError)
+        remedy = "correct its name" if is_missing else "replace it"
+        raise UserError(f"{error}; {remedy}, or leave it out.") from error
 
 
 def note_of_array(frames: np.ndarray) -> Note:
@@ -169,24 +195,30 @@ def predictor_of_onnx(model: str) -> Predictor:
 
 
 def predictor_of_session(session: Any) -> Predictor:
-    (program_input,), metadata = session.get_inputs(), session.get_modelmeta().custom_metadata_map
+    (program_input, *others), metadata = session.get_inputs(), session.get_modelmeta().custom_metadata_map
     *steps, channels, height, width = program_input.shape[1:]
     shape = int(channels), int(height), int(width)
-    num_frames = steps[0] if steps and isinstance(steps[0], int) else None  # None for any number
-
-    def predict(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-        # the program takes no lengths of padded clips, so that each is a batch: that of its windows
-        batches = list(samples) if steps else [np.stack(samples)]
-        inputs = ({program_input.name: batch.astype(np.float32) / 255} for batch in batches)
-        outputs = [session.run(["probabilities"], batch)[0] for batch in inputs]
-        return [windows.mean(0, keepdims=True) for windows in outputs] if steps else [last[None] for last in outputs[0]]
-
     data = resolve_interpolations(parse_yaml(metadata["config"]), trusted=False)["data"]
-    if steps:
-        files = files_of_clips(data, shape, num_frames or data["num_frames"], num_frames or 1)
-    else:
-        files = files_of_images(shape, data)
     names, num_classes = json.loads(metadata["class_names"]), session.get_outputs()[0].shape[1]
     if len(names) != num_classes:
         raise ValueError(f"it has {num_classes} classes, but the names {names}")
-    return Predictor(files, predict, 1, names_or_numbers(names))
+    if not steps:
+
+        def predict(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+            pixels = np.stack(images).astype(np.float32) / 255
+            return [last[None] for last in session.run(["probabilities"], {program_input.name: pixels})[0]]
+
+        return Predictor(files_of_images(shape, data), predict, 1, names_or_numbers(names))
+
+    def compute(frames: Tensor, lengths: Tensor) -> Tensor:
+        inputs = {program_input.name: frames.numpy()} | {each.name: lengths.numpy() for each in others}
+        return torch.from_numpy(session.run(["probabilities"], inputs)[0])[:, None]
+
+    num_frames = steps[0] if isinstance(steps[0], int) else None  # None for any number
+    predict_batch = of_clips(compute, shape, num_frames or 1)
+    files = files_of_clips(data, shape, num_frames or data["num_frames"], 1 if others else num_frames or 1)
+
+    def predict_each(clips: Sequence[np.ndarray]) -> list[np.ndarray]:  # of a program that takes no lengths
+        return [steps for clip in clips for steps in predict_batch([clip])]
+
+    return Predictor(files, predict_batch if others else predict_each, 1, names_or_numbers(names))
