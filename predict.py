@@ -15,6 +15,7 @@ from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.read import check_reader_keys, find_trained_run, trusted_modules
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import check_output
+from quadrant_lstm.kinds import Seconds
 from quadrant_lstm.signals import importing
 
 
@@ -22,6 +23,7 @@ from quadrant_lstm.signals import importing
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {"model": str | None, "images": str | None, "invert": bool | None, "output": str | None}
+        kinds["window"] = Seconds | None
         folder = None
         if cfg.model is None:
             folder = find_trained_run(cfg, kinds)
@@ -35,16 +37,20 @@ def main(cfg: DictConfig) -> None:
             raise UserError(f"images: is missing; add images=FILE, a folder, {others}.")
         if cfg.images == "test" and cfg.invert is not None:
             raise UserError("invert: is for files, but the test samples are used as they are; leave it out.")
+        if cfg.window and (cfg.images == "test" or cfg.invert is not None):
+            rule = "neither the test samples nor images with invert="
+            raise UserError(f"window: {cfg.window} cuts videos, {rule}; leave it out.")
+        window = float(cfg.window.removesuffix("s")) if cfg.window else 0.0
         check_output(cfg.output, (".csv", ".jsonl"))
         with importing():
             from quadrant_lstm.run.predict import predict, predict_files  # imports torch
             from quadrant_lstm.run.predictor import predictor_of_onnx
 
         if folder:
-            predict(folder, cfg.images, cfg.invert, cfg.output, trusted_modules(cfg.trust))
+            predict(folder, cfg.images, cfg.invert, cfg.output, trusted_modules(cfg.trust), window)
         else:
             predictor = predictor_of_onnx(cfg.model)
-            predict_files(predictor, predictor.files.find(cfg.images), cfg.invert, cfg.output)
+            predict_files(predictor, predictor.files.find(cfg.images), cfg.invert, cfg.output, window)
 
 
 if __name__ == "__main__":

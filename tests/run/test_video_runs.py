@@ -1,18 +1,25 @@
 """Runs on videos: their programs, the page that tells how to use these, and windows of long videos."""
 
+import csv
+import itertools
 import json
 import re
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from quadrant_lstm import load_predictor
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import Join
+from quadrant_lstm.run import predictor as module
 from quadrant_lstm.run.exported_program import Inputs, program_file
+from quadrant_lstm.run.predict import predict_files
 from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_session
+from tests.clips import noise_clip, write_folder, write_gif, write_video
 from tests.networks import RECURRENT, Pooled
-from tests.scripts import ROOT, call_unchecked
+from tests.scripts import ROOT, call_unchecked, script
 
 each_run = pytest.mark.parametrize("kind", ["colour", "grey"])
 CLIPS = Inputs("clips", (5, 1, 6, 6), lambda clips: clips)
@@ -108,3 +115,105 @@ def test_the_code_of_the_page_reads_a_video_as_predict_does(kind, video_run, exp
         [12, 16],
         2,
     )
+
+
+# Windows of long videos
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory, video_run):
+    """A video of 2.6 seconds, 25 frames per second, and its frames in RGB and in grey."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    write_video(path, noise_clip(65, 24, 24))
+    return path, *(list(decoded_frames(path, format)) for format in ("rgb24", "gray"))
+
+
+def decoded_frames(path, format):
+    import av
+
+    with av.open(str(path)) as video:
+        for frame in video.decode(video=0):
+            yield frame.to_ndarray(format=format)
+
+
+def test_each_window_is_classified_as_the_clip_that_it_would_be(video_run, long, tmp_path):
+    path, _, frames = long
+    parts = load_predictor(video_run("grey"))([np.array(frames[start : start + 25]) for start in (0, 25, 50)])
+    for output in ("x.csv", "x.jsonl"):
+        words = (f"run={video_run('grey')}", f"images={path}", "window=1s", f"output={output}")
+        done = script("predict.py", *words, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        file = tmp_path / output
+        rows = list(csv.DictReader(file.open())) if output == "x.csv" else list(map(json.loads, file.open()))
+        assert [(float(row["start"]), float(row["end"])) for row in rows] == [(0, 1), (1, 2), (2, 2.6)]
+        assert [row["prediction"] for row in rows] == [part.label for part in parts]
+        found = [[float(row["bright"]), float(row["dark"])] for row in rows] if output == "x.csv" else None
+        assert (found or [row["probabilities"][-1] for row in rows]) == [part.probabilities for part in parts]
+    done = script("predict.py", *words[:2], "window=.65s", cwd=tmp_path)
+    assert [line.rpartition("long.mp4")[2] for line in done.stdout.splitlines()[1:]] == [
+        ", 0.00 to 0.65 s", ", 0.65 to 1.30 s", ", 1.30 to 1.95 s", ", 1.95 to 2.60 s"
+    ]  # fmt: skip
+
+
+def test_a_window_is_sampled_by_the_times_of_its_frames(video_run, long):
+    path, frames, _ = long
+    predictor = load_predictor(video_run("colour")).predictor
+    windows = list(predictor.files.read_windows(path, 1.0))
+    assert [window[:2] for window in windows] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.6)]
+    resized = [
+        Image.fromarray(frame).resize((16, 12), Image.Resampling.BILINEAR, box=(0, 3, 24, 21)) for frame in frames
+    ]
+    # at 10 frames per second those with the numbers 0, 2, 5, 7, 10, 12, 15, 17, 20 and 22 are shown, of which four are
+    # taken in each of two windows of the test
+    for number, numbers in enumerate([[0, 7, 12, 20], [2, 10, 15, 22]]):
+        expected = np.array([np.asarray(resized[25 + place]) for place in numbers])
+        assert np.array_equal(windows[1][2][number], expected.transpose(0, 3, 1, 2))
+
+
+def test_a_frame_is_shown_until_the_next_one_also_in_later_windows(video_run, tmp_path):
+    files = load_predictor(video_run("grey")).predictor.files
+    write_video(tmp_path / "slow.mkv", noise_clip(5, 24, 24), times=[0, 10, 20, 30, 350])
+    windows = list(files.read_windows(tmp_path / "slow.mkv", 1.0))
+    assert [(start, pixels.shape[1]) for start, _, pixels in windows] == [(0, 2), (1, 1), (2, 1), (3, 1)]
+    assert np.array_equal(windows[1][2], windows[2][2]) and not np.array_equal(windows[2][2], windows[3][2])
+
+
+def test_a_rest_of_less_than_half_a_window_is_left_out(video_run, long):
+    files = load_predictor(video_run("grey")).predictor.files
+    for seconds, ends in {1.1: [1.1, 2.2], 1.8: [1.8], 2.6: [2.6], 1.3: [1.3, 2.6]}.items():
+        assert [end for _, end, _ in files.read_windows(long[0], seconds)] == ends
+
+
+def test_a_window_is_read_before_the_rest_of_the_video(video_run, long, tmp_path, monkeypatch):
+    frames = module.frames_in
+
+    def breaking(*arguments):
+        yield from itertools.islice(frames(*arguments), 30)
+        raise ValueError("it is damaged")
+
+    monkeypatch.setattr(module, "frames_in", breaking)
+    windows = load_predictor(video_run("grey")).predictor.files.read_windows(long[0], 1.0)
+    assert next(windows)[:2] == (0.0, 1.0)
+    with pytest.raises(UserError, match=r"long.mp4: cannot be read as a clip \(it is damaged\); replace it, or leave"):
+        next(windows)
+
+
+def test_what_cannot_be_cut_into_windows_costs_one_line(video_run, long, finished_run, tmp_path, capsys):
+    predictor = load_predictor(video_run("grey")).predictor
+    write_folder(tmp_path / "pictures", noise_clip(3))
+    write_gif(tmp_path / "x.gif", noise_clip(3))
+    wrong = {
+        (predictor, long[0], 2.7): "window: 2.7s is longer than .*long.mp4, which has 2.60 s; write a shorter one.",
+        (predictor, tmp_path / "pictures", 1.0): "window: is for videos, but .*/pictures is none; leave it out.",
+        (predictor, tmp_path / "x.gif", 1.0): "window: is for videos, but .*/x.gif is none; leave it out.",
+        (load_predictor(finished_run).predictor, long[0], 1.0): "window: is for videos, but this network reads images;",
+    }
+    for (each, file, window), message in wrong.items():
+        (tmp_path / "x.csv").write_text("precious")
+        with pytest.raises(UserError, match=f"^{message}"):
+            predict_files(each, [file], None, str(tmp_path / "x.csv"), window)
+        assert (tmp_path / "x.csv").read_text() == "precious" and not (tmp_path / "x.csv.part").exists()
+    with pytest.raises(UserError, match="^images: 1 of 2 files cannot be read; they are named above.$"):
+        predict_files(predictor, [tmp_path / "pictures", long[0]], None, str(tmp_path / "x.csv"), 1.0)
+    assert len((tmp_path / "x.csv").read_text().splitlines()) == 4
+    assert "/pictures is none" in capsys.readouterr().err

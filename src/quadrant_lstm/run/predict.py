@@ -3,13 +3,15 @@
 The predictions are printed as a table, or written to a CSV file or as JSON lines. A CSV file has a column for the
 probability of each class, and then those after each earlier step, such as `step1_0`. A line of JSON has a list of
 probabilities for each step. An image in which nothing is drawn is blank: it has no prediction and no probabilities. In
-a CSV file, a name that a spreadsheet would run as a formula begins with an apostrophe.
+a CSV file, a name that a spreadsheet would run as a formula begins with an apostrophe. Windows of a video have their
+start and end in seconds.
 
 Samples are read, classified and written in batches, so that memory does not grow with their number.
 """
 
 import contextlib
 import csv
+import functools
 import itertools
 import json
 import logging
@@ -28,7 +30,7 @@ from quadrant_lstm.errors import UserError, as_text, printable
 from quadrant_lstm.files import csv_cell, expanded
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import check_same_data, load_classifier
-from quadrant_lstm.run.predictor import Classes, Predictor, predictor_of_run
+from quadrant_lstm.run.predictor import Classes, Predictor, Window, num_windows, predictor_of_run
 from quadrant_lstm.run_folder import find_run
 from quadrant_lstm.text import counted, with_progress
 
@@ -46,6 +48,7 @@ class Sample(NamedTuple):
     label: int | None = None  # the class, if it is known
     note: str = ""  # what makes the prediction doubtful
     steps: Sequence[Sequence[float]] = ()  # the probabilities of the classes after each step, once it is classified
+    window: tuple[float, ...] = ()  # its start and end in seconds, of a part of a video
 
     @property
     def predicted(self) -> int | None:
@@ -60,10 +63,10 @@ def most_probable(probabilities: Sequence[float]) -> int:
 
 
 @contextlib.contextmanager
-def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterator[Write]:
+def open_output(output: str | None, num_steps: int, classes: Classes, has_windows: bool = False) -> Iterator[Write]:
     """Yields a function that prints a prediction, or writes it to the file, which replaces an older one at the end.
 
-    Classes are written by their names.
+    Classes are written by their names. `has_windows` adds columns for their start and end.
     """
     if output is None:
         log.info(TABLE_HEADER)
@@ -74,7 +77,7 @@ def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterato
     try:
         with part.open("w", newline="", encoding="utf-8") as opened:
             if file.suffix.lower() == ".csv":
-                yield csv_writer(opened, num_steps, classes)
+                yield csv_writer(opened, num_steps, classes, ["start", "end"] if has_windows else [])
             else:
                 yield lambda sample: print(json.dumps(json_row(sample, classes)), file=opened)
     except UserError:  # nothing was predicted
@@ -84,7 +87,8 @@ def open_output(output: str | None, num_steps: int, classes: Classes) -> Iterato
 
 
 def table_row(sample: Sample, classes: Classes) -> str:
-    name = sample.name + ("" if sample.label is None else f", class {classes[sample.label]}")
+    name = sample.name + (", {:.2f} to {:.2f} s".format(*sample.window) if sample.window else "")
+    name += "" if sample.label is None else f", class {classes[sample.label]}"
     name += f" ({sample.note})" if sample.note else ""
     if not sample.steps:
         return printable(f"{'blank':{len(TABLE_HEADER) - len('file')}}{name}")
@@ -96,23 +100,25 @@ def table_row(sample: Sample, classes: Classes) -> str:
     return printable(row)  # also without line breaks, which a name may contain
 
 
-def csv_writer(file: TextIO, num_steps: int, classes: Classes) -> Write:
+def csv_writer(file: TextIO, num_steps: int, classes: Classes, of_window: Sequence[str]) -> Write:
     writer = csv.writer(file)
     earlier = [f"step{step}_{name}" for step in range(1, num_steps) for name in classes]
     blank: Sequence[Any] = [""] * len(classes)
-    writer.writerow(["file", "class", "prediction", *map(csv_cell, classes), *earlier])
+    writer.writerow(["file", *of_window, "class", "prediction", *map(csv_cell, classes), *earlier])
 
     def write(sample: Sample) -> None:
         *before, last = sample.steps or [blank]
         before += [blank] * (num_steps - 1 - len(before))  # of a clip that is shorter than others
         names = (None if number is None else classes[number] for number in (sample.label, sample.predicted))
-        writer.writerow([csv_cell(sample.name), *map(csv_cell, names), *last, *itertools.chain(*before)])
+        start = csv_cell(sample.name), *sample.window
+        writer.writerow([*start, *map(csv_cell, names), *last, *itertools.chain(*before)])
 
     return write
 
 
 def json_row(sample: Sample, classes: Classes) -> dict[str, Any]:
-    known = {} if sample.label is None else {"class": classes[sample.label]}
+    known: dict[str, Any] = dict(zip(("start", "end"), sample.window, strict=False))
+    known |= {} if sample.label is None else {"class": classes[sample.label]}
     predicted = None if sample.predicted is None else classes[sample.predicted]
     return {"file": sample.name, **known, "prediction": predicted, "probabilities": sample.steps}
 
@@ -144,7 +150,8 @@ class LoadedPredictor:
         """
         is_single = isinstance(samples, str | Path | np.ndarray | torch.Tensor)
         sources = (as_source(sample) for sample in ([samples] if is_single else samples))
-        batches = read_files(self.predictor, sources, invert, [], is_single=True)
+        read = functools.partial(read_file, self.predictor, invert)
+        batches = read_files(read, sources, [], is_single=True)
         classified = (sample for batch in batches for sample in classify(self.predictor, batch))
         predictions = [
             Prediction(
@@ -185,12 +192,14 @@ def load_predictor(path: str | Path, trust: str | Sequence[str] = ()) -> LoadedP
 BATCH_SIZE = 256
 
 
-def predict(folder: Path, images: str, invert: bool | None, output: str | None, trust: Sequence[str] = ()) -> None:
+def predict(
+    folder: Path, images: str, invert: bool | None, output: str | None, trust: Sequence[str] = (), window: float = 0.0
+) -> None:
     """`images` names files, or is "test". Raises UserError at the end if files could not be read."""
     classifier, cfg = load_classifier(folder, trust)
     predictor = predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec)
     if images != "test":
-        predict_files(predictor, predictor.files.find(images), invert, output)
+        predict_files(predictor, predictor.files.find(images), invert, output, window)
         return
     data = build_data(cfg)
     check_same_data(data, classifier.spec, folder)
@@ -198,23 +207,31 @@ def predict(folder: Path, images: str, invert: bool | None, output: str | None, 
     log.info(f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %")
 
 
-def predict_files(predictor: Predictor, files: Iterable[Path], invert: bool | None, output: str | None) -> None:
-    """Names the files that cannot be read on stderr, and raises UserError at the end if there are any."""
-    errors: list[UserError] = []
+def predict_files(
+    predictor: Predictor, files: Iterable[Path], invert: bool | None, output: str | None, window: float = 0.0
+) -> None:
+    """Names the files that cannot be read on stderr, and raises UserError at the end if there are any. Videos are cut
+    into windows of so many seconds.
+    """
+    failed: list[bool] = []
     number = len(files) if isinstance(files, Sized) else None
-    if output is not None:  # otherwise the predictions show the progress
-        files = with_progress(files, "classifying files", number)
-    count, _ = write_predictions(predictor, read_files(predictor, files, invert, errors, number == 1), output)
-    if errors:
-        raise UserError(
-            f"images: {len(errors):,} of {count + len(errors):,} files cannot be read; they are named above."
-        )
+    if window:
+        read = functools.partial(read_windows, predictor, window, output is not None)
+    else:
+        read = functools.partial(read_file, predictor, invert)
+        if output is not None:  # otherwise the predictions show the progress
+            files = with_progress(files, "classifying files", number)
+    write_predictions(predictor, read_files(read, files, failed, number == 1), output, window > 0)
+    if any(failed):
+        raise UserError(f"images: {sum(failed):,} of {len(failed):,} files cannot be read; they are named above.")
 
 
-def write_predictions(predictor: Predictor, batches: Iterable[Sequence[Sample]], output: str | None) -> tuple[int, int]:
+def write_predictions(
+    predictor: Predictor, batches: Iterable[Sequence[Sample]], output: str | None, has_windows: bool = False
+) -> tuple[int, int]:
     """Returns the number of samples, and that of correct predictions of samples whose class is known."""
     count = correct = 0
-    with open_output(output, predictor.num_steps, predictor.classes) as write:
+    with open_output(output, predictor.num_steps, predictor.classes, has_windows) as write:
         for sample in itertools.chain.from_iterable(classify(predictor, batch) for batch in batches):
             write(sample)
             if output and sample.note:
@@ -242,27 +259,40 @@ def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
         yield [Sample(name, torch.stack(clips).numpy(), label) for name, clips, label in named]
 
 
+def read_file(predictor: Predictor, invert: bool | None, source: Path | np.ndarray) -> Iterator[Sample]:
+    pixels, note = predictor.files.read(source, invert)
+    yield Sample(as_text(source) if isinstance(source, Path) else "array", pixels, note=note)
+
+
+def read_windows(predictor: Predictor, seconds: float, shows_progress: bool, video: Path) -> Iterator[Sample]:
+    if predictor.files.read_windows is None:
+        raise UserError("window: is for videos, but this network reads images; leave it out.")
+    windows: Iterable[Window] = predictor.files.read_windows(video, seconds)
+    if shows_progress:
+        windows = with_progress(windows, "classifying windows", num_windows(video, seconds))
+    for start, end, pixels in windows:
+        yield Sample(as_text(video), pixels, window=(start, end))
+
+
 def read_files(
-    predictor: Predictor,
-    files: Iterable[Path | np.ndarray],
-    invert: bool | None,
-    errors: list[UserError],
-    is_single: bool,
+    read: Callable[[Any], Iterable[Sample]], files: Iterable[Path | np.ndarray], failed: list[bool], is_single: bool
 ) -> Iterator[list[Sample]]:
-    """Prints the errors about files that cannot be read, and adds them to `errors`; raises that about a single file."""
+    """Prints the errors about files that cannot be read, and notes for each in `failed` whether it is one; raises the
+    error about a single file.
+    """
     samples, num_bytes = [], 0
     for file in files:  # in one thread: for small files, several of them wait for each other
+        failed.append(False)
         try:
-            pixels, note = predictor.files.read(file, invert)
+            for sample in read(file):
+                samples.append(sample)
+                num_bytes += 0 if sample.pixels is None else sample.pixels.nbytes
+                if len(samples) == BATCH_SIZE or num_bytes > MAX_BYTES:
+                    yield samples
+                    samples, num_bytes = [], 0
         except UserError as error:
             if is_single:
                 raise
             print(error, file=sys.stderr)
-            errors.append(error)
-            continue
-        samples.append(Sample(as_text(file) if isinstance(file, Path) else "array", pixels, note=note))
-        num_bytes += 0 if pixels is None else pixels.nbytes
-        if len(samples) == BATCH_SIZE or num_bytes > MAX_BYTES:
-            yield samples
-            samples, num_bytes = [], 0
+            failed[-1] = True
     yield samples

@@ -6,6 +6,7 @@ uint8. Sequences of one batch may have different lengths.
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,23 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from quadrant_lstm.config.values import resolve_interpolations
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, as_array, examine, read_frames
+from quadrant_lstm.data.clip_frames import (
+    TOLERANCE,
+    BrokenClip,
+    FrameFormat,
+    Note,
+    as_array,
+    decoder_errors_explained,
+    examine,
+    frames_in,
+    read_frames,
+)
 from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, numbered_names, scaled
 from quadrant_lstm.data.sampling import Sampling
+from quadrant_lstm.data.videos import VIDEOS, opened_video
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
@@ -31,11 +43,13 @@ from quadrant_lstm.run.exported_program import inputs_of, reads_more_steps
 
 
 Classes = Sequence[int | str]  # the names of the classes, or their numbers if they have no names
+Window = tuple[float, float, np.ndarray]  # of a video: when it starts and ends, in seconds, and its pixels
 
 
 class Files(NamedTuple):
     find: Callable[[str], Iterable[Path]]  # the files that the key `images` names
     read: Callable[[Path | np.ndarray, bool | None], Reading]
+    read_windows: Callable[[Path, float], Iterator[Window]] | None  # of a video and so many seconds; None for images
 
 
 class Predictor(NamedTuple):
@@ -95,7 +109,7 @@ def files_of_images(
             return image
         return image._replace(pixels=to_frames(torch.from_numpy(image.pixels)[None]).numpy())
 
-    return Files(find_image_files, read)
+    return Files(find_image_files, read, None)
 
 
 def clip_format(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None) -> dict[str, Any]:
@@ -149,7 +163,14 @@ def files_of_clips(
                     frames[:] = [as_array(source[number], frame_format) for number in numbers]
             return Reading(np.moveaxis(windows, 4, 2))
 
-    return Files(find_clip_files, read)
+    def read_windows(video: Path, seconds: float) -> Iterator[Window]:
+        with remedy_added():
+            for start, end, times, frames in cut_video(video, frame_format, seconds):
+                note = Note(None, len(frames), height, width, "", end - start, times, [])
+                chosen = numbers_of(note, f"{video}, {start:g} to {end:g} s")
+                yield round(start, 6), round(end, 6), np.moveaxis(np.stack(frames)[chosen], 4, 2)
+
+    return Files(find_clip_files, read, read_windows)
 
 
 @contextlib.contextmanager
@@ -160,6 +181,48 @@ def remedy_added() -> Iterator[None]:
         is_missing = isinstance(error.__cause__, FileNotFoundError)
         remedy = "correct its name" if is_missing else "replace it"
         raise UserError(f"{error}; {remedy}, or leave it out.") from error
+
+
+def cut_video(
+    video: Path, frame_format: FrameFormat, seconds: float
+) -> Iterator[tuple[float, float, list[float], list[np.ndarray]]]:
+    """Yields the start and the end of each window, when its frames begin after the start, and the frames; where none
+    begins, the one that is still shown. The last window may be shorter by half.
+    """
+    start, times, frames, last = 0.0, list[float](), list[Any](), None
+    for time, frame in timed_frames(video, frame_format):
+        is_end = frame is None
+        while time - start >= (seconds / 2 if is_end and start else seconds - TOLERANCE):
+            yield start, min(start + seconds, time if is_end else math.inf), times or [0.0], frames or [last]
+            start, times, frames = start + seconds, [], []
+        last = frame
+        times.append(max(0.0, time - start))
+        frames.append(frame)
+    if not start:
+        raise UserError(f"window: {seconds:g}s is longer than {video}, which has {time:.2f} s; write a shorter one.")
+
+
+def timed_frames(video: Path, frame_format: FrameFormat) -> Iterator[tuple[float, Any]]:
+    """Yields when each frame begins, in seconds after the first, and the frame; then when the video ends, and None."""
+    if video.suffix.lower() not in VIDEOS or video.is_dir():
+        raise UserError(f"window: is for videos, but {video} is none; leave it out.")
+    first, now, frame = math.nan, -math.inf, None
+    with decoder_errors_explained(video):
+        for frame in frames_in(video, None):
+            if frame.time is None or frame.time < now:  # an AVI file has no times of B-frames
+                raise UserError(f"{video}: lacks the times of some frames; convert it to mp4.")
+            now, first = frame.time, frame.time if math.isnan(first) else first
+            yield now - first, as_array(frame, frame_format)
+        if frame is None:
+            raise ValueError("it holds no frames")
+        yield now - first + float((frame.duration or 0) * frame.time_base), None
+
+
+def num_windows(video: Path, seconds: float) -> int | None:
+    """Returns about how many windows a video has, if it tells."""
+    with contextlib.suppress(Exception), opened_video(video) as (container, _):  # read_windows explains errors
+        return math.ceil(container.duration / 1e6 / seconds)
+    return None
 
 
 def note_of_array(frames: np.ndarray) -> Note:
