@@ -106,7 +106,7 @@ def video_run(shared_folder: Path) -> Callable[[str], Path]:
         with FileLock(f"{shared_folder / 'videos'}.lock"):
             root = write_video_folder(shared_folder / "videos")
         words = ("data=clips", f"data.root={root}", "data.size=[12,16]", "data.num_frames=4", "data.test_windows=2")
-        options = ("data.num_workers=0", "~trainer.callbacks.dashboard", "trainer.max_epochs=1")
+        options = ("data.layout=THWC", "data.num_workers=0", "~trainer.callbacks.dashboard", "trainer.max_epochs=1")
         return trained_once(shared_folder / f"videos_{kind}", *words, *VIDEOS[kind], *options)
 
     return train

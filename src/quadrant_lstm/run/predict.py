@@ -144,9 +144,9 @@ class LoadedPredictor:
 
     def __call__(self, samples: Any, invert: bool | None = None) -> Any:
         """Returns the Prediction of a sample, or a list of them for a list. A sample is the path of a file or of a
-        folder of frames, or an array in uint8: an image [height, width] or [height, width, channels], or a clip
-        [frames, height, width, channels]. Raises UserError for a file that cannot be read, and ValueError for another
-        array.
+        folder of frames, or an array in uint8: an image [height, width] or [height, width, 3], or a clip [frames,
+        height, width] or [frames, height, width, 3]. Raises UserError for a file that cannot be read, and ValueError
+        for another array.
         """
         is_single = isinstance(samples, str | Path | np.ndarray | torch.Tensor)
         sources = (as_source(sample) for sample in ([samples] if is_single else samples))

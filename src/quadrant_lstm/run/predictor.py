@@ -104,6 +104,8 @@ def files_of_images(
     like_mnist = data["dataset"].lower() == "mnist"
 
     def read(source: Path | np.ndarray, invert: bool | None) -> Reading:
+        if isinstance(source, np.ndarray):
+            check_array(source, ("height", "width"), (3, 4))
         image = read_image(source, shape, invert, like_mnist)
         if image.pixels is None or to_frames is None:
             return image
@@ -226,13 +228,15 @@ def num_windows(video: Path, seconds: float) -> int | None:
 
 
 def note_of_array(frames: np.ndarray) -> Note:
-    """Raises ValueError for an array that is no clip."""
-    if frames.ndim not in (3, 4) or not len(frames) or (frames.ndim == 4 and frames.shape[3] != 3):
-        raise ValueError(
-            f"the array is {list(frames.shape)}; give [frames, height, width, 3], or without the 3 for grey."
-        )
+    check_array(frames, ("frames", "height", "width"), (3,))
     _, height, width = frames.shape[:3]
     return Note(None, len(frames), height, width, "", None, None, [])
+
+
+def check_array(array: np.ndarray, axes: Sequence[str], colours: Sequence[int]) -> None:
+    if not array.size or array.ndim < len(axes) or array.shape[len(axes) :] not in [(), *((each,) for each in colours)]:
+        rule = f"give [{', '.join(axes)}, {colours[0]}], or without the {colours[0]} for grey, and several as a list"
+        raise ValueError(f"the array is {list(array.shape)}; {rule}.")
 
 
 def names_or_numbers(names: Sequence[str]) -> Classes:
