@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from quadrant_lstm import load_predictor
+from quadrant_lstm.data import clip_frames
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import Join
-from quadrant_lstm.run import predictor as module
 from quadrant_lstm.run.exported_program import Inputs, program_file
 from quadrant_lstm.run.predict import predict_files
 from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_session
@@ -185,13 +185,13 @@ def test_a_rest_of_less_than_half_a_window_is_left_out(video_run, long):
 
 
 def test_a_window_is_read_before_the_rest_of_the_video(video_run, long, tmp_path, monkeypatch):
-    frames = module.frames_in
+    frames = clip_frames.frames_in
 
     def breaking(*arguments):
         yield from itertools.islice(frames(*arguments), 30)
         raise ValueError("it is damaged")
 
-    monkeypatch.setattr(module, "frames_in", breaking)
+    monkeypatch.setattr(clip_frames, "frames_in", breaking)
     windows = load_predictor(video_run("grey")).predictor.files.read_windows(long[0], 1.0)
     assert next(windows)[:2] == (0.0, 1.0)
     with pytest.raises(UserError, match=r"long.mp4: cannot be read as a clip \(it is damaged\); replace it, or leave"):

@@ -132,9 +132,6 @@ def onnx_file(
         proto.metadata_props.add(key=key, value=value)
     content = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-
-    def compute(*inputs: Tensor) -> Tensor:
-        arrays = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-        return torch.from_numpy(session.run(None, arrays)[0])
-
-    return content, compute
+    return content, lambda *inputs: torch.from_numpy(
+        session.run(None, dict(zip(names, map(Tensor.numpy, inputs), strict=True)))[0]
+    )

@@ -17,17 +17,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from quadrant_lstm.config.values import resolve_interpolations
-from quadrant_lstm.data.clip_frames import (
-    TOLERANCE,
-    BrokenClip,
-    FrameFormat,
-    Note,
-    as_array,
-    decoder_errors_explained,
-    examine,
-    frames_in,
-    read_frames,
-)
+from quadrant_lstm.data import clip_frames
+from quadrant_lstm.data.clip_frames import TOLERANCE, BrokenClip, FrameFormat, Note, as_array, examine, read_frames
 from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
@@ -209,8 +200,8 @@ def timed_frames(video: Path, frame_format: FrameFormat) -> Iterator[tuple[float
     if video.suffix.lower() not in VIDEOS or video.is_dir():
         raise UserError(f"window: is for videos, but {video} is none; leave it out.")
     first, now, frame = math.nan, -math.inf, None
-    with decoder_errors_explained(video):
-        for frame in frames_in(video, None):
+    with clip_frames.decoder_errors_explained(video):
+        for frame in clip_frames.frames_in(video, None):
             if frame.time is None or frame.time < now:  # an AVI file has no times of B-frames
                 raise UserError(f"{video}: lacks the times of some frames; convert it to mp4.")
             now, first = frame.time, frame.time if math.isnan(first) else first

@@ -1,0 +1,83 @@
+"""The web service of docs/serve.md, as a process of its own, answers real requests."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from PIL import Image
+
+from quadrant_lstm import load_predictor
+from tests.scripts import ROOT
+
+SERVICE, MEASURE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serve.md").read_text(), re.DOTALL)
+
+
+def send(address: str, name: str, content: bytes) -> tuple[int, dict]:
+    request = urllib.request.Request(f"{address}/{name}", content, method="PUT")
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.fixture
+def service(video_run, tmp_path):
+    """Returns the address of a service for a run on grey videos. Its temporary files are in tmp_path/temporary."""
+    pytest.importorskip("uvicorn", reason="needs uvicorn")
+    pytest.importorskip("fastapi", reason="needs FastAPI")
+    (tmp_path / "service.py").write_text(SERVICE)
+    (tmp_path / "temporary").mkdir()
+    environment = os.environ | {"RUN": str(video_run("grey")), "TMPDIR": str(tmp_path / "temporary")}
+    command = [sys.executable, "-m", "uvicorn", "service:app", "--port", "0"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        yield next(found[0] for line in process.stderr if (found := re.search(r"http://[\d.:]+", line)))
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_the_web_service_classifies_files_and_explains_what_is_wrong(service, video_run, tmp_path):
+    predictor = load_predictor(video_run("grey"))
+    files = sorted(video_run("grey").parents[3].glob("videos/test/*/*.mp4"))
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
+    answers = {}
+    for file in [*files, tmp_path / "red.png"]:
+        expected = predictor(file)
+        probabilities = dict(zip(("bright", "dark"), expected.probabilities, strict=True))
+        answers[file] = 200, {"label": expected.label, "probabilities": probabilities, "note": ""}
+    with ThreadPoolExecutor(8) as pool:
+        asked = 4 * list(answers)
+        assert list(pool.map(lambda file: send(service, file.name, file.read_bytes()), asked)) == 4 * [
+            *answers.values()
+        ]
+
+    garbage = (
+        "a b.mp4: cannot be read as a clip (Invalid data found when processing input); replace it, or leave it out."
+    )
+    assert send(service, "a%20b.mp4", os.urandom(1000)) == (422, {"detail": garbage})
+    empty = "empty.mp4: cannot be read as a clip (it is empty); replace it, or leave it out."
+    assert send(service, "empty.mp4", b"") == (422, {"detail": empty})
+    large = "large.mp4: has 20,000,001 bytes; send at most 20,000,000."
+    assert send(service, "large.mp4", bytes(20_000_001)) == (413, {"detail": large})
+    kind = "clip.npy: send a file that ends in one of .gif, .jpg, .mp4, .png, .webm."
+    assert send(service, "clip.npy", b"") == (415, {"detail": kind})
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_the_service_is_measured(service, video_run, monkeypatch, capsys):
+    files = video_run("grey").parents[3] / "videos/test/dark"
+    monkeypatch.setattr(sys, "argv", ["measure.py", service, str(files)])
+    monkeypatch.setenv("RUN", str(video_run("grey")))
+    exec(MEASURE.replace("-(-200", "-(-6"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        f"{name}, {number} at once" for name in ("predictor", "service") for number in (1, 2, 8)
+    ]
