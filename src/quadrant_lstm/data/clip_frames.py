@@ -166,6 +166,9 @@ class FrameFormat(NamedTuple):
     fit: Fit  # to the size
 
 
+TOLERANCE = 0.002  # seconds, of the times of frames
+
+
 class Note(NamedTuple):
     """What is known of a clip, as a list of a JSON file holds it."""
 
@@ -175,7 +178,7 @@ class Note(NamedTuple):
     width: int
     sha256: str  # of its files
     seconds: float | None  # how long it is shown; None for folders, arrays and still pictures, which have no times
-    times: Sequence[float] | None  # in seconds, from 0; None if frame k is shown at k * seconds / num_frames, +- 2 ms
+    times: Sequence[float] | None  # in seconds, from 0; None if frame k is shown at k * seconds / num_frames
     key_frames: KeyFrames  # of a video
 
 
@@ -206,7 +209,7 @@ def examine(clip: Path, frame_format: FrameFormat, checks_files: bool = True) ->
             digest.update(file.read_bytes())
         (((height, width), num_frames),) = shapes.items()
         note = Note(state, num_frames, height, width, digest.hexdigest(), seconds, None, key_frames)
-        if times is None or np.allclose(frame_times(note), times, rtol=0, atol=0.002):
+        if times is None or np.allclose(frame_times(note), times, rtol=0, atol=TOLERANCE):
             return note
         return note._replace(times=[round(time, 4) for time in times])
 
