@@ -190,7 +190,7 @@ def frame_times(note: Note) -> np.ndarray:
 
 def examine(clip: Path, frame_format: FrameFormat, checks_files: bool = True) -> Note:
     """Decodes all frames. Raises BrokenClip. Without checks of its files, which are for a training, the pictures of a
-    folder are only counted, and the Note has neither a state nor a checksum.
+    folder are only counted, and the Note has no state, no checksum and no key frames.
     """
     with decoder_errors_explained(clip):
         state = state_of(clip) if checks_files else None
@@ -198,7 +198,7 @@ def examine(clip: Path, frame_format: FrameFormat, checks_files: bool = True) ->
             return Note(None, len(image_files_in(clip)), *(frame_format.size or (0, 0)), "", None, None, [])
         shapes: collections.Counter[Any] = collections.Counter()
         frames = counted(frames_in(clip, frame_format.layout), frame_format, shapes)
-        times, seconds, key_frames = timeline(clip, frames) if is_video(clip) else animation_times(frames)
+        times, seconds, key_frames = timeline(clip, frames, checks_files) if is_video(clip) else animation_times(frames)
         if not shapes:
             raise ValueError("it holds no frames")
         if len(shapes) > 1:

@@ -35,16 +35,18 @@ class Sampling(NamedTuple):
             spare = available - length
             start = spare // 2 if num_windows == 1 else round(window * spare / (num_windows - 1))
             return np.arange(start, start + length)
-        return spread(available, np.full(length, (window + 0.5) / num_windows))
+        return spread(available, length, (window + 0.5) / num_windows)
 
     def drawn_places(self, available: int, length: int, seed: int) -> Numbers:
         """Returns the places of a window that is drawn at random for the training."""
         if self.kind == "consecutive":
             start = seed % (available - length + 1)
             return np.arange(start, start + length)
-        return spread(available, np.random.default_rng(seed).random(length))
+        return spread(available, length, np.random.default_rng(seed).random())
 
 
-def spread(available: int, offsets: np.ndarray) -> Numbers:
-    """Divides the frames into equal parts, and returns one of each part: offset 0 is its begin, 1 its end."""
-    return ((np.arange(len(offsets)) + offsets) * available / len(offsets)).astype(int).clip(max=available - 1)
+def spread(available: int, length: int, offset: float) -> Numbers:
+    """Divides the frames into equal parts, and returns one of each part: offset 0 is its begin, 1 its end. It is the
+    same in all parts, so that what moves evenly does so from step to step.
+    """
+    return ((np.arange(length) + offset) * available / length).astype(int).clip(max=available - 1)

@@ -112,15 +112,15 @@ KeyFrames = Sequence[Sequence[int]]  # the number of each frame, and its time in
 APART = 12  # frames between key frames that are noted: decoding so many takes about as long as a seek
 
 
-def timeline(clip: Path, frames: Iterable[Any]) -> tuple[list[float] | None, float | None, KeyFrames]:
+def timeline(clip: Path, frames: Iterable[Any], tries_keys: bool) -> tuple[list[float] | None, float | None, KeyFrames]:
     """Returns the seconds at which each frame is shown, from 0, or None if the file does not tell; how long all are
-    shown; and key frames after the first frame.
+    shown; and key frames after the first frame, or none if they are not to be tried, which takes as long.
     """
     times, checksums = [], []
     keys: list[int] = []
     for number, frame in enumerate(frames):
         times.append(frame.pts)
-        if frame.key_frame and number - (keys or [0])[-1] >= APART:
+        if tries_keys and frame.key_frame and number - (keys or [0])[-1] >= APART:
             keys.append(number)
         checksums.append(checksum(frame) if keys else None)
     known = [time for time in times if time is not None]
