@@ -1,11 +1,15 @@
 """Writes clips in all formats."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from quadrant_lstm.data.augmentation import ClipAugmentation
+from quadrant_lstm.data.clips import Clips
 
 
 def noise_clip(num_frames: int, height: int = 12, width: int = 16, seed: int = 0) -> np.ndarray:
@@ -86,3 +90,17 @@ def write_video_folder(root: Path) -> Path:
                 if not (path := root / half / name / f"{number}.mp4").exists():
                     write_video(path, frames)
     return root
+
+
+def augmentation(**changes) -> ClipAugmentation:
+    return ClipAugmentation(**dict.fromkeys((field.name for field in fields(ClipAugmentation)), 0.0) | changes)
+
+
+def clips_in(root, **changes) -> Clips:
+    arguments = {
+        "labels": None, "group": None, "num_frames": 3, "sampling": "consecutive", "frame_step": 1, "fps": None,
+        "test_windows": 1, "size": None, "fit": "stretch", "channels": 3, "layout": "THWC", "test_share": 0.25,
+        "validation_share": 0.25, "validation_seed": 0, "batch_size": 3, "num_workers": 0, "cache_gb": 0.0,
+        "skip_broken": False, "seed": 1, "augmentation": augmentation(),
+    }  # fmt: skip
+    return Clips(str(root), **(arguments | changes))

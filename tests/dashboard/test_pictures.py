@@ -14,13 +14,11 @@ from quadrant_lstm.dashboard.pictures import data as of_data
 from quadrant_lstm.dashboard.pictures import network as of_network
 from quadrant_lstm.dashboard.pictures import predictions as of_predictions
 from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, by_section, draw_history, histories
-from quadrant_lstm.data.augmentation import Augmentation
-from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, as_png
-from tests.clips import noise_clip
+from tests.clips import clips_in, noise_clip
 from tests.networks import RECURRENT, Pooled, small_network
 
 
@@ -256,12 +254,7 @@ def test_all_pictures_show_classes_of_any_name(tmp_path, caplog):
         folder.mkdir(parents=True)
         for number in range(2):
             np.save(folder / f"{number}.npy", noise_clip(3, seed=number))
-    arguments = {
-        "num_frames": 3, "frame_step": 1, "size": None, "fit": "stretch", "channels": 3, "layout": "THWC",
-        "test_share": 0.25, "validation_share": 0.25, "validation_seed": 0, "batch_size": 3, "num_workers": 0,
-        "cache_gb": 0.0, "skip_broken": False, "seed": 1, "augmentation": Augmentation(),
-    }  # fmt: skip
-    clips, dashboard = Clips(str(tmp_path), **arguments), Dashboard()
+    clips, dashboard = clips_in(tmp_path), Dashboard()
     assert list(clips.spec.class_names) == names
     tested = gallery.TestOutputs(
         torch.arange(6), torch.zeros(6, 3, 3), torch.arange(6) // 2, torch.ones(3, 3, dtype=torch.long)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +15,6 @@ import torch
 from torch import nn
 
 from quadrant_lstm.data import clip_frames, clip_index, datamodule
-from quadrant_lstm.data.augmentation import ClipAugmentation
 from quadrant_lstm.data.clip_frames import is_clip
 from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.clip_loader import ClipLoader
@@ -24,7 +22,7 @@ from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.data.datamodule import EpochSampler
 from quadrant_lstm.data.splits import find_samples
 from quadrant_lstm.errors import UserError
-from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
+from tests.clips import augmentation, clips_in, noise_clip, write_clip_folder, write_folder, write_gif
 
 
 @pytest.fixture(autouse=True)
@@ -40,20 +38,6 @@ def root(tmp_path) -> Path:
         (folder / name).touch()
     (folder / "train/.cache").mkdir()
     return folder
-
-
-def augmentation(**changes) -> ClipAugmentation:
-    return ClipAugmentation(**dict.fromkeys((field.name for field in fields(ClipAugmentation)), 0.0) | changes)
-
-
-def clips_in(root, **changes) -> Clips:
-    arguments = {
-        "labels": None, "group": None, "num_frames": 3, "sampling": "consecutive", "frame_step": 1, "fps": None,
-        "test_windows": 1, "size": None, "fit": "stretch", "channels": 3, "layout": "THWC", "test_share": 0.25,
-        "validation_share": 0.25, "validation_seed": 0, "batch_size": 3, "num_workers": 0, "cache_gb": 0.0,
-        "skip_broken": False, "seed": 1, "augmentation": augmentation(),
-    }  # fmt: skip
-    return Clips(str(root), **(arguments | changes))
 
 
 def epoch_of(data: Clips, epoch: int) -> list:

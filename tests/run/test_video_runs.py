@@ -27,7 +27,7 @@ CLIPS = Inputs("clips", (5, 1, 6, 6), lambda clips: clips)
 
 def join(recurrent) -> Join:
     torch.manual_seed(0)
-    sizes = {"dropout": 0.0, "lstm_units": 8, "dense_units": 4, "shared_tiles": True}
+    sizes = {"dropout": 0.0, "lstm_units": 8, "dense_units": 4, "differences": False, "shared_tiles": True}
     network = Join((1, 6, 6), 3, 5, None, Pooled, RECURRENT[recurrent], **sizes).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.4)

@@ -87,7 +87,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class ClipAugmentation:
-    """Composes transforms of torchvision. 0 turns each of them off; the maxima are those of Augmentation."""
+    """Composes transforms of torchvision; conf/data/clips.yaml explains the arguments. 0 turns each of them off."""
 
     flip: AtMostOne
     crop: BelowOne
@@ -105,14 +105,21 @@ class ClipAugmentation:
         return torch.stack([v2.Compose(transforms)(clip) for clip in clips]) if transforms else clips
 
     def transforms(self, height: int, width: int) -> list[v2.Transform]:
-        transforms: list[v2.Transform] = []
+        size, transforms = (height, width), list[v2.Transform]()
         if self.crop:
-            aspect = width / height
-            transforms.append(v2.RandomResizedCrop((height, width), (1 - self.crop, 1), (aspect, aspect)))
-        if self.rotation or self.shift or self.zoom or self.shear:
-            shift, shear = (self.shift / width, self.shift / height), math.degrees(math.atan(self.shear))
-            options = {"shear": shear, "interpolation": v2.InterpolationMode.BILINEAR}
-            transforms.append(v2.RandomAffine(self.rotation, shift, (1 - self.zoom, 1 + self.zoom), **options))
+            transforms.append(v2.RandomResizedCrop(size, (1 - self.crop, 1), (width / height, width / height)))
+        if self.shift:
+            transforms.append(v2.RandomCrop(size, round(self.shift), padding_mode="edge"))
+        if self.rotation or self.zoom or self.shear:
+            tilt = math.sin(math.radians(self.rotation)) + self.zoom + self.shear
+            margin = math.ceil(tilt * max(size) / 2)  # repeats the pixels at the edges: black borders would be learned
+            affine = v2.RandomAffine(
+                self.rotation,
+                scale=(1 - self.zoom, 1 + self.zoom),
+                shear=math.degrees(math.atan(self.shear)),
+                interpolation=v2.InterpolationMode.BILINEAR,
+            )
+            transforms += [v2.Pad(margin, padding_mode="edge"), affine, v2.CenterCrop(size)]
         if self.flip:
             transforms.append(v2.RandomHorizontalFlip(self.flip))
         if self.colour:
