@@ -6,6 +6,7 @@ import sys
 import textwrap
 from concurrent.futures import ProcessPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
@@ -97,3 +98,20 @@ def test_an_exported_file_is_read(format, block, smoke_run, tmp_path, monkeypatc
         assert float(names["probabilities"].sum()) == pytest.approx(3, abs=1e-4)
     else:
         assert tuple(names["weights"]["recurrent.weight_ih_l0"].shape) == (20, 4160)
+
+
+def test_the_clips_to_try_move_as_their_names_say(tmp_path, monkeypatch):
+    av = pytest.importorskip("av", reason="needs av")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/clips.md").read_text(), re.DOTALL)
+    monkeypatch.setattr(sys, "argv", ["motions.py", str(tmp_path / "clips"), "1"])
+    exec(code, {})
+    for name, direction in {"left": -1j, "right": 1j, "up": -1, "down": 1}.items():
+        with av.open(str(tmp_path / "clips" / name / "0.mp4")) as video:
+            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]).astype(float)
+        weights = np.linalg.norm(frames - np.median(frames, axis=(0, 1, 2)), axis=3) > 60
+        turns = [  # of the disc around the height and the width, which have no edges
+            np.angle((weights * np.exp(2j * np.pi * np.indices(weights.shape)[axis] / weights.shape[axis])).sum((1, 2)))
+            for axis in (1, 2)
+        ]
+        down, right = (np.unwrap(turn)[[0, -1]] @ [-1, 1] for turn in turns)
+        assert np.angle((down + 1j * right) / direction) == pytest.approx(0, abs=0.2), name
