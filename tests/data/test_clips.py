@@ -159,17 +159,17 @@ def test_a_last_batch_with_one_more_clip_is_read(root):
 
 def test_training_cuts_long_clips_at_random(tmp_path):
     data = clips_in(write_clip_folder(tmp_path / "data", num_frames=[9]), num_frames=2)
-    assert {data.train.windows(0, epoch, 1)[0][0] for epoch in range(40)} == set(range(8))
-    assert data.train.windows(0, None, 1)[0][0] == 3
+    assert {data.train.windows([0], epoch)[0][1][0] for epoch in range(40)} == set(range(8))
+    assert data.train.windows([0], None)[0][1][0] == 3
 
 
 def test_a_cache_keeps_the_first_clips_that_fit_and_decodes_them_once(root):
     reader = clips_in(root, cache_gb=9 * 12 * 16 * 3 / 1e9).train  # clips of 2, 3, 4 and 5 frames
     assert [len(clip) for clip in reader.kept] == [2, 3, 4]
     frames = np.empty((2, 2, 3, 12, 16, 3), np.uint8)
-    reader.read([1, 1], 0, frames[0])
+    reader.read(reader.windows([1, 1], 0), frames[0])
     (root / "train/bright/1.npy").unlink()
-    reader.read([1, 1], 0, frames[1])
+    reader.read(reader.windows([1, 1], 0), frames[1])
     assert np.array_equal(frames[0], frames[1])
     assert reader.is_read.tolist() == [0, 1, 0]
 
@@ -188,15 +188,15 @@ def test_all_frames_of_a_clip_are_augmented_alike(tmp_path):
     ("change", "line"),
     [
         (shutil.rmtree, "data.root: .* is not a folder; give one with a folder of clips for each class"),
-        (lambda root: shutil.rmtree(root / "test"), "data.root: .* has clips for train, but none for test; add so"),
-        (lambda root: shutil.rmtree(root / "train/dark"), "data has class dark in test, but not in train; add clips"),
+        (lambda root: shutil.rmtree(root / "test"), "data.root: .* has no clip of class bright in test; add some, or"),
+        (lambda root: shutil.rmtree(root / "train/dark"), "data has no clip of class dark in train; add some"),
         (
             lambda root: (root / "test/dark").rename(root / "test/.x"),
-            "data has class dark in train, but not in test; add",
+            "data has no clip of class dark in test; add some",
         ),
         (
             lambda root: (root / "test/dark").rename(root / "test/dim"),
-            "data has class dim in test, but not in train; ad",
+            "data has no clip of class dim in train; add some",
         ),
         (lambda root: (root / "dev").mkdir(), "dev: is not train, val or test; move its clips, or begin its name"),
         (lambda root: (root / "val").mkdir(), "val: holds no folder of a class; add some, or remove it"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from quadrant_lstm.data.splits import Sample, divide, draw, find_samples, scarce_classes
+from quadrant_lstm.data.splits import Sample, counts_in_words, divide, draw, find_samples
 from quadrant_lstm.errors import UserError
 
 NAMES = ("jump", "wave")
@@ -25,8 +25,8 @@ def find(root: Path | None, labels: str | None = None, group: str | None = None)
 def samples_of(count: int, people: int | None = None) -> list[Sample]:
     """Returns clips of two classes, each of its own group, or of so many people."""
     return [
-        Sample(Path(f"{number}.mp4"), number % 2, f"p{number // 2 % people}" if people else f"{number}.mp4", None)
-        for number in range(count)
+        Sample(Path(name), NAMES[number % 2], f"p{number // 2 % people}" if people else name, None)
+        for number, name in enumerate(f"{number}.mp4" for number in range(count))
     ]
 
 
@@ -63,7 +63,7 @@ def test_one_more_sample_moves_no_other():
 def test_every_class_has_samples_to_train_on_and_to_test():
     for seed in range(50):
         train, _, test, _ = divided(samples_of(4), test_share=0.1 + 0.8 * (seed % 2), validation_share=0.0, seed=seed)
-        assert {sample.label for sample in train} == {sample.label for sample in test} == {0, 1}
+        assert {sample.label for sample in train} == {sample.label for sample in test} == {*NAMES}
     with pytest.raises(UserError, match="no test sample of class wave is left; add some, or remove the class"):
         divided([*samples_of(9)[::2], samples_of(2)[1]])
 
@@ -78,11 +78,11 @@ def test_no_group_is_on_both_sides(fold):
 
 
 def test_folds_share_all_samples_and_have_the_classes_in_equal_parts():
-    samples = [sample for sample in samples_of(120) if sample.label == 0 or int(sample.path.stem) < 40]
+    samples = [sample for sample in samples_of(120) if sample.label == "jump" or int(sample.path.stem) < 40]
     folds = [divided(samples, fold=fold)[1] for fold in range(4)]
     train = divided(samples, validation_share=0.0)[0]
     assert sorted(sample.path for fold in folds for sample in fold) == sorted(sample.path for sample in train)
-    for label in (0, 1):
+    for label in NAMES:
         counts = [sum(sample.label == label for sample in fold) for fold in folds]
         assert max(counts) - min(counts) <= 1
     with pytest.raises(UserError, match="data.fold: 4, but data.num_folds=4 makes folds 0 to 3; write one"):
@@ -141,8 +141,8 @@ def test_labels_stand_in_a_table(tmp_path):
         ("path,label\n1.mp4,jump\nx.txt,wave", "x.txt: is no file of a clip; remove it"),
         ("path,label\n1.mp4,jump\n2.mp4,jump", "labels.csv has fewer than two classes; add clips of another one"),
         ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,dev", "labels.csv, row 3: dev is not a split; write train, v"),
-        ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,train", "csv has clips for train, but none for test; add"),
-        ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,test", "csv has class wave in test, but not in train; add"),
+        ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,train", "csv has no clip of class jump in test; add some"),
+        ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,test", "csv has no clip of class wave in train; add some,"),
         ("path,label\n\xff", "data.labels: .*labels.csv cannot be read .*; give a CSV file in UTF-8"),
     ],
 )  # fmt: skip
@@ -154,10 +154,11 @@ def test_a_wrong_table_is_refused(content, line, tmp_path):
 
 
 def test_a_class_with_fewer_than_five_samples_is_named():
-    labels = {"validation": [0] * 5 + [1] * 4, "test": [0] * 5 + [1] * 5}
-    (warning,) = scarce_classes(labels, NAMES)
+    halves = {"training": samples_of(7), "validation": samples_of(9), "test": samples_of(10)}
+    counts, (warning,) = counts_in_words(halves, NAMES)
+    assert counts == "7 for training (jump 4, wave 3), 9 for validation (jump 5, wave 4), 10 for test"
     assert warning.startswith("data: validation has fewer than 5 samples of a class (wave 4), which")
-    assert scarce_classes({"validation": []}, NAMES) == []
+    assert counts_in_words({"validation": []}, NAMES) == ("", [])
 
 
 def test_drawn_shares_are_about_as_large_as_asked_for():

@@ -164,11 +164,11 @@ def test_weights_are_read_from_a_file_with_a_classifier_of_other_classes_or_with
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (None, "cannot be read (there is no such file); give a state dict of resnet18."),
-        (b"PK damaged", "cannot be read ("),
-        ([1], "does not fit resnet18 (it is no state dict); give a state dict of resnet18."),
-        ({}, 'does not fit resnet18 (Missing key(s) in state_dict: "conv1.weight", '),
-        ({"conv1.weight": torch.zeros(1)}, "does not fit resnet18 ("),
+        (None, "cannot be used (there is no such file); give a state dict of resnet18."),
+        (b"PK damaged", "cannot be used ("),
+        ([1], "cannot be used (it is no state dict); give a state dict of resnet18."),
+        ({}, 'cannot be used (Missing key(s) in state_dict: "conv1.weight", '),
+        ({"conv1.weight": torch.zeros(1)}, "cannot be used ("),
     ],
 )
 def test_a_file_that_holds_no_weights_of_the_network_is_refused(content, reason, tmp_path):

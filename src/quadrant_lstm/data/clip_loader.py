@@ -6,11 +6,11 @@ import math
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from quadrant_lstm.data import datamodule
@@ -36,12 +36,14 @@ def shared_memory(*shape: int) -> UInt8[Tensor, "..."]:
     return torch.frombuffer(mmap.mmap(-1, max(1, size)), dtype=torch.uint8)[:size].view(shape)
 
 
+Window = tuple[int, Int[np.ndarray, "..."]]  # the number of a clip, and which of its available frames are read
+
+
 class ClipReader:
     """Reads some of the available frames of clips, as `sampling` says: as many as a network reads, or all.
 
     Frames are uint8 [windows, steps, height, width, channels]. The first clips are kept whole, as many as fit into
     `cache_bytes`, whatever the order in which they are read. Their memory is shared with the workers that read.
-    Without an epoch, each clip is read in `num_windows` windows.
     """
 
     def __init__(
@@ -58,12 +60,12 @@ class ClipReader:
     ):
         self.clips, self.frame_format, self.sampling, self.seed = clips, frame_format, sampling, seed
         self.num_steps, self.num_windows = spec.num_steps, num_windows
+        self.labels = torch.tensor([spec.class_names.index(clip.label) for clip in clips])
         self.numbers = [available[clip.path] for clip in clips]  # of the frames
         self.pads = min(map(len, available.values())) < spec.num_steps
         self.key_frames = [notes[clip.path].key_frames for clip in clips]
         first_rows = dict(zip(notes, np.cumsum([0, *(note.num_frames for note in notes.values())]), strict=False))
         self.first_rows = [first_rows[clip.path] for clip in clips]  # of the features that are kept
-        self.features: FeatureCache | None = None
         channels, height, width = spec.frame_shape
         self.frame_shape = height, width, channels
         ends = np.cumsum(list(map(len, self.numbers)))
@@ -75,28 +77,26 @@ class ClipReader:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def length(self, number: int) -> int:
-        return min(len(self.numbers[number]), self.num_steps)
-
-    def windows(self, number: int, epoch: int | None, num_windows: int) -> list[Numbers]:
-        """Returns which of a clip's frames are read in each window: of the training, by the seed and the epoch."""
-        available, length = len(self.numbers[number]), self.length(number)
-        if epoch is not None:
-            return [self.sampling.drawn_places(available, length, epoch_seed(self.seed, epoch, number))]
-        return [self.sampling.places(available, length, window, num_windows) for window in range(num_windows)]
-
-    def read(self, clips: Sequence[int], epoch: int | None, out: np.ndarray, only_missing: bool = False) -> bool:
-        """Writes the windows of the clips with these numbers to `out`, which has as many windows for each clip. Returns
-        whether any was read: with `only_missing`, those whose features are kept are not.
+    def windows(self, clips: Sequence[int], epoch: int | None, num_windows: int = 1) -> list[Window]:
+        """Returns the windows of clips with these numbers: one of each for an epoch of the training, by the seed, or so
+        many of each.
         """
-        num_windows = len(out) // len(clips)
-        windows = [(number, places) for number in clips for places in self.windows(number, epoch, num_windows)]
-        was_read = False
-        for frames, (number, places) in zip(out, windows, strict=True):
-            if only_missing and self.features and self.features.read(self.rows(number, places))[1].all():
+        windows = []
+        for number in clips:
+            sizes = (available := len(self.numbers[number])), min(available, self.num_steps)
+            if epoch is None:
+                windows += [(number, self.sampling.places(*sizes, each, num_windows)) for each in range(num_windows)]
+            else:
+                windows.append((number, self.sampling.drawn_places(*sizes, epoch_seed(self.seed, epoch, number))))
+        return windows
+
+    def read(self, windows: Sequence[Window | None], out: np.ndarray, uses_cache: bool = True) -> None:
+        """Writes the windows to `out`, with padding. What is in the place of None remains."""
+        for window, frames in zip(windows, out, strict=True):
+            if window is None:
                 continue
-            was_read, length = True, len(places)
-            if number < len(self.kept) and not only_missing:
+            (number, places), length = window, len(window[1])
+            if uses_cache and number < len(self.kept):
                 if not self.is_read[number]:  # two workers may both read it
                     self.decode(number, self.numbers[number], self.kept[number].numpy())
                     self.is_read[number] = 1
@@ -104,56 +104,43 @@ class ClipReader:
             else:
                 self.decode(number, self.numbers[number][places], frames[:length])
             frames[length:] = 0
-        return was_read
 
-    def read_whole(self, number: int) -> np.ndarray:
-        """Returns all available frames of a clip as one window."""
-        frames = np.empty((1, len(self.numbers[number]), *self.frame_shape), np.uint8)
-        self.decode(number, self.numbers[number], frames[0])
+    def read_alone(self, window: Window) -> np.ndarray:
+        """Returns one window, which may have more frames than a network reads."""
+        frames = np.empty((1, max(self.num_steps, len(window[1])), *self.frame_shape), np.uint8)
+        self.read([window], frames, uses_cache=False)
         return frames
-
-    def rows(self, number: int, places: Numbers | slice) -> Numbers:
-        """Returns the rows of FeatureCache for some frames of a clip."""
-        return self.first_rows[number] + self.numbers[number][places]
-
-    def rows_of_batch(self, clips: Sequence[int], epoch: int | None, num_windows: int) -> Rows:
-        """Returns [windows, steps], with -1 for padding."""
-        rows = [self.rows(number, places) for number in clips for places in self.windows(number, epoch, num_windows)]
-        return np.stack([np.pad(row, (0, self.num_steps - len(row)), constant_values=-1) for row in rows])
 
     def decode(self, number: int, frames: Numbers, out: np.ndarray) -> None:
         try:
-            path, key_frames = self.clips[number].path, self.key_frames[number]
-            read_frames(path, self.frame_format, frames.tolist(), out, key_frames)
+            read_frames(self.clips[number].path, self.frame_format, frames.tolist(), out, self.key_frames[number])
         except BrokenClip as error:
             raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
 
-    def batch(self, clips: Sequence[int], frames: UInt8[Tensor, "windows steps height width channels"]) -> Batch:
+    def rows(self, windows: Sequence[Window]) -> Rows:
+        """Returns the rows of FeatureCache, with -1 for padding."""
+        rows = np.full((len(windows), max(self.num_steps, *(len(places) for _, places in windows))), -1)
+        for row, (number, places) in zip(rows, windows, strict=True):
+            row[: len(places)] = self.first_rows[number] + self.numbers[number][places]
+        return rows
+
+    def batch(self, clips: list[int], windows: Sequence[Window], frames: UInt8[Tensor, "..."]) -> Batch:
         """Returns a batch of frames that were read; its channels remain last in memory."""
-        num_windows = len(frames) // len(clips)
-        labels = torch.tensor([self.clips[number].label for number in clips])
-        lengths = torch.tensor([self.length(number) for number in clips]).repeat_interleave(num_windows)
-        return Batch(frames.movedim(4, 2), labels, lengths if self.pads else None)
+        lengths = torch.tensor([len(places) for _, places in windows])
+        return Batch(frames.movedim(4, 2), self.labels[clips], lengths if self.pads else None)
 
 
-class Request(NamedTuple):
-    """What a worker reads: a batch of clips."""
-
-    number: int
-    clips: list[int]
-    epoch: int | None
-    num_windows: int
-    only_missing: bool
+Request = tuple[int, list[Window | None], bool]  # the number of a batch, and the arguments of ClipReader.read
 
 
-def read_into(slots: UInt8[Tensor, "..."], reader: ClipReader, request: Request) -> bool:
-    slot = slots[request.number % len(slots), : request.num_windows * len(request.clips)]
-    return reader.read(request.clips, request.epoch, slot.numpy(), request.only_missing)
+def read_into(slots: UInt8[Tensor, "..."], reader: ClipReader, request: Request) -> None:
+    number, windows, uses_cache = request
+    reader.read(windows, slots[number % len(slots), : len(windows)].numpy(), uses_cache)
 
 
 class ClipLoader:
     """Yields batches that worker processes, which remain from epoch to epoch, write to slots of memory that they share
-    with this process. A batch has features, too, if the reader keeps them.
+    with this process. A batch has features, too, while `features` keeps them.
 
     A DataLoader would share new memory for each batch, of which most containers have too little in /dev/shm; through a
     pipe, cached frames would take as long as decoding them.
@@ -161,8 +148,10 @@ class ClipLoader:
 
     batch_sampler = None  # Lightning reads it
 
-    def __init__(self, reader: ClipReader, sampler: EpochSampler, num_workers: int):
-        self.reader, self.sampler, self.num_workers = reader, sampler, num_workers
+    def __init__(
+        self, reader: ClipReader, sampler: EpochSampler, num_workers: int, features: FeatureCache | None = None
+    ):
+        self.reader, self.sampler, self.num_workers, self.features = reader, sampler, num_workers, features
         num_slots = PREFETCH * num_workers + 1  # batches that are read ahead, and the one that is copied
         # The last batch of an epoch may have one clip more.
         size = reader.num_windows * (sampler.batch_size + 1), reader.num_steps, *reader.frame_shape
@@ -178,42 +167,43 @@ class ClipLoader:
     def encode_short_clips(self, features: FeatureCache) -> None:
         """Encodes all frames of short clips, of which each epoch reads others. Other processes encode other clips."""
         reader, sampler = self.reader, self.sampler
-        clips = [
-            number
-            for number in sampler.indices[sampler.rank :: sampler.num_ranks].tolist()
-            if len(reader.numbers[number]) <= SHORT * reader.num_steps
-            and not features.read(reader.rows(number, slice(None)))[1].all()
-        ]
-        if clips:
+        numbers = sampler.indices[sampler.rank :: sampler.num_ranks].tolist()
+        whole = [(number, np.arange(len(reader.numbers[number]))) for number in numbers]
+        short = [window for window in whole if len(window[1]) <= SHORT * reader.num_steps]
+        missing = [window for window in short if features.read(reader.rows([window]))[1].any()]
+        if missing:
             log.info(
-                f"encoding {counted(len(clips), 'clip')} once; later epochs read the features from {features.file}"
+                f"encoding {counted(len(missing), 'clip')} once; later epochs read the features from {features.file}"
             )
-        for number, frames in zip(clips, WorkerLoader(reader.read_whole, clips, self.num_workers), strict=True):
+        for window, frames in zip(missing, WorkerLoader(reader.read_alone, missing, self.num_workers), strict=True):
             if isinstance(frames, UserError):
                 raise frames
-            features.features(torch.from_numpy(frames).movedim(4, 2), reader.rows(number, slice(None))[None])
+            features.features(torch.from_numpy(frames).movedim(4, 2), reader.rows([window]))
 
     def __iter__(self) -> Iterator[Batch]:
         reader, epoch = self.reader, None if self.sampler.seed is None else self.sampler.epoch
-        num_windows = reader.num_windows if epoch is None else 1
-        features = reader.features if reader.features and reader.features.is_constant else None
+        features = self.features if self.features and self.features.is_constant else None
         if features:
             features.prepare()
         if features and epoch is not None:
             self.encode_short_clips(features)
-        self.requests[:] = [
-            Request(number, clips.tolist(), epoch, num_windows, features is not None)
-            for number, clips in enumerate(self.sampler)
-        ]
-        for request, was_read in zip(self.requests, self.answers, strict=True):
-            if isinstance(was_read, UserError):
-                raise was_read
-            frames = self.slots[request.number % len(self.slots), : num_windows * len(request.clips)]
-            # what is not read stands for its shape
-            batch = reader.batch(
-                request.clips, frames.clone() if was_read else frames[:1, :1, :1, :1].expand_as(frames)
-            )
+        self.requests.clear()
+        batches = []
+        for number, clips in enumerate(map(Tensor.tolist, self.sampler)):
+            windows = reader.windows(clips, epoch, reader.num_windows)
+            is_missing: Any = [True] * len(windows)
             if features:
-                rows = reader.rows_of_batch(request.clips, epoch, num_windows)
-                batch = batch._replace(features=features.features(batch.frames, rows))
+                is_missing = features.read(reader.rows(windows))[1].any(1)
+            missing = [window if wanted else None for window, wanted in zip(windows, is_missing, strict=True)]
+            batches.append((clips, windows))
+            self.requests.append((number, missing, features is None))
+        for (number, missing, _), (clips, windows), answer in zip(self.requests, batches, self.answers, strict=True):
+            if isinstance(answer, UserError):
+                raise answer
+            frames = self.slots[number % len(self.slots), : len(windows)]
+            # what is not read stands for its shape
+            frames = frames.clone() if any(missing) else frames[:1, :1, :1, :1].expand_as(frames)
+            batch = reader.batch(clips, windows, frames)
+            if features:
+                batch = batch._replace(features=features.features(batch.frames, reader.rows(windows)))
             yield batch

@@ -5,7 +5,6 @@ files -> uint8 frames, cached in memory -> as many as a network reads, or padded
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -30,6 +29,8 @@ class Clips(SequenceDataModule):
     """conf/data/clips.yaml explains the arguments. Raises UserError for a clip that cannot be read, unless broken clips
     are skipped: `skipped` then lists them.
     """
+
+    features: FeatureCache | None = None
 
     def __init__(
         self,
@@ -71,10 +72,8 @@ class Clips(SequenceDataModule):
             others = f" ({number} other{' is' if number == 1 else 's are'} broken, too)" if number else ""
             raise UserError(f"{self.skipped[0]}{others}; replace or remove it, or add data.skip_broken=true.")
         readable = [clip for clip in samples if clip.path in self.notes]
-        shares = test_share, validation_share
-        train_clips, held_out, test_clips, how = splits.divide(
-            readable, names, *shares, validation_seed, fold, num_folds
-        )
+        drawing = test_share, validation_share, validation_seed, fold, num_folds
+        train_clips, held_out, test_clips, how = splits.divide(readable, names, *drawing)
         sizes = {(note.height, note.width): path for path, note in self.notes.items()}
         if len(sizes) > 1:
             (size, path), (other_size, other) = list(sizes.items())[:2]
@@ -101,46 +100,34 @@ class Clips(SequenceDataModule):
             "validation": [train_clips[place] for place in held_out],
             "test": test_clips,
         }
-        self.summary, self.warnings = self.summary_of(halves), self.warnings_of(halves)
-
-    def summary_of(self, halves: Mapping[str, Sequence[splits.Sample]]) -> str:
-        """Returns how many clips, frames and seconds there are."""
-        names, notes = self.spec.class_names, self.notes.values()
-        counts = [
-            f"{len(clips):,} for {half}{splits.counts_in_words([clip.label for clip in clips], names)}"
-            for half, clips in halves.items() if clips
-        ]  # fmt: skip
-        seconds = sum(note.seconds or 0 for note in notes)
-        frames = f"{sum(note.num_frames for note in notes):,} frames" + (f", {seconds:,.0f} s" if seconds else "")
-        return f"{counted(len(notes), 'clip')} of {len(names)} classes: {', '.join(counts)}; {frames}"
-
-    def warnings_of(self, halves: Mapping[str, Sequence[splits.Sample]]) -> list[str]:
-        labels = {half: [clip.label for clip in clips] for half, clips in halves.items() if half != "training"}
-        warnings = splits.scarce_classes(labels, self.spec.class_names)
+        counts, self.warnings = splits.counts_in_words(halves, names)
+        seconds, num_read = sum(note.seconds or 0 for note in self.notes.values()), counted(len(self.notes), "clip")
+        frames = sum(note.num_frames for note in self.notes.values())
+        self.summary = f"{num_read} of {len(names)} classes: {counts}; {frames:,} frames"
+        self.summary += f", {seconds:,.0f} s" if seconds else ""
         trained = {self.notes[clip.path].sha256: clip.path for clip in halves["training"]}
-        copies = [clip.path for half in labels for clip in halves[half] if self.notes[clip.path].sha256 in trained]
-        if copies:
-            original, others = trained[self.notes[copies[0]].sha256], counted(len(copies), "copy of a training clip")
-            warnings.append(f"data: {others} is for validation or test, such as {copies[0]} of {original}; remove it")
-        return warnings
+        tested = [clip.path for half in ("validation", "test") for clip in halves[half]]
+        if copies := [path for path in tested if self.notes[path].sha256 in trained]:
+            example = f"such as {copies[0]} of {trained[self.notes[copies[0]].sha256]}"
+            others = f"{counted(len(copies), 'clip')} for validation or test repeat training clips"
+            self.warnings.append(f"data: {others}, {example}; remove them")
 
     def keep_features(self, encoder: nn.Module) -> None:
         if self.augmentation.transforms(*self.spec.frame_shape[1:]):
             return
         clips = [(note.sha256, note.num_frames) for note in self.notes.values()]
         contents, num_frames = (self.test.frame_format, clips), sum(number for _, number in clips)
-        self.train.features = self.test.features = FeatureCache(encoder, self.spec.frame_shape, num_frames, contents)
+        self.features = FeatureCache(encoder, self.spec.frame_shape, num_frames, contents)
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
-        return ClipLoader(data, self.sampler(indices, seed), self.num_workers)
+        return ClipLoader(data, self.sampler(indices, seed), self.num_workers, self.features)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         is_training = self.trainer and self.trainer.training
         return batch._replace(frames=scaled(self.augmentation(batch.frames) if is_training else batch.frames))
 
     def class_counts(self) -> Int64[Tensor, " classes"]:
-        labels = torch.tensor([self.train.clips[number].label for number in self.train_indices.tolist()])
-        return labels.bincount(minlength=self.spec.num_classes)
+        return self.train.labels[self.train_indices].bincount(minlength=self.spec.num_classes)
 
     def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
         return [as_text(self.test.clips[number].path) for number in indices.tolist()]
@@ -150,14 +137,15 @@ class Clips(SequenceDataModule):
 
     def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
         clips = indices.tolist()
-        frames = torch.empty(num_windows * len(clips), self.spec.num_steps, *self.test.frame_shape, dtype=torch.uint8)
-        self.test.read(clips, None, frames.numpy())
-        return self.test.batch(clips, frames)
+        windows = self.test.windows(clips, None, num_windows)
+        frames = torch.empty(len(windows), self.spec.num_steps, *self.test.frame_shape, dtype=torch.uint8)
+        self.test.read(windows, frames.numpy())
+        return self.test.batch(clips, windows, frames)
 
     def sha256(self) -> str:
         lines = [
             f"{os.path.relpath(clip.path, self.folder)} {self.notes[clip.path].sha256} "
-            f"{self.spec.class_names[clip.label]} {clip.split} {clip.group}"
+            f"{clip.label} {clip.split} {clip.group}"
             for clip in (*self.train.clips, *self.test.clips)
         ]
         return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()

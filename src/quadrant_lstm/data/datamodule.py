@@ -185,6 +185,15 @@ class Batch(NamedTuple):
         return [clip[:end] for clip, end in zip(self.frames, ends, strict=True)]
 
 
+def check_fold(fold: int, num_folds: int, total: int, kind: str = "training samples") -> None:
+    if fold >= num_folds:
+        raise UserError(
+            f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}; write one."
+        )
+    if num_folds > total:
+        raise UserError(f"data.num_folds: {num_folds}, but there are {total} {kind}; write fewer.")
+
+
 def draw_validation(
     total: int, num_validation: int, seed: int, fold: int | None, num_folds: int
 ) -> Int64[Tensor, " samples"]:
@@ -194,12 +203,7 @@ def draw_validation(
     """
     start, end = 0, num_validation
     if fold is not None:
-        if fold >= num_folds:
-            raise UserError(
-                f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}; write one."
-            )
-        if num_folds > total:
-            raise UserError(f"data.num_folds: {num_folds}, but there are {total} training samples; write fewer.")
+        check_fold(fold, num_folds, total)
         start, end = fold * total // num_folds, (fold + 1) * total // num_folds
     elif num_validation >= total:
         raise UserError(

@@ -30,21 +30,17 @@ def checksum(rows: np.ndarray) -> np.ndarray:
 
 
 class FeatureCache:
-    """`encoder` maps frames [N, C, H, W] to features [N, ...]. `contents` tells the clips and the format of frames.
-
-    Other processes get it without the encoder: they only ask what is kept.
-    """
+    """`encoder` maps frames [N, C, H, W] to features [N, ...]. `contents` tells the clips and the format of frames."""
 
     def __init__(self, encoder: nn.Module, frame_shape: Shape, num_rows: int, contents: object):
-        self.encoder: nn.Module | None = encoder
-        self.frame_shape, self.num_rows, self.contents = frame_shape, num_rows, contents
+        self.encoder, self.frame_shape, self.num_rows, self.contents = encoder, frame_shape, num_rows, contents
         self.file = Path()  # none yet
         self.kept: np.ndarray | None = None
 
     @torch.no_grad()
     def prepare(self) -> None:
         """Finds or makes the file. Call it when the encoder has its weights: a resumed run builds it with others."""
-        if self.file.name or self.encoder is None:
+        if self.file.name:
             return
         weights = self.encoder.state_dict()
         like = next(self.encoder.parameters())
@@ -65,20 +61,19 @@ class FeatureCache:
         with self.file.open("ab") as opened:
             opened.truncate(4 * math.prod(self.shape))  # without content, it takes no space
 
-    def __getstate__(self) -> dict[str, object]:
-        return vars(self) | {"kept": None, "encoder": None}
-
     @property
     def is_constant(self) -> bool:
         """Whether the encoder is still frozen."""
-        return self.encoder is not None and not any(weights.requires_grad for weights in self.encoder.parameters())
+        return not any(weights.requires_grad for weights in self.encoder.parameters())
 
     def read(self, rows: Rows) -> tuple[np.ndarray, Bool[np.ndarray, "*windows steps"]]:
-        """Returns float32 [windows, steps, values], and which of them are kept."""
+        """Returns float32 [windows, steps, values], with zeros where a row is -1, and which of them are missing."""
         if self.kept is None:
             self.kept = np.memmap(self.file, np.uint32, "r", shape=self.shape)
         values = self.kept[rows]
-        return values[..., :-1].view(np.float32), values[..., -1] == checksum(values[..., :-1])
+        is_missing = (values[..., -1] != checksum(values[..., :-1])) & (rows >= 0)
+        values[rows < 0] = 0
+        return values[..., :-1].view(np.float32), is_missing
 
     def write(self, rows: Int[np.ndarray, " frames"], features: np.ndarray) -> None:
         values = features.view(np.uint32)
@@ -98,14 +93,12 @@ class FeatureCache:
         self, frames: UInt8[Tensor, "windows steps channels height width"], rows: Rows
     ) -> Float[Tensor, "windows steps ..."]:
         """Returns the features of the frames in these rows, and zeros where a row is -1. Computes what is missing."""
-        assert self.encoder
-        values, is_kept = self.read(rows)
-        values = np.where((rows < 0)[..., None], np.float32(0), values)
-        if (missing := ~is_kept & (rows >= 0)).any():
+        values, missing = self.read(rows)
+        if missing.any():
             weights = next(self.encoder.parameters())
             chunks = frames[torch.from_numpy(missing)].split(CHUNK)
             padded = (pad(chunk, (0, 0, 0, 0, 0, 0, 0, CHUNK - len(chunk))).to(weights.device) for chunk in chunks)
             encoded = torch.cat([self.encoder(scaled(chunk, weights.dtype)) for chunk in padded])[: missing.sum()]
             values[missing] = encoded.flatten(1).float().cpu().numpy()
             self.write(rows[missing], values[missing])
-        return torch.from_numpy(values).view(*rows.shape, *self.feature_shape)
+        return torch.from_numpy(values).reshape(*rows.shape, *self.feature_shape)

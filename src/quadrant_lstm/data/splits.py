@@ -12,32 +12,26 @@ import collections
 import csv
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from quadrant_lstm.data.datamodule import check_fold
 from quadrant_lstm.data.image_files import natural, visible
 from quadrant_lstm.errors import UserError, as_text
 from quadrant_lstm.files import expanded
 
 FEW = 5  # fewer samples of a class than this say little about its accuracy
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
+SPLITS = ("train", "val", "test")
 
 # What a folder or a file of labels says
 
 
 class Sample(NamedTuple):
     path: Path
-    label: int  # the number of its class
-    group: str  # by default the name of the sample itself
+    label: str  # the name of its class
+    group: str  # by default the path from the root
     split: str | None  # one of SPLITS; None if it is to be drawn
-
-
-class Row(NamedTuple):
-    name: str  # the path from the root
-    label: str
-    split: str | None
-    group: str | None
 
 
 class Found(NamedTuple):
@@ -53,53 +47,56 @@ def find_samples(
     """`group` is a regular expression: what it finds in the path of a sample, or what its first parentheses find, is
     the group of the sample. `kind` is the word for a sample in messages.
 
-    Raises UserError for a folder of another structure, a wrong row of the file, and a group in two given splits.
+    Raises UserError for a folder of another structure, a wrong row of the file, classes that are not in training and
+    test where these are given, and a group in two given splits.
     """
     if root is None and labels is None:
         raise UserError(f"data.root: null, but {kind}s are read from a folder; add data.root=FOLDER.")
     folder = expanded(root) if root else expanded(str(labels)).parent
     if not folder.is_dir():
         raise UserError(f"data.root: {folder} is not a folder; give one with a folder of {kind}s for each class.")
-    rows = read_labels(expanded(labels), folder) if labels else list_folder(folder, kind)
-    check_classes(f"data.labels: {labels}" if labels else f"data.root: {folder}", rows, kind)
-    names = sorted({row.label for row in rows}, key=lambda name: natural(Path(name)))
-    samples = []
-    for row in rows:
-        path = folder / row.name
+    samples = read_labels(expanded(labels), folder, group) if labels else list_folder(folder, group, kind)
+    names = sorted({sample.label for sample in samples}, key=lambda name: natural(Path(name)))
+    place = f"data.labels: {labels}" if labels else f"data.root: {folder}"
+    if len(names) < 2:
+        raise UserError(f"{place} has fewer than two classes; add {kind}s of another one.")
+    splits = {split: {sample.label for sample in samples if sample.split == split} for split in SPLITS}
+    for split in ("train", "test") if samples[0].split else ():
+        if missing := {*names} - splits[split]:
+            raise UserError(f"{place} has no {kind} of class {min(missing)} in {split}; add some, or remove the class.")
+    for path, *_ in samples:
         if not is_sample(path):
             pictures = f"a folder without still pictures, or with {kind}s beside them"
             what = pictures if path.is_dir() else f"no file of a {kind}"
             raise UserError(f"{path}: is {what}; remove it, or begin its name with a dot.")
-        samples.append(Sample(path, names.index(row.label), row.group or group_of(row.name, group), row.split))
     check_groups(samples)
-    splits = ", ".join(split for split in SPLITS if any(row.split == split for row in rows)) or "of the classes"
-    return Found(folder, tuple(names), samples, as_text(labels) if labels else f"the folders {splits}")
+    folders = ", ".join(split for split in SPLITS if splits[split]) or "of the classes"
+    return Found(folder, tuple(names), samples, as_text(labels) if labels else f"the folders {folders}")
 
 
-def list_folder(folder: Path, kind: str) -> list[Row]:
+def list_folder(folder: Path, group: str | None, kind: str) -> list[Sample]:
     splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
     for path in sorted(folder.iterdir()) if splits else ():
         if path.is_dir() and visible(path) and path.name not in splits:
             raise UserError(f"{path}: is not train, val or test; move its {kind}s, or begin its name with a dot.")
-    rows = []
+    samples: list[Sample] = []
     for split in splits or [None]:
         for class_folder in sorted((folder / (split or "")).iterdir(), key=natural):
             if not class_folder.is_dir() or not visible(class_folder):
                 continue
-            try:
-                str(class_folder).encode()
-            except UnicodeEncodeError as error:  # text files of a run could not hold the name
-                raise UserError(f"data.root: the name of {class_folder} is not UTF-8; rename the folder.") from error
+            if as_text(class_folder) != str(class_folder):  # text files of a run could not hold the name
+                raise UserError(f"data.root: the name of {class_folder} is not UTF-8; rename the folder.")
             paths = sorted(filter(visible, class_folder.iterdir()), key=natural)
             if not paths:
                 raise UserError(f"{class_folder}: holds no {kind}s; add some, or remove the folder.")
-            rows += [Row(path.relative_to(folder).as_posix(), class_folder.name, split, None) for path in paths]
-        if not rows or rows[-1].split != split:
+            names = ((path, path.relative_to(folder).as_posix()) for path in paths)
+            samples += [Sample(path, class_folder.name, group_of(name, group), split) for path, name in names]
+        if not samples or samples[-1].split != split:
             raise UserError(f"{folder / (split or '')}: holds no folder of a class; add some, or remove it.")
-    return rows
+    return samples
 
 
-def read_labels(file: Path, root: Path) -> list[Row]:
+def read_labels(file: Path, root: Path, group: str | None) -> list[Sample]:
     """Reads a table with the columns path (from `root`) and label, and perhaps split and group."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
@@ -110,7 +107,7 @@ def read_labels(file: Path, root: Path) -> list[Row]:
     columns = [column for column in ("path", "label", "split", "group") if column in (reader.fieldnames or ())]
     if missing := {"path", "label"} - {*columns}:
         raise UserError(f"data.labels: {file} has no column {min(missing)}; add it.")
-    rows: dict[Path, Row] = {}
+    samples: dict[Path, Sample] = {}
     for number, line in enumerate(lines, start=2):
         values = {column: (line[column] or "").strip() for column in columns}
         path, split = root / values["path"], values.get("split")
@@ -118,31 +115,16 @@ def read_labels(file: Path, root: Path) -> list[Row]:
             problem = f"has no {empty[0]}; add it, or remove the row"
         elif not path.exists():
             problem = f"{path} does not exist; correct the path, or set data.root to the folder that it starts from"
-        elif path.resolve() in rows:
+        elif path.resolve() in samples:
             problem = f"{path} stands in an earlier row, too; remove one of them"
         elif split not in (None, *SPLITS):
             problem = f"{split} is not a split; write train, val or test"
         else:
-            rows[path.resolve()] = Row(values["path"], values["label"], split, values.get("group"))
+            of_group = values.get("group") or group_of(values["path"], group)
+            samples[path.resolve()] = Sample(path, values["label"], of_group, split)
             continue
         raise UserError(f"data.labels: {file}, row {number}: {problem}.")
-    return list(rows.values())
-
-
-def check_classes(place: str, rows: Sequence[Row], kind: str) -> None:
-    """Raises UserError unless there are two classes, all of them in training and test where these are given."""
-    labels = {split: {row.label for row in rows if row.split == split} for split in (*SPLITS, None)}
-    if len(set.union(*labels.values())) < 2:
-        raise UserError(f"{place} has fewer than two classes; add {kind}s of another one.")
-    if labels[None]:
-        return
-    for one, other in (("val", "train"), ("test", "train"), ("train", "test")):
-        if not labels[other]:
-            raise UserError(f"{place} has {kind}s for {one}, but none for {other}; add some.")
-        if missing := labels[one] - labels[other]:
-            raise UserError(
-                f"{place} has class {min(missing)} in {one}, but not in {other}; add {kind}s, or remove it."
-            )
+    return list(samples.values())
 
 
 def group_of(name: str, pattern: str | None) -> str:
@@ -171,13 +153,6 @@ def check_groups(samples: Iterable[Sample]) -> None:
 # What is drawn
 
 
-class Division(NamedTuple):
-    train: list[Sample]  # with those for validation
-    validation: list[int]  # their places in `train`
-    test: list[Sample]
-    how: str  # in words
-
-
 def divide(
     samples: Sequence[Sample],
     class_names: Sequence[str],
@@ -186,12 +161,14 @@ def divide(
     seed: int,
     fold: int | None,
     num_folds: int,
-) -> Division:
-    """Raises UserError for a class without a sample to train on or to test, and for a fold that is not there."""
+) -> tuple[list[Sample], list[int], list[Sample], str]:
+    """Returns the samples for training and validation, the places of the latter among them, those for the test, and in
+    words what was drawn. Raises UserError for a class without a sample to train on or to test, and for a fold that is
+    not there.
+    """
     is_given = any(sample.split for sample in samples)
-    chosen = {sample.group for sample in samples if sample.split == "test"}
-    if not is_given:
-        chosen = draw(samples, test_share, "test", seed)
+    given = {sample.group for sample in samples if sample.split == "test"}
+    chosen = given if is_given else draw(samples, test_share, "test", seed)
     test = [sample for sample in samples if sample.group in chosen]
     train = [sample for sample in samples if sample.group not in chosen]
     validation = {sample.group for sample in train if sample.split == "val"}
@@ -212,16 +189,13 @@ def divide(
     places = [place for place, sample in enumerate(train) if sample.group in validation]
     learned = [sample for sample in train if sample.group not in validation]
     for split, kept in (("training", learned), ("test", test)):
-        if missing := {*range(len(class_names))} - {sample.label for sample in kept}:
+        if missing := {*class_names} - {sample.label for sample in kept}:
             raise UserError(
-                f"data.root: no {split} sample of class {class_names[min(missing)]} is left; add some, or remove the "
-                "class."
+                f"data.root: no {split} sample of class {min(missing)} is left; add some, or remove the class."
             )
-    grouped = (
-        "groups" if any(count > 1 for count in collections.Counter(s.group for s in samples).values()) else "names"
-    )
-    how = f"{' and '.join(drawn)} drawn by hashes of the {grouped} (data.validation_seed={seed})" if drawn else ""
-    return Division(train, places, test, how)
+    hashed = "groups" if len({sample.group for sample in samples}) < len(samples) else "names"
+    how = f"{' and '.join(drawn)} drawn by hashes of the {hashed} (data.validation_seed={seed})" if drawn else ""
+    return train, places, test, how
 
 
 def position(kind: str, seed: int, group: str) -> float:
@@ -235,7 +209,7 @@ def draw(samples: Iterable[Sample], share: float, kind: str, seed: int) -> set[s
     position, unless it is the only one. At least one group of each class is left.
     """
     positions = {sample.group: position(kind, seed, sample.group) for sample in samples}
-    groups: dict[int, set[str]] = collections.defaultdict(set)
+    groups: dict[str, set[str]] = collections.defaultdict(set)
     for sample in samples:
         groups[sample.label].add(sample.group)
     drawn = {group for group, place in positions.items() if place < share}
@@ -250,18 +224,11 @@ def draw(samples: Iterable[Sample], share: float, kind: str, seed: int) -> set[s
 
 def draw_fold(samples: Sequence[Sample], fold: int, num_folds: int, seed: int) -> set[str]:
     """Deals the groups out to folds, which get about as many samples of each class, and returns those of one."""
-    counts: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for sample in samples:
         counts[sample.group][sample.label] += 1
-    if fold >= num_folds:
-        raise UserError(
-            f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}; write one."
-        )
-    if num_folds > len(counts):
-        raise UserError(
-            f"data.num_folds: {num_folds}, but there are {len(counts)} names or groups to train on; write fewer."
-        )
-    sizes: list[collections.Counter[int]] = [collections.Counter() for _ in range(num_folds)]
+    check_fold(fold, num_folds, len(counts), "names or groups to train on")
+    sizes: list[collections.Counter[str]] = [collections.Counter() for _ in range(num_folds)]
     chosen = set()
     for group in sorted(counts, key=lambda group: position("fold", seed, group)):
         ((label, _),) = counts[group].most_common(1)
@@ -274,27 +241,22 @@ def draw_fold(samples: Sequence[Sample], fold: int, num_folds: int, seed: int) -
 # What is worth knowing before a training
 
 
-def counts_in_words(labels: Collection[int], class_names: Sequence[str]) -> str:
-    """Returns the number of samples of each class if they differ, and nothing otherwise."""
-    counts = collections.Counter(labels)
-    each = [(counts[number], name) for number, name in enumerate(class_names)]
-    if len({count for count, _ in each}) == 1:
-        return ""
-    if len(each) > 8:
-        each = [min(each), max(each)]
-    return f" ({', '.join(f'{name} {count:,}' for count, name in each)})"
-
-
-def scarce_classes(splits: Mapping[str, Collection[int]], class_names: Sequence[str]) -> list[str]:
-    """Returns a warning for each split of which a class has fewer than FEW samples."""
-    warnings = []
-    for split, labels in splits.items():
-        counts = collections.Counter(labels)
-        few = [f"{name} {counts[number]}" for number, name in enumerate(class_names) if counts[number] < FEW]
-        if labels and few:
+def counts_in_words(halves: Mapping[str, Iterable[Sample]], class_names: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns the number of samples of each half, and of each class if they differ; and a warning for each half but the
+    training that has fewer than FEW samples of a class.
+    """
+    texts, warnings = [], []
+    for half, samples in halves.items():
+        if not (counts := collections.Counter(sample.label for sample in samples)):
+            continue
+        each = [(counts[name], name) for name in class_names]
+        if half != "training" and (few := [f"{name} {count}" for count, name in each if count < FEW]):
             listed = ", ".join(few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
             warnings.append(
-                f"data: {split} has fewer than {FEW} samples of a class ({listed}), which say little about its "
+                f"data: {half} has fewer than {FEW} samples of a class ({listed}), which say little about its "
                 "accuracy; add samples, or use data.fold"
             )
-    return warnings
+        each = each if len(each) <= 8 else [min(each), max(each)]
+        unequal = f" ({', '.join(f'{name} {count:,}' for count, name in each)})" if len({*counts.values()}) > 1 else ""
+        texts.append(f"{counts.total():,} for {half}{unequal}")
+    return ", ".join(texts), warnings

@@ -4,12 +4,10 @@ import copy
 import difflib
 import logging
 import math
-import os
 import textwrap
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import URLError
 
@@ -23,6 +21,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.files import expanded
 from quadrant_lstm.kinds import Blocks, Count, Counts, Grid, Positive
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
@@ -176,7 +175,29 @@ class Backbone(nn.Module):
             self.start_epoch(0)  # weights that are trained later are frozen when the processes of a run have met
 
     def load(self, name: str, weights: str | None) -> Pretrained:
-        return load_torchvision(name, weights)
+        check_name("torchvision", name, list_models(torchvision.models))
+        choices = get_model_weights(name)
+        is_file, chosen = check_weights(name, weights, choices.__members__), choices.__members__.get(weights or "")
+        try:
+            network = get_model(name, weights=chosen)
+        except URLError as error:
+            remedy = f"put the file of {chosen.url} into {get_dir()}/checkpoints, or write null"
+            raise UserError(
+                f"{WEIGHTS}: {weights} of {name} cannot be downloaded ({error.reason}); {remedy}."
+            ) from error
+        last = [path for path, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+        if not last:
+            raise UserError(f"model.encoder.name: {name} does not end in a linear layer; choose another one.")
+        if is_file:
+            copy_state_dict(network, name, str(weights), last[-1])
+        for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
+            if hasattr(network, attribute):  # GoogLeNet and Inception have more classifiers for their own training
+                setattr(network, attribute, value)
+        network.set_submodule(last[-1], nn.Identity())
+        if weights is None:
+            return Pretrained(network)
+        transform = (chosen or choices.DEFAULT).transforms()
+        return Pretrained(network, transform.mean, transform.std)
 
     def start_epoch(self, epoch: int) -> None:
         """Freezes the weights, or trains them. Epochs count from 0."""
@@ -203,57 +224,26 @@ class TimmBackbone(Backbone):
     """
 
     def load(self, name: str, weights: str | None) -> Pretrained:
-        return load_timm(name, weights)
-
-
-def load_torchvision(name: str, weights: str | None) -> Pretrained:
-    check_name("torchvision", name, list_models(torchvision.models))
-    choices = get_model_weights(name)
-    chosen = choices.__members__.get(weights or "")
-    if weights and not chosen and not is_file(weights):
-        raise unknown_weights(name, weights, choices.__members__)
-    try:
-        network = get_model(name, weights=chosen)
-    except URLError as error:
-        remedy = f"put the file of {chosen.url} into {get_dir()}/checkpoints, or write null"
-        raise UserError(f"{WEIGHTS}: {weights} of {name} cannot be downloaded ({error.reason}); {remedy}.") from error
-    last = [path for path, layer in network.named_modules() if isinstance(layer, nn.Linear)]
-    if not last:
-        raise UserError(f"model.encoder.name: {name} does not end in a linear layer; choose another one.")
-    if weights and not chosen:
-        copy_state_dict(network, name, weights, last[-1])
-    for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
-        if hasattr(network, attribute):  # GoogLeNet and Inception have more classifiers for their own training
-            setattr(network, attribute, value)
-    network.set_submodule(last[-1], nn.Identity())
-    if weights is None:
-        return Pretrained(network)
-    transform = (chosen or choices.DEFAULT).transforms()
-    return Pretrained(network, transform.mean, transform.std)
-
-
-def load_timm(name: str, weights: str | None) -> Pretrained:
-    with needs_extra("model/encoder=timm", "timm"):
-        import timm
-    # Names that timm would look up elsewhere, such as hf-hub:USER/MODEL, are unknown
-    check_name("timm", name, [*timm.list_models(), *timm.list_models(pretrained=True)])
-    if weights and weights != "DEFAULT" and not is_file(weights):
-        raise unknown_weights(name, weights, ["DEFAULT"])
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each attempt to download
-    try:
-        network = timm.create_model(name, pretrained=weights == "DEFAULT", num_classes=0)
-    except Exception as error:  # of any type, of the libraries that download
-        if weights != "DEFAULT":
-            raise
-        reason = str(error).partition("\n")[0].rstrip(".")
-        remedy = f"give a file of its state dict, {WEIGHTS}=FILE, or write null"
-        raise UserError(f"{WEIGHTS}: DEFAULT of {name} cannot be downloaded ({reason}); {remedy}.") from error
-    if weights is None:
-        return Pretrained(network)
-    config: Any = network.pretrained_cfg
-    if weights != "DEFAULT":
-        copy_state_dict(network, name, weights, config.get("classifier") or ())
-    return Pretrained(network, config["mean"], config["std"])
+        with needs_extra("model/encoder=timm", "timm"):
+            import timm
+        # Names that timm would look up elsewhere, such as hf-hub:USER/MODEL, are unknown
+        check_name("timm", name, [*timm.list_models(), *timm.list_models(pretrained=True)])
+        is_file = check_weights(name, weights, ["DEFAULT"])
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each attempt to download
+        try:
+            network = timm.create_model(name, pretrained=weights == "DEFAULT", num_classes=0)
+        except Exception as error:  # of any type, of the libraries that download
+            if weights != "DEFAULT":
+                raise
+            reason = str(error).partition("\n")[0].rstrip(".")
+            remedy = f"give a file of its state dict, {WEIGHTS}=FILE, or write null"
+            raise UserError(f"{WEIGHTS}: DEFAULT of {name} cannot be downloaded ({reason}); {remedy}.") from error
+        if weights is None:
+            return Pretrained(network)
+        config: Any = network.pretrained_cfg
+        if is_file:
+            copy_state_dict(network, name, weights, config.get("classifier") or ())
+        return Pretrained(network, config["mean"], config["std"])
 
 
 WEIGHTS = "model.encoder.weights"
@@ -265,21 +255,21 @@ def check_name(library: str, name: str, names: Sequence[str]) -> None:
         raise UserError(f"model.encoder.name: {library} has no {name}; write e.g. {close}.")
 
 
-def is_file(weights: str) -> bool:
-    return weights.endswith((".pth", ".pt", ".safetensors"))
-
-
-def unknown_weights(name: str, weights: str, choices: Iterable[str]) -> UserError:
-    listed = ", ".join(["null", *choices])
-    return UserError(
-        f"{WEIGHTS}: {name} has no weights {weights}; write one of {listed}, or a file (.pth, .pt, .safetensors)."
-    )
+def check_weights(name: str, weights: str | None, choices: Iterable[str]) -> bool:
+    """Tells whether the weights are a file. Raises UserError if they are none of the choices, either."""
+    is_file = weights is not None and weights.endswith((".pth", ".pt", ".safetensors"))
+    if weights and not is_file and weights not in choices:
+        listed = ", ".join(["null", *choices])
+        raise UserError(
+            f"{WEIGHTS}: {name} has no weights {weights}; write one of {listed}, or a file (.pth, .pt, .safetensors)."
+        )
+    return is_file
 
 
 def copy_state_dict(network: nn.Module, name: str, file: str, classifier: str | Sequence[str]) -> None:
     """Copies a state dict into the network, but for its classifier, which may be one of other classes, or missing."""
     prefixes = tuple(f"{path}." for path in ([classifier] if isinstance(classifier, str) else classifier))
-    own, path = network.state_dict(), Path(os.path.expanduser(file))
+    own, path = network.state_dict(), expanded(file)
     try:
         if path.suffix == ".safetensors":
             with needs_extra(f"{WEIGHTS}={file}", "export"):
@@ -287,17 +277,17 @@ def copy_state_dict(network: nn.Module, name: str, file: str, classifier: str | 
             weights = load_file(path)
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # of many types, if it is damaged
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
-        raise UserError(f"{WEIGHTS}: {file} cannot be read ({reason}); give a state dict of {name}.") from error
-    try:
+        if not isinstance(weights, dict):
+            raise ValueError("it is no state dict")
         kept = {key: weight for key, weight in weights.items() if not key.startswith(prefixes)}
         network.load_state_dict(kept | {key: weight for key, weight in own.items() if key.startswith(prefixes)})
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = textwrap.shorten(" ".join(str(error).split("\n\t")[1:2]) or "it is no state dict", 100)
-        raise UserError(f"{WEIGHTS}: {file} does not fit {name} ({reason}); give a state dict of {name}.") from error
+    except UserError:
+        raise
+    except Exception as error:  # of many types, if it is damaged or of another network
+        first, *others = str(error).split("\n\t")  # below a heading, what a network lacks or has otherwise
+        reason = textwrap.shorten(others[0] if others else first.partition("\n")[0], 100)
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else reason
+        raise UserError(f"{WEIGHTS}: {file} cannot be used ({reason}); give a state dict of {name}.") from error
 
 
 # LSTMs only, as in Keras's example mnist_hierarchical_rnn (Li et al. 2015, arXiv 1506.01057)

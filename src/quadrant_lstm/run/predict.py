@@ -128,8 +128,8 @@ def json_row(sample: Sample, classes: Classes) -> dict[str, Any]:
 
 class Prediction(NamedTuple):
     label: str | None  # the name of the predicted class; None for an image in which nothing is drawn
-    probabilities: list[float]  # of the classes; none for such an image
-    steps: list[list[float]]  # the probabilities after each step; the last are `probabilities`
+    probabilities: Sequence[float]  # of the classes; none for such an image
+    steps: Sequence[Sequence[float]]  # the probabilities after each step; the last are `probabilities`
     note: str  # what makes the prediction doubtful, or nothing
 
 
@@ -149,29 +149,20 @@ class LoadedPredictor:
         for another array.
         """
         is_single = isinstance(samples, str | Path | np.ndarray | torch.Tensor)
-        sources = (as_source(sample) for sample in ([samples] if is_single else samples))
-        read = functools.partial(read_file, self.predictor, invert)
-        batches = read_files(read, sources, [], is_single=True)
-        classified = (sample for batch in batches for sample in classify(self.predictor, batch))
+        sources = [samples] if is_single else samples
+        sources = (expanded(str(x)) if isinstance(x, str | Path) else np.asarray(x) for x in sources)
+        batches = read_files(functools.partial(read_file, self.predictor, invert), sources, [], is_single=True)
         predictions = [
             Prediction(
                 None if sample.predicted is None else self.classes[sample.predicted],
-                list(sample.steps[-1]) if sample.steps else [],
-                list(map(list, sample.steps)),
+                sample.steps[-1] if sample.steps else [],
+                list(sample.steps),
                 sample.note,
             )
-            for sample in classified
+            for batch in batches
+            for sample in classify(self.predictor, batch)
         ]
         return predictions[0] if is_single else predictions
-
-
-def as_source(sample: Any) -> Path | np.ndarray:
-    if isinstance(sample, str | Path):
-        return expanded(str(sample))
-    pixels = np.asarray(sample)
-    if pixels.dtype != np.uint8:
-        raise ValueError(f"the array is {pixels.dtype}; give uint8, with values from 0 to 255.")
-    return pixels
 
 
 def load_predictor(path: str | Path, trust: str | Sequence[str] = ()) -> LoadedPredictor:

@@ -18,13 +18,22 @@ from torch import Tensor, nn
 
 from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.data import clip_frames
-from quadrant_lstm.data.clip_frames import TOLERANCE, BrokenClip, FrameFormat, Note, as_array, examine, read_frames
+from quadrant_lstm.data.clip_frames import (
+    TOLERANCE,
+    BrokenClip,
+    FrameFormat,
+    Note,
+    as_array,
+    examine,
+    is_video,
+    read_frames,
+)
 from quadrant_lstm.data.clip_index import find_clip_files
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, numbered_names, scaled
 from quadrant_lstm.data.sampling import Sampling
-from quadrant_lstm.data.videos import VIDEOS, opened_video
+from quadrant_lstm.data.videos import opened_video
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
@@ -125,8 +134,8 @@ def files_of_clips(
     num_windows, fps = form["test_windows"], form["fps"]
     sampling = Sampling(form["sampling"], form["frame_step"], fps)
 
-    def numbers_of(note: Note, name: str) -> list[list[int]]:
-        """Returns the numbers of the frames in each window of the test."""
+    def numbers_of(note: Note, name: str) -> np.ndarray:
+        """Returns the numbers of the frames [windows, steps] that the test reads."""
         if fps and note.seconds is None:
             raise UserError(f"{name}: has no times, but this network was trained with data.fps; give a video.")
         available = sampling.available(note)
@@ -135,26 +144,25 @@ def files_of_clips(
                 f"{name}: has {len(available)} frames, but the network of this file reads exactly {fewest_frames}; "
                 "predict with run=PATH instead of model=, which pads it."
             )
-        length = min(len(available), num_frames or len(available))
-        windows = range(num_windows)
-        return [available[sampling.places(len(available), length, each, num_windows)].tolist() for each in windows]
+        sizes = len(available), min(len(available), num_frames or len(available))
+        return available[[sampling.places(*sizes, window, num_windows) for window in range(num_windows)]]
 
     def read(source: Path | np.ndarray, invert: bool | None) -> Reading:
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
         with remedy_added():
             if isinstance(source, Path):
-                name, note = str(source), examine(source, frame_format, checks_files=False)
+                chosen = numbers_of(examine(source, frame_format, checks_files=False), str(source))
             else:
-                name, note = "the array", note_of_array(source)
-            chosen = numbers_of(note, name)
-            windows = np.empty((num_windows, len(chosen[0]), height, width, channels), np.uint8)
-            for numbers, frames in zip(chosen, windows, strict=True):
-                if isinstance(source, Path):
-                    read_frames(source, frame_format, numbers, frames, note.key_frames)
-                else:
-                    frames[:] = [as_array(source[number], frame_format) for number in numbers]
-            return Reading(np.moveaxis(windows, 4, 2))
+                check_array(source, ("frames", "height", "width"), (3,))
+                chosen = numbers_of(Note(None, len(source), height, width, "", None, None, []), "the array")
+            numbers, places = np.unique(chosen, return_inverse=True)
+            frames = np.empty((len(numbers), height, width, channels), np.uint8)
+            if isinstance(source, Path):
+                read_frames(source, frame_format, numbers.tolist(), frames)
+            else:
+                frames[:] = [as_array(source[number], frame_format) for number in numbers]
+        return Reading(np.moveaxis(frames[places.reshape(chosen.shape)], 4, 2))
 
     def read_windows(video: Path, seconds: float) -> Iterator[Window]:
         with remedy_added():
@@ -197,7 +205,7 @@ def cut_video(
 
 def timed_frames(video: Path, frame_format: FrameFormat) -> Iterator[tuple[float, Any]]:
     """Yields when each frame begins, in seconds after the first, and the frame; then when the video ends, and None."""
-    if video.suffix.lower() not in VIDEOS or video.is_dir():
+    if not is_video(video):
         raise UserError(f"window: is for videos, but {video} is none; leave it out.")
     first, now, frame = math.nan, -math.inf, None
     with clip_frames.decoder_errors_explained(video):
@@ -218,13 +226,9 @@ def num_windows(video: Path, seconds: float) -> int | None:
     return None
 
 
-def note_of_array(frames: np.ndarray) -> Note:
-    check_array(frames, ("frames", "height", "width"), (3,))
-    _, height, width = frames.shape[:3]
-    return Note(None, len(frames), height, width, "", None, None, [])
-
-
 def check_array(array: np.ndarray, axes: Sequence[str], colours: Sequence[int]) -> None:
+    if array.dtype != np.uint8:
+        raise ValueError(f"the array is {array.dtype}; give uint8, with values from 0 to 255.")
     if not array.size or array.ndim < len(axes) or array.shape[len(axes) :] not in [(), *((each,) for each in colours)]:
         rule = f"give [{', '.join(axes)}, {colours[0]}], or without the {colours[0]} for grey, and several as a list"
         raise ValueError(f"the array is {list(array.shape)}; {rule}.")
@@ -273,10 +277,8 @@ def predictor_of_session(session: Any) -> Predictor:
         return torch.from_numpy(session.run(["probabilities"], inputs)[0])[:, None]
 
     num_frames = steps[0] if isinstance(steps[0], int) else None  # None for any number
-    predict_batch = of_clips(compute, shape, num_frames or 1)
+    of_lengths = of_clips(compute, shape, num_frames or 1)
     files = files_of_clips(data, shape, num_frames or data["num_frames"], 1 if others else num_frames or 1)
-
-    def predict_each(clips: Sequence[np.ndarray]) -> list[np.ndarray]:  # of a program that takes no lengths
-        return [steps for clip in clips for steps in predict_batch([clip])]
-
-    return Predictor(files, predict_batch if others else predict_each, 1, names_or_numbers(names))
+    if not others:
+        return Predictor(files, lambda clips: [of_lengths([clip])[0] for clip in clips], 1, names_or_numbers(names))
+    return Predictor(files, of_lengths, 1, names_or_numbers(names))
