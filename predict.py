@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> None:
             predict(folder, cfg.images, cfg.invert, cfg.output, trusted_modules(cfg.trust), window)
         else:
             predictor = predictor_of_onnx(cfg.model)
-            predict_files(predictor, predictor.files.find(cfg.images), cfg.invert, cfg.output, window)
+            predict_files(predictor, predictor.find(cfg.images), cfg.invert, cfg.output, window)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from quadrant_lstm.data import clip_frames, clip_index, datamodule
-from quadrant_lstm.data.clip_frames import is_clip
-from quadrant_lstm.data.clip_index import find_clip_files
+from quadrant_lstm.data import clip_frames, clips, datamodule
+from quadrant_lstm.data.clip_frames import find_clip_files, is_clip
 from quadrant_lstm.data.clip_loader import ClipLoader
 from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.data.datamodule import EpochSampler
@@ -293,7 +292,7 @@ def test_after_a_kill_only_the_clips_without_a_valid_note_are_examined(root, mon
 
 
 def test_a_killed_process_that_examines_clips_costs_one_line(root, monkeypatch):
-    monkeypatch.setattr(clip_index, "examine", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(clips, "examine", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match="data.num_workers: a process that examines clips was killed, .*; write fewer"):
         clips_in(root, num_workers=1)
 
@@ -311,7 +310,7 @@ def test_clips_of_different_sizes_are_refused(root):
     with pytest.raises(UserError, match=r"2.npy: its frames are of 6 x 16, but those of .* of 12 x 16; add data.size"):
         clips_in(root)
     assert clips_in(root, size=[4, 5]).spec.frame_shape == (3, 4, 5)
-    with pytest.raises(UserError, match="data.fit: pad, but data.size=null resizes no frame; add data.size="):
+    with pytest.raises(UserError, match="data.fit: pad, but data.size=null resizes none; add data.size="):
         clips_in(root, fit="pad")
 
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from quadrant_lstm.data.clip_frames import FrameFormat, Note, examine, read_frames
-from quadrant_lstm.data.sampling import Sampling
+from quadrant_lstm.data.clip_frames import FrameFormat, Note, Sampling, examine, read_frames
 from tests.clips import write_animation, write_video
 
 SPREAD, WINDOW = Sampling("uniform", 1, None), Sampling("consecutive", 1, None)

@@ -2,6 +2,7 @@
 
 import collections
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,9 @@ def write(root: Path, *names: str) -> Path:
 
 
 def find(root: Path | None, labels: str | None = None, group: str | None = None):
-    return find_samples(None if root is None else str(root), labels, group, lambda path: path.suffix == ".mp4", "clip")
+    is_sample = lambda path: path.suffix == ".mp4"  # noqa: E731
+    found = find_samples(None if root is None else str(root), labels, group, is_sample, "clip")
+    return SimpleNamespace(**dict(zip(("root", "class_names", "samples", "origin"), found, strict=True)))
 
 
 def samples_of(count: int, people: int | None = None) -> list[Sample]:
@@ -64,7 +67,7 @@ def test_every_class_has_samples_to_train_on_and_to_test():
     for seed in range(50):
         train, _, test, _ = divided(samples_of(4), test_share=0.1 + 0.8 * (seed % 2), validation_share=0.0, seed=seed)
         assert {sample.label for sample in train} == {sample.label for sample in test} == {*NAMES}
-    with pytest.raises(UserError, match="no test sample of class wave is left; add some, or remove the class"):
+    with pytest.raises(UserError, match="no test sample of class wave is left; add some, or remove it"):
         divided([*samples_of(9)[::2], samples_of(2)[1]])
 
 

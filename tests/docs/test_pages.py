@@ -125,9 +125,9 @@ def test_the_official_lists_divide_ucf101(tmp_path):
             (tmp_path / "UCF-101" / clip).touch()
     (block,) = re.findall(r"^    for half .*?^    done$", (ROOT / "docs/clips.md").read_text(), re.M | re.S)
     subprocess.run(["bash", "-euc", textwrap.dedent(block)], cwd=tmp_path, check=True)
-    found = find_samples(str(tmp_path / "ucf101"), None, None, is_clip, "clip")
-    assert found.class_names == ("ApplyLipstick", "Archery")
+    _, names, samples, _ = find_samples(str(tmp_path / "ucf101"), None, None, is_clip, "clip")
+    assert names == ("ApplyLipstick", "Archery")
     for half, clips in CLIPS.items():
-        paths = [clip.path for clip in found.samples if clip.split == half]
+        paths = [clip.path for clip in samples if clip.split == half]
         assert paths == [tmp_path / "ucf101" / half / clip for clip in clips]
         assert all(path.exists() for path in paths)

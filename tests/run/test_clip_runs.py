@@ -24,7 +24,7 @@ from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.exported_program import Inputs, program_file
 from quadrant_lstm.run.load import evaluate, load_classifier
 from quadrant_lstm.run.predict import predict, predict_files
-from quadrant_lstm.run.predictor import files_of_clips, predictor_of_onnx, predictor_of_run
+from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_run, reader_of_clips
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 from tests.folders import children, run_folder
@@ -62,14 +62,14 @@ def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_pa
     classifier, cfg = load_classifier(clip_run)
     network = classifier.network.eval()
     predictor = predictor_of_run(network, OmegaConf.merge(cfg.data, {"layout": "THWC"}), classifier.spec)
-    files = list(predictor.files.find(str(tmp_path / "clips")))
+    files = list(predictor.find(str(tmp_path / "clips")))
     names = [str(file.relative_to(tmp_path / "clips")) for file in files]
     assert names == ["bright/0.npy", "bright/1.npy", "dark/0.npy", "dark/1.npy", "pictures"]
     predict_files(predictor, files, None, str(tmp_path / "clips.jsonl"))
     rows = [json.loads(line) for line in (tmp_path / "clips.jsonl").read_text().splitlines()]
     assert [len(row["probabilities"]) for row in rows] == [7, 3, 7, 3, 2]
     for file, row in zip(files, rows, strict=True):
-        clip = torch.from_numpy(predictor.files.read(file, None).pixels) / 255
+        clip = torch.from_numpy(next(predictor.read(file)).pixels) / 255
         assert clip.shape[2:] == (1, 12, 10)
         expected = network.logits_per_step(clip)[0].softmax(1)
         assert torch.allclose(torch.tensor(row["probabilities"]), expected, atol=1e-5)
@@ -79,12 +79,12 @@ def test_files_of_clips_are_predicted_as_the_network_reads_them(clip_run, tmp_pa
 def test_clips_that_cannot_be_read_are_refused_with_their_own_remedy(tmp_path):
     write_folder(tmp_path / "short", noise_clip(2))
     write_folder(tmp_path / "long", noise_clip(5))
-    read = files_of_clips(OmegaConf.create({}), (3, 12, 16), 4, 4).read  # of a program for one number of frames
+    read = reader_of_clips(OmegaConf.create({}), (3, 12, 16), 4, 4)  # of a program for one number of frames
     with pytest.raises(UserError, match=r"no.mp4: .* \(No such file or directory\); correct its name, or leave it out"):
-        read(tmp_path / "no.mp4", None)
+        next(read(tmp_path / "no.mp4"))
     with pytest.raises(UserError, match=r"short: has 2 frames, but the network of this file reads exactly 4; predict"):
-        read(tmp_path / "short", None)
-    assert read(tmp_path / "long", None).pixels.shape == (1, 4, 3, 12, 16)
+        next(read(tmp_path / "short"))
+    assert next(read(tmp_path / "long")).pixels.shape == (1, 4, 3, 12, 16)
 
 
 def join(recurrent, encoder=Pooled, frame_shape=(1, 6, 6)) -> Join:
@@ -128,7 +128,7 @@ def test_its_exported_program_predicts_clips_of_any_length_as_the_run_does(clip_
     assert done.returncode == 0, done.stderr
     assert "for batches of 1 and 7, and 7 and 14 frames" in done.stdout
     predictor = predictor_of_onnx(f"{tmp_path}/x.onnx")
-    predict_files(predictor, predictor.files.find(f"{tmp_path}/*.gif"), None, f"{tmp_path}/program.csv")
+    predict_files(predictor, predictor.find(f"{tmp_path}/*.gif"), None, f"{tmp_path}/program.csv")
     rows = predictions_of(clip_run, tmp_path / "*.gif", tmp_path / "run.csv")
     with (tmp_path / "program.csv").open() as file:
         for one, other in zip(csv.DictReader(file), rows, strict=True):

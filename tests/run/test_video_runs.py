@@ -72,7 +72,7 @@ def test_a_padded_batch_of_a_program_equals_its_clips_alone(recurrent):
 def test_a_program_reads_files_as_the_run_does_in_batches_and_alone(kind, video_run, exported_videos):
     program, predictor = predictor_of_onnx(str(exported_videos(kind))), load_predictor(video_run(kind))
     files = sorted(video_run(kind).parents[3].glob("videos/test/*/*.mp4"))
-    pixels = [program.files.read(file, None).pixels for file in files]
+    pixels = [next(program.read(file)).pixels for file in files]
     assert sorted({clip.shape[1] for clip in pixels}) == [2, 4]  # so that some are padded
     expected = [prediction.probabilities for prediction in predictor(files)]
     assert np.allclose([steps[-1] for steps in program.probabilities(pixels)], expected, atol=1e-5)
@@ -158,8 +158,8 @@ def test_each_window_is_classified_as_the_clip_that_it_would_be(video_run, long,
 def test_a_window_is_sampled_by_the_times_of_its_frames(video_run, long):
     path, frames, _ = long
     predictor = load_predictor(video_run("colour")).predictor
-    windows = list(predictor.files.read_windows(path, 1.0))
-    assert [window[:2] for window in windows] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.6)]
+    windows = list(predictor.read(path, window=1.0))
+    assert [window.window for window in windows] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.6)]
     resized = [
         Image.fromarray(frame).resize((16, 12), Image.Resampling.BILINEAR, box=(0, 3, 24, 21)) for frame in frames
     ]
@@ -167,24 +167,24 @@ def test_a_window_is_sampled_by_the_times_of_its_frames(video_run, long):
     # taken in each of two windows of the test
     for number, numbers in enumerate([[0, 7, 12, 20], [2, 10, 15, 22]]):
         expected = np.array([np.asarray(resized[25 + place]) for place in numbers])
-        assert np.array_equal(windows[1][2][number], expected.transpose(0, 3, 1, 2))
+        assert np.array_equal(windows[1].pixels[number], expected.transpose(0, 3, 1, 2))
 
 
 def test_a_frame_is_shown_until_the_next_one_also_in_later_windows(video_run, tmp_path):
-    files = load_predictor(video_run("grey")).predictor.files
+    predictor = load_predictor(video_run("grey")).predictor
     write_video(tmp_path / "slow.mkv", noise_clip(5, 24, 24), times=[0, 10, 20, 30, 350])
-    windows = list(files.read_windows(tmp_path / "slow.mkv", 1.0))
-    assert [(start, pixels.shape[1]) for start, _, pixels in windows] == [(0, 2), (1, 1), (2, 1), (3, 1)]
+    windows = list(predictor.read(tmp_path / "slow.mkv", window=1.0))
+    assert [(part.window[0], part.pixels.shape[1]) for part in windows] == [(0, 2), (1, 1), (2, 1), (3, 1)]
     shown = list(decoded_frames(tmp_path / "slow.mkv", "gray"))
-    for (_, _, pixels), number in zip(windows[1:], (3, 3, 4), strict=True):
+    for (pixels, *_), number in zip(windows[1:], (3, 3, 4), strict=True):
         resized = Image.fromarray(shown[number]).resize((16, 12), Image.Resampling.BILINEAR)
         assert np.array_equal(pixels[0, 0, 0], resized)
 
 
 def test_a_rest_of_less_than_half_a_window_is_left_out(video_run, long):
-    files = load_predictor(video_run("grey")).predictor.files
+    predictor = load_predictor(video_run("grey")).predictor
     for seconds, ends in {1.1: [1.1, 2.2], 1.8: [1.8], 2.6: [2.6], 1.3: [1.3, 2.6]}.items():
-        assert [end for _, end, _ in files.read_windows(long[0], seconds)] == ends
+        assert [part.window[1] for part in predictor.read(long[0], window=seconds)] == ends
 
 
 def test_a_window_is_read_before_the_rest_of_the_video(video_run, long, tmp_path, monkeypatch):
@@ -195,8 +195,8 @@ def test_a_window_is_read_before_the_rest_of_the_video(video_run, long, tmp_path
         raise ValueError("it is damaged")
 
     monkeypatch.setattr(clip_frames, "frames_in", breaking)
-    windows = load_predictor(video_run("grey")).predictor.files.read_windows(long[0], 1.0)
-    assert next(windows)[:2] == (0.0, 1.0)
+    windows = load_predictor(video_run("grey")).predictor.read(long[0], window=1.0)
+    assert next(windows).window == (0.0, 1.0)
     with pytest.raises(UserError, match=r"long.mp4: cannot be read as a clip \(it is damaged\); replace it, or leave"):
         next(windows)
 

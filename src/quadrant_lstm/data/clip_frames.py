@@ -1,4 +1,4 @@
-"""Reads the frames of clips: folders of pictures, animated pictures, arrays and videos.
+"""Reads the frames of clips: folders of pictures, animated pictures, arrays and videos. Chooses which are read.
 
 a folder of image files          in natural order: frame2.png before frame10.png
 an animated GIF, WebP or PNG     its images
@@ -14,18 +14,30 @@ import collections
 import contextlib
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 from PIL import Image, ImageOps
 
 from quadrant_lstm.data import image_files
 from quadrant_lstm.data.image_files import check_num_pixels, check_regular, image_files_in, on_paper, opened_image
-from quadrant_lstm.data.videos import VIDEOS, KeyFrames, all_frames, check_container, frames_at, timeline, turned
+from quadrant_lstm.data.videos import (
+    VIDEOS,
+    KeyFrames,
+    check_container,
+    decoded,
+    frames_at,
+    opened_video,
+    timeline,
+    turned,
+)
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.kinds import Fit
+from quadrant_lstm.kinds import Fit, SamplingKind
 
 # Files
 
@@ -45,6 +57,9 @@ def is_clip(path: Path) -> bool:
     with contextlib.suppress(Exception), opened_image(pictures[0]) as image:  # of many types; examine() explains them
         return not getattr(image, "is_animated", False)
     return bool(pictures)
+
+
+find_clip_files = partial(image_files.find_files, kind="clip", is_wanted=is_clip)
 
 
 def is_video(clip: Path) -> bool:
@@ -69,7 +84,12 @@ def frames_in(
         for file in chosen(image_files_in(clip)):
             yield read_picture(file, examine=numbers is None)
     elif is_video(clip):
-        yield from all_frames(clip) if numbers is None else frames_at(clip, numbers, key_frames)
+        if numbers is None:
+            check_container(clip)
+            with opened_video(clip) as video:
+                yield from decoded(*video)
+        else:
+            yield from frames_at(clip, numbers, key_frames)
     elif clip.suffix.lower() in ARRAYS:
         yield from chosen(read_array(clip, layout))
     else:
@@ -295,3 +315,46 @@ def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
         resize: Any = {"stretch": Image.Image.resize, "crop": ImageOps.fit, "pad": ImageOps.pad}[fit]
         frame = resize(frame, size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(frame).reshape(frame.height, frame.width, channels)
+
+
+# Which frames of a clip a network reads: every n-th, or those at a rate, are available; the places are which of these
+
+
+Numbers = Int[np.ndarray, " frames"]
+
+
+class Sampling(NamedTuple):
+    kind: SamplingKind
+    frame_step: int
+    fps: float | None  # instead of frame_step: frames per second, whatever the rate of the file
+
+    def available(self, note: Note) -> Numbers:
+        """Returns the numbers of the frames to choose from. A frame is shown until the next one appears."""
+        if self.fps is None or note.seconds is None:
+            return np.arange(0, note.num_frames, self.frame_step)
+        shown = np.arange(max(1, math.ceil(note.seconds * self.fps - 1e-6))) / self.fps
+        return (np.searchsorted(frame_times(note), shown + 1e-6, side="right") - 1).clip(0)
+
+    def places(self, available: int, length: int, window: int, num_windows: int) -> Numbers:
+        """Returns which of the available frames make up one of several windows, which are evenly spaced. A single one
+        is the middle of the clip, or with frames spread over the clip, the middle of its parts.
+        """
+        if self.kind == "consecutive":
+            spare = available - length
+            start = spare // 2 if num_windows == 1 else round(window * spare / (num_windows - 1))
+            return np.arange(start, start + length)
+        return spread(available, length, (window + 0.5) / num_windows)
+
+    def drawn_places(self, available: int, length: int, seed: int) -> Numbers:
+        """Returns the places of a window that is drawn at random for the training."""
+        if self.kind == "consecutive":
+            start = seed % (available - length + 1)
+            return np.arange(start, start + length)
+        return spread(available, length, np.random.default_rng(seed).random())
+
+
+def spread(available: int, length: int, offset: float) -> Numbers:
+    """Divides the frames into equal parts, and returns one of each part: offset 0 is its begin, 1 its end. It is the
+    same in all parts, so that what moves evenly does so from step to step.
+    """
+    return ((np.arange(length) + offset) * available / length).astype(int).clip(max=available - 1)

@@ -14,11 +14,10 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from quadrant_lstm.data import datamodule
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, read_frames
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, Numbers, Sampling, read_frames
 from quadrant_lstm.data.datamodule import Batch, EpochSampler, WorkerLoader, epoch_seed
 from quadrant_lstm.data.feature_cache import FeatureCache, Rows
 from quadrant_lstm.data.orderings import SequenceSpec
-from quadrant_lstm.data.sampling import Numbers, Sampling
 from quadrant_lstm.data.splits import Sample
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.text import counted
@@ -172,9 +171,7 @@ class ClipLoader:
         short = [window for window in whole if len(window[1]) <= SHORT * reader.num_steps]
         missing = [window for window in short if features.read(reader.rows([window]))[1].any()]
         if missing:
-            log.info(
-                f"encoding {counted(len(missing), 'clip')} once; later epochs read the features from {features.file}"
-            )
+            log.info(f"encoding {counted(len(missing), 'clip')} once; later epochs read {features.file}")
         for window, frames in zip(missing, WorkerLoader(reader.read_alone, missing, self.num_workers), strict=True):
             if isinstance(frames, UserError):
                 raise frames

@@ -186,10 +186,9 @@ class Batch(NamedTuple):
 
 
 def check_fold(fold: int, num_folds: int, total: int, kind: str = "training samples") -> None:
+    folds = f"data.num_folds={num_folds} makes folds 0 to {num_folds - 1}"
     if fold >= num_folds:
-        raise UserError(
-            f"data.fold: {fold}, but data.num_folds={num_folds} makes folds 0 to {num_folds - 1}; write one."
-        )
+        raise UserError(f"data.fold: {fold}, but {folds}; write one.")
     if num_folds > total:
         raise UserError(f"data.num_folds: {num_folds}, but there are {total} {kind}; write fewer.")
 

@@ -5,6 +5,7 @@ of how their frames are converted, and of the encoder with its weights, so that 
 in memory what has been read lately. A row that was not written, or not completely, has a wrong checksum.
 """
 
+import contextlib
 import hashlib
 import math
 import tempfile
@@ -49,17 +50,13 @@ class FeatureCache:
         digest = hashlib.sha256(repr((str(self.encoder), self.frame_shape, self.contents)).encode())
         for name, values in weights.items():
             digest.update(name.encode() + values.cpu().flatten().view(torch.uint8).numpy().tobytes())
-        self.file = CACHE.expanduser() / f"{digest.hexdigest()[:32]}.features"
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.make_file()
-        except OSError:  # of a home that cannot be written
-            self.file = Path(tempfile.gettempdir(), self.file.name)
-            self.make_file()
-
-    def make_file(self) -> None:
-        with self.file.open("ab") as opened:
-            opened.truncate(4 * math.prod(self.shape))  # without content, it takes no space
+        for folder in (CACHE.expanduser(), Path(tempfile.gettempdir())):
+            self.file = folder / f"{digest.hexdigest()[:32]}.features"
+            with contextlib.suppress(OSError):  # of a home that cannot be written
+                folder.mkdir(parents=True, exist_ok=True)
+                with self.file.open("ab") as opened:
+                    opened.truncate(4 * math.prod(self.shape))  # without content, it takes no space
+                return
 
     @property
     def is_constant(self) -> bool:
@@ -84,9 +81,7 @@ class FeatureCache:
                     opened.seek(row * content.nbytes)
                     opened.write(content.tobytes())
         except OSError as error:
-            raise UserError(
-                f"{self.file}: cannot be written ({error.strerror}); make space, and resume the run."
-            ) from error
+            raise UserError(f"{self.file}: cannot be written ({error.strerror}); make space, and resume.") from error
 
     @torch.no_grad()
     def features(

@@ -34,18 +34,13 @@ class Sample(NamedTuple):
     split: str | None  # one of SPLITS; None if it is to be drawn
 
 
-class Found(NamedTuple):
-    root: Path
-    class_names: tuple[str, ...]
-    samples: list[Sample]
-    origin: str  # of the classes and splits, in words
-
-
 def find_samples(
     root: str | None, labels: str | None, group: str | None, is_sample: Callable[[Path], bool], kind: str
-) -> Found:
-    """`group` is a regular expression: what it finds in the path of a sample, or what its first parentheses find, is
-    the group of the sample. `kind` is the word for a sample in messages.
+) -> tuple[Path, tuple[str, ...], list[Sample], str]:
+    """Returns the root, the names of the classes, the samples, and in words where the classes and splits come from.
+
+    `group` is a regular expression: what it finds in the path of a sample, or what its first parentheses find, is the
+    group of the sample. `kind` is the word for a sample in messages.
 
     Raises UserError for a folder of another structure, a wrong row of the file, classes that are not in training and
     test where these are given, and a group in two given splits.
@@ -64,14 +59,9 @@ def find_samples(
     for split in ("train", "test") if samples[0].split else ():
         if missing := {*names} - splits[split]:
             raise UserError(f"{place} has no {kind} of class {min(missing)} in {split}; add some, or remove the class.")
-    for path, *_ in samples:
-        if not is_sample(path):
-            pictures = f"a folder without still pictures, or with {kind}s beside them"
-            what = pictures if path.is_dir() else f"no file of a {kind}"
-            raise UserError(f"{path}: is {what}; remove it, or begin its name with a dot.")
-    check_groups(samples)
+    check_samples(samples, is_sample, kind)
     folders = ", ".join(split for split in SPLITS if splits[split]) or "of the classes"
-    return Found(folder, tuple(names), samples, as_text(labels) if labels else f"the folders {folders}")
+    return folder, tuple(names), samples, as_text(labels) if labels else f"the folders {folders}"
 
 
 def list_folder(folder: Path, group: str | None, kind: str) -> list[Sample]:
@@ -139,10 +129,14 @@ def group_of(name: str, pattern: str | None) -> str:
     return group
 
 
-def check_groups(samples: Iterable[Sample]) -> None:
-    """Raises UserError if a group is in two of the given splits."""
+def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], kind: str) -> None:
+    """Raises UserError for a path that is no sample, and for a group in two of the given splits."""
     first: dict[str, Sample] = {}
     for sample in samples:
+        if not is_sample(path := sample.path):
+            pictures = f"a folder without still pictures, or with {kind}s beside them"
+            what = pictures if path.is_dir() else f"no file of a {kind}"
+            raise UserError(f"{path}: is {what}; remove it, or begin its name with a dot.")
         if (other := first.setdefault(sample.group, sample)).split != sample.split:
             raise UserError(
                 f"data.group: {sample.group} is in {other.split} ({other.path}) and in {sample.split} ({sample.path}); "
@@ -182,17 +176,13 @@ def divide(
         validation = draw(train, validation_share, "validation", seed)
         drawn.append("validation")
         if not validation:
-            raise UserError(
-                f"data.validation_share: {validation_share}, but each class has one name or group to train on; add "
-                "some, or write 0."
-            )
+            rule = "each class has one name or group to train on; add some, or write 0"
+            raise UserError(f"data.validation_share: {validation_share}, but {rule}.")
     places = [place for place, sample in enumerate(train) if sample.group in validation]
     learned = [sample for sample in train if sample.group not in validation]
     for split, kept in (("training", learned), ("test", test)):
         if missing := {*class_names} - {sample.label for sample in kept}:
-            raise UserError(
-                f"data.root: no {split} sample of class {min(missing)} is left; add some, or remove the class."
-            )
+            raise UserError(f"data.root: no {split} sample of class {min(missing)} is left; add some, or remove it.")
     hashed = "groups" if len({sample.group for sample in samples}) < len(samples) else "names"
     how = f"{' and '.join(drawn)} drawn by hashes of the {hashed} (data.validation_seed={seed})" if drawn else ""
     return train, places, test, how

@@ -48,12 +48,6 @@ def opened_video(clip: Path) -> Iterator[tuple[Any, Any]]:
         yield container, stream
 
 
-def all_frames(clip: Path) -> Iterator[Any]:
-    check_container(clip)
-    with opened_video(clip) as video:
-        yield from decoded(*video)
-
-
 def decoded(container: Any, stream: Any, start: int | None = None) -> Iterator[Any]:
     """Yields the frames of a video as PyAV decodes them, all or those from a key frame with the time `start` on. Raises
     ValueError where some are missing or damaged.
@@ -143,15 +137,8 @@ def timeline(clip: Path, frames: Iterable[Any], tries_keys: bool) -> tuple[list[
 def checksum(frame: Any) -> int | None:
     """Returns None for a frame whose pixels PyAV cannot show."""
     with contextlib.suppress(Exception):
-        value = 0
-        for number, plane in enumerate(frame.planes):
-            if plane.line_size < 0:  # PyAV 15 would read beyond its memory
-                return None
-            components = [component for component in frame.format.components if component.plane == number]
-            width = plane.width * sum(-(-component.bits // 8) for component in components)  # in bytes; padding follows
-            rows = np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, :width]
-            value = zlib.crc32(rows.tobytes(), value)
-        return value
+        if all(plane.line_size > 0 for plane in frame.planes):  # PyAV 15 would read beyond the memory of others
+            return zlib.crc32(frame.to_ndarray().tobytes())
     return None
 
 

@@ -22,7 +22,6 @@ from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.protocols import Frames, Lengths, as_argument, logits_after_steps
-from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, step_accuracy_names
 
 # The optimizer and the schedule
@@ -132,7 +131,8 @@ class Classifier(LightningModule):
         return self.network(frames, **as_argument(lengths))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        return self.score("train", self.logits_of(batch)[:, None], batch.labels)
+        logits = self.network(batch.frames.to(self.dtype), **self.options_of(batch))  # float64 with precision=64-true
+        return self.score("train", logits[:, None], batch.labels)
 
     def on_train_epoch_start(self) -> None:
         for encoder in self.backbones():
@@ -176,15 +176,12 @@ class Classifier(LightningModule):
         shares = ("test/top5_accuracy", *step_accuracy_names("test", self.spec.num_steps))
         return results | {name: round(metrics[name].item() * images) / images for name in shares if name in metrics}
 
-    def logits_of(self, batch: Batch) -> Float[Tensor, "windows classes"]:
-        if batch.features is not None:
-            return cast(StepClassifier, self.network).last_logits(batch.features.to(self.dtype), batch.lengths)
-        return self(batch.frames.to(self.dtype), batch.lengths)  # float64 with trainer.precision=64-true
-
     def step_logits_of(self, batch: Batch) -> Logits:
-        if batch.features is not None:
-            return cast(StepClassifier, self.network).step_logits(batch.features.to(self.dtype), batch.lengths)
-        return logits_after_steps(self.network, batch.frames.to(self.dtype), batch.lengths)
+        return logits_after_steps(self.network, batch.frames.to(self.dtype), **self.options_of(batch))
+
+    def options_of(self, batch: Batch) -> dict[str, Tensor]:
+        kept = {} if batch.features is None else {"encoded": batch.features.to(self.dtype)}
+        return {**as_argument(batch.lengths), **kept}
 
     def score(self, split: str, logits: Logits, labels: Labels) -> Float[Tensor, ""]:
         """Keeps the scores of a batch and returns its loss."""

@@ -7,8 +7,7 @@ import math
 import textwrap
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -92,14 +91,14 @@ class PaddedEncoder(Encoder):
 
 
 def padded_blocks(
-    in_channels: int, blocks: Sequence[Sequence[int]], pools: Sequence[nn.Module]
+    in_channels: int, blocks: Sequence[Sequence[int]], pools: Sequence[nn.Module], stride: int = 1
 ) -> OrderedDict[str, nn.Module]:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = in_channels
     for block, (filters, pool) in enumerate(zip(blocks, pools, strict=True), start=1):
         for number, num_filters in enumerate(filters, start=1):
             name = f"{block}_{number}"
-            layers[f"conv{name}"] = nn.Conv2d(channels, num_filters, 3, padding=1, bias=False)  # as norm has one
+            layers[f"conv{name}"] = nn.Conv2d(channels, num_filters, 3, stride, padding=1, bias=False)  # norm has one
             layers[f"norm{name}"] = nn.BatchNorm2d(num_filters)
             layers[f"relu{name}"] = nn.ReLU(inplace=True)
             channels = num_filters
@@ -115,13 +114,7 @@ class PooledEncoder(Encoder):
     """
 
     def __init__(self, in_channels: int, filters: Counts, grid: Grid):
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        for number, (channels, num_filters) in enumerate(pairwise([in_channels, *filters]), start=1):
-            layers[f"conv{number}"] = nn.Conv2d(channels, num_filters, 3, stride=2, padding=1, bias=False)
-            layers[f"norm{number}"] = nn.BatchNorm2d(num_filters)
-            layers[f"relu{number}"] = nn.ReLU(inplace=True)
-        layers["pool"] = nn.AdaptiveAvgPool2d(tuple(grid))
-        super().__init__(layers)
+        super().__init__(padded_blocks(in_channels, [filters], [nn.AdaptiveAvgPool2d(tuple(grid))], stride=2))
 
 
 def plain_pool_size(pool: Any) -> list[int] | None:
@@ -134,10 +127,8 @@ def plain_pool_size(pool: Any) -> list[int] | None:
 # Classifiers of torchvision and timm
 
 
-class Pretrained(NamedTuple):
-    network: nn.Module
-    mean: Sequence[float] = (0.0, 0.0, 0.0)  # of each channel, with which to normalize frames
-    std: Sequence[float] = (1.0, 1.0, 1.0)
+Pretrained = tuple[nn.Module, Sequence[float], Sequence[float]]  # the mean and deviation of channels normalize frames
+UNCHANGED = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 class Backbone(nn.Module):
@@ -188,16 +179,16 @@ class Backbone(nn.Module):
         last = [path for path, layer in network.named_modules() if isinstance(layer, nn.Linear)]
         if not last:
             raise UserError(f"model.encoder.name: {name} does not end in a linear layer; choose another one.")
+        network.set_submodule(last[-1], nn.Identity())
         if is_file:
             copy_state_dict(network, name, str(weights), last[-1])
         for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
             if hasattr(network, attribute):  # GoogLeNet and Inception have more classifiers for their own training
                 setattr(network, attribute, value)
-        network.set_submodule(last[-1], nn.Identity())
         if weights is None:
-            return Pretrained(network)
+            return network, *UNCHANGED
         transform = (chosen or choices.DEFAULT).transforms()
-        return Pretrained(network, transform.mean, transform.std)
+        return network, transform.mean, transform.std
 
     def start_epoch(self, epoch: int) -> None:
         """Freezes the weights, or trains them. Epochs count from 0."""
@@ -239,11 +230,11 @@ class TimmBackbone(Backbone):
             remedy = f"give a file of its state dict, {WEIGHTS}=FILE, or write null"
             raise UserError(f"{WEIGHTS}: DEFAULT of {name} cannot be downloaded ({reason}); {remedy}.") from error
         if weights is None:
-            return Pretrained(network)
+            return network, *UNCHANGED
         config: Any = network.pretrained_cfg
         if is_file:
             copy_state_dict(network, name, weights, config.get("classifier") or ())
-        return Pretrained(network, config["mean"], config["std"])
+        return network, config["mean"], config["std"]
 
 
 WEIGHTS = "model.encoder.weights"
@@ -269,7 +260,7 @@ def check_weights(name: str, weights: str | None, choices: Iterable[str]) -> boo
 def copy_state_dict(network: nn.Module, name: str, file: str, classifier: str | Sequence[str]) -> None:
     """Copies a state dict into the network, but for its classifier, which may be one of other classes, or missing."""
     prefixes = tuple(f"{path}." for path in ([classifier] if isinstance(classifier, str) else classifier))
-    own, path = network.state_dict(), expanded(file)
+    path = expanded(file)
     try:
         if path.suffix == ".safetensors":
             with needs_extra(f"{WEIGHTS}={file}", "export"):
@@ -279,8 +270,7 @@ def copy_state_dict(network: nn.Module, name: str, file: str, classifier: str | 
             weights = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(weights, dict):
             raise ValueError("it is no state dict")
-        kept = {key: weight for key, weight in weights.items() if not key.startswith(prefixes)}
-        network.load_state_dict(kept | {key: weight for key, weight in own.items() if key.startswith(prefixes)})
+        network.load_state_dict({key: weight for key, weight in weights.items() if not key.startswith(prefixes)})
     except UserError:
         raise
     except Exception as error:  # of many types, if it is damaged or of another network

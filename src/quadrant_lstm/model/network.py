@@ -122,10 +122,8 @@ class Join(StepClassifier):
         num_outputs = self.read_with(recurrent, feature_shape(module, frame_shape), lstm_units, num_steps, differences)
         self.dense = nn.Linear(num_outputs, dense_units)  # no activation
         self.head = nn.Linear(dense_units, num_classes)
-        ours = (
-            [self.encoder] if type(module) in (ConvEncoder, PaddedEncoder, PooledEncoder) else []
-        )  # others may be pretrained
-        for part in (*ours, self.recurrent, self.dense, self.head):
+        is_ours = type(module) in (ConvEncoder, PaddedEncoder, PooledEncoder)  # others may be pretrained
+        for part in (*[self.encoder] * is_ours, self.recurrent, self.dense, self.head):
             part.apply(initialize_as_keras)
 
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:

@@ -109,11 +109,11 @@ class LogitsPerStep(Protocol):
         """
 
 
-def logits_after_steps(network: nn.Module, frames: Frames, lengths: Lengths = None) -> Tensor:
+def logits_after_steps(network: nn.Module, frames: Frames, lengths: Lengths = None, **kept: Sequences) -> Tensor:
     """Returns the logits [batch, output_steps, classes] after every step, or after the last step only."""
     if isinstance(network, LogitsPerStep):
-        return network.logits_per_step(frames, **as_argument(lengths))
-    return network(frames, **as_argument(lengths))[:, None]
+        return network.logits_per_step(frames, **as_argument(lengths), **kept)
+    return network(frames, **as_argument(lengths), **kept)[:, None]
 
 
 @runtime_checkable

@@ -50,15 +50,6 @@ class FlattenMaps(nn.Module):
         return maps.permute(0, 1, 3, 4, 2).flatten(2)
 
 
-class AppendDifferences(nn.Module):
-    """Appends to the features of each step by how much they differ from those of the step before, along the axis of
-    features or channels. Those of the first step differ by 0.
-    """
-
-    def forward(self, features: Float[Tensor, "batch steps features ..."]) -> Float[Tensor, "batch steps twice ..."]:
-        return torch.cat([features, features.diff(dim=1, prepend=features[:, :1])], dim=2)
-
-
 def reads_maps(make: MakePart) -> bool:
     """Tells whether the layer reads maps, as its class says with `reads_maps = True`."""
     return getattr(getattr(make, "func", make), "reads_maps", False)  # `func` of a functools.partial
@@ -155,6 +146,7 @@ class LastStep(nn.Module):
 # Networks that encode every step, read the features in order and classify the result
 
 
+Kept = Sequences | None
 Logits = Float[Tensor, "batch output_steps classes"]
 
 
@@ -167,7 +159,7 @@ class StepClassifier(nn.Module):
     """
 
     encoder: nn.Module
-    append_differences: nn.Module | None
+    differences: bool  # whether the features of a step are followed by their differences from the step before
     flatten: nn.Module | None
     dropout: nn.Module
     recurrent: nn.Module
@@ -178,7 +170,7 @@ class StepClassifier(nn.Module):
         self, make: MakePart, feature_shape: Sequence[int], lstm_units: int, num_steps: int, differences: bool = False
     ) -> int:
         """Adds a recurrent layer that reads features of this shape, and returns the number of its outputs."""
-        self.append_differences = AppendDifferences() if differences else None
+        self.differences = differences
         if differences:
             feature_shape = (2 * feature_shape[0], *feature_shape[1:])
         is_flattened = len(feature_shape) == 3 and not reads_maps(make)
@@ -190,46 +182,31 @@ class StepClassifier(nn.Module):
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
         raise NotImplementedError
 
-    def forward(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch classes"]:
-        return self.last_logits(self.encode(frames, lengths), lengths)
+    def forward(self, frames: Frames, lengths: Lengths = None, encoded: Kept = None) -> Float[Tensor, "batch classes"]:
+        """`encoded` are the features of the frames, where these are kept; then only the shape of `frames` matters."""
+        return self.classify(self.last_step(self.all_outputs(frames, lengths, encoded), lengths))
 
-    def logits_per_step(self, frames: Frames, lengths: Lengths = None) -> Logits:
-        return self.step_logits(self.encode(frames, lengths), lengths)
+    def logits_per_step(self, frames: Frames, lengths: Lengths = None, encoded: Kept = None) -> Logits:
+        return self.classify(self.outputs_per_step(frames, lengths, encoded))
 
-    def encode(self, frames: Frames, lengths: Lengths = None) -> Sequences:
-        """Returns the features of each frame; those of padding are zeros."""
-        mask = {} if lengths is None else {"mask": protocols.real_steps(frames, lengths)}
-        return self.encoder(frames, **mask)
-
-    def last_logits(self, encoded: Sequences, lengths: Lengths = None) -> Float[Tensor, "batch classes"]:
-        return self.classify(self.last_step(self.outputs_of(encoded, lengths), lengths))
-
-    def step_logits(self, encoded: Sequences, lengths: Lengths = None) -> Logits:
-        return self.classify(self.by_step(self.outputs_of(encoded, lengths), lengths))
-
-    def outputs_of(self, encoded: Sequences, lengths: Lengths = None) -> Outputs:
-        """Returns the outputs of the recurrent layer, also those of padding."""
-        outputs, _ = self.recurrent(self.inputs(encoded), **as_argument(lengths))
-        return outputs.mean((3, 4)) if outputs.ndim == 5 else outputs  # maps
-
-    def inputs(self, encoded: Sequences) -> Sequences:
-        if self.append_differences is not None:
-            encoded = self.append_differences(encoded)
-        return self.dropout(encoded if self.flatten is None else self.flatten(encoded))
-
-    def by_step(self, outputs: Outputs, lengths: Lengths) -> Float[Tensor, "batch steps_or_one units"]:
-        """Returns the outputs after each step. A recurrent layer that also reads backwards has one, after the last
-        step. The outputs of padding are those of the last real step.
+    def outputs_per_step(self, frames: Frames, lengths: Lengths = None, encoded: Kept = None) -> Outputs:
+        """A recurrent layer that also reads backwards has one output, after the last step. The outputs of padding are
+        those of the last real step.
         """
+        outputs = self.all_outputs(frames, lengths, encoded)
         if self.last_step.bidirectional:
             return self.last_step(outputs, lengths)[:, None]
         return repeat_last_real(outputs, lengths)
 
-    # What pictures show
+    def all_outputs(self, frames: Frames, lengths: Lengths, encoded: Kept) -> Outputs:
+        outputs, _ = self.recurrent(self.features(frames, lengths, encoded), **as_argument(lengths))
+        return outputs.mean((3, 4)) if outputs.ndim == 5 else outputs  # maps
 
-    def features(self, frames: Frames, lengths: Lengths = None) -> Sequences:
+    def features(self, frames: Frames, lengths: Lengths = None, encoded: Kept = None) -> Sequences:
         """Returns the inputs of the recurrent layer."""
-        return self.inputs(self.encode(frames, lengths))
-
-    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Outputs:
-        return self.by_step(self.outputs_of(self.encode(frames, lengths), lengths), lengths)
+        if encoded is None:
+            mask = {} if lengths is None else {"mask": protocols.real_steps(frames, lengths)}
+            encoded = self.encoder(frames, **mask)
+        if self.differences:  # along the axis of features or channels; those of the first step are 0
+            encoded = torch.cat([encoded, encoded.diff(dim=1, prepend=encoded[:, :1])], dim=2)
+        return self.dropout(encoded if self.flatten is None else self.flatten(encoded))

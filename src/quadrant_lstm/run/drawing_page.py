@@ -74,8 +74,8 @@ def page_network(
     if channels != 1:
         raise UserError(f"format=html: images have {channels} channels, but the page has one; use format=onnx.")
     outer = network.encoder
-    if network.append_differences is not None:
-        raise unknown("append_differences", network.append_differences)
+    if network.differences:
+        raise UserError("format=html: the page cannot compute model.differences=true; use format=onnx.")
     if not isinstance(outer, JoinedPieces | TimeDistributed):
         raise unknown("encoder", outer)
     if isinstance(outer, JoinedPieces) and outer.joined_grid != QUADRANTS:

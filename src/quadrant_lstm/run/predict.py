@@ -26,11 +26,12 @@ import torch
 
 from quadrant_lstm.config.read import trusted_modules
 from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
+from quadrant_lstm.data.image_reader import Reading
 from quadrant_lstm.errors import UserError, as_text, printable
 from quadrant_lstm.files import csv_cell, expanded
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import check_same_data, load_classifier
-from quadrant_lstm.run.predictor import Classes, Predictor, Window, num_windows, predictor_of_run
+from quadrant_lstm.run.predictor import Classes, Predictor, predictor_of_run
 from quadrant_lstm.run_folder import find_run
 from quadrant_lstm.text import counted, with_progress
 
@@ -151,17 +152,11 @@ class LoadedPredictor:
         is_single = isinstance(samples, str | Path | np.ndarray | torch.Tensor)
         sources = [samples] if is_single else samples
         sources = (expanded(str(x)) if isinstance(x, str | Path) else np.asarray(x) for x in sources)
-        batches = read_files(functools.partial(read_file, self.predictor, invert), sources, [], is_single=True)
-        predictions = [
-            Prediction(
-                None if sample.predicted is None else self.classes[sample.predicted],
-                sample.steps[-1] if sample.steps else [],
-                list(sample.steps),
-                sample.note,
-            )
-            for batch in batches
-            for sample in classify(self.predictor, batch)
-        ]
+        batches = read_files(functools.partial(self.predictor.read, invert=invert), sources, [], is_single=True)
+        predictions = []
+        for sample in itertools.chain.from_iterable(classify(self.predictor, batch) for batch in batches):
+            label, steps = None if sample.predicted is None else self.classes[sample.predicted], list(sample.steps)
+            predictions.append(Prediction(label, steps[-1] if steps else [], steps, sample.note))
         return predictions[0] if is_single else predictions
 
 
@@ -190,7 +185,7 @@ def predict(
     classifier, cfg = load_classifier(folder, trust)
     predictor = predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec)
     if images != "test":
-        predict_files(predictor, predictor.files.find(images), invert, output, window)
+        predict_files(predictor, predictor.find(images), invert, output, window)
         return
     data = build_data(cfg)
     check_same_data(data, classifier.spec, folder)
@@ -206,13 +201,15 @@ def predict_files(
     """
     failed: list[bool] = []
     number = len(files) if isinstance(files, Sized) else None
-    if window:
-        read = functools.partial(read_windows, predictor, window, output is not None)
-    else:
-        read = functools.partial(read_file, predictor, invert)
-        if output is not None:  # otherwise the predictions show the progress
-            files = with_progress(files, "classifying files", number)
-    write_predictions(predictor, read_files(read, files, failed, number == 1), output, window > 0)
+
+    def read(file: Path) -> Iterable[Reading]:
+        readings = predictor.read(file, invert, window)
+        return with_progress(readings, "classifying windows") if window and output is not None else readings
+
+    if output is not None and not window:  # otherwise the predictions or the windows show the progress
+        files = with_progress(files, "classifying files", number)
+    batches = read_files(read, files, failed, number == 1)
+    write_predictions(predictor, batches, output, window > 0)
     if any(failed):
         raise UserError(f"images: {sum(failed):,} of {len(failed):,} files cannot be read; they are named above.")
 
@@ -250,23 +247,8 @@ def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
         yield [Sample(name, torch.stack(clips).numpy(), label) for name, clips, label in named]
 
 
-def read_file(predictor: Predictor, invert: bool | None, source: Path | np.ndarray) -> Iterator[Sample]:
-    pixels, note = predictor.files.read(source, invert)
-    yield Sample(as_text(source) if isinstance(source, Path) else "array", pixels, note=note)
-
-
-def read_windows(predictor: Predictor, seconds: float, shows_progress: bool, video: Path) -> Iterator[Sample]:
-    if predictor.files.read_windows is None:
-        raise UserError("window: is for videos, but this network reads images; leave it out.")
-    windows: Iterable[Window] = predictor.files.read_windows(video, seconds)
-    if shows_progress:
-        windows = with_progress(windows, "classifying windows", num_windows(video, seconds))
-    for start, end, pixels in windows:
-        yield Sample(as_text(video), pixels, window=(start, end))
-
-
 def read_files(
-    read: Callable[[Any], Iterable[Sample]], files: Iterable[Path | np.ndarray], failed: list[bool], is_single: bool
+    read: Callable[[Any], Iterable[Reading]], files: Iterable[Path | np.ndarray], failed: list[bool], is_single: bool
 ) -> Iterator[list[Sample]]:
     """Prints the errors about files that cannot be read, and notes for each in `failed` whether it is one; raises the
     error about a single file.
@@ -274,10 +256,11 @@ def read_files(
     samples, num_bytes = [], 0
     for file in files:  # in one thread: for small files, several of them wait for each other
         failed.append(False)
+        name = as_text(file) if isinstance(file, Path) else "array"
         try:
-            for sample in read(file):
-                samples.append(sample)
-                num_bytes += 0 if sample.pixels is None else sample.pixels.nbytes
+            for pixels, note, times in read(file):
+                samples.append(Sample(name, pixels, note=note, window=times))
+                num_bytes += 0 if pixels is None else pixels.nbytes
                 if len(samples) == BATCH_SIZE or num_bytes > MAX_BYTES:
                     yield samples
                     samples, num_bytes = [], 0

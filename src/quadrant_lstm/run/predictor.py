@@ -4,7 +4,6 @@ A sample is an image [channels, height, width] or windows of a sequence [windows
 uint8. Sequences of one batch may have different lengths.
 """
 
-import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,17 +22,16 @@ from quadrant_lstm.data.clip_frames import (
     BrokenClip,
     FrameFormat,
     Note,
+    Sampling,
     as_array,
     examine,
+    find_clip_files,
     is_video,
     read_frames,
-)
-from quadrant_lstm.data.clip_index import find_clip_files
+)  # fmt: skip
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, numbered_names, scaled
-from quadrant_lstm.data.sampling import Sampling
-from quadrant_lstm.data.videos import opened_video
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
@@ -43,17 +41,11 @@ from quadrant_lstm.run.exported_program import inputs_of, reads_more_steps
 
 
 Classes = Sequence[int | str]  # the names of the classes, or their numbers if they have no names
-Window = tuple[float, float, np.ndarray]  # of a video: when it starts and ends, in seconds, and its pixels
-
-
-class Files(NamedTuple):
-    find: Callable[[str], Iterable[Path]]  # the files that the key `images` names
-    read: Callable[[Path | np.ndarray, bool | None], Reading]
-    read_windows: Callable[[Path, float], Iterator[Window]] | None  # of a video and so many seconds; None for images
 
 
 class Predictor(NamedTuple):
-    files: Files
+    find: Callable[[str], Iterable[Path]]  # the files that the key `images` names
+    read: Callable[..., Iterator[Reading]]  # a file or array, `invert`, and the seconds of windows of a video, if any
     probabilities: Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # [steps, classes] of each sample
     num_steps: int  # of the probabilities, at most
     classes: Classes
@@ -63,9 +55,9 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
     """`data` is that group of the run's config. Samples are sequences of frames: images are cut when they are read."""
     inputs = inputs_of(data, spec)
     if inputs.name == "images":
-        files = files_of_images(inputs.shape, data, inputs.to_frames)
+        files = find_image_files, reader_of_images(inputs.shape, data, inputs.to_frames)
     else:
-        files = files_of_clips(data, spec.frame_shape, spec.num_steps)
+        files = find_clip_files, reader_of_clips(data, spec.frame_shape, spec.num_steps)
 
     def compute(frames: Tensor, lengths: Tensor) -> Tensor:
         padded = lengths if lengths.min() < frames.shape[1] else None
@@ -74,7 +66,7 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
     fewest_steps = 1 if reads_more_steps(network, torch.zeros(1, spec.num_steps, *spec.frame_shape)) else spec.num_steps
     predict = of_clips(compute, spec.frame_shape, fewest_steps)
     (steps,) = predict([np.zeros((1, spec.num_steps, *spec.frame_shape), np.uint8)])
-    return Predictor(files, predict, len(steps), names_or_numbers(spec.class_names))
+    return Predictor(*files, predict, len(steps), names_or_numbers(spec.class_names))
 
 
 def of_clips(
@@ -98,20 +90,22 @@ def of_clips(
     return probabilities
 
 
-def files_of_images(
+def reader_of_images(
     shape: Shape, data: Mapping[Any, Any], to_frames: Callable[[Tensor], Tensor] | None = None
-) -> Files:
+) -> Callable[..., Iterator[Reading]]:
     like_mnist = data["dataset"].lower() == "mnist"
 
-    def read(source: Path | np.ndarray, invert: bool | None) -> Reading:
+    def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
+        if window:
+            raise UserError("window: is for videos, but this network reads images; leave it out.")
         if isinstance(source, np.ndarray):
             check_array(source, ("height", "width"), (3, 4))
         image = read_image(source, shape, invert, like_mnist)
-        if image.pixels is None or to_frames is None:
-            return image
-        return image._replace(pixels=to_frames(torch.from_numpy(image.pixels)[None]).numpy())
+        if image.pixels is not None and to_frames is not None:
+            image = image._replace(pixels=to_frames(torch.from_numpy(image.pixels)[None]).numpy())
+        yield image
 
-    return Files(find_image_files, read, None)
+    return read
 
 
 def clip_format(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None) -> dict[str, Any]:
@@ -124,9 +118,9 @@ def clip_format(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | N
     }
 
 
-def files_of_clips(
+def reader_of_clips(
     data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None, fewest_frames: int = 1
-) -> Files:
+) -> Callable[..., Iterator[Reading]]:
     """Reading takes the frames that the test does. It raises UserError for a clip of fewer than `fewest_frames`."""
     channels, height, width = frame_shape
     form = clip_format(data, frame_shape, num_frames)
@@ -147,10 +141,17 @@ def files_of_clips(
         sizes = len(available), min(len(available), num_frames or len(available))
         return available[[sampling.places(*sizes, window, num_windows) for window in range(num_windows)]]
 
-    def read(source: Path | np.ndarray, invert: bool | None) -> Reading:
+    def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
         if invert is not None:
             raise UserError("invert: is for images, but this run reads clips; leave it out.")
-        with remedy_added():
+        try:
+            if window and isinstance(source, Path):
+                for start, end, times, shown in cut_video(source, frame_format, window):
+                    note = Note(None, len(shown), height, width, "", end - start, times, [])
+                    chosen = numbers_of(note, f"{source}, {start:g} to {end:g} s")
+                    pixels = np.moveaxis(np.stack(shown)[chosen], 4, 2)
+                    yield Reading(pixels, window=(round(start, 6), round(end, 6)))
+                return
             if isinstance(source, Path):
                 chosen = numbers_of(examine(source, frame_format, checks_files=False), str(source))
             else:
@@ -162,26 +163,12 @@ def files_of_clips(
                 read_frames(source, frame_format, numbers.tolist(), frames)
             else:
                 frames[:] = [as_array(source[number], frame_format) for number in numbers]
-        return Reading(np.moveaxis(frames[places.reshape(chosen.shape)], 4, 2))
+            yield Reading(np.moveaxis(frames[places.reshape(chosen.shape)], 4, 2))
+        except BrokenClip as error:
+            remedy = "correct its name" if isinstance(error.__cause__, FileNotFoundError) else "replace it"
+            raise UserError(f"{error}; {remedy}, or leave it out.") from error
 
-    def read_windows(video: Path, seconds: float) -> Iterator[Window]:
-        with remedy_added():
-            for start, end, times, frames in cut_video(video, frame_format, seconds):
-                note = Note(None, len(frames), height, width, "", end - start, times, [])
-                chosen = numbers_of(note, f"{video}, {start:g} to {end:g} s")
-                yield round(start, 6), round(end, 6), np.moveaxis(np.stack(frames)[chosen], 4, 2)
-
-    return Files(find_clip_files, read, read_windows)
-
-
-@contextlib.contextmanager
-def remedy_added() -> Iterator[None]:
-    try:
-        yield
-    except BrokenClip as error:
-        is_missing = isinstance(error.__cause__, FileNotFoundError)
-        remedy = "correct its name" if is_missing else "replace it"
-        raise UserError(f"{error}; {remedy}, or leave it out.") from error
+    return read
 
 
 def cut_video(
@@ -217,13 +204,6 @@ def timed_frames(video: Path, frame_format: FrameFormat) -> Iterator[tuple[float
         if frame is None:
             raise ValueError("it holds no frames")
         yield now - first + float((frame.duration or 0) * frame.time_base), None
-
-
-def num_windows(video: Path, seconds: float) -> int | None:
-    """Returns about how many windows a video has, if it tells."""
-    with contextlib.suppress(Exception), opened_video(video) as (container, _):  # read_windows explains errors
-        return math.ceil(container.duration / 1e6 / seconds)
-    return None
 
 
 def check_array(array: np.ndarray, axes: Sequence[str], colours: Sequence[int]) -> None:
@@ -270,7 +250,7 @@ def predictor_of_session(session: Any) -> Predictor:
             pixels = np.stack(images).astype(np.float32) / 255
             return [last[None] for last in session.run(["probabilities"], {program_input.name: pixels})[0]]
 
-        return Predictor(files_of_images(shape, data), predict, 1, names_or_numbers(names))
+        return Predictor(find_image_files, reader_of_images(shape, data), predict, 1, names_or_numbers(names))
 
     def compute(frames: Tensor, lengths: Tensor) -> Tensor:
         inputs = {program_input.name: frames.numpy()} | {each.name: lengths.numpy() for each in others}
@@ -278,7 +258,9 @@ def predictor_of_session(session: Any) -> Predictor:
 
     num_frames = steps[0] if isinstance(steps[0], int) else None  # None for any number
     of_lengths = of_clips(compute, shape, num_frames or 1)
-    files = files_of_clips(data, shape, num_frames or data["num_frames"], 1 if others else num_frames or 1)
+    read = reader_of_clips(data, shape, num_frames or data["num_frames"], 1 if others else num_frames or 1)
     if not others:
-        return Predictor(files, lambda clips: [of_lengths([clip])[0] for clip in clips], 1, names_or_numbers(names))
-    return Predictor(files, of_lengths, 1, names_or_numbers(names))
+        return Predictor(
+            find_clip_files, read, lambda clips: [of_lengths([clip])[0] for clip in clips], 1, names_or_numbers(names)
+        )
+    return Predictor(find_clip_files, read, of_lengths, 1, names_or_numbers(names))
