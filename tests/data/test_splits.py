@@ -162,6 +162,7 @@ def test_a_class_with_fewer_than_five_samples_is_named():
     assert counts == "7 for training (jump 4, wave 3), 9 for validation (jump 5, wave 4), 10 for test"
     assert warning.startswith("data: validation has fewer than 5 samples of a class (wave 4), which")
     assert counts_in_words({"validation": []}, NAMES) == ("", [])
+    assert counts_in_words({"training": samples_of(1)}, NAMES) == ("1 for training (jump 1, wave 0)", [])
 
 
 def test_drawn_shares_are_about_as_large_as_asked_for():

@@ -273,14 +273,10 @@ def read_frames(
     """
     with decoder_errors_explained(clip):
         frames = frames_in(clip, frame_format.layout, list(dict.fromkeys(numbers)), key_frames)
-        for place, number in enumerate(numbers):
-            if place and number == numbers[place - 1]:
-                out[place] = out[place - 1]
-                continue
-            frame = next(frames, None)
-            if frame is None:
+        for _, places in itertools.groupby(range(len(numbers)), key=numbers.__getitem__):
+            if (frame := next(frames, None)) is None:
                 raise ValueError("it has fewer frames")
-            out[place] = as_array(frame, frame_format)
+            out[[*places]] = as_array(frame, frame_format)
 
 
 @contextlib.contextmanager

@@ -164,6 +164,7 @@ class Clips(SequenceDataModule):
         test = ClipReader(test_clips, *reading, num_windows=test_windows)
         super().__init__(spec, train, test, torch.tensor(held_out, dtype=torch.int64), batch_size, seed)
         self.num_workers, self.augmentation, self.pads = num_workers, augmentation, train.pads
+        self.num_windows = test_windows
         self.origin = "; ".join(filter(None, (origin, how)))
         halves = {
             "training": [train_clips[place] for place in self.train_indices.tolist()],
@@ -201,9 +202,6 @@ class Clips(SequenceDataModule):
 
     def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
         return [as_text(self.test.clips[number].path) for number in indices.tolist()]
-
-    def test_windows(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        return self.test_samples(indices, self.test.num_windows)
 
     def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
         clips = indices.tolist()

@@ -219,6 +219,7 @@ class SequenceDataModule(LightningDataModule):
     train: Any  # a data set, as `test`
     test: Any
     images: Images  # that the samples are made of, unless a subclass has a `sha256` of its own
+    num_windows = 1  # of a test sample, in the test
     pads = False  # whether a clip has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
     origin = ""  # how the samples were divided into training, validation and test
@@ -282,13 +283,9 @@ class SequenceDataModule(LightningDataModule):
     def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
         return [f"test sample {number}" for number in indices.tolist()]
 
-    def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        """Returns some test samples in one window, on the CPU, with frames in uint8."""
+    def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
+        """Returns some test samples, on the CPU, with frames in uint8, and clips in so many windows."""
         raise NotImplementedError
-
-    def test_windows(self, indices: Int64[Tensor, " samples"]) -> Batch:
-        """Returns some test samples in all windows of the test."""
-        return self.test_samples(indices)
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
         """Returns a picture of each of some test samples: its first, middle and last frame, side by side."""

@@ -43,12 +43,11 @@ class FeatureCache:
         """Finds or makes the file. Call it when the encoder has its weights: a resumed run builds it with others."""
         if self.file.name:
             return
-        weights = self.encoder.state_dict()
         like = next(self.encoder.parameters())
         self.feature_shape = self.encoder(like.new_zeros(1, *self.frame_shape)).shape[1:]
         self.shape = self.num_rows, self.feature_shape.numel() + 1
         digest = hashlib.sha256(repr((str(self.encoder), self.frame_shape, self.contents)).encode())
-        for name, values in weights.items():
+        for name, values in self.encoder.state_dict().items():
             digest.update(name.encode() + values.cpu().flatten().view(torch.uint8).numpy().tobytes())
         for folder in (CACHE.expanduser(), Path(tempfile.gettempdir())):
             self.file = folder / f"{digest.hexdigest()[:32]}.features"

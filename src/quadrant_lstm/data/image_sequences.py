@@ -89,7 +89,7 @@ class ImageSequences(SequenceDataModule):
         shown = stacks[(samples if turns is None else turns) % len(stacks)] - 1
         return split_pieces(images, self.grid)[samples[:, None, None], shown].transpose(2, 3).flatten(3, 4)
 
-    def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
+    def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
         images, labels, numbers = self.test[indices]
         return Batch(self.cut(images, self.test_orderings, numbers), labels)
 

@@ -94,7 +94,7 @@ class MovingDigits(SequenceDataModule):
         """Each epoch draws other motions, all with the same probability."""
         return super().class_counts() if self.label == "digit" else torch.ones(len(ARROWS))
 
-    def test_samples(self, indices: Int64[Tensor, " samples"]) -> Batch:
+    def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
         return self.make_clips(*self.test[indices])
 
 

@@ -246,7 +246,7 @@ def counts_in_words(halves: Mapping[str, Iterable[Sample]], class_names: Sequenc
                 f"data: {half} has fewer than {FEW} samples of a class ({listed}), which say little about its "
                 "accuracy; add samples, or use data.fold"
             )
-        each = each if len(each) <= 8 else [min(each), max(each)]
-        unequal = f" ({', '.join(f'{name} {count:,}' for count, name in each)})" if len({*counts.values()}) > 1 else ""
-        texts.append(f"{counts.total():,} for {half}{unequal}")
+        shown = each if len(each) <= 8 else [min(each), max(each)]
+        listed = f" ({', '.join(f'{name} {count:,}' for count, name in shown)})"
+        texts.append(f"{counts.total():,} for {half}{listed if len({count for count, _ in each}) > 1 else ''}")
     return ", ".join(texts), warnings

@@ -240,7 +240,7 @@ def classify(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[Sample
 
 def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:
     for numbers in torch.arange(len(data.test)).split(data.num_that_fit(BATCH_SIZE)):
-        samples = data.test_windows(numbers)
+        samples = data.test_samples(numbers, data.num_windows)
         sequences = samples.unpadded()  # the windows of the first sample, those of the second one, ...
         windows = zip(*[iter(sequences)] * (len(sequences) // len(numbers)), strict=True)
         named = zip(data.test_names(numbers), windows, samples.labels.tolist(), strict=True)
