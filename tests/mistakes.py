@@ -92,7 +92,7 @@ MISTAKES = {
     "model=deep model/recurrent=conv_lstm": "model.recurrent: ConvLSTM reads maps, but the encoder returns a vector; ",
     "model=join model/encoder=resnet18 model.encoder.frozen=0": "model.encoder.frozen: 0 is not true or false or a",
     "model=join model/encoder=timm model.encoder.name=resnet81": "model.encoder.name: timm has no resnet81; write e.g.",
-    "model=join model/encoder=resnet18 model.encoder.weights=no.pth": "model.encoder.weights: no.pth cannot be read (",
+    "model=join model/encoder=resnet18 model.encoder.weights=no.pth": "model.encoder.weights: no.pth cannot be used (",
     # data folders
     "data.dataset=QMNIST": "data.dataset: 'QMNIST' is not one of mnist, idx, MNIST, FashionMNIST, KMNIST",
     "data.root=nowhere": "data.root: nowhere is not read by data.dataset=mnist; add data=idx, or leave it out.",
