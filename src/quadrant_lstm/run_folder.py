@@ -9,6 +9,7 @@ outputs/<date>/<time>/
     error.json           why a job of a sweep failed
     provenance.json      the run's origin: commit, versions, command, data, seed
     checkpoints/         best.ckpt (the epoch that is kept), last.ckpt (the newest finished epoch)
+    clips.csv            which clips are for training, validation and test
     skipped_clips.txt    the errors of clips that were left out
     trackers.json        the ids of the run in Weights & Biases and MLflow
     wandb/ csv/          written by these loggers
@@ -40,6 +41,7 @@ LAST = Path("checkpoints", "last.ckpt")
 RESULTS = Path("results.json")
 ERROR = Path("error.json")
 PROVENANCE = Path("provenance.json")
+CLIPS = Path("clips.csv")
 SKIPPED = Path("skipped_clips.txt")
 METRICS = Path("metrics.csv")
 REPORT = Path("report.html")

@@ -19,8 +19,10 @@ from quadrant_lstm.data.clip_frames import find_clip_files, is_clip
 from quadrant_lstm.data.clip_loader import ClipLoader
 from quadrant_lstm.data.clips import Clips
 from quadrant_lstm.data.datamodule import EpochSampler
+from quadrant_lstm.data.feature_cache import FeatureCache
 from quadrant_lstm.data.splits import find_samples
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.encoder import Backbone
 from tests.clips import augmentation, clips_in, noise_clip, write_clip_folder, write_folder, write_gif
 
 
@@ -333,3 +335,22 @@ def test_the_checksum_tells_a_row_of_the_table_that_has_changed(root):
     assert len(first.test) == 8
     (root / "labels.csv").write_text("\n".join(["path,label,split", *rows[:-1], rows[-1].replace(",train", ",test")]))
     assert clips_in(root, labels=str(root / "labels.csv")).sha256() != first.sha256()
+
+
+def test_a_file_that_lies_beside_the_folders_of_the_classes_is_named(root):
+    shutil.copy(root / "train/dark/1.npy", root / "train/stray.npy")
+    with pytest.raises(UserError, match="train/stray.npy: is in no folder of a class; move it, or begin its name with"):
+        clips_in(root)
+
+
+def test_features_of_another_size_of_the_encoders_input_are_not_used(root):
+    files = []
+    for size in (32, 48, 32):
+        backbone = Backbone(3, "resnet18", None, frozen=True, lr_factor=1.0, size=size)
+        torch.nn.init.constant_(backbone.module.conv1.weight, 0.01)
+        for name, weights in backbone.module.named_parameters():
+            torch.nn.init.constant_(weights, 0.01 if "weight" in name else 0.0)
+        cache = FeatureCache(backbone, (3, 12, 16), 4, ())
+        cache.prepare()
+        files.append(cache.file)
+    assert files[0] == files[2] != files[1]

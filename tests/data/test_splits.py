@@ -134,10 +134,22 @@ def test_labels_stand_in_a_table(tmp_path):
     assert len(find(tmp_path / "clips", str(table)).samples) == 6
 
 
+def test_a_path_is_the_same_however_a_table_writes_it(tmp_path):
+    write(tmp_path / "clips", "1.mp4", "2.mp4")
+    groups = []
+    for folder in ("clips/", "./clips/", "clips/../clips/", f"{tmp_path}/clips/"):
+        (tmp_path / "labels.csv").write_text(f"path,label\n{folder}1.mp4,jump\n{folder}2.mp4,wave")
+        groups.append([sample.group for sample in find(None, str(tmp_path / "labels.csv")).samples])
+    assert groups == 4 * [["clips/1.mp4", "clips/2.mp4"]]
+    (tmp_path / "labels.csv").write_text("path,label,group\nclips/1.mp4,jump,1\nclips/2.mp4,wave,2")
+    with pytest.raises(UserError, match="data.group: _g.., but .*labels.csv has a column group; leave one of them out"):
+        find(None, str(tmp_path / "labels.csv"), "_g..")
+
+
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("path\n1.mp4", "labels.csv has no column label; add it"),
+        ("path\n1.mp4", "labels.csv has no column label; add it, separated by commas"),
         ("path,label\n1.mp4,jump\n9.mp4,wave", "labels.csv, row 3: .*9.mp4 does not exist; correct the path, or set"),
         ("path,label\n1.mp4,jump\n1.mp4,wave", "row 3: .*1.mp4 stands in an earlier row, too; remove one of them"),
         ("path,label\n1.mp4,jump\n2.mp4,", "labels.csv, row 3: has no label; add it, or remove the row"),
@@ -146,6 +158,10 @@ def test_labels_stand_in_a_table(tmp_path):
         ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,dev", "labels.csv, row 3: dev is not a split; write train, v"),
         ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,train", "csv has no clip of class jump in test; add some"),
         ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,test", "csv has no clip of class wave in train; add some,"),
+        ("path,label,Split\n1.mp4,jump,train\n2.mp4,wave,test", "csv has a column 'Split'; write each of path, label"),
+        ("path,label,label\n1.mp4,jump,x\n2.mp4,wave,x", "csv has a column 'label'; write each of path, label"),
+        ("path,label\n1.mp4,jump, high\n2.mp4,wave", "row 2: has more cells than the first row; put values with"),
+        ("path;label\n1.mp4;jump", "labels.csv has no column label; add it, separated by commas"),
         ("path,label\n\xff", "data.labels: .*labels.csv cannot be read .*; give a CSV file in UTF-8"),
     ],
 )  # fmt: skip

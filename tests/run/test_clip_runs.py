@@ -18,6 +18,7 @@ from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.data.moving_digits import ARROWS
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import read_csv
 from quadrant_lstm.model.encoder import PooledEncoder
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.model.protocols import logits_after_steps
@@ -194,6 +195,20 @@ def test_a_resumed_run_on_clips_equals_an_uninterrupted_one(own_clips_run, tmp_p
         assert done.returncode == 0, done.stderr
     one, other = (read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"] for run in (whole, tmp_path / "resumed"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_is_not_tested_on_a_clip_that_it_was_trained_on(own_clips_run, tmp_path):
+    run, _ = own_clips_run
+    clip = run.parents[2] / "data/train/dark/0.npy"
+    moved = clip.parents[2] / "test/dark/9.npy"
+    clip.rename(moved)
+    try:
+        with pytest.raises(UserError, match="data: test/dark/9.npy is for test, but .* was trained on it; restore the"):
+            evaluate(run, "cpu")
+    finally:
+        moved.rename(clip)
+    rows = [row["split"] for row in read_csv(run / "clips.csv")]
+    assert {split: rows.count(split) for split in rows} == {"training": 5, "validation": 2, "test": 8}
 
 
 @pytest.fixture

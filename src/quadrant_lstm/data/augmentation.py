@@ -87,15 +87,15 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class ClipAugmentation:
-    """Composes transforms of torchvision; conf/data/clips.yaml explains the arguments. 0 turns each of them off."""
+    """Composes transforms of torchvision; conf/data/clips.yaml explains the arguments. 0 turns each of them off. Pixels
+    at the edges are repeated, because a network learns black borders by heart.
+    """
 
     flip: AtMostOne
     crop: BelowOne
     colour: BelowOne
     rotation: NonNegative
     shift: NonNegative
-    zoom: BelowOne
-    shear: NonNegative
     erase: BelowOne
 
     def __call__(
@@ -110,16 +110,10 @@ class ClipAugmentation:
             transforms.append(v2.RandomResizedCrop(size, (1 - self.crop, 1), (width / height, width / height)))
         if self.shift:
             transforms.append(v2.RandomCrop(size, round(self.shift), padding_mode="edge"))
-        if self.rotation or self.zoom or self.shear:
-            tilt = math.sin(math.radians(self.rotation)) + self.zoom + self.shear
-            margin = math.ceil(tilt * max(size) / 2)  # repeats the pixels at the edges: black borders would be learned
-            affine = v2.RandomAffine(
-                self.rotation,
-                scale=(1 - self.zoom, 1 + self.zoom),
-                shear=math.degrees(math.atan(self.shear)),
-                interpolation=v2.InterpolationMode.BILINEAR,
-            )
-            transforms += [v2.Pad(margin, padding_mode="edge"), affine, v2.CenterCrop(size)]
+        if self.rotation:
+            margin = math.ceil(math.sin(math.radians(min(self.rotation, 90))) * max(size) / 2)
+            rotate = v2.RandomRotation(self.rotation, v2.InterpolationMode.BILINEAR)
+            transforms += [v2.Pad(margin, padding_mode="edge"), rotate, v2.CenterCrop(size)]
         if self.flip:
             transforms.append(v2.RandomHorizontalFlip(self.flip))
         if self.colour:

@@ -215,7 +215,9 @@ def examine(clip: Path, frame_format: FrameFormat, checks_files: bool = True) ->
     with decoder_errors_explained(clip):
         state = state_of(clip) if checks_files else None
         if clip.is_dir() and not checks_files:
-            return Note(None, len(image_files_in(clip)), *(frame_format.size or (0, 0)), "", None, None, [])
+            if not (number := len(image_files_in(clip))):
+                raise ValueError("it holds no pictures")
+            return Note(None, number, *(frame_format.size or (0, 0)), "", None, None, [])
         shapes: collections.Counter[Any] = collections.Counter()
         frames = counted(frames_in(clip, frame_format.layout), frame_format, shapes)
         times, seconds, key_frames = timeline(clip, frames, checks_files) if is_video(clip) else animation_times(frames)

@@ -176,6 +176,12 @@ class Clips(SequenceDataModule):
         frames = sum(note.num_frames for note in self.notes.values())
         self.summary = f"{num_read} of {len(names)} classes: {counts}; {frames:,} frames"
         self.summary += f", {seconds:,.0f} s" if seconds else ""
+        self.table = [
+            {"path": as_text(os.path.relpath(clip.path, self.folder)), "split": half, "class": clip.label}
+            | {"group": as_text(clip.group), "sha256": self.notes[clip.path].sha256}
+            for half, clips in halves.items()
+            for clip in clips
+        ]
         trained = {self.notes[clip.path].sha256: clip.path for clip in halves["training"]}
         tested = [clip.path for half in ("validation", "test") for clip in halves[half]]
         if copies := [path for path in tested if self.notes[path].sha256 in trained]:
@@ -211,9 +217,4 @@ class Clips(SequenceDataModule):
         return self.test.batch(clips, windows, frames)
 
     def sha256(self) -> str:
-        lines = [
-            f"{os.path.relpath(clip.path, self.folder)} {self.notes[clip.path].sha256} "
-            f"{clip.label} {clip.split} {clip.group}"
-            for clip in (*self.train.clips, *self.test.clips)
-        ]
-        return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+        return hashlib.sha256(repr(sorted(row.items() for row in self.table)).encode()).hexdigest()

@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,6 +223,7 @@ class SequenceDataModule(LightningDataModule):
     pads = False  # whether a clip has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
     origin = ""  # how the samples were divided into training, validation and test
+    table: Sequence[Mapping[str, str]] = ()  # the path, split, class, group and checksum of each sample in a file
     summary = ""  # how many samples there are, in words
     warnings: Sequence[str] = ()  # what is worth knowing before the training
 

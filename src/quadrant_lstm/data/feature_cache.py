@@ -44,10 +44,12 @@ class FeatureCache:
         if self.file.name:
             return
         like = next(self.encoder.parameters())
-        self.feature_shape = self.encoder(like.new_zeros(1, *self.frame_shape)).shape[1:]
+        probe = torch.rand(1, *self.frame_shape, generator=torch.Generator().manual_seed(0)).to(like)
+        features = self.encoder(probe)  # depend on all that makes the encoder, also on what is no weight
+        self.feature_shape = features.shape[1:]
         self.shape = self.num_rows, self.feature_shape.numel() + 1
         digest = hashlib.sha256(repr((str(self.encoder), self.frame_shape, self.contents)).encode())
-        for name, values in self.encoder.state_dict().items():
+        for name, values in (self.encoder.state_dict() | {"features of a probe": features}).items():
             digest.update(name.encode() + values.cpu().flatten().view(torch.uint8).numpy().tobytes())
         for folder in (CACHE.expanduser(), Path(tempfile.gettempdir())):
             self.file = folder / f"{digest.hexdigest()[:32]}.features"
@@ -80,7 +82,9 @@ class FeatureCache:
                     opened.seek(row * content.nbytes)
                     opened.write(content.tobytes())
         except OSError as error:
-            raise UserError(f"{self.file}: cannot be written ({error.strerror}); make space, and resume.") from error
+            raise UserError(
+                f"{self.file}: cannot be written ({error.strerror}); leave it there, make space, and resume."
+            ) from error
 
     @torch.no_grad()
     def features(

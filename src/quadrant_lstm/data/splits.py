@@ -11,6 +11,7 @@ together, and a new sequence moves no other from the training to the test. Names
 import collections
 import csv
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def find_samples(
     folder = expanded(root) if root else expanded(str(labels)).parent
     if not folder.is_dir():
         raise UserError(f"data.root: {folder} is not a folder; give one with a folder of {kind}s for each class.")
-    samples = read_labels(expanded(labels), folder, group) if labels else list_folder(folder, group, kind)
+    samples = read_labels(expanded(labels), folder, group) if labels else list_folder(folder, group, is_sample, kind)
     names = sorted({sample.label for sample in samples}, key=lambda name: natural(Path(name)))
     place = f"data.labels: {labels}" if labels else f"data.root: {folder}"
     if len(names) < 2:
@@ -64,7 +65,7 @@ def find_samples(
     return folder, tuple(names), samples, as_text(labels) if labels else f"the folders {folders}"
 
 
-def list_folder(folder: Path, group: str | None, kind: str) -> list[Sample]:
+def list_folder(folder: Path, group: str | None, is_sample: Callable[[Path], bool], kind: str) -> list[Sample]:
     splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
     for path in sorted(folder.iterdir()) if splits else ():
         if path.is_dir() and visible(path) and path.name not in splits:
@@ -72,6 +73,8 @@ def list_folder(folder: Path, group: str | None, kind: str) -> list[Sample]:
     samples: list[Sample] = []
     for split in splits or [None]:
         for class_folder in sorted((folder / (split or "")).iterdir(), key=natural):
+            if not class_folder.is_dir() and visible(class_folder) and is_sample(class_folder):
+                raise UserError(f"{class_folder}: is in no folder of a class; move it, or begin its name with a dot.")
             if not class_folder.is_dir() or not visible(class_folder):
                 continue
             if as_text(class_folder) != str(class_folder):  # text files of a run could not hold the name
@@ -94,14 +97,25 @@ def read_labels(file: Path, root: Path, group: str | None) -> list[Sample]:
             lines = list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"data.labels: {file} cannot be read ({error}); give a CSV file in UTF-8.") from error
-    columns = [column for column in ("path", "label", "split", "group") if column in (reader.fieldnames or ())]
+    header, known = list(reader.fieldnames or ()), ("path", "label", "split", "group")
+    columns = [column for column in known if column in header]
     if missing := {"path", "label"} - {*columns}:
-        raise UserError(f"data.labels: {file} has no column {min(missing)}; add it.")
+        raise UserError(f"data.labels: {file} has no column {min(missing)}; add it, separated by commas.")
+    if wrong := [
+        name for name in header if name.strip().lower() in known and (name not in known or header.count(name) > 1)
+    ]:
+        raise UserError(
+            f"data.labels: {file} has a column {wrong[0]!r}; write each of {', '.join(known)} once, like this."
+        )
+    if group and "group" in columns:
+        raise UserError(f"data.group: {group}, but {file} has a column group; leave one of them out.")
     samples: dict[Path, Sample] = {}
     for number, line in enumerate(lines, start=2):
         values = {column: (line[column] or "").strip() for column in columns}
         path, split = root / values["path"], values.get("split")
-        if empty := [column for column, value in values.items() if not value]:
+        if None in line:
+            problem = "has more cells than the first row; put values with commas into quotes"
+        elif empty := [column for column, value in values.items() if not value]:
             problem = f"has no {empty[0]}; add it, or remove the row"
         elif not path.exists():
             problem = f"{path} does not exist; correct the path, or set data.root to the folder that it starts from"
@@ -110,7 +124,8 @@ def read_labels(file: Path, root: Path, group: str | None) -> list[Sample]:
         elif split not in (None, *SPLITS):
             problem = f"{split} is not a split; write train, val or test"
         else:
-            of_group = values.get("group") or group_of(values["path"], group)
+            name = Path(os.path.relpath(path, root)).as_posix()  # however the path is written
+            of_group = values.get("group") or group_of(name, group)
             samples[path.resolve()] = Sample(path, values["label"], of_group, split)
             continue
         raise UserError(f"data.labels: {file}, row {number}: {problem}.")
@@ -176,7 +191,7 @@ def divide(
         validation = draw(train, validation_share, "validation", seed)
         drawn.append("validation")
         if not validation:
-            rule = "each class has one name or group to train on; add some, or write 0"
+            rule = f"beside the test (data.test_share={test_share}) a class has one name or group; add some, or write 0"
             raise UserError(f"data.validation_share: {validation_share}, but {rule}.")
     places = [place for place, sample in enumerate(train) if sample.group in validation]
     learned = [sample for sample in train if sample.group not in validation]

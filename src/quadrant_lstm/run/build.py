@@ -214,7 +214,7 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
         if trained > MANY_PARAMETERS * (number := len(data.train_indices)):
             warnings.append(
                 f"model: {trained / 1e6:.1f} million parameters for {counted(number, 'training clip')}: expect "
-                "overfitting; model=join model/encoder=pooled has fewer"
+                "overfitting; add clips, or choose a smaller network, such as that of experiment=clips"
             )
     for warning in warnings:
         rank_zero_only(log.warning)(warning)

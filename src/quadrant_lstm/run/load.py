@@ -18,11 +18,11 @@ from quadrant_lstm.config.read import read_config, trusted_modules
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, scaled
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import read_json
+from quadrant_lstm.files import csv_cell, read_csv, read_json
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.launch import configure_cpu
 from quadrant_lstm.run.build import build_classifier, build_data, instantiate_node, quiet_lightning, resolve_precision
-from quadrant_lstm.run_folder import BEST, CONFIG, LAST, PROVENANCE, as_typed, find_run, find_weights
+from quadrant_lstm.run_folder import BEST, CLIPS, CONFIG, LAST, PROVENANCE, as_typed, find_run, find_weights
 
 # The data as they are now, beside those that the network was trained on
 
@@ -41,7 +41,9 @@ def keep_num_frames(cfg: DictConfig, trained: SequenceSpec) -> DictConfig:
 
 
 def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Path) -> None:
-    """Raises UserError for other classes or frames than the network's, and logs a line for other files."""
+    """Raises UserError for other classes or frames than the network's, and for a clip that was trained on but is no
+    longer for training. Logs a line for other files.
+    """
     now, remedy = data.spec, "restore the data, or start a new run."
     if now.class_names != trained.class_names:
         raise UserError(
@@ -51,6 +53,12 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
     if now.frame_shape != trained.frame_shape:
         one, other = (" x ".join(map(str, spec.frame_shape)) for spec in (now, trained))
         raise UserError(f"data: frames are {one}, but {as_typed(folder)} was trained on {other}; {remedy}")
+    before = {row["path"]: row for row in read_csv(folder / CLIPS)}
+    of_training = {row[key] for row in before.values() if row["split"] == "training" for key in ("path", "sha256")}
+    for row in data.table:
+        known = csv_cell(row["path"])
+        if row["split"] != "training" and (known if known in before else row["sha256"]) in of_training:
+            raise UserError(f"data: {known} is for {row['split']}, but {as_typed(folder)} was trained on it; {remedy}")
     recorded = read_json(folder / PROVENANCE).get("data", {}).get("sha256")
     if recorded and recorded != data.sha256():
         log.info(

@@ -209,7 +209,9 @@ def timed_frames(video: Path, frame_format: FrameFormat) -> Iterator[tuple[float
 def check_array(array: np.ndarray, axes: Sequence[str], colours: Sequence[int]) -> None:
     if array.dtype != np.uint8:
         raise ValueError(f"the array is {array.dtype}; give uint8, with values from 0 to 255.")
-    if not array.size or array.ndim < len(axes) or array.shape[len(axes) :] not in [(), *((each,) for each in colours)]:
+    is_picture = array.ndim == 3 == len(axes) == array.shape[-1]  # one in colour, which is no clip of three columns
+    endings = [(), *((each,) for each in colours)]
+    if is_picture or not array.size or array.ndim < len(axes) or array.shape[len(axes) :] not in endings:
         rule = f"give [{', '.join(axes)}, {colours[0]}], or without the {colours[0]} for grey, and several as a list"
         raise ValueError(f"the array is {list(array.shape)}; {rule}.")
 

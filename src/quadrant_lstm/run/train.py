@@ -30,7 +30,7 @@ from quadrant_lstm.dashboard.loggers import command_to_view, end_tracking, start
 from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.data.datamodule import SequenceDataModule, killed_workers_explained
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import read_yaml, write_atomically, write_json
+from quadrant_lstm.files import csv_text, read_yaml, write_atomically, write_json
 from quadrant_lstm.model.classifier import Classifier, total_arguments
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
@@ -191,6 +191,8 @@ def record_start(
         trainer.callbacks.insert(0, LambdaCallback(on_fit_start=write))
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
+    if data.table and not (folder / run_folder.CLIPS).exists():
+        write_atomically(folder / run_folder.CLIPS, csv_text(list(data.table[0]), data.table).encode())
     if data.skipped:
         write_atomically(folder / run_folder.SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
         clips = counted(len(data.skipped), "clip")
