@@ -24,18 +24,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image, ImageOps
 
-from quadrant_lstm.data import image_files
+from quadrant_lstm.data import image_files, videos
 from quadrant_lstm.data.image_files import check_num_pixels, check_regular, image_files_in, on_paper, opened_image
-from quadrant_lstm.data.videos import (
-    VIDEOS,
-    KeyFrames,
-    check_container,
-    decoded,
-    frames_at,
-    opened_video,
-    timeline,
-    turned,
-)
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Fit, SamplingKind
 
@@ -50,8 +40,8 @@ LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "TH
 def is_clip(path: Path) -> bool:
     """Tells whether the name of a file is that of a clip, or a folder holds still pictures and no videos or arrays."""
     if not path.is_dir():
-        return path.suffix.lower() in ANIMATED | ARRAYS | VIDEOS
-    if any(file.suffix.lower() in ARRAYS | VIDEOS for file in path.iterdir()):
+        return path.suffix.lower() in ANIMATED | ARRAYS | videos.VIDEOS
+    if any(file.suffix.lower() in ARRAYS | videos.VIDEOS for file in path.iterdir()):
         return False
     pictures = image_files_in(path)
     with contextlib.suppress(Exception), opened_image(pictures[0]) as image:  # of many types; examine() explains them
@@ -63,7 +53,7 @@ find_clip_files = partial(image_files.find_files, kind="clip", is_wanted=is_clip
 
 
 def is_video(clip: Path) -> bool:
-    return clip.suffix.lower() in VIDEOS and not clip.is_dir()
+    return clip.suffix.lower() in videos.VIDEOS and not clip.is_dir()
 
 
 def files_of(clip: Path) -> list[Path]:
@@ -71,7 +61,7 @@ def files_of(clip: Path) -> list[Path]:
 
 
 def frames_in(
-    clip: Path, layout: str | None, numbers: Sequence[int] | None = None, key_frames: KeyFrames = ()
+    clip: Path, layout: str | None, numbers: Sequence[int] | None = None, key_frames: videos.KeyFrames = ()
 ) -> Iterator[Any]:
     """Yields pictures of Pillow, arrays or frames of PyAV: those with the numbers, which increase, or all. Raises
     errors of many types; if it yields all, also for a file that is cut off where its decoder would not notice.
@@ -85,11 +75,11 @@ def frames_in(
             yield read_picture(file, examine=numbers is None)
     elif is_video(clip):
         if numbers is None:
-            check_container(clip)
-            with opened_video(clip) as video:
-                yield from decoded(*video)
+            videos.check_container(clip)
+            with videos.opened_video(clip) as video:
+                yield from videos.decoded(*video)
         else:
-            yield from frames_at(clip, numbers, key_frames)
+            yield from videos.frames_at(clip, numbers, key_frames)
     elif clip.suffix.lower() in ARRAYS:
         yield from chosen(read_array(clip, layout))
     else:
@@ -120,7 +110,7 @@ def check_picture(file: Path) -> None:
         if image.format == "PNG":
             image.verify()  # the checksums of its chunks, as far as the last
         elif image.format == "WEBP":
-            check_container(file)  # Pillow reads the frames before the first damaged one
+            videos.check_container(file)  # Pillow reads the frames before the first damaged one
         elif image.format == "GIF" and not has_trailer(file.read_bytes()):  # Pillow reads it as a shorter one
             raise ValueError("it is cut off, it lacks bytes, or something follows its end")
 
@@ -199,7 +189,7 @@ class Note(NamedTuple):
     sha256: str  # of its files
     seconds: float | None  # how long it is shown; None for folders, arrays and still pictures, which have no times
     times: Sequence[float] | None  # in seconds, from 0; None if frame k is shown at k * seconds / num_frames
-    key_frames: KeyFrames  # of a video
+    key_frames: videos.KeyFrames  # of a video
 
 
 def frame_times(note: Note) -> np.ndarray:
@@ -220,7 +210,9 @@ def examine(clip: Path, frame_format: FrameFormat, checks_files: bool = True) ->
             return Note(None, number, *(frame_format.size or (0, 0)), "", None, None, [])
         shapes: collections.Counter[Any] = collections.Counter()
         frames = counted(frames_in(clip, frame_format.layout), frame_format, shapes)
-        times, seconds, key_frames = timeline(clip, frames, checks_files) if is_video(clip) else animation_times(frames)
+        times, seconds, key_frames = (
+            videos.timeline(clip, frames, checks_files) if is_video(clip) else animation_times(frames)
+        )
         if not shapes:
             raise ValueError("it holds no frames")
         if len(shapes) > 1:
@@ -249,7 +241,7 @@ def counted(frames: Iterable[Any], frame_format: FrameFormat, shapes: collection
         yield frame
 
 
-def animation_times(frames: Iterable[Any]) -> tuple[list[float] | None, float | None, KeyFrames]:
+def animation_times(frames: Iterable[Any]) -> tuple[list[float] | None, float | None, videos.KeyFrames]:
     """Returns the seconds at which each picture of an animation is shown, and how long all are; None for others."""
     durations = [frame.info.get("duration", 0) or 100 for frame in frames if getattr(frame, "is_animated", False)]
     *times, seconds = itertools.accumulate((duration / 1000 for duration in durations), initial=0.0)
@@ -268,7 +260,7 @@ def state_of(clip: Path) -> str | None:
 
 
 def read_frames(
-    clip: Path, frame_format: FrameFormat, numbers: Sequence[int], out: np.ndarray, key_frames: KeyFrames = ()
+    clip: Path, frame_format: FrameFormat, numbers: Sequence[int], out: np.ndarray, key_frames: videos.KeyFrames = ()
 ) -> None:
     """Writes the frames with these numbers, which may repeat but not decrease, to `out`, uint8 [frames, height, width,
     channels]. Raises BrokenClip.
@@ -300,7 +292,7 @@ def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
     mode, video_format = ("L", "gray") if channels == 1 else ("RGB", "rgb24")
     if not isinstance(frame, Image.Image):
         is_array = isinstance(frame, np.ndarray)
-        pixels = frame if is_array else turned(frame.to_ndarray(format=video_format), frame)
+        pixels = frame if is_array else videos.turned(frame.to_ndarray(format=video_format), frame)
         if (pixels.ndim == 3) == (channels == 3) and size in (None, pixels.shape[:2]):
             return pixels if pixels.ndim == 3 else pixels[:, :, None]
         frame = Image.fromarray(pixels)

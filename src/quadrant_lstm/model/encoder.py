@@ -4,9 +4,11 @@ import copy
 import difflib
 import logging
 import math
+import os
 import textwrap
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
@@ -20,7 +22,6 @@ from torchvision.models import get_model, get_model_weights, list_models
 
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import expanded
 from quadrant_lstm.kinds import Blocks, Count, Counts, Grid, Positive
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
@@ -260,7 +261,7 @@ def check_weights(name: str, weights: str | None, choices: Iterable[str]) -> boo
 def copy_state_dict(network: nn.Module, name: str, file: str, classifier: str | Sequence[str]) -> None:
     """Copies a state dict into the network, but for its classifier, which may be one of other classes, or missing."""
     prefixes = tuple(f"{path}." for path in ([classifier] if isinstance(classifier, str) else classifier))
-    path = expanded(file)
+    path = Path(os.path.expanduser(file))
     try:
         if path.suffix == ".safetensors":
             with needs_extra(f"{WEIGHTS}={file}", "export"):

@@ -17,18 +17,6 @@ from torch import Tensor, nn
 
 from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.data import clip_frames
-from quadrant_lstm.data.clip_frames import (
-    TOLERANCE,
-    BrokenClip,
-    FrameFormat,
-    Note,
-    Sampling,
-    as_array,
-    examine,
-    find_clip_files,
-    is_video,
-    read_frames,
-)  # fmt: skip
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, numbered_names, scaled
@@ -57,7 +45,7 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
     if inputs.name == "images":
         files = find_image_files, reader_of_images(inputs.shape, data, inputs.to_frames)
     else:
-        files = find_clip_files, reader_of_clips(data, spec.frame_shape, spec.num_steps)
+        files = clip_frames.find_clip_files, reader_of_clips(data, spec.frame_shape, spec.num_steps)
 
     def compute(frames: Tensor, lengths: Tensor) -> Tensor:
         padded = lengths if lengths.min() < frames.shape[1] else None
@@ -124,11 +112,11 @@ def reader_of_clips(
     """Reading takes the frames that the test does. It raises UserError for a clip of fewer than `fewest_frames`."""
     channels, height, width = frame_shape
     form = clip_format(data, frame_shape, num_frames)
-    frame_format = FrameFormat(channels, (height, width), data.get("layout"), form["fit"])
+    frame_format = clip_frames.FrameFormat(channels, (height, width), data.get("layout"), form["fit"])
     num_windows, fps = form["test_windows"], form["fps"]
-    sampling = Sampling(form["sampling"], form["frame_step"], fps)
+    sampling = clip_frames.Sampling(form["sampling"], form["frame_step"], fps)
 
-    def numbers_of(note: Note, name: str) -> np.ndarray:
+    def numbers_of(note: clip_frames.Note, name: str) -> np.ndarray:
         """Returns the numbers of the frames [windows, steps] that the test reads."""
         if fps and note.seconds is None:
             raise UserError(f"{name}: has no times, but this network was trained with data.fps; give a video.")
@@ -147,24 +135,24 @@ def reader_of_clips(
         try:
             if window and isinstance(source, Path):
                 for start, end, times, shown in cut_video(source, frame_format, window):
-                    note = Note(None, len(shown), height, width, "", end - start, times, [])
+                    note = clip_frames.Note(None, len(shown), height, width, "", end - start, times, [])
                     chosen = numbers_of(note, f"{source}, {start:g} to {end:g} s")
                     pixels = np.moveaxis(np.stack(shown)[chosen], 4, 2)
                     yield Reading(pixels, window=(round(start, 6), round(end, 6)))
                 return
             if isinstance(source, Path):
-                chosen = numbers_of(examine(source, frame_format, checks_files=False), str(source))
+                chosen = numbers_of(clip_frames.examine(source, frame_format, checks_files=False), str(source))
             else:
                 check_array(source, ("frames", "height", "width"), (3,))
-                chosen = numbers_of(Note(None, len(source), height, width, "", None, None, []), "the array")
+                chosen = numbers_of(clip_frames.Note(None, len(source), height, width, "", None, None, []), "the array")
             numbers, places = np.unique(chosen, return_inverse=True)
             frames = np.empty((len(numbers), height, width, channels), np.uint8)
             if isinstance(source, Path):
-                read_frames(source, frame_format, numbers.tolist(), frames)
+                clip_frames.read_frames(source, frame_format, numbers.tolist(), frames)
             else:
-                frames[:] = [as_array(source[number], frame_format) for number in numbers]
+                frames[:] = [clip_frames.as_array(source[number], frame_format) for number in numbers]
             yield Reading(np.moveaxis(frames[places.reshape(chosen.shape)], 4, 2))
-        except BrokenClip as error:
+        except clip_frames.BrokenClip as error:
             remedy = "correct its name" if isinstance(error.__cause__, FileNotFoundError) else "replace it"
             raise UserError(f"{error}; {remedy}, or leave it out.") from error
 
@@ -172,7 +160,7 @@ def reader_of_clips(
 
 
 def cut_video(
-    video: Path, frame_format: FrameFormat, seconds: float
+    video: Path, frame_format: clip_frames.FrameFormat, seconds: float
 ) -> Iterator[tuple[float, float, list[float], list[np.ndarray]]]:
     """Yields the start and the end of each window, when its frames begin after the start, and the frames; where none
     begins, the one that is still shown. The last window may be shorter by half.
@@ -180,7 +168,7 @@ def cut_video(
     start, times, frames, last = 0.0, list[float](), list[Any](), None
     for time, frame in timed_frames(video, frame_format):
         is_end = frame is None
-        while time - start >= (seconds / 2 if is_end and start else seconds - TOLERANCE):
+        while time - start >= (seconds / 2 if is_end and start else seconds - clip_frames.TOLERANCE):
             yield start, min(start + seconds, time if is_end else math.inf), times or [0.0], frames or [last]
             start, times, frames = start + seconds, [], []
         last = frame
@@ -190,9 +178,9 @@ def cut_video(
         raise UserError(f"window: {seconds:g}s is longer than {video}, which has {time:.2f} s; write a shorter one.")
 
 
-def timed_frames(video: Path, frame_format: FrameFormat) -> Iterator[tuple[float, Any]]:
+def timed_frames(video: Path, frame_format: clip_frames.FrameFormat) -> Iterator[tuple[float, Any]]:
     """Yields when each frame begins, in seconds after the first, and the frame; then when the video ends, and None."""
-    if not is_video(video):
+    if not clip_frames.is_video(video):
         raise UserError(f"window: is for videos, but {video} is none; leave it out.")
     first, now, frame = math.nan, -math.inf, None
     with clip_frames.decoder_errors_explained(video):
@@ -200,7 +188,7 @@ def timed_frames(video: Path, frame_format: FrameFormat) -> Iterator[tuple[float
             if frame.time is None or frame.time < now:  # an AVI file has no times of B-frames
                 raise UserError(f"{video}: lacks the times of some frames; convert it to mp4.")
             now, first = frame.time, frame.time if math.isnan(first) else first
-            yield now - first, as_array(frame, frame_format)
+            yield now - first, clip_frames.as_array(frame, frame_format)
         if frame is None:
             raise ValueError("it holds no frames")
         yield now - first + float((frame.duration or 0) * frame.time_base), None
@@ -263,6 +251,10 @@ def predictor_of_session(session: Any) -> Predictor:
     read = reader_of_clips(data, shape, num_frames or data["num_frames"], 1 if others else num_frames or 1)
     if not others:
         return Predictor(
-            find_clip_files, read, lambda clips: [of_lengths([clip])[0] for clip in clips], 1, names_or_numbers(names)
+            clip_frames.find_clip_files,
+            read,
+            lambda clips: [of_lengths([clip])[0] for clip in clips],
+            1,
+            names_or_numbers(names),
         )
-    return Predictor(find_clip_files, read, of_lengths, 1, names_or_numbers(names))
+    return Predictor(clip_frames.find_clip_files, read, of_lengths, 1, names_or_numbers(names))
