@@ -79,6 +79,16 @@ def test_the_pages_show_what_describe_prints(capsys):
     assert textwrap.indent(table, "    ") in (ROOT / "README.md").read_text()
 
 
+def test_the_code_of_the_readme_runs(smoke_run, tmp_path, monkeypatch):
+    shutil.copytree(smoke_run, tmp_path / "outputs/run")
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for block, shape in ((first, (8, 10)), (second, (3, 10))):
+        names: dict = {}
+        exec(block, names)
+        assert names["logits"].shape == shape
+
+
 EXPORTED = {"onnx": "[[1, 2, 3, 4], ", "torch": "ACCURACY\n", "safetensors": "data:\n"}  # and what a reader prints
 # the last block reads a video: tests/run/test_video_runs.py
 *READERS, _ = re.findall(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)

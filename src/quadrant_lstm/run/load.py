@@ -71,7 +71,8 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
 
 
 def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Module, DictConfig]:
-    """Returns the network of a run's best epoch, on the CPU and in eval mode, and the run's config.
+    """Returns the network of a run's best epoch, on the CPU and in eval mode, and the run's config; `latest` is the
+    newest run below outputs/.
 
         network, cfg = load_run("outputs/2026-11-24/23-59-05")
         with torch.inference_mode():
@@ -84,7 +85,7 @@ def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Modu
     Sets glibc's allocator and torch's number of threads as training does (processes/launch.py). Raises UserError if
     the folder contains no run, or none of its epochs has finished.
     """
-    classifier, cfg = load_classifier(find_run(str(path)), trusted_modules(trust))
+    classifier, cfg = load_classifier(find_run(str(path), BEST), trusted_modules(trust))
     network = classifier.network.eval()
     steps = classifier.spec.num_steps if "grid" in cfg.data else "steps"  # clips may have fewer frames, with lengths
     name = next(iter(inspect.signature(network.forward).parameters))

@@ -32,7 +32,7 @@ from quadrant_lstm.files import csv_cell, expanded
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import check_same_data, load_classifier
 from quadrant_lstm.run.predictor import Classes, Predictor, predictor_of_run
-from quadrant_lstm.run_folder import find_run
+from quadrant_lstm.run_folder import BEST, find_run
 from quadrant_lstm.text import counted, with_progress
 
 log = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ def load_predictor(path: str | Path, trust: str | Sequence[str] = ()) -> LoadedP
 
     Raises UserError as load_run does, which explains `trust`.
     """
-    classifier, cfg = load_classifier(find_run(str(path)), trusted_modules(trust))
+    classifier, cfg = load_classifier(find_run(str(path), BEST), trusted_modules(trust))
     return LoadedPredictor(predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec))
 
 
