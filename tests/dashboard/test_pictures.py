@@ -194,6 +194,26 @@ def test_only_occluding_what_the_network_uses_costs_accuracy():
     assert of_network.accuracy_by_occluded_step(FirstPixel(), samples) == [1, 0, 1]
 
 
+@pytest.mark.parametrize("recurrent", ["lstm", "concat"])
+def test_features_that_are_computed_once_have_the_accuracies_of_frames(recurrent):
+    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": True, "shared_tiles": False}
+    torch.manual_seed(0)
+    network = Join((3, 8, 8), 3, 4, None, Pooled, RECURRENT[recurrent], **sizes).eval()
+    for weights in network.parameters():
+        nn.init.normal_(weights)  # else it has one prediction for all
+    frames = torch.randint(256, (30, 4, 3, 8, 8), dtype=torch.uint8)
+    samples = Batch(frames, torch.zeros(30, dtype=torch.long), torch.arange(30) % 4 + 1)
+    samples = samples._replace(labels=network(frames / 255, samples.lengths).argmax(1))  # all are right
+    num_frames = []
+    network.encoder.module[0].register_forward_hook(lambda _, inputs, __: num_frames.append(len(inputs[0])))
+    once = of_network.encoded(network, samples)
+    found = of_network.accuracy_by_occluded_step(network, once), of_network.accuracy_by_order(network, once)
+    assert sum(num_frames) == samples.lengths.sum() + 2 + 1  # the first frame, to see how large they are; a black one
+    of_frames = of_network.accuracy_by_occluded_step(network, samples), of_network.accuracy_by_order(network, samples)
+    assert found == of_frames
+    assert 0 < min(found[0]) < max(found[0]) < 1
+
+
 def test_real_frames_are_reordered_and_padding_stays_at_the_end():
     frames = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]], dtype=torch.uint8)[:, :, None, None, None]
     samples = Batch(frames, torch.ones(2, dtype=torch.long), torch.tensor([4, 3]))

@@ -106,7 +106,7 @@ def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
 def occlusion_pictures(network: nn.Module, data: SequenceDataModule, tested: TestOutputs) -> Pictures:
     indices = tested.indices[: data.num_that_fit(NUM_OCCLUDED)]
     if not isinstance(data, ImageSequences):
-        samples = data.test_samples(indices)
+        samples = of_network.encoded(network, data.test_samples(indices))
         by_step = of_network.accuracy_by_occluded_step(network, samples)
         by_order = of_network.accuracy_by_order(network, samples)
         yield "test/occluded_step", of_network.draw_occluded_steps(by_step, by_order, len(indices))

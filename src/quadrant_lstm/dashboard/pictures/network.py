@@ -15,6 +15,7 @@ from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import QUADRANTS, frames_of, occlude_piece, ordering_name, scaled
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.model.protocols import Inspectable, Lengths, as_argument, real_steps
+from quadrant_lstm.model.recurrent import Kept, StepClassifier
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import CORRECT, GREY, GROUP_COLOURS, HEIGHT, SMALL, WIDTH, new_axes, new_figure, style
 
@@ -22,6 +23,7 @@ from quadrant_lstm.plotting import CORRECT, GREY, GROUP_COLOURS, HEIGHT, SMALL, 
 
 
 SAMPLES_AT_ONCE = 250  # that a network reads
+CLIPS_AT_ONCE = 8  # that an encoder reads
 
 
 def as_inputs(frames: UInt8[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
@@ -142,15 +144,16 @@ MAX_ROWS = 9  # pieces; the accuracies of more are drawn as a map
 
 
 def is_correct(
-    network: nn.Module, frames: Tensor, labels: Int64[Tensor, " samples"], lengths: Lengths = None
+    network: nn.Module, frames: Tensor, labels: Int64[Tensor, " samples"], lengths: Lengths = None, encoded: Kept = None
 ) -> Int64[Tensor, " samples"]:
     """Returns 1 for each sample whose predicted class is its label, and 0 for the others. Samples are on the CPU."""
     predictions = []
     with torch.inference_mode():
         for start in range(0, len(frames), SAMPLES_AT_ONCE):
             batch = slice(start, start + SAMPLES_AT_ONCE)
-            inputs, padded = as_arguments(frames[batch], None if lengths is None else lengths[batch], network)
-            predictions.append(network(inputs, **padded).argmax(1).cpu())
+            inputs, options = as_arguments(frames[batch], None if lengths is None else lengths[batch], network)
+            options |= {} if encoded is None else {"encoded": encoded[batch].to(inputs.device)}
+            predictions.append(network(inputs, **options).argmax(1).cpu())
     return torch.eq(torch.cat(predictions), labels).long()
 
 
@@ -222,14 +225,33 @@ def draw_occluded_orderings(
 # If the order of the frames matters, the accuracy is lower with reversed or shuffled frames.
 
 
+@torch.inference_mode()
+def encoded(network: nn.Module, samples: Batch) -> Batch:
+    """Adds the features of the frames, unless they are larger than these, so that each frame is encoded only once."""
+    frames, lengths, first = samples.frames, samples.lengths, as_inputs(samples.frames[:1, :1], network)
+    if not isinstance(network, StepClassifier) or network.encoder(first).numel() > first.numel():
+        return samples
+    masks = real_steps(frames, lengths).to(first.device).split(CLIPS_AT_ONCE)
+    parts = zip(frames.split(CLIPS_AT_ONCE), masks, strict=True)
+    features = [network.encoder(as_inputs(clips, network), mask=mask).cpu() for clips, mask in parts]
+    return samples._replace(features=torch.cat(features))
+
+
 def accuracy(network: nn.Module, samples: Batch) -> float:
-    return is_correct(network, *samples[:3]).float().mean().item()
+    return is_correct(network, *samples).float().mean().item()
 
 
 def accuracy_by_occluded_step(network: nn.Module, samples: Batch) -> list[float]:
-    num_steps = samples.frames.shape[1]
-    occluded = (samples.frames.index_fill(1, torch.tensor(step), 0) for step in range(num_steps))
-    return [accuracy(network, samples._replace(frames=frames)) for frames in occluded]
+    frames, features, shares = samples.frames, samples.features, []
+    real = real_steps(frames, samples.lengths)
+    black = encoded(network, Batch(torch.zeros_like(frames[:1, :1]), samples.labels[:1])).features
+    for step in range(frames.shape[1]):
+        occluded = samples._replace(frames=frames.index_fill(1, torch.tensor(step), 0))
+        if features is not None and black is not None:
+            is_occluded = real & (torch.arange(frames.shape[1]) == step)  # the features of padding are zeros
+            occluded = occluded._replace(features=features.clone().index_put((is_occluded,), black[0, 0]))
+        shares.append(accuracy(network, occluded))
+    return shares
 
 
 def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
@@ -242,10 +264,11 @@ def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
 
 def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
     """Sorts the real frames of each clip by their ranks; padding stays at the end."""
-    frames, lengths = samples.frames, samples.lengths
+    frames, _, lengths, features = samples
     ranks = ranks.expand(len(frames), -1).masked_fill(~real_steps(frames, lengths), ranks.max() + 1)
     places = ranks.argsort(dim=1, stable=True)
-    return samples._replace(frames=frames[torch.arange(len(frames))[:, None], places])
+    moved = torch.arange(len(frames))[:, None], places
+    return samples._replace(frames=frames[moved], features=None if features is None else features[moved])
 
 
 @style
