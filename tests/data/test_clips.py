@@ -202,9 +202,9 @@ def test_all_frames_of_a_clip_are_augmented_alike(tmp_path):
         (lambda root: (root / "dev").mkdir(), "dev: is not train, val or test; move its clips, or begin its name"),
         (lambda root: (root / "val").mkdir(), "val: holds no folder of a class; add some, or remove it"),
         (lambda root: (root / "train/dim").mkdir(), "train/dim: holds no clips; add some, or remove the folder"),
-        (lambda root: (root / "train/dark/more/x").mkdir(parents=True), "more: is a folder of folders, not a clip"),
+        (lambda root: (root / "train/dark/more/x").mkdir(parents=True), "more: is a folder, but not of still"),
         (lambda root: (root / "test/dark/x.txt").touch(), "x.txt: is no file of a clip; remove it, or begin its name"),
-        (lambda root: write_gif(root / "train/dark/many/1.gif", noise_clip(2)), "many: is a folder without still pict"),
+        (lambda root: write_gif(root / "train/dark/many/1.gif", noise_clip(2)), "many: is a folder, but not of still"),
         (
             lambda root: (root / "train").rename(f"{root}/train\udce9"),
             r"train\\xe9: is not train, val or test; move its clips",

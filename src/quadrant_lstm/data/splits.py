@@ -149,11 +149,8 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
     first: dict[str, Sample] = {}
     for sample in samples:
         if not is_sample(path := sample.path):
-            what = f"no file of a {kind}"
-            if path.is_dir() and any(file.is_dir() for file in path.iterdir()):
-                what = f"a folder of folders, not a {kind} (those of splits are named train, val and test)"
-            elif path.is_dir():
-                what = f"a folder without still pictures, or with {kind}s beside them"
+            of_splits = "but not of still pictures alone (those of splits are named train, val and test)"
+            what = f"a folder, {of_splits}" if path.is_dir() else f"no file of a {kind}"
             raise UserError(f"{path}: is {what}; remove it, or begin its name with a dot.")
         if (other := first.setdefault(sample.group, sample)).split != sample.split:
             raise UserError(
