@@ -1,4 +1,4 @@
-"""The tables of docs/keras.md: with the same weights, a layer of Keras and the call in its row return the same."""
+"""The code of docs/keras.md, and its tables: with the same weights, a layer of Keras and its call return the same."""
 
 import re
 
@@ -8,12 +8,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from quadrant_lstm.run.keras_model import KerasSizes, sizes_of_keras
+from tests.code_blocks import blocks_of, check_errors, errors_of
 from tests.scripts import ROOT
 
 PAGE = (ROOT / "docs/keras.md").read_text()
+BLOCKS = blocks_of(ROOT / "docs/keras.md")
 NAMES: dict = {}
-for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+for block in BLOCKS.values():
     exec(block, NAMES)
+
+
+@torch.no_grad()
+def test_the_networks_of_the_page_are_that_of_the_question():
+    assert sizes_of_keras(NAMES["model"]) == (KerasSizes([32, 32]), [1, 56, 14], 10)
+    frames = torch.rand(2, 4, 1, 56, 14)
+    assert NAMES["model"](frames.movedim(2, -1)).shape == NAMES["QuestionNetwork"]()(frames).shape == (2, 10)
+
+
+def test_keras_says_what_the_page_shows():
+    (code,) = (code for code in BLOCKS.values() if "# wrong: " in code)
+    check_errors(code, errors_of(code, NAMES))
 
 
 def rows() -> list[dict[str, str]]:
