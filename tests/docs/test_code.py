@@ -12,15 +12,13 @@ import torch
 
 from quadrant_lstm import describe
 from quadrant_lstm.run_folder import read_results
+from tests.code_blocks import Errors, blocks_of, check_errors, errors_of
 from tests.networks import question_network
 from tests.scripts import FORKSERVER, ROOT, script
 
 PAGE = ROOT / "docs/join.md"
 TEXT = PAGE.read_text()
-BLOCKS = {
-    TEXT[: block.start(1)].count("\n"): block[1] for block in re.finditer(r"```python\n(.*?)```", TEXT, re.DOTALL)
-}  # by the number of lines above
-WRONG = re.compile(r"^# wrong: (.+)\n# (\w+): (.+)$", re.MULTILINE)  # code, and the error that it raises
+BLOCKS = blocks_of(PAGE)
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +28,68 @@ def process():
         yield pool
 
 
-def run_block(line: int, code: str) -> list[tuple[str, str]]:
+def run_block(line: int, code: str) -> Errors:
     """Runs a block, which must be complete, and returns what its lines that are marked wrong raise."""
     names: dict = {}
     exec(compile("\n" * line + code, PAGE, "exec"), names)
-    raised = []
-    for wrong, _, _ in WRONG.findall(code):
-        try:
-            exec(wrong, names)
-        except Exception as error:
-            raised.append((type(error).__name__, str(error)))
-    return raised
+    return errors_of(code, names)
 
 
 @pytest.mark.parametrize("line", BLOCKS, ids=lambda line: f"line_{line + 1}")
 def test_a_block_of_code_runs(line, process):
-    code = BLOCKS[line]
-    wrong = WRONG.findall(code)
-    assert len(wrong) == code.count("# wrong: ")
-    for (name, text), (_, expected, message) in zip(process.submit(run_block, line, code).result(), wrong, strict=True):
-        assert (name, text[: len(message)]) == (expected, message)
+    check_errors(BLOCKS[line], process.submit(run_block, line, BLOCKS[line]).result())
+
+
+# What people post, in their words; one message or question per line
+SEARCHES = """
+TimeDistributed in PyTorch
+total size of new array must be unchanged
+expected ndim=3, found ndim=2
+expected ndim=4, found ndim=5
+Is a Reshape layer the proper tool? Am I doing this the right way?
+How can I pass the timestep dimension through the entire network?
+Why are there so complicated solutions, if a simple Reshape does the trick?
+input shape for LSTM
+What is ConvLSTM?
+difference between ConvLSTM and CNN LSTM?
+How many inputs does LSTM have?
+Expected input batch_size (60) to match target batch_size (10)
+For batched 3-D input, hx and cx should also be 3-D but got (2-D, 2-D) tensors
+For unbatched 2-D input, hx and cx should also be 2-D
+Expected hidden[0] size (4, 10, 100), got (4, 4, 100)
+input.size(-1) must be equal to input_size. Expected
+Expected 4-dimensional input for 4-dimensional weight [64, 3, 7, 7], but got 5-dimensional input
+'lengths' argument should be a 1D CPU int64 tensor, but got 1D cuda:0 Long tensor
+shape '[-1, 1, 80, 80]' is invalid for input of size 25690112
+input must have 3 dimensions, got 2
+RNN module weights are not part of single contiguous chunk of memory
+flatten_parameters
+Expected more than 1 value per channel when training, got input size [1, 1024]
+Expected more than 1 value per channel when training, got input size torch.Size([1, 1024])
+Input and hidden tensors are not at the same device, found input tensor at cuda:0 and hidden tensor at cpu
+Using a target size (torch.Size([64])) that is different to the input size (torch.Size([64, 1]))
+'tuple' object has no attribute 'dim'
+'tuple' object has no attribute 'size'
+self.lstm(x.unsqueeze(0))
+view instead of transpose
+stack expects each tensor to be equal size
+mat1 and mat2 shapes cannot be multiplied
+size mismatch, m1:
+expected ndim=3, found ndim=4. Full shape received
+expected time_distributed_input to have 5 dimensions, but got array with shape (4, 28, 28, 1)
+expected lstm_1_input to have 3 dimensions, but got array with shape (8, 1)
+TimeDistributed Layer should be passed an input_shape with at least 3 dimensions
+"""
+
+
+def as_shown(source: str) -> str:
+    """Returns the text of Markdown as a browser shows and searches it."""
+    return " ".join(source.replace("`", "").replace("*", "").split()).casefold()
+
+
+@pytest.mark.parametrize("search", SEARCHES.strip().splitlines())
+def test_a_message_is_found_by_its_words(search):
+    assert as_shown(search) in as_shown(TEXT)
 
 
 NOT_NEEDED = {"lightning", "torchmetrics", "hydra", "omegaconf", "pydantic", "tensorboard", "matplotlib", "jinja2"}
