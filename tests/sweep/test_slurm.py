@@ -1,9 +1,12 @@
 """Runs sweeps on a real SLURM cluster: `.ci/slurm start FOLDER` starts one with one node."""
 
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +19,7 @@ from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.run_folder import METRICS, read_results, read_rows
 from quadrant_lstm.sweep.search import storage
 from tests.folders import TINY, sweep_folder, write_idx_folder
-from tests.scripts import Script, script
+from tests.scripts import ROOT, Script, script
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 SWEEP = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10")
@@ -142,3 +145,41 @@ def test_jobs_that_slurm_refuses_are_one_line(tmp_path):
         done = script("train.py", *SWEEP, "seed=1,2", word, cwd=tmp_path)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert done.stderr.startswith(line)
+
+
+ONE_PROCESS, SEVERAL = re.findall(
+    r"^```bash\n(.*?)^```", (ROOT / "docs/machines.md").read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+def submit(text: str, folder: Path, *arguments: str) -> Path:
+    """Submits a script of docs/machines.md for one core instead of a GPU, on the tiny data. Returns its run folder."""
+    text = re.sub("^#SBATCH --gpus.*\n", "", text, flags=re.MULTILINE).replace("--cpus-per-task=8", "--cpus-per-task=1")
+    text = text.replace("experiment=quick", " ".join(("data=idx", "data.root=tiny", *TINY, *arguments)))
+    (folder / "job.sh").write_text(text)
+    for name in ("train.py", "conf"):
+        (folder / name).symlink_to(ROOT / name)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    sbatch = ["sbatch", "--parsable", "job.sh"]
+    done = subprocess.run(sbatch, check=True, capture_output=True, text=True, cwd=folder, env=environment)
+    return folder / "outputs/slurm" / done.stdout.strip()
+
+
+def test_the_script_of_the_page_resumes_after_its_time_limit(tmp_path):
+    write_idx_folder(tmp_path / "tiny", train=2000)
+    run = submit(ONE_PROCESS, tmp_path, "trainer.max_epochs=300")
+    wait_until((run / "checkpoints/last.ckpt").exists, 60)
+    subprocess.run(["scancel", "--batch", "--signal=USR1", run.name], check=True)
+    wait_until(lambda: "resuming" in (run / "train.log").read_text(), 150)
+    epoch = epochs(run)[-1]
+    wait_until(lambda: epochs(run)[-1] >= epoch + 2, 60)
+    assert (finished := epochs(run)) == list(range(1, len(finished) + 1))
+
+
+def test_the_script_of_the_page_starts_several_processes(tmp_path):
+    several = SEVERAL.replace("-per-node=4", "-per-node=2").replace("/ 4", "/ 1")
+    text = re.sub("^srun .*\n", lambda _: several, ONE_PROCESS, flags=re.MULTILINE)
+    run = submit(text, tmp_path, "trainer.accelerator=cpu", "data.batch_size=8")
+    wait_until((run / "results.json").exists, 100)
+    assert epochs(run) == [1, 2, 3]
+    assert read_checkpoint(run / "checkpoints/last.ckpt")["global_step"] == 3 * 10  # 160 images, 2 processes, 8 each

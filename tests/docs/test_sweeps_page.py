@@ -1,0 +1,34 @@
+"""The experiments and commands of docs/sweeps.md work as they are written."""
+
+import re
+
+import pytest
+
+from tests.scripts import ROOT, script
+
+PAGE = (ROOT / "docs/sweeps.md").read_text()
+FILES = dict(re.findall(r"^`([\w/.]+)`:\n\n```yaml\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
+PLAIN, CHANGED, LIST = re.findall(r"^    python (train.py --config-dir.*)$", PAGE, re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path):
+    assert len(FILES) == PAGE.count("\n```\n")
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+
+@pytest.mark.parametrize(("command", "rate"), [(PLAIN, "0.007"), (CHANGED, "0.005")])
+def test_an_experiment_of_ones_own_changes_another_one(command, rate, tmp_path):
+    done = script(*command.split(), "--cfg=job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for line in ("lstm_units: 128", "max_epochs: 12", f"lr: {rate}", "rotation: 10.0"):
+        assert f"  {line}\n" in done.stdout
+
+
+def test_a_sweep_over_experiments_is_a_list_of_configs(tmp_path):
+    done = script(*LIST.split(), "plan=true", cwd=tmp_path)
+    jobs = [line.split() for line in done.stdout.splitlines()[1:5]]
+    assert [job[1:3] for job in jobs] == [["wide", "1"], ["wide", "2"], ["narrow", "1"], ["narrow", "2"]], done.stderr
+    assert len({job[3] for job in jobs}) == 2  # numbers of parameters
