@@ -176,6 +176,14 @@ def test_the_script_of_the_page_resumes_after_its_time_limit(tmp_path):
     assert (finished := epochs(run)) == list(range(1, len(finished) + 1))
 
 
+def test_several_tasks_of_srun_are_refused_before_the_training(tmp_path):
+    two_tasks = ONE_PROCESS.replace("--ntasks-per-node=1", "--ntasks-per-node=2")
+    run = submit(two_tasks, tmp_path, "trainer.accelerator=cpu", "trainer.devices=2")
+    log = tmp_path / f"slurm-{run.name}.out"
+    wait_until(lambda: log.exists() and log.read_text().count("trainer.devices: processes that srun starts ") == 2, 60)
+    assert not run.exists()
+
+
 def test_the_script_of_the_page_starts_several_processes(tmp_path):
     several = SEVERAL.replace("-per-node=4", "-per-node=2").replace("/ 4", "/ 1")
     text = re.sub("^srun .*\n", lambda _: several, ONE_PROCESS, flags=re.MULTILINE)

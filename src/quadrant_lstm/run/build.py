@@ -4,6 +4,7 @@ import contextlib
 import copy
 import errno
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -273,12 +275,18 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
 
 
 def num_processes_to_launch(cfg: DictConfig) -> int:
-    """Returns how many processes this one has to start: none for one device, or if SLURM or `launch` started this one.
+    """Returns how many processes this one has to start: none for one device, or if something else started this one.
 
-    Raises UserError for several nodes without SLURM.
+    Raises UserError for several nodes without SLURM, and for processes that srun started.
     """
     trainer = bare_trainer(cfg)
-    if trainer.world_size == 1 or trainer.strategy.cluster_environment.creates_processes_externally:
+    if trainer.world_size == 1:
+        return 0
+    environment = trainer.strategy.cluster_environment
+    if isinstance(environment, SLURMEnvironment) and "SUBMITIT_EXECUTOR" not in os.environ:
+        remedy = "start them by torchrun in one task per node, or add -m hydra/launcher=submitit_slurm"
+        raise UserError(f"trainer.devices: processes that srun starts do not share a run folder; {remedy}.")
+    if environment.creates_processes_externally:
         return 0
     if trainer.num_nodes > 1:
         raise UserError(
