@@ -1,4 +1,4 @@
-"""Opens TensorBoard and pages in headless Chromium, and draws digits on them: for tests and for docs/figures.py."""
+"""Opens TensorBoard and pages in headless Chromium, and draws digits on them: for tests and for docs/figures/."""
 
 import contextlib
 import io
@@ -48,11 +48,11 @@ TABS = {
     "projector": Tab("#projector", ".numDataPoints"),
 }
 
-# Returns a property of all elements that match, also of those in shadow roots and in frames
+# Returns all elements that match, also those in shadow roots and in frames, or a property of each
 FIND = """
 const [selector, property] = arguments, found = []
 const search = root => {
-    for (const element of root.querySelectorAll(selector)) found.push(element[property])
+    for (const element of root.querySelectorAll(selector)) found.push(property ? element[property] : element)
     for (const element of root.querySelectorAll("*")) {
         if (element.shadowRoot) search(element.shadowRoot)
         if (element.tagName == "IFRAME" && element.contentDocument) search(element.contentDocument)
@@ -114,7 +114,7 @@ def visit(page: webdriver.Chrome, url: str, tab: Tab) -> None:
         page.find_element(By.CSS_SELECTOR, tab.close).click()
 
 
-def find(page: webdriver.Chrome, selector: str, attribute: str = "innerText") -> list[Any]:
+def find(page: webdriver.Chrome, selector: str, attribute: str | None = "innerText") -> list[Any]:
     return page.execute_script(FIND, selector, attribute)
 
 
@@ -158,6 +158,7 @@ def settle(page: webdriver.Chrome) -> None:
     page.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
 
 
-def resize_window(page: webdriver.Chrome, width: int, height: int) -> None:
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1.5, "mobile": False}
+def resize_window(page: webdriver.Chrome, width: int, height: int, scale: float = 1.5) -> None:
+    """Sets the size in CSS pixels, and how many pixels of a picture each of them has."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

@@ -1,4 +1,4 @@
-"""docs/figures.py makes the pictures and tables of the pages."""
+"""docs/figures/ makes the pictures and tables of the pages."""
 
 import json
 from types import SimpleNamespace
@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from docs import figures
+from docs.figures import measured, pages, pictures
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_csv
 from quadrant_lstm.sweep.sweep_folder import Job
@@ -27,23 +28,23 @@ def job(folder, **values) -> Job:
 
 
 def test_jobs_are_added_and_replace_those_with_the_same_values(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "MEASURED", tmp_path)
-    figures.add("tiny", [job(tmp_path / str(seed), seed=seed, layer="lstm", units=4) for seed in (1, 0, 2)])
+    monkeypatch.setattr(measured, "MEASURED", tmp_path)
+    measured.add("tiny", [job(tmp_path / str(seed), seed=seed, layer="lstm", units=4) for seed in (1, 0, 2)])
     part = job(tmp_path / "part", seed=1, layer="lstm", units=4)
     part.swept.pop("units")  # the sweep is a part of the experiment
     (tmp_path / "part/results.json").write_text('{"test/accuracy": 0.9}')
-    figures.add("tiny", [part, job(tmp_path / "new", seed=3, layer="gru", units=4)])
+    measured.add("tiny", [part, job(tmp_path / "new", seed=3, layer="gru", units=4)])
     found = read_csv(tmp_path / "tiny.csv")
     assert [(row["layer"], row["seed"], row["test/accuracy"], row["test/accuracy_step_1"]) for row in found] == [
         ("lstm", "1", "0.9", ""), ("lstm", "2", "0.02", "0.5"), ("gru", "3", "0.03", "0.5")
     ]  # fmt: skip
     assert found[0]["commit"] == "0123456"
     with pytest.raises(UserError, match="sets seed, layer, but the experiment's keys are seed, layer, units"):
-        figures.add("tiny", [job(tmp_path / "other", seed=1, layer="lstm")])
+        measured.add("tiny", [job(tmp_path / "other", seed=1, layer="lstm")])
 
 
 def test_a_table_shows_means_and_differences_over_seeds(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "MEASURED", tmp_path)
+    monkeypatch.setattr(measured, "MEASURED", tmp_path)
     accuracies = {"gru": (0.88, 0.91, 0.83), "lstm": (0.90, 0.94, 0.90)}
     jobs = [f"{name},{seed},1200,{value},a1,one" for name in accuracies for seed, value in enumerate(accuracies[name])]
     columns = "model/layer,seed,parameters,test/accuracy,commit,processor"
@@ -51,34 +52,34 @@ def test_a_table_shows_means_and_differences_over_seeds(tmp_path, monkeypatch):
     means = "<!-- means name=tiny rows= columns=model/layer -->"
     differences = "<!-- differences name=tiny key=model/layer base=lstm rows= columns= -->"
     page = f"before\n\n{means}\n<!-- end -->\n\n{differences}\n<!-- end -->\n\nafter\n"
-    filled = figures.fill(page)
+    filled = measured.fill(page)
     assert filled.startswith(f"before\n\n{means}\n\n|  | parameters | gru | lstm |\n|---|---|---|---|\n")
     # half the intervals are 4.303 / sqrt(3) times the standard deviations 0.040415, 0.023094 and 0.026458
     assert "|  | 1,200 | 87.33 (77.29 to 97.37) | 91.33 (85.60 to 97.07) |\n" in filled
     assert "mean of 3 seeds and its 95 % confidence interval. Measured on one, at commit a1; each job is a" in filled
     assert "| gru - lstm | -4.00 (-10.57 to +2.57) |\n" in filled
     assert filled.endswith("its 95 % confidence interval.\n\n<!-- end -->\n\nafter\n")
-    assert figures.fill(filled) == filled
+    assert measured.fill(filled) == filled
 
 
 def test_the_tables_of_the_pages_are_those_of_the_measured_results():
     """They pin tables of seeds, of steps and of several keys, too."""
-    for page in figures.DOCS.glob("*.md"):
+    for page in measured.DOCS.glob("*.md"):
         text = page.read_text()
-        assert figures.fill(text) == text, "python -m docs.figures tables writes it again"
-    assert figures.draw_means("motion", "model/recurrent", "data.label")[1:4] == b"PNG"
-    assert figures.draw_steps(figures.read("scans"))[1:4] == b"PNG"
+        assert measured.fill(text) == text, "python -m docs.figures tables writes it again"
+    assert measured.draw_means("motion", "model/recurrent", "data.label")[1:4] == b"PNG"
+    assert measured.draw_steps(measured.read("scans"))[1:4] == b"PNG"
 
 
 def test_the_page_to_draw_on_is_what_the_templates_give_now():
-    page = figures.PAGE.read_text()
-    assert figures.with_current_templates(page) == page, "python -m docs.figures draw writes it again"
+    page = pages.PAGE.read_text()
+    assert pages.with_current_templates(page) == page, "python -m docs.figures draw writes it again"
 
 
 def test_the_epochs_of_a_finished_sweep_are_drawn(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,train/accuracy,val/accuracy\n1,0.5,0.8\n2,0.9,0.95\n")
     (tmp_path / "results.json").write_text('{"best_epoch": 2, "val/accuracy": 0.95}')
-    assert figures.draw_epochs(SimpleNamespace(jobs=[Job(0, tmp_path, (), {})]))[1:4] == b"PNG"
+    assert pictures.draw_epochs(SimpleNamespace(jobs=[Job(0, tmp_path, (), {})]))[1:4] == b"PNG"
 
 
 def test_the_mistakes_of_an_ensemble_are_counted(monkeypatch, capsys):
@@ -91,25 +92,27 @@ def test_the_mistakes_of_an_ensemble_are_counted(monkeypatch, capsys):
         logits = torch.stack([1 - of_class_1[run], of_class_1[run]], dim=1).log()[:, None]
         return SimpleNamespace(test_logits=logits, test_labels=torch.tensor([0, 1, 1, 0])), data
 
-    monkeypatch.setattr(figures, "run_test", run_test)
-    assert figures.mistakes(["a", "b"])[1:4] == b"PNG"
+    monkeypatch.setattr(pictures, "run_test", run_test)
+    assert pictures.mistakes(["a", "b"])[1:4] == b"PNG"
     assert capsys.readouterr().out == (
         "test accuracy  75.00 %  (1 of 4 misclassified)\nmisclassified by all 2 networks: 1, by at least one: 3\n"
     )
     data.sha256 = iter(("one", "other")).__next__
     with pytest.raises(UserError, match="b: was tested on other samples than a; give runs with"):
-        figures.mistakes(["a", "b"])
+        pictures.mistakes(["a", "b"])
 
 
-def test_pictures_of_a_run_and_of_a_digit_are_written(finished_run, tmp_path, monkeypatch):
+def test_pictures_of_a_run_and_of_orderings_are_written(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "DOCS", tmp_path)
-    for words in (["mistakes", str(finished_run), "--out", str(tmp_path / "new/mistakes.png")], ["orderings"]):
+    run, mistakes = str(finished_run), str(tmp_path / "new/mistakes.png")
+    for words in (["mistakes", run, "--out", mistakes], ["clip", run, "1"], ["join", run], ["orderings"]):
         figures.main(figures.parser().parse_args(words))
-    assert Image.open(tmp_path / "new/mistakes.png").format == Image.open(tmp_path / "orderings.png").format == "PNG"
+    written = {file.name for file in tmp_path.rglob("*") if file.is_file() and Image.open(file).format == "PNG"}
+    assert written == {"mistakes.png", "clip.png", "join.png", "orderings.png", "named_orderings.png"}
 
 
 def test_a_wrong_input_is_reported_in_one_line():
     with pytest.raises(UserError, match="experiment=units: a table of seeds needs three or more jobs that differ in "):
-        figures.seeds("units")
+        measured.seeds("units")
     with pytest.raises(UserError, match="^sweep: nowhere has no multirun.yaml; give a folder"):
         figures.main(figures.parser().parse_args(["epochs", "nowhere"]))

@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from docs.figures import PAGE
+from docs.figures.pages import PAGE
 from quadrant_lstm.data.image_reader import read_image
 from quadrant_lstm.data.images import load_images
 from quadrant_lstm.data.orderings import ORDERINGS, scaled, sequences

@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, new_figure, undrawable
 from quadrant_lstm.sweep.sweep_folder import REPETITIONS, Group, Job, Mean, readable
 
 WIDTH = 5.5  # inches; a phone shrinks a wider picture until its texts are too small
 MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot
-PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
+MIN_TICKS = 6  # on a logarithmic axis
+TICKS = (  # in each decade, from few to many
+    (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+    *([tick / per_unit for tick in range(per_unit, 10 * per_unit)] for per_unit in (2, 5, 10, 20, 50, 100)),
+)  # fmt: skip
 
 
 def draw_curves(groups: Sequence[Group]) -> Figure:
@@ -43,11 +48,22 @@ def error_percent(accuracy: float) -> float:
 
 def format_error_axes(axes: Axes, x_label: str, y_label: str) -> None:
     """Formats the x axis for whole numbers and the logarithmic y axis for errors in %."""
-    axes.set(xlabel=x_label, ylabel=y_label, yscale="log")
-    axes.yaxis.set_major_formatter(PERCENT)
-    axes.yaxis.set_minor_formatter(PERCENT if axes.get_ylim()[1] < 10 * axes.get_ylim()[0] else "")
+    axes.set(xlabel=x_label, ylabel=f"{y_label}, %", yscale="log")
+    mark_logarithmic(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
+
+
+def mark_logarithmic(axis: Axis) -> None:
+    """Marks round values on a logarithmic axis that has its final limits: the fewest that are at least MIN_TICKS."""
+    low, high = sorted(axis.get_view_interval())
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for in_decade in TICKS:
+        ticks = [tick * 10**decade for decade in decades for tick in in_decade if low <= tick * 10**decade <= high]
+        if len(ticks) >= MIN_TICKS:
+            break
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 def draw_effects(jobs: Sequence[Job]) -> list[Figure]:

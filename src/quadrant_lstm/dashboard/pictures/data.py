@@ -1,5 +1,6 @@
 """Draws the data: images with their pieces and frames, augmented training images, and clips."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,6 +54,7 @@ MAX_NUMBERED = 6  # pieces; more would not be legible, so paths are drawn
 NUM_PATHS = 4
 PATH_COLOUR = "#ccbb44"  # legible on black and on white
 MARGINS = {"left": 0.01, "right": 0.99, "bottom": 0.08, "top": 0.92, "wspace": 0.1}
+MARGINS_WITHOUT_NAMES = MARGINS | {"bottom": 0.03, "top": 0.91}
 
 
 @style
@@ -64,18 +66,18 @@ def draw_orderings(
     frames = frames_of(image[None], permutations, grid)[0]
     draw = draw_pieces_and_frames if rows * columns <= MAX_NUMBERED else draw_paths_and_frames
     draw(figure, image, frames, permutations, grid)
-    names = ", ".join(ordering_name(ordering, grid) for ordering in permutations[:MAX_NAMED_ORDERINGS])
-    more = ", ..." if len(permutations) > MAX_NAMED_ORDERINGS else ""
-    figure.text(0.99, 0.02, f"top to bottom: orderings {names}{more}", ha="right")
     return figure
 
 
 def draw_pieces_and_frames(
     figure: Figure, image: Tensor, frames: Tensor, orderings: Sequence[Sequence[int]], grid: Grid
 ) -> None:
+    """Draws the image, its numbered pieces, each ordering as a path, and the frame of each step."""
     pieces, (num_rows, num_columns) = split_pieces(image[None], grid)[0], grid
-    columns: Any = figure.add_gridspec(1, 3, width_ratios=[1.8, 1.5, 4.4], **MARGINS)
-    digit, middle, steps = columns
+    are_named_below = len(orderings) > MAX_NAMED_ORDERINGS
+    margins = MARGINS if are_named_below else MARGINS_WITHOUT_NAMES
+    columns: Any = figure.add_gridspec(1, 4, width_ratios=[1.6, 1.3, 0.75, 4.4], **margins)
+    digit, middle, names, steps = columns
     show_image(figure.add_subplot(digit), image, "image")
     heights = [1, *[3.2 / num_rows] * num_rows, 1]  # the rows of pieces are in the middle
     places = list(middle.subgridspec(num_rows + 2, num_columns, height_ratios=heights))[num_columns:-num_columns]
@@ -83,10 +85,39 @@ def draw_pieces_and_frames(
         show_image(figure.add_subplot(place), piece, str(number))
     left, right = middle.get_position(figure).intervalx
     figure.text((left + right) / 2, 0.82, "quadrants" if tuple(grid) == QUADRANTS else "pieces", ha="center")
-    for step, (place, frame) in enumerate(zip(steps.subgridspec(1, len(frames)), frames, strict=True)):
+    for step, (place, frame) in enumerate(zip(steps.subgridspec(1, len(frames), wspace=0.1), frames, strict=True)):
         axes = figure.add_subplot(place)
         show_image(axes, frame, f"step {step + 1}")
         outline_pieces(axes, [ordering[step] for ordering in orderings], *pieces.shape[-2:])
+    if are_named_below:
+        name_orderings(figure, orderings, grid)
+        return
+    axes.apply_aspect()
+    stack, (left, right) = axes.get_position(), names.get_position(figure).intervalx
+    height = stack.height / len(orderings)
+    for number, (ordering, colour) in enumerate(zip(orderings, itertools.cycle(ORDERING_COLOURS), strict=False)):
+        axes = figure.add_axes((left, stack.y1 - (number + 0.95) * height, right - left, 0.6 * height))
+        axes.set(xlim=(-0.5, num_columns - 0.5), ylim=(num_rows - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
+        axes.set_title(ordering_name(ordering, grid), fontsize=SMALL, pad=1.5)
+        draw_path(axes, ordering, grid, colour)
+
+
+def name_orderings(figure: Figure, orderings: Sequence[Sequence[int]], grid: Grid) -> None:
+    names = ", ".join(ordering_name(ordering, grid) for ordering in orderings[:MAX_NAMED_ORDERINGS])
+    more = ", ..." if len(orderings) > MAX_NAMED_ORDERINGS else ""
+    figure.text(0.99, 0.02, f"top to bottom: orderings {names}{more}", ha="right")
+
+
+def draw_path(
+    axes: Axes, ordering: Sequence[int], grid: Grid, colour: str, height: float = 1.0, width: float = 1.0
+) -> None:
+    """Draws a path through the pieces, of this height and width in pixels, from a dot to an arrow head."""
+    cells = [divmod(piece - 1, grid[1]) for piece in ordering]
+    centres = [(column * width + (width - 1) / 2, row * height + (height - 1) / 2) for row, column in cells]
+    axes.plot(*zip(*centres, strict=True), color=colour, linewidth=1)
+    axes.plot(*centres[0], "o", color=colour, markersize=3)
+    arrow = {"arrowstyle": "-|>,head_length=0.3,head_width=0.15", "color": colour, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", centres[-1], centres[-2], arrowprops=arrow)
 
 
 def draw_paths_and_frames(
@@ -95,17 +126,14 @@ def draw_paths_and_frames(
     """Draws the path of each of the first orderings over the image, and below them some of the frames."""
     panels: Any = figure.add_gridspec(2, 1, height_ratios=[1.5, 1], hspace=0.25, **MARGINS)
     above, below = panels
-    height, width = image.shape[1] / grid[0], image.shape[2] / grid[1]
     for place, ordering in zip(above.subgridspec(1, NUM_PATHS), orderings, strict=False):
         axes = figure.add_subplot(place)
         show_image(axes, image // 2, ordering_name(ordering, grid))
-        cells = [divmod(piece - 1, grid[1]) for piece in ordering]
-        ys, xs = zip(*(((row + 0.5) * height - 0.5, (col + 0.5) * width - 0.5) for row, col in cells), strict=True)
-        axes.plot(xs, ys, color=PATH_COLOUR, linewidth=1)
-        axes.plot(xs[0], ys[0], "o", color=PATH_COLOUR, markersize=3)
+        draw_path(axes, ordering, grid, PATH_COLOUR, image.shape[1] / grid[0], image.shape[2] / grid[1])
     shown = shown_frames(len(frames))
     for step, place in zip(shown, below.subgridspec(1, len(shown)), strict=True):
         show_image(figure.add_subplot(place), frames[step], f"step {step + 1}")
+    name_orderings(figure, orderings, grid)
 
 
 def show_image(axes: Axes, image: UInt8[Tensor, "channels height width"], title: str) -> None:

@@ -1,48 +1,25 @@
-"""Remakes the pictures and tables of README.md and docs/.
+"""Makes the tables of docs/*.md and their pictures from docs/measured/NAME.csv, the jobs of experiment=NAME."""
 
-    python -m docs.figures tables [SWEEP ...]    the tables between comments in docs/*.md, and the pictures of them
-    python -m docs.figures epochs SWEEP          epochs.png, of a sweep over seeds
-    python -m docs.figures mistakes RUN ...      mistakes.png; several runs are an ensemble
-    python -m docs.figures orderings             orderings.png
-    python -m docs.figures draw                  draw.html with today's templates, and draw.png
-    python -m docs.figures tensorboard RUNS [TAB ...]    tensorboard_TAB.png
-
-The last two need `python -m pip install -e ".[dev]"` and Debian's chromium-driver.
-"""
-
-import argparse
-import io
 import itertools
-import json
 import re
 import statistics
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, NullLocator
-from PIL import Image
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.measure import header, row
-from quadrant_lstm.cli.command import handle_errors
-from quadrant_lstm.dashboard.pictures.data import draw_orderings
-from quadrant_lstm.dashboard.pictures.predictions import columns_for, draw_mistakes, most_confident_mistakes
-from quadrant_lstm.data.images import load_images
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import csv_text, read_csv, read_json, write_atomically
 from quadrant_lstm.plotting import CORRECT, GREY, GROUP_COLOURS, SCALE, WIDTH, as_png, new_figure, style
-from quadrant_lstm.run.drawing_page import NUM_COMPARED
-from quadrant_lstm.run.load import run_test
-from quadrant_lstm.run_folder import BEST, METRICS, PROVENANCE, find_run, read_rows
-from quadrant_lstm.sweep.plots import error_percent, format_error_axes
-from quadrant_lstm.sweep.sweep_folder import Job, Mean, Sweep, find_sweep, half_interval, readable
-from quadrant_lstm.text import assigned, duration, percent, render, step_accuracies_in
+from quadrant_lstm.run_folder import PROVENANCE
+from quadrant_lstm.sweep.plots import error_percent, mark_logarithmic
+from quadrant_lstm.sweep.sweep_folder import Job, Mean, Sweep, half_interval, readable
+from quadrant_lstm.text import assigned, duration, percent, step_accuracies_in
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 
-# Results of jobs: docs/measured/NAME.csv has a row for each job of experiment=NAME. Its keys of the config come first
+# Rows of jobs. The keys of the config come first
 
 MEASURED = DOCS / "measured"
 ACCURACY = "test/accuracy"
@@ -263,30 +240,22 @@ def draw_means(name: str, rows: str, columns: str) -> bytes:
                 axes.hlines(position, *map(error_percent, mean.interval), color=CORRECT)
         axes.set_yticks(range(len(lines)), lines)
         axes.set(title=title, xlabel="test error, %", xscale="log")
-        mark_errors(axes.xaxis)
+        mark_logarithmic(axes.xaxis)
         axes.grid(alpha=0.3, axis="x")
     panels[0].set_ylim(len(lines) - 0.5, -0.5)  # the first line on top
     return as_png(figure, SCALE)
 
 
-def mark_errors(axis: Axis) -> None:
-    """Marks 1, 2, 5, 10, 20, ... on a logarithmic axis."""
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter("{x:g}")
-
-
-# RAM reads glimpses of 8 x 8 of 28 x 28 pixels at places that it chooses: Mnih et al. 2014, arXiv 1406.6247, table 1
-RAM_ERRORS = {2: 3.79, 3: 1.51, 4: 1.54, 6: 1.12, 7: 1.07}  # by the number of glimpses
+HIGHEST = 30  # %: the test errors that draw_steps shows; higher ones are close to guessing
 
 
 @style
 def draw_steps(jobs: Sequence[Row]) -> bytes:
-    """Draws the test error after each piece, with a panel for each grid and a colour for each ordering."""
+    """Draws the test error after each of the last pieces, with a panel for each grid and a colour for each ordering."""
     grids = list(dict.fromkeys(job["data.grid"] for job in jobs))
     colours = dict(zip(dict.fromkeys(job["data.orderings"] for job in jobs), GROUP_COLOURS, strict=False))
     figure = new_figure(2 * WIDTH, 3.4)
-    panels = figure.subplots(1, len(grids), sharex=True, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(grids), sharey=True, squeeze=False)[0]
     for axes, grid in zip(panels, grids, strict=True):
         for (ordering, colour), (joined, dashes) in itertools.product(colours.items(), (("True", "-"), ("False", ":"))):
             wanted = (grid, ordering, joined)
@@ -294,155 +263,17 @@ def draw_steps(jobs: Sequence[Row]) -> bytes:
             if found:
                 steps = [name for name in step_accuracies_in("test", found[0]) if found[0][name]]
                 errors = [statistics.mean(error_percent(float(job[name])) for job in found) for name in steps]
-                shares = [step / len(steps) for step in range(1, len(steps) + 1)]
                 name = short("data.orderings", ordering) if joined == "True" else None
-                axes.plot(shares, errors, dashes, color=colour, label=name)
-        shares = [glimpses * 8**2 / 28**2 for glimpses in RAM_ERRORS]
-        axes.plot(shares, RAM_ERRORS.values(), "x", color=GREY, label="RAM")
-        axes.set(title=short("data.grid", grid), xlabel="share of the pieces that were read", yscale="log")
-        mark_errors(axes.yaxis)
+                axes.plot(range(1, len(steps) + 1), errors, dashes, color=colour, label=name)
+        rows, columns = map(int, re.findall(r"\d+", grid))
+        last, shown = rows * columns, max(2, rows * columns // 4)
+        axes.set(title=short("data.grid", grid), xlabel=f"pieces that were read, of {last}", yscale="log")
+        axes.set(ylim=(0.8, HIGHEST), xlim=(last - 1.03 * shown, last + 0.03 * shown))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
+    mark_logarithmic(panels[0].yaxis)
     panels[0].set_ylabel("test error, %")
-    panels[-1].legend()
+    panels[0].plot([], [], "-", color=GREY, label="convolutions see across the cuts")
+    panels[0].plot([], [], ":", color=GREY, label="each piece is encoded alone")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return as_png(figure, SCALE)
-
-
-# Pictures of runs
-
-
-@style
-def draw_epochs(sweep: Sweep) -> bytes:
-    """Draws the error of each seed after each epoch, and the epoch that it keeps."""
-    figure = new_figure(2 * WIDTH, 3.2)
-    axes = figure.subplots()
-    for job in sweep.jobs:
-        results = job.results() or {}
-        if "val/accuracy" not in results:
-            raise UserError(f"{job.folder}: has not finished, or has no validation images; give another sweep.")
-        rows = read_rows(job.folder / METRICS)
-        numbers_of_epochs, kept = [int(row["epoch"]) for row in rows], results["best_epoch"]
-        train, val = ([error_percent(float(row[f"{split}/accuracy"])) for row in rows] for split in ("train", "val"))
-        (on_train,) = axes.plot(numbers_of_epochs, train, color=GREY, linewidth=0.8)
-        (on_validation,) = axes.plot(numbers_of_epochs, val, color=CORRECT, linewidth=0.8)
-        (dot,) = axes.plot(kept, val[kept - 1], "o", color=CORRECT, markersize=4)
-    format_error_axes(axes, "epoch", "error")
-    axes.legend([on_train, on_validation, dot], ["on augmented training images", "on validation images", "kept epoch"])
-    return as_png(figure, SCALE)
-
-
-def mistakes(runs: Sequence[Path]) -> bytes:
-    """Prints how many test images the mean of the probabilities of runs misclassifies, and draws these images."""
-    probabilities, tested = [], []
-    for run in runs:
-        classifier, data = run_test(run, "auto")
-        labels = classifier.test_labels
-        probabilities.append(classifier.test_logits[:, -1].float().softmax(1))
-        tested.append((data.sha256(), labels.tolist()))
-        if tested[-1] != tested[0]:
-            raise UserError(f"{run}: was tested on other samples than {runs[0]}; give runs with the same data.")
-    of_each = torch.stack(probabilities)
-    logits = of_each.mean(0).log()
-    wrong = most_confident_mistakes(logits, labels)
-    print(f"test accuracy  {percent(1 - len(wrong) / len(labels))}  ({len(wrong)} of {len(labels):,} misclassified)")
-    if len(runs) > 1:
-        by_each = of_each.argmax(2) != labels
-        all_of_them, one = int(by_each.all(0).sum()), int(by_each.any(0).sum())
-        print(f"misclassified by all {len(runs)} networks: {all_of_them}, by at least one: {one}")
-    num_rows = max(1, -(-len(wrong) // columns_for(*data.test_pictures(torch.arange(1)).shape[2:])))
-    figure = draw_mistakes(data.test_pictures, wrong, labels, logits, data.spec.class_names, rows=num_rows)
-    return as_png(figure, SCALE)
-
-
-# Pictures of pages in Chromium
-
-PAGE = DOCS / "draw.html"
-COLOURS = 128  # of a picture of a page
-
-
-def with_current_templates(page: str) -> str:
-    """Returns a page to draw on with the network that it has; export.py writes one for another network."""
-
-    def found(pattern: str) -> str:
-        (text,) = re.findall(pattern, page)
-        return text
-
-    return render(
-        "drawing/page.html",
-        network=json.loads(found(r'id="network">(.*)</script>')),
-        weights=found(r'id="weights">(.*)</script>'),
-        kind=found(r"<p>(\w+), [\d,]+ parameters"),
-        num_parameters=int(found(r"([\d,]+) parameters").replace(",", "")),
-        results={"test/accuracy": float(found(r"classifies ([\d.]+)\u00a0%")) / 100, "test/images": 10_000},
-        unfinished=None,
-        rounding=float(found(r"by at most ([\d.]+)")) - 5e-5,  # the template adds it
-        subject="digit",
-        num_compared=NUM_COMPARED,
-    )
-
-
-def draw() -> None:
-    """Writes draw.html with today's templates, and draw.png: that page with a 5 that was drawn on it."""
-    from tests import browser  # needs selenium
-
-    PAGE.write_text(with_current_templates(PAGE.read_text()))
-    with browser.chromium() as page:
-        page.get(PAGE.as_uri())
-        browser.resize_window(page, 900, 1000)
-        browser.draw(page, browser.strokes_of(5))
-        browser.resize_window(page, 900, page.execute_script("return document.documentElement.offsetHeight"))
-        time.sleep(1)
-        picture = Image.open(io.BytesIO(page.get_screenshot_as_png())).convert("RGB")
-    picture.quantize(COLOURS).save(PAGE.with_suffix(".png"), optimize=True)
-
-
-def tensorboard(runs: Path, names: Sequence[str]) -> None:
-    """Writes what tabs of TensorBoard show of a folder of runs; without names, all tabs."""
-    from tests import browser
-
-    if unknown := set(names) - browser.TABS.keys():
-        raise UserError(f"TAB: {unknown.pop()} is not one of {', '.join(browser.TABS)}; write one.")
-    if not runs.is_dir():
-        raise UserError(f"RUNS: {runs} is not a folder; give one of runs.")
-    with browser.tensorboard(runs) as url, browser.chromium() as page:
-        for name in names or browser.TABS:
-            browser.visit(page, url, browser.TABS[name])
-            picture = browser.screenshot(page).quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
-            picture.save(DOCS / f"tensorboard_{name}.png", optimize=True)
-
-
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("tables").add_argument("sweeps", nargs="*", metavar="SWEEP")
-    commands.add_parser("epochs").add_argument("sweep", metavar="SWEEP")
-    of_mistakes = commands.add_parser("mistakes")
-    of_mistakes.add_argument("runs", nargs="+", metavar="RUN")
-    of_mistakes.add_argument("--out", type=Path, default=DOCS / "mistakes.png")
-    commands.add_parser("orderings")
-    commands.add_parser("draw")
-    of_tensorboard = commands.add_parser("tensorboard")
-    of_tensorboard.add_argument("runs", type=Path, metavar="RUNS")
-    of_tensorboard.add_argument("tabs", nargs="*", metavar="TAB")
-    return parser
-
-
-def main(given: argparse.Namespace) -> None:
-    if given.command == "tables":
-        tables(list(map(find_sweep, given.sweeps)))
-    elif given.command == "epochs":
-        write_atomically(DOCS / "epochs.png", draw_epochs(find_sweep(given.sweep)))
-    elif given.command == "mistakes":
-        write_atomically(given.out, mistakes([find_run(run, BEST) for run in given.runs]))
-    elif given.command == "orderings":
-        digit = torch.from_numpy(load_images("mnist", None).test_images[0])
-        write_atomically(DOCS / "orderings.png", as_png(draw_orderings(digit), scale=3))
-    elif given.command == "draw":
-        draw()
-    else:
-        tensorboard(given.runs, given.tabs)
-
-
-if __name__ == "__main__":
-    options = parser().parse_args()
-    with handle_errors():
-        main(options)

@@ -1,0 +1,7 @@
+from docs.figures import main, parser
+from quadrant_lstm.cli.command import handle_errors
+
+if __name__ == "__main__":
+    options = parser().parse_args()
+    with handle_errors():
+        main(options)
