@@ -4,7 +4,7 @@
     python -m docs.figures epochs SWEEP          epochs.png, of a sweep over seeds
     python -m docs.figures mistakes RUN ...      mistakes.png; several runs are an ensemble
     python -m docs.figures clip RUN NUMBER       clip.png, of a test clip
-    python -m docs.figures join RUN              join.png
+    python -m docs.figures join RUN NUMBER NUMBER    join.png, of two test clips
     python -m docs.figures orderings             orderings.png and named_orderings.png
     python -m docs.figures draw                  draw.html with today's templates, draw.png and draw.gif
     python -m docs.figures reports RUN SWEEP     report.png, terminal.png and sweep.png
@@ -33,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     mistakes.add_argument("--out", type=Path, default=DOCS / "mistakes.png")
     (clip := commands.add_parser("clip")).add_argument("run", metavar="RUN")
     clip.add_argument("number", type=int, metavar="NUMBER")
-    commands.add_parser("join").add_argument("run", metavar="RUN")
+    (join := commands.add_parser("join")).add_argument("run", metavar="RUN")
+    join.add_argument("numbers", nargs=2, type=int, metavar="NUMBER")
     commands.add_parser("orderings")
     commands.add_parser("draw")
     (reports := commands.add_parser("reports")).add_argument("run", metavar="RUN")
@@ -57,7 +58,7 @@ def main(given: argparse.Namespace) -> None:
         case "clip":
             write("clip.png", pictures.clip(find_run(given.run, BEST), given.number))
         case "join":
-            write("join.png", pictures.draw_join(find_run(given.run, BEST)))
+            write("join.png", pictures.draw_join(find_run(given.run, BEST), given.numbers))
         case "orderings":
             write("orderings.png", pictures.orderings())
             write("named_orderings.png", pictures.draw_scans())

@@ -79,31 +79,31 @@ def clip(run: Path, number: int) -> bytes:
     return as_png(predictions.draw_belief(frames, logits, label, names, title), 2 * SCALE)
 
 
-# Two samples of four steps on their way through a network. Sizes are in pixels of a picture of 800 x 336
+# Two samples of four steps on their way through a network. Sizes are in pixels of a picture of 800 x 330
 
 COLOURS, DARK = (CORRECT, WRONG), "#555555"
 SIDE, PITCH, STRIP = 30, 34, 9  # of a frame, from frame to frame, width of a vector
 STAGES = {  # by their middles
-    80: "[N, T, C, H, W]", 266: "[N*T, C, H, W]", 413: "[N*T, F, h, w]", 601: "[N, T, features]", 711: "[N, units]",
+    80: "[N, T, C, H, W]", 266: "[N*T, C, H, W]", 413: "[N*T, F, h, w]", 611: "[N, T, features]", 717: "[N, units]",
 }  # fmt: skip
 ARROWS = {  # by their ends
-    (153, 245): "fold the steps\ninto the batch", (287, 358): "convolve", (642, 700): "LSTM", (722, 756): "",
-    (470, 564): "unfold, then\nflatten all but\nsample and step",
+    (153, 245): "fold the steps\ninto the batch", (287, 358): "convolve", (652, 706): "LSTM", (728, 760): "",
+    (468, 574): "unfold, then\nflatten all but\nsample and step",
 }  # fmt: skip
 
 
 @style
-def draw_join(run: Path) -> bytes:
-    """Draws the first two test samples, what the network of a run makes of them, and the shapes."""
+def draw_join(run: Path, numbers: Sequence[int]) -> bytes:
+    """Draws two test samples, what the network of a run makes of them, and the shapes."""
     classifier, cfg = load_classifier(run)
     network, data = classifier.network.eval(), build_data(cfg)
-    frames = data.test_samples(torch.arange(len(COLOURS))).frames
+    frames = data.test_samples(torch.tensor(numbers)).frames
     with torch.inference_mode():
         inputs = as_inputs(frames, network)
         maps, features = network.in_full().encoder(inputs).relu(), network.features(inputs).flatten(2)
         states, classes = network.outputs_per_step(inputs)[:, -1], network(inputs).argmax(1)
-    figure = new_figure(8.0, 3.36, layout=None)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 800), ylim=(336, 0))
+    figure = new_figure(8.0, 3.3, layout=None)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 800), ylim=(330, 0))
     blank(axes)
     for sample, colour in enumerate(COLOURS):
         middle = (4 * sample + 2) * PITCH + 6
@@ -113,11 +113,11 @@ def draw_join(run: Path) -> bytes:
             show(axes, colour, frames[sample, step, 0], 251, y)
             for number in range(3):
                 show(axes, colour, maps[sample, step, number], 364 + number * PITCH, y)
-            show(axes, colour, features[sample, step, :, None], 570 + step * 2 * STRIP, middle - 60, STRIP, 120)
-        show(axes, colour, states[sample, :, None], 707, middle - SIDE, STRIP, 2 * SIDE)
+            show(axes, colour, features[sample, step, :, None], 580 + step * 2 * STRIP, middle - 60, STRIP, 120)
+        show(axes, colour, states[sample, :, None], 713, middle - SIDE, STRIP, 2 * SIDE)
         name = data.spec.class_names[classes[sample]]
-        axes.text(774, middle, name, color=colour, fontsize=22, ha="center", va="center")
-    axes.text(774, 294, "class", fontsize=9.5, ha="center")
+        axes.text(778, middle, name, color=colour, fontsize=22, ha="center", va="center")
+    axes.text(778, 294, "class", fontsize=9.5, ha="center")
     tensors = (frames, frames.flatten(0, 1), maps.flatten(0, 1), features, states)
     for (x, axis_names), tensor in zip(STAGES.items(), tensors, strict=True):
         axes.text(x, 294, axis_names, fontsize=9.5, ha="center")

@@ -105,7 +105,7 @@ def test_the_mistakes_of_an_ensemble_are_counted(monkeypatch, capsys):
 def test_pictures_of_a_run_and_of_orderings_are_written(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "DOCS", tmp_path)
     run, mistakes = str(finished_run), str(tmp_path / "new/mistakes.png")
-    for words in (["mistakes", run, "--out", mistakes], ["clip", run, "1"], ["join", run], ["orderings"]):
+    for words in (["mistakes", run, "--out", mistakes], ["clip", run, "1"], ["join", run, "0", "1"], ["orderings"]):
         figures.main(figures.parser().parse_args(words))
     written = {file.name for file in tmp_path.rglob("*") if file.is_file() and Image.open(file).format == "PNG"}
     assert written == {"mistakes.png", "clip.png", "join.png", "orderings.png", "named_orderings.png"}
