@@ -26,7 +26,7 @@ from tests.photographs import DIGITS, Point, smooth
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 SIZE = 1500, 1180
 PATIENCE = 100  # seconds
-HIGHLIGHTS = "(train|val)/(loss|accuracy)$|view_belief/example_[14]|view_test/(occluded_piece|confusion)"
+HIGHLIGHTS = "(train|val)/accuracy$|view_belief/example_[14]|view_test/(occluded_piece|confusion)"
 
 
 class Tab(NamedTuple):
@@ -48,11 +48,18 @@ TABS = {
     "projector": Tab("#projector", ".numDataPoints"),
 }
 
-# Returns all elements that match, also those in shadow roots and in frames, or a property of each
+# Returns a property of all elements that match, also of those in shadow roots and in frames, or where they are shown
 FIND = """
 const [selector, property] = arguments, found = []
+const box = element => {
+    const { x, y, width, height } = element.getBoundingClientRect()
+    const frame = element.ownerDocument.defaultView.frameElement?.getBoundingClientRect() ?? { x: 0, y: 0 }
+    return [frame.x + x, frame.y + y, frame.x + x + width, frame.y + y + height]
+}
 const search = root => {
-    for (const element of root.querySelectorAll(selector)) found.push(property ? element[property] : element)
+    for (const element of root.querySelectorAll(selector)) {
+        found.push(property == "box" ? box(element) : element[property])
+    }
     for (const element of root.querySelectorAll("*")) {
         if (element.shadowRoot) search(element.shadowRoot)
         if (element.tagName == "IFRAME" && element.contentDocument) search(element.contentDocument)
@@ -114,7 +121,7 @@ def visit(page: webdriver.Chrome, url: str, tab: Tab) -> None:
         page.find_element(By.CSS_SELECTOR, tab.close).click()
 
 
-def find(page: webdriver.Chrome, selector: str, attribute: str | None = "innerText") -> list[Any]:
+def find(page: webdriver.Chrome, selector: str, attribute: str = "innerText") -> list[Any]:
     return page.execute_script(FIND, selector, attribute)
 
 

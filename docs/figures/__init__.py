@@ -8,7 +8,7 @@
     python -m docs.figures orderings             orderings.png and named_orderings.png
     python -m docs.figures draw                  draw.html with today's templates, draw.png and draw.gif
     python -m docs.figures reports RUN SWEEP     report.png, terminal.png and sweep.png
-    python -m docs.figures tensorboard RUNS TAB ...      tensorboard_TAB.png
+    python -m docs.figures tensorboard RUNS TAB ...    tensorboard_TAB.png
 
 The last three need `python -m pip install -e ".[dev]"` and Debian's chromium-driver.
 """

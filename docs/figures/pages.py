@@ -3,11 +3,11 @@
 import io
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -81,13 +81,13 @@ def draw() -> None:
 # Reports, a terminal, and TensorBoard
 
 WIDTH, HEIGHT = 1000, 860  # CSS pixels of a report's top
-TERMINAL = """<meta charset="utf-8"><pre style="background: #1c1c1c; color: #e8e8e8; display: inline-block;
+TERMINAL = """<pre style="background: #1c1c1c; color: #e8e8e8; display: inline-block;
 font: 15px/1.4 monospace; margin: 0; padding: 16px 20px"><b>$ {}</b>\n{}</pre>"""
 TIME_AND_LEVEL = re.compile(r"^[\d-]+ [\d:,]+ INFO ", re.MULTILINE)  # of an entry of train.log
 CARDS = {  # what is cropped of a tab, a CSS selector, and the size of the window in CSS pixels
-    "time_series": ("card-view", (1000, 1300)),
+    "time_series": ("card-view", (1280, 1400)),
     "hparams": ("tf-hparams-table-view", (1250, 560)),
-    "projector": ("#scatter", (1100, 760)),
+    "projector": ("#scatter", (1500, 900)),
 }
 
 
@@ -97,14 +97,13 @@ def reports(run: Path, sweep: Path) -> None:
 
     command = read_json(run / PROVENANCE)["command"]
     printed = TIME_AND_LEVEL.sub("", (run / LOG).read_text())
-    with browser.chromium() as page, tempfile.TemporaryDirectory() as folder:
+    with browser.chromium() as page:
         browser.resize_window(page, WIDTH, HEIGHT, scale=1.2)
         for name, report in (("report", run / REPORT), ("sweep", sweep / "sweep.html")):
             page.get(report.resolve().as_uri())
             save(browser.screenshot(page), name)
-        (terminal := Path(folder, "terminal.html")).write_text(TERMINAL.format(escape(command), escape(printed)))
         browser.resize_window(page, 1300, HEIGHT, scale=1.5)
-        page.get(terminal.as_uri())
+        page.get("data:text/html;charset=utf-8," + quote(TERMINAL.format(escape(command), escape(printed))))
         save(crop(page, browser.screenshot(page), "pre", 1.5), "terminal")
 
 
@@ -124,7 +123,6 @@ def crop(page: Any, picture: Image.Image, selector: str, scale: float) -> Image.
     """Returns the smallest part of the picture that contains all elements which match a CSS selector."""
     from tests import browser
 
-    boxes = [element.rect for element in browser.find(page, selector, None)]
-    left, top = (min(box[side] for box in boxes) for side in ("x", "y"))
-    right, bottom = (max(box[side] + box[size] for box in boxes) for side, size in (("x", "width"), ("y", "height")))
-    return picture.crop((round(scale * left), round(scale * top), round(scale * right), round(scale * bottom)))
+    boxes = [box for box in browser.find(page, selector, "box") if box[2] > box[0]]
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return picture.crop(tuple(round(scale * edge) for edge in (min(lefts), min(tops), max(rights), max(bottoms))))
