@@ -1,6 +1,7 @@
 """docs/figures/ makes the pictures and tables of the pages."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from docs.figures import measured, pages, pictures
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_csv
 from quadrant_lstm.sweep.sweep_folder import Job
+from tests.scripts import ROOT
 
 
 def job(folder, **values) -> Job:
@@ -69,6 +71,20 @@ def test_the_tables_of_the_pages_are_those_of_the_measured_results():
         assert measured.fill(text) == text, "python -m docs.figures tables writes it again"
     assert measured.draw_means("motion", "model/recurrent", "data.label")[1:4] == b"PNG"
     assert measured.draw_steps(measured.read("scans"))[1:4] == b"PNG"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/join.md", "docs/keras.md"])
+def test_a_mean_with_its_interval_is_that_of_the_page_about_results(page):
+    means = r"(\d+\.\d+)(?: %| points)? \(([+-]?\d+\.\d+) to ([+-]?\d+\.\d+)"
+    pages = [path for path in measured.DOCS.glob("*.md") if path != ROOT / page]
+    known = [
+        sorted(abs(float(each)) for each in found) for path in pages for found in re.findall(means, path.read_text())
+    ]
+    shown = re.findall(means, (ROOT / page).read_text())
+    assert shown
+    for found in shown:
+        rounded = {tuple(round(value + 1e-9, len(found[0].partition(".")[2])) for value in values) for values in known}
+        assert tuple(sorted(abs(float(each)) for each in found)) in rounded, found
 
 
 def test_the_page_to_draw_on_is_what_the_templates_give_now():
