@@ -101,7 +101,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
         for option in (
             "headless", "no-sandbox", "use-angle=swiftshader", "enable-unsafe-swiftshader", "no-first-run",
             "disable-quic", "disable-sync", "disable-background-networking", "disable-component-update",
-            f"user-data-dir={profile}",
+            "hide-scrollbars", f"user-data-dir={profile}",
         ):  # fmt: skip
             options.add_argument(f"--{option}")
         page = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))

@@ -80,13 +80,13 @@ def draw() -> None:
 
 # Reports, a terminal, and TensorBoard
 
-WIDTH, HEIGHT = 1000, 860  # CSS pixels of a report's top
+WIDTH, HEIGHT = 1000, 880  # CSS pixels of a report's top
 TERMINAL = """<pre style="background: #1c1c1c; color: #e8e8e8; display: inline-block;
 font: 15px/1.4 monospace; margin: 0; padding: 16px 20px"><b>$ {}</b>\n{}</pre>"""
 TIME_AND_LEVEL = re.compile(r"^[\d-]+ [\d:,]+ INFO ", re.MULTILINE)  # of an entry of train.log
 CARDS = {  # what is cropped of a tab, a CSS selector, and the size of the window in CSS pixels
     "time_series": ("card-view", (1280, 1400)),
-    "hparams": ("tf-hparams-table-view", (1250, 560)),
+    "hparams": ("tf-hparams-table-view", (1340, 540)),
     "projector": ("#scatter", (1500, 900)),
 }
 

@@ -17,10 +17,7 @@ from quadrant_lstm.sweep.sweep_folder import REPETITIONS, Group, Job, Mean, read
 WIDTH = 5.5  # inches; a phone shrinks a wider picture until its texts are too small
 MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot
 MIN_TICKS = 6  # on a logarithmic axis
-TICKS = (  # in each decade, from few to many
-    (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
-    *([tick / per_unit for tick in range(per_unit, 10 * per_unit)] for per_unit in (2, 5, 10, 20, 50, 100)),
-)  # fmt: skip
+IN_DECADE = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8))  # few or many ticks
 
 
 def draw_curves(groups: Sequence[Group]) -> Figure:
@@ -55,13 +52,13 @@ def format_error_axes(axes: Axes, x_label: str, y_label: str) -> None:
 
 
 def mark_logarithmic(axis: Axis) -> None:
-    """Marks round values on a logarithmic axis that has its final limits: the fewest that are at least MIN_TICKS."""
+    """Marks at least MIN_TICKS round values, if possible, on a logarithmic axis that has its final limits."""
     low, high = sorted(axis.get_view_interval())
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for in_decade in TICKS:
-        ticks = [tick * 10**decade for decade in decades for tick in in_decade if low <= tick * 10**decade <= high]
-        if len(ticks) >= MIN_TICKS:
-            break
+    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)))]
+    choices = [[tick * power for power in powers for tick in in_decade] for in_decade in IN_DECADE]
+    linear = MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(low, high).tolist()  # for a part of a decade
+    shown = [[tick for tick in ticks if low <= tick <= high] for ticks in (*choices, linear)]
+    ticks = next((ticks for ticks in shown if len(ticks) >= MIN_TICKS), shown[-1])
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_locator(NullLocator())
 
