@@ -10,7 +10,13 @@
     python -m docs.figures reports RUN SWEEP     report.png, terminal.png and sweep.png
     python -m docs.figures tensorboard RUNS TAB ...    tensorboard_TAB.png
 
-The last three need `python -m pip install -e ".[dev]"` and Debian's chromium-driver.
+The last three need `python -m pip install -e ".[dev]"` and Debian's chromium-driver. The pictures are of these runs:
+
+    clip           experiment=clips data.root=FOLDER, with the script of clips.md; clip 54
+    join           data=moving_digits data.num_frames=4 data.canvas=[28,28] model.lstm_units=16 trainer.max_epochs=1;
+                   clips 667 and 2981
+    reports        a run of `python train.py`; a sweep of experiment=fast model/recurrent=lstm,gru,mean seed=1,2,3
+    tensorboard    time_series: the same run; hparams: the same sweep; projector: its first job
 """
 
 import argparse
