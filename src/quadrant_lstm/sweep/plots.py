@@ -56,7 +56,7 @@ def mark_logarithmic(axis: Axis) -> None:
     low, high = sorted(axis.get_view_interval())
     powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)))]
     choices = [[tick * power for power in powers for tick in in_decade] for in_decade in IN_DECADE]
-    linear = MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(low, high).tolist()  # for a part of a decade
+    linear = list(map(float, MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(low, high)))  # for a part of a decade
     shown = [[tick for tick in ticks if low <= tick <= high] for ticks in (*choices, linear)]
     ticks = next((ticks for ticks in shown if len(ticks) >= MIN_TICKS), shown[-1])
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
