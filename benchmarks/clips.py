@@ -36,7 +36,7 @@ def tables(out: Path, rounds: int = 7) -> Iterator[str]:
 def ways_to_read(pool: Any, root: Path, write: Callable[..., None], decode: Callable[[Path], None]) -> Ways:
     write_clips(root, write)
     data = build_data(compose_config(["data=clips", f"data.root={root}", *(f"data.{key}" for key in KEYS.split())]))
-    loader, files = data.train_dataloader(), [clip.path for clip in data.train.clips]
+    loader, files = data.train_dataloader(), [clip.path for clip in data.train.samples]
 
     def frames_per_second(read: Callable[[], object]) -> float:
         return 1000 * len(files) * NUM_FRAMES / milliseconds(read)

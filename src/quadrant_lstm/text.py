@@ -38,9 +38,13 @@ def percent(share: float) -> str:
     return f"{share:.2%}".replace("%", " %")
 
 
+def plural(noun: str) -> str:
+    return noun if noun.endswith("series") else f"{noun}s"
+
+
 def counted(number: int, noun: str) -> str:
     """Returns e.g. "1 job" or "1,200 jobs"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
 
 
 def png_source(png: bytes) -> str:
@@ -53,9 +57,18 @@ def png_source(png: bytes) -> str:
 NUM_CLASSES_OF_TOP5 = 10  # from which on a run has a top-5 accuracy
 
 
+MOST_STEPS = 128  # after which a run has an accuracy; of longer sequences, so many evenly spaced ones, with the last
+
+
+def measured_steps(num_steps: int) -> list[int]:
+    """Returns the numbers of the steps after which a run has an accuracy."""
+    number = min(num_steps, MOST_STEPS)
+    return [(place + 1) * num_steps // number for place in range(number)]
+
+
 def step_accuracy_names(split: str, num_steps: int) -> tuple[str, ...]:
     """Returns e.g. "val/accuracy_step_1" to "val/accuracy_step_4" for the split "val" and four steps."""
-    return tuple(f"{split}/accuracy_step_{step}" for step in range(1, num_steps + 1))
+    return tuple(f"{split}/accuracy_step_{step}" for step in measured_steps(num_steps))
 
 
 def step_accuracies_in(split: str, values: Iterable[str]) -> list[str]:

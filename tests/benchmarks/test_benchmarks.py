@@ -85,7 +85,7 @@ def test_both_ways_read_all_frames(name, tmp_path, monkeypatch):
         assert all(way() > 0 for way in ways.values())
     (data,) = built
     assert {note.num_frames for note in data.notes.values()} == {clips.NUM_FRAMES}
-    assert sum(len(batch.labels) for batch in data.train_dataloader()) == len(data.train.clips)
+    assert sum(len(batch.labels) for batch in data.train_dataloader()) == len(data.train.samples)
 
 
 def test_a_run_of_train_py_is_timed(tmp_path):

@@ -55,7 +55,7 @@ def are_equal(batches, others) -> bool:
 def test_training_clips_are_counted_by_class(root):
     (root / "train/dark/0.npy").rename(root / "train/bright/9.npy")
     data = clips_in(root, validation_share=0.4)
-    trained = [data.train.clips[number].path.parent.name for number in data.train_indices]
+    trained = [data.train.samples[number].path.parent.name for number in data.train_indices]
     assert data.class_counts().tolist() == [trained.count("bright"), trained.count("dark")]
     assert sum(data.class_counts()) == len(data.train_indices)
 

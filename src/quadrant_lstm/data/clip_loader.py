@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from quadrant_lstm.data import datamodule
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, Numbers, Sampling, read_frames
-from quadrant_lstm.data.datamodule import Batch, EpochSampler, WorkerLoader, epoch_seed
+from quadrant_lstm.data.datamodule import Batch, EpochSampler, WorkerLoader
 from quadrant_lstm.data.feature_cache import FeatureCache, Rows
+from quadrant_lstm.data.file_sequences import Window, WindowReader
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.data.splits import Sample
 from quadrant_lstm.errors import UserError
@@ -35,11 +36,8 @@ def shared_memory(*shape: int) -> UInt8[Tensor, "..."]:
     return torch.frombuffer(mmap.mmap(-1, max(1, size)), dtype=torch.uint8)[:size].view(shape)
 
 
-Window = tuple[int, Int[np.ndarray, "..."]]  # the number of a clip, and which of its available frames are read
-
-
-class ClipReader:
-    """Reads some of the available frames of clips, as `sampling` says: as many as a network reads, or all.
+class ClipReader(WindowReader):
+    """Reads some of the available frames of clips, or all.
 
     Frames are uint8 [windows, steps, height, width, channels]. The first clips are kept whole, as many as fit into
     `cache_bytes`, whatever the order in which they are read. Their memory is shared with the workers that read.
@@ -57,11 +55,8 @@ class ClipReader:
         num_windows: int = 1,
         cache_bytes: int = 0,
     ):
-        self.clips, self.frame_format, self.sampling, self.seed = clips, frame_format, sampling, seed
-        self.num_steps, self.num_windows = spec.num_steps, num_windows
-        self.labels = torch.tensor([spec.class_names.index(clip.label) for clip in clips])
-        self.numbers = [available[clip.path] for clip in clips]  # of the frames
-        self.pads = min(map(len, available.values())) < spec.num_steps
+        super().__init__(clips, available, sampling, spec, seed, num_windows)
+        self.frame_format = frame_format
         self.key_frames = [notes[clip.path].key_frames for clip in clips]
         first_rows = dict(zip(notes, np.cumsum([0, *(note.num_frames for note in notes.values())]), strict=False))
         self.first_rows = [first_rows[clip.path] for clip in clips]  # of the features that are kept
@@ -72,22 +67,6 @@ class ClipReader:
         kept = shared_memory(int(ends.max(initial=0)), *self.frame_shape)
         self.kept = kept.tensor_split(ends.tolist())[:-1]
         self.is_read = shared_memory(len(self.kept))
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def windows(self, clips: Sequence[int], epoch: int | None, num_windows: int = 1) -> list[Window]:
-        """Returns the windows of clips with these numbers: one of each for an epoch of the training, by the seed, or so
-        many of each.
-        """
-        windows = []
-        for number in clips:
-            sizes = (available := len(self.numbers[number])), min(available, self.num_steps)
-            if epoch is None:
-                windows += [(number, self.sampling.places(*sizes, each, num_windows)) for each in range(num_windows)]
-            else:
-                windows.append((number, self.sampling.drawn_places(*sizes, epoch_seed(self.seed, epoch, number))))
-        return windows
 
     def read(self, windows: Sequence[Window | None], out: np.ndarray, uses_cache: bool = True) -> None:
         """Writes the windows to `out`, with padding. What is in the place of None remains."""
@@ -112,7 +91,7 @@ class ClipReader:
 
     def decode(self, number: int, frames: Numbers, out: np.ndarray) -> None:
         try:
-            read_frames(self.clips[number].path, self.frame_format, frames.tolist(), out, self.key_frames[number])
+            read_frames(self.samples[number].path, self.frame_format, frames.tolist(), out, self.key_frames[number])
         except BrokenClip as error:
             raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
 

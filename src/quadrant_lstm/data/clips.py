@@ -22,12 +22,13 @@ from quadrant_lstm.data import splits
 from quadrant_lstm.data.augmentation import ClipAugmentation
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, Sampling, examine, is_clip, state_of
 from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader
-from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, WorkerLoader, killed_workers_explained
+from quadrant_lstm.data.datamodule import Batch, WorkerLoader, killed_workers_explained
 from quadrant_lstm.data.feature_cache import FeatureCache
+from quadrant_lstm.data.file_sequences import FileSequences
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
-from quadrant_lstm.errors import UserError, as_text
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import WriteError, write_atomically
-from quadrant_lstm.text import counted, with_progress
+from quadrant_lstm.text import with_progress
 
 # Lengths, sizes, times and checksums
 #
@@ -99,7 +100,7 @@ def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_wor
 # The data of a run
 
 
-class Clips(SequenceDataModule):
+class Clips(FileSequences):
     """conf/data/clips.yaml explains the arguments. Raises UserError for a clip that cannot be read, unless broken clips
     are skipped: `skipped` then lists them.
     """
@@ -134,9 +135,9 @@ class Clips(SequenceDataModule):
     ):
         if fps and frame_step > 1:
             raise UserError(f"data.frame_step: {frame_step}, but data.fps={fps} chooses the frames; leave one out.")
-        self.folder, names, samples, origin = splits.find_samples(root, labels, group, is_clip, "clip")
+        folder, names, samples, origin = splits.find_samples(root, labels, group, is_clip, "clip")
         frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout, fit)
-        self.notes, self.skipped = examine_clips(self.folder, [path for path, *_ in samples], frame_format, num_workers)
+        self.notes, self.skipped = examine_clips(folder, [path for path, *_ in samples], frame_format, num_workers)
         if self.skipped and not skip_broken:
             number = len(self.skipped) - 1
             others = f" ({number} other{' is' if number == 1 else 's are'} broken, too)" if number else ""
@@ -162,32 +163,12 @@ class Clips(SequenceDataModule):
         reading = (self.notes, available, frame_format, chosen, spec, seed)
         train = ClipReader(train_clips, *reading, cache_bytes=round(1e9 * cache_gb))
         test = ClipReader(test_clips, *reading, num_windows=test_windows)
-        super().__init__(spec, train, test, torch.tensor(held_out, dtype=torch.int64), batch_size, seed)
-        self.num_workers, self.augmentation, self.pads = num_workers, augmentation, train.pads
-        self.num_windows = test_windows
-        self.origin = "; ".join(filter(None, (origin, how)))
-        halves = {
-            "training": [train_clips[place] for place in self.train_indices.tolist()],
-            "validation": [train_clips[place] for place in held_out],
-            "test": test_clips,
-        }
-        counts, self.warnings = splits.counts_in_words(halves, names)
-        seconds, num_read = sum(note.seconds or 0 for note in self.notes.values()), counted(len(self.notes), "clip")
-        frames = sum(note.num_frames for note in self.notes.values())
-        self.summary = f"{num_read} of {len(names)} classes: {counts}; {frames:,} frames"
-        self.summary += f", {seconds:,.0f} s" if seconds else ""
-        self.table = [
-            {"path": as_text(os.path.relpath(clip.path, self.folder)), "split": half, "class": clip.label}
-            | {"group": as_text(clip.group), "sha256": self.notes[clip.path].sha256}
-            for half, clips in halves.items()
-            for clip in clips
-        ]
-        trained = {self.notes[clip.path].sha256: clip.path for clip in halves["training"]}
-        tested = [clip.path for half in ("validation", "test") for clip in halves[half]]
-        if copies := [path for path in tested if self.notes[path].sha256 in trained]:
-            example = f"such as {copies[0]} of {trained[self.notes[copies[0]].sha256]}"
-            others = f"{counted(len(copies), 'clip')} for validation or test repeat training clips"
-            self.warnings.append(f"data: {others}, {example}; remove them")
+        seconds = sum(note.seconds or 0 for note in self.notes.values())
+        amount = f"{sum(note.num_frames for note in self.notes.values()):,} frames"
+        amount += f", {seconds:,.0f} s" if seconds else ""
+        checksums = {path: note.sha256 for path, note in self.notes.items()}
+        super().__init__(spec, train, test, held_out, batch_size, seed, folder, (origin, how), checksums, amount)
+        self.num_workers, self.augmentation = num_workers, augmentation
 
     def keep_features(self, encoder: nn.Module) -> None:
         if self.augmentation.transforms(*self.spec.frame_shape[1:]):
@@ -203,18 +184,9 @@ class Clips(SequenceDataModule):
         is_training = self.trainer and self.trainer.training
         return batch._replace(frames=scaled(self.augmentation(batch.frames) if is_training else batch.frames))
 
-    def class_counts(self) -> Int64[Tensor, " classes"]:
-        return self.train.labels[self.train_indices].bincount(minlength=self.spec.num_classes)
-
-    def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
-        return [as_text(self.test.clips[number].path) for number in indices.tolist()]
-
     def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
         clips = indices.tolist()
         windows = self.test.windows(clips, None, num_windows)
         frames = torch.empty(len(windows), self.spec.num_steps, *self.test.frame_shape, dtype=torch.uint8)
         self.test.read(windows, frames.numpy())
         return self.test.batch(clips, windows, frames)
-
-    def sha256(self) -> str:
-        return hashlib.sha256(repr(sorted(row.items() for row in self.table)).encode()).hexdigest()

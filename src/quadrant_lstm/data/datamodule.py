@@ -1,8 +1,9 @@
 """Defines what a run needs of its data: batches of sequences with their labels, and some test sequences to look at.
 
     indices of an epoch -> samples -> sequences [batch, steps, channels, height, width] on the device, and labels
+                                      or, of series, [batch, steps, features]
 
-image_sequences.py cuts images into pieces; moving_digits.py makes clips, and clips.py reads them.
+image_sequences.py cuts images into pieces; moving_digits.py makes clips, clips.py and series.py read files.
 """
 
 import contextlib
@@ -75,7 +76,7 @@ class BatchLoader:
 
     batch_sampler = None  # Lightning reads it
 
-    def __init__(self, data: TensorDataset, sampler: EpochSampler):
+    def __init__(self, data: Any, sampler: EpochSampler):  # a TensorDataset
         self.data, self.sampler = data, sampler
 
     def __len__(self) -> int:
@@ -174,12 +175,12 @@ class Batch(NamedTuple):
     frozen encoder, if they are kept; `frames` then only have the right shape.
     """
 
-    frames: Num[Tensor, "windows steps channels height width"]
+    frames: Num[Tensor, "windows steps ..."]
     labels: Int64[Tensor, " batch"]
     lengths: Int64[Tensor, " windows"] | None = None
     features: Float[Tensor, "windows steps ..."] | None = None
 
-    def unpadded(self) -> list[Num[Tensor, "frames channels height width"]]:
+    def unpadded(self) -> list[Num[Tensor, "frames ..."]]:
         """Returns the real frames of each sequence."""
         ends = [self.frames.shape[1]] * len(self.frames) if self.lengths is None else self.lengths.tolist()
         return [clip[:end] for clip, end in zip(self.frames, ends, strict=True)]
@@ -216,16 +217,19 @@ class SequenceDataModule(LightningDataModule):
     there, in `on_after_batch_transfer`. `validation_indices` are those training samples that are held out.
     """
 
+    kind = "clip"  # the word for a sample in messages
     train: Any  # a data set, as `test`
     test: Any
     images: Images  # that the samples are made of, unless a subclass has a `sha256` of its own
     num_windows = 1  # of a test sample, in the test
-    pads = False  # whether a clip has fewer frames than there are steps
+    pads = False  # whether a sample has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
     origin = ""  # how the samples were divided into training, validation and test
     table: Sequence[Mapping[str, str]] = ()  # the path, split, class, group and checksum of each sample in a file
     summary = ""  # how many samples there are, in words
     warnings: Sequence[str] = ()  # what is worth knowing before the training
+    statistics: tuple[Tensor, Tensor] | None = None  # the mean and the deviation of each feature of training series
+    blank: Tensor | int = 0  # a frame that shows nothing
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from quadrant_lstm.data.datamodule import check_fold
 from quadrant_lstm.data.image_files import natural, visible
 from quadrant_lstm.errors import UserError, as_text
 from quadrant_lstm.files import expanded
+from quadrant_lstm.text import plural
 
 FEW = 5  # fewer samples of a class than this say little about its accuracy
 SPLITS = ("train", "val", "test")
@@ -47,29 +48,37 @@ def find_samples(
     test where these are given, and a group in two given splits.
     """
     if root is None and labels is None:
-        raise UserError(f"data.root: null, but {kind}s are read from a folder; add data.root=FOLDER.")
+        raise UserError(f"data.root: null, but {plural(kind)} are read from a folder; add data.root=FOLDER.")
     folder = expanded(root) if root else expanded(str(labels)).parent
     if not folder.is_dir():
-        raise UserError(f"data.root: {folder} is not a folder; give one with a folder of {kind}s for each class.")
+        raise UserError(
+            f"data.root: {folder} is not a folder; give one with a folder of {plural(kind)} for each class."
+        )
     samples = read_labels(expanded(labels), folder, group) if labels else list_folder(folder, group, is_sample, kind)
-    names = sorted({sample.label for sample in samples}, key=lambda name: natural(Path(name)))
+    names = class_names(samples)
     place = f"data.labels: {labels}" if labels else f"data.root: {folder}"
     if len(names) < 2:
-        raise UserError(f"{place} has fewer than two classes; add {kind}s of another one.")
+        raise UserError(f"{place} has fewer than two classes; add {plural(kind)} of another one.")
     splits = {split: {sample.label for sample in samples if sample.split == split} for split in SPLITS}
     for split in ("train", "test") if samples[0].split else ():
         if missing := {*names} - splits[split]:
             raise UserError(f"{place} has no {kind} of class {min(missing)} in {split}; add some, or remove the class.")
     check_samples(samples, is_sample, kind)
     folders = ", ".join(split for split in SPLITS if splits[split]) or "of the classes"
-    return folder, tuple(names), samples, as_text(labels) if labels else f"the folders {folders}"
+    return folder, names, samples, as_text(labels) if labels else f"the folders {folders}"
+
+
+def class_names(samples: Iterable[Sample]) -> tuple[str, ...]:
+    return tuple(sorted({sample.label for sample in samples}, key=lambda name: natural(Path(name))))
 
 
 def list_folder(folder: Path, group: str | None, is_sample: Callable[[Path], bool], kind: str) -> list[Sample]:
     splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
     for path in sorted(folder.iterdir()) if splits else ():
         if path.is_dir() and visible(path) and path.name not in splits:
-            raise UserError(f"{path}: is not train, val or test; move its {kind}s, or begin its name with a dot.")
+            raise UserError(
+                f"{path}: is not train, val or test; move its {plural(kind)}, or begin its name with a dot."
+            )
     samples: list[Sample] = []
     for split in splits or [None]:
         for class_folder in sorted((folder / (split or "")).iterdir(), key=natural):
@@ -81,7 +90,7 @@ def list_folder(folder: Path, group: str | None, is_sample: Callable[[Path], boo
                 raise UserError(f"data.root: the name of {class_folder} is not UTF-8; rename the folder.")
             paths = sorted(filter(visible, class_folder.iterdir()), key=natural)
             if not paths:
-                raise UserError(f"{class_folder}: holds no {kind}s; add some, or remove the folder.")
+                raise UserError(f"{class_folder}: holds no {plural(kind)}; add some, or remove the folder.")
             names = ((path, path.relative_to(folder).as_posix()) for path in paths)
             samples += [Sample(path, class_folder.name, group_of(name, group), split) for path, name in names]
         if not samples or samples[-1].split != split:
@@ -149,8 +158,10 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
     first: dict[str, Sample] = {}
     for sample in samples:
         if not is_sample(path := sample.path):
-            of_splits = "but not of still pictures alone (those of splits are named train, val and test)"
-            what = f"a folder, {of_splits}" if path.is_dir() else f"no file of a {kind}"
+            no_file = f"no file of a {kind}"
+            of_folder = "but not of still pictures alone" if kind == "clip" else no_file
+            folder = f"a folder, {of_folder} (those of splits are named train, val and test)"
+            what = folder if path.is_dir() else no_file
             raise UserError(f"{path}: is {what}; remove it, or begin its name with a dot.")
         if (other := first.setdefault(sample.group, sample)).split != sample.split:
             raise UserError(

@@ -1,0 +1,112 @@
+"""Defines what clips and series have in common: which steps of a file a network reads, and how the files of a folder
+become the data of a run.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int, Int64
+from torch import Tensor
+
+from quadrant_lstm.data import splits
+from quadrant_lstm.data.clip_frames import Numbers, Sampling
+from quadrant_lstm.data.datamodule import SequenceDataModule, epoch_seed
+from quadrant_lstm.data.orderings import SequenceSpec
+from quadrant_lstm.data.splits import Sample
+from quadrant_lstm.errors import as_text
+from quadrant_lstm.text import counted, plural
+
+Window = tuple[int, Int[np.ndarray, "..."]]  # the number of a sample, and which of its available steps are read
+
+
+class WindowReader:
+    """Chooses which of the available steps of each sample are read, as `sampling` says: as many as a network reads, or
+    all. `available` has the numbers of the steps of each file, also of those of other samples.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        available: Mapping[Path, Numbers],
+        sampling: Sampling,
+        spec: SequenceSpec,
+        seed: int,
+        num_windows: int,
+    ):
+        self.samples, self.sampling, self.seed = samples, sampling, seed
+        self.num_steps, self.num_windows = spec.num_steps, num_windows
+        self.labels = torch.tensor([spec.class_names.index(sample.label) for sample in samples])
+        self.numbers = [available[sample.path] for sample in samples]
+        self.pads = min(map(len, available.values())) < spec.num_steps
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def windows(self, samples: Sequence[int], epoch: int | None, num_windows: int = 1) -> list[Window]:
+        """Returns the windows of samples with these numbers: one of each for an epoch of the training, by the seed, or
+        so many of each.
+        """
+        windows = []
+        for number in samples:
+            sizes = (available := len(self.numbers[number])), min(available, self.num_steps)
+            if epoch is None:
+                windows += [(number, self.sampling.places(*sizes, each, num_windows)) for each in range(num_windows)]
+            else:
+                windows.append((number, self.sampling.drawn_places(*sizes, epoch_seed(self.seed, epoch, number))))
+        return windows
+
+
+class FileSequences(SequenceDataModule):
+    """Counts the samples, lists them, and warns of few ones and of copies. `held_out` are the places of those training
+    samples that are for validation, `origins` say where the classes and the splits come from, `checksums` are those of
+    the files, and `amount` says in words how much there is in all of them.
+    """
+
+    def __init__(
+        self,
+        spec: SequenceSpec,
+        train: WindowReader,
+        test: WindowReader,
+        held_out: Sequence[int],
+        batch_size: int,
+        seed: int,
+        folder: Path,
+        origins: Sequence[str],
+        checksums: Mapping[Path, str],
+        amount: str,
+    ):
+        super().__init__(spec, train, test, torch.tensor(held_out, dtype=torch.int64), batch_size, seed)
+        self.pads, self.num_windows, self.origin = train.pads, test.num_windows, "; ".join(filter(None, origins))
+        halves = {
+            "training": [train.samples[place] for place in self.train_indices.tolist()],
+            "validation": [train.samples[place] for place in held_out],
+            "test": test.samples,
+        }
+        counts, self.warnings = splits.counts_in_words(halves, spec.class_names)
+        total = counted(sum(map(len, halves.values())), self.kind)
+        self.summary = f"{total} of {spec.num_classes} classes: {counts}; {amount}"
+        self.table = [
+            {"path": as_text(os.path.relpath(sample.path, folder)), "split": half, "class": sample.label}
+            | {"group": as_text(sample.group), "sha256": checksums[sample.path]}
+            for half, samples in halves.items()
+            for sample in samples
+        ]
+        trained = {checksums[sample.path]: sample.path for sample in halves["training"]}
+        tested = [sample.path for half in ("validation", "test") for sample in halves[half]]
+        if copies := [path for path in tested if checksums[path] in trained]:
+            example = f"such as {copies[0]} of {trained[checksums[copies[0]]]}"
+            others = f"{counted(len(copies), self.kind)} for validation or test repeat training {plural(self.kind)}"
+            self.warnings.append(f"data: {others}, {example}; remove them")
+
+    def class_counts(self) -> Int64[Tensor, " classes"]:
+        return self.train.labels[self.train_indices].bincount(minlength=self.spec.num_classes)
+
+    def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
+        return [as_text(self.test.samples[number].path) for number in indices.tolist()]
+
+    def sha256(self) -> str:
+        return hashlib.sha256(repr(sorted(row.items() for row in self.table)).encode()).hexdigest()
