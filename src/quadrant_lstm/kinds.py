@@ -39,7 +39,9 @@ STARTS_NONE = Predicate(lambda name: not re.search("spawn|fork|notebook", name))
 Strategy = Annotated[str, STARTS_NONE, "the name of a strategy that starts no processes, such as ddp"]
 Layout = Literal["TCHW", "CTHW", "THWC", "THW"]  # the axes of a clip in an array
 Fit = Literal["stretch", "crop", "pad"]  # of frames to a size
-SamplingKind = Literal["uniform", "consecutive"]  # of the frames of a clip
+SamplingKind = Literal["uniform", "consecutive"]  # of the frames of a clip, or the steps of a series
+SeriesSet = Literal["watch", "vowels", "gestures"]  # in packages
+Missing = Literal["last", "interpolate"]  # what replaces missing values of a series
 Node = Annotated[dict[str, Any], "a group of keys"]
 Factory = Annotated[dict[str, Any], "a group of keys", Callable]  # whose class the code calls
 

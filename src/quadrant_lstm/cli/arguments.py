@@ -140,7 +140,7 @@ FIXED_KEYS = (
     "data.dataset", "data.validation_images", "data.validation_seed", "data.fold", "data.num_folds", "data.grid",
     "data.orderings", "data.test_share", "data.validation_share", "data.num_frames", "data.frame_step", "data.size",
     "data.channels", "data.label", "data.canvas", "data.labels", "data.group", "data.sampling", "data.fps", "data.fit",
-    "optimizer._target_",
+    "data.window", "data.stride", "data.missing", "optimizer._target_",
 )  # fmt: skip
 
 

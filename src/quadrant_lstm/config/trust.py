@@ -88,7 +88,7 @@ def check_download(config: Mapping[str, Any], trust: Sequence[str]) -> None:
     """Raises UserError for a folder that a data set would be downloaded to, unless conf/ or `trust` names it."""
     data = config["data"]
     root = data.get("root")
-    if root is not None and data.get("dataset", "idx") not in READ_IN_PLACE and not is_below(root, DOWNLOADS):
+    if root is not None and (data.get("dataset") or "idx") not in READ_IN_PLACE and not is_below(root, DOWNLOADS):
         check_path("data.root", root, trust)
 
 

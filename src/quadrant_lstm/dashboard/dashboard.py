@@ -13,7 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Num
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
@@ -41,9 +41,7 @@ BEST_ACCURACY = "val/best_accuracy"  # a curve of its own: of val/accuracy, HPar
 
 
 @signals_deferred()
-def add_graph(
-    writer: SummaryWriter, network: nn.Module, frames: UInt8[Tensor, "batch steps channels height width"]
-) -> None:
+def add_graph(writer: SummaryWriter, network: nn.Module, frames: Num[Tensor, "batch steps ..."]) -> None:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # a picture may hold for this input only

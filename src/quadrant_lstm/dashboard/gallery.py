@@ -8,21 +8,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.pictures import data as of_data
 from quadrant_lstm.dashboard.pictures import network as of_network
 from quadrant_lstm.dashboard.pictures import predictions as of_predictions
-from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import shown_orderings
+from quadrant_lstm.data.series import Series
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import undrawable
+from quadrant_lstm.text import counted
 
-NUM_CLIPS = 4  # that are drawn before training
+NUM_CLIPS = 4  # or series, that are drawn before training
+SERIES_SIZE = 80, 600  # pixels: height and width of the picture of a series
 NUM_BELIEFS = 6  # samples, and as many mistakes, whose class probabilities are drawn after each step
 NUM_OCCLUDED = 1000  # samples on which occlusion is measured
 MAX_MISTAKE_PAGES = 3
@@ -58,15 +61,25 @@ def drawn_names(data: SequenceDataModule) -> list[str]:
 
 def data_pictures(data: SequenceDataModule) -> Pictures:
     if not isinstance(data, ImageSequences):
-        samples = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test))))
-        names = drawn_names(data)
-        yield "data/clips", of_data.draw_clips(samples.unpadded(), [names[label] for label in samples.labels.tolist()])
+        samples, names = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test)))), drawn_names(data)
+        classes, clips = [names[label] for label in samples.labels.tolist()], drawn_frames(data, samples)
+        if data.spec.is_series:
+            yield "data/series", of_data.draw_clips(clips, classes, "the first test series: class, and features")
+        else:
+            yield "data/clips", of_data.draw_clips(clips, classes)
         return
     shown = shown_orderings(data.orderings, data.train_orderings)
     yield "data/orderings", of_data.draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid)
     images = data.train[data.train_indices[:6]][0]
     if data.augmentation(images) is not images:
         yield "data/augmentation", of_data.draw_augmentation(images, data.augmentation)
+
+
+def drawn_frames(data: SequenceDataModule, samples: Batch) -> list[UInt8[Tensor, "frames channels height width"]]:
+    """Returns the real frames of each sample, or a picture of each series."""
+    if isinstance(data, Series):
+        return [data.picture(steps, *SERIES_SIZE)[None] for steps in samples.unpadded()]
+    return samples.unpadded()
 
 
 def prediction_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
@@ -96,10 +109,11 @@ def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
     for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", tested.mistakes)):
         first = places[:NUM_BELIEFS]
         samples = data.test_samples(tested.indices[first])
-        shown = zip(first.tolist(), samples.unpadded(), samples.labels.tolist(), strict=True)
-        for number, (place, clip, label) in enumerate(shown, start=1):
+        ends = [data.spec.num_steps] * len(first) if samples.lengths is None else samples.lengths.tolist()
+        shown = zip(first.tolist(), drawn_frames(data, samples), ends, samples.labels.tolist(), strict=True)
+        for number, (place, frames, end, label) in enumerate(shown, start=1):
             title = f"test sample {tested.indices[place]} of class {names[label]}"
-            figure = of_predictions.draw_belief(clip, tested.logits_per_step[place, : len(clip)], label, names, title)
+            figure = of_predictions.draw_belief(frames, tested.logits_per_step[place, :end], label, names, title)
             yield f"belief/{name}_{number}", figure
 
 
@@ -107,9 +121,10 @@ def occlusion_pictures(network: nn.Module, data: SequenceDataModule, tested: Tes
     indices = tested.indices[: data.num_that_fit(NUM_OCCLUDED)]
     if not isinstance(data, ImageSequences):
         samples = of_network.encoded(network, data.test_samples(indices))
-        by_step = of_network.accuracy_by_occluded_step(network, samples)
+        by_step = of_network.accuracy_by_occluded_step(network, samples, data.blank)
         by_order = of_network.accuracy_by_order(network, samples)
-        yield "test/occluded_step", of_network.draw_occluded_steps(by_step, by_order, len(indices))
+        number = counted(len(indices), f"test {data.kind}")
+        yield "test/occluded_step", of_network.draw_occluded_steps(by_step, by_order, number)
         return
     images, labels = data.test[indices][:2]
     orderings, grid, unoccluded = data.orderings, data.grid, (tested.logits.argmax(1) == tested.labels).long()

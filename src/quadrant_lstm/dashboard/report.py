@@ -66,6 +66,7 @@ SECTIONS: Mapping[str, Section] = {
     "Data": Section("", {
         "data/orderings": "The first test image and the frames that the network reads. A colour outlines the pieces of "
         "one ordering; on a larger grid, a path that begins at its dot shows an ordering.",
+        "data/series": "A colour is a feature, from three deviations below its mean in training to three above.",
         "data/clips": "Frames are numbered from 1. Of a long clip, some frames are shown.",
         "data/augmentation": "Each epoch draws other versions.",
     }),
@@ -78,7 +79,8 @@ SECTIONS: Mapping[str, Section] = {
         "test/occluded_piece": "Accuracy with one piece of the image occluded, for each class; with more than nine "
         "pieces, a map of the image.",
         "test/occluded_ordering": "Accuracy with one ordering occluded in all frames; grey is without occlusion.",
-        "test/occluded_step": "Bars: accuracy with that frame occluded. Lines: accuracy with all frames in that order.",
+        "test/occluded_step": "Bars: accuracy with that step occluded; of long sequences, with several steps. Lines: "
+        "accuracy with all steps in that order.",
     }),
     "Mistakes": Section(
         "Misclassified test samples: the true class, the predicted class, and the confidence of the prediction.",

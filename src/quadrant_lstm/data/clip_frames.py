@@ -133,6 +133,20 @@ def size_of_colours(gif: bytes, position: int) -> int:
     return 3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0
 
 
+def load_array(file: Path) -> np.ndarray:
+    """Reads a .npy file, or an .npz file with one array. Raises errors of many types, also for arrays of objects."""
+    check_regular(file)
+    array = np.load(file, mmap_mode="r")
+    if isinstance(array, np.ndarray):
+        return array
+    with array as arrays:
+        if sum(entry.file_size for entry in arrays.zip.infolist()) > 100 * image_files.MAX_PIXELS:
+            raise ValueError(f"it holds more than {100 * image_files.MAX_PIXELS:,} bytes")
+        if len(arrays.files) != 1:
+            raise ValueError(f"it holds {len(arrays.files)} arrays, not one")
+        return arrays[arrays.files[0]]
+
+
 def read_array(clip: Path, layout: str | None) -> np.ndarray:
     """Returns uint8 [frames, height, width] or [frames, height, width, channels]. Reads only what is indexed later of
     a .npy file.
@@ -142,15 +156,7 @@ def read_array(clip: Path, layout: str | None) -> np.ndarray:
             f"{clip}: is an array, but data.layout=null does not tell the order of its axes; train with e.g. "
             "data.layout=THWC, or save it as pictures."
         )
-    check_regular(clip)
-    array = np.load(clip, mmap_mode="r")
-    if not isinstance(array, np.ndarray):  # an .npz file
-        with array as arrays:
-            if sum(entry.file_size for entry in arrays.zip.infolist()) > 100 * image_files.MAX_PIXELS:
-                raise ValueError(f"it holds more than {100 * image_files.MAX_PIXELS:,} bytes")
-            if len(arrays.files) != 1:
-                raise ValueError(f"it holds {len(arrays.files)} arrays, not one")
-            array = arrays[arrays.files[0]]
+    array = load_array(clip)
     if array.dtype != np.uint8:
         raise ValueError(f"its type is {array.dtype}, not uint8")
     if array.ndim != len(layout):
@@ -334,6 +340,11 @@ class Sampling(NamedTuple):
             start = spare // 2 if num_windows == 1 else round(window * spare / (num_windows - 1))
             return np.arange(start, start + length)
         return spread(available, length, (window + 0.5) / num_windows)
+
+    def windows(self, available: int, most: int, num_windows: int) -> list[Numbers]:
+        """Returns the places of each of several windows of `most` frames, or of all if there are fewer."""
+        length = min(available, most)
+        return [self.places(available, length, window, num_windows) for window in range(num_windows)]
 
     def drawn_places(self, available: int, length: int, seed: int) -> Numbers:
         """Returns the places of a window that is drawn at random for the training."""

@@ -14,12 +14,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from quadrant_lstm.data import datamodule
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, Numbers, Sampling, read_frames
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, Numbers, read_frames
 from quadrant_lstm.data.datamodule import Batch, EpochSampler, WorkerLoader
 from quadrant_lstm.data.feature_cache import FeatureCache, Rows
 from quadrant_lstm.data.file_sequences import Window, WindowReader
-from quadrant_lstm.data.orderings import SequenceSpec
-from quadrant_lstm.data.splits import Sample
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.text import counted
 
@@ -41,26 +39,16 @@ class ClipReader(WindowReader):
 
     Frames are uint8 [windows, steps, height, width, channels]. The first clips are kept whole, as many as fit into
     `cache_bytes`, whatever the order in which they are read. Their memory is shared with the workers that read.
+    `reading` are the arguments of WindowReader.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[Sample],
-        notes: Mapping[Path, Note],
-        available: Mapping[Path, Numbers],
-        frame_format: FrameFormat,
-        sampling: Sampling,
-        spec: SequenceSpec,
-        seed: int,
-        num_windows: int = 1,
-        cache_bytes: int = 0,
-    ):
-        super().__init__(clips, available, sampling, spec, seed, num_windows)
+    def __init__(self, notes: Mapping[Path, Note], frame_format: FrameFormat, cache_bytes: int, *reading: Any):
+        super().__init__(*reading)
         self.frame_format = frame_format
-        self.key_frames = [notes[clip.path].key_frames for clip in clips]
+        self.key_frames = [notes[clip.path].key_frames for clip in self.samples]
         first_rows = dict(zip(notes, np.cumsum([0, *(note.num_frames for note in notes.values())]), strict=False))
-        self.first_rows = [first_rows[clip.path] for clip in clips]  # of the features that are kept
-        channels, height, width = spec.frame_shape
+        self.first_rows = [first_rows[clip.path] for clip in self.samples]  # of the features that are kept
+        channels, height, width = self.spec.frame_shape
         self.frame_shape = height, width, channels
         ends = np.cumsum(list(map(len, self.numbers)))
         ends = ends[ends * math.prod(self.frame_shape) <= cache_bytes]

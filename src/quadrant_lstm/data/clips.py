@@ -160,9 +160,9 @@ class Clips(FileSequences):
         available = {path: chosen.available(note) for path, note in self.notes.items()}
         longest = max(map(len, available.values()))
         spec = SequenceSpec((channels, height, width), num_frames or longest, names)
-        reading = (self.notes, available, frame_format, chosen, spec, seed)
-        train = ClipReader(train_clips, *reading, cache_bytes=round(1e9 * cache_gb))
-        test = ClipReader(test_clips, *reading, num_windows=test_windows)
+        files, reading = (self.notes, frame_format), (available, chosen, spec, seed)
+        train = ClipReader(*files, round(1e9 * cache_gb), train_clips, *reading, 1)
+        test = ClipReader(*files, 0, test_clips, *reading, test_windows)
         seconds = sum(note.seconds or 0 for note in self.notes.values())
         amount = f"{sum(note.num_frames for note in self.notes.values()):,} frames"
         amount += f", {seconds:,.0f} s" if seconds else ""

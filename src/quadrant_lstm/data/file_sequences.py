@@ -24,20 +24,15 @@ Window = tuple[int, Int[np.ndarray, "..."]]  # the number of a sample, and which
 
 
 class WindowReader:
-    """Chooses which of the available steps of each sample are read, as `sampling` says: as many as a network reads, or
-    all. `available` has the numbers of the steps of each file, also of those of other samples.
+    """Chooses which of the available steps of samples are read: as many as a network reads, or all. `available` has the
+    numbers of the steps of each file, also of those of other samples.
     """
 
     def __init__(
-        self,
-        samples: Sequence[Sample],
-        available: Mapping[Path, Numbers],
-        sampling: Sampling,
-        spec: SequenceSpec,
-        seed: int,
-        num_windows: int,
-    ):
-        self.samples, self.sampling, self.seed = samples, sampling, seed
+        self, samples: Sequence[Sample], available: Mapping[Path, Numbers], sampling: Sampling, spec: SequenceSpec,
+        seed: int, num_windows: int,
+    ):  # fmt: skip
+        self.samples, self.sampling, self.spec, self.seed = samples, sampling, spec, seed
         self.num_steps, self.num_windows = spec.num_steps, num_windows
         self.labels = torch.tensor([spec.class_names.index(sample.label) for sample in samples])
         self.numbers = [available[sample.path] for sample in samples]
@@ -52,33 +47,25 @@ class WindowReader:
         """
         windows = []
         for number in samples:
-            sizes = (available := len(self.numbers[number])), min(available, self.num_steps)
+            available = len(self.numbers[number])
             if epoch is None:
-                windows += [(number, self.sampling.places(*sizes, each, num_windows)) for each in range(num_windows)]
+                chosen = self.sampling.windows(available, self.num_steps, num_windows)
             else:
-                windows.append((number, self.sampling.drawn_places(*sizes, epoch_seed(self.seed, epoch, number))))
+                seed = epoch_seed(self.seed, epoch, number)
+                chosen = [self.sampling.drawn_places(available, min(available, self.num_steps), seed)]
+            windows += [(number, places) for places in chosen]
         return windows
 
 
 class FileSequences(SequenceDataModule):
     """Counts the samples, lists them, and warns of few ones and of copies. `held_out` are the places of those training
-    samples that are for validation, `origins` say where the classes and the splits come from, `checksums` are those of
-    the files, and `amount` says in words how much there is in all of them.
+    samples that are for validation; `origins` and `amount` say where samples come from, and how much is in them.
     """
 
     def __init__(
-        self,
-        spec: SequenceSpec,
-        train: WindowReader,
-        test: WindowReader,
-        held_out: Sequence[int],
-        batch_size: int,
-        seed: int,
-        folder: Path,
-        origins: Sequence[str],
-        checksums: Mapping[Path, str],
-        amount: str,
-    ):
+        self, spec: SequenceSpec, train: WindowReader, test: WindowReader, held_out: Sequence[int], batch_size: int,
+        seed: int, folder: Path, origins: Sequence[str], checksums: Mapping[Path, str], amount: str,
+    ):  # fmt: skip
         super().__init__(spec, train, test, torch.tensor(held_out, dtype=torch.int64), batch_size, seed)
         self.pads, self.num_windows, self.origin = train.pads, test.num_windows, "; ".join(filter(None, origins))
         halves = {

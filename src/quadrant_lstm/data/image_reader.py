@@ -33,7 +33,7 @@ DIGIT_SHARE = 20 / 28  # of the height and width
 
 
 class Reading(NamedTuple):
-    pixels: np.ndarray | None  # uint8; None if nothing is drawn
+    pixels: np.ndarray | None  # uint8, or floats of a series; None if nothing is drawn
     note: str = ""  # what makes the prediction doubtful
     window: tuple[float, ...] = ()  # its start and end in seconds, of a part of a video
 

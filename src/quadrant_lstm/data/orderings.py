@@ -15,19 +15,23 @@ from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
 # Shapes
 
 
-Shape = Sequence[int]  # channels, height, width
+Shape = Sequence[int]  # channels, height, width; of a series, the features, or the features and values of a window
 
 
 class SequenceSpec(NamedTuple):
     """What a network has to fit. A checkpoint stores it."""
 
-    frame_shape: tuple[int, int, int]
+    frame_shape: tuple[int, ...]
     num_steps: int
     class_names: tuple[str, ...]
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def is_series(self) -> bool:
+        return len(self.frame_shape) < 3
 
 
 def numbered_names(num_classes: int) -> tuple[str, ...]:
@@ -232,3 +236,8 @@ def frames_of(
 def scaled(pixels: Shaped[Tensor, "..."], dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:
     """Returns pixels from 0 to 255 as floats from 0 to 1, the range that networks take."""
     return pixels.to(dtype) / 255
+
+
+def network_inputs(frames: Shaped[Tensor, "..."], dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:
+    """Returns scaled pixels, or the values of series, which are floats, as they are."""
+    return frames.to(dtype) if frames.is_floating_point() else scaled(frames, dtype)

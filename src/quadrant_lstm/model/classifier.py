@@ -22,7 +22,7 @@ from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.protocols import Frames, Lengths, as_argument, logits_after_steps
-from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, step_accuracy_names
+from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, measured_steps, step_accuracy_names
 
 # The optimizer and the schedule
 
@@ -205,7 +205,9 @@ class Classifier(LightningModule):
         values = {f"{split}/loss": torch.cat(losses), f"{split}/accuracy": correct[:, -1]}
         if split != "train":
             if correct.shape[1] == self.spec.num_steps:
-                values |= dict(zip(step_accuracy_names(split, self.spec.num_steps), correct.unbind(1), strict=True))
+                steps = measured_steps(self.spec.num_steps)
+                after = (correct[:, step - 1] for step in steps)
+                values |= dict(zip(step_accuracy_names(split, self.spec.num_steps), after, strict=True))
             if in_top5[0] is not None:
                 values[f"{split}/top5_accuracy"] = torch.cat(in_top5)
             self.confusion.reset()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.model.protocols import Frames, Lengths, check_lengths
+from quadrant_lstm.model.protocols import Lengths, check_lengths
 from quadrant_lstm.model.rnn import State, unroll
 
 
@@ -45,7 +45,10 @@ class ConvLSTM(nn.Module):
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5))  # as nn.Conv2d does
 
     def forward(
-        self, frames: Frames, state: tuple[Tensor, Tensor] | None = None, lengths: Lengths = None
+        self,
+        frames: Float[Tensor, "batch steps channels height width"],
+        state: tuple[Tensor, Tensor] | None = None,
+        lengths: Lengths = None,
     ) -> tuple[Float[Tensor, "batch steps hidden out_height out_width"], State]:
         check_lengths(frames, lengths)
         lost = 0 if self.padding == "same" else self.kernel_size - 1

@@ -110,7 +110,7 @@ def encoder_of_images(piece_shape: Shape, grid: Grid, blocks: Sequence[Sequence[
 
 class DeepCNNLSTM(StepClassifier):
     """`frame_shape` (channels, height, width), `num_classes`, `orderings` and `grid` come from the data;
-    conf/model/deep.yaml explains the other arguments. Raises UserError for clips.
+    conf/model/deep.yaml explains the other arguments. Raises UserError for clips and series.
     """
 
     needs_orderings = True
@@ -130,7 +130,8 @@ class DeepCNNLSTM(StepClassifier):
         super().__init__()
         if orderings is None or grid is None:
             raise UserError(
-                "model: deep joins the pieces of images, which clips do not have; choose another, e.g. model=join."
+                "model: deep joins the pieces of images, which clips and series do not have; choose another, e.g. "
+                "model=join."
             )
         channels, stack, width = frame_shape
         piece_shape, num_steps = (channels, stack // len(orderings), width), len(orderings[0])

@@ -1,13 +1,14 @@
-"""Defines encoders, which map an image or a frame to feature maps or features."""
+"""Defines encoders, which map an image, a frame, or the values of a series at a step to feature maps or features."""
 
 import copy
 import difflib
+import itertools
 import logging
 import math
 import os
 import textwrap
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -26,6 +27,23 @@ from quadrant_lstm.kinds import Blocks, Count, Counts, Grid, Positive
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
+# What an encoder reads
+
+
+FRAMES = {1: "vectors [features]", 2: "windows [features, values]", 3: "frames [channels, height, width]"}  # by axes
+
+
+def check_axes(key: str, reader: nn.Module, frame_shape: Shape) -> None:
+    """Raises UserError if frames have another number of axes than the encoder or network says with `frame_axes`."""
+    given, wanted = len(frame_shape), getattr(reader, "frame_axes", len(frame_shape))
+    if wanted == given:
+        return
+    remedies = {3: "model/encoder=conv", wanted - 1: "data.window=N"} if wanted == 2 else {}
+    remedy = remedies.get(given, "model=join model/encoder=none, linear or, with data.window, conv1d")
+    rule = f"{type(reader).__name__} reads {FRAMES[wanted]}, but these data have {FRAMES[given]} at each step"
+    raise UserError(f"{key}: {rule}; write {remedy}.")
+
+
 # Convolutions
 
 
@@ -35,11 +53,25 @@ Maps = Float[Tensor, "batch channels height width"]
 class Encoder(nn.Sequential):
     """The common base: layers that are given maps channels last in memory, where convs are faster."""
 
+    frame_axes = 3
+
     def forward(self, frames: Maps) -> Float[Tensor, "batch features rows columns"]:
         # `contiguous(memory_format=torch.channels_last)` keeps the strides of a single channel. Convs and all later
         # layers then take the maps to be channels first, which is a third slower.
         last = frames.permute(0, 2, 3, 1)
         return super().forward(last.flatten().view(last.shape).permute(0, 3, 1, 2))
+
+
+def conv_layers(
+    conv: Callable[[int, int, int], nn.Module], pool: nn.Module, in_channels: int, filters: Counts, kernel_size: Count
+) -> OrderedDict[str, nn.Module]:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number, (channels, num_filters) in enumerate(itertools.pairwise([in_channels, *filters]), start=1):
+        layers[f"conv{number}"] = conv(channels, num_filters, kernel_size)
+        if number == len(filters):
+            layers["pool"] = pool
+        layers[f"relu{number}"] = nn.ReLU(inplace=True)
+    return layers
 
 
 class ConvEncoder(Encoder):
@@ -51,33 +83,40 @@ class ConvEncoder(Encoder):
     """
 
     def __init__(self, in_channels: int, filters: Counts, kernel_size: Count, pool_size: Count):
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        channels = in_channels
-        for number, num_filters in enumerate(filters, start=1):
-            layers[f"conv{number}"] = nn.Conv2d(channels, num_filters, kernel_size)
-            if number == len(filters):
-                layers["pool"] = nn.MaxPool2d(pool_size)
-            layers[f"relu{number}"] = nn.ReLU(inplace=True)
-            channels = num_filters
-        super().__init__(layers)
+        super().__init__(conv_layers(nn.Conv2d, nn.MaxPool2d(pool_size), in_channels, filters, kernel_size))
         self.sizes = {"kernel_size": kernel_size, "pool_size": pool_size}
 
-    def encoded_shape(self, frame_shape: Shape, group: str) -> torch.Size:
-        """Returns the shape of the maps. Raises UserError for a kernel or pool that is larger than its input; `group`
-        is that of the keys which the error names.
-        """
-        maps = torch.empty(*frame_shape, device="meta")
-        for name, layer in copy.deepcopy(self).to("meta").named_children():
-            try:
-                maps = layer(maps)
-            except RuntimeError as error:
-                key = "pool_size" if name == "pool" else "kernel_size"
-                raise UserError(
-                    f"{group}.{key}: {self.sizes[key]} does not fit stage {name}, whose input is "
-                    f"{' x '.join(map(str, maps.shape))} (channels x height x width); write a smaller {key} or fewer "
-                    f"{group}.filters."
-                ) from error
-        return maps.shape
+
+class Conv1dEncoder(nn.Sequential):
+    """1-D convs over the values of a window, without padding, a ReLU after each, and one max-pool at the end, over all
+    that is left if `pool_size` is None. Maps [batch, features, values] to [batch, filters[-1] * values that are left].
+    """
+
+    frame_axes = 2
+
+    def __init__(self, in_channels: int, filters: Counts, kernel_size: Count, pool_size: Count | None):
+        pool = nn.AdaptiveMaxPool1d(1) if pool_size is None else nn.MaxPool1d(pool_size)
+        super().__init__(conv_layers(nn.Conv1d, pool, in_channels, filters, kernel_size))
+        self.add_module("flatten", nn.Flatten())
+        self.sizes = {"kernel_size": kernel_size, "pool_size": pool_size}
+
+
+def encoded_shape(encoder: ConvEncoder | Conv1dEncoder, frame_shape: Shape, group: str) -> torch.Size:
+    """Returns the shape of what the encoder returns. Raises UserError for a kernel or pool that is larger than its
+    input; `group` is that of the keys which the error names.
+    """
+    axes = "channels x height x width" if encoder.frame_axes == 3 else "features x values"
+    maps = torch.empty(1, *frame_shape, device="meta")
+    for name, layer in copy.deepcopy(encoder).to("meta").named_children():
+        try:
+            maps = layer(maps)
+        except RuntimeError as error:
+            key = "pool_size" if name == "pool" else "kernel_size"
+            raise UserError(
+                f"{group}.{key}: {encoder.sizes[key]} does not fit stage {name}, whose input is "
+                f"{' x '.join(map(str, maps.shape[1:]))} ({axes}); write a smaller {key} or fewer {group}.filters."
+            ) from error
+    return maps.shape[1:]
 
 
 class PaddedEncoder(Encoder):
@@ -125,6 +164,48 @@ def plain_pool_size(pool: Any) -> list[int] | None:
     return size if others == [size, [0, 0], [1, 1]] else None
 
 
+# Encoders of series, whose values at a step are a vector or a window
+
+
+class Standardize(nn.Module):
+    """Subtracts the mean of each feature, and divides by its deviation. These are those of the training data, which
+    run/build.py sets; a checkpoint stores them. `frame_shape` is that of the values at a step.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, frame_shape: Shape):
+        super().__init__()
+        size = frame_shape[0], *[1] * (len(frame_shape) - 1)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+
+    def set(self, mean: Float[Tensor, " features"], deviation: Float[Tensor, " features"]) -> None:
+        self.mean.copy_(mean.view_as(self.mean))
+        self.deviation.copy_(deviation.view_as(self.deviation))
+
+    def forward(self, values: Float[Tensor, "batch features ..."]) -> Float[Tensor, "batch features ..."]:
+        return (values - self.mean) / self.deviation
+
+
+class NoEncoder(nn.Flatten):
+    """Returns all values of a step as a vector."""
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+
+
+class LinearEncoder(nn.Sequential):
+    """Applies a linear layer and a ReLU to all values of a step."""
+
+    def __init__(self, in_channels: int, units: Count):
+        super().__init__(nn.Flatten(), nn.LazyLinear(units), nn.ReLU())  # knows the size of a window when it reads one
+
+
+INITIALIZED = (ConvEncoder, PaddedEncoder, PooledEncoder, Conv1dEncoder, LinearEncoder)  # as in Keras
+
+
 # Classifiers of torchvision and timm
 
 
@@ -144,6 +225,7 @@ class Backbone(nn.Module):
     and weights that cannot be downloaded or read or do not fit.
     """
 
+    frame_axes = 3
     mean: Tensor
     std: Tensor
 
@@ -295,6 +377,8 @@ class LastOutput(LSTM):
 
 class RowsEncoder(nn.Module):
     """Maps [batch, channels, height, width] to [batch, units]."""
+
+    frame_axes = 3
 
     def __init__(self, in_channels: int, row_units: Count):
         super().__init__()

@@ -8,6 +8,7 @@ Shapes for N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
 
 import copy
 import logging
+from collections import OrderedDict
 from functools import partial
 from typing import cast
 
@@ -18,7 +19,8 @@ from torch.nn.functional import dropout
 
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import BelowOne, Count, Counts, Orderings
-from quadrant_lstm.model.encoder import ConvEncoder, PaddedEncoder, PooledEncoder
+from quadrant_lstm.model import encoder as encoders
+from quadrant_lstm.model.encoder import ConvEncoder, encoded_shape
 from quadrant_lstm.model.protocols import Frames, MakePart, make_part, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 from quadrant_lstm.model.rnn import LSTM
@@ -76,19 +78,20 @@ def kept_bits(num_words: int, kept: int, dtype: torch.dtype) -> Int[Tensor, " wo
 #     [N, T, C, H, W] -> encoder at every step -> [N, T, ...] -> perhaps differences from the step before -> dropout
 #                     -> recurrent layer -> [N, T, units] -> last step -> [N, units] -> dense -> head -> [N, classes]
 #
-# `encoder` is called with the number of channels of a frame. `recurrent` is called with the number of features of a
-# step and a number of units, and returns outputs and a state. If its class says `reads_maps = True`, it is called with
-# the number of channels instead, and reads maps; the means of its outputs over all positions are classified.
+# `encoder` is called with the number of channels of a frame, or of features of a series. `recurrent` is called with the
+# number of features of a step and a number of units, and returns outputs and a state. If its class says `reads_maps =
+# True`, it is called with the number of channels instead, and reads maps; the means of its outputs over all positions
+# are classified.
 
 
 log = logging.getLogger(__name__)
 
 
 class Join(StepClassifier):
-    """`frame_shape` (channels, height, width), `num_classes`, `num_steps` and `orderings` come from the data;
-    conf/model/join.yaml explains the other arguments. Clips have no orderings. With `shared_tiles` and orderings,
-    frames must be those of `sequences(images, orderings)`; use `in_full()` for any others. Raises UserError if a kernel
-    or the pool of a ConvEncoder is larger than its input.
+    """`frame_shape`, `num_classes`, `num_steps` and `orderings` come from the data; conf/model/join.yaml explains the
+    other arguments. Clips and series have no orderings. Series are standardized before the encoder. With `shared_tiles`
+    and orderings, frames must be those of `sequences(images, orderings)`; use `in_full()` for any others. Raises
+    UserError for an encoder of other frames, and if a kernel or the pool of a ConvEncoder is larger than its input.
     """
 
     group_of_sizes = "model.encoder"
@@ -109,8 +112,12 @@ class Join(StepClassifier):
     ):
         super().__init__()
         module = make_part("model.encoder", encoder, frame_shape[0])
-        if isinstance(module, ConvEncoder):
-            module.encoded_shape(frame_shape, self.group_of_sizes)  # checks them
+        is_ours = type(module) in encoders.INITIALIZED  # others may be pretrained
+        encoders.check_axes(self.group_of_sizes, module, frame_shape)
+        if isinstance(module, ConvEncoder | encoders.Conv1dEncoder):
+            encoded_shape(module, frame_shape, self.group_of_sizes)  # checks them
+        if len(frame_shape) < 3:
+            module = nn.Sequential(OrderedDict(standardize=encoders.Standardize(frame_shape), encoder=module))
         self.encoder = TimeDistributed(module)
         if shared_tiles and orderings:
             try:
@@ -122,7 +129,6 @@ class Join(StepClassifier):
         num_outputs = self.read_with(recurrent, feature_shape(module, frame_shape), lstm_units, num_steps, differences)
         self.dense = nn.Linear(num_outputs, dense_units)  # no activation
         self.head = nn.Linear(dense_units, num_classes)
-        is_ours = type(module) in (ConvEncoder, PaddedEncoder, PooledEncoder)  # others may be pretrained
         for part in (*[self.encoder] * is_ours, self.recurrent, self.dense, self.head):
             part.apply(initialize_as_keras)
 
@@ -194,6 +200,8 @@ class Reshaped(nn.Module):
     if a kernel or the pool is larger than its input.
     """
 
+    frame_axes = 3
+
     def __init__(
         self,
         frame_shape: Shape,
@@ -207,9 +215,10 @@ class Reshaped(nn.Module):
         dense_units: Count,
     ):
         super().__init__()
+        encoders.check_axes("model", self, frame_shape)
         channels, height, width = frame_shape
         self.encoder = ConvEncoder(num_steps * channels, filters, kernel_size, pool_size)
-        features, _, columns = self.encoder.encoded_shape((num_steps * channels, height, width), "model")
+        features, _, columns = encoded_shape(self.encoder, (num_steps * channels, height, width), "model")
         self.dropout = Dropout(dropout)
         self.recurrent = LSTM(features * columns, lstm_units)
         self.dense = nn.Linear(lstm_units, dense_units)

@@ -66,7 +66,7 @@ def count_parameters(module: nn.Module) -> int:
 # Inputs of recurrent layers, whose sequences may be padded
 
 
-Frames = Float[Tensor, "batch steps channels height width"]
+Frames = Float[Tensor, "batch steps ..."]  # [N, T, C, H, W]; of series, [N, T, features] or [N, T, features, values]
 Sequences = Float[Tensor, "batch steps ..."]
 Lengths = Int64[Tensor, " batch"] | None
 

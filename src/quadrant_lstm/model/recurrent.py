@@ -26,7 +26,7 @@ from quadrant_lstm.model.time_distributed import in_eval_mode
 
 def initialize_as_keras(layer: nn.Module) -> None:
     """Use with nn.Module.apply. Layers other than convs, linear and recurrent ones are not changed."""
-    if isinstance(layer, nn.Conv2d | nn.Linear | nn.RNNBase | ConvLSTM):
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear | nn.RNNBase | ConvLSTM):
         for name, parameter in layer.named_parameters(recurse=False):
             if name.startswith("bias"):
                 nn.init.zeros_(parameter)

@@ -30,10 +30,10 @@ from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import DISK_ERRNOS, UserError, place_in_own_code, with_type
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.describe import describe
-from quadrant_lstm.model.encoder import Backbone
+from quadrant_lstm.model.encoder import Backbone, Standardize
 from quadrant_lstm.model.protocols import as_argument, logits_after_steps, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier
-from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, counted
+from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, counted, plural
 
 # Messages of Lightning and TensorBoard that a user cannot act on
 
@@ -136,7 +136,7 @@ def build_data(cfg: DictConfig) -> SequenceDataModule:
 
 
 def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
-    """Passes those of the five arguments below that the class takes; grid and orderings are None for clips."""
+    """Passes those of the five arguments below that the class takes; grid and orderings are for images only."""
     grid = tuple(cfg.data.grid) if "grid" in cfg.data else None
     orderings = orderings_of(cfg.data.orderings, grid) if grid else None
     known = {"frame_shape": spec.frame_shape, "num_classes": spec.num_classes, "num_steps": spec.num_steps}
@@ -182,19 +182,19 @@ def build_classifier(
 # The network is called before training starts: a mistake in it costs one line, with the place in the user's code
 
 
-MANY_PARAMETERS = 5_000  # for each training clip
+MANY_PARAMETERS = 5_000  # for each training sample
 
 
 def check_network(network: nn.Module, data: SequenceDataModule) -> None:
-    """Logs the stages of the network, how many clips there are for its parameters, and warnings. Raises UserError if
+    """Logs the stages of the network, how many samples there are for its parameters, and warnings. Raises UserError if
     the network does not map frames to logits that can be trained.
     """
     frames = torch.zeros(2, *data.batch_shape[1:])
     lengths = torch.tensor([frames.shape[1], 1]) if data.pads else None
     if data.pads and not takes(network.forward, "lengths"):
         raise UserError(
-            f"model: {type(network).__name__}.forward has no argument lengths, but clips are padded; write a "
-            "data.num_frames that no clip is shorter than, choose another model, or add the argument."
+            f"model: {type(network).__name__}.forward has no argument lengths, but {plural(data.kind)} are padded; "
+            f"write a data.num_frames that no {data.kind} is shorter than, choose another model, or add the argument."
         )
     try:
         stages = describe(network, frames)
@@ -215,8 +215,9 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
         warnings += data.warnings
         if trained > MANY_PARAMETERS * (number := len(data.train_indices)):
             warnings.append(
-                f"model: {trained / 1e6:.1f} million parameters for {counted(number, 'training clip')}: expect "
-                "overfitting; add clips, or choose a smaller network, such as that of experiment=clips"
+                f"model: {trained / 1e6:.1f} million parameters for {counted(number, f'training {data.kind}')}: expect "
+                f"overfitting; add {plural(data.kind)}, or choose a smaller network"
+                f"{', such as that of experiment=clips' if data.kind == 'clip' else ''}"
             )
     for warning in warnings:
         rank_zero_only(log.warning)(warning)
@@ -237,6 +238,13 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
     steps = logits_after_steps(network, frames, lengths)
     if not isinstance(steps, Tensor) or steps.ndim != 3 or steps.shape[::2] != expected:
         raise wrong_result("model", network, frames, steps, "logits [N, steps, classes] from logits_per_step")
+
+
+def set_statistics(network: nn.Module, data: SequenceDataModule) -> None:
+    """Lets the network standardize series by the training data."""
+    for layer in network.modules():
+        if isinstance(layer, Standardize) and data.statistics:
+            layer.set(*data.statistics)
 
 
 def keep_features(network: nn.Module, data: SequenceDataModule) -> None:

@@ -157,7 +157,7 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
     `cfg` is the config of the run in `folder`. Raises UserError if the page cannot compute a layer.
     """
     if "grid" not in cfg.data:
-        raise UserError("format=html: this run reads clips, but the page cuts an image; use format=onnx.")
+        raise UserError("format=html: this run reads no images, but the page cuts an image; use format=onnx.")
     stored = fold_batch_norm(network)
     orderings = orderings_shown(cfg.data)
     description, values = page_network(stored, spec.frame_shape, spec.num_classes, orderings, cfg.data.grid)

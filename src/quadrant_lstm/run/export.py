@@ -1,6 +1,6 @@
 """Exports a run's best checkpoint to a file, by default in the run folder.
 
-network.onnx         a program, from images or clips to probabilities, for ONNX runtimes
+network.onnx         a program, from images, clips or series to probabilities, for ONNX runtimes
 network.pt2          the same program, for torch.export.load
 network.safetensors  the weights by their PyTorch names
 network.keras        the network of the question in Keras, from frames [4, 56, 14, 1] to logits
@@ -25,7 +25,7 @@ from quadrant_lstm.files import WriteError, expanded, read_json, write_atomicall
 from quadrant_lstm.run.drawing_page import drawing_page
 from quadrant_lstm.run.exported_program import Inputs, inputs_of, orderings_shown, program_file
 from quadrant_lstm.run.load import load_classifier
-from quadrant_lstm.run.predictor import clip_format
+from quadrant_lstm.run.predictor import clip_format, series_format
 from quadrant_lstm.run_folder import EXPORTED, PROVENANCE, read_results
 
 log = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ def export(
             lengths = f", and {spec.num_steps} and {2 * spec.num_steps} frames" if any_steps else ""
             compared = f"batches of 1 and 7{lengths}"
             log.info(f"probabilities differ from the network's by at most {difference:.1e}, for {compared}")
-            if inputs.name == "clips" and not any_steps:
-                log.info(f"the file reads clips of {spec.num_steps} frames only, as the network does")
+            if inputs.name != "images" and not any_steps:
+                log.info(f"the file reads {inputs.name} of {spec.num_steps} frames only, as the network does")
     try:
         write_atomically(file, content)
     except WriteError as error:
@@ -77,12 +77,15 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpe
     if inputs.name == "images":
         how = {"orderings": json.dumps(orderings_of(orderings_shown(cfg.data), cfg.data.grid))}
         how["grid"] = json.dumps(list(cfg.data.grid))
+    elif inputs.name == "series":
+        how = {"reading": json.dumps(series_format(cfg.data, spec.frame_shape, spec.num_steps))}
     else:
         form = clip_format(cfg.data, spec.frame_shape, spec.num_steps)
         grey = {"grey": GREY} if form["colours"] == "grey" else {}
         how = {"reading": json.dumps(form | grey | {"interpolation": "bilinear and antialiased, as Pillow's"})}
+    values = "not standardized, which the network does" if inputs.name == "series" else "pixels divided by 255"
     return {
-        inputs.name: f"float32 [batch, {', '.join(map(str, inputs.shape))}], pixels divided by 255",
+        inputs.name: f"float32 [batch, {', '.join(map(str, inputs.shape))}], {values}",
         "classes": str(spec.num_classes),
         "class_names": json.dumps(spec.class_names),
         **how,

@@ -1,11 +1,12 @@
-"""Exports a network as a program from images or clips to probabilities: with torch.export, or as ONNX.
+"""Exports a network as a program from images, clips or series to probabilities: with torch.export, or as ONNX.
 
 images, float32 [batch, channels, height, width] from 0 to 1       -> probabilities [batch, classes]
 clips, float32 [batch, steps, channels, height, width] from 0 to 1 -> probabilities [batch, classes]
     and lengths, int64 [batch]: the numbers of frames of clips that are padded at their ends
+series, float32 [batch, steps, features], or windows [batch, steps, features, values], and lengths -> the same
 
-The batch has any size, and a clip any number of steps if the network reads any. Lengths are an input if the network
-takes them. Tiles that the frames of an image share are computed once in the program, too.
+The batch has any size, and clips and series have any number of steps if the network reads any. Lengths are an input if
+the network takes them. Tiles that the frames of an image share are computed once in the program, too.
 """
 
 import functools
@@ -24,13 +25,14 @@ from torch.export import Dim
 from quadrant_lstm.config.check import takes
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, frames_of, image_shape_of, orderings_of, shown_orderings
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
+from quadrant_lstm.model.encoder import Standardize
 from quadrant_lstm.model.protocols import Lengths, as_argument
 
-# Inputs: images, which are cut as in the training, or clips
+# Inputs: images, which are cut as in the training, clips, or series
 
 
 class Inputs(NamedTuple):
-    name: Literal["images", "clips"]
+    name: Literal["images", "clips", "series"]
     shape: tuple[int, ...]  # without the batch
     to_frames: Callable[[Tensor], Tensor]
 
@@ -43,7 +45,8 @@ def cut_images(image_shape: Shape, orderings: OrderingsOrNames, grid: Grid) -> I
 def inputs_of(data: DictConfig, spec: SequenceSpec) -> Inputs:
     """`data` is that group of the run's config."""
     if "grid" not in data:
-        return Inputs("clips", (spec.num_steps, *spec.frame_shape), lambda clips: clips)
+        kind: Literal["series", "clips"] = "series" if spec.is_series else "clips"
+        return Inputs(kind, (spec.num_steps, *spec.frame_shape), lambda sequences: sequences)
     image_shape = image_shape_of(spec.frame_shape, len(data.orderings), data.grid)
     return cut_images(image_shape, orderings_shown(data), data.grid)
 
@@ -84,15 +87,18 @@ class ToProbabilities(nn.Module):
 class Program(NamedTuple):
     content: bytes
     difference: float  # the largest of a probability between the program and the network
-    any_steps: bool  # whether it reads clips of any number of steps
+    any_steps: bool  # whether it reads sequences of any number of steps
 
 
 def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapping[str, str]) -> Program:
     """Raises RuntimeError if a probability of the program differs by more than MAX_DIFFERENCE."""
     module, samples = ToProbabilities(network, inputs).eval(), torch.rand(7, *inputs.shape)
-    is_padded = inputs.name == "clips" and takes(network.forward, "lengths")
+    for layer in network.modules():
+        if isinstance(layer, Standardize):  # gives the samples the range of the data
+            samples = layer.mean + layer.deviation * samples
+    is_padded = inputs.name != "images" and takes(network.forward, "lengths")
     lengths = (torch.arange(7) % samples.shape[1] + 1,) if is_padded else ()
-    any_steps = inputs.name == "clips" and reads_more_steps(module, samples, *lengths)
+    any_steps = inputs.name != "images" and reads_more_steps(module, samples, *lengths)
     axes = {0: Dim("batch")} | ({1: Dim.AUTO} if any_steps else {})
     shapes = (axes, {0: axes[0]}) if is_padded else (axes,)
     exported = torch.export.export(module, (samples, *lengths), dynamic_shapes=shapes)

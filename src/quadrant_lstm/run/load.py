@@ -22,7 +22,7 @@ from quadrant_lstm.files import csv_cell, read_csv, read_json
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.processes.launch import configure_cpu
 from quadrant_lstm.run.build import build_classifier, build_data, instantiate_node, quiet_lightning, resolve_precision
-from quadrant_lstm.run_folder import BEST, CLIPS, CONFIG, LAST, PROVENANCE, as_typed, find_run, find_weights
+from quadrant_lstm.run_folder import BEST, CONFIG, LAST, PROVENANCE, TABLES, as_typed, find_run, find_weights
 
 # The data as they are now, beside those that the network was trained on
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def keep_num_frames(cfg: DictConfig, trained: SequenceSpec) -> DictConfig:
-    """Returns the config with data.num_frames=null, the length of the longest clip, replaced by what it was when the
+    """Returns the config with data.num_frames=null, the length of the longest sample, replaced by what it was when the
     network was trained.
     """
     kept = cfg.copy()
@@ -41,7 +41,7 @@ def keep_num_frames(cfg: DictConfig, trained: SequenceSpec) -> DictConfig:
 
 
 def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Path) -> None:
-    """Raises UserError for other classes or frames than the network's, and for a clip that was trained on but is no
+    """Raises UserError for other classes or frames than the network's, and for a sample that was trained on but is no
     longer for training. Logs a line for other files.
     """
     now, remedy = data.spec, "restore the data, or start a new run."
@@ -53,7 +53,7 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
     if now.frame_shape != trained.frame_shape:
         one, other = (" x ".join(map(str, spec.frame_shape)) for spec in (now, trained))
         raise UserError(f"data: frames are {one}, but {as_typed(folder)} was trained on {other}; {remedy}")
-    before = {row["path"]: row for row in read_csv(folder / CLIPS)}
+    before = {row["path"]: row for row in read_csv(folder / TABLES[data.kind])}
     of_training = {row[key] for row in before.values() if row["split"] == "training" for key in ("path", "sha256")}
     for row in data.table:
         known = csv_cell(row["path"])
@@ -78,7 +78,8 @@ def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Modu
         with torch.inference_mode():
             logits = network(sequences(images, cfg.data.orderings, cfg.data.grid))
 
-    Images and clips are uint8, or floats from 0 to 1; the network raises ValueError for others, and for other axes.
+    Images and clips are uint8, or floats from 0 to 1; series are floats. The network raises ValueError for others, and
+    for other axes.
 
     `trust` are modules of other code that the config may name, such as ["my_module"]; they are imported.
 
@@ -87,7 +88,7 @@ def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Modu
     """
     classifier, cfg = load_classifier(find_run(str(path), BEST), trusted_modules(trust))
     network = classifier.network.eval()
-    steps = classifier.spec.num_steps if "grid" in cfg.data else "steps"  # clips may have fewer frames, with lengths
+    steps = classifier.spec.num_steps if "grid" in cfg.data else "steps"  # of clips and series, which may have fewer
     name = next(iter(inspect.signature(network.forward).parameters))
     checked = functools.partial(checked_inputs, name, (steps, *classifier.spec.frame_shape))
     network.register_forward_pre_hook(checked, with_kwargs=True)
@@ -105,10 +106,12 @@ def checked_inputs(
 
 
 def checked_frames(frames: Any, sizes: tuple[Any, ...], dtype: torch.dtype) -> Float[Tensor, "..."]:
-    """Scales frames of uint8. Raises ValueError for frames of other sizes and for floats outside [0, 1]."""
+    """Scales frames of uint8. Raises ValueError for frames of other sizes, and for pixels that are floats outside [0,
+    1].
+    """
     if not isinstance(frames, Tensor):
         raise ValueError(f"frames are a {type(frames).__name__}; give a tensor, e.g. torch.as_tensor(frames).")
-    fits = frames.dim() == 5 and all(
+    fits = frames.dim() == len(sizes) + 1 and all(
         size in (given, "steps") for size, given in zip(sizes, frames.shape[1:], strict=True)
     )
     if not fits:
@@ -116,11 +119,11 @@ def checked_frames(frames: Any, sizes: tuple[Any, ...], dtype: torch.dtype) -> F
             f"frames are {list(frames.shape)}, but this network reads [batch, {', '.join(map(str, sizes))}]; cut "
             "images with sequences(images, cfg.data.orderings, cfg.data.grid), and give clips in these axes and sizes."
         )
-    if frames.dtype == torch.uint8:
+    if len(sizes) == 4 and frames.dtype == torch.uint8:
         return scaled(frames, dtype)
     if not frames.is_floating_point():
         raise ValueError(f"frames are {frames.dtype}; give uint8, or floats from 0 to 1.")
-    if not torch.compiler.is_compiling():
+    if len(sizes) == 4 and not torch.compiler.is_compiling():  # pixels
         check_range(frames)
     return frames.to(dtype)  # numpy's floats are float64
 

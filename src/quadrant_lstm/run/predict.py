@@ -1,4 +1,4 @@
-"""Classifies files of images or clips, or the test samples of a run's data.
+"""Classifies files of images, clips or series, or the test samples of a run's data.
 
 The predictions are printed as a table, or written to a CSV file or as JSON lines. A CSV file has a column for the
 probability of each class, and then those after each earlier step, such as `step1_0`. A line of JSON has a list of
@@ -45,7 +45,7 @@ TABLE_HEADER = "prediction  confidence  second  confidence  after each step  fil
 
 class Sample(NamedTuple):
     name: str
-    pixels: np.ndarray | None  # uint8, as the predictor takes them; None if nothing is drawn
+    pixels: np.ndarray | None  # as the predictor takes them; None if nothing is drawn
     label: int | None = None  # the class, if it is known
     note: str = ""  # what makes the prediction doubtful
     steps: Sequence[Sequence[float]] = ()  # the probabilities of the classes after each step, once it is classified
@@ -146,8 +146,8 @@ class LoadedPredictor:
     def __call__(self, samples: Any, invert: bool | None = None) -> Any:
         """Returns the Prediction of a sample, or a list of them for a list. A sample is the path of a file or of a
         folder of frames, or an array in uint8: an image [height, width] or [height, width, 3], or a clip [frames,
-        height, width] or [frames, height, width, 3]. Raises UserError for a file that cannot be read, and ValueError
-        for another array.
+        height, width] or [frames, height, width, 3]; or a series, an array of numbers [time, features]. Raises
+        UserError for a file that cannot be read, and ValueError for another array.
         """
         is_single = isinstance(samples, str | Path | np.ndarray | torch.Tensor)
         sources = [samples] if is_single else samples

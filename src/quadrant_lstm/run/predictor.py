@@ -1,7 +1,7 @@
 """Makes a Predictor of the network of a run, or of an exported ONNX file.
 
-A sample is an image [channels, height, width] or windows of a sequence [windows, frames, channels, height, width], in
-uint8. Sequences of one batch may have different lengths.
+A sample is an image [channels, height, width] or windows of a clip [windows, frames, channels, height, width], in
+uint8, or windows of a series [windows, steps, ...], in float32. Sequences of one batch may have different lengths.
 """
 
 import json
@@ -19,7 +19,8 @@ from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.data import clip_frames
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
-from quadrant_lstm.data.orderings import SequenceSpec, Shape, numbered_names, scaled
+from quadrant_lstm.data.orderings import SequenceSpec, Shape, network_inputs, numbered_names
+from quadrant_lstm.data.series import as_series, find_series_files, read_series, steps_at, steps_available
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
@@ -44,6 +45,8 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
     inputs = inputs_of(data, spec)
     if inputs.name == "images":
         files = find_image_files, reader_of_images(inputs.shape, data, inputs.to_frames)
+    elif inputs.name == "series":
+        files = find_series_files, reader_of_series(data, spec.frame_shape, spec.num_steps)
     else:
         files = clip_frames.find_clip_files, reader_of_clips(data, spec.frame_shape, spec.num_steps)
 
@@ -60,8 +63,9 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
 def of_clips(
     compute: Callable[[Tensor, Tensor], Tensor], frame_shape: Shape, fewest_steps: int
 ) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Returns a function that pads windows to the longest, and at least to `fewest_steps`, and averages the
-    probabilities of the windows of each sample. `compute` returns those of padded frames and their lengths.
+    """Returns a function that pads windows of clips or series to the longest, and at least to `fewest_steps`, and
+    averages the probabilities of the windows of each sample. `compute` returns those of padded frames and their
+    lengths.
     """
 
     @torch.inference_mode()
@@ -70,7 +74,7 @@ def of_clips(
         lengths = [len(window) for window in windows]
         frames = torch.zeros(len(windows), max(fewest_steps, *lengths), *frame_shape)
         for place, window in enumerate(windows):
-            frames[place, : len(window)] = scaled(torch.from_numpy(window))
+            frames[place, : len(window)] = network_inputs(torch.from_numpy(window))
         steps = compute(frames, torch.tensor(lengths))
         by_clip = zip(steps.split([len(clip) for clip in clips]), clips, strict=True)
         return [after_steps.mean(0)[: clip.shape[1]].numpy() for after_steps, clip in by_clip]
@@ -113,21 +117,13 @@ def reader_of_clips(
     channels, height, width = frame_shape
     form = clip_format(data, frame_shape, num_frames)
     frame_format = clip_frames.FrameFormat(channels, (height, width), data.get("layout"), form["fit"])
-    num_windows, fps = form["test_windows"], form["fps"]
-    sampling = clip_frames.Sampling(form["sampling"], form["frame_step"], fps)
+    fps, sampling = form["fps"], clip_frames.Sampling(form["sampling"], form["frame_step"], form["fps"])
 
     def numbers_of(note: clip_frames.Note, name: str) -> np.ndarray:
         """Returns the numbers of the frames [windows, steps] that the test reads."""
         if fps and note.seconds is None:
             raise UserError(f"{name}: has no times, but this network was trained with data.fps; give a video.")
-        available = sampling.available(note)
-        if len(available) < fewest_frames:
-            raise UserError(
-                f"{name}: has {len(available)} frames, but the network of this file reads exactly {fewest_frames}; "
-                "predict with run=PATH instead of model=, which pads it."
-            )
-        sizes = len(available), min(len(available), num_frames or len(available))
-        return available[[sampling.places(*sizes, window, num_windows) for window in range(num_windows)]]
+        return in_windows(sampling.available(note), sampling, form, fewest_frames, name)
 
     def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
         if invert is not None:
@@ -155,6 +151,48 @@ def reader_of_clips(
         except clip_frames.BrokenClip as error:
             remedy = "correct its name" if isinstance(error.__cause__, FileNotFoundError) else "replace it"
             raise UserError(f"{error}; {remedy}, or leave it out.") from error
+
+    return read
+
+
+def in_windows(
+    available: np.ndarray, sampling: clip_frames.Sampling, form: Mapping[str, Any], fewest: int, name: str
+) -> np.ndarray:
+    """Returns those of the available frames or steps that a test reads, [windows, steps]."""
+    if len(available) < fewest:
+        raise UserError(
+            f"{name}: has {len(available)} frames, but the network of this file reads exactly {fewest}; predict with "
+            "run=PATH instead of model=, which pads it."
+        )
+    most = form["num_frames"] or len(available)
+    return available[sampling.windows(len(available), most, form["test_windows"])]
+
+
+def series_format(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None) -> dict[str, Any]:
+    """Returns how a test series is read, as the metadata of a program tell it. `data` is that group of the config."""
+    keys = ("sampling", "window", "stride", "test_windows", "missing")
+    return {"features": frame_shape[0], "num_frames": num_frames} | {key: data[key] for key in keys}
+
+
+def reader_of_series(
+    data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None, fewest_steps: int = 1
+) -> Callable[..., Iterator[Reading]]:
+    form, sampling = series_format(data, frame_shape, num_frames), clip_frames.Sampling(data["sampling"], 1, None)
+    size, missing = form["window"], form["missing"]
+
+    def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
+        if invert is not None or window:
+            key = "window: is for videos" if window else "invert: is for images"
+            raise UserError(f"{key}, but this network reads series; leave it out.")
+        name = str(source) if isinstance(source, Path) else "the array"
+        values = read_series(source, missing) if isinstance(source, Path) else as_series(source, missing)
+        if values.shape[1] != form["features"] or len(values) < (size or 1):
+            rule = f"{form['features']} features{f', in windows of {size} times' if size else ''}"
+            shape = f"{name}: is {list(values.shape)}, [time, features]"
+            error = UserError if isinstance(source, Path) else ValueError
+            raise error(f"{shape}, but the network reads {rule}; give such a series.")
+        available = steps_available(len(values), size, form["stride"])
+        yield Reading(steps_at(values, in_windows(available, sampling, form, fewest_steps, name), size))
 
     return read
 
@@ -228,13 +266,13 @@ def predictor_of_onnx(model: str) -> Predictor:
 
 def predictor_of_session(session: Any) -> Predictor:
     (program_input, *others), metadata = session.get_inputs(), session.get_modelmeta().custom_metadata_map
-    *steps, channels, height, width = program_input.shape[1:]
-    shape = int(channels), int(height), int(width)
+    is_image, is_series = program_input.name == "images", program_input.name == "series"
+    shape = tuple(map(int, program_input.shape[1 if is_image else 2 :]))
     data = resolve_interpolations(parse_yaml(metadata["config"]), trusted=False)["data"]
     names, num_classes = json.loads(metadata["class_names"]), session.get_outputs()[0].shape[1]
     if len(names) != num_classes:
         raise ValueError(f"it has {num_classes} classes, but the names {names}")
-    if not steps:
+    if is_image:
 
         def predict(images: Sequence[np.ndarray]) -> list[np.ndarray]:
             pixels = np.stack(images).astype(np.float32) / 255
@@ -246,15 +284,15 @@ def predictor_of_session(session: Any) -> Predictor:
         inputs = {program_input.name: frames.numpy()} | {each.name: lengths.numpy() for each in others}
         return torch.from_numpy(session.run(["probabilities"], inputs)[0])[:, None]
 
-    num_frames = steps[0] if isinstance(steps[0], int) else None  # None for any number
+    steps = program_input.shape[1]
+    num_frames = steps if isinstance(steps, int) else None  # None for any number
     of_lengths = of_clips(compute, shape, num_frames or 1)
-    read = reader_of_clips(data, shape, num_frames or data["num_frames"], 1 if others else num_frames or 1)
-    if not others:
-        return Predictor(
-            clip_frames.find_clip_files,
-            read,
-            lambda clips: [of_lengths([clip])[0] for clip in clips],
-            1,
-            names_or_numbers(names),
-        )
-    return Predictor(clip_frames.find_clip_files, read, of_lengths, 1, names_or_numbers(names))
+    reader, find = (
+        (reader_of_series, find_series_files) if is_series else (reader_of_clips, clip_frames.find_clip_files)
+    )
+    read = reader(data, shape, num_frames or data["num_frames"], 1 if others else num_frames or 1)
+
+    def one_by_one(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [of_lengths([clip])[0] for clip in clips]
+
+    return Predictor(find, read, of_lengths if others else one_by_one, 1, names_or_numbers(names))

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.run.build import bf16_instructions
+from quadrant_lstm.run_folder import TABLES
 
 PACKAGES = ("quadrant-lstm", "torch", "lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
 
@@ -34,7 +35,7 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
             "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
         "data": {
-            "dataset": cfg.data.get("dataset", "clips"),
+            "dataset": cfg.data.get("dataset") or TABLES[data.kind].stem,
             "root": cfg.data.root,
             "sha256": data.sha256(),
             "samples": data.summary,

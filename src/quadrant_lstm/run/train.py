@@ -76,6 +76,7 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     check_resumable(folder, resumed)
     data = build.build_data(keep_num_frames(cfg, resumed.spec) if resumed else cfg)
     classifier = build.build_classifier(cfg, data.spec, data.class_counts(), trained=resumed is not None)
+    build.set_statistics(classifier.network, data)  # unless a checkpoint or `init` has others
     if resumed:
         check_same_data(data, resumed.spec, folder)
     elif cfg.get("init"):
@@ -191,8 +192,8 @@ def record_start(
         trainer.callbacks.insert(0, LambdaCallback(on_fit_start=write))
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
-    if data.table and not (folder / run_folder.CLIPS).exists():
-        write_atomically(folder / run_folder.CLIPS, csv_text(list(data.table[0]), data.table).encode())
+    if data.table and not (table := folder / run_folder.TABLES[data.kind]).exists():
+        write_atomically(table, csv_text(list(data.table[0]), data.table).encode())
     if data.skipped:
         write_atomically(folder / run_folder.SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
         clips = counted(len(data.skipped), "clip")

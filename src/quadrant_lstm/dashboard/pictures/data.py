@@ -1,4 +1,4 @@
-"""Draws the data: images with their pieces and frames, augmented training images, and clips."""
+"""Draws the data: images with their pieces and frames, augmented training images, clips, and series."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -28,10 +28,14 @@ def shown_frames(num_frames: int) -> list[int]:
 
 
 @style
-def draw_clips(clips: Sequence[UInt8[Tensor, "frames channels height width"]], classes: Sequence[str]) -> Figure:
+def draw_clips(
+    clips: Sequence[UInt8[Tensor, "frames channels height width"]],
+    classes: Sequence[str],
+    title: str = "the first test clips: class, and numbered frames",
+) -> Figure:
     """Draws a row of frames for each clip, whose class stands on its left."""
     figure = new_figure()
-    figure.suptitle("the first test clips: class, and numbered frames")
+    figure.suptitle(title)
     longest = max(map(len, clips))
     rows = figure.subplots(len(clips), min(longest, MAX_FRAMES), squeeze=False)
     for place, (row, clip, name) in enumerate(zip(rows, clips, classes, strict=True)):
@@ -40,7 +44,7 @@ def draw_clips(clips: Sequence[UInt8[Tensor, "frames channels height width"]], c
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
         for axes, number in zip(row, shown_frames(len(clip)), strict=False):
             axes.imshow(clip[number].permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255)
-            if place == 0 or len(clip) != len(clips[place - 1]):
+            if longest > 1 and (place == 0 or len(clip) != len(clips[place - 1])):
                 axes.set_title(str(number + 1), fontsize=SMALL, pad=1)
     return figure
 

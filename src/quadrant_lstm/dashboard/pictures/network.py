@@ -1,18 +1,19 @@
 """Draws the inside of a network, and its accuracy when a part of its input is occluded."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Num, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from quadrant_lstm import plotting
 from quadrant_lstm.data.datamodule import Batch
-from quadrant_lstm.data.orderings import QUADRANTS, frames_of, occlude_piece, ordering_name, scaled
+from quadrant_lstm.data.orderings import QUADRANTS, frames_of, network_inputs, occlude_piece, ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.model.protocols import Inspectable, Lengths, as_argument, real_steps
 from quadrant_lstm.model.recurrent import Kept, StepClassifier
@@ -26,14 +27,14 @@ SAMPLES_AT_ONCE = 250  # that a network reads
 CLIPS_AT_ONCE = 8  # that an encoder reads
 
 
-def as_inputs(frames: UInt8[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
-    """Scales frames, and moves them to the network's device and dtype, e.g. float64 with trainer.precision=64-true."""
+def as_inputs(frames: Num[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
+    """Scales pixels, and moves frames to the network's device and dtype, e.g. float64 at trainer.precision=64-true."""
     weights = next(network.parameters())
-    return scaled(frames.to(weights.device), weights.dtype)
+    return network_inputs(frames.to(weights.device), weights.dtype)
 
 
 def as_arguments(
-    frames: UInt8[Tensor, "..."], lengths: Lengths, network: Any
+    frames: Num[Tensor, "..."], lengths: Lengths, network: Any
 ) -> tuple[Float[Tensor, "..."], dict[str, Tensor]]:
     """Returns the frames and the keyword argument that the network is called with."""
     inputs = as_inputs(frames, network)
@@ -67,7 +68,7 @@ def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels h
 
 
 @style
-def draw_features(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"]) -> dict[str, Figure]:
+def draw_features(network: Inspectable, frames: Num[Tensor, "1 steps ..."]) -> dict[str, Figure]:
     """Each map is scaled by its own largest value, because the maps differ too much for a common scale."""
     convs = [layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d)]
     if not convs:
@@ -113,7 +114,7 @@ def mosaic(maps: np.ndarray) -> np.ndarray:
 
 
 @style
-def draw_gates(network: Inspectable, frames: UInt8[Tensor, "1 steps channels height width"], title: str) -> Figure:
+def draw_gates(network: Inspectable, frames: Num[Tensor, "1 steps ..."], title: str) -> Figure:
     """One panel per quantity, one row per step, one column per unit. The first step's forget gate has no effect."""
     assert isinstance(network.recurrent, LSTM)
     with torch.inference_mode():
@@ -220,9 +221,12 @@ def draw_occluded_orderings(
     return figure
 
 
-# Occluded frames of clips, and frames in another order
+# Occluded steps of clips and series, and steps in another order
 #
-# If the order of the frames matters, the accuracy is lower with reversed or shuffled frames.
+# If the order of the steps matters, the accuracy is lower with reversed or shuffled steps.
+
+
+MAX_SPANS = 32  # of steps; in longer sequences, several steps are occluded together
 
 
 @torch.inference_mode()
@@ -241,21 +245,23 @@ def accuracy(network: nn.Module, samples: Batch) -> float:
     return is_correct(network, *samples).float().mean().item()
 
 
-def accuracy_by_occluded_step(network: nn.Module, samples: Batch) -> list[float]:
-    frames, features, shares = samples.frames, samples.features, []
-    real = real_steps(frames, samples.lengths)
-    black = encoded(network, Batch(torch.zeros_like(frames[:1, :1]), samples.labels[:1])).features
-    for step in range(frames.shape[1]):
-        occluded = samples._replace(frames=frames.index_fill(1, torch.tensor(step), 0))
-        if features is not None and black is not None:
-            is_occluded = real & (torch.arange(frames.shape[1]) == step)  # the features of padding are zeros
-            occluded = occluded._replace(features=features.clone().index_put((is_occluded,), black[0, 0]))
-        shares.append(accuracy(network, occluded))
-    return shares
+def accuracy_by_occluded_step(network: nn.Module, samples: Batch, blank: Tensor | int = 0) -> dict[float, float]:
+    """Returns the accuracy by the numbers of the steps that show nothing, or by the middle of a span of steps."""
+    frames, features, accuracies = samples.frames, samples.features, {}
+    numbers, real = torch.arange(frames.shape[1]), real_steps(frames, samples.lengths)
+    blank_step = torch.zeros_like(frames[:1, :1]) + torch.as_tensor(blank, dtype=frames.dtype)
+    of_blank = None if features is None else encoded(network, Batch(blank_step, samples.labels[:1])).features
+    for span in numbers.tensor_split(min(len(numbers), MAX_SPANS)):
+        occluded = samples._replace(frames=frames.index_copy(1, span, blank_step.expand_as(frames[:, span])))
+        if features is not None and of_blank is not None:
+            is_occluded = real & torch.isin(numbers, span)  # the features of padding are zeros
+            occluded = occluded._replace(features=features.index_put((is_occluded,), of_blank[0, 0]))
+        accuracies[1 + span.float().mean().item()] = accuracy(network, occluded)
+    return accuracies
 
 
 def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
-    """Returns the accuracy with the frames in order, in reverse order, and shuffled, the same way for all clips."""
+    """Returns the accuracy with the steps in order, in reverse order, and shuffled, the same way for all samples."""
     num_steps = samples.frames.shape[1]
     shuffled = torch.randperm(num_steps, generator=torch.Generator().manual_seed(0))
     ranks = {"in order": torch.arange(num_steps), "reversed": -torch.arange(num_steps), "shuffled": shuffled}
@@ -263,7 +269,7 @@ def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
 
 
 def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
-    """Sorts the real frames of each clip by their ranks; padding stays at the end."""
+    """Sorts the real steps of each sample by their ranks; padding stays at the end."""
     frames, _, lengths, features = samples
     ranks = ranks.expand(len(frames), -1).masked_fill(~real_steps(frames, lengths), ranks.max() + 1)
     places = ranks.argsort(dim=1, stable=True)
@@ -272,11 +278,12 @@ def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
 
 
 @style
-def draw_occluded_steps(by_step: list[float], by_order: dict[str, float], num_clips: int) -> Figure:
-    """`by_step` has the accuracy with each frame occluded, `by_order` those with all frames."""
-    xlabel = "occluded frame (bars); all frames, in this order (lines):"
-    figure, axes = new_axes(title=f"accuracy on {num_clips:,} test clips, %", xlabel=xlabel, ylim=(0, 105))
-    axes.bar(range(1, len(by_step) + 1), [100 * share for share in by_step], color=CORRECT)
+def draw_occluded_steps(by_step: dict[float, float], by_order: dict[str, float], counted_samples: str) -> Figure:
+    """`by_step` has the accuracy with each step or span of steps occluded, `by_order` those with all steps."""
+    xlabel = "occluded step (bars); all steps, in this order (lines):"
+    figure, axes = new_axes(title=f"accuracy on {counted_samples}, %", xlabel=xlabel, ylim=(0, 105))
+    width = 0.8 * min([later - step for step, later in itertools.pairwise(by_step)], default=1.0)
+    axes.bar(list(by_step), [100 * share for share in by_step.values()], width, color=CORRECT)
     for (name, share), colour in zip(by_order.items(), ("black", *GROUP_COLOURS[1:]), strict=False):
         axes.axhline(100 * share, color=colour, linestyle="--", label=f"{name}: {100 * share:.1f}")
     figure.legend(loc="outside lower center", ncols=3)

@@ -61,14 +61,17 @@ def draw_bars(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, lab
 
 
 def draw_strip(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, label: int, names: Sequence[str]) -> None:
-    """Draws some frames above a map of the probabilities, which has a column per step and a dot per prediction."""
-    num_steps = len(frames)
-    shown = shown_frames(num_steps)
+    """Draws some frames above a map of the probabilities, which has a column per step and a dot per prediction. The
+    picture of a series is a single frame.
+    """
+    num_steps = len(probabilities)
+    shown = shown_frames(len(frames))
     rows: Any = figure.subfigures(2, 1, height_ratios=[1, 2.2])
-    for axes, step in zip(rows[0].subplots(1, len(shown)), shown, strict=True):
-        axes.imshow(frames[step], cmap="gray_r", vmin=0, vmax=255)
+    for axes, step in zip(rows[0].subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        axes.imshow(frames[step], cmap="gray_r", vmin=0, vmax=255, aspect="equal" if len(frames) > 1 else "auto")
         axes.set(xticks=[], yticks=[])
-        axes.set_title(f"step {step + 1}")
+        if len(frames) > 1:
+            axes.set_title(f"step {step + 1}")
     axes = rows[1].subplots()
     extent = (0.5, num_steps + 0.5, len(names) - 0.5, -0.5)
     axes.imshow(probabilities.T, cmap="Greys", vmin=0, vmax=1.5, aspect="auto", extent=extent)

@@ -1,0 +1,318 @@
+"""Reads series of vectors, and gives Lightning batches of padded series with their lengths.
+
+files -> float32 [time, features] in memory -> steps -> as many as a network reads, or padded -> batch
+
+.npy, or .npz with one array     numbers [time, features], or [time] of one feature
+.csv                             a row for each time and a column for each feature, perhaps below their names
+
+A step is a vector of the features, or with `window` a window [features, values] of so many times.
+"""
+
+import codecs
+import csv
+import hashlib
+import itertools
+import math
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, Int64, UInt8
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from quadrant_lstm import kinds
+from quadrant_lstm.data import image_files, splits
+from quadrant_lstm.data.clip_frames import Numbers, Sampling, load_array
+from quadrant_lstm.data.datamodule import Batch, BatchLoader
+from quadrant_lstm.data.file_sequences import FileSequences, WindowReader
+from quadrant_lstm.data.orderings import SequenceSpec
+from quadrant_lstm.data.splits import Sample
+from quadrant_lstm.errors import UserError, needs_extra, with_type
+from quadrant_lstm.text import counted, with_progress
+
+# Files
+
+
+SUFFIXES = {".npy", ".npz", ".csv"}
+MISSING = {"", "nan", "na", "null", "?"}  # cells of a table, in lower case
+Values = Float32[np.ndarray, "_ features"]  # by time
+
+
+def is_series(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
+find_series_files = partial(image_files.find_files, kind="series", is_wanted=is_series)
+
+
+def read_series(file: Path, missing: kinds.Missing | None) -> Values:
+    """Raises UserError for a file that cannot be read as a series."""
+    try:
+        image_files.check_regular(file)
+        return as_series(read_table(file) if file.suffix.lower() == ".csv" else load_array(file), missing)
+    except Exception as error:  # np.load raises errors of many types
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        remedy = "correct its name" if isinstance(error, FileNotFoundError) else "correct or replace it"
+        raise UserError(f"{file}: cannot be read as a series ({reason.rstrip('.')}); {remedy}.") from error
+
+
+def read_table(file: Path) -> Float[np.ndarray, "..."]:
+    with file.open(newline="", encoding="utf-8-sig") as opened:
+        rows = [list(map(number_in, row)) for row in csv.reader(opened, strict=True)]
+    while rows and not rows[-1]:  # blank lines at the end
+        rows.pop()
+    first = rows[0] if rows else []
+    has_names, known = any(isinstance(cell, str) for cell in first), [cell for cell in first if cell == cell]
+    if has_names and known != first:
+        raise ValueError("a column has no name; name it, or leave it out if it counts the rows")
+    if len(known) > 2 and known == list(range(len(known))):  # as pandas writes unless it is told not to
+        raise ValueError("its first row counts the columns; remove it, or write names")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(first):
+            raise ValueError(f"row {number} has {counted(len(row), 'cell')}, but the first has {len(first)}")
+        if number > 1 and (wrong := [cell for cell in row if isinstance(cell, str)]):
+            raise ValueError(f"row {number}: {wrong[0]!r} is not a number; columns are separated by commas")
+    return np.array(rows[has_names:], np.float64)
+
+
+def number_in(cell: str) -> float | str:
+    try:
+        return math.nan if cell.strip().lower() in MISSING else float(cell)
+    except ValueError:
+        return cell
+
+
+def as_series(array: np.ndarray, missing: kinds.Missing | None) -> Values:
+    """Raises ValueError for an array that is no series of finite numbers, or lacks values that are not to be filled."""
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"its type is {array.dtype}, not a real number")
+    if not array.size or array.ndim not in (1, 2):
+        raise ValueError(f"its shape is {list(array.shape)}, not [time, features]")
+    with np.errstate(over="ignore"):
+        values = np.array(array.reshape(len(array), -1), np.float32)
+    for problem, places in (("not finite in float32", np.isinf(values)), ("missing", np.isnan(values))):
+        if places.any() and not (missing and problem == "missing"):
+            time, feature = np.argwhere(places)[0].tolist()
+            remedy = "; data.missing=last or interpolate fills it" if problem == "missing" else ""
+            raise ValueError(f"value {time + 1} of feature {feature + 1} is {problem}{remedy}")
+    times = np.arange(len(values))
+    for feature, column in enumerate(values.T):
+        known = times[~np.isnan(column)]
+        if not len(known):
+            raise ValueError(f"feature {feature + 1} has no values")
+        if len(known) < len(times):  # before the first known value, that one is taken
+            last = known[(np.searchsorted(known, times, side="right") - 1).clip(0)]
+            column[:] = column[last] if missing == "last" else np.interp(times, known, column[known])
+    return values
+
+
+# Real series, from the data files of installed packages, which are not imported
+#
+#     watch       of seglearn                     exercises of the shoulder (Burns et al. 2018, arXiv 1802.01489), in
+#                                                 groups by subject
+#     vowels      JapaneseVowels of aeon          speakers of two vowels (Kudo et al. 1999), in the set's own split
+#     gestures    PickupGestureWiimoteZ of aeon   people who pick something up (Guna et al. 2014), in its own split
+
+
+Arrays = dict[Path, np.ndarray]  # [time, features], by names that stand for paths
+IN_AEON = {"vowels": "JapaneseVowels", "gestures": "PickupGestureWiimoteZ"}
+
+
+def read_set(name: kinds.SeriesSet) -> tuple[list[Sample], Arrays, str]:
+    """Returns the samples, their series, and in words where they come from. Raises UserError if the package is not
+    installed, or has no such file.
+    """
+    package, read = ("aeon", read_aeon) if name in IN_AEON else ("seglearn", read_watch)
+    with needs_extra(f"data.dataset={name}", "series"):
+        if not (spec := find_spec(package)) or not spec.submodule_search_locations:
+            raise ModuleNotFoundError(name=package)
+    try:
+        samples, arrays = read(Path(spec.submodule_search_locations[0]), name)
+    except (OSError, KeyError, ValueError) as error:
+        reason = f"cannot be read from this version of {package} ({with_type(error)})"
+        raise UserError(f"data.dataset: {name} {reason}; install another version.") from error
+    return samples, arrays, f"the package {package} {version(package)}"
+
+
+ADMITTED = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("_codecs", "encode"): codecs.encode,  # of the bytes of an array
+}
+
+
+class NumpyUnpickler(pickle.Unpickler):
+    """Admits arrays, and nothing that executes code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return ADMITTED[module, name]
+
+
+def read_watch(folder: Path, name: kinds.SeriesSet) -> tuple[list[Sample], Arrays]:
+    with (folder / "data" / "watch_dataset.npy").open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        content = NumpyUnpickler(file).load().item()
+    arrays = {Path(name, str(number)): array for number, array in enumerate(content["X"], start=1)}
+    labels = [content["y_labels"][label] for label in content["y"]]
+    described = zip(arrays, labels, content["subject"], strict=True)
+    return [Sample(path, label, f"subject {subject}", None) for path, label, subject in described], arrays
+
+
+def read_aeon(folder: Path, name: kinds.SeriesSet) -> tuple[list[Sample], Arrays]:
+    """Reads .ts files: below `@data`, a line for each series, with its features and its class between colons."""
+    samples, arrays = [], {}
+    for split in ("train", "test"):
+        file = folder / "datasets" / "data" / IN_AEON[name] / f"{IN_AEON[name]}_{split.upper()}.ts"
+        _, _, data = file.read_text(encoding="utf-8").partition("@data\n")
+        for number, line in enumerate(data.splitlines(), start=1):
+            *features, label = line.split(":")
+            path = Path(name, split, str(number))
+            samples.append(Sample(path, label.strip(), str(path), split))
+            arrays[path] = np.array([feature.replace("?", "nan").split(",") for feature in features], np.float64).T
+    return samples, arrays
+
+
+# Steps of series
+
+
+def steps_available(num_values: int, window: int | None, stride: int | None) -> Numbers:
+    """Returns the places of the first value of each step."""
+    return np.arange(0, num_values - (window or 1) + 1, stride or window or 1)
+
+
+def steps_at(values: Values, places: Int[np.ndarray, "..."], window: int | None) -> Float32[np.ndarray, "..."]:
+    return values[places] if window is None else values[places[..., None] + np.arange(window)].swapaxes(-1, -2)
+
+
+class SeriesReader(WindowReader):
+    """Reads some of the steps of series, or all. `reading` are the arguments of WindowReader."""
+
+    def __init__(self, series: Mapping[Path, Values], window: int | None, *reading: Any):
+        super().__init__(*reading)
+        self.series, self.window = [series[sample.path] for sample in self.samples], window
+
+    def batch(self, samples: list[int], epoch: int | None, num_windows: int) -> Batch:
+        windows = self.windows(samples, epoch, num_windows)
+        read = [steps_at(self.series[number], self.numbers[number][places], self.window) for number, places in windows]
+        frames = np.zeros((len(read), self.num_steps, *read[0].shape[1:]), np.float32)
+        for steps, out in zip(read, frames, strict=True):
+            out[: len(steps)] = steps
+        lengths = torch.tensor(list(map(len, read))) if self.pads else None
+        return Batch(torch.from_numpy(frames), self.labels[samples], lengths)
+
+
+class SeriesLoader(BatchLoader):
+    """Gathers batches of what a SeriesReader reads."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for numbers in self.sampler:  # whose epoch Lightning may set only now
+            epoch = None if self.sampler.seed is None else self.sampler.epoch
+            yield self.data.batch(numbers.tolist(), epoch, self.data.num_windows)
+
+
+# The data of a run
+
+
+class Series(FileSequences):
+    """conf/data/series.yaml explains the arguments. Raises UserError for a series that cannot be read."""
+
+    kind = "series"
+    statistics: tuple[Tensor, Tensor]
+
+    def __init__(
+        self,
+        dataset: kinds.SeriesSet | None,
+        root: str | None,
+        labels: str | None,
+        group: str | None,
+        num_frames: kinds.Count | None,
+        sampling: kinds.SamplingKind,
+        window: kinds.Count | None,
+        stride: kinds.Count | None,
+        test_windows: kinds.Count,
+        missing: kinds.Missing | None,
+        test_share: kinds.Share,
+        validation_share: kinds.BelowOne,
+        validation_seed: kinds.Natural,
+        batch_size: kinds.Count,
+        seed: kinds.Natural,
+        fold: kinds.Natural | None = None,
+        num_folds: kinds.AtLeastTwo = 5,
+    ):
+        if dataset:
+            if root or labels or group:
+                key = "root" if root else "labels" if labels else "group"
+                raise UserError(f"data.{key}: is for files, but data.dataset={dataset} is in a package; leave one out.")
+            samples, arrays, origin = read_set(dataset)
+            folder, names = Path(), splits.class_names(samples)
+            series = {path: as_series(array, missing) for path, array in arrays.items()}
+        else:
+            folder, names, samples, origin = splits.find_samples(root, labels, group, is_series, self.kind)
+            reading = with_progress([sample.path for sample in samples], "reading series", len(samples))
+            series = {path: read_series(path, missing) for path in reading}
+        drawing = test_share, validation_share, validation_seed, fold, num_folds
+        train_samples, held_out, test_samples, how = splits.divide(samples, names, *drawing)
+        (first, values), *others = series.items()
+        num_features = values.shape[1]
+        for path, values in others:
+            if values.shape[1] != num_features:
+                counts = f"{values.shape[1]} features, but {first} has {num_features}"
+                raise UserError(f"{path}: has {counts}; give [time, features], the same features in all files.")
+        available = {path: steps_available(len(values), window, stride) for path, values in series.items()}
+        if short := [path for path, steps in available.items() if not len(steps)]:
+            rule = f"is longer than {short[0]}, which has {counted(len(series[short[0]]), 'value')}"
+            raise UserError(f"data.window: {window} {rule}; write a smaller one, or remove the file.")
+        frame_shape = (num_features,) if window is None else (num_features, window)
+        spec = SequenceSpec(frame_shape, num_frames or max(map(len, available.values())), names)
+        how_read = available, Sampling(sampling, 1, None), spec, seed
+        train = SeriesReader(series, window, train_samples, *how_read, 1)
+        test = SeriesReader(series, window, test_samples, *how_read, test_windows)
+        checksums = {path: hashlib.sha256(values.tobytes()).hexdigest() for path, values in series.items()}
+        amount = f"{sum(map(len, series.values())):,} values of {counted(num_features, 'feature')}"
+        super().__init__(spec, train, test, held_out, batch_size, seed, folder, (origin, how), checksums, amount)
+        self.statistics = statistics_of([train.series[number] for number in self.train_indices.tolist()])
+        self.blank = self.statistics[0].view(-1, *[1] * (len(frame_shape) - 1))
+        self.values_per_step = 1 if window is None else min(window, stride or window)
+
+    def loader(self, data: SeriesReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> SeriesLoader:
+        return SeriesLoader(data, self.sampler(indices, seed))
+
+    def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
+        return self.test.batch(indices.tolist(), None, num_windows)
+
+    def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
+        return torch.stack([self.picture(steps) for steps in self.test_samples(indices).unpadded()])
+
+    def picture(
+        self, steps: Float[Tensor, "steps ..."], height: int = 40, width: int = 120
+    ) -> UInt8[Tensor, "3 height width"]:
+        """Draws a curve for each feature of a series, from three deviations below its mean to three above it."""
+        from quadrant_lstm.plotting import GROUP_COLOURS  # here, because it imports matplotlib
+
+        if steps.ndim == 3:  # windows, of which each value is drawn once
+            steps = steps[:, :, : self.values_per_step].movedim(1, 2).flatten(0, 1)
+        mean, deviation = self.statistics
+        heights = height - height / 3 * ((steps - mean) / deviation).clamp(-3, 3)
+        places = (np.arange(len(steps)) + 0.5) * 2 * width / len(steps)
+        image = Image.new("RGB", (2 * width, 2 * height), "white")  # reduced later, for smooth lines
+        for curve, colour in zip(heights.T.tolist(), itertools.cycle(GROUP_COLOURS), strict=False):
+            ImageDraw.Draw(image).line(list(zip(places, curve, strict=True)), fill=colour, width=2)
+        return torch.from_numpy(np.array(image.reduce(2))).movedim(2, 0)
+
+
+def statistics_of(series: Sequence[Values]) -> tuple[Float[Tensor, " features"], Float[Tensor, " features"]]:
+    """Returns the mean and the deviation of each feature; 1 for one that is constant, but for rounding in float32."""
+    number = sum(map(len, series))
+    mean = sum(values.sum(0, dtype=np.float64) for values in series) / number
+    deviation = np.sqrt(sum(((values - mean) ** 2).sum(0) for values in series) / number)
+    deviation[deviation <= 1e-6 * abs(mean)] = 1
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(deviation, dtype=torch.float32)

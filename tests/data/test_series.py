@@ -1,0 +1,274 @@
+import re
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from quadrant_lstm.data.series import NumpyUnpickler, Series, as_series, find_series_files, read_series
+from quadrant_lstm.errors import UserError
+from tests.series import noise_series, series_in, write_series_folder, write_table
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Two classes, each with series of 2, 3, 4 and 5 values for the training and for the test."""
+    return write_series_folder(tmp_path / "data")
+
+
+def epoch_of(data: Series, epoch: int) -> list:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+# Files
+
+
+def test_all_formats_hold_the_same_series(tmp_path):
+    values = noise_series(5)
+    np.save(tmp_path / "a.npy", values.astype(np.float64))
+    np.savez_compressed(tmp_path / "b.npz", values)
+    write_table(tmp_path / "c.csv", values)
+    write_table(tmp_path / "d.csv", values, ["x", "y", "z"])
+    (tmp_path / "e.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "d.csv").read_bytes().replace(b"\n", b"\r\n"))
+    files = list(find_series_files(str(tmp_path)))
+    assert [file.name for file in files] == ["a.npy", "b.npz", "c.csv", "d.csv", "e.csv"]
+    for file in files:
+        assert np.array_equal(read_series(file, None), values)
+    np.save(tmp_path / "a.npy", np.array([1, 2, 3]))
+    assert read_series(tmp_path / "a.npy", None).tolist() == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("x.csv", "", r"its shape is \[0\], not \[time, features\]\); correct or replace it"),
+        ("x.csv", "a,b\n", r"its shape is \[0\]"),
+        ("x.csv", "a,b\n1,2\n3,x\n", "row 3: 'x' is not a number; columns are separated by commas"),
+        ("x.csv", "1;2\n3;4\n", "row 2: '3;4' is not a number"),
+        ("x.csv", "1,2\n3\n", "row 2 has 1 cell, but the first has 2"),
+        ("x.csv", "a,b,c\n1,2\n", "row 2 has 2 cells, but the first has 3"),
+        ("x.csv", "1,2\n\n3,4\n", "row 2 has 0 cells"),
+        ("x.csv", "1,2\n,4\n", "value 2 of feature 1 is missing; data.missing=last or interpolate fills it"),
+        ("x.csv", "1,2\n3,inf\n", "value 2 of feature 2 is not finite"),
+        ("x.csv", "1,2\n3,1e39\n", "value 2 of feature 2 is not finite in float32"),
+        ("x.csv", "0,1,2\n5,6,7\n", "its first row counts the columns; remove it, or write names"),
+        ("x.csv", ",0,1,2\n0,5,6,7\n", "its first row counts the columns"),
+        ("x.csv", ",a\n0,5\n", "a column has no name; name it, or leave it out if it counts the rows"),
+        ("x.csv", b"\xff\xfe1", "utf-8"),
+        ("x.npy", b"nothing", r"x.npy: cannot be read as a series \("),
+        ("x.npy", np.array([None, 1]), r"cannot be read as a series \(.*Python objects in dtype"),
+        ("x.npy", np.array(["1"]), "its type is <U1, not a real number"),
+        ("x.npy", np.array([[1j]]), "its type is complex128, not a real number"),
+        ("x.npy", np.zeros((2, 3, 4)), r"its shape is \[2, 3, 4\], not \[time, features\]"),
+        ("x.npy", np.zeros((0, 3)), r"its shape is \[0, 3\]"),
+        ("x.npy", np.array([[1, np.nan]]), "value 1 of feature 2 is missing"),
+        ("x.npz", {"a": np.zeros(2), "b": np.zeros(2)}, "it holds 2 arrays, not one"),
+        ("no.csv", None, r"no.csv: cannot be read as a series \(No such file or directory\); correct its name"),
+    ],
+)
+def test_a_file_that_is_no_series_of_numbers_costs_one_line(name, content, line, tmp_path):
+    if isinstance(content, dict):
+        np.savez(tmp_path / name, **content)
+    elif isinstance(content, np.ndarray):
+        np.save(tmp_path / name, content)
+    elif content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=line):
+        read_series(tmp_path / name, None)
+
+
+def test_missing_values_are_filled_if_asked_for(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n,1\n1,nan\nNA,?\n4,3\n,\n")
+    assert read_series(tmp_path / "x.csv", "last").tolist() == [[1, 1], [1, 1], [1, 1], [4, 3], [4, 3]]
+    rows = [[1, 1], [1, 5 / 3], [2.5, 7 / 3], [4, 3], [4, 3]]
+    assert np.allclose(read_series(tmp_path / "x.csv", "interpolate"), rows)
+    for missing in ("last", "interpolate"):
+        with pytest.raises(ValueError, match="feature 2 has no values"):
+            as_series(np.array([[1, np.nan]]), missing)
+        with pytest.raises(ValueError, match="value 1 of feature 2 is not finite"):
+            as_series(np.array([[1, np.inf]]), missing)
+
+
+# Which steps are read
+
+
+def test_longer_series_are_cut_and_shorter_ones_padded(root):
+    data = series_in(root)
+    assert data.spec == ((3,), 3, ("down", "up"))
+    frames, labels, lengths, _ = data.test_samples(torch.arange(8))
+    assert lengths.tolist() == [2, 3, 3, 3] * 2
+    assert labels.tolist() == [0] * 4 + [1] * 4
+    for number, start in enumerate((0, 0, 0, 1)):  # the middle of series that are longer
+        values = np.load(root / f"test/down/{number}.npy")
+        assert np.array_equal(frames[number, : lengths[number]], values[start : start + 3])
+        assert not frames[number, lengths[number] :].any()
+    assert series_in(root, num_frames=2).test_samples(torch.arange(2)).lengths is None  # none is padded
+    assert series_in(root, num_frames=None).spec.num_steps == 5
+
+
+def windows_by_a_loop(values: np.ndarray, window: int, stride: int) -> list[np.ndarray]:
+    steps, start = [], 0
+    while start + window <= len(values):
+        steps.append(np.stack([values[start + number] for number in range(window)], axis=1))
+        start += stride
+    return steps
+
+
+@pytest.mark.parametrize(("window", "stride"), [(1, 1), (3, 1), (3, 2), (2, 4), (9, None), (4, None)])
+def test_the_windows_of_a_series_are_those_of_a_slow_loop(window, stride, tmp_path):
+    root = write_series_folder(tmp_path / "data", num_values=[9, 12, 21])
+    data = series_in(root, window=window, stride=stride, num_frames=None)
+    assert data.spec.frame_shape == (3, window)
+    batch = data.test_samples(torch.arange(8))
+    for path, steps in zip(data.test_names(torch.arange(8)), batch.unpadded(), strict=True):
+        assert np.array_equal(steps, np.stack(windows_by_a_loop(np.load(path), window, stride or window)))
+    assert data.test_pictures(torch.arange(2)).shape == (2, 3, 40, 120)
+
+
+def test_training_draws_windows_that_overlap_by_the_seed_and_the_epoch(tmp_path):
+    root = write_series_folder(tmp_path / "data", num_values=[9])
+    data = series_in(root, num_frames=4)
+    assert {data.train.windows([0], epoch)[0][1][0] for epoch in range(60)} == set(range(6))
+    for epoch in (0, 1, 1):
+        batches, others = (epoch_of(each, epoch) for each in (data, series_in(root, num_frames=4)))
+        assert all(torch.equal(one.frames, other.frames) for one, other in zip(batches, others, strict=True))
+    assert not torch.equal(epoch_of(data, 0)[0].frames, epoch_of(data, 1)[0].frames)
+    (batch, *_) = series_in(root, num_frames=4, test_windows=3).test_dataloader()
+    values = np.load(root / "test/down/0.npy")
+    assert np.array_equal(batch.frames[:3], np.stack([values[:4], values[2:6], values[5:]]))
+    uniform = series_in(root, num_frames=3, sampling="uniform").test_samples(torch.arange(1)).frames[0]
+    assert np.array_equal(uniform, values[[1, 4, 7]])
+
+
+# Standardization
+
+
+def test_statistics_are_those_of_the_training_series(root):
+    data = series_in(root)
+    names = [row["path"] for row in data.table if row["split"] == "training"]
+    values = np.concatenate([np.load(root / name) for name in names])
+    mean, deviation = data.statistics
+    assert np.allclose(mean, values.mean(0), atol=1e-6)
+    assert np.allclose(deviation, values.std(0), atol=1e-6)
+
+
+def test_validation_and_test_values_do_not_change_the_statistics(root):
+    data = series_in(root)
+    for row in data.table:
+        if row["split"] != "training":
+            np.save(root / row["path"], 1000 + np.load(root / row["path"]))
+    changed = series_in(root)
+    assert data.sha256() != changed.sha256()
+    assert all(torch.equal(one, other) for one, other in zip(data.statistics, changed.statistics, strict=True))
+
+
+def test_a_constant_feature_has_deviation_1(root):
+    for file in root.glob("*/*/*.npy"):
+        values = np.load(file)
+        values[:, 1] = 0.1
+        np.save(file, values)
+    mean, deviation = series_in(root).statistics
+    assert mean[1] == pytest.approx(0.1)
+    assert deviation[1] == 1
+
+
+# Classes, groups and splits, which splits.py finds as those of clips
+
+
+def test_a_table_names_classes_groups_and_splits(tmp_path):
+    rows = []
+    for number in range(12):
+        write_table(tmp_path / f"{number}.csv", noise_series(4, seed=number))
+        rows.append(f"{number}.csv,{'up' if number % 2 else 'down'},{number // 3}")
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,group", *rows]))
+    data = series_in(None, labels=str(tmp_path / "labels.csv"))
+    halves: dict[str, set[str]] = {}
+    for row in data.table:
+        halves.setdefault(row["split"], set()).add(row["group"])
+    assert sum(map(len, halves.values())) == 4
+    assert re.match(r"12 series of 2 classes: .*; 48 values of 3 features", data.summary)
+    assert [series_in(None, labels=str(tmp_path / "labels.csv"), fold=fold, num_folds=2) for fold in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "line"),
+    [
+        (shutil.rmtree, {}, "data.root: .* is not a folder; give one with a folder of series for each class"),
+        (lambda root: (root / "train/x").mkdir(), {}, "train/x: holds no series; add some, or remove the folder"),
+        (lambda root: (root / "train/up/x.txt").touch(), {}, "x.txt: is no file of a series; remove it, or begin its"),
+        (lambda root: (root / "train/up/x").mkdir(), {}, "train/up/x: is no file of a series; remove it, or begin its"),
+        (
+            lambda root: np.save(root / "train/up/0.npy", np.zeros((4, 2))),
+            {},
+            r"train/up/0.npy: has 2 features, but .*train/down/0.npy has 3; give \[time, features\], the same",
+        ),
+        (
+            lambda root: None,
+            {"window": 3},
+            "data.window: 3 is longer than .*0.npy, which has 2 values; write a smaller",
+        ),
+        (
+            lambda root: None,
+            {"dataset": "watch"},
+            "data.root: is for files, but data.dataset=watch is in a package; leave one",
+        ),
+    ],
+)
+def test_series_that_do_not_fit_are_refused(change, options, line, root):
+    change(root)
+    with pytest.raises(UserError, match=line):
+        series_in(root, **options)
+
+
+def test_copies_of_training_series_are_named(root):
+    shutil.copy(root / "train/up/3.npy", root / "test/up/0.npy")
+    (warning,) = [text for text in series_in(root, validation_share=0.0).warnings if "repeat" in text]
+    assert re.match("data: 1 series for validation or test repeat training series, such as .*test/up/0.npy of", warning)
+
+
+# Real sets
+
+
+@pytest.mark.parametrize(
+    ("dataset", "package", "shape", "counts"),
+    [
+        ("watch", "seglearn", (6,), (112, 28)),
+        ("vowels", "aeon", (12,), (270, 370)),
+        ("gestures", "aeon", (1,), (50, 50)),
+    ],
+)
+def test_a_real_set_is_read_from_its_package(dataset, package, shape, counts):
+    if not find_spec(package):  # importing it would import what it needs
+        pytest.skip(f"needs {package}, of the extra series")
+    data = series_in(None, dataset=dataset, num_frames=None, test_share=0.2, validation_share=0.1)
+    assert data.spec.frame_shape == shape
+    assert (len(data.train), len(data.test)) == counts
+    assert data.origin.startswith(f"the package {package} ")
+    if dataset == "watch":  # no subject is in two halves
+        halves = [{row["group"] for row in data.table if row["split"] == half} for half in ("training", "test")]
+        assert not halves[0] & halves[1]
+
+
+def test_a_set_whose_package_is_missing_costs_one_line(monkeypatch):
+    monkeypatch.setattr("quadrant_lstm.data.series.find_spec", lambda name: None)
+    line = r'data.dataset=vowels: needs aeon, which is not installed; install it with python -m pip .* ".\[series\]"'
+    with pytest.raises(UserError, match=line):
+        series_in(None, dataset="vowels")
+
+
+def test_a_package_without_the_set_costs_one_line(tmp_path, monkeypatch):
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("quadrant_lstm.data.series.find_spec", lambda name: spec)
+    with pytest.raises(UserError, match="data.dataset: watch cannot be read from this version of seglearn .*; install"):
+        series_in(None, dataset="watch")
+
+
+def test_a_pickle_that_names_other_functions_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(KeyError), (tmp_path / "x").open("rb") as file:
+        NumpyUnpickler(file).load()

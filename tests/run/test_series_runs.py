@@ -1,0 +1,306 @@
+"""Runs on series, from training to an exported program."""
+
+import csv
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.encoder import Conv1dEncoder, ConvEncoder, LinearEncoder, NoEncoder, Standardize
+from quadrant_lstm.model.network import Join
+from quadrant_lstm.model.protocols import logits_after_steps
+from quadrant_lstm.run.load import evaluate, load_run
+from quadrant_lstm.run.predict import load_predictor, predict, predict_files
+from quadrant_lstm.run.predictor import predictor_of_onnx
+from quadrant_lstm.run_folder import read_results
+from quadrant_lstm.text import measured_steps
+from tests.folders import run_folder, sweep_folder
+from tests.networks import RECURRENT
+from tests.scripts import Script, script, waiting_after
+from tests.series import noise_series, series_in, write_series_folder
+
+LEAN = ("trainer.max_epochs=2", "data.batch_size=3", "model.lstm_units=4", "~trainer.callbacks.dashboard")
+KINDS = {
+    "values": ("model/encoder=none", "data.num_frames=4", "data.test_windows=2", "data.missing=last"),
+    "windows": (
+        "model/encoder=conv1d",
+        "model.encoder.filters=[4]",
+        "data.window=4",
+        "data.stride=2",
+        "data.num_frames=3",
+    ),
+}
+
+
+def words(root: Path, kind: str = "values", *changes: str) -> tuple[str, ...]:
+    return ("data=series", f"data.root={root}", "model=join", "model/recurrent=gru", *KINDS[kind], *LEAN, *changes)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Returns a function that returns the folder of a run of two epochs."""
+    folders: dict[str, Path] = {}
+
+    def run(kind: str) -> Path:
+        if kind not in folders:
+            cwd = tmp_path_factory.mktemp(kind)
+            root = write_series_folder(cwd / "data", num_values=[4, 9, 6])
+            done = script("train.py", *words(root, kind), cwd=cwd)
+            assert done.returncode == 0, done.stderr
+            folders[kind] = run_folder(cwd)
+        return folders[kind]
+
+    return run
+
+
+def weights_of(run: Path, file: str = "last.ckpt") -> dict[str, torch.Tensor]:
+    return read_checkpoint(run / "checkpoints" / file)["state_dict"]
+
+
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_stores_the_statistics_of_its_training_data(kind, runs):
+    run = runs(kind)
+    weights, data = weights_of(run), series_in(run.parents[2] / "data", validation_share=0.1)
+    for name, values in zip(("mean", "deviation"), data.statistics, strict=True):
+        assert torch.equal(weights[f"network.encoder.module.standardize.{name}"].flatten(), values)
+    listed = list(csv.DictReader((run / "series.csv").open()))
+    assert [row["split"] for row in listed].count("test") == read_results(run)["test/images"] == 8
+    assert json.loads((run / "provenance.json").read_text())["data"]["dataset"] == "series"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_is_tested_again_and_predicts_files_as_it_was_tested(kind, runs, tmp_path):
+    run = runs(kind)
+    root = run.parents[2] / "data"
+    assert evaluate(run, "cpu")["test/accuracy"] == read_results(run)["test/accuracy"]
+    rows = []
+    for images in ("test", root / "test"):
+        predict(run, str(images), None, str(tmp_path / "x.csv"))
+        rows.append(list(csv.DictReader((tmp_path / "x.csv").open())))
+    tested, files = rows
+    for one, other in zip(tested, files, strict=True):
+        assert (one["file"], one["prediction"]) == (other["file"], other["prediction"])
+        assert float(one["up"]) == pytest.approx(float(other["up"]), abs=1e-6)
+    assert sum(row["class"] == row["prediction"] for row in tested) / 8 == read_results(run)["test/accuracy"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictors_of_a_run_and_of_its_program_agree(kind, runs, tmp_path):
+    run = runs(kind)
+    files = sorted((run.parents[2] / "data/test").glob("*/*.npy"))
+    predictor = load_predictor(run)
+    by_file, by_array = predictor(files), predictor([np.load(file).astype(np.float64) for file in files])
+    assert [each.steps for each in by_file] == [each.steps for each in by_array]
+    predict_files(predictor.predictor, files, None, str(tmp_path / "run.jsonl"))
+    written = [json.loads(line)["probabilities"] for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert written == [each.steps for each in by_file]
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    done = script("export.py", f"run={run}", "format=onnx", f"output={tmp_path}/x.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    program = predictor_of_onnx(f"{tmp_path}/x.onnx")
+    assert [path.name for path in program.find(str(files[0].parent))] == ["0.npy", "1.npy", "2.npy", "3.npy"]
+    predict_files(program, files, None, str(tmp_path / "program.jsonl"))
+    for line, steps in zip((tmp_path / "program.jsonl").read_text().splitlines(), written, strict=True):
+        assert np.allclose(json.loads(line)["probabilities"][-1], steps[-1], atol=1e-4)
+    metadata = predictor_metadata(tmp_path / "x.onnx")
+    assert json.loads(metadata["reading"])["features"] == 3
+    assert metadata["series"].endswith("not standardized, which the network does")
+
+
+def predictor_metadata(file: Path) -> dict[str, str]:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(file.read_bytes()).get_modelmeta().custom_metadata_map
+
+
+def test_other_arrays_and_files_are_refused(runs, tmp_path):
+    predictor = load_predictor(runs("windows"))
+    for array, line in (
+        (
+            noise_series(6, 2),
+            r"the array: is \[6, 2\], \[time, features\], but the network reads 3 features, in windows",
+        ),
+        (noise_series(3), r"the array: is \[3, 3\], .* in windows of 4 times; give such a series"),
+        (np.full((6, 3), np.nan), "value 1 of feature 1 is missing"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            predictor(array)
+    np.save(tmp_path / "x.npy", noise_series(3))
+    with pytest.raises(UserError, match=r"x.npy: is \[3, 3\], \[time, features\], but the network reads"):
+        predictor(tmp_path / "x.npy")
+    with pytest.raises(UserError, match="invert: is for images, but this network reads series; leave it out"):
+        predictor(tmp_path / "x.npy", invert=True)
+    assert load_predictor(runs("values"))(np.array([[1, np.nan, 2], [1, 2, 2]])).label in ("down", "up")
+
+
+def test_a_loaded_network_reads_values_of_any_range(runs):
+    network, _ = load_run(runs("values"))
+    logits = network(100 * torch.randn(2, 7, 3), lengths=torch.tensor([7, 2]))
+    assert logits.shape == (2, 2)
+    with pytest.raises(ValueError, match=r"frames are \[2, 7, 1, 3\], but this network reads \[batch, steps, 3\]"):
+        network(torch.randn(2, 7, 1, 3))
+
+
+def test_a_killed_run_resumes_exactly(runs, tmp_path):
+    root = runs("values").parents[2] / "data"
+    killed = Script("train.py", *words(root), "hydra.run.dir=resumed", cwd=tmp_path, before=waiting_after(1))
+    killed.wait_for("resumed/checkpoints/last.ckpt")
+    killed.kill()
+    done = script("train.py", "run=resumed", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert are_equal(weights_of(tmp_path / "resumed"), weights_of(runs("values")))
+
+
+def test_two_processes_have_the_same_statistics_as_one(runs, tmp_path):
+    root = runs("values").parents[2] / "data"
+    done = script("train.py", *words(root), "trainer.devices=2", "trainer.accelerator=cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    one, two = (
+        {name: value for name, value in weights_of(run).items() if "standardize" in name}
+        for run in (runs("values"), run_folder(tmp_path))
+    )
+    assert len(one) == 2
+    assert are_equal(one, two)
+    assert read_results(run_folder(tmp_path))["test/images"] == 8
+
+
+def test_init_copies_the_statistics_of_the_weights(runs, tmp_path):
+    root = write_series_folder(tmp_path / "data", num_values=[5])
+    done = script("train.py", *words(root), f"init={runs('values')}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    name = "network.encoder.module.standardize.mean"
+    assert torch.equal(weights_of(run_folder(tmp_path))[name], weights_of(runs("values"))[name])
+
+
+def test_a_sweep_over_folds_validates_on_each_series_once(tmp_path):
+    root = write_series_folder(tmp_path / "data", num_values=[4])
+    folds = ("data.fold=0,1", "data.num_folds=2", "trainer.max_epochs=1")
+    done = script("train.py", "-m", *words(root), *folds, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    tables = [list(csv.DictReader((sweep_folder(tmp_path) / f"{job}/series.csv").open())) for job in range(2)]
+    validated = [row["path"] for table in tables for row in table if row["split"] == "validation"]
+    assert sorted(validated) == sorted(f"train/{name}/{number}.npy" for name in ("down", "up") for number in range(4))
+    means = [weights_of(sweep_folder(tmp_path) / str(job))["network.encoder.module.standardize.mean"] for job in (0, 1)]
+    assert not torch.equal(*means)
+
+
+def test_the_dashboard_draws_curves(tmp_path):
+    root = write_series_folder(tmp_path / "data", num_values=[4, 60])
+    changes = [word for word in words(root, "windows") if "callbacks.dashboard" not in word]
+    changes += [
+        "model/recurrent=lstm",
+        "trainer.max_epochs=1",
+        "data.num_frames=null",
+        "data.window=4",
+        "data.stride=1",
+    ]
+    done = script("train.py", *changes, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = run_folder(tmp_path)
+    events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
+    tags = {tag.removeprefix("view_") for tag in events.Tags()["images"]}
+    assert {"data/series", "belief/example_1", "test/occluded_step", "test/mistakes_1", "inside/gates"} <= tags
+    assert "A colour is a feature" in (run / "report.html").read_text()
+
+
+def test_long_sequences_have_accuracies_after_128_of_their_steps():
+    assert measured_steps(128) == list(range(1, 129))
+    steps = measured_steps(361)
+    assert len(steps) == len(set(steps)) == 128
+    assert steps[-1] == 361
+
+
+def join(encoder, recurrent, frame_shape) -> Join:
+    torch.manual_seed(0)
+    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": True}
+    network = Join(frame_shape, 3, 5, None, encoder, RECURRENT[recurrent], **sizes).eval()
+    (standardize,) = (part for part in network.modules() if isinstance(part, Standardize))
+    standardize.set(torch.tensor([5.0, -1.0]), torch.tensor([2.0, 0.1]))
+    return network
+
+
+ENCODERS = {
+    "none": (NoEncoder, (2,)),
+    "none of windows": (NoEncoder, (2, 6)),
+    "linear": (partial(LinearEncoder, units=4), (2, 6)),
+    "conv1d": (partial(Conv1dEncoder, filters=[3, 4], kernel_size=2, pool_size=2), (2, 6)),
+    "conv1d over all": (partial(Conv1dEncoder, filters=[3], kernel_size=3, pool_size=None), (2, 6)),
+}
+
+
+@pytest.mark.parametrize("recurrent", [name for name in RECURRENT if name != "conv_lstm"])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_padded_series_has_the_logits_of_the_series_alone(encoder, recurrent):
+    make, frame_shape = ENCODERS[encoder]
+    network, series = join(make, recurrent, frame_shape), 5 + 2 * torch.randn(3, 5, *frame_shape)
+    lengths = torch.tensor([5, 2, 4])
+    with torch.no_grad():
+        logits = network(series, lengths=lengths)
+        steps = logits_after_steps(network, series, lengths)
+        assert torch.allclose(steps[:, -1], logits, atol=1e-6)
+        for number, length in enumerate(lengths if recurrent != "concat" else []):  # reads padding as zeros
+            alone = logits_after_steps(network, series[number : number + 1, :length])
+            assert torch.allclose(alone[0, -1], logits[number], atol=1e-6)
+
+
+def test_the_network_standardizes_before_the_encoder():
+    network, values = join(NoEncoder, "gru", (2,)), 5 + 2 * torch.randn(3, 5, 2)
+    expected = (values - torch.tensor([5.0, -1.0])) / torch.tensor([2.0, 0.1])
+    assert torch.allclose(network.features(values), expected)
+
+
+def test_a_convolution_over_windows_is_that_of_each_window_alone():
+    encoder = Conv1dEncoder(2, [3], 4, None)
+    windows = torch.randn(7, 2, 6)
+    slow = torch.stack([encoder.conv1(window).amax(1).relu() for window in windows])
+    assert torch.allclose(encoder(windows), slow)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "frame_shape", "line"),
+    [
+        (
+            partial(Conv1dEncoder, filters=[2], kernel_size=3, pool_size=2),
+            (2,),
+            r"model.encoder: Conv1dEncoder reads windows .* but these data have vectors .*; write data.window=N",
+        ),
+        (
+            partial(Conv1dEncoder, filters=[2], kernel_size=3, pool_size=2),
+            (1, 8, 8),
+            r"Conv1dEncoder reads windows .* have frames \[channels, height, width\] .*; write model/encoder=conv",
+        ),
+        (
+            partial(Conv1dEncoder, filters=[2, 2], kernel_size=3, pool_size=2),
+            (2, 4),
+            "model.encoder.kernel_size: 3 does not fit stage conv2, whose input is 2 x 2",
+        ),
+        (
+            partial(ConvEncoder, filters=[2], kernel_size=3, pool_size=2),
+            (2, 9),
+            "ConvEncoder reads frames .*; write model=join model/encoder=none, linear or, with data.window, conv1d",
+        ),
+    ],
+)
+def test_an_encoder_of_other_frames_is_refused(encoder, frame_shape, line):
+    with pytest.raises(UserError, match=line):
+        join(encoder, "gru", frame_shape)
+
+
+@pytest.mark.parametrize("model", ["cnn_lstm", "reshaped", "deep"])
+def test_networks_of_images_refuse_series_in_one_line(model, runs, tmp_path):
+    root = runs("values").parents[2] / "data"
+    done = script("train.py", "data=series", f"data.root={root}", f"model={model}", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("model: ")
+    assert "model=join" in done.stderr
+    assert not (tmp_path / "outputs").exists()
