@@ -79,6 +79,9 @@ expected ndim=3, found ndim=4. Full shape received
 expected time_distributed_input to have 5 dimensions, but got array with shape (4, 28, 28, 1)
 expected lstm_1_input to have 3 dimensions, but got array with shape (8, 1)
 TimeDistributed Layer should be passed an input_shape with at least 3 dimensions
+non-empty 3D or 4D (batch mode) tensor expected for input
+running_mean should contain
+tuple indices must be integers or slices, not tuple
 """
 
 
