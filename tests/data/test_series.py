@@ -38,9 +38,9 @@ def test_all_formats_hold_the_same_series(tmp_path):
     files = list(find_series_files(str(tmp_path)))
     assert [file.name for file in files] == ["a.npy", "b.npz", "c.csv", "d.csv", "e.csv"]
     for file in files:
-        assert np.array_equal(read_series(file, None), values)
+        assert np.array_equal(read_series(file, None)[0], values)
     np.save(tmp_path / "a.npy", np.array([1, 2, 3]))
-    assert read_series(tmp_path / "a.npy", None).tolist() == [[1], [2], [3]]
+    assert read_series(tmp_path / "a.npy", None)[0].tolist() == [[1], [2], [3]]
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_a_file_that_is_no_series_of_numbers_costs_one_line(name, content, line,
 
 def test_missing_values_are_filled_if_asked_for(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n,1\n1,nan\nNA,?\n4,3\n,\n")
-    assert read_series(tmp_path / "x.csv", "last").tolist() == [[1, 1], [1, 1], [1, 1], [4, 3], [4, 3]]
+    assert read_series(tmp_path / "x.csv", "last")[0].tolist() == [[1, 1], [1, 1], [1, 1], [4, 3], [4, 3]]
     rows = [[1, 1], [1, 5 / 3], [2.5, 7 / 3], [4, 3], [4, 3]]
-    assert np.allclose(read_series(tmp_path / "x.csv", "interpolate"), rows)
+    assert np.allclose(read_series(tmp_path / "x.csv", "interpolate")[0], rows)
     for missing in ("last", "interpolate"):
         with pytest.raises(ValueError, match="feature 2 has no values"):
             as_series(np.array([[1, np.nan]]), missing)
@@ -99,7 +99,7 @@ def test_missing_values_are_filled_if_asked_for(tmp_path):
 
 def test_longer_series_are_cut_and_shorter_ones_padded(root):
     data = series_in(root)
-    assert data.spec == ((3,), 3, ("down", "up"))
+    assert data.spec[:3] == ((3,), 3, ("down", "up"))
     frames, labels, lengths, _ = data.test_samples(torch.arange(8))
     assert lengths.tolist() == [2, 3, 3, 3] * 2
     assert labels.tolist() == [0] * 4 + [1] * 4
@@ -201,11 +201,16 @@ def test_a_table_names_classes_groups_and_splits(tmp_path):
         (shutil.rmtree, {}, "data.root: .* is not a folder; give one with a folder of series for each class"),
         (lambda root: (root / "train/x").mkdir(), {}, "train/x: holds no series; add some, or remove the folder"),
         (lambda root: (root / "train/up/x.txt").touch(), {}, "x.txt: is no file of a series; remove it, or begin its"),
-        (lambda root: (root / "train/up/x").mkdir(), {}, "train/up/x: is no file of a series; remove it, or begin its"),
+        (lambda root: (root / "train/up/x").mkdir(), {}, "train/up/x: is a folder, no file of a series"),
         (
             lambda root: np.save(root / "train/up/0.npy", np.zeros((4, 2))),
             {},
             r"train/up/0.npy: has 2 features, but .*train/down/0.npy has 3; give \[time, features\], the same",
+        ),
+        (
+            lambda root: [write_table(root / f"train/up/{name}.csv", noise_series(3), name) for name in ("xyz", "yxz")],
+            {},
+            r"yxz.csv: cannot be read as a series \(its columns are y, x, z, not x, y, z\); correct or",
         ),
         (
             lambda root: None,

@@ -23,7 +23,7 @@ from quadrant_lstm.text import measured_steps
 from tests.folders import run_folder, sweep_folder
 from tests.networks import RECURRENT
 from tests.scripts import Script, script, waiting_after
-from tests.series import noise_series, series_in, write_series_folder
+from tests.series import noise_series, series_in, write_series_folder, write_table
 
 LEAN = ("trainer.max_epochs=2", "data.batch_size=3", "model.lstm_units=4", "~trainer.callbacks.dashboard")
 KINDS = {
@@ -51,6 +51,9 @@ def runs(tmp_path_factory):
         if kind not in folders:
             cwd = tmp_path_factory.mktemp(kind)
             root = write_series_folder(cwd / "data", num_values=[4, 9, 6])
+            first = root / "train/down/0.npy"
+            write_table(first.with_suffix(".csv"), np.load(first), ["x", "y", "z"])
+            first.unlink()
             done = script("train.py", *words(root, kind), cwd=cwd)
             assert done.returncode == 0, done.stderr
             folders[kind] = run_folder(cwd)
@@ -114,6 +117,12 @@ def test_predictors_of_a_run_and_of_its_program_agree(kind, runs, tmp_path):
         assert np.allclose(json.loads(line)["probabilities"][-1], steps[-1], atol=1e-4)
     metadata = predictor_metadata(tmp_path / "x.onnx")
     assert json.loads(metadata["reading"])["features"] == 3
+    write_table(tmp_path / "x.csv", noise_series(6), ["y", "x", "z"])
+    for read in (lambda file: next(program.read(file)), load_predictor(run)):
+        with pytest.raises(
+            UserError, match=r"x.csv: cannot be read as a series \(its columns are y, x, z, not x, y, z"
+        ):
+            read(tmp_path / "x.csv")
     assert metadata["series"].endswith("not standardized, which the network does")
 
 

@@ -24,6 +24,7 @@ class SequenceSpec(NamedTuple):
     frame_shape: tuple[int, ...]
     num_steps: int
     class_names: tuple[str, ...]
+    feature_names: tuple[str, ...] = ()  # the columns of series in tables, if they have names
 
     @property
     def num_classes(self) -> int:

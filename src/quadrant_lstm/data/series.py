@@ -43,6 +43,7 @@ from quadrant_lstm.text import counted, with_progress
 SUFFIXES = {".npy", ".npz", ".csv"}
 MISSING = {"", "nan", "na", "null", "?"}  # cells of a table, in lower case
 Values = Float32[np.ndarray, "_ features"]  # by time
+Names = tuple[str, ...]
 
 
 def is_series(path: Path) -> bool:
@@ -52,18 +53,23 @@ def is_series(path: Path) -> bool:
 find_series_files = partial(image_files.find_files, kind="series", is_wanted=is_series)
 
 
-def read_series(file: Path, missing: kinds.Missing | None) -> Values:
-    """Raises UserError for a file that cannot be read as a series."""
+def read_series(file: Path, missing: kinds.Missing | None, feature_names: Sequence[str] = ()) -> tuple[Values, Names]:
+    """Returns the values, and the names of the features if the file has any. Raises UserError for a file that cannot be
+    read as a series, and for other names than `feature_names`, if there are any.
+    """
     try:
         image_files.check_regular(file)
-        return as_series(read_table(file) if file.suffix.lower() == ".csv" else load_array(file), missing)
+        array, names = read_table(file) if file.suffix.lower() == ".csv" else (load_array(file), ())
+        if names and feature_names and names != tuple(feature_names):
+            raise ValueError(f"its columns are {', '.join(names)}, not {', '.join(feature_names)}")
+        return as_series(array, missing), names
     except Exception as error:  # np.load raises errors of many types
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
         remedy = "correct its name" if isinstance(error, FileNotFoundError) else "correct or replace it"
         raise UserError(f"{file}: cannot be read as a series ({reason.rstrip('.')}); {remedy}.") from error
 
 
-def read_table(file: Path) -> Float[np.ndarray, "..."]:
+def read_table(file: Path) -> tuple[Float[np.ndarray, "..."], Names]:
     with file.open(newline="", encoding="utf-8-sig") as opened:
         rows = [list(map(number_in, row)) for row in csv.reader(opened, strict=True)]
     while rows and not rows[-1]:  # blank lines at the end
@@ -79,7 +85,7 @@ def read_table(file: Path) -> Float[np.ndarray, "..."]:
             raise ValueError(f"row {number} has {counted(len(row), 'cell')}, but the first has {len(first)}")
         if number > 1 and (wrong := [cell for cell in row if isinstance(cell, str)]):
             raise ValueError(f"row {number}: {wrong[0]!r} is not a number; columns are separated by commas")
-    return np.array(rows[has_names:], np.float64)
+    return np.array(rows[has_names:], np.float64), tuple(map(str, first)) if has_names else ()
 
 
 def number_in(cell: str) -> float | str:
@@ -248,6 +254,7 @@ class Series(FileSequences):
         fold: kinds.Natural | None = None,
         num_folds: kinds.AtLeastTwo = 5,
     ):
+        feature_names: Names = ()
         if dataset:
             if root or labels or group:
                 key = "root" if root else "labels" if labels else "group"
@@ -258,7 +265,10 @@ class Series(FileSequences):
         else:
             folder, names, samples, origin = splits.find_samples(root, labels, group, is_series, self.kind)
             reading = with_progress([sample.path for sample in samples], "reading series", len(samples))
-            series = {path: read_series(path, missing) for path in reading}
+            series = {}
+            for path in reading:
+                series[path], names_in_file = read_series(path, missing, feature_names)
+                feature_names = feature_names or names_in_file
         drawing = test_share, validation_share, validation_seed, fold, num_folds
         train_samples, held_out, test_samples, how = splits.divide(samples, names, *drawing)
         (first, values), *others = series.items()
@@ -272,7 +282,7 @@ class Series(FileSequences):
             rule = f"is longer than {short[0]}, which has {counted(len(series[short[0]]), 'value')}"
             raise UserError(f"data.window: {window} {rule}; write a smaller one, or remove the file.")
         frame_shape = (num_features,) if window is None else (num_features, window)
-        spec = SequenceSpec(frame_shape, num_frames or max(map(len, available.values())), names)
+        spec = SequenceSpec(frame_shape, num_frames or max(map(len, available.values())), names, feature_names)
         how_read = available, Sampling(sampling, 1, None), spec, seed
         train = SeriesReader(series, window, train_samples, *how_read, 1)
         test = SeriesReader(series, window, test_samples, *how_read, test_windows)

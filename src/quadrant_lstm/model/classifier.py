@@ -113,8 +113,7 @@ class Classifier(LightningModule):
     ):
         super().__init__()
         self.optimizer, self.schedule, self.label_smoothing = optimizer, schedule, label_smoothing
-        frame_shape, num_steps, class_names = spec
-        stored = {"frame_shape": list(frame_shape), "num_steps": num_steps, "class_names": list(class_names)}
+        stored = {key: list(value) if isinstance(value, tuple) else value for key, value in spec._asdict().items()}
         self.save_hyperparameters(stored, logger=False)
         self.network, self.spec = network, spec
         self.class_weights: Tensor | None

@@ -216,8 +216,7 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
         if trained > MANY_PARAMETERS * (number := len(data.train_indices)):
             warnings.append(
                 f"model: {trained / 1e6:.1f} million parameters for {counted(number, f'training {data.kind}')}: expect "
-                f"overfitting; add {plural(data.kind)}, or choose a smaller network"
-                f"{', such as that of experiment=clips' if data.kind == 'clip' else ''}"
+                f"overfitting; add {plural(data.kind)}, or choose a smaller network, e.g. by model.recurrent.units=16"
             )
     for warning in warnings:
         rank_zero_only(log.warning)(warning)

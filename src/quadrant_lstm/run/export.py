@@ -78,7 +78,7 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpe
         how = {"orderings": json.dumps(orderings_of(orderings_shown(cfg.data), cfg.data.grid))}
         how["grid"] = json.dumps(list(cfg.data.grid))
     elif inputs.name == "series":
-        how = {"reading": json.dumps(series_format(cfg.data, spec.frame_shape, spec.num_steps))}
+        how = {"reading": json.dumps(series_format(cfg.data, spec))}
     else:
         form = clip_format(cfg.data, spec.frame_shape, spec.num_steps)
         grey = {"grey": GREY} if form["colours"] == "grey" else {}

@@ -45,19 +45,19 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
     longer for training. Logs a line for other files.
     """
     now, remedy = data.spec, "restore the data, or start a new run."
-    if now.class_names != trained.class_names:
-        raise UserError(
-            f"data: the classes are {', '.join(now.class_names)}, but {as_typed(folder)} was trained on "
-            f"{', '.join(trained.class_names)}; {remedy}"
-        )
+    both = {"classes": (now.class_names, trained.class_names), "columns": (now.feature_names, trained.feature_names)}
+    for what, (names, before) in both.items():
+        if names and before and names != before:
+            listed = f"{', '.join(names)}, but {as_typed(folder)} was trained on {', '.join(before)}"
+            raise UserError(f"data: the {what} are {listed}; {remedy}")
     if now.frame_shape != trained.frame_shape:
         one, other = (" x ".join(map(str, spec.frame_shape)) for spec in (now, trained))
         raise UserError(f"data: frames are {one}, but {as_typed(folder)} was trained on {other}; {remedy}")
-    before = {row["path"]: row for row in read_csv(folder / TABLES[data.kind])}
-    of_training = {row[key] for row in before.values() if row["split"] == "training" for key in ("path", "sha256")}
+    rows = {row["path"]: row for row in read_csv(folder / TABLES[data.kind])}
+    of_training = {row[key] for row in rows.values() if row["split"] == "training" for key in ("path", "sha256")}
     for row in data.table:
         known = csv_cell(row["path"])
-        if row["split"] != "training" and (known if known in before else row["sha256"]) in of_training:
+        if row["split"] != "training" and (known if known in rows else row["sha256"]) in of_training:
             raise UserError(f"data: {known} is for {row['split']}, but {as_typed(folder)} was trained on it; {remedy}")
     recorded = read_json(folder / PROVENANCE).get("data", {}).get("sha256")
     if recorded and recorded != data.sha256():
@@ -158,7 +158,8 @@ def read_resumed(folder: Path) -> Resumed | None:
 
 
 def stored_spec(stored: dict[str, Any]) -> SequenceSpec:
-    return SequenceSpec(tuple(stored["frame_shape"]), stored["num_steps"], tuple(stored["class_names"]))
+    names = stored["class_names"], stored.get("feature_names", ())
+    return SequenceSpec(tuple(stored["frame_shape"]), stored["num_steps"], *map(tuple, names))
 
 
 # Weights of another run, as far as names and shapes match

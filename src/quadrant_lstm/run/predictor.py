@@ -46,7 +46,7 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
     if inputs.name == "images":
         files = find_image_files, reader_of_images(inputs.shape, data, inputs.to_frames)
     elif inputs.name == "series":
-        files = find_series_files, reader_of_series(data, spec.frame_shape, spec.num_steps)
+        files = find_series_files, reader_of_series(series_format(data, spec))
     else:
         files = clip_frames.find_clip_files, reader_of_clips(data, spec.frame_shape, spec.num_steps)
 
@@ -168,28 +168,28 @@ def in_windows(
     return available[sampling.windows(len(available), most, form["test_windows"])]
 
 
-def series_format(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None) -> dict[str, Any]:
+def series_format(data: Mapping[Any, Any], spec: SequenceSpec) -> dict[str, Any]:
     """Returns how a test series is read, as the metadata of a program tell it. `data` is that group of the config."""
     keys = ("sampling", "window", "stride", "test_windows", "missing")
-    return {"features": frame_shape[0], "num_frames": num_frames} | {key: data[key] for key in keys}
+    form = {"features": spec.frame_shape[0], "feature_names": spec.feature_names, "num_frames": spec.num_steps}
+    return form | {key: data[key] for key in keys}
 
 
-def reader_of_series(
-    data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None, fewest_steps: int = 1
-) -> Callable[..., Iterator[Reading]]:
-    form, sampling = series_format(data, frame_shape, num_frames), clip_frames.Sampling(data["sampling"], 1, None)
-    size, missing = form["window"], form["missing"]
+def reader_of_series(form: Mapping[str, Any], fewest_steps: int = 1) -> Callable[..., Iterator[Reading]]:
+    sampling = clip_frames.Sampling(form["sampling"], 1, None)
+    size, missing, names = form["window"], form["missing"], form["feature_names"]
 
-    def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
+    def read(source: Any, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
         if invert is not None or window:
             key = "window: is for videos" if window else "invert: is for images"
             raise UserError(f"{key}, but this network reads series; leave it out.")
-        name = str(source) if isinstance(source, Path) else "the array"
-        values = read_series(source, missing) if isinstance(source, Path) else as_series(source, missing)
+        is_array = isinstance(source, np.ndarray)
+        name = "the array" if is_array else str(source)
+        values = as_series(source, missing) if is_array else read_series(source, missing, names)[0]
         if values.shape[1] != form["features"] or len(values) < (size or 1):
             rule = f"{form['features']} features{f', in windows of {size} times' if size else ''}"
             shape = f"{name}: is {list(values.shape)}, [time, features]"
-            error = UserError if isinstance(source, Path) else ValueError
+            error = ValueError if is_array else UserError
             raise error(f"{shape}, but the network reads {rule}; give such a series.")
         available = steps_available(len(values), size, form["stride"])
         yield Reading(steps_at(values, in_windows(available, sampling, form, fewest_steps, name), size))
@@ -287,10 +287,12 @@ def predictor_of_session(session: Any) -> Predictor:
     steps = program_input.shape[1]
     num_frames = steps if isinstance(steps, int) else None  # None for any number
     of_lengths = of_clips(compute, shape, num_frames or 1)
-    reader, find = (
-        (reader_of_series, find_series_files) if is_series else (reader_of_clips, clip_frames.find_clip_files)
-    )
-    read = reader(data, shape, num_frames or data["num_frames"], 1 if others else num_frames or 1)
+    fewest = 1 if others else num_frames or 1
+    if is_series:
+        find, read = find_series_files, reader_of_series(json.loads(metadata["reading"]), fewest)
+    else:
+        read = reader_of_clips(data, shape, num_frames or data["num_frames"], fewest)
+        find = clip_frames.find_clip_files
 
     def one_by_one(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [of_lengths([clip])[0] for clip in clips]
