@@ -165,8 +165,10 @@ class ClipLoader:
             if isinstance(answer, UserError):
                 raise answer
             frames = self.slots[number % len(self.slots), : len(windows)]
-            # what is not read stands for its shape
-            frames = frames.clone() if any(missing) else frames[:1, :1, :1, :1].expand_as(frames)
+            if any(missing):  # torch's copy would take the threads of the processes that read
+                frames = torch.from_numpy(frames.numpy().copy())
+            else:  # what is not read stands for its shape
+                frames = frames[:1, :1, :1, :1].expand_as(frames)
             batch = reader.batch(clips, windows, frames)
             if features:
                 batch = batch._replace(features=features.features(batch.frames, reader.rows(windows)))
