@@ -11,7 +11,6 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from tests.clips import write_video_folder
 from tests.folders import TINY, run_folder, write_idx_folder
 from tests.scripts import script
 
@@ -104,6 +103,8 @@ def video_run(shared_folder: Path) -> Callable[[str], Path]:
 
     def train(kind: str) -> Path:
         with FileLock(f"{shared_folder / 'videos'}.lock"):
+            from tests.clips import write_video_folder  # here, because jaxtyping has to see the package first
+
             root = write_video_folder(shared_folder / "videos")
         words = ("data=clips", f"data.root={root}", "data.size=[12,16]", "data.num_frames=4", "data.test_windows=2")
         options = ("data.layout=THWC", "data.num_workers=0", "~trainer.callbacks.dashboard", "trainer.max_epochs=1")

@@ -169,7 +169,7 @@ def test_loaded_pictures_are_prepared_as_predict_does(name, pictures, opened, de
     page = opened(deep_page)
     page.find_element(By.ID, "file").send_keys(str(file))
     WebDriverWait(page, 10).until(lambda page: page.execute_script(IS_DRAWN))
-    expected, note = read_image(file, (1, 28, 28), None)
+    expected, note, _ = read_image(file, (1, 28, 28), None)
     assert expected.max() > 100
     assert np.abs(prepared_on(page) - expected[0].astype(int)).max() <= 1
     settle(page)

@@ -276,7 +276,8 @@ def read_frames(
         for _, places in itertools.groupby(range(len(numbers)), key=numbers.__getitem__):
             if (frame := next(frames, None)) is None:
                 raise ValueError("it has fewer frames")
-            out[[*places]] = as_array(frame, frame_format)
+            first, *others = places
+            out[first : first + 1 + len(others)] = as_array(frame, frame_format)
 
 
 @contextlib.contextmanager
@@ -306,7 +307,7 @@ def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
         raise ValueError("it has more than 8 bits per pixel")
     if frame.has_transparency_data:
         frame = on_paper(frame, "white")
-    frame = frame.convert(mode)
+    frame = frame if frame.mode == mode else frame.convert(mode)
     if size is not None:
         resize: Any = {"stretch": Image.Image.resize, "crop": ImageOps.fit, "pad": ImageOps.pad}[fit]
         frame = resize(frame, size[::-1], Image.Resampling.BILINEAR)
