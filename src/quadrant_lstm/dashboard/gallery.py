@@ -109,7 +109,7 @@ def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
     for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", tested.mistakes)):
         first = places[:NUM_BELIEFS]
         samples = data.test_samples(tested.indices[first])
-        ends = [data.spec.num_steps] * len(first) if samples.lengths is None else samples.lengths.tolist()
+        ends = map(len, samples.unpadded())
         shown = zip(first.tolist(), drawn_frames(data, samples), ends, samples.labels.tolist(), strict=True)
         for number, (place, frames, end, label) in enumerate(shown, start=1):
             title = f"test sample {tested.indices[place]} of class {names[label]}"

@@ -1,5 +1,5 @@
-"""Defines what clips and series have in common: which steps of a file a network reads, and how the files of a folder
-become the data of a run.
+"""Defines what clips and series have in common: which steps of a file are read, and how the files of a folder become
+the data of a run.
 """
 
 import hashlib
