@@ -22,7 +22,7 @@ from quadrant_lstm.data.series import Series
 from quadrant_lstm.model.protocols import Inspectable, in_full
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import undrawable
-from quadrant_lstm.text import counted
+from quadrant_lstm.text import counted, plural
 
 NUM_CLIPS = 4  # or series, that are drawn before training
 SERIES_SIZE = 80, 600  # pixels: height and width of the picture of a series
@@ -63,10 +63,8 @@ def data_pictures(data: SequenceDataModule) -> Pictures:
     if not isinstance(data, ImageSequences):
         samples, names = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test)))), drawn_names(data)
         classes, clips = [names[label] for label in samples.labels.tolist()], drawn_frames(data, samples)
-        if data.spec.is_series:
-            yield "data/series", of_data.draw_clips(clips, classes, "the first test series: class, and features")
-        else:
-            yield "data/clips", of_data.draw_clips(clips, classes)
+        name, content = plural(data.kind), "features" if data.spec.is_series else "numbered frames"
+        yield f"data/{name}", of_data.draw_clips(clips, classes, f"the first test {name}: class, and {content}")
         return
     shown = shown_orderings(data.orderings, data.train_orderings)
     yield "data/orderings", of_data.draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid)

@@ -29,9 +29,7 @@ def shown_frames(num_frames: int) -> list[int]:
 
 @style
 def draw_clips(
-    clips: Sequence[UInt8[Tensor, "frames channels height width"]],
-    classes: Sequence[str],
-    title: str = "the first test clips: class, and numbered frames",
+    clips: Sequence[UInt8[Tensor, "frames channels height width"]], classes: Sequence[str], title: str
 ) -> Figure:
     """Draws a row of frames for each clip, whose class stands on its left."""
     figure = new_figure()
