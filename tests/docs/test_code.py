@@ -82,6 +82,12 @@ TimeDistributed Layer should be passed an input_shape with at least 3 dimensions
 non-empty 3D or 4D (batch mode) tensor expected for input
 running_mean should contain
 tuple indices must be integers or slices, not tuple
+Input type (unsigned char) and bias type (float) should be the same
+RNN input dtype (torch.float64) does not match weight dtype (torch.float32)
+expected target dtype to be Long or Byte, but got Float
+unflatten: Provided sizes [4, 2] don't multiply up to the size of dim 0 (6)
+Length of all samples has to be greater than 0
+index 1 is out of bounds for dimension 0 with size 1
 """
 
 
