@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.compat import OF_MAIN
-from quadrant_lstm.config.read import find_trained_run, trusted_modules
+from quadrant_lstm.config.check import find_trained_run
 from quadrant_lstm.kinds import Accelerator
 from quadrant_lstm.signals import importing
 
@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
         with importing():
             from quadrant_lstm.run.load import evaluate  # imports torch
 
-        evaluate(folder, cfg.accelerator, trusted_modules(cfg.trust))
+        evaluate(folder, cfg.accelerator, cfg.trust)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.compat import OF_MAIN
-from quadrant_lstm.config.read import find_trained_run, trusted_modules
+from quadrant_lstm.config.check import find_trained_run
 from quadrant_lstm.files import check_output
 from quadrant_lstm.run_folder import EXPORTED
 from quadrant_lstm.signals import importing
@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
         with importing():
             from quadrant_lstm.run.export import export  # imports torch
 
-        export(folder, cfg.format, trusted_modules(cfg.trust), cfg.weights, cfg.output)
+        export(folder, cfg.format, cfg.trust, cfg.weights, cfg.output)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.compat import OF_MAIN
-from quadrant_lstm.config.read import check_reader_keys, find_trained_run, trusted_modules
+from quadrant_lstm.config.check import check_reader_keys, find_trained_run
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import check_output
 from quadrant_lstm.kinds import Seconds
@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
             from quadrant_lstm.run.predictor import predictor_of_onnx
 
         if folder:
-            predict(folder, cfg.images, cfg.invert, cfg.output, trusted_modules(cfg.trust), window)
+            predict(folder, cfg.images, cfg.invert, cfg.output, cfg.trust, window)
         else:
             predictor = predictor_of_onnx(cfg.model)
             predict_files(predictor, predictor.find(cfg.images), cfg.invert, cfg.output, window)

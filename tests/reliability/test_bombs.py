@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from quadrant_lstm.config.read import read_config
+from quadrant_lstm.config.check import read_config
 from quadrant_lstm.data.image_reader import read_image
 from quadrant_lstm.data.images import load_idx_folder
 from quadrant_lstm.errors import UserError

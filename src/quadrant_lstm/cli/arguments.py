@@ -9,16 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.main import get_args_parser
 
 from quadrant_lstm.config import trust
-from quadrant_lstm.config.check import GROUPS
-from quadrant_lstm.config.read import read_config, trusted_modules
+from quadrant_lstm.config.check import GROUPS, read_config, trust_list
 from quadrant_lstm.config.values import names_other_than_own_keys, resolve_interpolations
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
-from quadrant_lstm.run_folder import BEST, CONFIG, LOG, check_links, find_run, locked
+from quadrant_lstm.run_folder import BEST, CONFIG, LOG, check_links, find_run
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
 from quadrant_lstm.text import assigned, quoted, with_own_network
 
@@ -68,13 +66,6 @@ def refuse(message: str) -> NoReturn:
     raise UserError(f"{message}; python {sys.argv[0]} --hydra-help lists the options.")
 
 
-def check_single_values(overrides: list[str], remedy: str) -> None:
-    for override in OverridesParser.create().parse_overrides(overrides):
-        if override.is_sweep_override():
-            key, _, values = str(override.input_line).partition("=")
-            raise UserError(f"{key}: {values} are several values; {remedy}.")
-
-
 # Hydra's arguments
 
 
@@ -99,7 +90,7 @@ def translated(typed: Typed) -> list[str]:
     if (options.cfg or options.info) and (options.multirun or sweep or plan):
         raise UserError("--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.")
     if run:
-        return resume_run(run, typed, trusted_modules(modules))
+        return resume_run(run, typed, trust_list(modules))
     for key, (only, override) in OF_SWEEPER.items():
         if (value := typed.own.get(key)) not in (None, only):
             raise UserError(f"{key}: {value!r} is not {only}; write {key}={only}, or leave it out.")
@@ -107,8 +98,6 @@ def translated(typed: Typed) -> list[str]:
     words = ["-m", *words] if plan else words
     if sweep and not typed.only_shows:
         return resume_sweep(find_sweep(sweep), options, with_own_network(overrides))
-    if not (options.multirun or plan):
-        check_single_values(overrides, "add -m to run a sweep over them")
     if "init=latest" in overrides:  # found once, because each job of a sweep would find the one before
         newest = f"init={quoted(find_run('latest', BEST).absolute())}"
         overrides = [newest if override == "init=latest" else override for override in overrides]
@@ -124,24 +113,17 @@ def reader_arguments(arguments: list[str]) -> list[str]:
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
     path = re.compile(r"(run|images|output|model|trust)=(?!null$|['\"])(.+)", re.DOTALL)
     arguments = [path.sub(lambda found: f"{found[1]}={quoted(found[2])}", argument) for argument in arguments]
-    options = parse_options(arguments)
-    if options.multirun:
+    if parse_options(arguments).multirun:
         raise UserError("-m: is for sweeps of train.py, but this script reads one run; leave it out.")
-    check_single_values(options.overrides, "write one of them")
     return arguments
 
 
 # `run=`: a run resumes with its own config, in its own folder
 
 
-# Keys that a resumed run cannot change: it would validate on images that it has been trained on, need a network of
-# other sizes, or give one optimizer the state of another.
-FIXED_KEYS = (
-    "data.dataset", "data.validation_images", "data.validation_seed", "data.fold", "data.num_folds", "data.grid",
-    "data.orderings", "data.test_share", "data.validation_share", "data.num_frames", "data.frame_step", "data.size",
-    "data.channels", "data.label", "data.canvas", "data.labels", "data.group", "data.sampling", "data.fps", "data.fit",
-    "data.window", "data.stride", "data.missing", "optimizer._target_",
-)  # fmt: skip
+# A resumed run cannot change other keys of the data: it would validate on samples that it has been trained on, or need
+# a network of other sizes. Another optimizer could not use the state of this one.
+DATA_KEYS = ("root", "batch_size", "seed", "augmentation", "test_windows", "num_workers", "cache_gb", "skip_broken")
 
 
 def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
@@ -158,9 +140,10 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
         raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")
     for override in typed.overrides:
-        key = ".".join(override.partition("=")[0].lstrip("+~").split(".")[:2])  # not that of an item of a list
-        fixed = key in (*GROUPS, "experiment", "init", *FIXED_KEYS)
-        if fixed or key.startswith(("model.", "model/", "schedule.")):
+        key = override.partition("=")[0].lstrip("+~")
+        group, *names = re.split("[./]", key)
+        is_fixed = group in ("model", "schedule") or (group == "data" and names[:1] and names[0] not in DATA_KEYS)
+        if is_fixed or key in (*GROUPS, "experiment", "init", "optimizer._target_"):
             raise UserError(f"{override}: a run resumes with its own config; change other values, or start a new run.")
         is_constant = cfg.schedule._target_.endswith(".ConstantLR") and cfg.schedule.get("factor") == 1
         if key == "optimizer.lr" and not is_constant:
@@ -243,13 +226,10 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
     typed = parse(arguments)
     if typed.options.multirun or {"sweep", "plan"} & typed.own.keys():
         raise UserError("-m: a sweep starts the processes of its jobs itself; run it without torchrun, or on SLURM.")
-    devices, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ["GROUP_WORLD_SIZE"]
-    if int(devices) * int(machines) != int(os.environ["WORLD_SIZE"]):
-        raise UserError(f"--nproc-per-node: is {devices} here, but not on all machines; start as many on each.")
-    started, values = {"trainer.devices": devices, "trainer.num_nodes": machines}, assigned(typed.overrides)
+    started = {"trainer.devices": os.environ["LOCAL_WORLD_SIZE"], "trainer.num_nodes": os.environ["GROUP_WORLD_SIZE"]}
     for key, number in started.items():
-        if values.get(key, number) not in (number, "auto"):
-            raise UserError(f"{key}: {values[key]}, but torchrun started {number}; leave it out.")
+        if (value := assigned(typed.overrides).get(key, number)) not in (number, "auto"):
+            raise UserError(f"{key}: {value}, but torchrun started {number}; leave it out.")
     typed = replace(typed, overrides=[*typed.overrides, *(f"{key}={number}" for key, number in started.items())])
     if meeting.rank:
         if typed.only_shows:
@@ -259,9 +239,6 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
         folder, run = meeting.earlier_folder(), typed.own.get("run")
         if not folder or not Path(folder).exists():  # the folder of a run that was refused is removed
             folder = str(find_run(run).absolute()) if run else None
-        if folder:
-            with locked(Path(folder)):  # raises UserError if another process works in it
-                pass
     if not folder:
         return translated(typed)
     if "run" in typed.own:

@@ -68,11 +68,7 @@ def mistake_in(error: BaseException) -> UserError | None:
 def explain(error: Exception) -> UserError:
     """Rewrites an error of Hydra or OmegaConf."""
     if isinstance(error, errors.OverrideParseException):
-        key, _, value = str(error.override).partition("=")
-        if re.fullmatch(r"[+~]*[\w./@]+", key) and value and value[0] not in "[{":
-            value = value.replace("'", "\\'")
-            return UserError(f"{key}: a value with such characters needs quotes: \"{key}='{value}'\".")
-        return UserError(f"{error.override}: is not an override; write KEY=VALUE, e.g. run=latest.")
+        return UserError(f"{error.override}: cannot be parsed; write KEY=VALUE, or \"KEY='VALUE'\" for a text.")
     if isinstance(error, errors.MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return UserError(f"{group}: there is no {group}={choice}; choose from {', '.join(error.options)}.")

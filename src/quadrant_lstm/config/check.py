@@ -1,4 +1,4 @@
-"""Checks a config: its keys and values, its classes and their arguments.
+"""Checks a config: its keys and values, its classes and their arguments. Reads the config of a run folder.
 
 The annotations of a constructor's arguments say what the keys of its node may hold (kinds.py); conf/ has the values.
 Raises UserError that names the key. Imports no torch before it imports the classes.
@@ -6,8 +6,10 @@ Raises UserError that names the key. Imports no torch before it imports the clas
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,9 +17,11 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from quadrant_lstm import kinds
-from quadrant_lstm.config.trust import OWN, TARGETS, check_download, check_trust, nodes_with_target
-from quadrant_lstm.config.values import resolve_interpolations
-from quadrant_lstm.errors import UserError, place_in_own_code, with_type
+from quadrant_lstm.config.trust import OWN, TARGETS, check_download, check_trust
+from quadrant_lstm.config.values import nodes_with_target, resolve_interpolations
+from quadrant_lstm.errors import UserError, place_in_own_code, printable, with_type
+from quadrant_lstm.files import read_yaml
+from quadrant_lstm.run_folder import BEST, CONFIG, as_typed, find_run, unfinished
 from quadrant_lstm.signals import importing
 
 Kinds = Mapping[str, Any]
@@ -95,10 +99,10 @@ def check_config(cfg: DictConfig) -> None:
     check_validation(cfg)
 
 
-def check_values(cfg: DictConfig, trust: Sequence[str] | None = None, imported: Sequence[str] = GROUPS) -> None:
+def check_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:
     """Checks keys and values. `trust` is None for a config that was typed or is in conf/: it may name any class.
 
-    Classes of torch, Lightning and other code are imported in the groups `imported` only.
+    Of the config of a run folder, classes of torch, Lightning and other code are imported for data and model only.
     """
     config = resolve_interpolations(cfg, trusted=trust is None)
     check_keys(config, ROOT, GROUPS)
@@ -114,7 +118,7 @@ def check_values(cfg: DictConfig, trust: Sequence[str] | None = None, imported: 
         check_trust(config, trust)
         check_download(config, trust)
     for path, node in nodes_with_target(config):
-        check_node(path, node, path.partition(".")[0] in imported)
+        check_node(path, node, trust is None or path.startswith(("data", "model")))
     for key in REQUIRED:
         if OmegaConf.select(cfg, key) is None:
             raise missing_key(key)
@@ -296,3 +300,45 @@ def find_class(key: str, target: str) -> type:
     similar = difflib.get_close_matches(name, classes, n=1)
     remedy = f"did you mean {package}.{similar[0]}?" if similar else "correct the name."
     raise UserError(f"{key}: there is no class {target}; {remedy}")
+
+
+# The config of a run folder, and of the scripts that read one
+
+
+Trust = str | Sequence[str] | None  # modules, folders or wandb: one, a list, or the text of a list as it is typed
+
+
+def trust_list(trust: Trust) -> list[str]:
+    return [name.strip() for name in (trust.strip("[]").split(",") if isinstance(trust, str) else trust or [])]
+
+
+def read_config(file: Path, trust: Trust = ()) -> DictConfig:
+    """Reads the config of a run folder, which may come from somebody else, and checks it.
+
+    `trust` are modules whose classes it may name besides those of this project, torch.nn, torch.optim and Lightning.
+    """
+    cfg = read_yaml(file)
+    if not isinstance(cfg, DictConfig) or "model" not in cfg.keys():  # noqa: SIM118  # `in cfg` resolves the value
+        raise UserError(f"{file}: is not the config of a run; give a folder that train.py made.")
+    try:
+        check_values(cfg, trust_list(trust))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return cfg
+
+
+def find_trained_run(cfg: DictConfig, kinds: Mapping[str, Any]) -> Path:
+    """Checks the config of a script that reads a run, whose keys besides `run` and `trust` have these kinds. Returns
+    the folder that `run` names, and says on stderr if that run has not finished. Raises UserError if that folder's
+    config is invalid.
+    """
+    check_reader_keys(cfg, kinds)
+    folder = find_run(cfg.run, BEST)
+    config = read_config(folder / CONFIG, cfg.trust)
+    if progress := unfinished(folder, config):
+        print(printable(f"{as_typed(folder)}: {progress}"), file=sys.stderr)
+    return folder
+
+
+def check_reader_keys(cfg: DictConfig, kinds: Mapping[str, Any]) -> None:
+    check_keys(resolve_interpolations(cfg, trusted=True), {"run": str | None, "trust": str | list[str] | None, **kinds})

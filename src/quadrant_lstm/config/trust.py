@@ -1,11 +1,11 @@
 """What the config of a run or a sweep from somebody else may name: classes, folders and uploads. Imports no torch."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from quadrant_lstm.config.values import RUN_FOLDER, leaves
+from quadrant_lstm.config.values import RUN_FOLDER, leaves, nodes_with_target
 from quadrant_lstm.errors import UserError
 
 # The packages whose classes each group may name, and single classes. What is typed may name any class, except in data;
@@ -31,15 +31,6 @@ DOWNLOADS = Path("~/.cache/quadrant_lstm")  # where conf/data/ puts data sets
 WANDB_ARGUMENTS = {"_target_", "save_dir", "project", "offline"}  # of conf/; others go to wandb.init
 OWN = "quadrant_lstm."
 READ_IN_PLACE = ("mnist", "idx")  # data sets that are not downloaded
-
-
-def nodes_with_target(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the dotted path and the content of each node that names a class, also of those in lists."""
-    if isinstance(node, dict) and "_target_" in node:
-        yield path, node
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, child in children:
-        yield from nodes_with_target(child, f"{path}.{key}" if path else str(key))
 
 
 def check_trust(config: Mapping[str, Any], trust: Sequence[str]) -> None:

@@ -19,13 +19,22 @@ def without_hydra(composed: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
+def nodes(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted key and the content of a node of a config, and then of all below it."""
+    yield path, node
+    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield from nodes(child, f"{path}.{key}" if path else str(key))
+
+
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yields the dotted key and the value of everything in a config that is no dict or list, or an empty one."""
-    children = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
-    if not children or not node:
-        yield path, node
-    for key, child in children:
-        yield from leaves(child, f"{path}.{key}" if path else str(key))
+    return ((key, value) for key, value in nodes(node, path) if not (value and isinstance(value, Mapping | list)))
+
+
+def nodes_with_target(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields those nodes that name a class."""
+    return ((key, value) for key, value in nodes(node) if isinstance(value, dict) and "_target_" in value)
 
 
 def differing_values(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:

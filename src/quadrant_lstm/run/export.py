@@ -13,12 +13,12 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from quadrant_lstm.config.check import Trust
 from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import WriteError, expanded, read_json, write_atomically
@@ -32,9 +32,7 @@ log = logging.getLogger(__name__)
 GREY = {"pictures": "(19595 R + 38470 G + 7471 B + 32768) >> 16, which is ITU-R 601", "videos": "luma from 0 to 255"}
 
 
-def export(
-    folder: Path, format: str, trust: Sequence[str] = (), weights: str = "float32", output: str | None = None
-) -> Path:
+def export(folder: Path, format: str, trust: Trust = (), weights: str = "float32", output: str | None = None) -> Path:
     """Writes the file, by default to the run folder, and returns its path. `weights` is the type of the weights in
     network.html.
 

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.callbacks.training import Progress
-from quadrant_lstm.config.read import read_config, trusted_modules
+from quadrant_lstm.config.check import Trust, read_config
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, scaled
 from quadrant_lstm.errors import UserError, needs_extra
@@ -70,7 +70,7 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
 # The network
 
 
-def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Module, DictConfig]:
+def load_run(path: str | Path, trust: Trust = ()) -> tuple[nn.Module, DictConfig]:
     """Returns the network of a run's best epoch, on the CPU and in eval mode, and the run's config; `latest` is the
     newest run below outputs/.
 
@@ -86,7 +86,7 @@ def load_run(path: str | Path, trust: str | Sequence[str] = ()) -> tuple[nn.Modu
     Sets glibc's allocator and torch's number of threads as training does (processes/launch.py). Raises UserError if
     the folder contains no run, or none of its epochs has finished.
     """
-    classifier, cfg = load_classifier(find_run(str(path), BEST), trusted_modules(trust))
+    classifier, cfg = load_classifier(find_run(str(path), BEST), trust)
     network = classifier.network.eval()
     steps = classifier.spec.num_steps if "grid" in cfg.data else "steps"  # of clips and series, which may have fewer
     name = next(iter(inspect.signature(network.forward).parameters))
@@ -99,10 +99,8 @@ def checked_inputs(
     name: str, sizes: tuple[Any, ...], network: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Scales and checks the frames: the first argument of the network, or the one with its name."""
-    dtype = next(network.parameters()).dtype
-    if name in named:
-        return inputs, named | {name: checked_frames(named[name], sizes, dtype)}
-    return (checked_frames(inputs[0], sizes, dtype), *inputs[1:]), named
+    frames, *others = inputs or (named.pop(name),)
+    return (checked_frames(frames, sizes, next(network.parameters()).dtype), *others), named
 
 
 def checked_frames(frames: Any, sizes: tuple[Any, ...], dtype: torch.dtype) -> Float[Tensor, "..."]:
@@ -128,7 +126,7 @@ def checked_frames(frames: Any, sizes: tuple[Any, ...], dtype: torch.dtype) -> F
     return frames.to(dtype)  # numpy's floats are float64
 
 
-def load_classifier(folder: Path, trust: Sequence[str] = ()) -> tuple[Classifier, DictConfig]:
+def load_classifier(folder: Path, trust: Trust = ()) -> tuple[Classifier, DictConfig]:
     configure_cpu()
     cfg = read_config(folder / CONFIG, trust)
     checkpoint = read_checkpoint(folder / BEST)
@@ -213,7 +211,7 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
 # Test metrics
 
 
-def evaluate(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate(folder: Path, accelerator: str, trust: Trust = ()) -> dict[str, Any]:
     """Logs the test metrics and returns them by name."""
     classifier, _ = run_test(folder, accelerator, trust)
     results = classifier.test_results()
@@ -223,7 +221,7 @@ def evaluate(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> dict[
     return results
 
 
-def run_test(folder: Path, accelerator: str, trust: Sequence[str] = ()) -> tuple[Classifier, SequenceDataModule]:
+def run_test(folder: Path, accelerator: str, trust: Trust = ()) -> tuple[Classifier, SequenceDataModule]:
     """Tests the best checkpoint. The returned Classifier holds the logits and labels of the test images."""
     quiet_lightning()
     classifier, cfg = load_classifier(folder, trust)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 import torch
 
-from quadrant_lstm.config.read import trusted_modules
+from quadrant_lstm.config.check import Trust
 from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
 from quadrant_lstm.data.image_reader import Reading
 from quadrant_lstm.errors import UserError, as_text, printable
@@ -154,13 +154,13 @@ class LoadedPredictor:
         sources = (expanded(str(x)) if isinstance(x, str | Path) else np.asarray(x) for x in sources)
         batches = read_files(functools.partial(self.predictor.read, invert=invert), sources, [], is_single=True)
         predictions = []
-        for sample in itertools.chain.from_iterable(classify(self.predictor, batch) for batch in batches):
+        for sample in classify(self.predictor, batches):
             label, steps = None if sample.predicted is None else self.classes[sample.predicted], list(sample.steps)
             predictions.append(Prediction(label, steps[-1] if steps else [], steps, sample.note))
         return predictions[0] if is_single else predictions
 
 
-def load_predictor(path: str | Path, trust: str | Sequence[str] = ()) -> LoadedPredictor:
+def load_predictor(path: str | Path, trust: Trust = ()) -> LoadedPredictor:
     """Returns what classifies files and arrays with the best epoch of a run, on the CPU.
 
         predictor = load_predictor("outputs/2026-11-24/23-59-05")
@@ -168,7 +168,7 @@ def load_predictor(path: str | Path, trust: str | Sequence[str] = ()) -> LoadedP
 
     Raises UserError as load_run does, which explains `trust`.
     """
-    classifier, cfg = load_classifier(find_run(str(path), BEST), trusted_modules(trust))
+    classifier, cfg = load_classifier(find_run(str(path), BEST), trust)
     return LoadedPredictor(predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec))
 
 
@@ -179,7 +179,7 @@ BATCH_SIZE = 256
 
 
 def predict(
-    folder: Path, images: str, invert: bool | None, output: str | None, trust: Sequence[str] = (), window: float = 0.0
+    folder: Path, images: str, invert: bool | None, output: str | None, trust: Trust = (), window: float = 0.0
 ) -> None:
     """`images` names files, or is "test". Raises UserError at the end if files could not be read."""
     classifier, cfg = load_classifier(folder, trust)
@@ -220,7 +220,7 @@ def write_predictions(
     """Returns the number of samples, and that of correct predictions of samples whose class is known."""
     count = correct = 0
     with open_output(output, predictor.num_steps, predictor.classes, has_windows) as write:
-        for sample in itertools.chain.from_iterable(classify(predictor, batch) for batch in batches):
+        for sample in classify(predictor, batches):
             write(sample)
             if output and sample.note:
                 print(printable(f"{sample.name}: {sample.note}; check its prediction."), file=sys.stderr)
@@ -231,11 +231,12 @@ def write_predictions(
     return count, correct
 
 
-def classify(predictor: Predictor, samples: Sequence[Sample]) -> Iterator[Sample]:
-    drawn = [sample.pixels for sample in samples if sample.pixels is not None]
-    probabilities = iter(predictor.probabilities(drawn) if drawn else [])
-    for sample in samples:
-        yield sample if sample.pixels is None else sample._replace(steps=next(probabilities).tolist())
+def classify(predictor: Predictor, batches: Iterable[Sequence[Sample]]) -> Iterator[Sample]:
+    for samples in batches:
+        drawn = [sample.pixels for sample in samples if sample.pixels is not None]
+        probabilities = iter(predictor.probabilities(drawn) if drawn else [])
+        for sample in samples:
+            yield sample if sample.pixels is None else sample._replace(steps=next(probabilities).tolist())
 
 
 def read_test_samples(data: SequenceDataModule) -> Iterator[list[Sample]]:

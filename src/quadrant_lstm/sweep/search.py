@@ -25,7 +25,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from quadrant_lstm import run_folder, text
 from quadrant_lstm.compat import OF_INSTANTIATE
-from quadrant_lstm.config.trust import is_class_in, nodes_with_target
+from quadrant_lstm.config.trust import is_class_in
+from quadrant_lstm.config.values import nodes_with_target
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.sweep_folder import STUDY, SWEEP_CONFIG, Job, Sweep
 
