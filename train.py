@@ -21,13 +21,13 @@ def main(meeting: Meeting | None) -> None:
     """Lets Hydra compose the config. `meeting` holds the processes of torchrun."""
 
     @hydra.main(**OF_MAIN, config_path="conf", config_name="train")
-    def run(cfg: DictConfig) -> float | None:
+    def run(cfg: DictConfig) -> None:
         with handle_job_errors(), resumable():
             check_config(cfg)  # for jobs and resumed runs, which have no BeforeRun
             with importing():
                 from quadrant_lstm.run.train import train  # imports torch
 
-            return train(cfg, meeting)
+            train(cfg, meeting)
 
     run()
 

@@ -1,7 +1,8 @@
 """Makes a Predictor of the network of a run, or of an exported ONNX file.
 
-A sample is an image [channels, height, width] or windows of a clip [windows, frames, channels, height, width], in
-uint8, or windows of a series [windows, steps, ...], in float32. Sequences of one batch may have different lengths.
+A sample is the frames of an image [1, steps, channels, height, width] or windows of a clip [windows, frames, channels,
+height, width], in uint8, or windows of a series [windows, steps, ...], in float32; for a program, an image is [1,
+channels, height, width]. Sequences of one batch may have different lengths.
 """
 
 import json
@@ -83,7 +84,7 @@ def of_clips(
 
 
 def reader_of_images(
-    shape: Shape, data: Mapping[Any, Any], to_frames: Callable[[Tensor], Tensor] | None = None
+    shape: Shape, data: Mapping[Any, Any], to_frames: Callable[[Tensor], Tensor]
 ) -> Callable[..., Iterator[Reading]]:
     like_mnist = data["dataset"].lower() == "mnist"
 
@@ -93,7 +94,7 @@ def reader_of_images(
         if isinstance(source, np.ndarray):
             check_array(source, ("height", "width"), (3, 4))
         image = read_image(source, shape, invert, like_mnist)
-        if image.pixels is not None and to_frames is not None:
+        if image.pixels is not None:
             image = image._replace(pixels=to_frames(torch.from_numpy(image.pixels)[None]).numpy())
         yield image
 
@@ -266,35 +267,27 @@ def predictor_of_onnx(model: str) -> Predictor:
 
 def predictor_of_session(session: Any) -> Predictor:
     (program_input, *others), metadata = session.get_inputs(), session.get_modelmeta().custom_metadata_map
-    is_image, is_series = program_input.name == "images", program_input.name == "series"
-    shape = tuple(map(int, program_input.shape[1 if is_image else 2 :]))
+    kind, (_, steps, *shape) = program_input.name, program_input.shape  # of an image, the channels stand for steps
     data = resolve_interpolations(parse_yaml(metadata["config"]), trusted=False)["data"]
     names, num_classes = json.loads(metadata["class_names"]), session.get_outputs()[0].shape[1]
     if len(names) != num_classes:
         raise ValueError(f"it has {num_classes} classes, but the names {names}")
-    if is_image:
-
-        def predict(images: Sequence[np.ndarray]) -> list[np.ndarray]:
-            pixels = np.stack(images).astype(np.float32) / 255
-            return [last[None] for last in session.run(["probabilities"], {program_input.name: pixels})[0]]
-
-        return Predictor(find_image_files, reader_of_images(shape, data), predict, 1, names_or_numbers(names))
 
     def compute(frames: Tensor, lengths: Tensor) -> Tensor:
-        inputs = {program_input.name: frames.numpy()} | {each.name: lengths.numpy() for each in others}
+        inputs = {kind: frames.numpy()} | {each.name: lengths.numpy() for each in others}
         return torch.from_numpy(session.run(["probabilities"], inputs)[0])[:, None]
 
-    steps = program_input.shape[1]
     num_frames = steps if isinstance(steps, int) else None  # None for any number
-    of_lengths = of_clips(compute, shape, num_frames or 1)
+    together = of_clips(compute, shape, num_frames or 1)
     fewest = 1 if others else num_frames or 1
-    if is_series:
-        find, read = find_series_files, reader_of_series(json.loads(metadata["reading"]), fewest)
+    if kind == "images":
+        files = find_image_files, reader_of_images((steps, *shape), data, lambda images: images)
+    elif kind == "series":
+        files = find_series_files, reader_of_series(json.loads(metadata["reading"]), fewest)
     else:
-        read = reader_of_clips(data, shape, num_frames or data["num_frames"], fewest)
-        find = clip_frames.find_clip_files
+        files = clip_frames.find_clip_files, reader_of_clips(data, shape, num_frames or data["num_frames"], fewest)
 
     def one_by_one(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [of_lengths([clip])[0] for clip in clips]
+        return [together([clip])[0] for clip in clips]
 
-    return Predictor(find, read, of_lengths if others else one_by_one, 1, names_or_numbers(names))
+    return Predictor(*files, together if others or num_frames else one_by_one, 1, names_or_numbers(names))

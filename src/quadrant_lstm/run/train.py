@@ -46,21 +46,18 @@ log = logging.getLogger(__name__)
 # The training
 
 
-def train(cfg: DictConfig, meeting: Meeting | None = None) -> float | None:
-    """Trains on the devices of the config, unless the run has finished. Returns `monitor` of the kept epoch.
-
-    `meeting` holds the processes that torchrun started.
-    """
+def train(cfg: DictConfig, meeting: Meeting | None = None) -> None:
+    """Trains on the devices of the config, unless the run has finished. `meeting` holds the processes of torchrun."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if meeting:
         meeting.share(folder, OmegaConf.to_yaml(cfg))
-    if not is_finished(cfg, folder):
-        build.quiet_lightning()
-        if count := build.num_processes_to_launch(cfg):
-            launch(functools.partial(train_here, cfg, folder), count, folder, timeout_of(cfg))
-        else:
-            train_here(cfg, folder, meeting)
-    return (results := read_results(folder)).get(results.get("monitor", ""))
+    if is_finished(cfg, folder):
+        return
+    build.quiet_lightning()
+    if count := build.num_processes_to_launch(cfg):
+        launch(functools.partial(train_here, cfg, folder), count, folder, timeout_of(cfg))
+    else:
+        train_here(cfg, folder, meeting)
 
 
 def timeout_of(cfg: DictConfig) -> float:
@@ -100,10 +97,8 @@ def check_every_process_has_samples(data: SequenceDataModule, num_processes: int
     splits = {"training": data.train_indices, "validation": data.validation_indices, "test": data.test}
     for name, samples in splits.items():
         if 0 < len(samples) < num_processes:
-            raise UserError(
-                f"trainer.devices: {num_processes} processes, but only {counted(len(samples), f'{name} sample')}; use "
-                "fewer devices, or more samples."
-            )
+            rule = f"{num_processes} processes, but only {counted(len(samples), f'{name} sample')}"
+            raise UserError(f"trainer.devices: {rule}; use fewer devices, or more samples.")
 
 
 def fit_and_test(cfg: DictConfig, folder: Path, trainer: Any, classifier: Classifier, data: SequenceDataModule) -> None:
@@ -184,12 +179,8 @@ def record_start(
     """
     changed = OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / run_folder.CONFIG))
     if changed:
-        content = OmegaConf.to_yaml(cfg).encode()
-
-        def write(*_: Any) -> None:
-            write_atomically(folder / run_folder.CONFIG, content)
-
-        trainer.callbacks.insert(0, LambdaCallback(on_fit_start=write))
+        write = functools.partial(write_atomically, folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg).encode())
+        trainer.callbacks.insert(0, LambdaCallback(on_fit_start=lambda *_: write()))
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
     if data.table and not (table := folder / run_folder.TABLES[data.kind]).exists():
