@@ -106,7 +106,7 @@ MISTAKES = {
     "model.recurrent=gru": "model.recurrent: gru is a choice of a group; write model/recurrent=gru.",
     "data._target_=os.system": "data._target_: os.system is not allowed; name a class of quadrant_lstm.data.*.",
     "model._target_=quadrant_lstm.model.Nothing": "there is no class quadrant_lstm.model.Nothing; correct the name.",
-    "model._target_=os.system": "model._target_: os.system is not a class; name one.",
+    "model._target_=os.system": "model._target_: there is no class os.system; correct the name.",
     "+optimizer.x=[{_target_:os.system}]": "optimizer.x: torch.optim.Adam does not take x; leave it out",
     "schedule._target_=torch.optim.lr_scheduler.ReduceLROnPlateau": "schedule._target_: torch.optim.lr_scheduler."
     "ReduceLROnPlateau needs a metric, which no run gives it; name another class.",

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
-DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errno of an OSError: disk full, over quota, read-only
-# of a path that the user may not use, or has written wrongly
-PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+# errno of an OSError that the user can correct: of a disk that is full, over quota or read-only, and of a path
+FILE_ERRNOS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS,
+    errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
+)  # fmt: skip
 
 
 class UserError(Exception):

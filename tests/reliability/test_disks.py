@@ -56,7 +56,7 @@ def test_a_run_stops_with_one_line_and_resumes_when_there_is_space(small_disk, t
         full = script("train.py", f"run={run}", "trainer.max_epochs=2", *devices, cwd=small_disk)
         assert full.returncode == 2
         assert full.stderr.count("\n") == 1, full.stderr
-        assert "cannot be written (No space left on device)" in full.stderr
+        assert "(No space left on device)" in full.stderr
         assert str(run.relative_to(small_disk)) in full.stderr.partition("Fix it and re")[2]
     assert {file: file.read_bytes() for file in run.glob("checkpoints/*")} == files
 

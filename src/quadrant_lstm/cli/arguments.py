@@ -97,7 +97,7 @@ def translated(typed: Typed) -> list[str]:
         overrides = [*overrides, override] if value else overrides
     words = ["-m", *words] if plan else words
     if sweep and not typed.only_shows:
-        return resume_sweep(find_sweep(sweep), options, with_own_network(overrides))
+        return [*words, *resume_sweep(find_sweep(sweep), options.config_dir, with_own_network(overrides))]
     if "init=latest" in overrides:  # found once, because each job of a sweep would find the one before
         newest = f"init={quoted(find_run('latest', BEST).absolute())}"
         overrides = [newest if override == "init=latest" else override for override in overrides]
@@ -129,8 +129,6 @@ DATA_KEYS = ("root", "batch_size", "seed", "augmentation", "test_windows", "num_
 def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     if typed.options.multirun:
         raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
-    if typed.options.config_dir:
-        raise UserError("--config-dir: a run resumes with its own config; leave this option out.")
     folder = find_run(run).absolute()
     cfg = read_config(folder / CONFIG, trusted)  # checked first, because Hydra instantiates what it finds under `hydra`
     plain = resolve_interpolations(cfg, trusted=False)
@@ -161,23 +159,17 @@ CHECKED_TARGETS = ("hydra.sweeper.sampler._target_", "hydra.sweeper.pruner._targ
 PATH = re.compile(r"(^|[\[(,'\"\s])[/\\~]|\.\.|[:{$]")  # absolute, above, or perhaps in a mapping or an interpolation
 
 
-def resume_sweep(sweep: Sweep, options: Namespace, typed: list[str]) -> list[str]:
-    """Returns the arguments of the sweep's own command.
+def resume_sweep(sweep: Sweep, config_dir: str | None, typed: list[str]) -> list[str]:
+    """Returns the arguments of the sweep's own command, without options but -m.
 
     `typed` may repeat the sweep's overrides but not change them; Hydra's (how jobs are launched) may be changed.
     """
     if changed := [each for each in typed if not each.startswith("hydra") and each not in sweep.overrides]:
         rule = f"was started with {' '.join(sweep.overrides)}, not {' '.join(changed)}"
         raise UserError(f"sweep: {sweep.folder} {rule}; leave that out, or start a new sweep without sweep=.")
-    check_trusted(sweep, typed, options.config_dir)
+    check_trusted(sweep, typed, config_dir)
     hydra = [override for override in typed if override.startswith("hydra")]
-    words = [f"--config-dir={options.config_dir}"] if options.config_dir else []
-    recorded = (sweep.hydra.get("job") or {}).get("config_name")
-    is_name = isinstance(recorded, str) and recorded.isidentifier()  # it may come from somebody else
-    if name := options.config_name or (recorded if is_name else None):
-        words.append(f"--config-name={name}")
-    place = f"hydra.sweep.dir={quoted(sweep.folder)}"
-    return [*words, "-m", *sweep.overrides, *sweep.launch_overrides, *hydra, place]
+    return ["-m", *sweep.overrides, *sweep.launch_overrides, *hydra, f"hydra.sweep.dir={quoted(sweep.folder)}"]
 
 
 def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) -> None:

@@ -26,7 +26,7 @@ from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.config.check import check_config, unknown_key
 from quadrant_lstm.config.trust import OWN
 from quadrant_lstm.config.values import leaves, without_hydra
-from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, with_type
+from quadrant_lstm.errors import FILE_ERRNOS, UserError, with_type
 from quadrant_lstm.files import WriteError, write_json, wrong_encoding
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
 from quadrant_lstm.run_folder import CONFIG, ERROR, RESULTS, as_typed, find_weights, new_folder, remove_untouched
@@ -91,19 +91,13 @@ def explain_key(key: str, group: Any) -> UserError:
 
 
 def explain_disk(error: OSError) -> UserError | None:
-    """Rewrites the error of a full, read-only or over-quota disk, naming the run folder, and of a path that cannot be
-    used. Returns None for any other error.
-    """
-    place = error.filename or "a path"
-    if error.errno in PATH_ERRNOS:
-        return UserError(f"{place}: cannot be used ({error.strerror}); correct the path or its permissions.")
-    if error.errno not in DISK_ERRNOS:
+    """Rewrites the error of a disk or a path. Returns None for any other error."""
+    if error.errno not in FILE_ERRNOS:
         return None
     folder = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else None
-    if not folder or not Path(folder, CONFIG).exists():  # no run starts, or a script that reads runs
-        return UserError(f"{place}: cannot be written ({error.strerror}); make room, or write elsewhere.")
-    rule = f"cannot be written ({error.strerror}); the last finished epoch is safe"
-    return UserError(f"{folder}: {rule}. Fix it and resume with run={folder}.")
+    is_run = folder and Path(folder, CONFIG).exists()  # not before a run starts, or in a script that reads runs
+    remedy = f"resume with run={folder}, after the last finished epoch" if is_run else "rerun"
+    return UserError(f"{error.filename or folder or 'a file'}: cannot be used ({error.strerror}). Fix it and {remedy}.")
 
 
 # The main function

@@ -280,8 +280,6 @@ def takes(function: Callable[..., Any], name: str) -> bool:
 def find_class(key: str, target: str) -> type:
     """Imports a class. Raises UserError for an error in its module, and for a wrong name, with the nearest one."""
     package, _, name = target.rpartition(".")
-    if not package:
-        raise UserError(f"{key}: {target} names no module; write MODULE.CLASS.")
     try:
         with importing():
             module = import_module(package)
@@ -291,11 +289,8 @@ def find_class(key: str, target: str) -> type:
         reason = f"{place}{with_type(error)}" if place else f"{error}; {remedy}"
         raise UserError(f"{key}: {target} cannot be imported: {reason}") from error
     found = getattr(module, name, None)
-    if inspect.isclass(found):
-        if found.__module__ == package or not package.startswith(OWN):
-            return found
-    elif found is not None:
-        raise UserError(f"{key}: {target} is not a class; name one.")
+    if inspect.isclass(found) and (found.__module__ == package or not package.startswith(OWN)):
+        return found
     classes = [other for other, value in vars(module).items() if inspect.isclass(value)]
     similar = difflib.get_close_matches(name, classes, n=1)
     remedy = f"did you mean {package}.{similar[0]}?" if similar else "correct the name."

@@ -44,7 +44,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 MakePart = Callable[..., nn.Module]
 
 
-def make_part(key: str, make: MakePart, *sizes: int, **options: int) -> nn.Module:
+def make_part(key: str, make: MakePart, *sizes: int, **options: Any) -> nn.Module:
     """Calls the class that `key` names. Raises UserError if it makes no nn.Module."""
     part = make(*sizes, **options)
     if not isinstance(part, nn.Module):

@@ -30,7 +30,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
-from quadrant_lstm.errors import DISK_ERRNOS, PATH_ERRNOS, UserError, with_type
+from quadrant_lstm.errors import FILE_ERRNOS, UserError, with_type
 from quadrant_lstm.kinds import Positive
 from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run_folder import LAST
@@ -205,8 +205,7 @@ def run_rank(function: Callable[[], object], rank: int, sender: Any) -> bool:
     try:
         function()
     except Exception as error:
-        is_of_disk = isinstance(error, OSError) and error.errno in (*DISK_ERRNOS, *PATH_ERRNOS)
-        if isinstance(error, UserError) or is_of_disk:
+        if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in FILE_ERRNOS):
             sender.send(Failure(error))
         else:
             sender.send(Failure(UserError(with_type(error).partition("\n")[0]), traceback.format_exc()))

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import errno
+import functools
 import logging
 import os
 import threading
@@ -27,11 +28,11 @@ from quadrant_lstm.config.check import takes
 from quadrant_lstm.dashboard.loggers import logger_arguments
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
-from quadrant_lstm.errors import DISK_ERRNOS, UserError, place_in_own_code, with_type
+from quadrant_lstm.errors import FILE_ERRNOS, UserError, place_in_own_code, with_type
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.encoder import Backbone, Standardize
-from quadrant_lstm.model.protocols import as_argument, logits_after_steps, wrong_result
+from quadrant_lstm.model.protocols import as_argument, logits_after_steps, make_part, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, counted, plural
 
@@ -67,7 +68,7 @@ def allow_frozen_modules(network: nn.Module) -> None:
 
 def ignore_disk_errors(failed: threading.ExceptHookArgs) -> None:
     """Prints the traceback of a thread unless the main thread reports its error: of the disk, or a missing folder."""
-    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in (*DISK_ERRNOS, errno.ENOENT)):
+    if not (isinstance(failed.exc_value, OSError) and failed.exc_value.errno in (*FILE_ERRNOS, errno.ENOENT)):
         threading.__excepthook__(failed)
 
 
@@ -143,10 +144,7 @@ def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
     known |= {"orderings": orderings, "grid": grid}
     network_class = get_class(cfg.model._target_)
     arguments = {name: value for name, value in known.items() if takes(network_class, name)}
-    network = instantiate_node("model", cfg.model, **arguments)
-    if not isinstance(network, nn.Module):
-        name, remedy = cfg.model._target_, "derive the class from torch.nn.Module, and leave out _partial_"
-        raise UserError(f"model: {name} did not make an nn.Module; {remedy}.")
+    network = make_part("model", functools.partial(instantiate_node, "model", cfg.model), **arguments)
     mixed = [key for key in ("train_orderings", "test_orderings") if cfg.data.get(key)]
     if mixed and isinstance(network, StepClassifier) and network.needs_orderings:
         raise UserError(

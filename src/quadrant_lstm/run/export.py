@@ -21,7 +21,7 @@ from torch import nn
 from quadrant_lstm.config.check import Trust
 from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import WriteError, expanded, read_json, write_atomically
+from quadrant_lstm.files import expanded, read_json, write_atomically
 from quadrant_lstm.run.drawing_page import drawing_page
 from quadrant_lstm.run.exported_program import Inputs, inputs_of, orderings_shown, program_file
 from quadrant_lstm.run.load import load_classifier
@@ -61,10 +61,7 @@ def export(folder: Path, format: str, trust: Trust = (), weights: str = "float32
             log.info(f"probabilities differ from the network's by at most {difference:.1e}, for {compared}")
             if inputs.name != "images" and not any_steps:
                 log.info(f"the file reads {inputs.name} of {spec.num_steps} frames only, as the network does")
-    try:
-        write_atomically(file, content)
-    except WriteError as error:
-        raise error.with_remedy("output=FILE writes elsewhere") from error
+    write_atomically(file, content)
     log.info(f"{file}  {file.stat().st_size:,} bytes")
     return file
 

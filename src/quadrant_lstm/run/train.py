@@ -150,8 +150,7 @@ def errors_explained(cfg: DictConfig, folder: Path, meeting: Meeting | None) -> 
 
 def check_resumable(folder: Path, resumed: Resumed | None) -> None:
     """Raises UserError if a file that a resumed run needs is lost or damaged."""
-    weights = next((file for file in (BEST, LAST) if (folder / file).exists()), None)
-    remedy = "restore it, or begin a new run" + (f" with init={as_typed(folder / weights)}" if weights else "")
+    remedy = "restore it, or begin a new run"
     lost = f"is missing, but epochs of this run have finished; {remedy}."
     run_folder.read_overrides(folder)  # needed at the end; this and the next two raise UserError for a damaged file
     rows = run_folder.read_rows(folder / METRICS)
