@@ -193,10 +193,8 @@ def launch(function: Callable[[], object], count: int, folder: Path, timeout: fl
         finally:
             terminate(processes, GRACE - 2)  # a sweep gives this process GRACE seconds
     if how:
-        ended = f"{how}, and the others were terminated"
-        if not (folder / LAST).exists():
-            raise UserError(f"{ended}, before an epoch was finished; correct the cause and rerun.")
-        raise UserError(f"{ended}; resume with run={folder}, from the last finished epoch.")
+        remedy = f"resume with run={folder}" if (folder / LAST).exists() else "correct the cause and rerun"
+        raise UserError(f"{how}, and the others were terminated; {remedy}.")
 
 
 def run_rank(function: Callable[[], object], rank: int, sender: Any) -> bool:

@@ -261,11 +261,9 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     """
     config: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     loggers = {name: logger_arguments(node, folder) for name, node in (config.get("logger") or {}).items()}
-    parts: dict[str, Any] = {
-        key: list(instantiate_node("trainer", nodes).values())
-        for key, nodes in {"logger": loggers, "callbacks": config.pop("callbacks") or {}}.items()
-    }
     config.pop("logger", None)
+    nodes = {"logger": loggers, "callbacks": config.pop("callbacks") or {}}
+    parts = {key: list(instantiate_node("trainer", node).values()) for key, node in nodes.items()}
     frozen, strategy = OmegaConf.select(cfg, "model.encoder.frozen"), config.get("strategy")
     if bare_trainer(cfg).world_size == 1:
         config |= {"strategy": "auto"} if isinstance(strategy, dict) else {}
