@@ -23,7 +23,7 @@ MISTAKES = {
     "-m seed=1,2 --cfg job": "--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.",
     "lstm_units": "lstm_units: cannot be parsed; write KEY=VALUE, or \"KEY='VALUE'\" for a text.",
     "init=a(1)": "init=a(1): cannot be parsed; write KEY=VALUE, or \"KEY='VALUE'\" for a text.",
-    "seed=1,2": "seed=1,2' 1. To use it as a list, use key=[value1,value2] 2. To use it as string, quote the ",
+    "seed=1,2": "seed: 1,2 are several values; add -m to run a sweep over them.",
     "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",
     # keys of this project's own
     "run=": "run: is empty; give a value, or leave it out.",

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
+from quadrant_lstm.cli.arguments import check_single_values
 from quadrant_lstm.cli.command import compose_config, handle_errors
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, write_atomically, write_json
@@ -45,6 +46,7 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     if not file.is_file() or file.suffix != ".keras":
         reason = "is not a .keras file" if file.exists() else "does not exist"
         raise UserError(f"{file}: {reason}; give one that model.save of Keras 3 wrote.")
+    check_single_values(overrides, "write one of them, or a list in brackets")
     if typed := [override for override in overrides if override.lstrip("+").startswith("model")]:
         raise UserError(f"{typed[0]}: {file} has the sizes of its network; leave it out.")
     os.environ.setdefault("KERAS_BACKEND", "torch")  # before the first import of Keras, whose default is TensorFlow

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from quadrant_lstm.cli.arguments import hydra_arguments, parse, reader_arguments
 from quadrant_lstm.cli.command import BeforeRun, Refused, mistake_in
 from quadrant_lstm.compat import OF_COMPOSE
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import BEST, CONFIG
 from tests.mistakes import MISTAKES
 from tests.scripts import ROOT, Script, script
@@ -159,5 +160,7 @@ sys.modules[{module!r}] = None
     assert (done.returncode, done.stderr) == (2, f"{words}: needs {module}, which is not installed; {remedy}\n")
 
 
-def test_a_list_of_modules_needs_no_quotes():
+def test_a_script_that_reads_a_run_takes_one_value():
+    with pytest.raises(UserError, match="^format: onnx,torch are several values; write one of them.$"):
+        reader_arguments(["run=latest", "format=onnx,torch"])
     assert reader_arguments(["trust=a,b"]) == ["trust='a,b'"]  # read as two modules

@@ -152,6 +152,7 @@ def twice(name: str):
         (lambda: changed(dropout=layers.Reshape((2, 1296)), flatten=layers.Dropout(0.25)), [], "connect its layers"),
         (lambda: changed(lstm=layers.GRU(5)), [], "the model has the layers Conv2D, MaxPooling2D, Flatten, Dropout, "),
         (lambda: changed(), ["model.lstm_units=9"], "model.keras has the sizes of its network; leave it out."),
+        (lambda: changed(), ["seed=1,2"], "seed: 1,2 are several values; write one of them, or a list in brackets."),
         (lambda: changed(), ["data.orderings=[[1,2,3,4],[4,3,2,1]]"], "reads 4 frames [1, 56, 14] of 10 classes, but "
          "the data have 4 of [1, 28, 14] and 10; add data=, data.grid= or data.orderings= as in its training."),
         (None, [], "model.keras: cannot be read as a Keras model ("),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.main import get_args_parser
 
 from quadrant_lstm.config import trust
@@ -66,6 +67,13 @@ def refuse(message: str) -> NoReturn:
     raise UserError(f"{message}; python {sys.argv[0]} --hydra-help lists the options.")
 
 
+def check_single_values(overrides: list[str], remedy: str) -> None:
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.is_sweep_override():
+            key, _, values = str(override.input_line).partition("=")
+            raise UserError(f"{key}: {values} are several values; {remedy}.")
+
+
 # Hydra's arguments
 
 
@@ -98,6 +106,8 @@ def translated(typed: Typed) -> list[str]:
     words = ["-m", *words] if plan else words
     if sweep and not typed.only_shows:
         return [*words, *resume_sweep(find_sweep(sweep), options.config_dir, with_own_network(overrides))]
+    if not (options.multirun or plan):
+        check_single_values(overrides, "add -m to run a sweep over them")
     if "init=latest" in overrides:  # found once, because each job of a sweep would find the one before
         newest = f"init={quoted(find_run('latest', BEST).absolute())}"
         overrides = [newest if override == "init=latest" else override for override in overrides]
@@ -113,8 +123,10 @@ def reader_arguments(arguments: list[str]) -> list[str]:
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
     path = re.compile(r"(run|images|output|model|trust)=(?!null$|['\"])(.+)", re.DOTALL)
     arguments = [path.sub(lambda found: f"{found[1]}={quoted(found[2])}", argument) for argument in arguments]
-    if parse_options(arguments).multirun:
+    options = parse_options(arguments)
+    if options.multirun:
         raise UserError("-m: is for sweeps of train.py, but this script reads one run; leave it out.")
+    check_single_values(options.overrides, "write one of them")
     return arguments
 
 
