@@ -257,7 +257,7 @@ def test_an_epoch_is_kept_by_the_monitored_metric_also_if_a_resumed_run_has_anot
 
 def test_a_sweep_over_seeds_needs_no_validation_images(tmp_path):
     done = train_tiny(tmp_path, "-m", "seed=1,2", "data.validation_images=0", "trainer.max_epochs=1")
-    assert "best           all seeds  test accuracy " in done.stdout
+    assert "best           all jobs  test accuracy " in done.stdout
     page = (sweep_folder(tmp_path) / "sweep.html").read_text()
     assert "None" not in page
     assert "ranked" not in page

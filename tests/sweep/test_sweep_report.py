@@ -75,9 +75,7 @@ def test_folds_and_seeds_share_a_group(tmp_path):
     overrides = [[f"a={a}", f"data.fold={fold}", f"seed={seed}"] for a in (1, 2) for fold in (0, 1) for seed in (1, 2)]
     groups = ranked_groups(make_jobs(tmp_path, overrides))
     assert {str(group): len(group.jobs) for group in groups} == {"a=1": 4, "a=2": 4}
-    (only_folds,) = ranked_groups(make_jobs(tmp_path, [["data.fold=0"], ["data.fold=1"]]))
-    (both,) = ranked_groups(make_jobs(tmp_path, overrides[:4]))
-    assert (str(only_folds), str(both)) == ("all folds", "all seeds and folds")
+    assert list(map(str, ranked_groups(make_jobs(tmp_path, overrides[:4])))) == ["all jobs"]
 
 
 EVERY = list(itertools.permutations((1, 2, 3, 4)))

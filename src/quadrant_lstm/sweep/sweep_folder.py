@@ -242,13 +242,7 @@ class Group:
         self.results = {job.number: results for job in jobs if (results := job.results())}
 
     def __str__(self) -> str:
-        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or self.repetitions
-
-    @property
-    def repetitions(self) -> str:
-        """Returns "all seeds", "all folds" or "all seeds and folds"."""
-        repeated = [key.rpartition(".")[2] + "s" for key in REPETITIONS if key in self.jobs[0].swept]
-        return f"all {' and '.join(repeated) or 'seeds'}"
+        return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or "all jobs"
 
     def mean(self, name: str) -> Mean | None:
         """Returns the mean of a result over the finished jobs, or None if no job has it."""
