@@ -151,13 +151,9 @@ class GridSweeper(Sweeper):
 
     def show_plan(self, planned: Sequence[Job]) -> None:
         with signals.importing():
-            from quadrant_lstm.sweep.plan import describe_plan
+            from quadrant_lstm.sweep.plan import show_plan
 
-        table, errors = describe_plan(planned, lambda job: compose(self.hydra_context, self.config, job))
-        text.say(table)
-        if errors:
-            numbers = ", ".join(map(str, errors))
-            raise UserError(f"plan: {len(errors)} of {len(planned)} jobs are invalid: {numbers}; change their values.")
+        show_plan(planned, lambda job: compose(self.hydra_context, self.config, job))
 
 
 def enumerated(override: Override) -> str:

@@ -1,4 +1,4 @@
-"""Checks the jobs of a sweep without starting them, and returns a table of their parameters, steps and times."""
+"""Checks the jobs of a sweep without starting them, and prints a table of their parameters, steps and times."""
 
 import itertools
 import logging
@@ -20,7 +20,7 @@ from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import prepare_for_training
 from quadrant_lstm.run import build
 from quadrant_lstm.sweep.sweep_folder import Job, readable
-from quadrant_lstm.text import align, counted, duration, with_progress
+from quadrant_lstm.text import align, counted, duration, say, with_progress
 
 SHORT = {  # instead of the job's own, to measure the fastest of a few steps
     "devices": 1, "num_nodes": 1, "max_epochs": 1, "limit_train_batches": 7, "limit_val_batches": 3, "logger": None,
@@ -28,17 +28,16 @@ SHORT = {  # instead of the job's own, to measure the fastest of a few steps
 }  # fmt: skip
 
 
-def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> tuple[str, dict[int, UserError]]:
-    """Returns the table, and the errors of the jobs whose config is invalid, by their numbers."""
+def show_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> None:
+    """Prints the table. Raises UserError if the config of a job is invalid."""
     if not jobs:
-        return "no job is left to run; nothing was started", {}
-    keys = list(jobs[0].swept)
+        return say("no job is left to run; nothing was started")
     build.quiet_lightning()
     logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)  # each job will log its own messages
     prepare_for_training()
-    rows = [["job", *keys, "parameters", "steps per epoch", "epochs", "time"]]
+    rows = [["job", *jobs[0].swept, "parameters", "steps per epoch", "epochs", "time"]]
     measured: dict[str, tuple[float, float]] = {}
-    total, errors = 0.0, {}
+    total, errors = 0.0, []
     for job in with_progress(jobs, "checking jobs", transient=True):
         try:
             planned = estimate(compose(job), measured)
@@ -47,11 +46,13 @@ def describe_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> 
             cells = [f"{planned.parameters:,}", f"{planned.steps_per_epoch:,}", str(planned.epochs)]
             cells.append("finished" if finished else duration(planned.seconds))
         except UserError as error:
-            errors[job.number] = error
+            errors.append(f"job {job.number}: {error}")
             cells = ["", "", "", "invalid"]
         rows.append([str(job.number), *map(readable, job.swept.values()), *cells])
     last = f"{counted(len(jobs), 'job')}, about {duration(total)} one after another; nothing was started"
-    return "\n".join([align(rows), *(f"job {number}: {error}" for number, error in errors.items()), last]), errors
+    say("\n".join([align(rows), *errors, last]))
+    if errors:
+        raise UserError(f"plan: {len(errors)} of {len(jobs)} jobs are invalid, see above; change their values.")
 
 
 class Estimate(NamedTuple):
