@@ -6,7 +6,6 @@ If study.db is lost, it is made again from the folders only if the user asks for
 """
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
@@ -98,11 +97,9 @@ def storage_errors_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
-        cause: BaseException | None = error
-        while cause and not isinstance(cause, sqlite3.Error):
-            cause = cause.__cause__ or cause.__context__
+        reason = str(error.__cause__ or error).partition("\n")[0]
         raise UserError(
-            f"{folder / STUDY}: cannot be used ({cause or 'it is damaged'}); close other programs that use it, make "
+            f"{folder / STUDY}: cannot be used ({reason}); close other programs that use it, make "
             f"room, restore it or add study=rebuild, and resume with sweep={folder}."
         ) from error
 
