@@ -66,8 +66,8 @@ def add_states(
     states, labels = [], []
     with torch.inference_mode():
         for batch in map(data.test_samples, indices.split(SAMPLES_AT_ONCE)):
-            frames, padded = as_arguments(batch.frames, batch.lengths, network)
-            states.append(network.outputs_per_step(frames, **padded)[:, -1])
+            frames, options = as_arguments(batch, network)
+            states.append(network.outputs_per_step(frames, **options)[:, -1])
             labels += [data.spec.class_names[label] for label in batch.labels.tolist()]
     pictures = 1 - scaled(data.test_pictures(indices))
     with signals_deferred():

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from quadrant_lstm import plotting
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import QUADRANTS, frames_of, network_inputs, occlude_piece, ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
-from quadrant_lstm.model.protocols import Inspectable, Lengths, as_argument, real_steps
-from quadrant_lstm.model.recurrent import Kept, StepClassifier
+from quadrant_lstm.model.protocols import Inspectable, real_steps
+from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.plotting import CORRECT, GREY, GROUP_COLOURS, HEIGHT, SMALL, WIDTH, new_axes, new_figure, style
 
@@ -33,12 +33,11 @@ def as_inputs(frames: Num[Tensor, "..."], network: Any) -> Float[Tensor, "..."]:
     return network_inputs(frames.to(weights.device), weights.dtype)
 
 
-def as_arguments(
-    frames: Num[Tensor, "..."], lengths: Lengths, network: Any
-) -> tuple[Float[Tensor, "..."], dict[str, Tensor]]:
-    """Returns the frames and the keyword argument that the network is called with."""
-    inputs = as_inputs(frames, network)
-    return inputs, as_argument(None if lengths is None else lengths.to(inputs.device))
+def as_arguments(samples: Batch, network: Any) -> tuple[Float[Tensor, "..."], dict[str, Tensor]]:
+    """Returns the frames and the keyword arguments that the network is called with."""
+    inputs = as_inputs(samples.frames, network)
+    options = {"lengths": samples.lengths, "encoded": samples.features}
+    return inputs, {name: value.to(inputs.device) for name, value in options.items() if value is not None}
 
 
 # Filters of the first convolution, feature maps of all, and the gates of the LSTM
@@ -97,19 +96,14 @@ def draw_maps(maps: Float[Tensor, "maps rows columns"], title: str, cmap: str, f
 
 
 def mosaic(maps: np.ndarray) -> np.ndarray:
-    """Lays out maps [maps, rows, columns] on a page, with gaps of NaN between them.
-
-    The page is about twice as wide as high. A gap in the last row counts as much as twice that ratio, or half of it.
+    """Lays out maps [maps, rows, columns] in full rows, with gaps of NaN between them, on a page that is about twice as
+    wide as high.
     """
     maps = maps / np.abs(maps).max((1, 2), keepdims=True).clip(min=1e-9)
-    count, rows, columns = maps.shape[0], maps.shape[1] + 1, maps.shape[2] + 1
-
-    def cost(per_row: int) -> float:
-        shape = per_row * columns / (rows * -(-count // per_row))
-        return abs(math.log(shape / 2)) + (math.log(2) if count % per_row else 0)
-
-    per_row = min(range(1, count + 1), key=cost)
-    places = np.pad(maps, ((0, -count % per_row), (0, 1), (0, 1)), constant_values=np.nan)
+    places = np.pad(maps, ((0, 0), (0, 1), (0, 1)), constant_values=np.nan)
+    count, rows, columns = places.shape
+    divisors = [number for number in range(1, count + 1) if count % number == 0]
+    per_row = min(divisors, key=lambda number: abs(math.log(number**2 * columns / (2 * count * rows))))
     return places.reshape(-1, per_row, rows, columns).transpose(0, 2, 1, 3).reshape(-1, per_row * columns)[:-1, :-1]
 
 
@@ -144,18 +138,15 @@ def draw_gates(network: Inspectable, frames: Num[Tensor, "1 steps ..."], title: 
 MAX_ROWS = 9  # pieces; the accuracies of more are drawn as a map
 
 
-def is_correct(
-    network: nn.Module, frames: Tensor, labels: Int64[Tensor, " samples"], lengths: Lengths = None, encoded: Kept = None
-) -> Int64[Tensor, " samples"]:
+def is_correct(network: nn.Module, samples: Batch) -> Int64[Tensor, " samples"]:
     """Returns 1 for each sample whose predicted class is its label, and 0 for the others. Samples are on the CPU."""
     predictions = []
     with torch.inference_mode():
-        for start in range(0, len(frames), SAMPLES_AT_ONCE):
-            batch = slice(start, start + SAMPLES_AT_ONCE)
-            inputs, options = as_arguments(frames[batch], None if lengths is None else lengths[batch], network)
-            options |= {} if encoded is None else {"encoded": encoded[batch].to(inputs.device)}
+        for places in torch.arange(len(samples.labels)).split(SAMPLES_AT_ONCE):
+            batch = Batch(*(None if tensor is None else tensor[places] for tensor in samples))
+            inputs, options = as_arguments(batch, network)
             predictions.append(network(inputs, **options).argmax(1).cpu())
-    return torch.eq(torch.cat(predictions), labels).long()
+    return torch.eq(torch.cat(predictions), samples.labels).long()
 
 
 def correct_by_occluded_piece(
@@ -164,7 +155,7 @@ def correct_by_occluded_piece(
 ) -> Int64[Tensor, "pieces images"]:  # fmt: skip
     pieces = range(1, math.prod(grid) + 1)
     occluded = (frames_of(occlude_piece(images, piece, grid), orderings, grid) for piece in pieces)
-    return torch.stack([is_correct(network, frames, labels) for frames in occluded])
+    return torch.stack([is_correct(network, Batch(frames, labels)) for frames in occluded])
 
 
 def correct_by_occluded_ordering(
@@ -172,9 +163,9 @@ def correct_by_occluded_ordering(
     orderings: Orderings, grid: Grid,
 ) -> Int64[Tensor, "orderings images"]:  # fmt: skip
     """Blanks the pieces of one ordering in every frame, so `network` must encode each frame in full."""
-    frames = frames_of(images, orderings, grid).unflatten(-2, (len(orderings), -1))
-    occluded = (frames.index_fill(-3, torch.tensor(place), 0).flatten(-3, -2) for place in range(len(orderings)))
-    return torch.stack([is_correct(network, each, labels) for each in occluded])
+    stacks = frames_of(images, orderings, grid).unflatten(-2, (len(orderings), -1))
+    occluded = (stacks.index_fill(-3, torch.tensor(place), 0).flatten(-3, -2) for place in range(len(orderings)))
+    return torch.stack([is_correct(network, Batch(frames, labels)) for frames in occluded])
 
 
 @style
@@ -241,21 +232,27 @@ def encoded(network: nn.Module, samples: Batch) -> Batch:
     return samples._replace(features=torch.cat(features))
 
 
+def with_steps(samples: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """Changes what the network reads at the steps: the features, or the frames if there are none."""
+    if samples.features is None:
+        return samples._replace(frames=change(samples.frames))
+    return samples._replace(features=change(samples.features))
+
+
 def accuracy(network: nn.Module, samples: Batch) -> float:
-    return is_correct(network, *samples).float().mean().item()
+    return is_correct(network, samples).float().mean().item()
 
 
 def accuracy_by_occluded_step(network: nn.Module, samples: Batch, blank: Tensor | int = 0) -> dict[float, float]:
     """Returns the accuracy by the numbers of the steps that show nothing, or by the middle of a span of steps."""
-    frames, features, accuracies = samples.frames, samples.features, {}
+    frames, accuracies = samples.frames, {}
     numbers, real = torch.arange(frames.shape[1]), real_steps(frames, samples.lengths)
-    blank_step = torch.zeros_like(frames[:1, :1]) + torch.as_tensor(blank, dtype=frames.dtype)
-    of_blank = None if features is None else encoded(network, Batch(blank_step, samples.labels[:1])).features
+    shown = torch.zeros_like(frames[:1, :1]) + torch.as_tensor(blank, dtype=frames.dtype)
+    if samples.features is not None:
+        shown = encoded(network, Batch(shown, samples.labels[:1])).features
     for span in numbers.tensor_split(min(len(numbers), MAX_SPANS)):
-        occluded = samples._replace(frames=frames.index_copy(1, span, blank_step.expand_as(frames[:, span])))
-        if features is not None and of_blank is not None:
-            is_occluded = real & torch.isin(numbers, span)  # the features of padding are zeros
-            occluded = occluded._replace(features=features.index_put((is_occluded,), of_blank[0, 0]))
+        places = (real & torch.isin(numbers, span),)
+        occluded = with_steps(samples, lambda steps, places=places: steps.index_put(places, shown[0, 0]))
         accuracies[1 + span.float().mean().item()] = accuracy(network, occluded)
     return accuracies
 
@@ -270,11 +267,9 @@ def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
 
 def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
     """Sorts the real steps of each sample by their ranks; padding stays at the end."""
-    frames, _, lengths, features = samples
-    ranks = ranks.expand(len(frames), -1).masked_fill(~real_steps(frames, lengths), ranks.max() + 1)
-    places = ranks.argsort(dim=1, stable=True)
-    moved = torch.arange(len(frames))[:, None], places
-    return samples._replace(frames=frames[moved], features=None if features is None else features[moved])
+    real = real_steps(samples.frames, samples.lengths)
+    places = ranks.masked_fill(~real, ranks.max() + 1).argsort(dim=1, stable=True)
+    return with_steps(samples, lambda steps: steps[torch.arange(len(steps))[:, None], places])
 
 
 @style
