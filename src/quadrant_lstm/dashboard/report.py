@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -54,23 +54,21 @@ def draw_history(curves: Mapping[str, Any], rows: Sequence[Mapping[str, str]], t
 # The page
 
 
-class Section(NamedTuple):
-    introduction: str
-    captions: Mapping[str, str]  # by patterns of the pictures' tags, whose groups they may use
-
-
-BELIEF = """The frames that the network reads, and the probability of each class after each step: blue is the true
-class, red a wrong prediction. A long sequence is shown as a map: darker is more probable, and the dots are the
-predictions."""
-SECTIONS: Mapping[str, Section] = {
-    "Data": Section("", {
+INTRODUCTIONS = {
+    "Mistakes": "Misclassified test samples: the true class, the predicted class, and its confidence.",
+    "Predictions after each step": "The frames that the network reads, and the probability of each class after each "
+    "step: blue is the true class, red a wrong prediction. A long sequence is shown as a map: darker is more probable, "
+    "and the dots are the predictions.",
+}
+SECTIONS: Mapping[str, Mapping[str, str]] = {  # captions, by patterns of the pictures' tags, whose groups they may use
+    "Data": {
         "data/orderings": "The first test image and the frames that the network reads. A colour outlines the pieces of "
         "one ordering; on a larger grid, a path that begins at its dot shows an ordering.",
         "data/series": "A colour is a feature, from three deviations below its mean in training to three above.",
         "data/clips": "Frames are numbered from 1. Of a long clip, some frames are shown.",
         "data/augmentation": "Each epoch draws other versions.",
-    }),
-    "Test": Section("", {
+    },
+    "Test": {
         "test/confusion": "Number of samples by true and predicted class. The darker, the larger the share of the true "
         "class.",
         "test/classes": "The share of each class that is misclassified, and below it the number of samples.",
@@ -81,21 +79,16 @@ SECTIONS: Mapping[str, Section] = {
         "test/occluded_ordering": "Accuracy with one ordering occluded in all frames; grey is without occlusion.",
         "test/occluded_step": "Bars: accuracy with that step occluded; of long sequences, with several steps. Lines: "
         "accuracy with all steps in that order.",
-    }),
-    "Mistakes": Section(
-        "Misclassified test samples: the true class, the predicted class, and the confidence of the prediction.",
-        {r"test/mistakes_(\d+)": r"Page \1"},
-    ),
-    "Predictions after each step": Section(
-        BELIEF, {r"belief/example_(\d+)": r"Example \1", r"belief/mistake_(\d+)": r"Mistake \1"}
-    ),
-    "Inside the network": Section("", {
+    },
+    "Mistakes": {r"test/mistakes_(\d+)": r"Page \1"},
+    "Predictions after each step": {r"belief/example_(\d+)": r"Example \1", r"belief/mistake_(\d+)": r"Mistake \1"},
+    "Inside the network": {
         "inside/filters": "Weights: red is negative, blue is positive.",
         "inside/gates": "A row is a step, a column is a unit. Gates: white is 0, dark blue is 1. The others: red is "
         "negative, blue is positive.",
         "inside/(.+)": r"Output of \1 for the input on the left: white is 0, black is the largest value of each map.",
-    }),
-    "Other pictures": Section("", {"(.+)": r"\1"}),
+    },
+    "Other pictures": {"(.+)": r"\1"},
 }  # fmt: skip
 
 
@@ -126,7 +119,7 @@ def by_section(pictures: Mapping[str, bytes]) -> dict[str, tuple[str, list[tuple
     """
     shown: dict[str, list[tuple[str, bytes]]] = {}
     for tag, png in pictures.items():
-        patterns = ((title, *pair) for title, section in SECTIONS.items() for pair in section.captions.items())
+        patterns = ((title, *pair) for title, captions in SECTIONS.items() for pair in captions.items())
         title, pattern, caption = next(entry for entry in patterns if re.fullmatch(entry[1], tag))
         shown.setdefault(title, []).append((re.sub(pattern, caption, tag), png))
-    return {title: (section.introduction, shown[title]) for title, section in SECTIONS.items() if title in shown}
+    return {title: (INTRODUCTIONS.get(title, ""), shown[title]) for title in SECTIONS if title in shown}
