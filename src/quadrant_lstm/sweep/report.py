@@ -12,7 +12,6 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.sweep_folder import PENDING, Group, Job, Sweep, compared_metric, ranked_groups, readable
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
-RESULT_COLUMNS = ("test/loss", "best_epoch", "epochs", "pruned", "seconds", "parameters", "samples_per_second")
 CURVES = "The mean over seeds and folds; the best groups are in colour, the others in grey."
 EFFECTS = """A grey dot is a job. A blue dot is the mean of the jobs with that value; its line is a 95 % confidence
 interval, if there are three jobs or more."""
@@ -63,8 +62,7 @@ def csv_table(groups: Sequence[Group]) -> str:
     """Returns one row per job; the jobs of the best group come first."""
     keys = list(groups[0].jobs[0].swept) if groups else []
     names = (name for group in groups for results in group.results.values() for name in results)
-    metrics = [name for name in names if "/" in name and name != "test/images"]
-    results = dict.fromkeys((*ACCURACIES, *metrics, *RESULT_COLUMNS))
+    results = dict.fromkeys((*ACCURACIES, *names))
     columns = ["rank", "job", *keys, *results, *itertools.chain(*OVER_SEEDS.values()), "error"]
     return files.csv_text(columns, [row for rank, group in enumerate(groups, 1) for row in csv_rows(rank, group)])
 

@@ -119,13 +119,11 @@ class Sweep:
         config = read_yaml(self.folder / SWEEP_CONFIG)
         plain: Any = OmegaConf.to_container(config) if OmegaConf.is_config(config) else None
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            hydra, sweeper = plain["hydra"], dict(plain["hydra"]["sweeper"])
-            is_search = "n_trials" in sweeper
-            search = [sweeper[name] for name in ("n_trials", "sampler", "pruner")] if is_search else [0, {}, {}]
+            hydra = plain["hydra"]
             sources = [(source["provider"], source["path"]) for source in hydra["runtime"]["config_sources"]]
-            others = [hydra.get("job") or {}, hydra["overrides"]["task"], hydra["overrides"]["hydra"], sources]
-            types = [int, dict, dict, dict, list, list, list]
-            if list(map(type, [*search, *others])) == types and "${" not in str(search):  # they were resolved
+            overrides = [hydra["overrides"][name] for name in ("task", "hydra")]
+            read = [dict(hydra["sweeper"]).get("n_trials", 0), hydra.get("job") or {}, *overrides, sources]
+            if list(map(type, read)) == [int, dict, list, list, list]:
                 return plain
         raise UserError(f"{self.folder / SWEEP_CONFIG}: is not the config of a sweep; restore it.")
 
