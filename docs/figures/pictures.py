@@ -65,8 +65,9 @@ def mistakes(runs: Sequence[Path]) -> bytes:
         all_of_them, one = int(by_each.all(0).sum()), int(by_each.any(0).sum())
         print(f"misclassified by all {len(runs)} networks: {all_of_them}, by at least one: {one}")
     num_rows = max(1, -(-len(wrong) // predictions.columns_for(*data.test_pictures(torch.arange(1)).shape[2:])))
-    figure = predictions.draw_mistakes(data.test_pictures, wrong, labels, logits, data.spec.class_names, rows=num_rows)
-    return as_png(figure, SCALE)
+    title, names = f"{len(wrong):,} of {len(labels):,} misclassified", data.spec.class_names
+    shown = data.test_pictures(wrong), labels[wrong], logits[wrong]
+    return as_png(predictions.draw_mistakes(*shown, names, title, num_rows), SCALE)
 
 
 def clip(run: Path, number: int) -> bytes:

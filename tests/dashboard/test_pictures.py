@@ -20,6 +20,7 @@ from quadrant_lstm.model.network import Join
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, as_png
 from tests.clips import clips_in, noise_clip
 from tests.networks import RECURRENT, Pooled, small_network
+from tests.series import series_in, write_series_folder
 
 
 def texts_of(labels) -> list[str]:
@@ -89,24 +90,24 @@ def test_a_confusion_matrix_and_the_bars_of_its_classes_show_their_counts():
 
 
 def test_mistakes_are_drawn_with_class_prediction_and_confidence():
-    def draw(images, labels, logits, number=1):
-        mistakes = of_predictions.most_confident_mistakes(logits, labels)
-        return of_predictions.draw_mistakes(images.__getitem__, mistakes, labels, logits, "012", number).axes[0]
-
-    labels = torch.tensor([0, 1, 2, 1])
     logits = torch.tensor([[9.0, 0, 0], [0.1, 0, 0], [0, 9, 0], [0, 9, 0]])
+    labels = torch.tensor([0, 1, 2, 1])
     images = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 1, 28, 28)
-    axes = draw(images, labels, logits)
+    shown = of_predictions.most_confident_mistakes(logits, labels)
+    axes = of_predictions.draw_mistakes(images[shown], labels[shown], logits[shown], "012", "some").axes[0]
     assert texts_of(axes.texts) == ["2 as 1\n100 %", "1 as 0\n36 %"]  # the most confident first
     pixels = axes.images[0].get_array()
     assert (pixels[0, 5], pixels[0, 39]) == (255 - 2, 255 - 1)  # images of 28 pixels, with gaps of 6 pixels
-    assert axes.get_title() == "2 of 4 misclassified"
-    assert draw(images, labels, torch.eye(3)[labels]).get_title() == "0 of 4 misclassified"
-    axes = draw(images.repeat(30, 1, 1, 1), labels.repeat(30), logits.repeat(30, 1), number=2)
-    assert axes.get_title() == "60 of 120 misclassified: 41 to 60, most confident first"
-    assert len(axes.texts) == 20
     assert of_predictions.columns_for(28, 28) == 10
     assert of_predictions.columns_for(28, 3 * 28) == 3  # pictures keep their shape
+
+
+def test_where_no_sample_is_misclassified_no_mistakes_are_drawn(tmp_path):
+    data, indices = series_in(write_series_folder(tmp_path)), torch.arange(8)
+    labels = data.test_samples(indices).labels
+    right = gallery.TestOutputs(indices, torch.eye(2)[labels][:, None].expand(-1, 3, -1), labels, torch.eye(2).long())
+    tags = [tag for tag, _ in (*gallery.prediction_pictures(data, right), *gallery.belief_pictures(data, right))]
+    assert "belief/example_1" in tags and not [tag for tag in tags if "mistake" in tag]
 
 
 # The inside of a network
@@ -286,7 +287,7 @@ def test_all_pictures_show_classes_of_any_name(tmp_path, caplog):
         as_png(figure)
     axes = pictures["test/confusion"].axes[0]
     assert texts_of(axes.get_xticklabels()) == ["$5_$10", "a$_$b", "#3"]
-    assert texts_of(pictures["test/mistakes_1"].axes[0].texts)[0] == "a$_$b as $5_$10\n33 %"
+    assert texts_of(pictures["test/mistakes"].axes[0].texts)[0] == "a$_$b as $5_$10\n33 %"
     dashboard.number_classes(clips)
     assert dashboard.numbered == {"#3": names[2]}
     (record,) = caplog.records

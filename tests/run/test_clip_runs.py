@@ -51,7 +51,7 @@ def test_a_run_on_clips_is_tested_again_and_its_test_clips_are_predicted(clip_ru
 def test_its_dashboard_shows_strips_of_frames_and_the_worth_of_each(clip_run):
     events = EventAccumulator(str(clip_run), size_guidance={"images": 0}).Reload()
     tags = {tag.removeprefix("view_") for tag in events.Tags()["images"]}
-    assert {"data/clips", "belief/example_1", "test/occluded_step", "test/mistakes_1", "inside/gates"} <= tags
+    assert {"data/clips", "belief/example_1", "test/occluded_step", "test/mistakes", "inside/gates"} <= tags
     assert not tags & {"data/orderings", "test/occluded_piece", "test/occluded_ordering"}
     curves = [tag for tag in events.Tags()["tensors"] if tag.startswith("precision_recall/")]
     assert curves == [f"precision_recall/{arrow}" for arrow in ARROWS]

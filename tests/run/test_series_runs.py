@@ -218,7 +218,7 @@ def test_the_dashboard_draws_curves(tmp_path):
     run = run_folder(tmp_path)
     events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
     tags = {tag.removeprefix("view_") for tag in events.Tags()["images"]}
-    assert {"data/series", "belief/example_1", "test/occluded_step", "test/mistakes_1", "inside/gates"} <= tags
+    assert {"data/series", "belief/example_1", "test/occluded_step", "test/mistakes", "inside/gates"} <= tags
     assert "A colour is a feature" in (run / "report.html").read_text()
 
 

@@ -28,7 +28,6 @@ NUM_CLIPS = 4  # or series, that are drawn before training
 SERIES_SIZE = 80, 600  # pixels: height and width of the picture of a series
 NUM_BELIEFS = 6  # samples, and as many mistakes, whose class probabilities are drawn after each step
 NUM_OCCLUDED = 1000  # samples on which occlusion is measured
-MAX_MISTAKE_PAGES = 3
 
 Pictures = Iterator[tuple[str, Figure]]
 
@@ -85,12 +84,13 @@ def prediction_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictur
     yield "test/confusion", of_predictions.draw_confusion(tested.confusion, names)
     yield "test/classes", of_predictions.draw_classes(tested.confusion, names)
     yield "test/calibration", of_predictions.draw_calibration(tested.logits, tested.labels)
-    per_page = of_predictions.ROWS * of_predictions.columns_for(*data.test_pictures(indices[:1]).shape[2:])
-    for page in range(1, min(MAX_MISTAKE_PAGES, max(1, -(-len(mistakes) // per_page))) + 1):
-        figure = of_predictions.draw_mistakes(
-            lambda places: data.test_pictures(indices[places]), mistakes, tested.labels, tested.logits, names, page
-        )
-        yield f"test/mistakes_{page}", figure
+    if not len(mistakes):
+        return
+    shown = mistakes[: of_predictions.ROWS * of_predictions.columns_for(*data.test_pictures(indices[:1]).shape[2:])]
+    part = f"; the {len(shown)} most confident" if len(mistakes) > len(shown) else ""
+    title = f"{len(mistakes):,} of {len(indices):,} misclassified{part}"
+    pictures, labels = data.test_pictures(indices[shown]), tested.labels[shown]
+    yield "test/mistakes", of_predictions.draw_mistakes(pictures, labels, tested.logits[shown], names, title)
 
 
 def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestOutputs) -> Pictures:
@@ -105,7 +105,8 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
 def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
     names = drawn_names(data)
     for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", tested.mistakes)):
-        first = places[:NUM_BELIEFS]
+        if not len(first := places[:NUM_BELIEFS]):
+            continue
         samples = data.test_samples(tested.indices[first])
         ends = map(len, samples.unpadded())
         shown = zip(first.tolist(), drawn_frames(data, samples), ends, samples.labels.tolist(), strict=True)

@@ -55,7 +55,6 @@ def draw_history(curves: Mapping[str, Any], rows: Sequence[Mapping[str, str]], t
 
 
 INTRODUCTIONS = {
-    "Mistakes": "Misclassified test samples: the true class, the predicted class, and its confidence.",
     "Predictions after each step": "The frames that the network reads, and the probability of each class after each "
     "step: blue is the true class, red a wrong prediction. A long sequence is shown as a map: darker is more probable, "
     "and the dots are the predictions.",
@@ -72,6 +71,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {  # captions, by patterns of the pi
         "test/confusion": "Number of samples by true and predicted class. The darker, the larger the share of the true "
         "class.",
         "test/classes": "The share of each class that is misclassified, and below it the number of samples.",
+        "test/mistakes": "The true class of each sample, the predicted class, and the confidence of the prediction.",
         "test/calibration": "Above, the accuracy at each level of confidence: a bar below the dashed line is "
         "overconfident. Below, the number of samples with that confidence.",
         "test/occluded_piece": "Accuracy with one piece of the image occluded, for each class; with more than nine "
@@ -80,7 +80,6 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {  # captions, by patterns of the pi
         "test/occluded_step": "Bars: accuracy with that step occluded; of long sequences, with several steps. Lines: "
         "accuracy with all steps in that order.",
     },
-    "Mistakes": {r"test/mistakes_(\d+)": r"Page \1"},
     "Predictions after each step": {r"belief/example_(\d+)": r"Example \1", r"belief/mistake_(\d+)": r"Mistake \1"},
     "Inside the network": {
         "inside/filters": "Weights: red is negative, blue is positive.",

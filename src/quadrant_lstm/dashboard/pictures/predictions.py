@@ -1,6 +1,6 @@
 """Draws the predictions of a network: after each step, by class, by confidence, and the mistakes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ FRAME, BARS = (0.06, 0.36), (0.42, 0.94)  # where the two parts of a step start 
 
 @style
 def draw_belief(
-    frames: UInt8[Tensor, "steps channels height width"], logits: Float[Tensor, "steps classes"], label: int,
+    frames: UInt8[Tensor, "frames channels height width"], logits: Float[Tensor, "steps classes"], label: int,
     names: Sequence[str], title: str,
 ) -> Figure:  # fmt: skip
     """Blue stands for the true class, red for a predicted class that is wrong. `names` are those of the classes."""
@@ -157,40 +157,32 @@ def draw_calibration(logits: Float[Tensor, "images classes"], labels: Int64[Tens
 # Misclassified test samples
 
 
-ROWS = 4  # on a page
+ROWS = 4  # in a picture of the usual height
 GAP = 6  # pixels between two pictures
 CAPTION = 20 / 28  # height below a picture, as a share of that of the picture
 
 
 @style
 def draw_mistakes(
-    pictures: Callable[[Int64[Tensor, " shown"]], UInt8[Tensor, "shown channels height width"]],
-    mistakes: Int64[Tensor, " mistakes"], labels: Int64[Tensor, " images"], logits: Float[Tensor, "images classes"],
-    names: Sequence[str], page_number: int = 1, rows: int = ROWS,
+    pictures: UInt8[Tensor, "shown channels height width"], labels: Int64[Tensor, " shown"],
+    logits: Float[Tensor, "shown classes"], names: Sequence[str], title: str, rows: int = ROWS,
 ) -> Figure:  # fmt: skip
-    """Draws the page with this number, of `rows` rows. `mistakes` are the indices that most_confident_mistakes returns.
-
-    `pictures` returns those of given indices; `names` are those of the classes.
-    """
-    channels, height, width = pictures(torch.zeros(1, dtype=torch.long)).shape[1:]
+    """Draws misclassified samples with their classes and predictions. `names` are those of the classes."""
+    _, channels, height, width = pictures.shape
     columns, caption_height = columns_for(height, width), round(CAPTION * height)
-    start = (page_number - 1) * rows * columns
-    shown = mistakes[start : start + rows * columns]
-    confidences, predictions = (values.tolist() for values in logits[shown].float().softmax(1).max(1))
-    drawn = zip(pictures(shown), labels[shown].tolist(), predictions, confidences, strict=True)
+    confidences, predictions = (values.tolist() for values in logits.float().softmax(1).max(1))
     page = np.full((rows, height + caption_height, columns, width + GAP, channels), 255, np.uint8)
     figure, axes = plotting.titled_page((HEIGHT - TITLE_HEIGHT) / ROWS * rows)
-    for place, (image, label, prediction, confidence) in enumerate(drawn):
+    for place, (image, label) in enumerate(zip(pictures, labels.tolist(), strict=True)):
         row, column = divmod(place, columns)
         pixels = image.permute(1, 2, 0).numpy()
         page[row, :height, column, GAP // 2 : -GAP // 2] = 255 - pixels if channels == 1 else pixels
-        caption = f"{names[label]} as {names[prediction]}\n{100 * confidence:.0f} %"
+        caption = f"{names[label]} as {names[predictions[place]]}\n{100 * confidences[place]:.0f} %"
         x, y = (column + 0.5) * (width + GAP), row * (height + caption_height) + height
         axes.text(x, y, caption, ha="center", va="top", linespacing=1.0)
     whole = page.reshape(rows * (height + caption_height), columns * (width + GAP), channels)
     axes.imshow(whole, cmap="gray", aspect="auto")
-    part = f": {start + 1} to {start + len(shown)}, most confident first" if len(mistakes) > len(shown) else ""
-    axes.set_title(f"{len(mistakes):,} of {len(labels):,} misclassified{part}")
+    axes.set_title(title)
     return figure
 
 
