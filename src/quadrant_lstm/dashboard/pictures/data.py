@@ -50,13 +50,12 @@ def draw_clips(
 # Images
 
 
-MAX_NAMED_ORDERINGS = 5
+MAX_DRAWN_ORDERINGS = 5  # beside the frames, as paths
 NUM_VERSIONS = 10  # of each augmented image
 MAX_NUMBERED = 6  # pieces; more would not be legible, so paths are drawn
 NUM_PATHS = 4
 PATH_COLOUR = "#ccbb44"  # legible on black and on white
-MARGINS = {"left": 0.01, "right": 0.99, "bottom": 0.08, "top": 0.92, "wspace": 0.1}
-MARGINS_WITHOUT_NAMES = MARGINS | {"bottom": 0.03, "top": 0.91}
+MARGINS = {"left": 0.01, "right": 0.99, "bottom": 0.03, "top": 0.91, "wspace": 0.1}
 
 
 @style
@@ -74,11 +73,9 @@ def draw_orderings(
 def draw_pieces_and_frames(
     figure: Figure, image: Tensor, frames: Tensor, orderings: Sequence[Sequence[int]], grid: Grid
 ) -> None:
-    """Draws the image, its numbered pieces, each ordering as a path, and the frame of each step."""
+    """Draws the image, its numbered pieces, each ordering as a path if there are few, and the frame of each step."""
     pieces, (num_rows, num_columns) = split_pieces(image[None], grid)[0], grid
-    are_named_below = len(orderings) > MAX_NAMED_ORDERINGS
-    margins = MARGINS if are_named_below else MARGINS_WITHOUT_NAMES
-    columns: Any = figure.add_gridspec(1, 4, width_ratios=[1.6, 1.3, 0.75, 4.4], **margins)
+    columns: Any = figure.add_gridspec(1, 4, width_ratios=[1.6, 1.3, 0.75, 4.4], **MARGINS)
     digit, middle, names, steps = columns
     show_image(figure.add_subplot(digit), image, "image")
     heights = [1, *[3.2 / num_rows] * num_rows, 1]  # the rows of pieces are in the middle
@@ -91,8 +88,7 @@ def draw_pieces_and_frames(
         axes = figure.add_subplot(place)
         show_image(axes, frame, f"step {step + 1}")
         outline_pieces(axes, [ordering[step] for ordering in orderings], *pieces.shape[-2:])
-    if are_named_below:
-        name_orderings(figure, orderings, grid)
+    if len(orderings) > MAX_DRAWN_ORDERINGS:
         return
     axes.apply_aspect()
     stack, (left, right) = axes.get_position(), names.get_position(figure).intervalx
@@ -102,12 +98,6 @@ def draw_pieces_and_frames(
         axes.set(xlim=(-0.5, num_columns - 0.5), ylim=(num_rows - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
         axes.set_title(ordering_name(ordering, grid), fontsize=SMALL, pad=1.5)
         draw_path(axes, ordering, grid, colour)
-
-
-def name_orderings(figure: Figure, orderings: Sequence[Sequence[int]], grid: Grid) -> None:
-    names = ", ".join(ordering_name(ordering, grid) for ordering in orderings[:MAX_NAMED_ORDERINGS])
-    more = ", ..." if len(orderings) > MAX_NAMED_ORDERINGS else ""
-    figure.text(0.99, 0.02, f"top to bottom: orderings {names}{more}", ha="right")
 
 
 def draw_path(
@@ -135,7 +125,6 @@ def draw_paths_and_frames(
     shown = shown_frames(len(frames))
     for step, place in zip(shown, below.subgridspec(1, len(shown)), strict=True):
         show_image(figure.add_subplot(place), frames[step], f"step {step + 1}")
-    name_orderings(figure, orderings, grid)
 
 
 def show_image(axes: Axes, image: UInt8[Tensor, "channels height width"], title: str) -> None:
