@@ -147,7 +147,8 @@ class Dashboard(pl.Callback):
         data, step = trainer.datamodule, trainer.global_step
         description = describe(module.network, torch.zeros(1, *data.batch_shape[1:]))
         self.stages = description.rows()
-        self.number_classes(data)
+        drawn = zip(gallery.drawn_names(data), data.spec.class_names, strict=True)
+        self.numbered = {number: name for number, name in drawn if number != name}
         steps = {"accuracy after each step": ["Multiline", list(text.step_accuracy_names("val", data.spec.num_steps))]}
         charts = {"validation": steps} | CHARTS if len(data.validation_indices) else CHARTS
         for writer in writers(trainer):
@@ -175,17 +176,6 @@ class Dashboard(pl.Callback):
             add_graph(writer, in_full(network), data.test_samples(indices[:2]).frames)
             if isinstance(network, Inspectable):
                 add_states(writer, network, data, indices, step)
-
-    def number_classes(self, data: SequenceDataModule) -> None:
-        """Warns once of classes whose names no font can write."""
-        drawn = zip(gallery.drawn_names(data), data.spec.class_names, strict=True)
-        self.numbered = {number: name for number, name in drawn if number != name}
-        for number, name in list(self.numbered.items())[:1]:
-            log.warning(
-                f"dashboard: no font of this machine has {', '.join(plotting.undrawable(name))}; pictures show "
-                f"{number} instead of {name}, and so on. To see the names, install a font that has them, e.g. Debian's "
-                "fonts-noto."
-            )
 
     def add(self, trainer: Any, pictures: gallery.Pictures) -> None:
         for tag, figure in pictures:
