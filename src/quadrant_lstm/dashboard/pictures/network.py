@@ -143,7 +143,7 @@ def is_correct(network: nn.Module, samples: Batch) -> Int64[Tensor, " samples"]:
     predictions = []
     with torch.inference_mode():
         for places in torch.arange(len(samples.labels)).split(SAMPLES_AT_ONCE):
-            batch = Batch(*(None if tensor is None else tensor[places] for tensor in samples))
+            batch = Batch._make(None if tensor is None else tensor[places] for tensor in samples)
             inputs, options = as_arguments(batch, network)
             predictions.append(network(inputs, **options).argmax(1).cpu())
     return torch.eq(torch.cat(predictions), samples.labels).long()
@@ -245,16 +245,18 @@ def accuracy(network: nn.Module, samples: Batch) -> float:
 
 def accuracy_by_occluded_step(network: nn.Module, samples: Batch, blank: Tensor | int = 0) -> dict[float, float]:
     """Returns the accuracy by the numbers of the steps that show nothing, or by the middle of a span of steps."""
-    frames, accuracies = samples.frames, {}
+    frames = samples.frames
     numbers, real = torch.arange(frames.shape[1]), real_steps(frames, samples.lengths)
-    shown = torch.zeros_like(frames[:1, :1]) + torch.as_tensor(blank, dtype=frames.dtype)
+    shown: Any = torch.zeros_like(frames[:1, :1]) + torch.as_tensor(blank, dtype=frames.dtype)
     if samples.features is not None:
         shown = encoded(network, Batch(shown, samples.labels[:1])).features
-    for span in numbers.tensor_split(min(len(numbers), MAX_SPANS)):
+
+    def accuracy_without(span: Tensor) -> float:
         places = (real & torch.isin(numbers, span),)
-        occluded = with_steps(samples, lambda steps, places=places: steps.index_put(places, shown[0, 0]))
-        accuracies[1 + span.float().mean().item()] = accuracy(network, occluded)
-    return accuracies
+        return accuracy(network, with_steps(samples, lambda steps: steps.index_put(places, shown[0, 0])))
+
+    spans = numbers.tensor_split(min(len(numbers), MAX_SPANS))
+    return {1 + span.float().mean().item(): accuracy_without(span) for span in spans}
 
 
 def accuracy_by_order(network: nn.Module, samples: Batch) -> dict[str, float]:
