@@ -3,7 +3,7 @@
 import json
 
 from hydra_plugins.quadrants import launchers
-from hydra_plugins.quadrants.launchers import RUNNING, JobLauncher, LocalLauncher, visible_gpus
+from hydra_plugins.quadrants.launchers import JobLauncher, LocalLauncher, visible_gpus
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.sweep_folder import make_jobs
 from tests.folders import TINY, tiny_data
@@ -14,6 +14,7 @@ class Imagined(JobLauncher):
     """Its jobs end one after another, the first one first; those with an even number have a result."""
 
     POLL_SECONDS = 0.0
+    ON_START = "starts"
     hydra_context = config = None
 
     def __init__(self):
@@ -23,9 +24,8 @@ class Imagined(JobLauncher):
         self.started.append([job.number for job, _ in jobs])
         self.jobs |= {job.number: job for job, _ in jobs}
 
-    def states(self):
-        running = list(self.jobs)[1:]
-        return dict.fromkeys(running, RUNNING)
+    def alive(self):
+        return set(list(self.jobs)[1:])
 
     def collect_end(self, job):
         del self.jobs[job.number]

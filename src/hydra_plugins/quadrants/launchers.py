@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,14 @@ from quadrant_lstm import files, kinds, run_folder, signals, text
 from quadrant_lstm.cli.command import explain
 from quadrant_lstm.config import check, values
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.sweep.sweep_folder import PENDING, Job, make_jobs
+from quadrant_lstm.sweep.sweep_folder import Job, make_jobs
 
 # What both share
 
 
-RUNNING = "running"
-
-
 class JobLauncher(Launcher):
-    POLL_SECONDS: float  # between two checks of the jobs' states
+    POLL_SECONDS: float  # between two looks at the jobs
+    ON_START: str  # what is printed of a new job
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
@@ -57,7 +55,6 @@ class JobLauncher(Launcher):
         chooses each job by the results that `on_end` has recorded.
         """
         submitted: dict[int, Job] = {}  # by their numbers, until they have ended
-        running: set[int] = set()
         try:
             while True:
                 new = []
@@ -71,18 +68,15 @@ class JobLauncher(Launcher):
                         on_end(job)
                 if new:
                     self.start(new)
+                for job, _ in new:
+                    last = run_folder.last_epoch(job.folder)
+                    say_of(job, f"resumes after epoch {last['epoch']}" if last else self.ON_START)
                 if not submitted:
                     return
-                states = self.states()
-                for number, job in list(submitted.items()):
-                    if number not in states:
-                        del submitted[number]
-                        finish(job, self.collect_end(job))
-                        on_end(job)
-                    elif states[number] == RUNNING and number not in running:
-                        running.add(number)
-                        last = run_folder.last_epoch(job.folder)
-                        say_of(job, f"resumes after epoch {last['epoch']}" if last else "starts")
+                for number in sorted(submitted.keys() - self.alive()):
+                    job = submitted.pop(number)
+                    finish(job, self.collect_end(job))
+                    on_end(job)
                 time.sleep(self.POLL_SECONDS)
         finally:
             self.on_exit(list(submitted.values()))
@@ -103,8 +97,8 @@ class JobLauncher(Launcher):
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None: ...
 
     @abstractmethod
-    def states(self) -> Mapping[int, str]:
-        """Returns PENDING or RUNNING for the number of each job that has not ended."""
+    def alive(self) -> Set[int]:
+        """Returns the numbers of the jobs that have not ended."""
 
     @abstractmethod
     def collect_end(self, job: Job) -> str:
@@ -157,6 +151,7 @@ def check_trained_with(folder: Path, composed: DictConfig) -> None:
 
 class LocalLauncher(JobLauncher):
     POLL_SECONDS = 0.2
+    ON_START = "starts"
 
     def __init__(self, n_jobs: kinds.Count):
         self.n_jobs = n_jobs
@@ -196,8 +191,8 @@ class LocalLauncher(JobLauncher):
         used = [gpu for job in self.gpus.values() for gpu in job]
         return sorted(gpus, key=used.count)[: max(1, devices) if isinstance(devices, int) else 1]
 
-    def states(self) -> Mapping[int, str]:
-        return {number: RUNNING for number, process in self.processes.items() if process.is_alive()}
+    def alive(self) -> Set[int]:
+        return {number for number, process in self.processes.items() if process.is_alive()}
 
     def collect_end(self, job: Job) -> str:
         from quadrant_lstm.processes.launch import how_it_ended
@@ -231,13 +226,14 @@ ENDED = {"CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_ME
 
 class SlurmLauncher(JobLauncher):
     POLL_SECONDS = 2.0
+    ON_START = "is in the queue"
 
     def __init__(self, max_num_timeout: int, array_parallelism: int, **sbatch: Any):
         self.max_num_timeout, self.array_parallelism = max_num_timeout, array_parallelism
         options: Any = OmegaConf.to_object(OmegaConf.create(sbatch | {"array_parallelism": array_parallelism}))
         self.sbatch = {key if key in COMMON else f"slurm_{key}": value for key, value in options.items()}
         self.ids: dict[int, str] = {}  # in SLURM, by the numbers of the jobs
-        self.last_states: dict[int, str] = {}
+        self.queued: set[int] = set()  # the jobs that had not ended when squeue answered last
 
     def setup(self, **options: Any) -> None:
         super().setup(**options)
@@ -265,9 +261,9 @@ class SlurmLauncher(JobLauncher):
         file = self.folder / SUBMITTED
         recorded = files.read_json(file)
         earlier = {job.number: str(recorded[str(job.number)]) for job, _ in jobs if str(job.number) in recorded}
-        queued = queue() if earlier else {}
+        queued = queue() if earlier else set()
         self.ids |= {number: id for number, id in earlier.items() if id in queued}
-        self.last_states |= {job.number: PENDING for job, _ in jobs}
+        self.queued |= {job.number for job, _ in jobs}
         new = [(job, config) for job, config in jobs if job.number not in self.ids]
         if not new:
             return
@@ -302,11 +298,11 @@ class SlurmLauncher(JobLauncher):
 
         return submitit.helpers.DelayedSubmission(self, *arguments)
 
-    def states(self) -> Mapping[int, str]:
-        with contextlib.suppress(UserError):  # squeue was busy: keep the last known states
-            states = queue()
-            self.last_states = {number: states[id] for number, id in self.ids.items() if id in states}
-        return self.last_states
+    def alive(self) -> Set[int]:
+        with contextlib.suppress(UserError):  # squeue was busy
+            ids = queue()
+            self.queued = {number for number, id in self.ids.items() if id in ids}
+        return self.queued
 
     def collect_end(self, job: Job) -> str:
         logs = self.folder / SUBMITTED.parent / self.ids[job.number]
@@ -319,11 +315,10 @@ class SlurmLauncher(JobLauncher):
             text.say(f"the jobs continue in SLURM: scancel {' '.join(arrays)} cancels them, {follow}")
 
 
-def queue() -> dict[str, str]:
-    """Returns PENDING or RUNNING for the SLURM id of each of this user's jobs that has not ended."""
+def queue() -> set[str]:
+    """Returns the SLURM ids of this user's jobs that have not ended."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i %T"]
     listed = subprocess.run(command, capture_output=True, text=True)
     if listed.returncode:
         raise UserError(f"hydra/launcher: squeue fails ({listed.stderr.strip()}); rerun with sweep=latest.")
-    jobs = dict(line.split() for line in listed.stdout.splitlines())
-    return {id: RUNNING if state == "RUNNING" else PENDING for id, state in jobs.items() if state not in ENDED}
+    return {id for id, state in map(str.split, listed.stdout.splitlines()) if state not in ENDED}

@@ -9,7 +9,7 @@ from typing import Any
 
 from quadrant_lstm import files, run_folder, text
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.sweep_folder import PENDING, Group, Job, Sweep, compared_metric, ranked_groups, readable
+from quadrant_lstm.sweep.sweep_folder import Group, Job, Sweep, compared_metric, ranked_groups, readable
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
 CURVES = "The mean over seeds and folds; the best groups are in colour, the others in grey."
@@ -97,4 +97,4 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
 
 def job_state(job: Job) -> str:
     last = run_folder.last_epoch(job.folder)
-    return job.error() or (f"not finished; last epoch {last['epoch']}" if last else PENDING)
+    return job.error() or (f"not finished; last epoch {last['epoch']}" if last else "pending")

@@ -34,9 +34,6 @@ from quadrant_lstm.text import assigned, percent
 # Jobs: their overrides, results and errors
 
 
-PENDING = "pending"  # the state of a job that has not started
-
-
 @dataclass(frozen=True)
 class Job:
     """One run of a sweep. `swept` holds the values that differ between the sweep's jobs."""
