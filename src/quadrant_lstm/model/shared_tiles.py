@@ -1,8 +1,9 @@
 """Encodes frames of stacked pieces like TimeDistributed, but computes feature rows that frames share only once.
 
-A row of the feature maps of convs without stride and padding depends on a window of input rows, which lies in one
-piece or crosses the seam between two. In the question, an image has four quadrants, and its four orderings form six
-seams, while its frames contain sixteen and twelve. With two 3x3 convs and a 2x2 pool, of the 26 feature rows of a frame
+The convs and the pool of a ConvEncoder have no padding, so that a row of its feature maps depends on a window of input
+rows, which lies in one piece or crosses the seam between two. In the question, an image has four quadrants, and its
+four orderings form six seams, while its frames contain sixteen and twelve. With two 3x3 convs and a 2x2 pool, of the 26
+feature rows of a frame
 
     rows 0-4     depend on the first quadrant     (a quadrant has 14 rows, a window 6, and windows are 2 rows apart)
     rows 5-6     depend on its last 4 rows and the first 4 of the second quadrant
@@ -23,22 +24,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quadrant_lstm.kinds import Orderings
-from quadrant_lstm.model.encoder import Encoder, plain_pool_size
+from quadrant_lstm.model.encoder import ConvEncoder
 from quadrant_lstm.model.protocols import Frames
 from quadrant_lstm.model.time_distributed import TimeDistributed
 
 # The plan: which rows of an image are encoded together, for given orderings and an encoder's receptive field
 #
 # A piece and the seams above and below it share image rows. If they are encoded as one tile, the first convs process
-# the shared rows once. The plan therefore gives as many pieces as it can a tile with a seam above and a seam below that
-# are in no other tile: a matching in a bipartite graph. Each remaining piece or seam is a tile of its own. In the
-# question, whose pieces are quadrants, with two 3x3 convs and a 2x2 pool,
+# the shared rows once. So a piece gets a tile with a seam above and a seam below that are in no other tile, while there
+# are such seams. Each remaining piece or seam is a tile of its own. In the question, whose pieces are quadrants, with
+# two 3x3 convs and a 2x2 pool,
 #
 #     quadrants 1, 2, 3    are in tiles of 22 rows: the last 4 of the quadrant above, 14 of their own, the first 4 below
 #     quadrant 4           is a tile of 14 rows: both of its seams are in the tile of quadrant 1
-
-
-ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 
 
 class CannotShare(Exception):
@@ -46,7 +44,6 @@ class CannotShare(Exception):
 
 
 Seam = tuple[int, int]  # the piece above and the piece below, counted from 0
-Place = tuple[int, int]  # a piece, and 0 above it or 1 below it
 
 
 class TilePlan(NamedTuple):
@@ -68,8 +65,7 @@ def plan_tiles(orderings: Orderings, height: int, encoder: nn.Module) -> TilePla
     stacks = [[piece - 1 for piece in step] for step in zip(*orderings, strict=True)]
     seams = list(dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack))) if of_seam else []
     pieces = range(len(orderings[0]))
-    between = pieces_between_seams(seams, len(pieces))
-    together = [(above, piece, below) for piece, (above, below) in between.items()]
+    together = pieces_between_seams(seams, len(pieces))
     used = set(itertools.chain(*together))
     parts_of_tiles = [*together, *((part,) for part in (*pieces, *seams) if part not in used)]
 
@@ -92,54 +88,28 @@ def plan_tiles(orderings: Orderings, height: int, encoder: nn.Module) -> TilePla
     return TilePlan(tiles, steps)
 
 
-def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> dict[int, tuple[Seam, Seam]]:
-    """Matches seams with the places above and below the pieces, where each seam fits one place above a piece and one
-    below. A piece is matched with two seams, or with none.
-
-    The matching grows piece by piece. Another order of the pieces may serve a few more; only the speed depends on it.
+def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> list[tuple[Seam, int, Seam]]:
+    """Returns pieces with a seam above and one below, each of which occurs once. Seams of a piece with itself are taken
+    first, because no other piece can take them. Only the speed depends on the choice.
     """
-    matched: dict[Seam, Place] = {}
+    together = []
+    free = sorted(seams, key=lambda seam: seam[0] != seam[1])
     for piece in range(num_pieces):
-        larger = dict(matched)
-        if all(augment(larger, (piece, side), seams, set()) for side in (0, 1)):
-            matched = larger
-    at = {place: seam for seam, place in matched.items()}
-    return {piece: (at[piece, 0], at[piece, 1]) for piece in range(num_pieces) if (piece, 0) in at}
-
-
-def augment(matched: dict[Seam, Place], place: Place, seams: Sequence[Seam], tried: set[Seam]) -> bool:
-    """Matches one more place, along an augmenting path: others may get another seam."""
-    piece, side = place
-    for seam in seams:
-        if seam[1 - side] == piece and seam not in tried:
-            tried.add(seam)
-            if seam not in matched or augment(matched, matched[seam], seams, tried):
-                matched[seam] = place
-                return True
-    return False
+        below = next((seam for seam in free if seam[0] == piece), None)
+        above = next((seam for seam in free if seam[1] == piece and seam != below), None)
+        if above and below:
+            together.append((above, piece, below))
+            free = [seam for seam in free if seam not in (above, below)]
+    return together
 
 
 def receptive_field(encoder: nn.Module) -> tuple[int, int]:
     """Returns the number of input rows that a feature row sees, and the distance of two feature rows in input rows."""
-    if not isinstance(encoder, nn.Sequential):
-        raise CannotShare(f"{type(encoder).__name__} is not an nn.Sequential, whose layers are known")
-    if type(encoder).forward not in (nn.Sequential.forward, Encoder.forward):
-        raise CannotShare(f"{type(encoder).__name__} has a forward of its own")
-    window = jump = 1
-    for name, layer in encoder.named_children():
-        if isinstance(layer, nn.Conv2d):
-            if layer.stride != (1, 1) or layer.padding not in ((0, 0), "valid"):
-                raise CannotShare(f"layer {name} (Conv2d) has a stride or padding")
-            window += (layer.kernel_size[0] - 1) * layer.dilation[0] * jump
-        elif isinstance(layer, nn.MaxPool2d):
-            size = plain_pool_size(layer)
-            if size is None or layer.ceil_mode:
-                raise CannotShare(f"layer {name} (MaxPool2d) pools with overlap, padding, dilation or ceil_mode")
-            window += (size[0] - 1) * jump
-            jump *= size[0]
-        elif not isinstance(layer, ELEMENTWISE):
-            raise CannotShare(f"layer {name} is a {type(layer).__name__}, which may mix distant rows")
-    return window, jump
+    if type(encoder) is not ConvEncoder:
+        raise CannotShare(f"{type(encoder).__name__} is not a ConvEncoder; its rows may see the whole frame")
+    pool_size = encoder.sizes["pool_size"]
+    num_convs = sum(isinstance(layer, nn.Conv2d) for layer in encoder)
+    return num_convs * (encoder.sizes["kernel_size"] - 1) + pool_size, pool_size
 
 
 # The encoder
