@@ -60,32 +60,26 @@ def plan_tiles(orderings: Orderings, height: int, encoder: nn.Module) -> TilePla
         raise CannotShare(f"a feature sees {window} rows, more than the {height} of a piece")
     if height % jump:
         raise CannotShare(f"the pooling's {jump} rows do not divide the {height} of a piece")
-    of_piece = (height - window) // jump + 1  # feature rows that see a single piece
-    of_seam = height // jump - of_piece  # feature rows that see both pieces of a seam
+    num_pieces = len(orderings[0])
     stacks = [[piece - 1 for piece in step] for step in zip(*orderings, strict=True)]
-    seams = list(dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack))) if of_seam else []
-    pieces = range(len(orderings[0]))
-    together = pieces_between_seams(seams, len(pieces))
+    seams = dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack)) if window > jump else ()
+    of_piece = [list(range(piece * height, (piece + 1) * height)) for piece in range(num_pieces)]
+    start = jump * ((height - window) // jump + 1)  # of the first window that crosses a seam
+    above = {seam: of_piece[seam[0]][start:] for seam in seams}
+    below = {seam: of_piece[seam[1]][: window - jump] for seam in seams}
+    together = pieces_between_seams(list(seams), num_pieces)
     used = set(itertools.chain(*together))
-    parts_of_tiles = [*together, *((part,) for part in (*pieces, *seams) if part not in used)]
+    tiles = [above[upper] + of_piece[piece] + below[lower] for upper, piece, lower in together]
+    tiles += [of_piece[piece] for piece in range(num_pieces) if piece not in used]
+    tiles += [above[seam] + below[seam] for seam in seams if seam not in used]
 
-    image_rows = {piece: list(range(piece * height, (piece + 1) * height)) for piece in pieces}
-    tiles, features, num_features = [], {}, 0
-    for parts in parts_of_tiles:
-        rows = [row for part in parts if isinstance(part, int) for row in image_rows[part]]
-        if isinstance(parts[0], tuple):
-            rows = image_rows[parts[0][0]][height - jump * of_seam :] + rows
-        if isinstance(parts[-1], tuple):
-            rows += image_rows[parts[-1][1]][: window - jump]
-        tiles.append(rows)
-        for part in parts:
-            end = num_features + (of_piece if isinstance(part, int) else of_seam)
-            features[part], num_features = range(num_features, end), end
-    steps = []
-    for stack in stacks:
-        shown = [stack[0], *(part for seam in itertools.pairwise(stack) for part in (seam, seam[1]))]
-        steps.append([row for part in shown for row in features.get(part, ())])
-    return TilePlan(tiles, steps)
+    def windows(rows: Sequence[int]) -> list[tuple[int, ...]]:
+        """Returns the rows that each feature row sees."""
+        return [tuple(rows[first : first + window]) for first in range(0, len(rows) - window + 1, jump)]
+
+    places = {rows: place for place, rows in enumerate(itertools.chain(*map(windows, tiles)))}
+    frames = ([row for piece in stack for row in of_piece[piece]] for stack in stacks)
+    return TilePlan(tiles, [[places[rows] for rows in windows(frame)] for frame in frames])
 
 
 def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> list[tuple[Seam, int, Seam]]:
