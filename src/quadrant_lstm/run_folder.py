@@ -165,8 +165,7 @@ def check_present(folder: Path) -> None:
 
 def read_results(folder: Path) -> dict[str, Any]:
     """Returns the content of results.json, or nothing before the run has finished."""
-    results = read_json(folder / RESULTS)
-    return results and {"monitor": "val/accuracy"} | results  # earlier versions did not record it
+    return read_json(folder / RESULTS)
 
 
 def last_epoch(folder: Path) -> dict[str, str] | None:

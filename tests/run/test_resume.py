@@ -8,13 +8,12 @@ import pytest
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from quadrant_lstm.callbacks.checkpoints import OF_CLASSES, read_checkpoint, write_checkpoint
+from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import csv_text
 from quadrant_lstm.run.load import read_resumed
 from quadrant_lstm.run.train import check_resumable
-from quadrant_lstm.run_folder import BEST, LAST, METRICS, read_rows
+from quadrant_lstm.run_folder import BEST, LAST, METRICS
 from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import Script, script
 
@@ -83,28 +82,6 @@ def test_a_refused_command_leaves_a_run_as_it_is(copied_run, tmp_path):
     (copied_run / "metrics.csv").unlink()
     assert "metrics.csv: has no row of epoch 1" in refused(*words)
     assert not (copied_run / "metrics.csv").exists()
-
-
-def test_a_run_of_an_earlier_version_resumes(copied_run, tmp_path):
-    """It has no class_weights, no monitor, no metrics of classes, and in its checkpoints the best accuracy."""
-    lines = (copied_run / ".hydra/config.yaml").read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.split(":")[0].strip() not in ("class_weights", "monitor")]
-    assert len(lines) - len(kept) == 3
-    (copied_run / ".hydra/config.yaml").write_text("".join(kept))
-    rows = [{k: v for k, v in row.items() if k not in OF_CLASSES} for row in read_rows(copied_run / METRICS)]
-    (copied_run / METRICS).write_text(csv_text(list(rows[0]), rows))
-    for file in (BEST, LAST):
-        state = read_checkpoint(copied_run / file)
-        state["callbacks"]["Checkpoints"] = {"best_accuracy": 1.0}
-        write_checkpoint(state, copied_run / file)
-    epoch = read_checkpoint(copied_run / BEST)["epoch"]
-    words = (f"run={copied_run}", "trainer.max_epochs=4", "optimizer.lr=1000", TINY[0])
-    done = script("train.py", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert read_checkpoint(copied_run / BEST)["epoch"] == epoch
-    assert [bool(row["val/macro_f1"]) for row in read_rows(copied_run / METRICS)] == [False, False, False, True]
-    evaluated = script("evaluate.py", f"run={copied_run}", cwd=tmp_path)
-    assert "test/balanced_accuracy  0." in evaluated.stdout, evaluated.stderr
 
 
 def test_tensorboard_shows_the_config_that_a_run_resumes_with(copied_run, tmp_path):

@@ -96,9 +96,9 @@ class Checkpoints(Checkpoint):
     Lightning calls a Checkpoint after other callbacks.
     """
 
-    def __init__(self, keep: Keep, monitor: Monitor = "val/accuracy"):  # runs of earlier versions do not name it
+    def __init__(self, keep: Keep, monitor: Monitor):
         self.keep, self.monitor = keep, monitor
-        self.kept: dict[str, float | None] = {}  # the validation metrics of the epoch in best.ckpt
+        self.kept: dict[str, float] = {}  # the validation metrics of the epoch in best.ckpt
 
     def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir)
@@ -109,8 +109,7 @@ class Checkpoints(Checkpoint):
         return {"kept": self.kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        earlier = {"val/accuracy": state_dict.get("best_accuracy")}  # of a run that an earlier version started
-        self.kept = state_dict.get("kept", earlier)
+        self.kept = state_dict["kept"]
 
     def results(self) -> dict[str, Any]:
         """Returns best_epoch, keep ("best" or "last"), monitor, the metrics of the kept epoch if it was validated, the

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed import DistError, destroy_process_group
 
 from quadrant_lstm import run_folder
-from quadrant_lstm.callbacks.checkpoints import OF_CLASSES, metric_columns, read_checkpoint
+from quadrant_lstm.callbacks.checkpoints import metric_columns, read_checkpoint
 from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters, log_results
 from quadrant_lstm.dashboard.loggers import command_to_view, end_tracking, start_tracking
 from quadrant_lstm.dashboard.report import write_run_report
@@ -161,8 +161,7 @@ def check_resumable(folder: Path, resumed: Resumed | None) -> None:
             raise UserError(f"{folder / LAST}: {lost}")
         return
     header, columns = {name for row in rows for name in row}, set(metric_columns(resumed.spec))
-    earlier = columns - {*OF_CLASSES}  # of a run that an earlier version started
-    if rows and header not in (columns, earlier):
+    if rows and header != columns:
         raise UserError(f"{folder / METRICS}: its header is damaged at {min(header ^ columns)!r}; {remedy}.")
     if missing := set(range(1, resumed.epochs + 1)) - {int(row["epoch"]) for row in rows}:
         raise UserError(f"{folder / METRICS}: has no row of epoch {min(missing)}, which has finished; {remedy}.")
