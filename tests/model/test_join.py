@@ -164,10 +164,13 @@ def test_weights_are_read_from_a_file_with_a_classifier_of_other_classes_or_with
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (None, "cannot be used (there is no such file); give a state dict of resnet18."),
+        (None, "cannot be used ([Errno 2] No such file"),
         (b"PK damaged", "cannot be used ("),
-        ([1], "cannot be used (it is no state dict); give a state dict of resnet18."),
-        ({}, 'cannot be used (Missing key(s) in state_dict: "conv1.weight", '),
+        ([1], "cannot be used ('list' object has no attribute 'items'); give a state dict of resnet18."),
+        (
+            {},
+            'cannot be used (Error(s) in loading state_dict for ResNet: Missing key(s) in state_dict: "conv1.weight", ',
+        ),
         ({"conv1.weight": torch.zeros(1)}, "cannot be used ("),
     ],
 )

@@ -286,7 +286,7 @@ def test_a_convolution_over_windows_is_that_of_each_window_alone():
         (
             partial(Conv1dEncoder, filters=[2], kernel_size=3, pool_size=2),
             (1, 8, 8),
-            r"Conv1dEncoder reads windows .* have frames \[channels, height, width\] .*; write model/encoder=conv",
+            r"Conv1dEncoder reads windows .* have frames .*, or model/encoder=conv for images",
         ),
         (
             partial(Conv1dEncoder, filters=[2, 2], kernel_size=3, pool_size=2),

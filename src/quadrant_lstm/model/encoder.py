@@ -31,17 +31,18 @@ from quadrant_lstm.model.time_distributed import TimeDistributed
 
 
 FRAMES = {1: "vectors [features]", 2: "windows [features, values]", 3: "frames [channels, height, width]"}  # by axes
+REMEDIES = {  # for a reader of so many axes
+    2: "data.window=N for series, or model/encoder=conv for images",
+    3: "model=join model/encoder=none, linear or, with data.window, conv1d",
+}
 
 
 def check_axes(key: str, reader: nn.Module, frame_shape: Shape) -> None:
     """Raises UserError if frames have another number of axes than the encoder or network says with `frame_axes`."""
     given, wanted = len(frame_shape), getattr(reader, "frame_axes", len(frame_shape))
-    if wanted == given:
-        return
-    remedies = {3: "model/encoder=conv", wanted - 1: "data.window=N"} if wanted == 2 else {}
-    remedy = remedies.get(given, "model=join model/encoder=none, linear or, with data.window, conv1d")
-    rule = f"{type(reader).__name__} reads {FRAMES[wanted]}, but these data have {FRAMES[given]} at each step"
-    raise UserError(f"{key}: {rule}; write {remedy}.")
+    if wanted != given:
+        rule = f"{type(reader).__name__} reads {FRAMES[wanted]}, but these data have {FRAMES[given]} at each step"
+        raise UserError(f"{key}: {rule}; write {REMEDIES[wanted]}.")
 
 
 # Convolutions
@@ -344,22 +345,14 @@ def copy_state_dict(network: nn.Module, name: str, file: str, classifier: str | 
     """Copies a state dict into the network, but for its classifier, which may be one of other classes, or missing."""
     prefixes = tuple(f"{path}." for path in ([classifier] if isinstance(classifier, str) else classifier))
     path = Path(os.path.expanduser(file))
+    if is_safetensors := path.suffix == ".safetensors":
+        with needs_extra(f"{WEIGHTS}={file}", "export"):
+            from safetensors.torch import load_file
     try:
-        if path.suffix == ".safetensors":
-            with needs_extra(f"{WEIGHTS}={file}", "export"):
-                from safetensors.torch import load_file
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(weights, dict):
-            raise ValueError("it is no state dict")
+        weights = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict({key: weight for key, weight in weights.items() if not key.startswith(prefixes)})
-    except UserError:
-        raise
     except Exception as error:  # of many types, if it is damaged or of another network
-        first, *others = str(error).split("\n\t")  # below a heading, what a network lacks or has otherwise
-        reason = textwrap.shorten(others[0] if others else first.partition("\n")[0], 100)
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else reason
+        reason = textwrap.shorten(str(error), 200)
         raise UserError(f"{WEIGHTS}: {file} cannot be used ({reason}); give a state dict of {name}.") from error
 
 
