@@ -6,7 +6,7 @@ Each takes inputs [batch, steps, ...] and `lengths`, as the layers of rnn.py do,
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quadrant_lstm.model.protocols import Lengths, Sequences, check_lengths, real_steps
+from quadrant_lstm.model.protocols import Lengths, Sequences, real_steps
 
 Outputs = Float[Tensor, "batch output_steps units"]
 
@@ -18,7 +18,6 @@ class PerStep(nn.Linear):
         super().__init__(input_size, num_units)
 
     def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[Outputs, None]:  # type: ignore[override]
-        check_lengths(inputs, lengths)
         return clear_padding(super().forward(inputs.flatten(2)).tanh(), lengths), None
 
 
@@ -43,7 +42,6 @@ class Concatenated(nn.Linear):
         super().__init__(num_steps * input_size, num_units)
 
     def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[Outputs, None]:  # type: ignore[override]
-        check_lengths(inputs, lengths)
         return super().forward(clear_padding(inputs.flatten(2), lengths).flatten(1))[:, None].tanh(), None
 
 

@@ -82,6 +82,8 @@ def check_lengths(inputs: Shaped[Tensor, "batch steps ..."], lengths: Tensor | N
 
 
 def real_steps(inputs: Shaped[Tensor, "batch steps ..."], lengths: Lengths) -> Bool[Tensor, "batch steps"]:
+    """Tells which steps are no padding. Raises ValueError for lengths that do not fit."""
+    check_lengths(inputs, lengths)
     batch, steps = inputs.shape[:2]
     numbers = torch.arange(steps, device=inputs.device)
     return (numbers >= 0).expand(batch, steps) if lengths is None else numbers < lengths[:, None]

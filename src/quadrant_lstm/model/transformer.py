@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from quadrant_lstm.kinds import Count
-from quadrant_lstm.model.protocols import Lengths, Sequences, check_lengths, real_steps
+from quadrant_lstm.model.protocols import Lengths, Sequences, real_steps
 
 
 class Block(nn.Module):
@@ -56,7 +56,6 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(num_units)
 
     def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[Float[Tensor, "batch steps units"], None]:
-        check_lengths(inputs, lengths)
         x = self.inputs(inputs.flatten(2)).to(inputs.dtype)
         numbers, real = torch.arange(x.shape[1], device=x.device), real_steps(inputs, lengths)
         waves = torch.arange(-(-x.shape[2] // 2), device=x.device)  # of 2 pi to 10,000 * 2 pi steps
