@@ -77,8 +77,8 @@ def test_a_network_that_cannot_share_tiles_encodes_in_full_and_logs_the_reason(c
 
 def test_the_question_has_three_tiles_of_22_rows_and_one_of_14():
     tiles, rows = plan_tiles(ORDERINGS, 14, ConvEncoder(1, [32, 32], 3, 2))
-    image = {number: list(range(14 * number - 14, 14 * number)) for number in (1, 2, 3, 4)}
     # step 1 stacks 1, 4, 1, 4; step 2: 2, 3, 3, 2; step 3: 3, 2, 2, 3; step 4: 4, 1, 4, 1
+    image = {quadrant: list(range(14 * place, 14 * place + 14)) for place, quadrant in {0: 1, 1: 4, 4: 2, 5: 3}.items()}
     expected = [
         image[4][10:] + image[1] + image[4][:4],  # seam 41, quadrant 1, seam 14
         image[3][10:] + image[2] + image[2][:4],

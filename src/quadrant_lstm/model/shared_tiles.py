@@ -47,7 +47,7 @@ Seam = tuple[int, int]  # the piece above and the piece below, counted from 0
 
 
 class TilePlan(NamedTuple):
-    tiles: list[list[int]]  # image rows of each, counted over all pieces; tiles of equal height are adjacent
+    tiles: list[list[int]]  # their rows, counted over the frames of all steps; tiles of equal height are adjacent
     rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
 
 
@@ -63,7 +63,8 @@ def plan_tiles(orderings: Orderings, height: int, encoder: nn.Module) -> TilePla
     num_pieces = len(orderings[0])
     stacks = [[piece - 1 for piece in step] for step in zip(*orderings, strict=True)]
     seams = dict.fromkeys(seam for stack in stacks for seam in itertools.pairwise(stack)) if window > jump else ()
-    of_piece = [list(range(piece * height, (piece + 1) * height)) for piece in range(num_pieces)]
+    places = [height * [*itertools.chain(*stacks)].index(piece) for piece in range(num_pieces)]  # the first of each
+    of_piece = [list(range(place, place + height)) for place in places]
     start = jump * ((height - window) // jump + 1)  # of the first window that crosses a seam
     above = {seam: of_piece[seam[0]][start:] for seam in seams}
     below = {seam: of_piece[seam[1]][: window - jump] for seam in seams}
@@ -77,9 +78,9 @@ def plan_tiles(orderings: Orderings, height: int, encoder: nn.Module) -> TilePla
         """Returns the rows that each feature row sees."""
         return [tuple(rows[first : first + window]) for first in range(0, len(rows) - window + 1, jump)]
 
-    places = {rows: place for place, rows in enumerate(itertools.chain(*map(windows, tiles)))}
+    numbers = {rows: number for number, rows in enumerate(itertools.chain(*map(windows, tiles)))}
     frames = ([row for piece in stack for row in of_piece[piece]] for stack in stacks)
-    return TilePlan(tiles, [[places[rows] for rows in windows(frame)] for frame in frames])
+    return TilePlan(tiles, [[numbers[rows] for rows in windows(frame)] for frame in frames])
 
 
 def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> list[tuple[Seam, int, Seam]]:
@@ -135,8 +136,7 @@ class SharedTiles(TimeDistributed):
     """
 
     # Indices of rows in what is named first, in the order of what is named second
-    frame_to_piece_rows: Tensor
-    piece_to_tile_rows: Tensor
+    frame_to_tile_rows: Tensor
     tile_to_frame_rows: Tensor
     selection: Tensor
 
@@ -146,15 +146,9 @@ class SharedTiles(TimeDistributed):
         heights = collections.Counter(map(len, tiles))
         self.counts = list(heights.values())  # numbers of tiles of each height
         self.sizes = [height * count for height, count in heights.items()]  # and their rows
-        # Image rows are numbered over all pieces. `frames` lists the image rows in the frames of all steps;
-        # `feature_rows` lists the feature rows of the tiles in the feature maps of these frames.
-        num_steps = len(orderings[0])
-        rows = torch.arange(num_steps * piece_height).view(num_steps, -1)
-        frames = torch.cat([rows[piece - 1] for step in zip(*orderings, strict=True) for piece in step])
         feature_rows = torch.tensor(rows_of_steps).flatten()
         for name, indices in {
-            "frame_to_piece_rows": (frames == rows.view(-1, 1)).int().argmax(1),  # first occurrences
-            "piece_to_tile_rows": torch.tensor(list(itertools.chain(*tiles))),
+            "frame_to_tile_rows": torch.tensor(list(itertools.chain(*tiles))),
             "tile_to_frame_rows": feature_rows,
             "selection": (torch.arange(int(feature_rows.max()) + 1).view(-1, 1) == feature_rows).float(),
         }.items():
@@ -162,10 +156,9 @@ class SharedTiles(TimeDistributed):
 
     def forward(self, frames: Frames) -> Float[Tensor, "batch steps features rows columns"]:  # type: ignore[override]
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
-        pieces = stacks.index_select(1, self.frame_to_piece_rows)
         maps = []
-        for rows, count in zip(self.piece_to_tile_rows.split(self.sizes), self.counts, strict=True):
-            tiles = pieces.index_select(1, rows).unflatten(1, (count, -1)).flatten(0, 1).permute(0, 3, 1, 2)
+        for rows, count in zip(self.frame_to_tile_rows.split(self.sizes), self.counts, strict=True):
+            tiles = stacks.index_select(1, rows).unflatten(1, (count, -1)).flatten(0, 1).permute(0, 3, 1, 2)
             encoded = self.module(tiles).permute(0, 2, 3, 1)  # tile, row, column, feature
             maps.append(encoded.unflatten(0, (-1, count)).flatten(1, 2))
         gathered = GatherRows.apply(torch.cat(maps, dim=1), self.tile_to_frame_rows, self.selection)
