@@ -1,24 +1,6 @@
-"""Makes, finds, locks and reads the folders of runs, and names the files in them. Imports no torch.
+"""Makes, finds, locks and reads the folders of runs, outputs/<date>/<time>/, and names the files in them.
 
-outputs/<date>/<time>/
-    .hydra/              the composed config, the overrides
-    train.log            what was printed
-    metrics.csv          one row per epoch
-    report.html          figures and pictures on one page, written when the run has finished
-    results.json         the final figures, written last
-    error.json           why a job of a sweep failed
-    provenance.json      the run's origin: commit, versions, command, data, seed
-    checkpoints/         best.ckpt (the epoch that is kept), last.ckpt (the newest finished epoch)
-    clips.csv            which clips are for training, validation and test
-    skipped_clips.txt    the errors of clips that were left out
-    trackers.json        the ids of the run in Weights & Biases and MLflow
-    wandb/ csv/          written by these loggers
-    hparams.yaml         the config, written by the logger for TensorBoard
-    *-profile*           written by a profiler
-    .torchrun            written by the first process of torchrun, to see whether all machines share the folder
-    .lock                locked while a process works in the folder
-    events.out.tfevents  for TensorBoard
-    network.*            written by export.py
+Callbacks, loggers and profilers of Lightning write more files, which docs/configuration.md lists. Imports no torch.
 """
 
 import contextlib
@@ -34,21 +16,21 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import expanded, read_csv, read_json, read_yaml, remove_staged, write_atomically
 
 OUTPUTS = Path("outputs")
-CONFIG = Path(".hydra", "config.yaml")
+CONFIG = Path(".hydra", "config.yaml")  # composed
 OVERRIDES = Path(".hydra", "overrides.yaml")
-BEST = Path("checkpoints", "best.ckpt")
-LAST = Path("checkpoints", "last.ckpt")
-RESULTS = Path("results.json")
-ERROR = Path("error.json")
-PROVENANCE = Path("provenance.json")
-TABLES = {"clip": Path("clips.csv"), "series": Path("series.csv")}  # of the samples, by their kind
-SKIPPED = Path("skipped_clips.txt")
-METRICS = Path("metrics.csv")
-REPORT = Path("report.html")
-TRACKERS = Path("trackers.json")
-LOG = Path("train.log")
-LOCK = Path(".lock")
-MARK = Path(".torchrun")
+BEST = Path("checkpoints", "best.ckpt")  # the epoch that is kept
+LAST = Path("checkpoints", "last.ckpt")  # the newest finished epoch
+RESULTS = Path("results.json")  # the final figures, written last
+ERROR = Path("error.json")  # why a job of a sweep failed
+PROVENANCE = Path("provenance.json")  # commit, versions, command, data, seed
+TABLES = {"clip": Path("clips.csv"), "series": Path("series.csv")}  # of the samples, by their kind, with their splits
+SKIPPED = Path("skipped_clips.txt")  # the errors of clips that were left out
+METRICS = Path("metrics.csv")  # one row per epoch
+REPORT = Path("report.html")  # figures and pictures on one page, written when the run has finished
+TRACKERS = Path("trackers.json")  # the ids of the run in Weights & Biases and MLflow
+LOG = Path("train.log")  # what was printed
+LOCK = Path(".lock")  # locked while a process works in the folder
+MARK = Path(".torchrun")  # written by the first process of torchrun, to see whether all machines share the folder
 EXPORTED = {  # by their formats
     "onnx": Path("network.onnx"), "torch": Path("network.pt2"), "safetensors": Path("network.safetensors"),
     "keras": Path("network.keras"), "html": Path("network.html"),

@@ -12,6 +12,7 @@ The network runs on the meta device, which knows shapes and computes nothing. It
 and again with T + 1 steps. A size that changed depends on that axis, wherever the network has moved it.
 """
 
+import copy
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -49,19 +50,16 @@ class Run:
         self.outputs.setdefault(name, outputs)
 
 
+@torch.no_grad()
 def record_run(network: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> Run:
-    run = Run()
-    hooks: list[Any] = []
+    run, network = Run(), copy.deepcopy(network)  # which gets hooks
     for name, module in network.named_modules():
-        hooks.append(module.register_forward_pre_hook(partial(run.enter, name), with_kwargs=True))
-        hooks.append(module.register_forward_hook(partial(run.leave, name)))
+        module.register_forward_pre_hook(partial(run.enter, name), with_kwargs=True)
+        module.register_forward_hook(partial(run.leave, name))
     try:
-        with torch.no_grad():
-            network(*args, **kwargs)
+        network(*args, **kwargs)
     except Exception as error:
         run.error = error
-    for hook in hooks:
-        hook.remove()
     return run
 
 
