@@ -8,7 +8,10 @@ from quadrant_lstm.sweep.plots import draw_curves, draw_effects, drawable, mark_
 from quadrant_lstm.sweep.report import csv_table, report_at_end
 from quadrant_lstm.sweep.sweep_folder import Mean, make_jobs, ranked_groups, readable
 
-RESULTS = {"test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4, "samples_per_second": 5.0}
+RESULTS = {
+    "monitor": "val/accuracy", "test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4,
+    "samples_per_second": 5.0,
+}  # fmt: skip
 
 
 def test_an_interval_follows_students_t():
