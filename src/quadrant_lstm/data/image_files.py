@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -42,7 +43,7 @@ def find_files(images: str, kind: str, is_wanted: Callable[[Path], bool]) -> Ite
         raise UserError(f"images: {images} matches no {kind}{only}; give a file, a folder, or a glob in quotes.")
     if counts:
         print(printable(f"images: {images} holds files that are left out: {counts}."), file=sys.stderr)
-    return sorted(paths, key=natural)
+    return sorted(paths, key=lambda path: list(map(natural, path.parts)))
 
 
 def files_below(folder: Path, is_wanted: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
@@ -58,7 +59,7 @@ def files_below(folder: Path, is_wanted: Callable[[Path], bool]) -> tuple[list[P
     wanted: list[Path] = []
     others: list[Path] = []
     for path, folders, names in os.walk(folder, onerror=refuse):
-        entries = {Path(path, name): name for name in (*names, *folders) if visible(Path(name))}
+        entries = {Path(path, name): name for name in (*names, *folders) if is_visible(name)}
         wanted += (here := [entry for entry in entries if is_wanted(entry)])
         unwanted = entries.keys() - here
         others += (entry for entry in unwanted if entries[entry] not in folders)
@@ -67,25 +68,32 @@ def files_below(folder: Path, is_wanted: Callable[[Path], bool]) -> tuple[list[P
 
 
 def image_files_in(folder: Path) -> list[Path]:
-    return sorted(filter(is_image_file, folder.iterdir()), key=natural)
+    with os.scandir(folder) as entries:  # most of which know without a look at the disk that they are no folders
+        names = [entry.name for entry in entries if is_image_name(entry.name) and not entry.is_dir()]
+    return [folder / name for name in sorted(names, key=natural)]
 
 
 def is_image_file(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and visible(path) and not path.is_dir()
+    return is_image_name(path.name) and not path.is_dir()
+
+
+def is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and is_visible(name)
 
 
 find_image_files = partial(find_files, kind="image file", is_wanted=is_image_file)
 
 
-def natural(path: Path) -> list[list[tuple[int, str]]]:
+def natural(name: str) -> list[Any]:
     """Returns a key by which numbers in names are sorted as numbers."""
-    parts = (re.split(r"(\d+)", part) for part in path.parts)
-    return [[(int(text), "") if text.isdecimal() else (-1, text) for text in part] for part in parts]
+    key: list[Any] = re.split(r"(\d+)", name)  # a text, a number, a text, ...
+    key[1::2] = map(int, key[1::2])
+    return key
 
 
-def visible(path: Path) -> bool:
+def is_visible(name: str) -> bool:
     """Tells files and folders from those that systems hide."""
-    return not path.name.startswith(".") and path.name.lower() not in ("thumbs.db", "desktop.ini")
+    return not name.startswith(".") and name.lower() not in ("thumbs.db", "desktop.ini")
 
 
 def check_num_pixels(width: int, height: int) -> None:

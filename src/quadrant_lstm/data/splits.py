@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quadrant_lstm.data.datamodule import check_fold
-from quadrant_lstm.data.image_files import natural, visible
+from quadrant_lstm.data.image_files import is_visible, natural
 from quadrant_lstm.errors import UserError, as_text
 from quadrant_lstm.files import expanded
 from quadrant_lstm.text import plural
@@ -69,33 +69,38 @@ def find_samples(
 
 
 def class_names(samples: Iterable[Sample]) -> tuple[str, ...]:
-    return tuple(sorted({sample.label for sample in samples}, key=lambda name: natural(Path(name))))
+    return tuple(sorted({sample.label for sample in samples}, key=natural))
 
 
 def list_folder(folder: Path, group: str | None, is_sample: Callable[[Path], bool], kind: str) -> list[Sample]:
     splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
-    for path in sorted(folder.iterdir()) if splits else ():
-        if path.is_dir() and visible(path) and path.name not in splits:
+    for path in visible_in(folder) if splits else ():
+        if path.is_dir() and path.name not in splits:
             raise UserError(
                 f"{path}: is not train, val or test; move its {plural(kind)}, or begin its name with a dot."
             )
     samples: list[Sample] = []
     for split in splits or [None]:
-        for class_folder in sorted((folder / (split or "")).iterdir(), key=natural):
-            if not class_folder.is_dir() and visible(class_folder) and is_sample(class_folder):
-                raise UserError(f"{class_folder}: is in no folder of a class; move it, or begin its name with a dot.")
-            if not class_folder.is_dir() or not visible(class_folder):
+        for class_folder in visible_in(folder / (split or "")):
+            if not class_folder.is_dir():
+                if is_sample(class_folder):
+                    error = "is in no folder of a class; move it, or begin its name with a dot"
+                    raise UserError(f"{class_folder}: {error}.")
                 continue
             if as_text(class_folder) != str(class_folder):  # text files of a run could not hold the name
                 raise UserError(f"data.root: the name of {class_folder} is not UTF-8; rename the folder.")
-            paths = sorted(filter(visible, class_folder.iterdir()), key=natural)
-            if not paths:
+            if not (paths := visible_in(class_folder)):
                 raise UserError(f"{class_folder}: holds no {plural(kind)}; add some, or remove the folder.")
             names = ((path, path.relative_to(folder).as_posix()) for path in paths)
             samples += [Sample(path, class_folder.name, group_of(name, group), split) for path, name in names]
         if not samples or samples[-1].split != split:
             raise UserError(f"{folder / (split or '')}: holds no folder of a class; add some, or remove it.")
     return samples
+
+
+def visible_in(folder: Path) -> list[Path]:
+    paths = (path for path in folder.iterdir() if is_visible(path.name))
+    return sorted(paths, key=lambda path: natural(path.name))
 
 
 def read_labels(file: Path, root: Path, group: str | None) -> list[Sample]:
