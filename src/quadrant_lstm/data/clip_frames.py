@@ -43,10 +43,13 @@ def is_clip(path: Path) -> bool:
         return path.suffix.lower() in ANIMATED | ARRAYS | videos.VIDEOS
     if any(file.suffix.lower() in ARRAYS | videos.VIDEOS for file in path.iterdir()):
         return False
-    pictures = image_files_in(path)
-    with contextlib.suppress(Exception), opened_image(pictures[0]) as image:  # of many types; examine() explains them
-        return not getattr(image, "is_animated", False)
-    return bool(pictures)
+    with contextlib.suppress(BrokenClip), decoder_errors_explained(path):  # examine() raises it, too
+        pictures = image_files_in(path)
+        if not pictures:
+            return False
+        with opened_image(pictures[0]) as image:
+            return not getattr(image, "is_animated", False)
+    return True
 
 
 find_clip_files = partial(image_files.find_files, kind="clip", is_wanted=is_clip)
@@ -73,7 +76,9 @@ def frames_in(
     if clip.is_dir():
         for file in chosen(image_files_in(clip)):
             yield read_picture(file, examine=numbers is None)
-    elif is_video(clip):
+        return
+    check_regular(clip)
+    if is_video(clip):
         if numbers is None:
             videos.check_container(clip)
             with videos.opened_video(clip) as video:
@@ -135,7 +140,6 @@ def size_of_colours(gif: bytes, position: int) -> int:
 
 def load_array(file: Path) -> np.ndarray:
     """Reads a .npy file, or an .npz file with one array. Raises errors of many types, also for arrays of objects."""
-    check_regular(file)
     array = np.load(file, mmap_mode="r")
     if isinstance(array, np.ndarray):
         return array
@@ -256,9 +260,9 @@ def animation_times(frames: Iterable[Any]) -> tuple[list[float] | None, float | 
 
 def state_of(clip: Path) -> str | None:
     """Returns what changes with the content: the names of the files, their bytes and the times of their last changes,
-    hashed; None for a clip whose files cannot be found, such as a link that leads nowhere.
+    hashed; None for a clip whose files cannot be listed or found, such as a link that leads nowhere.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         files = [(file.name, file.stat()) for file in files_of(clip)]
         states = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
         return hashlib.sha256(repr(states).encode()).hexdigest()
@@ -284,7 +288,8 @@ def read_frames(
 def decoder_errors_explained(clip: Path) -> Iterator[None]:
     """Turns the errors of decoders, which have many types, into BrokenClip. Other mistakes of the user remain."""
     try:
-        yield
+        with image_files.without_size_warnings():
+            yield
     except UserError:
         raise
     except Exception as error:

@@ -20,6 +20,7 @@ from quadrant_lstm.files import expanded
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 50_000_000
+IRREGULAR = "it is not a regular file"
 
 
 def find_files(images: str, kind: str, is_wanted: Callable[[Path], bool]) -> Iterable[Path]:
@@ -68,9 +69,13 @@ def files_below(folder: Path, is_wanted: Callable[[Path], bool]) -> tuple[list[P
 
 
 def image_files_in(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:  # most of which know without a look at the disk that they are no folders
-        names = [entry.name for entry in entries if is_image_name(entry.name) and not entry.is_dir()]
-    return [folder / name for name in sorted(names, key=natural)]
+    """Raises ValueError or OSError for one that is not a regular file. The system mostly tells this with the names."""
+    with os.scandir(folder) as entries:
+        images = [entry for entry in entries if is_image_name(entry.name) and not entry.is_dir()]
+        for entry in images:
+            if not entry.is_file():
+                raise ValueError(f"{entry.name}: {IRREGULAR}")
+    return [folder / name for name in sorted((entry.name for entry in images), key=natural)]
 
 
 def is_image_file(path: Path) -> bool:
@@ -104,15 +109,18 @@ def check_num_pixels(width: int, height: int) -> None:
 def check_regular(file: Path) -> None:
     """Raises ValueError for what may be read for ever, such as a named pipe, and OSError if there is no such file."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise ValueError("it is not a regular file")
+        raise ValueError(IRREGULAR)
+
+
+def without_size_warnings() -> warnings.catch_warnings:
+    """Silences Pillow where MAX_PIXELS, which is stricter, is checked."""
+    return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
 
 
 @contextlib.contextmanager
 def opened_image(file: Path) -> Iterator[Image.Image]:
-    """Opens an image file and checks its size before its pixels are read. Raises errors of many types."""
-    check_regular(file)
-    quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
-    with quiet, Image.open(file) as image:
+    """Opens a regular file and checks its size before its pixels are read. Raises errors of many types."""
+    with Image.open(file) as image:
         check_num_pixels(image.width, image.height)
         yield image
 
@@ -121,7 +129,8 @@ def opened_image(file: Path) -> Iterator[Image.Image]:
 def open_image(file: Path) -> Iterator[Image.Image]:
     """Opens a file that holds one image. Errors, also later ones, become UserErrors."""
     try:
-        with opened_image(file) as image:
+        check_regular(file)
+        with without_size_warnings(), opened_image(file) as image:
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"it holds {pages} pictures; save one of them")
             yield image

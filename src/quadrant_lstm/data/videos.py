@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quadrant_lstm.data.image_files import check_num_pixels, check_regular
+from quadrant_lstm.data.image_files import check_num_pixels
 from quadrant_lstm.errors import needs_extra
 
 VIDEOS = {".mp4", ".mkv", ".webm", ".avi", ".mov"}
@@ -38,7 +38,6 @@ def opened_video(clip: Path) -> Iterator[tuple[Any, Any]]:
     """Opens a container of PyAV and its first video of a known codec."""
     with needs_extra(str(clip), "video"):
         import av
-    check_regular(clip)
     with av.open(str(clip), options=STRICT, metadata_errors="replace") as container:
         stream = next((stream for stream in container.streams.video if stream.codec_context), None)
         if stream is None:
@@ -187,7 +186,6 @@ CRC_32 = b"\xbf\x84"  # and four bytes: the first element of a parent, for the o
 
 def check_container(video: Path) -> None:
     """Raises ValueError if the parts of the file are damaged, or longer than the file."""
-    check_regular(video)
     if not video.stat().st_size:  # mmap refuses it less clearly
         raise ValueError("it is empty")
     with video.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
