@@ -60,12 +60,9 @@ class Images(NamedTuple):
 # idx                            the folder `root` with MNIST's four file names, gzipped or not
 
 
-IDX_FILES = {
-    "train_images": "train-images-idx3-ubyte",
-    "train_labels": "train-labels-idx1-ubyte",
-    "test_images": "t10k-images-idx3-ubyte",
-    "test_labels": "t10k-labels-idx1-ubyte",
-}
+IDX_FILES = (
+    "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte",
+)  # fmt: skip
 
 
 @functools.lru_cache(maxsize=1)
@@ -103,72 +100,61 @@ def download(dataset: str, folder: Path) -> None:
     except (RuntimeError, OSError) as error:
         raise UserError(
             f"data.root: {dataset} could not be downloaded from {' or '.join(dataset_class.mirrors)} into {folder} "
-            f"({error}); connect to the internet, give another folder, or put {', '.join(IDX_FILES.values())} into it."
+            f"({error}); connect to the internet, give another folder, or put {', '.join(IDX_FILES)} into it."
         ) from error
 
 
 def load_idx_folder(folder: Path) -> Images:
     if not folder.is_dir():
-        raise UserError(f"data.root: {folder} is not a folder; give one that holds {', '.join(IDX_FILES.values())}.")
-    files: dict[str, Path] = {}
-    arrays: dict[str, np.ndarray] = {}
-    for part, name in IDX_FILES.items():
-        found = [file for file in (folder / name, folder / f"{name}.gz") if file.is_file()]
-        if not found:
-            raise UserError(f"data.root: {folder} has no {name} or {name}.gz; put it there, or give another folder.")
-        files[part], arrays[part] = found[0], read_idx(found[0], axes=3 if part.endswith("images") else 1)
-    for half in ("train", "test"):
-        images, labels = arrays[f"{half}_images"], arrays[f"{half}_labels"]
+        raise UserError(f"data.root: {folder} is not a folder; give one that holds {', '.join(IDX_FILES)}.")
+    train_images, train_labels, test_images, test_labels = arrays = [read_idx(folder, name) for name in IDX_FILES]
+    for name, images, labels in (IDX_FILES[0], train_images, train_labels), (IDX_FILES[2], test_images, test_labels):
         if len(images) != len(labels):
             raise UserError(
-                f"{files[f'{half}_labels']}: {len(labels)} labels for the {len(images)} images of "
-                f"{files[f'{half}_images'].name}; there must be one per image."
+                f"{folder}: {len(labels)} labels for the {len(images)} images of {name}; there must be one per image."
             )
-    size, test_size = (" x ".join(map(str, arrays[f"{half}_images"].shape[1:])) for half in ("train", "test"))
+    size, test_size = (" x ".join(map(str, images.shape[1:])) for images in (train_images, test_images))
     if size != test_size:
         raise UserError(
-            f"{files['test_images']}: images of {test_size}, but training images have {size}; make them equal."
+            f"{folder}: its test has images of {test_size}, but training images have {size}; make them equal."
         )
-    highest, test_highest = arrays["train_labels"].max(), arrays["test_labels"].max()
-    if arrays["train_labels"].min() == highest:
-        raise UserError(f"{files['train_labels']}: every label is {highest}; at least two classes are needed.")
+    highest, test_highest = train_labels.max(), test_labels.max()
+    if train_labels.min() == highest:
+        raise UserError(f"{folder}: every training label is {highest}; at least two classes are needed.")
     if test_highest > highest:
         raise UserError(
-            f"{files['test_labels']}: label {test_highest} is out of range: the largest training label is {highest}; "
-            "correct one of the two files."
+            f"{folder}: test label {test_highest} is out of range: the largest training label is {highest}; correct "
+            "one of the two files."
         )
-    return Images.of_one_channel(arrays.values())
+    return Images.of_one_channel(arrays)
 
 
-def read_idx(file: Path, axes: int) -> np.ndarray:
+def read_idx(folder: Path, name: str) -> np.ndarray:
     """Reads an IDX file of bytes: 0x000008, the number of axes, the size of each axis (big-endian), then the data."""
-    opener = gzip.open if file.suffix == ".gz" else open
+    file = next((file for file in (folder / name, folder / f"{name}.gz") if file.is_file()), None)
+    if file is None:
+        raise UserError(f"data.root: {folder} has no {name} or {name}.gz; put it there, or give another folder.")
+    axes, opener = (3 if "idx3" in name else 1), (gzip.open if file.suffix == ".gz" else open)
     try:
         with opener(file, "rb") as stream:
-            header = stream.read(4 + 4 * axes)
-            magic, expected = header[:4], bytes([0, 0, 8, axes])
+            magic, expected = stream.read(4), bytes([0, 0, 8, axes])
             if magic != expected:
                 raise UserError(
                     f"{file}: starts with 0x{magic.hex()}, not 0x{expected.hex()} as IDX files of bytes with "
                     f"{axes} {'axis' if axes == 1 else 'axes'} do; give an IDX file."
                 )
-            if len(header) < 4 + 4 * axes:
-                raise EOFError("it ends within its header")
-            sizes = [int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4)]
-            num_bytes, shape = math.prod(sizes), " x ".join(map(str, sizes))
+            sizes = [int.from_bytes(stream.read(4)) for _ in range(axes)]
+            num_bytes, shape, content = math.prod(sizes), " x ".join(map(str, sizes)), bytearray()
             # In pieces, as a damaged header may ask for more bytes than there is memory; and up to one byte more, as a
             # gzip file may unpack to much more
-            content, end = bytearray(), num_bytes + 1
-            while len(content) < end and (piece := stream.read(min(2**24, end - len(content)))):
+            while piece := stream.read(min(2**24, num_bytes + 1 - len(content))):
                 content += piece
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}: cannot be read ({error}); download it again.") from error
     if len(content) != num_bytes:
-        more = "more than " if len(content) > num_bytes else ""
-        raise UserError(
-            f"{file}: holds {more}{min(len(content), num_bytes):,} bytes where {shape} needs {num_bytes:,}; it is "
-            "truncated or damaged: download it again."
-        )
+        problem = "fewer" if len(content) < num_bytes else "more"
+        rule = f"holds {problem} bytes than the {num_bytes:,} that {shape} needs"
+        raise UserError(f"{file}: {rule}; it is truncated or damaged: download it again.")
     if num_bytes == 0:
         raise UserError(f"{file}: is empty ({shape}); give one with images and labels.")
     return np.frombuffer(content, np.uint8).reshape(sizes)
