@@ -51,7 +51,8 @@ def test_each_training_image_is_in_one_fold(tiny):
 def test_test_images_never_enter_training_or_validation():
     images, data = load_images("mnist", None), data_module()
     for loader in (data.train_dataloader(), data.val_dataloader()):
-        assert loader.data.tensors[0].data_ptr() == images.train_images.ctypes.data
+        pixels, indices = next(iter(loader))[0], next(iter(loader.sampler))
+        assert np.array_equal(pixels, images.train_images[indices])
     batches = list(data.test_dataloader())
     assert np.array_equal(torch.cat([batch[0] for batch in batches]).numpy(), images.test_images)
     assert np.array_equal(torch.cat([batch[1] for batch in batches]).numpy(), images.test_labels)

@@ -14,10 +14,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from quadrant_lstm.data import datamodule
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, Numbers, read_frames
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, read_frames
 from quadrant_lstm.data.datamodule import Batch, EpochSampler, WorkerLoader
 from quadrant_lstm.data.feature_cache import FeatureCache, Rows
-from quadrant_lstm.data.file_sequences import Window, WindowReader
+from quadrant_lstm.data.file_sequences import Numbers, Window, WindowReader
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.text import counted
 
@@ -71,6 +71,11 @@ class ClipReader(WindowReader):
                 self.decode(number, self.numbers[number][places], frames[:length])
             frames[length:] = 0
 
+    def frames(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows steps channels height width"]:
+        frames = torch.empty(len(windows), self.num_steps, *self.frame_shape, dtype=torch.uint8)
+        self.read(windows, frames.numpy())
+        return frames.movedim(4, 2)
+
     def read_alone(self, window: Window) -> np.ndarray:
         """Returns one window, which may have more frames than a network reads."""
         frames = np.empty((1, max(self.num_steps, len(window[1])), *self.frame_shape), np.uint8)
@@ -89,11 +94,6 @@ class ClipReader(WindowReader):
         for row, (number, places) in zip(rows, windows, strict=True):
             row[: len(places)] = self.first_rows[number] + self.numbers[number][places]
         return rows
-
-    def batch(self, clips: list[int], windows: Sequence[Window], frames: UInt8[Tensor, "..."]) -> Batch:
-        """Returns a batch of frames that were read; its channels remain last in memory."""
-        lengths = torch.tensor([len(places) for _, places in windows])
-        return Batch(frames.movedim(4, 2), self.labels[clips], lengths if self.pads else None)
 
 
 Request = tuple[int, list[Window | None], bool]  # the number of a batch, and the arguments of ClipReader.read
@@ -145,7 +145,7 @@ class ClipLoader:
             features.features(torch.from_numpy(frames).movedim(4, 2), reader.rows([window]))
 
     def __iter__(self) -> Iterator[Batch]:
-        reader, epoch = self.reader, None if self.sampler.seed is None else self.sampler.epoch
+        reader, epoch = self.reader, self.sampler.drawn_epoch
         features = self.features if self.features and self.features.is_constant else None
         if features:
             features.prepare()
@@ -153,8 +153,8 @@ class ClipLoader:
             self.encode_short_clips(features)
         self.requests.clear()
         batches = []
-        for number, clips in enumerate(map(Tensor.tolist, self.sampler)):
-            windows = reader.windows(clips, epoch, reader.num_windows)
+        for number, clips in enumerate(self.sampler):
+            windows = reader.windows(clips.tolist(), epoch)
             is_missing: Any = [True] * len(windows)
             if features:
                 is_missing = features.read(reader.rows(windows))[1].any(1)
@@ -169,7 +169,7 @@ class ClipLoader:
                 frames = torch.from_numpy(frames.numpy().copy())
             else:  # what is not read stands for its shape
                 frames = frames[:1, :1, :1, :1].expand_as(frames)
-            batch = reader.batch(clips, windows, frames)
+            batch = reader.batch_of(clips, windows, frames.movedim(4, 2))  # channels remain last in memory
             if features:
                 batch = batch._replace(features=features.features(batch.frames, reader.rows(windows)))
             yield batch

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from filelock import FileLock
 from jaxtyping import Int64
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from quadrant_lstm import kinds
 from quadrant_lstm.data import splits
 from quadrant_lstm.data.augmentation import ClipAugmentation
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, Sampling, examine, is_clip, state_of
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, examine, frames_available, is_clip, state_of
 from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader
 from quadrant_lstm.data.datamodule import Batch, WorkerLoader, killed_workers_explained
 from quadrant_lstm.data.feature_cache import FeatureCache
@@ -153,14 +152,13 @@ class Clips(FileSequences):
                 f"{size[1]}; add data.size=[HEIGHT,WIDTH]."
             )
         ((height, width),) = sizes
-        chosen = Sampling(sampling, frame_step, fps)
         untimed = next((path for path, note in self.notes.items() if note.seconds is None), None)
         if fps and untimed:
             raise UserError(f"data.fps: {fps}, but {untimed} has no times; leave it out, and write data.frame_step.")
-        available = {path: chosen.available(note) for path, note in self.notes.items()}
+        available = {path: frames_available(note, frame_step, fps) for path, note in self.notes.items()}
         longest = max(map(len, available.values()))
         spec = SequenceSpec((channels, height, width), num_frames or longest, names)
-        files, reading = (self.notes, frame_format), (available, chosen, spec, seed)
+        files, reading = (self.notes, frame_format), (available, sampling, spec, seed)
         train = ClipReader(*files, round(1e9 * cache_gb), train_clips, *reading, 1)
         test = ClipReader(*files, 0, test_clips, *reading, test_windows)
         seconds = sum(note.seconds or 0 for note in self.notes.values())
@@ -183,10 +181,3 @@ class Clips(FileSequences):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         is_training = self.trainer and self.trainer.training
         return batch._replace(frames=scaled(self.augmentation(batch.frames) if is_training else batch.frames))
-
-    def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
-        clips = indices.tolist()
-        windows = self.test.windows(clips, None, num_windows)
-        frames = torch.empty(len(windows), self.spec.num_steps, *self.test.frame_shape, dtype=torch.uint8)
-        self.test.read(windows, frames.numpy())
-        return self.test.batch(clips, windows, frames)

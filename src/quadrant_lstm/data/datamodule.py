@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int64, Num, UInt8
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.orderings import SequenceSpec
@@ -48,6 +48,11 @@ class EpochSampler(Sampler):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch  # Lightning calls this before each epoch
 
+    @property
+    def drawn_epoch(self) -> int | None:
+        """The epoch, if it is one of a training, in which anything is drawn."""
+        return None if self.seed is None else self.epoch
+
     def __iter__(self) -> Iterator[Int64[Tensor, " batch"]]:
         indices = self.indices
         if self.seed is not None:
@@ -70,20 +75,20 @@ class EpochSampler(Sampler):
 
 
 class BatchLoader:
-    """Gathers each batch with one index_select per tensor. A DataLoader would cost a few per cent of the training step
-    of a small network.
+    """Yields what `read` returns for the indices of each batch and the epoch, which is None outside a training. A
+    DataLoader would cost a few per cent of the training step of a small network.
     """
 
     batch_sampler = None  # Lightning reads it
 
-    def __init__(self, data: Any, sampler: EpochSampler):  # a TensorDataset
-        self.data, self.sampler = data, sampler
+    def __init__(self, read: Callable[[Int64[Tensor, " batch"], int | None], Any], sampler: EpochSampler):
+        self.read, self.sampler = read, sampler
 
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        return (tuple(tensor.index_select(0, indices) for tensor in self.data.tensors) for indices in self.sampler)
+    def __iter__(self) -> Iterator[Any]:
+        return (self.read(indices, self.sampler.drawn_epoch) for indices in self.sampler)
 
 
 def epoch_seed(seed: int, *stream: int) -> int:
@@ -278,8 +283,12 @@ class SequenceDataModule(LightningDataModule):
 
     def loader(self, data: Any, indices: Int64[Tensor, " samples"], seed: int | None = None) -> Any:
         device = self.trainer.strategy.root_device if self.trainer else "cpu"
-        data = TensorDataset(*(tensor.to(device) for tensor in data.tensors))
-        return BatchLoader(data, self.sampler(indices.to(device), seed))
+        tensors = [tensor.to(device) for tensor in data.tensors]
+
+        def gather(numbers: Int64[Tensor, " batch"], epoch: int | None) -> tuple[Tensor, ...]:
+            return tuple(tensor.index_select(0, numbers) for tensor in tensors)
+
+        return BatchLoader(gather, self.sampler(indices.to(device), seed))
 
     def sampler(self, indices: Int64[Tensor, " samples"], seed: int | None) -> EpochSampler:
         rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -4,32 +4,57 @@ the data of a run.
 
 import hashlib
 import os
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int64
+from jaxtyping import Int, Int64, Num
 from torch import Tensor
 
 from quadrant_lstm.data import splits
-from quadrant_lstm.data.clip_frames import Numbers, Sampling
-from quadrant_lstm.data.datamodule import SequenceDataModule, epoch_seed
+from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, epoch_seed
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.data.splits import Sample
 from quadrant_lstm.errors import as_text
+from quadrant_lstm.kinds import SamplingKind
 from quadrant_lstm.text import counted, plural
 
-Window = tuple[int, Int[np.ndarray, "..."]]  # the number of a sample, and which of its available steps are read
+Numbers = Int[np.ndarray, "_"]
+Window = tuple[int, Numbers]  # the number of a sample, and which of its available steps are read
+
+
+def windows_of(
+    sampling: SamplingKind, available: int, most: int, num_windows: int, seed: int | None = None
+) -> list[Numbers]:
+    """Returns which of the available steps make up each of several windows of `most` steps, or of all if there are
+    fewer. The windows are evenly spaced, and a single one is the middle; but for the training, a seed draws one window.
+
+    Steps that are spread over the sequence are one of each of its equal parts, at the same place in all parts, so that
+    what moves evenly does so from step to step. A single window has the middles of the parts.
+    """
+    length = min(available, most)
+    spare = available - length
+    if sampling == "uniform":
+        offsets = [(window + 0.5) / num_windows for window in range(num_windows)]
+        if seed is not None:
+            offsets = [np.random.default_rng(seed).random()]
+        places = [(np.arange(length) + offset) * available / length for offset in offsets]
+        return [place.astype(int).clip(max=available - 1) for place in places]
+    starts = [round(window * spare / max(1, num_windows - 1)) for window in range(num_windows)]
+    if seed is not None or num_windows == 1:
+        starts = [spare // 2 if seed is None else seed % (spare + 1)]
+    return [np.arange(start, start + length) for start in starts]
 
 
 class WindowReader:
-    """Chooses which of the available steps of samples are read: as many as a network reads, or all. `available` has the
-    numbers of the steps of each file, also of those of other samples.
+    """Reads some of the available steps of samples: as many as a network reads, or all. `available` has the numbers of
+    the steps of each file, also of those of other samples.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], available: Mapping[Path, Numbers], sampling: Sampling, spec: SequenceSpec,
+        self, samples: Sequence[Sample], available: Mapping[Path, Numbers], sampling: SamplingKind, spec: SequenceSpec,
         seed: int, num_windows: int,
     ):  # fmt: skip
         self.samples, self.sampling, self.spec, self.seed = samples, sampling, spec, seed
@@ -41,20 +66,32 @@ class WindowReader:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def windows(self, samples: Sequence[int], epoch: int | None, num_windows: int = 1) -> list[Window]:
+    def windows(self, samples: Sequence[int], epoch: int | None, num_windows: int | None = None) -> list[Window]:
         """Returns the windows of samples with these numbers: one of each for an epoch of the training, by the seed, or
-        so many of each.
+        so many of each; by default as many as the test reads.
         """
-        windows = []
+        windows: list[Window] = []
         for number in samples:
-            available = len(self.numbers[number])
-            if epoch is None:
-                chosen = self.sampling.windows(available, self.num_steps, num_windows)
-            else:
-                seed = epoch_seed(self.seed, epoch, number)
-                chosen = [self.sampling.drawn_places(available, min(available, self.num_steps), seed)]
+            seed = None if epoch is None else epoch_seed(self.seed, epoch, number)
+            chosen = windows_of(
+                self.sampling, len(self.numbers[number]), self.num_steps, num_windows or self.num_windows, seed
+            )
             windows += [(number, places) for places in chosen]
         return windows
+
+    @abstractmethod
+    def frames(self, windows: Sequence[Window]) -> Num[Tensor, "windows steps ..."]:
+        """Returns the steps of the windows, padded with zeros at their ends."""
+
+    def batch(self, samples: Int64[Tensor, " batch"], epoch: int | None, num_windows: int | None = None) -> Batch:
+        windows = self.windows(samples.tolist(), epoch, num_windows)
+        return self.batch_of(samples, windows, self.frames(windows))
+
+    def batch_of(
+        self, samples: Int64[Tensor, " batch"], windows: Sequence[Window], frames: Num[Tensor, "..."]
+    ) -> Batch:
+        lengths = torch.tensor([len(places) for _, places in windows])
+        return Batch(frames, self.labels[samples], lengths if self.pads else None)
 
 
 class FileSequences(SequenceDataModule):
@@ -91,6 +128,9 @@ class FileSequences(SequenceDataModule):
 
     def class_counts(self) -> Int64[Tensor, " classes"]:
         return self.train.labels[self.train_indices].bincount(minlength=self.spec.num_classes)
+
+    def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
+        return self.test.batch(indices, None, num_windows)
 
     def test_names(self, indices: Int64[Tensor, " samples"]) -> list[str]:
         return [as_text(self.test.samples[number].path) for number in indices.tolist()]

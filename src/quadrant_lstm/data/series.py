@@ -8,13 +8,11 @@ files -> float32 [time, features] in memory -> steps -> as many as a network rea
 A step is a vector of the features, or with `window` a window [features, values] of so many times.
 """
 
-import codecs
 import csv
 import hashlib
 import itertools
 import math
-import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -29,9 +27,9 @@ from torch import Tensor
 
 from quadrant_lstm import kinds
 from quadrant_lstm.data import image_files, splits
-from quadrant_lstm.data.clip_frames import Numbers, Sampling, load_array
-from quadrant_lstm.data.datamodule import Batch, BatchLoader
-from quadrant_lstm.data.file_sequences import FileSequences, WindowReader
+from quadrant_lstm.data.clip_frames import load_array
+from quadrant_lstm.data.datamodule import BatchLoader
+from quadrant_lstm.data.file_sequences import FileSequences, Numbers, Window, WindowReader
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.data.splits import Sample
 from quadrant_lstm.errors import UserError, needs_extra, with_type
@@ -147,26 +145,9 @@ def read_set(name: kinds.SeriesSet) -> tuple[list[Sample], Arrays, str]:
     return samples, arrays, f"the package {package} {version(package)}"
 
 
-ADMITTED = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    ("_codecs", "encode"): codecs.encode,  # of the bytes of an array
-}
-
-
-class NumpyUnpickler(pickle.Unpickler):
-    """Admits arrays, and nothing that executes code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        return ADMITTED[module, name]
-
-
 def read_watch(folder: Path, name: kinds.SeriesSet) -> tuple[list[Sample], Arrays]:
-    with (folder / "data" / "watch_dataset.npy").open("rb") as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        content = NumpyUnpickler(file).load().item()
+    file = folder / "data" / "watch_dataset.npy"
+    content = np.load(file, allow_pickle=True).item()  # which cannot do more than the code of an installed package
     arrays = {Path(name, str(number)): array for number, array in enumerate(content["X"], start=1)}
     labels = [content["y_labels"][label] for label in content["y"]]
     described = zip(arrays, labels, content["subject"], strict=True)
@@ -206,23 +187,11 @@ class SeriesReader(WindowReader):
         super().__init__(*reading)
         self.series, self.window = [series[sample.path] for sample in self.samples], window
 
-    def batch(self, samples: list[int], epoch: int | None, num_windows: int) -> Batch:
-        windows = self.windows(samples, epoch, num_windows)
-        read = [steps_at(self.series[number], self.numbers[number][places], self.window) for number, places in windows]
-        frames = np.zeros((len(read), self.num_steps, *read[0].shape[1:]), np.float32)
-        for steps, out in zip(read, frames, strict=True):
-            out[: len(steps)] = steps
-        lengths = torch.tensor(list(map(len, read))) if self.pads else None
-        return Batch(torch.from_numpy(frames), self.labels[samples], lengths)
-
-
-class SeriesLoader(BatchLoader):
-    """Gathers batches of what a SeriesReader reads."""
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for numbers in self.sampler:  # whose epoch Lightning may set only now
-            epoch = None if self.sampler.seed is None else self.sampler.epoch
-            yield self.data.batch(numbers.tolist(), epoch, self.data.num_windows)
+    def frames(self, windows: Sequence[Window]) -> Float32[Tensor, "windows steps ..."]:
+        frames = np.zeros((len(windows), self.num_steps, *self.spec.frame_shape), np.float32)
+        for (number, places), out in zip(windows, frames, strict=True):
+            out[: len(places)] = steps_at(self.series[number], self.numbers[number][places], self.window)
+        return torch.from_numpy(frames)
 
 
 # The data of a run
@@ -283,7 +252,7 @@ class Series(FileSequences):
             raise UserError(f"data.window: {window} {rule}; write a smaller one, or remove the file.")
         frame_shape = (num_features,) if window is None else (num_features, window)
         spec = SequenceSpec(frame_shape, num_frames or max(map(len, available.values())), names, feature_names)
-        how_read = available, Sampling(sampling, 1, None), spec, seed
+        how_read = available, sampling, spec, seed
         train = SeriesReader(series, window, train_samples, *how_read, 1)
         test = SeriesReader(series, window, test_samples, *how_read, test_windows)
         checksums = {path: hashlib.sha256(values.tobytes()).hexdigest() for path, values in series.items()}
@@ -293,11 +262,8 @@ class Series(FileSequences):
         self.blank = self.statistics[0].view(-1, *[1] * (len(frame_shape) - 1))
         self.values_per_step = 1 if window is None else min(window, stride or window)
 
-    def loader(self, data: SeriesReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> SeriesLoader:
-        return SeriesLoader(data, self.sampler(indices, seed))
-
-    def test_samples(self, indices: Int64[Tensor, " samples"], num_windows: int = 1) -> Batch:
-        return self.test.batch(indices.tolist(), None, num_windows)
+    def loader(self, data: SeriesReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> BatchLoader:
+        return BatchLoader(data.batch, self.sampler(indices, seed))
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
         return torch.stack([self.picture(steps) for steps in self.test_samples(indices).unpadded()])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.data import clip_frames
+from quadrant_lstm.data.file_sequences import windows_of
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, network_inputs, numbered_names
@@ -118,13 +119,14 @@ def reader_of_clips(
     channels, height, width = frame_shape
     form = clip_format(data, frame_shape, num_frames)
     frame_format = clip_frames.FrameFormat(channels, (height, width), data.get("layout"), form["fit"])
-    fps, sampling = form["fps"], clip_frames.Sampling(form["sampling"], form["frame_step"], form["fps"])
+    fps = form["fps"]
 
     def numbers_of(note: clip_frames.Note, name: str) -> np.ndarray:
         """Returns the numbers of the frames [windows, steps] that the test reads."""
         if fps and note.seconds is None:
             raise UserError(f"{name}: has no times, but this network was trained with data.fps; give a video.")
-        return in_windows(sampling.available(note), sampling, form, fewest_frames, name)
+        available = clip_frames.frames_available(note, form["frame_step"], fps)
+        return in_windows(available, form, fewest_frames, name)
 
     def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
         if invert is not None:
@@ -156,9 +158,7 @@ def reader_of_clips(
     return read
 
 
-def in_windows(
-    available: np.ndarray, sampling: clip_frames.Sampling, form: Mapping[str, Any], fewest: int, name: str
-) -> np.ndarray:
+def in_windows(available: np.ndarray, form: Mapping[str, Any], fewest: int, name: str) -> np.ndarray:
     """Returns those of the available frames or steps that a test reads, [windows, steps]."""
     if len(available) < fewest:
         raise UserError(
@@ -166,7 +166,7 @@ def in_windows(
             "run=PATH instead of model=, which pads it."
         )
     most = form["num_frames"] or len(available)
-    return available[sampling.windows(len(available), most, form["test_windows"])]
+    return available[windows_of(form["sampling"], len(available), most, form["test_windows"])]
 
 
 def series_format(data: Mapping[Any, Any], spec: SequenceSpec) -> dict[str, Any]:
@@ -177,7 +177,6 @@ def series_format(data: Mapping[Any, Any], spec: SequenceSpec) -> dict[str, Any]
 
 
 def reader_of_series(form: Mapping[str, Any], fewest_steps: int = 1) -> Callable[..., Iterator[Reading]]:
-    sampling = clip_frames.Sampling(form["sampling"], 1, None)
     size, missing, names = form["window"], form["missing"], form["feature_names"]
 
     def read(source: Any, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
@@ -193,7 +192,7 @@ def reader_of_series(form: Mapping[str, Any], fewest_steps: int = 1) -> Callable
             error = ValueError if is_array else UserError
             raise error(f"{shape}, but the network reads {rule}; give such a series.")
         available = steps_available(len(values), size, form["stride"])
-        yield Reading(steps_at(values, in_windows(available, sampling, form, fewest_steps, name), size))
+        yield Reading(steps_at(values, in_windows(available, form, fewest_steps, name), size))
 
     return read
 
