@@ -50,6 +50,12 @@ def with_type(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
+def reason_of(error: Exception) -> str:
+    """Returns in one line what a decoder says of a file: errors of decoders have many types, some without a text."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]  # of OSError, and of PyAV's errors
+    return reason.rstrip(".") or type(error).__name__
+
+
 @contextlib.contextmanager
 def needs_extra(key: str, extra: str) -> Iterator[None]:
     """Wraps imports of packages that only an extra of this project installs, for what `key` asks for."""

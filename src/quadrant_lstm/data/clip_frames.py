@@ -26,7 +26,7 @@ from PIL import Image, ImageOps
 
 from quadrant_lstm.data import image_files, videos
 from quadrant_lstm.data.image_files import check_num_pixels, check_regular, image_files_in, on_paper, opened_image
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, reason_of
 from quadrant_lstm.kinds import Fit
 
 # Files
@@ -259,13 +259,13 @@ def animation_times(frames: Iterable[Any]) -> tuple[list[float] | None, float | 
 
 
 def state_of(clip: Path) -> str | None:
-    """Returns what changes with the content: the names of the files, their bytes and the times of their last changes,
-    hashed; None for a clip whose files cannot be listed or found, such as a link that leads nowhere.
+    """Returns what changes with the path and the content: the names of the files, their bytes and the times of their
+    last changes, hashed; None for a clip whose files cannot be listed or found, such as a link that leads nowhere.
     """
     with contextlib.suppress(OSError, ValueError):
         files = [(file.name, file.stat()) for file in files_of(clip)]
         states = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-        return hashlib.sha256(repr(states).encode()).hexdigest()
+        return hashlib.sha256(repr((str(clip.absolute()), states)).encode()).hexdigest()
     return None
 
 
@@ -293,9 +293,7 @@ def decoder_errors_explained(clip: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]  # of OSError, and of PyAV's errors
-        reason = reason.rstrip(".") or type(error).__name__
-        raise BrokenClip(f"{clip}: cannot be read as a clip ({reason})") from error
+        raise BrokenClip(f"{clip}: cannot be read as a clip ({reason_of(error)})") from error
 
 
 def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from quadrant_lstm.errors import UserError, printable
+from quadrant_lstm.errors import UserError, printable, reason_of
 from quadrant_lstm.files import expanded
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
@@ -33,39 +33,35 @@ def find_files(images: str, kind: str, is_wanted: Callable[[Path], bool]) -> Ite
     path = expanded(images)
     if path.is_file():  # also one whose name has the characters of a glob
         return [path]
-    paths = list(map(Path, glob.glob(str(path), recursive=True)))
     suffixes: collections.Counter[str] = collections.Counter()
-    if path.is_dir():
-        paths, left_out = files_below(path, is_wanted)
-        suffixes.update(file.suffix.lower() or "without a suffix" for file in left_out)
+    found = files_below(path, is_wanted, suffixes) if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+    paths = sorted(found, key=lambda path: list(map(natural, path.parts)))
     counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(suffixes.items()))
     if not paths:
         only = f", only {counts}" if counts else ""
         raise UserError(f"images: {images} matches no {kind}{only}; give a file, a folder, or a glob in quotes.")
     if counts:
         print(printable(f"images: {images} holds files that are left out: {counts}."), file=sys.stderr)
-    return sorted(paths, key=lambda path: list(map(natural, path.parts)))
+    return paths
 
 
-def files_below(folder: Path, is_wanted: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
-    """Returns the folder if it is wanted, or what is wanted of all that is in it; and the other files. Passes over what
-    is hidden, and does not follow links to folders: one may lead back.
+def files_below(
+    path: Path, is_wanted: Callable[[Path], bool], left_out: collections.Counter[str], is_root: bool = True
+) -> Iterator[Path]:
+    """Yields the path if it is wanted, or what is wanted in this folder; counts the suffixes of other files. Passes
+    over what is hidden, and does not follow links to folders: one may lead back.
     """
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"images: {error.filename} cannot be read ({error.strerror}); correct its permissions.")
-
-    if is_wanted(folder):
-        return [folder], []
-    wanted: list[Path] = []
-    others: list[Path] = []
-    for path, folders, names in os.walk(folder, onerror=refuse):
-        entries = {Path(path, name): name for name in (*names, *folders) if is_visible(name)}
-        wanted += (here := [entry for entry in entries if is_wanted(entry)])
-        unwanted = entries.keys() - here
-        others += (entry for entry in unwanted if entries[entry] not in folders)
-        folders[:] = [entries[entry] for entry in unwanted if entries[entry] in folders]
-    return wanted, others
+    if is_wanted(path):
+        yield path
+    elif not path.is_dir():
+        left_out[path.suffix.lower() or "without a suffix"] += 1
+    elif is_root or not path.is_symlink():
+        try:
+            entries = [entry for entry in path.iterdir() if is_visible(entry.name)]
+        except OSError as error:
+            raise UserError(f"images: {path} cannot be read ({error.strerror}); correct its permissions.") from error
+        for entry in entries:
+            yield from files_below(entry, is_wanted, left_out, is_root=False)
 
 
 def image_files_in(folder: Path) -> list[Path]:
@@ -137,10 +133,9 @@ def open_image(file: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise UserError(f"{file}: is too large ({error}); shrink it to at most {MAX_PIXELS:,} pixels.") from error
     except Exception as error:  # decoders raise errors of many types
-        reason, remedy = str(error), "give a PNG or JPEG file"
-        if isinstance(error, OSError) and error.strerror:
-            reason, remedy = error.strerror, "correct the path or its permissions"
-        raise UserError(f"{file}: cannot be read as an image ({reason}); {remedy}.") from error
+        is_path = getattr(error, "strerror", None)
+        remedy = "correct the path or its permissions" if is_path else "give a PNG or JPEG file"
+        raise UserError(f"{file}: cannot be read as an image ({reason_of(error)}); {remedy}.") from error
 
 
 def on_paper(image: Image.Image, colour: str) -> Image.Image:

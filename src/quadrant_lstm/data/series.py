@@ -32,7 +32,7 @@ from quadrant_lstm.data.datamodule import BatchLoader
 from quadrant_lstm.data.file_sequences import FileSequences, Numbers, Window, WindowReader
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.data.splits import Sample
-from quadrant_lstm.errors import UserError, needs_extra, with_type
+from quadrant_lstm.errors import UserError, needs_extra, reason_of, with_type
 from quadrant_lstm.text import counted, with_progress
 
 # Files
@@ -62,9 +62,8 @@ def read_series(file: Path, missing: kinds.Missing | None, feature_names: Sequen
             raise ValueError(f"its columns are {', '.join(names)}, not {', '.join(feature_names)}")
         return as_series(array, missing), names
     except Exception as error:  # np.load raises errors of many types
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
         remedy = "correct its name" if isinstance(error, FileNotFoundError) else "correct or replace it"
-        raise UserError(f"{file}: cannot be read as a series ({reason.rstrip('.')}); {remedy}.") from error
+        raise UserError(f"{file}: cannot be read as a series ({reason_of(error)}); {remedy}.") from error
 
 
 def read_table(file: Path) -> tuple[Float[np.ndarray, "..."], Names]:

@@ -32,7 +32,7 @@ SPLITS = ("train", "val", "test")
 class Sample(NamedTuple):
     path: Path
     label: str  # the name of its class
-    group: str  # by default the path from the root
+    group: str  # by default the path from the root; empty until this is known
     split: str | None  # one of SPLITS; None if it is to be drawn
 
 
@@ -54,7 +54,10 @@ def find_samples(
         raise UserError(
             f"data.root: {folder} is not a folder; give one with a folder of {plural(kind)} for each class."
         )
-    samples = read_labels(expanded(labels), folder, group) if labels else list_folder(folder, group, is_sample, kind)
+    samples = read_labels(expanded(labels), folder) if labels else list_folder(folder, is_sample, kind)
+    if group and any(sample.group for sample in samples):
+        raise UserError(f"data.group: {group}, but {labels} has a column group; leave one of them out.")
+    samples = [sample._replace(group=sample.group or group_of(sample.path, folder, group)) for sample in samples]
     names = class_names(samples)
     place = f"data.labels: {labels}" if labels else f"data.root: {folder}"
     if len(names) < 2:
@@ -72,7 +75,7 @@ def class_names(samples: Iterable[Sample]) -> tuple[str, ...]:
     return tuple(sorted({sample.label for sample in samples}, key=natural))
 
 
-def list_folder(folder: Path, group: str | None, is_sample: Callable[[Path], bool], kind: str) -> list[Sample]:
+def list_folder(folder: Path, is_sample: Callable[[Path], bool], kind: str) -> list[Sample]:
     splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
     for path in visible_in(folder) if splits else ():
         if path.is_dir() and path.name not in splits:
@@ -91,8 +94,7 @@ def list_folder(folder: Path, group: str | None, is_sample: Callable[[Path], boo
                 raise UserError(f"data.root: the name of {class_folder} is not UTF-8; rename the folder.")
             if not (paths := visible_in(class_folder)):
                 raise UserError(f"{class_folder}: holds no {plural(kind)}; add some, or remove the folder.")
-            names = ((path, path.relative_to(folder).as_posix()) for path in paths)
-            samples += [Sample(path, class_folder.name, group_of(name, group), split) for path, name in names]
+            samples += [Sample(path, class_folder.name, "", split) for path in paths]
         if not samples or samples[-1].split != split:
             raise UserError(f"{folder / (split or '')}: holds no folder of a class; add some, or remove it.")
     return samples
@@ -103,7 +105,7 @@ def visible_in(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: natural(path.name))
 
 
-def read_labels(file: Path, root: Path, group: str | None) -> list[Sample]:
+def read_labels(file: Path, root: Path) -> list[Sample]:
     """Reads a table with the columns path (from `root`) and label, and perhaps split and group."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
@@ -121,8 +123,6 @@ def read_labels(file: Path, root: Path, group: str | None) -> list[Sample]:
         raise UserError(
             f"data.labels: {file} has a column {wrong[0]!r}; write each of {', '.join(known)} once, like this."
         )
-    if group and "group" in columns:
-        raise UserError(f"data.group: {group}, but {file} has a column group; leave one of them out.")
     samples: dict[Path, Sample] = {}
     for number, line in enumerate(lines, start=2):
         values = {column: (line[column] or "").strip() for column in columns}
@@ -138,15 +138,14 @@ def read_labels(file: Path, root: Path, group: str | None) -> list[Sample]:
         elif split not in (None, *SPLITS):
             problem = f"{split} is not a split; write train, val or test"
         else:
-            name = Path(os.path.relpath(path, root)).as_posix()  # however the path is written
-            of_group = values.get("group") or group_of(name, group)
-            samples[path.resolve()] = Sample(path, values["label"], of_group, split)
+            samples[path.resolve()] = Sample(path, values["label"], values.get("group", ""), split)
             continue
         raise UserError(f"data.labels: {file}, row {number}: {problem}.")
     return list(samples.values())
 
 
-def group_of(name: str, pattern: str | None) -> str:
+def group_of(path: Path, root: Path, pattern: str | None) -> str:
+    name = Path(os.path.relpath(path, root)).as_posix()  # however a table writes the path
     if pattern is None:
         return name
     try:
