@@ -6,37 +6,41 @@ files -> uint8 frames, cached in memory -> as many as a network reads, or padded
 import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+import logging
+import math
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+import torch
 from filelock import FileLock
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 
 from quadrant_lstm import kinds
-from quadrant_lstm.data import splits
+from quadrant_lstm.data import clip_frames, datamodule, splits
 from quadrant_lstm.data.augmentation import ClipAugmentation
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note, examine, frames_available, is_clip, state_of
-from quadrant_lstm.data.clip_loader import ClipLoader, ClipReader
-from quadrant_lstm.data.datamodule import Batch, WorkerLoader, killed_workers_explained
-from quadrant_lstm.data.feature_cache import FeatureCache
-from quadrant_lstm.data.file_sequences import FileSequences
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note
+from quadrant_lstm.data.datamodule import Batch, EpochSampler, WorkerLoader, killed_workers_explained
+from quadrant_lstm.data.feature_cache import FeatureCache, Rows
+from quadrant_lstm.data.file_sequences import FileSequences, Numbers, Window, WindowReader
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import WriteError, write_atomically
-from quadrant_lstm.text import with_progress
+from quadrant_lstm.text import counted, with_progress
+
+log = logging.getLogger(__name__)
 
 # Lengths, sizes, times and checksums
 #
 # The notes are kept in ~/.cache/quadrant_lstm/clips/, so that a clip which has not changed is not decoded again. Each
-# is a line of JSON that is written as soon as a clip has been examined. The last line about a clip is valid.
+# is a line of JSON that is added as soon as a clip has been examined.
 
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
-EXAMINATION = 6
+EXAMINATION = 7
 
 
 def examine_clips(
@@ -50,36 +54,33 @@ def examine_clips(
         raise UserError(f"data.fit: {frame_format.fit}, but data.size=null resizes none; add data.size=[HEIGHT,WIDTH].")
     name = hashlib.sha256(repr((EXAMINATION, str(root.absolute()), frame_format)).encode()).hexdigest()[:16]
     file = CACHE.expanduser() / f"{name}.jsonl"
-    names = {path: os.path.relpath(path, root) for path in paths}
     with contextlib.ExitStack() as stack:
-        stored, opened = {}, None
-        with contextlib.suppress(OSError, WriteError):  # of a home that cannot be written
+        stored, opened = dict[str | None, Note](), None
+        with contextlib.suppress(OSError):  # of a home that cannot be written
             file.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(file.with_suffix(".lock")))
             stored = stored_notes(file)
             opened = stack.enter_context(file.open("ab", buffering=0))
-        kept = {path: stored[name] for path, name in names.items() if name in stored}
-        found: dict[Path, Note | str] = {path: note for path, note in kept.items() if note.state == state_of(path)}
+        found: dict[Path, Note | str] = {
+            path: stored[state] for path in paths if (state := clip_frames.state_of(path)) in stored
+        }
         new = [path for path in paths if path not in found]
         for path, result in zip(new, examine_in_workers(new, frame_format, num_workers), strict=True):
             found[path] = result
             if opened and isinstance(result, Note):
                 with contextlib.suppress(OSError):
-                    opened.write(f"{json.dumps([names[path], *result])}\n".encode())
+                    opened.write(f"\n{json.dumps(result)}".encode())
     notes = {path: note for path in paths if isinstance(note := found[path], Note)}
     return notes, [error for path in paths if isinstance(error := found[path], str)]
 
 
-def stored_notes(file: Path) -> dict[str, Note]:
-    """Reads the notes, and rewrites the file if it has lines that are outdated, damaged or, after a kill, cut off."""
-    content = file.read_bytes() if file.exists() else b""
+def stored_notes(file: Path) -> dict[str | None, Note]:
+    """Returns notes by the states of their clips. Passes over lines that are damaged or, after a kill, cut off."""
     notes = {}
-    for line in content.splitlines():
+    for line in file.read_bytes().splitlines() if file.exists() else ():
         with contextlib.suppress(ValueError, TypeError, RecursionError):
-            name, *values = json.loads(line)
-            notes[name] = Note(*values)
-    if content != (valid := "".join(f"{json.dumps([name, *note])}\n" for name, note in notes.items()).encode()):
-        write_atomically(file, valid)
+            note = Note(*json.loads(line))
+            notes[note.state] = note
     return notes
 
 
@@ -87,13 +88,170 @@ def examine_in_workers(clips: Sequence[Path], frame_format: FrameFormat, num_wor
     """Yields a Note for each clip, or what is broken. Shows a progress bar on a terminal."""
     if not clips:
         return
-    loader = WorkerLoader(partial(examine, frame_format=frame_format), clips, num_workers)
+    loader = WorkerLoader(partial(clip_frames.examine, frame_format=frame_format), clips, num_workers)
     reason = "a process that examines clips was killed, perhaps because memory was short"
     with killed_workers_explained(f"data.num_workers: {reason}; write fewer."):
         for note in with_progress(loader, "reading clips", len(clips)):
             if isinstance(note, UserError) and not isinstance(note, BrokenClip):
                 raise note
             yield note if isinstance(note, Note) else str(note)
+
+
+# Batches of clips, which worker processes read. Which frames are read depends only on the seed and the epoch
+
+
+PREFETCH = 2  # batches for each worker
+SHORT = 4  # times as many frames as a network reads: all frames of shorter clips are encoded in the first epoch
+
+
+def shared_memory(*shape: int) -> UInt8[Tensor, "..."]:
+    """Returns zeros, which this process shares with those that it starts later. Memory is used when it is written."""
+    if datamodule.START_METHOD == "spawn":
+        return torch.zeros(shape, dtype=torch.uint8).share_memory_()
+    size = math.prod(shape)  # a container has more of this memory than of /dev/shm, which torch would use
+    return torch.frombuffer(mmap.mmap(-1, max(1, size)), dtype=torch.uint8)[:size].view(shape)
+
+
+class ClipReader(WindowReader):
+    """Reads some of the available frames of clips, or all.
+
+    Frames are uint8 [windows, steps, height, width, channels]. The first clips are kept whole, as many as fit into
+    `cache_bytes`, whatever the order in which they are read. Their memory is shared with the workers that read.
+    `reading` are the arguments of WindowReader.
+    """
+
+    def __init__(self, notes: Mapping[Path, Note], frame_format: FrameFormat, cache_bytes: int, *reading: Any):
+        super().__init__(*reading)
+        self.frame_format = frame_format
+        self.key_frames = [notes[clip.path].key_frames for clip in self.samples]
+        first_rows = dict(zip(notes, np.cumsum([0, *(note.num_frames for note in notes.values())]), strict=False))
+        self.first_rows = [first_rows[clip.path] for clip in self.samples]  # of the features that are kept
+        channels, height, width = self.spec.frame_shape
+        self.frame_shape = height, width, channels
+        ends = np.cumsum(list(map(len, self.numbers)))
+        ends = ends[ends * math.prod(self.frame_shape) <= cache_bytes]
+        kept = shared_memory(int(ends.max(initial=0)), *self.frame_shape)
+        self.kept = kept.tensor_split(ends.tolist())[:-1]
+        self.is_read = shared_memory(len(self.kept))
+
+    def read(self, windows: Sequence[Window | None], out: np.ndarray, uses_cache: bool = True) -> None:
+        """Writes the windows to `out`, with padding. What is in the place of None remains."""
+        for window, frames in zip(windows, out, strict=True):
+            if window is None:
+                continue
+            (number, places), length = window, len(window[1])
+            if uses_cache and number < len(self.kept):
+                if not self.is_read[number]:  # two workers may both read it
+                    self.decode(number, self.numbers[number], self.kept[number].numpy())
+                    self.is_read[number] = 1
+                frames[:length] = self.kept[number].numpy()[places]
+            else:
+                self.decode(number, self.numbers[number][places], frames[:length])
+            frames[length:] = 0
+
+    def frames(self, windows: Sequence[Window]) -> UInt8[Tensor, "windows steps channels height width"]:
+        frames = torch.empty(len(windows), self.num_steps, *self.frame_shape, dtype=torch.uint8)
+        self.read(windows, frames.numpy())
+        return frames.movedim(4, 2)
+
+    def read_alone(self, window: Window) -> np.ndarray:
+        """Returns one window, which may have more frames than a network reads."""
+        frames = np.empty((1, max(self.num_steps, len(window[1])), *self.frame_shape), np.uint8)
+        self.read([window], frames, uses_cache=False)
+        return frames
+
+    def decode(self, number: int, frames: Numbers, out: np.ndarray) -> None:
+        path, key_frames = self.samples[number].path, self.key_frames[number]
+        try:
+            clip_frames.read_frames(path, self.frame_format, frames.tolist(), out, key_frames)
+        except BrokenClip as error:
+            raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
+
+    def rows(self, windows: Sequence[Window]) -> Rows:
+        """Returns the rows of FeatureCache, with -1 for padding."""
+        rows = np.full((len(windows), max(self.num_steps, *(len(places) for _, places in windows))), -1)
+        for row, (number, places) in zip(rows, windows, strict=True):
+            row[: len(places)] = self.first_rows[number] + self.numbers[number][places]
+        return rows
+
+
+Request = tuple[int, list[Window | None], bool]  # the number of a batch, and the arguments of ClipReader.read
+
+
+def read_into(slots: UInt8[Tensor, "..."], reader: ClipReader, request: Request) -> None:
+    number, windows, uses_cache = request
+    reader.read(windows, slots[number % len(slots), : len(windows)].numpy(), uses_cache)
+
+
+class ClipLoader:
+    """Yields batches that worker processes, which remain from epoch to epoch, write to slots of memory that they share
+    with this process. A batch has features, too, while `features` keeps them.
+
+    A DataLoader would share new memory for each batch, of which most containers have too little in /dev/shm; through a
+    pipe, cached frames would take as long as decoding them.
+    """
+
+    batch_sampler = None  # Lightning reads it
+
+    def __init__(
+        self, reader: ClipReader, sampler: EpochSampler, num_workers: int, features: FeatureCache | None = None
+    ):
+        self.reader, self.sampler, self.num_workers, self.features = reader, sampler, num_workers, features
+        num_slots = PREFETCH * num_workers + 1  # batches that are read ahead, and the one that is copied
+        # The last batch of an epoch may have one clip more.
+        size = reader.num_windows * (sampler.batch_size + 1), reader.num_steps, *reader.frame_shape
+        self.slots = shared_memory(num_slots, *size)
+        self.requests: list[Request] = []  # of an epoch
+        read = partial(read_into, self.slots, reader)
+        options = {"prefetch_factor": PREFETCH if num_workers else None, "persistent_workers": num_workers > 0}
+        self.answers = WorkerLoader(read, self.requests, num_workers, **options)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def encode_short_clips(self, features: FeatureCache) -> None:
+        """Encodes all frames of short clips, of which each epoch reads others. Other processes encode other clips."""
+        reader, sampler = self.reader, self.sampler
+        numbers = sampler.indices[sampler.rank :: sampler.num_ranks].tolist()
+        whole = [(number, np.arange(len(reader.numbers[number]))) for number in numbers]
+        short = [window for window in whole if len(window[1]) <= SHORT * reader.num_steps]
+        missing = [window for window in short if features.read(reader.rows([window]))[1].any()]
+        if missing:
+            log.info(f"encoding {counted(len(missing), 'clip')} once; later epochs read {features.file}")
+        for window, frames in zip(missing, WorkerLoader(reader.read_alone, missing, self.num_workers), strict=True):
+            if isinstance(frames, UserError):
+                raise frames
+            features.features(torch.from_numpy(frames).movedim(4, 2), reader.rows([window]))
+
+    def __iter__(self) -> Iterator[Batch]:
+        reader, epoch = self.reader, self.sampler.drawn_epoch
+        features = self.features if self.features and self.features.is_constant else None
+        if features:
+            features.prepare()
+        if features and epoch is not None:
+            self.encode_short_clips(features)
+        self.requests.clear()
+        batches = []
+        for number, clips in enumerate(self.sampler):
+            windows = reader.windows(clips.tolist(), epoch)
+            is_missing: Any = [True] * len(windows)
+            if features:
+                is_missing = features.read(reader.rows(windows))[1].any(1)
+            missing = [window if wanted else None for window, wanted in zip(windows, is_missing, strict=True)]
+            batches.append((clips, windows))
+            self.requests.append((number, missing, features is None))
+        for (number, missing, _), (clips, windows), answer in zip(self.requests, batches, self.answers, strict=True):
+            if isinstance(answer, UserError):
+                raise answer
+            frames = self.slots[number % len(self.slots), : len(windows)]
+            if any(missing):  # torch's copy would take the threads of the processes that read
+                frames = torch.from_numpy(frames.numpy().copy())
+            else:  # what is not read stands for its shape
+                frames = frames[:1, :1, :1, :1].expand_as(frames)
+            batch = reader.batch_of(clips, windows, frames.movedim(4, 2))  # channels remain last in memory
+            if features:
+                batch = batch._replace(features=features.features(batch.frames, reader.rows(windows)))
+            yield batch
 
 
 # The data of a run
@@ -134,7 +292,7 @@ class Clips(FileSequences):
     ):
         if fps and frame_step > 1:
             raise UserError(f"data.frame_step: {frame_step}, but data.fps={fps} chooses the frames; leave one out.")
-        folder, names, samples, origin = splits.find_samples(root, labels, group, is_clip, "clip")
+        folder, names, samples, origin = splits.find_samples(root, labels, group, clip_frames.is_clip, "clip")
         frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout, fit)
         self.notes, self.skipped = examine_clips(folder, [path for path, *_ in samples], frame_format, num_workers)
         if self.skipped and not skip_broken:
@@ -155,7 +313,7 @@ class Clips(FileSequences):
         untimed = next((path for path, note in self.notes.items() if note.seconds is None), None)
         if fps and untimed:
             raise UserError(f"data.fps: {fps}, but {untimed} has no times; leave it out, and write data.frame_step.")
-        available = {path: frames_available(note, frame_step, fps) for path, note in self.notes.items()}
+        available = {path: clip_frames.frames_available(note, frame_step, fps) for path, note in self.notes.items()}
         longest = max(map(len, available.values()))
         spec = SequenceSpec((channels, height, width), num_frames or longest, names)
         files, reading = (self.notes, frame_format), (available, sampling, spec, seed)
