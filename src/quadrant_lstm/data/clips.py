@@ -234,20 +234,17 @@ class ClipLoader:
         batches = []
         for number, clips in enumerate(self.sampler):
             windows = reader.windows(clips.tolist(), epoch)
-            is_missing: Any = [True] * len(windows)
+            missing: list[Window | None] = [*windows]
             if features:
-                is_missing = features.read(reader.rows(windows))[1].any(1)
-            missing = [window if wanted else None for window, wanted in zip(windows, is_missing, strict=True)]
-            batches.append((clips, windows))
+                is_missing: Any = features.read(reader.rows(windows))[1].any(1)
+                missing = [window if wanted else None for window, wanted in zip(windows, is_missing, strict=True)]
+            batches.append((number, clips, windows))
             self.requests.append((number, missing, features is None))
-        for (number, missing, _), (clips, windows), answer in zip(self.requests, batches, self.answers, strict=True):
+        for (number, clips, windows), answer in zip(batches, self.answers, strict=True):
             if isinstance(answer, UserError):
                 raise answer
-            frames = self.slots[number % len(self.slots), : len(windows)]
-            if any(missing):  # torch's copy would take the threads of the processes that read
-                frames = torch.from_numpy(frames.numpy().copy())
-            else:  # what is not read stands for its shape
-                frames = frames[:1, :1, :1, :1].expand_as(frames)
+            # torch's copy would take the threads of the processes that read
+            frames = torch.from_numpy(self.slots[number % len(self.slots), : len(windows)].numpy().copy())
             batch = reader.batch_of(clips, windows, frames.movedim(4, 2))  # channels remain last in memory
             if features:
                 batch = batch._replace(features=features.features(batch.frames, reader.rows(windows)))
@@ -296,19 +293,19 @@ class Clips(FileSequences):
         frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout, fit)
         self.notes, self.skipped = examine_clips(folder, [path for path, *_ in samples], frame_format, num_workers)
         if self.skipped and not skip_broken:
-            number = len(self.skipped) - 1
-            others = f" ({number} other{' is' if number == 1 else 's are'} broken, too)" if number else ""
+            others = (
+                f" ({counted(len(self.skipped) - 1, 'other clip')} cannot be read, either)"
+                if len(self.skipped) > 1
+                else ""
+            )
             raise UserError(f"{self.skipped[0]}{others}; replace or remove it, or add data.skip_broken=true.")
         readable = [clip for clip in samples if clip.path in self.notes]
         drawing = test_share, validation_share, validation_seed, fold, num_folds
         train_clips, held_out, test_clips, how = splits.divide(readable, names, *drawing)
         sizes = {(note.height, note.width): path for path, note in self.notes.items()}
         if len(sizes) > 1:
-            (size, path), (other_size, other) = list(sizes.items())[:2]
-            raise UserError(
-                f"{other}: its frames are of {other_size[0]} x {other_size[1]}, but those of {path} of {size[0]} x "
-                f"{size[1]}; add data.size=[HEIGHT,WIDTH]."
-            )
+            one, other, *_ = (f"{path} has frames of {height} x {width}" for (height, width), path in sizes.items())
+            raise UserError(f"data.size: null, but {one} and {other}; add data.size=[HEIGHT,WIDTH].")
         ((height, width),) = sizes
         untimed = next((path for path, note in self.notes.items() if note.seconds is None), None)
         if fps and untimed:
