@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from quadrant_lstm.data.series import Series, as_series, find_series_files, read_series
+from quadrant_lstm.data.series import NumpyUnpickler, Series, as_series, find_series_files, read_series
 from quadrant_lstm.errors import UserError
 from tests.series import noise_series, series_in, write_series_folder, write_table
 
@@ -271,3 +271,9 @@ def test_a_package_without_the_set_costs_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("quadrant_lstm.data.series.find_spec", lambda name: spec)
     with pytest.raises(UserError, match="data.dataset: watch cannot be read from this version of seglearn .*; install"):
         series_in(None, dataset="watch")
+
+
+def test_a_pickle_that_names_other_functions_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(KeyError), (tmp_path / "x").open("rb") as file:
+        NumpyUnpickler(file).load()
