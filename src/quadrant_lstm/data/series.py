@@ -199,11 +199,23 @@ def steps_at(values: Values, places: Int[np.ndarray, "..."], window: int | None)
 
 
 class SeriesReader(WindowReader):
-    """Reads some of the steps of series, or all. `reading` are the arguments of WindowReader."""
+    """Reads some of the steps of series, or all, if `shuffled` in a random order. `reading` are the arguments of
+    WindowReader.
+    """
 
-    def __init__(self, series: Mapping[Path, Values], window: int | None, *reading: Any):
+    def __init__(self, series: Mapping[Path, Values], window: int | None, shuffled: bool, *reading: Any):
         super().__init__(*reading)
-        self.series, self.window = [series[sample.path] for sample in self.samples], window
+        self.series = [series[sample.path] for sample in self.samples]
+        self.window, self.shuffled = window, shuffled
+
+    def windows(self, samples: Sequence[int], epoch: int | None, num_windows: int = 1) -> list[Window]:
+        windows = super().windows(samples, epoch, num_windows)
+        if not self.shuffled:
+            return windows
+        stream = 0 if epoch is None else 1 + epoch  # a new order in each epoch of the training, one for all tests
+        generators = (np.random.default_rng((self.seed, number, stream)) for number, _ in windows)
+        shuffled = zip(windows, generators, strict=True)
+        return [(number, generator.permutation(places)) for (number, places), generator in shuffled]
 
     def frames(self, windows: Sequence[Window]) -> Float32[Tensor, "windows steps ..."]:
         frames = np.zeros((len(windows), self.num_steps, *self.spec.frame_shape), np.float32)
@@ -240,6 +252,7 @@ class Series(FileSequences):
         seed: kinds.Natural,
         fold: kinds.Natural | None = None,
         num_folds: kinds.AtLeastTwo = 5,
+        shuffled: bool = False,
     ):
         feature_names: Names = ()
         if dataset:
@@ -271,8 +284,8 @@ class Series(FileSequences):
         frame_shape = (num_features,) if window is None else (num_features, window)
         spec = SequenceSpec(frame_shape, num_frames or max(map(len, available.values())), names, feature_names)
         how_read = available, sampling, spec, seed
-        train = SeriesReader(series, window, train_samples, *how_read, 1)
-        test = SeriesReader(series, window, test_samples, *how_read, test_windows)
+        train = SeriesReader(series, window, shuffled, train_samples, *how_read, 1)
+        test = SeriesReader(series, window, shuffled, test_samples, *how_read, test_windows)
         checksums = {path: hashlib.sha256(values.tobytes()).hexdigest() for path, values in series.items()}
         amount = f"{sum(map(len, series.values())):,} values of {counted(num_features, 'feature')}"
         super().__init__(spec, train, test, held_out, batch_size, seed, folder, (origin, how), checksums, amount)
