@@ -145,6 +145,24 @@ def test_training_draws_windows_that_overlap_by_the_seed_and_the_epoch(tmp_path)
     assert np.array_equal(uniform, values[[1, 4, 7]])
 
 
+def test_shuffled_steps_are_those_of_the_series_in_an_order_of_the_epoch_and_the_series(tmp_path):
+    root = write_series_folder(tmp_path / "data", num_values=[12])
+    ordered, shuffled = (series_in(root, num_frames=6, shuffled=value) for value in (False, True))
+    samples = list(range(8))
+    for data in (ordered, shuffled):
+        assert all(np.ptp(places) == 5 and len(set(places)) == 6 for _, places in data.train.windows(samples, 3))
+    orders = {
+        (epoch, number): tuple(np.argsort(places))
+        for epoch in (None, 0, 1)
+        for number, places in shuffled.train.windows(samples, epoch)
+    }
+    assert len(set(orders.values())) > 20  # of 24; two may be equal by chance
+    again = series_in(root, num_frames=6, shuffled=True)
+    for epoch in (None, 1):
+        windows = zip(again.train.windows(samples, epoch), shuffled.train.windows(samples, epoch), strict=True)
+        assert all(np.array_equal(one, other) for (_, one), (_, other) in windows)
+
+
 # Standardization
 
 
