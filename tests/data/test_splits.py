@@ -33,8 +33,10 @@ def samples_of(count: int, people: int | None = None) -> list[Sample]:
     ]
 
 
-def divided(samples, test_share=0.2, validation_share=0.2, seed=0, fold=None, num_folds=4):
-    train, validation, test, how = divide(samples, NAMES, test_share, validation_share, seed, fold, num_folds)
+def divided(samples, test_share=0.2, validation_share=0.2, seed=0, fold=None, num_folds=4, test_fold=None):
+    train, validation, test, how = divide(
+        samples, NAMES, test_share, validation_share, seed, fold, num_folds, test_fold
+    )
     held_out = [train[place] for place in validation]
     return [sample for sample in train if sample not in held_out], held_out, test, how
 
@@ -90,8 +92,25 @@ def test_folds_share_all_samples_and_have_the_classes_in_equal_parts():
         assert max(counts) - min(counts) <= 1
     with pytest.raises(UserError, match="data.fold: 4, but data.num_folds=4 makes folds 0 to 3; write one"):
         divided(samples, fold=4)
-    with pytest.raises(UserError, match="data.num_folds: 4, but there are 3 names or groups to train on; write fewer"):
+    with pytest.raises(UserError, match="data.num_folds: 4, but there are 3 names or groups; write fewer"):
         divided(samples_of(40, people=4), fold=0)
+
+
+def test_test_folds_test_each_group_once_and_leave_none_of_it_for_the_training():
+    samples = samples_of(40, people=4)
+    tested = []
+    for fold in range(4):
+        train, validation, test, how = divided(samples, test_fold=fold)
+        assert {sample.group for sample in test}.isdisjoint(sample.group for sample in (*train, *validation))
+        assert len({sample.group for sample in test}) == 1
+        tested += test
+        assert how.startswith(f"test fold {fold} of 4 and validation drawn by hashes of the groups")
+    assert sorted(tested) == sorted(samples)
+    given = [sample._replace(split="test" if sample.group == "p0" else "train") for sample in samples]
+    with pytest.raises(UserError, match="data.test_fold: 1, but the samples in test are for the test; leave it out"):
+        divided(given, test_fold=1)
+    with pytest.raises(UserError, match="data.test_fold: 4, but data.num_folds=4 makes folds 0 to 3; write one"):
+        divided(samples, test_fold=4)
 
 
 def test_a_group_is_what_an_expression_finds_in_the_path(tmp_path):

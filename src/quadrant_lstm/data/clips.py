@@ -286,6 +286,7 @@ class Clips(FileSequences):
         augmentation: ClipAugmentation,
         fold: kinds.Natural | None = None,
         num_folds: kinds.AtLeastTwo = 5,
+        test_fold: kinds.Natural | None = None,
     ):
         if fps and frame_step > 1:
             raise UserError(f"data.frame_step: {frame_step}, but data.fps={fps} chooses the frames; leave one out.")
@@ -300,7 +301,7 @@ class Clips(FileSequences):
             )
             raise UserError(f"{self.skipped[0]}{others}; replace or remove it, or add data.skip_broken=true.")
         readable = [clip for clip in samples if clip.path in self.notes]
-        drawing = test_share, validation_share, validation_seed, fold, num_folds
+        drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
         train_clips, held_out, test_clips, how = splits.divide(readable, names, *drawing)
         sizes = {(note.height, note.width): path for path, note in self.notes.items()}
         if len(sizes) > 1:

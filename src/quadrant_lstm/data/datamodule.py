@@ -191,10 +191,10 @@ class Batch(NamedTuple):
         return [clip[:end] for clip, end in zip(self.frames, ends, strict=True)]
 
 
-def check_fold(fold: int, num_folds: int, total: int, kind: str = "training samples") -> None:
+def check_fold(key: str, fold: int, num_folds: int, total: int, kind: str) -> None:
     folds = f"data.num_folds={num_folds} makes folds 0 to {num_folds - 1}"
     if fold >= num_folds:
-        raise UserError(f"data.fold: {fold}, but {folds}; write one.")
+        raise UserError(f"data.{key}: {fold}, but {folds}; write one.")
     if num_folds > total:
         raise UserError(f"data.num_folds: {num_folds}, but there are {total} {kind}; write fewer.")
 
@@ -208,7 +208,7 @@ def draw_validation(
     """
     start, end = 0, num_validation
     if fold is not None:
-        check_fold(fold, num_folds, total)
+        check_fold("fold", fold, num_folds, total, "training samples")
         start, end = fold * total // num_folds, (fold + 1) * total // num_folds
     elif num_validation >= total:
         raise UserError(

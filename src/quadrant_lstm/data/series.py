@@ -208,7 +208,7 @@ class SeriesReader(WindowReader):
         self.series = [series[sample.path] for sample in self.samples]
         self.window, self.shuffled = window, shuffled
 
-    def windows(self, samples: Sequence[int], epoch: int | None, num_windows: int = 1) -> list[Window]:
+    def windows(self, samples: Sequence[int], epoch: int | None, num_windows: int | None = None) -> list[Window]:
         windows = super().windows(samples, epoch, num_windows)
         if not self.shuffled:
             return windows
@@ -252,6 +252,7 @@ class Series(FileSequences):
         seed: kinds.Natural,
         fold: kinds.Natural | None = None,
         num_folds: kinds.AtLeastTwo = 5,
+        test_fold: kinds.Natural | None = None,
         shuffled: bool = False,
     ):
         feature_names: Names = ()
@@ -269,7 +270,7 @@ class Series(FileSequences):
             for path in reading:
                 series[path], names_in_file = read_series(path, missing, feature_names)
                 feature_names = feature_names or names_in_file
-        drawing = test_share, validation_share, validation_seed, fold, num_folds
+        drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
         train_samples, held_out, test_samples, how = splits.divide(samples, names, *drawing)
         (first, values), *others = series.items()
         num_features = values.shape[1]

@@ -185,6 +185,7 @@ def divide(
     seed: int,
     fold: int | None,
     num_folds: int,
+    test_fold: int | None = None,
 ) -> tuple[list[Sample], list[int], list[Sample], str]:
     """Returns the samples for training and validation, the places of the latter among them, those for the test, and in
     words what was drawn. Raises UserError for a class without a sample to train on or to test, and for a fold that is
@@ -192,15 +193,22 @@ def divide(
     """
     is_given = any(sample.split for sample in samples)
     given = {sample.group for sample in samples if sample.split == "test"}
-    chosen = given if is_given else draw(samples, test_share, "test", seed)
+    if is_given and test_fold is not None:
+        raise UserError(f"data.test_fold: {test_fold}, but the samples in test are for the test; leave it out.")
+    if is_given:
+        chosen = given
+    elif test_fold is None:
+        chosen = draw(samples, test_share, "test", seed)
+    else:
+        chosen = draw_fold("test_fold", samples, test_fold, num_folds, seed)
     test = [sample for sample in samples if sample.group in chosen]
     train = [sample for sample in samples if sample.group not in chosen]
     validation = {sample.group for sample in train if sample.split == "val"}
-    drawn = [] if is_given else ["test"]
+    drawn = [] if is_given else ["test" if test_fold is None else f"test fold {test_fold} of {num_folds}"]
     if validation and fold is not None:
         raise UserError(f"data.fold: {fold}, but the samples in val are for validation; leave data.fold out.")
     if fold is not None:
-        validation = draw_fold(train, fold, num_folds, seed)
+        validation = draw_fold("fold", train, fold, num_folds, seed)
         drawn.append(f"fold {fold} of {num_folds}")
     elif not validation and validation_share:
         validation = draw(train, validation_share, "validation", seed)
@@ -242,12 +250,12 @@ def draw(samples: Iterable[Sample], share: float, kind: str, seed: int) -> set[s
     return drawn
 
 
-def draw_fold(samples: Sequence[Sample], fold: int, num_folds: int, seed: int) -> set[str]:
+def draw_fold(key: str, samples: Sequence[Sample], fold: int, num_folds: int, seed: int) -> set[str]:
     """Deals the groups out to folds, which get about as many samples of each class, and returns those of one."""
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for sample in samples:
         counts[sample.group][sample.label] += 1
-    check_fold(fold, num_folds, len(counts), "names or groups to train on")
+    check_fold(key, fold, num_folds, len(counts), "names or groups")
     sizes: list[collections.Counter[str]] = [collections.Counter() for _ in range(num_folds)]
     chosen = set()
     for group in sorted(counts, key=lambda group: position("fold", seed, group)):

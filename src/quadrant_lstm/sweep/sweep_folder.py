@@ -187,7 +187,7 @@ def find_sweep(sweep: str) -> Sweep:
 # Jobs that repeat each other, ranked by their results
 
 
-REPETITIONS = ("seed", "data.fold")  # keys whose values a sweep does not compare
+REPETITIONS = ("seed", "data.fold", "data.test_fold")  # keys whose values a sweep does not compare
 # The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
