@@ -163,6 +163,20 @@ def test_shuffled_steps_are_those_of_the_series_in_an_order_of_the_epoch_and_the
         assert all(np.array_equal(one, other) for (_, one), (_, other) in windows)
 
 
+def test_the_ends_of_series_are_for_the_test(tmp_path):
+    root = write_series_folder(tmp_path / "data", halves=["."], num_values=[8, 12])
+    data = series_in(root, num_frames=None, test_end=0.25, validation_share=0.0)
+    for number, (kept, end) in enumerate(zip(data.train.samples, data.test.samples, strict=True)):
+        values = np.load(kept.path)
+        cut = len(values) * 3 // 4
+        assert (end.label, end.path.name) == (kept.label, f"{kept.path.name} from {cut + 1} on")
+        assert np.array_equal(data.train.series[number], values[:cut])
+        assert np.array_equal(data.test.series[number], values[cut:])
+    assert torch.allclose(data.statistics[0], torch.from_numpy(np.concatenate(data.train.series).mean(0)))
+    with pytest.raises(UserError, match="data.test_end: 0.5, but .* is in train; leave it out."):
+        series_in(write_series_folder(tmp_path / "divided"), test_end=0.5)
+
+
 # Standardization
 
 

@@ -189,6 +189,23 @@ def read_aeon(folder: Path, name: kinds.SeriesSet) -> tuple[list[Sample], Arrays
 # Steps of series
 
 
+def cut_ends(
+    samples: Sequence[Sample], series: Mapping[Path, Values], share: float
+) -> tuple[list[Sample], dict[Path, Values]]:
+    """Cuts each series in two: its end, of this share, is for the test. Raises UserError where splits are given."""
+    parts, cut = [], {}
+    for sample in samples:
+        if sample.split:
+            raise UserError(f"data.test_end: {share}, but {sample.path} is in {sample.split}; leave it out.")
+        values = series[sample.path]
+        start = round(len(values) * (1 - share))
+        end = f" from {start + 1} on"
+        last = Sample(sample.path.with_name(sample.path.name + end), sample.label, sample.group + end, "test")
+        parts += [sample._replace(split="train"), last]
+        cut |= {sample.path: values[:start], last.path: values[start:]}
+    return parts, cut
+
+
 def steps_available(num_values: int, window: int | None, stride: int | None) -> Numbers:
     """Returns the places of the first value of each step."""
     return np.arange(0, num_values - (window or 1) + 1, stride or window or 1)
@@ -254,6 +271,7 @@ class Series(FileSequences):
         num_folds: kinds.AtLeastTwo = 5,
         test_fold: kinds.Natural | None = None,
         shuffled: bool = False,
+        test_end: kinds.Share | None = None,
     ):
         feature_names: Names = ()
         if dataset:
@@ -270,6 +288,8 @@ class Series(FileSequences):
             for path in reading:
                 series[path], names_in_file = read_series(path, missing, feature_names)
                 feature_names = feature_names or names_in_file
+        if test_end:
+            samples, series = cut_ends(samples, series, test_end)
         drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
         train_samples, held_out, test_samples, how = splits.divide(samples, names, *drawing)
         (first, values), *others = series.items()
