@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from quadrant_lstm.data.augmentation import ClipAugmentation
@@ -43,7 +44,7 @@ def write_video(
     **stream_options: object,
 ) -> None:
     """`times` are those of the frames, in hundredths of a second; without them, each lasts four."""
-    import av
+    av = pytest.importorskip("av", reason="needs PyAV")
 
     with av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec or ("libvpx-vp9" if path.suffix == ".webm" else "libx264"), rate=25)

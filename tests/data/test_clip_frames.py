@@ -39,14 +39,15 @@ def frames_that_are_accepted(clip, contents):
     return accepted
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", [*WRITERS, "clip.gif"])
 def test_each_format_keeps_every_pixel_and_the_order(name, tmp_path):
-    WRITERS[name](tmp_path / name, FRAMES)
+    greys = np.zeros((11, 12, 16, 3), np.uint8) + np.arange(0, 220, 20, dtype=np.uint8)[:, None, None, None]
+    frames = greys if name == "clip.gif" else FRAMES
+    WRITERS.get(name, write_gif)(tmp_path / name, frames)
     assert examined(tmp_path / name) == (11, 12, 16)
     assert examine(tmp_path / name, COLOUR, checks_files=False).num_frames == 11
-    assert np.array_equal(read_frames(tmp_path / name), FRAMES)
-    for numbers in (range(3, 10, 3), [0, 0, 3, 8, 8, 10]):
-        assert np.array_equal(read_frames(tmp_path / name, numbers=numbers), FRAMES[numbers])
+    for numbers in (range(11), range(3, 10, 3), [0, 0, 3, 8, 8, 10]):
+        assert np.array_equal(read_frames(tmp_path / name, numbers=numbers), frames[numbers])
 
 
 @pytest.mark.parametrize(("layout", "axes"), [("TCHW", (0, 3, 1, 2)), ("CTHW", (3, 0, 1, 2)), ("THW", (0, 1, 2))])
@@ -57,15 +58,8 @@ def test_the_axes_of_an_array_are_those_of_the_layout(layout, axes, tmp_path):
     assert np.array_equal(read, frames.reshape(read.shape))
 
 
-def test_a_gif_is_read(tmp_path):
-    greys = np.zeros((11, 8, 8, 3), np.uint8) + np.arange(0, 220, 20, dtype=np.uint8)[:, None, None, None]
-    write_gif(tmp_path / "clip.gif", greys)
-    assert np.array_equal(read_frames(tmp_path / "clip.gif"), greys)
-
-
 @pytest.mark.parametrize("suffix", ["mp4", "webm"])
 def test_a_video_is_read_by_its_frame_numbers(suffix, tmp_path):
-    pytest.importorskip("av", reason="needs PyAV")
     greys = np.zeros((20, 32, 48, 3), np.uint8) + np.arange(0, 240, 12, dtype=np.uint8)[:, None, None, None]
     write_video(tmp_path / f"clip.{suffix}", greys)
     read = read_frames(tmp_path / f"clip.{suffix}", numbers=range(4, 20, 5))
@@ -94,7 +88,6 @@ def test_a_frame_is_turned_as_its_camera_noted(tmp_path):
     ],
 )
 def test_a_video_is_turned_as_its_camera_noted(matrix, corners, tmp_path):
-    pytest.importorskip("av", reason="needs PyAV")
     grey = np.kron([[30, 90], [150, 210]], np.ones((32, 64))).astype(np.uint8)
     write_video(tmp_path / "clip.mp4", np.stack([np.stack([grey] * 3, axis=2)] * 3))
     before, track, after = (tmp_path / "clip.mp4").read_bytes().partition(b"tkhd")
@@ -130,10 +123,10 @@ def test_what_is_transparent_is_white(channels, tmp_path):
 def test_frames_are_converted_and_resized_as_pillow_does(tmp_path):
     write_folder(tmp_path / "clip", FRAMES[:2])
     np.save(tmp_path / "clip.npy", FRAMES[:2])
-    expected = [np.asarray(Image.fromarray(f).convert("L").resize((8, 6), Image.Resampling.BILINEAR)) for f in FRAMES]
     for name in ("clip", "clip.npy"):
         read = read_frames(tmp_path / name, FrameFormat(1, (6, 8), "THWC", "stretch"), range(2))
-        assert np.array_equal(read[..., 0], expected[:2])
+        for frame, found in zip(FRAMES, read[..., 0], strict=False):
+            assert np.array_equal(found, Image.fromarray(frame).convert("L").resize((8, 6), Image.Resampling.BILINEAR))
 
 
 SQUARES = np.kron(noise_clip(12, 12, 16), np.ones((1, 8, 8, 1), np.uint8))  # 96 x 128 pixels
@@ -192,7 +185,6 @@ SOUGHT = {
 
 @pytest.mark.parametrize("name", SOUGHT)
 def test_a_video_has_the_same_frames_when_decoding_begins_at_key_frames(name, tmp_path):
-    pytest.importorskip("av", reason="needs PyAV")
     write_video(tmp_path / name, np.kron(noise_clip(60, 6, 8), np.ones((1, 8, 8, 1), np.uint8)), **SOUGHT[name])
     note = examine(tmp_path / name, COLOUR)
     assert len(note.key_frames) >= 2 or (name in ("refreshed.mp4", "unordered.avi") and not note.key_frames)
@@ -230,7 +222,6 @@ def test_frames_before_a_key_frame_are_not_decoded(tmp_path):
 
 
 def test_the_times_of_frames_are_noted_where_they_are_not_equally_spaced(tmp_path):
-    pytest.importorskip("av", reason="needs PyAV")
     squares = [number**2 / 100 for number in range(12)]
     write_video(tmp_path / "equal.mp4", SQUARES)
     write_video(tmp_path / "variable.mkv", SQUARES, times=[number**2 for number in range(12)])
@@ -297,7 +288,7 @@ def with_animation(path):
         ("pickle.npz", lambda path: np.savez(path, np.array([{}])), "Object arrays cannot be loaded"),
         ("cut.gif", lambda path: path.write_bytes(b"GIF89a"), "cannot identify image file"),
         ("cut.npy", lambda path: path.write_bytes(b""), "No data left in file"),
-        ("large.gif", lambda path: Image.new("1", (10_000, 10_000)).save(path), "10000 x 10000, more than 50,000,000"),
+        ("large.gif", lambda path: Image.new("1", (7_100, 7_100)).save(path), "7100 x 7100, more than 50,000,000"),
         ("lost.webp", without_second_frame, "it is damaged near byte"),
         ("sizes", of_two_sizes, r"its frames are of 12 x 16 and 6 x 16; data.size=\[HEIGHT,WIDTH\] would resize them"),
         ("broken", with_broken_frame, "frame7.png: Truncated File Read"),
@@ -310,8 +301,7 @@ def with_animation(path):
 )
 def test_a_broken_clip_is_named_with_the_reason(name, write, reason, tmp_path, recwarn):
     if name.endswith("mp4"):
-        pytest.importorskip("av", reason="needs PyAV")
-    write(tmp_path / name)
+        write(tmp_path / name)
     assert is_clip(tmp_path / name)
     with pytest.raises(UserError, match=rf"{name}: cannot be read as a clip \({reason}.*\)$"):
         examine(tmp_path / name, COLOUR)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from quadrant_lstm.data.series import NumpyUnpickler, Series, as_series, find_series_files, read_series
+from quadrant_lstm.data.series import NumpyUnpickler, as_series, find_series_files, read_series
 from quadrant_lstm.errors import UserError
 from tests.series import noise_series, series_in, write_series_folder, write_table
 
@@ -17,12 +17,6 @@ from tests.series import noise_series, series_in, write_series_folder, write_tab
 def root(tmp_path) -> Path:
     """Two classes, each with series of 2, 3, 4 and 5 values for the training and for the test."""
     return write_series_folder(tmp_path / "data")
-
-
-def epoch_of(data: Series, epoch: int) -> list:
-    loader = data.train_dataloader()
-    loader.sampler.set_epoch(epoch)
-    return list(loader)
 
 
 # Files
@@ -94,21 +88,7 @@ def test_missing_values_are_filled_if_asked_for(tmp_path):
             as_series(np.array([[1, np.inf]]), missing)
 
 
-# Which steps are read
-
-
-def test_longer_series_are_cut_and_shorter_ones_padded(root):
-    data = series_in(root)
-    assert data.spec[:3] == ((3,), 3, ("down", "up"))
-    frames, labels, lengths, _ = data.test_samples(torch.arange(8))
-    assert lengths.tolist() == [2, 3, 3, 3] * 2
-    assert labels.tolist() == [0] * 4 + [1] * 4
-    for number, start in enumerate((0, 0, 0, 1)):  # the middle of series that are longer
-        values = np.load(root / f"test/down/{number}.npy")
-        assert np.array_equal(frames[number, : lengths[number]], values[start : start + 3])
-        assert not frames[number, lengths[number] :].any()
-    assert series_in(root, num_frames=2).test_samples(torch.arange(2)).lengths is None  # none is padded
-    assert series_in(root, num_frames=None).spec.num_steps == 5
+# Windows
 
 
 def windows_by_a_loop(values: np.ndarray, window: int, stride: int) -> list[np.ndarray]:
@@ -128,21 +108,6 @@ def test_the_windows_of_a_series_are_those_of_a_slow_loop(window, stride, tmp_pa
     for path, steps in zip(data.test_names(torch.arange(8)), batch.unpadded(), strict=True):
         assert np.array_equal(steps, np.stack(windows_by_a_loop(np.load(path), window, stride or window)))
     assert data.test_pictures(torch.arange(2)).shape == (2, 3, 40, 120)
-
-
-def test_training_draws_windows_that_overlap_by_the_seed_and_the_epoch(tmp_path):
-    root = write_series_folder(tmp_path / "data", num_values=[9])
-    data = series_in(root, num_frames=4)
-    assert {data.train.windows([0], epoch)[0][1][0] for epoch in range(60)} == set(range(6))
-    for epoch in (0, 1, 1):
-        batches, others = (epoch_of(each, epoch) for each in (data, series_in(root, num_frames=4)))
-        assert all(torch.equal(one.frames, other.frames) for one, other in zip(batches, others, strict=True))
-    assert not torch.equal(epoch_of(data, 0)[0].frames, epoch_of(data, 1)[0].frames)
-    (batch, *_) = series_in(root, num_frames=4, test_windows=3).test_dataloader()
-    values = np.load(root / "test/down/0.npy")
-    assert np.array_equal(batch.frames[:3], np.stack([values[:4], values[2:6], values[5:]]))
-    uniform = series_in(root, num_frames=3, sampling="uniform").test_samples(torch.arange(1)).frames[0]
-    assert np.array_equal(uniform, values[[1, 4, 7]])
 
 
 def test_shuffled_steps_are_those_of_the_series_in_an_order_of_the_epoch_and_the_series(tmp_path):
@@ -230,9 +195,6 @@ def test_a_table_names_classes_groups_and_splits(tmp_path):
 @pytest.mark.parametrize(
     ("change", "options", "line"),
     [
-        (shutil.rmtree, {}, "data.root: .* is not a folder; give one with a folder of series for each class"),
-        (lambda root: (root / "train/x").mkdir(), {}, "train/x: holds no series; add some, or remove the folder"),
-        (lambda root: (root / "train/up/x.txt").touch(), {}, "x.txt: is no file of a series; remove it, or begin its"),
         (lambda root: (root / "train/up/x").mkdir(), {}, "train/up/x: is a folder, no file of a series"),
         (
             lambda root: np.save(root / "train/up/0.npy", np.zeros((4, 2))),

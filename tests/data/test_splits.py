@@ -13,9 +13,10 @@ NAMES = ("jump", "wave")
 
 
 def write(root: Path, *names: str) -> Path:
+    """Makes files, and folders of names that end with a slash."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+        (root / name).mkdir() if name.endswith("/") else (root / name).touch()
     return root
 
 
@@ -56,6 +57,34 @@ def test_folders_train_val_and_test_are_used_as_they_are(tmp_path):
         divided(found.samples, fold=0)
 
 
+DIVIDED = [f"{split}/{name}/1.mp4" for split in ("train", "test") for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        (["jump/1.mp4", "jump/2.mp4"], "data.root: .* has fewer than two classes; add clips of another one"),
+        ([*DIVIDED[:3], "test/wave/.2.mp4"], "test/wave: holds no clips; add some, or remove the folder"),
+        (DIVIDED[:3], "data.root: .* has no clip of class wave in test; add some, or remove the class"),
+        (DIVIDED[:1] + DIVIDED[2:], "has no clip of class wave in train; add some"),
+        ([*DIVIDED, "dev/"], "dev: is not train, val or test; move its clips, or begin its name with a dot"),
+        ([*DIVIDED, "\udce9/"], r"\\xe9: is not train, val or test; move its clips"),
+        ([*DIVIDED, "val/"], "val: holds no folder of a class; add some, or remove it"),
+        ([*DIVIDED, "test/\udce9/1.mp4"], r"the name of .*test/\\xe9 is not UTF-8; rename the folder"),
+        ([*DIVIDED, "test/wave/x.txt"], "x.txt: is no file of a clip; remove it, or begin its name with a dot"),
+        ([*DIVIDED, "train/stray.mp4"], "train/stray.mp4: is in no folder of a class; move it, or begin its name"),
+    ],
+)
+def test_a_folder_with_another_structure_is_refused(files, line, tmp_path):
+    with pytest.raises(UserError, match=line):
+        find(write(tmp_path, *files))
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UserError, match="data.root: .*no is not a folder; give one with a folder of clips for each"):
+        find(tmp_path / "no")
+
+
 def test_one_more_sample_moves_no_other():
     before, after = divided(samples_of(60)), divided(samples_of(80))
     for few, many in zip(before[:3], after[:3], strict=True):
@@ -63,6 +92,9 @@ def test_one_more_sample_moves_no_other():
     assert [len(samples) for samples in after[:3]] == [56, 11, 13]
     assert divided(samples_of(80), seed=1)[2] != after[2]
     assert after[3] == "test and validation drawn by hashes of the names (data.validation_seed=0)"
+    drawn = draw(samples_of(2000), 0.2, "test", 0)
+    assert 350 < len(drawn) < 450
+    assert abs(collections.Counter(int(name[:-4]) % 2 for name in drawn)[0] - len(drawn) / 2) < 30
 
 
 def test_every_class_has_samples_to_train_on_and_to_test():
@@ -125,32 +157,26 @@ def test_a_group_is_what_an_expression_finds_in_the_path(tmp_path):
 
 
 def test_a_group_in_two_given_splits_is_refused(tmp_path):
-    write(tmp_path, *(f"{split}/{name}/g1_{split}.mp4" for split in ("train", "test") for name in NAMES))
+    write(tmp_path, *DIVIDED)
     assert len(find(tmp_path).samples) == 4
-    with pytest.raises(UserError, match="data.group: g1 is in train .*train/jump/g1_train.mp4.* and in test .*; move"):
-        find(tmp_path, group="g1")
+    with pytest.raises(UserError, match="data.group: 1.mp4 is in train .*train/jump/1.mp4.* and in test .*; move"):
+        find(tmp_path, group="1.mp4")
 
 
 def test_labels_stand_in_a_table(tmp_path):
     write(tmp_path / "clips", *(f"{number}.mp4" for number in range(6)))
-    table = tmp_path / "labels.csv"
-    rows = zip(range(6), ("train", "train", "val", "train", "test", "test"), strict=True)
-    lines = [f'"clips/{number}.mp4",{NAMES[number % 2]},{split},x,{number // 2}' for number, split in rows]
-    table.write_bytes("\ufeffpath,label,split,other,group\r\n".encode() + "\r\n".join(lines[:3] + lines[4:]).encode())
+    table, header = tmp_path / "labels.csv", "\ufeffpath,label,split,other,group\r\n"
+    rows = enumerate(("train", "train", "val", "train", "test", "test"))
+    lines = [f'"clips/{number}.mp4",{NAMES[number % 2]},{split},x,{number // 2}\r\n' for number, split in rows]
+    table.write_text("".join([header, *lines]), newline="")
     with pytest.raises(UserError, match="data.group: 1 is in val .*clips/2.mp4.* and in train .*clips/3.mp4"):
-        table.write_text("path,label,split,other,group\n" + "\n".join(lines))
         find(None, str(table))
-    table.write_text("path,label,split,other,group\n" + "\n".join(lines[:3] + lines[4:]))
+    table.write_text("".join([header, *lines[:3], *lines[4:]]), newline="")
     found = find(None, str(table))
     assert found.class_names == NAMES
-    assert [[sample.path.stem for sample in samples] for samples in divided(found.samples)[:3]] == [
-        ["0", "1"],
-        ["2"],
-        ["4", "5"],
-    ]
+    halves = [[sample.path.stem for sample in samples] for samples in divided(found.samples)[:3]]
+    assert halves == [["0", "1"], ["2"], ["4", "5"]]
     assert [sample.group for sample in found.samples] == ["0", "0", "1", "2", "2"]
-    table.write_text("path,label\n" + "\n".join(f"{number}.mp4,{NAMES[number % 2]}" for number in range(6)))
-    assert len(find(tmp_path / "clips", str(table)).samples) == 6
 
 
 def test_a_path_is_the_same_however_a_table_writes_it(tmp_path):
@@ -160,6 +186,8 @@ def test_a_path_is_the_same_however_a_table_writes_it(tmp_path):
         (tmp_path / "labels.csv").write_text(f"path,label\n{folder}1.mp4,jump\n{folder}2.mp4,wave")
         groups.append([sample.group for sample in find(None, str(tmp_path / "labels.csv")).samples])
     assert groups == 4 * [["clips/1.mp4", "clips/2.mp4"]]
+    (tmp_path / "labels.csv").write_text("path,label\n1.mp4,jump\n2.mp4,wave")
+    assert len(find(tmp_path / "clips", str(tmp_path / "labels.csv")).samples) == 2
     (tmp_path / "labels.csv").write_text("path,label,group\nclips/1.mp4,jump,1\nclips/2.mp4,wave,2")
     with pytest.raises(UserError, match="data.group: _g.., but .*labels.csv has a column group; leave one of them out"):
         find(None, str(tmp_path / "labels.csv"), "_g..")
@@ -198,9 +226,3 @@ def test_a_class_with_fewer_than_five_samples_is_named():
     assert warning.startswith("data: validation has fewer than 5 samples of a class (wave 4), which")
     assert counts_in_words({"validation": []}, NAMES) == ("", [])
     assert counts_in_words({"training": samples_of(1)}, NAMES) == ("1 for training (jump 1, wave 0)", [])
-
-
-def test_drawn_shares_are_about_as_large_as_asked_for():
-    drawn = draw(samples_of(2000), 0.2, "test", 0)
-    assert 350 < len(drawn) < 450
-    assert abs(collections.Counter(int(name[:-4]) % 2 for name in drawn)[0] - len(drawn) / 2) < 30
