@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -30,13 +31,16 @@ def _tracking_uri():
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
-    """Trains on two processes with all loggers and with the dashboard, and resumes for one more epoch on one."""
+    """Trains with all loggers, and resumes for one more epoch."""
     cwd = tmp_path_factory.mktemp("tracked")
-    words = ("trainer/logger=[tensorboard,csv,wandb,mlflow]", "model.dropout=0.5", "trainer.devices=2")
-    trained = script("train.py", *tiny_data(cwd), *TINY[1:], *words, "trainer.accelerator=cpu", cwd=cwd)
+    orderings = "[[1,2,3,4],[4,3,2,1],[1,3,2,4],[4,2,3,1]]"
+    few_pictures = (f"data.test_orderings={orderings}", "model.shared_tiles=false")
+    loggers = "trainer/logger=[tensorboard,csv,wandb,mlflow]"
+    words = (*tiny_data(cwd), *TINY[1:], loggers, *few_pictures)
+    trained = script("train.py", *words, cwd=cwd, MLFLOW_DISABLE_TELEMETRY="true")
     assert (trained.returncode, trained.stderr) == (0, "")
     ids = json.loads((run_folder(cwd) / "trackers.json").read_text())
-    again = script("train.py", "run=latest", "trainer.max_epochs=4", "trainer.devices=1", TINY[0], cwd=cwd)
+    again = script("train.py", "run=latest", "trainer.max_epochs=4", TINY[0], cwd=cwd, MLFLOW_DISABLE_TELEMETRY="true")
     assert again.returncode == 0, again.stderr
     assert json.loads((run_folder(cwd) / "trackers.json").read_text()) == ids
     return cwd, trained.stdout, ids
@@ -56,7 +60,7 @@ def test_mlflow_has_each_epoch_of_a_resumed_run_once_and_its_config_results_and_
     for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
         values = [value for (value,) in query(database, "select value from metrics where key = ? order by step", name)]
         assert values == pytest.approx([float(row[name]) for row in rows], abs=1e-6)
-    assert query(database, "select value from params where key = 'model/dropout'") == [("0.5",)]
+    assert query(database, "select value from params where key = 'model/dropout'") == [("0.25",)]
     tested = query(database, "select value from metrics where key = 'test/accuracy' order by step")
     assert tested[-1][0] == pytest.approx(read_results(run_folder(cwd))["test/accuracy"])
     assert (cwd / "outputs/mlflow" / ids["mlflow"] / "artifacts/test/confusion.png").exists()
@@ -75,7 +79,7 @@ def test_wandb_continues_a_resumed_run_under_the_same_id(tracked):
 def test_csv_has_the_points_within_epochs_too(tracked):
     cwd, _, _ = tracked
     points = read_csv(run_folder(cwd) / "csv/version_0/metrics.csv")
-    assert [int(point["step"]) for point in points if point["train/batch_loss"]] == [*range(0, 15, 5)]
+    assert [int(point["step"]) for point in points if point["train/batch_loss"]] == [*range(0, 30, 5)]
     epochs = [float(point["val/accuracy"]) for point in points if point["val/accuracy"]]
     rows = read_rows(run_folder(cwd) / "metrics.csv")[:3]  # the fourth epoch, of the resumed run, is in version_1
     assert epochs == pytest.approx([float(row["val/accuracy"]) for row in rows], abs=1e-6)
@@ -106,25 +110,32 @@ def start_mlflow(folder: Path, uri: str | None = None) -> MLFlowLogger:
     return logger
 
 
-def test_jobs_that_start_at_once_share_the_database_of_mlflows_variable(tmp_path, monkeypatch):
+def test_mlflows_variable_names_the_database_and_a_run_that_it_lacks_is_refused(tracked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    shutil.copy(tracked[0] / "outputs/mlflow.db", "other.db")
     uri = f"sqlite:///{tmp_path}/other.db"
-    jobs = [FORKSERVER.Process(target=start_mlflow, args=(tmp_path / str(number), uri)) for number in range(2)]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    logger = start_mlflow(tmp_path / "run")
+    assert not (tmp_path / "outputs/mlflow.db").exists()
+    assert query("other.db", "select count(*) from runs") == [(2,)]
+    assert command_to_view(logger, tmp_path / "run") == f"mlflow ui --backend-store-uri {uri}"
+    ids = tmp_path / "run/trackers.json"
+    ids.write_text(ids.read_text().replace(logger.run_id, "unknown"))
+    with pytest.raises(UserError, match="or delete run/trackers.json to track a new run"):
+        start_mlflow(tmp_path / "run")
+
+
+@pytest.mark.reliability  # each process makes the tables of a database, which takes seconds
+def test_jobs_that_start_at_once_share_a_database(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = [FORKSERVER.Process(target=start_mlflow, args=(tmp_path / number, "sqlite:///jobs.db")) for number in "12"]
     for job in jobs:
         job.start()
     for job in jobs:
         job.join(100)
     assert [job.exitcode for job in jobs] == [0, 0]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    logger = start_mlflow(tmp_path / "2")
-    assert not (tmp_path / "outputs/mlflow.db").exists()
-    assert query("other.db", "select count(*) from runs") == [(3,)]
-    assert query("other.db", "select count(*) from experiments where name = 'together'") == [(1,)]
-    assert command_to_view(logger, tmp_path / "2") == f"mlflow ui --backend-store-uri {uri}"
-    ids = tmp_path / "2/trackers.json"
-    ids.write_text(ids.read_text().replace(logger.run_id, "unknown"))
-    with pytest.raises(UserError, match="or delete 2/trackers.json to track a new run"):
-        start_mlflow(tmp_path / "2")
+    assert query("jobs.db", "select count(*) from runs") == [(2,)]
+    assert query("jobs.db", "select count(*) from experiments where name = 'together'") == [(1,)]
 
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path, monkeypatch):
