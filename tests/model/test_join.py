@@ -23,10 +23,14 @@ ENCODERS = {
     "conv": CONV,
     "padded": partial(PaddedEncoder, blocks=[[4], [6]]),
     "pooled": partial(PooledEncoder, filters=[4, 6], grid=[2, 3]),
-    "resnet": partial(Backbone, name="resnet18", weights=None, frozen=False, lr_factor=1.0, size=None),
+    "resnet": lambda in_channels: backbone(in_channels=in_channels),
     "rows": partial(RowsEncoder, row_units=4),
     "vector": lambda in_channels: nn.Sequential(nn.Flatten(), nn.LazyLinear(7)),
 }
+
+
+def backbone(name="resnet18", weights=None, kind=Backbone, in_channels=3, frozen=False, size=None) -> Backbone:
+    return kind(in_channels, name, weights, frozen, 1.0, size)
 
 
 def join(encoder=CONV, recurrent=LSTM, shared_tiles=False, **changes) -> Join:
@@ -94,14 +98,11 @@ def test_a_pooled_encoder_averages_the_maps_in_each_cell_of_its_grid(size):
 
 def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics():
     encoder = partial(Backbone, name="resnet18", weights=None, frozen=True, lr_factor=1.0, size=None)
-    network = Join(
-        (1, 56, 14), 3, 4, ORDERINGS, encoder, LSTM, 0.0, 5, 4, False, False
-    )  # in the mode in which it is trained
+    network = Join((1, 56, 14), 3, 4, ORDERINGS, encoder, LSTM, 0.0, 5, 4, False, False)
     before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
-    network(torch.rand(2, 4, 1, 56, 14)).sum().backward()
-    torch.testing.assert_close(network.encoder.state_dict(), before, rtol=0, atol=0)
-    network.train()(torch.rand(2, 4, 1, 56, 14))
-    torch.testing.assert_close(network.encoder.state_dict(), before, rtol=0, atol=0)
+    for mode in (network, network.train()):  # that of a new network is the one in which it is trained
+        mode(torch.rand(2, 4, 1, 56, 14)).sum().backward()
+        torch.testing.assert_close(network.encoder.state_dict(), before, rtol=0, atol=0)
     assert not any(parameter.requires_grad for parameter in network.encoder.parameters())
     assert network.recurrent.weight_ih_l0.grad.abs().sum() > 0
 
@@ -112,52 +113,46 @@ def test_asking_for_the_features_leaves_each_layer_in_its_mode():
     assert (encoder.training, encoder[0].training, encoder[1].training) == (True, True, False)
 
 
-def test_any_classifier_of_torchvision_is_a_backbone():
+@pytest.mark.parametrize(
+    ("name", "is_trained"),
+    [("mobilenet_v3_small", False), ("vit_b_32", False), ("swin_t", False), ("googlenet", True)],
+)  # googlenet without the classifiers for its own training
+def test_any_classifier_of_torchvision_is_a_backbone(name, is_trained):
     with torch.device("meta"):
-        for name in ("mobilenet_v3_small", "vit_b_32", "swin_t", "shufflenet_v2_x0_5"):
-            assert (
-                Backbone(1, name, weights=None, frozen=False, lr_factor=1.0, size=224)
-                .eval()(torch.rand(2, 1, 56, 14))
-                .ndim
-                == 2
-            )
-        googlenet = Backbone(1, "googlenet", weights=None, frozen=False, lr_factor=1.0, size=64).train()
-        assert googlenet(torch.rand(2, 1, 28, 28)).ndim == 2  # without the classifiers for its own training
+        encoder = backbone(name, in_channels=1, size=224).train(is_trained)
+        assert encoder(torch.rand(2, 1, 56, 14)).ndim == 2
 
 
-def test_frames_are_normalized_as_pretrained_weights_expect(tmp_path, monkeypatch):
-    """The file of the weights lies where torchvision keeps what it has downloaded."""
+def test_pretrained_weights_are_read_where_torchvision_keeps_them(tmp_path, monkeypatch):
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     torch.save(get_model("resnet18").state_dict(), tmp_path / "hub/checkpoints/resnet18-f37072fd.pth")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    pretrained = Backbone(3, "resnet18", weights="DEFAULT", frozen=True, lr_factor=1.0, size=None).eval()
-    frames = torch.rand(2, 3, 32, 32)
+    pretrained, loaded, frames = backbone(weights="DEFAULT").eval(), backbone().eval(), torch.rand(2, 3, 32, 32)
     expected = pretrained.module(normalize(frames, **IMAGENET))
-    torch.testing.assert_close(pretrained(frames), expected)
-    loaded = Backbone(3, "resnet18", weights=None, frozen=True, lr_factor=1.0, size=None).eval()
     loaded.load_state_dict(pretrained.state_dict())
-    torch.testing.assert_close(loaded(frames), expected)
+    torch.testing.assert_close((pretrained(frames), loaded(frames)), (expected, expected))
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "trained_with"),
-    [(Backbone, "shufflenet_v2_x0_5", IMAGENET), (TimmBackbone, "test_resnet", {"mean": [0.5] * 3, "std": [0.5] * 3})],
+    ("kind", "name", "trained_with", "suffix"),
+    [
+        (Backbone, "shufflenet_v2_x0_5", IMAGENET, ".pth"),
+        (TimmBackbone, "test_resnet", {"mean": [0.5] * 3, "std": [0.5] * 3}, ".safetensors"),
+    ],
 )
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_weights_are_read_from_a_file_with_a_classifier_of_other_classes_or_without(
     kind, name, trained_with, suffix, tmp_path
 ):
     if kind is TimmBackbone:
         pytest.importorskip("timm")
-    saved = kind(3, name, None, False, 1.0, None).eval()
+    saved = backbone(name, kind=kind).eval()
     state, file = saved.module.state_dict(), tmp_path / f"weights{suffix}"
     for head in ({}, {"fc.weight": torch.zeros(7, 9), "fc.bias": torch.zeros(7)}):
         if suffix == ".pth":
             torch.save(state | head, file)
         else:
             pytest.importorskip("safetensors.torch").save_file(state | head, file)
-        loaded = kind(3, name, str(file), False, 1.0, None).eval()
-        frames = torch.rand(2, 3, 32, 32)
+        loaded, frames = backbone(name, str(file), kind).eval(), torch.rand(2, 3, 32, 32)
         torch.testing.assert_close(loaded(frames), saved.module(normalize(frames, **trained_with)))
 
 
@@ -181,30 +176,42 @@ def test_a_file_that_holds_no_weights_of_the_network_is_refused(content, reason,
     elif content is not None:
         torch.save(content, file)
     with pytest.raises(UserError, match=re.escape(f"model.encoder.weights: {file} {reason}")):
-        Backbone(3, "resnet18", str(file), False, 1.0, None)
+        backbone(weights=str(file))
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "message"),
+    ("kind", "name", "weights", "message"),
     [
-        ("resnet81", None, "model.encoder.name: timm has no resnet81; write e.g. resnet"),
-        ("hf-hub:somebody/model", None, "model.encoder.name: timm has no hf-hub:somebody/model; write e.g. resnet18."),
-        ("test_resnet", "FOO", "test_resnet has no weights FOO; write one of null, DEFAULT, or a file"),
-        ("test_resnet", "DEFAULT", "DEFAULT of test_resnet cannot be downloaded .*; give a file of its state dict, "),
+        (Backbone, "resnet81", None, "torchvision has no resnet81; write e.g. resnet"),
+        (Backbone, "resnet18", "FOO", "has no weights FOO; write one of null, IMAGENET1K_V1, DEFAULT, or a file"),
+        (Backbone, "squeezenet1_0", None, "squeezenet1_0 does not end in a linear layer"),
+        (
+            Backbone,
+            "resnet18",
+            "DEFAULT",
+            r"resnet18 cannot be .* put the file of \S*pth into \S*/hub/checkpoints",
+        ),
+        (TimmBackbone, "resnet81", None, "model.encoder.name: timm has no resnet81; write e.g. resnet"),
+        (TimmBackbone, "hf-hub:somebody/model", None, "timm has no hf-hub:somebody/model; write e.g. resnet18."),
+        (TimmBackbone, "test_resnet", "FOO", "test_resnet has no weights FOO; write one of null, DEFAULT, or a file"),
+        (TimmBackbone, "test_resnet", "DEFAULT", "cannot be downloaded .*; give a file of its state dict, "),
     ],
 )
-def test_networks_of_timm_that_do_not_fit_are_refused(name, weights, message, tmp_path, monkeypatch):
-    pytest.importorskip("timm")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+def test_backbones_that_do_not_fit_are_refused(kind, name, weights, message, tmp_path, monkeypatch):
+    if kind is TimmBackbone:
+        pytest.importorskip("timm")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
     with pytest.raises(UserError, match=message):
-        TimmBackbone(3, name, weights, False, 1.0, None)
+        backbone(name, weights, kind)
 
 
 def test_without_timm_its_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"^model/encoder=timm: needs timm, which .* pip install -e \"\.\[timm\]\"$"):
-        TimmBackbone(3, "resnet18", None, False, 1.0, None)
+        backbone(kind=TimmBackbone)
 
 
 class OwnEncoder(nn.Conv2d):
@@ -235,19 +242,3 @@ def test_an_encoder_must_return_features_of_every_frame(change, returned):
         f"model.encoder: OwnEncoder was given [2, 1, 56, 14] and returned {returned}; it must return floats: maps "
         "[N, channels, height, width] or vectors [N, features]."
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "weights", "message"),
-    [
-        ("resnet81", None, "torchvision has no resnet81; write e.g. resnet"),
-        ("resnet18", "FOO", "resnet18 has no weights FOO; write one of null, IMAGENET1K_V1, DEFAULT, or a file"),
-        ("squeezenet1_0", None, "squeezenet1_0 does not end in a linear layer"),
-        ("resnet18", "DEFAULT", r"DEFAULT of resnet18 cannot be .* put the file of \S*pth into \S*/hub/checkpoints"),
-    ],
-)
-def test_backbones_that_do_not_fit_are_refused(name, weights, message, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # where nothing listens
-    with pytest.raises(UserError, match=message):
-        Backbone(3, name, weights=weights, frozen=False, lr_factor=1.0, size=None)

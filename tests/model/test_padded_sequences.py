@@ -107,22 +107,19 @@ def test_exported_programs_and_onnx_files_take_any_batch_steps_and_lengths(name,
     call_unchecked(check_exported, name, str(tmp_path / "layer.onnx"))
 
 
-@pytest.mark.parametrize("name", ["lstm", "conv_lstm"])
-def test_under_autocast_a_state_keeps_the_dtype_of_the_weights(name):
-    layer, frames = layer_and_frames(name, batch=1, steps=2)
-    with torch.autocast("cpu", torch.bfloat16):
-        _, (_, c) = layer(frames)  # it sums over the steps
-    assert c.dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_under_autocast_a_transformer_keeps_the_dtype_of_its_inputs(dtype):
+def test_under_autocast_states_are_of_the_dtype_of_the_weights_and_a_transformer_keeps_that_of_its_inputs():
+    for name in ("lstm", "conv_lstm"):
+        layer, frames = layer_and_frames(name, batch=1, steps=2)
+        with torch.autocast("cpu", torch.bfloat16):
+            _, (_, c) = layer(frames)  # it sums over the steps
+        assert c.dtype == torch.float32
     layer, frames = layer_and_frames("transformer", batch=2, steps=3)
     expected, _ = layer(frames)
-    with torch.autocast("cpu", torch.bfloat16):
-        found, _ = layer(frames.to(dtype))
-    assert found.dtype == dtype
-    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.1)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16):
+            found, _ = layer(frames.to(dtype))
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.1)
 
 
 @each_layer
