@@ -128,8 +128,8 @@ def find(page: webdriver.Chrome, selector: str, attribute: str = "innerText") ->
 def screenshot(page: webdriver.Chrome) -> Image.Image:
     """Returns a picture of the page when two in a row are equal."""
     before = b""
-    for _ in range(20):
-        time.sleep(1)
+    for _ in range(40):
+        time.sleep(0.5)
         after = page.get_screenshot_as_png()
         if after == before:
             break

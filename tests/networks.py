@@ -14,7 +14,7 @@ from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import ORDERINGS, SequenceSpec, numbered_names
 from quadrant_lstm.model.conv_lstm import ConvLSTM
 from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
-from quadrant_lstm.model.network import CNNLSTM
+from quadrant_lstm.model.network import CNNLSTM, Join
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
 
@@ -74,3 +74,10 @@ def small_network() -> CNNLSTM:
     return question_network(
         frame_shape=(1, 32, 8), num_classes=3, filters=[2, 3], dense_units=4, shared_tiles=True
     ).eval()
+
+
+def clip_network(frame_shape, num_classes=3, num_steps=4, encoder=Pooled, recurrent="lstm", differences=False) -> Join:
+    """Returns a network whose frames need not be made of pieces of images."""
+    data = (frame_shape, num_classes, num_steps, None)
+    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": differences, "shared_tiles": False}
+    return Join(*data, encoder, RECURRENT[recurrent], **sizes).eval()

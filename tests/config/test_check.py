@@ -14,7 +14,6 @@ FILES = {
     "own_classes": "class Net: pass\ndef make(): pass\n",
     "own_syntax": "x = 1\nclass Net(:\n",
     "own_import": "\nimport nowhere_to_be_found\n",
-    "own_error": "\n\nraise ValueError('no data')\n",
 }
 
 
@@ -28,7 +27,6 @@ FILES = {
         ("own_classes.make", "there is no class own_classes.make; correct the name."),
         ("own_syntax.Net", "own_syntax.Net cannot be imported: FOLDER/own_syntax.py, line 2: SyntaxError: "),
         ("own_import.Net", "FOLDER/own_import.py, line 2: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
-        ("own_error.Net", "FOLDER/own_error.py, line 3: ValueError: no data"),
     ],
 )
 def test_a_class_that_cannot_be_imported_is_explained(target, message, tmp_path, monkeypatch):

@@ -28,11 +28,11 @@ from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.model.network import Join
+from quadrant_lstm.model.deep import DeepCNNLSTM
+from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run_folder import read_results
 from tests.folders import write_idx_folder
-from tests.networks import CONSTANT, RECURRENT, small_network, trainer
-from tests.pages import deep_network
+from tests.networks import CONSTANT, clip_network, small_network, trainer
 
 
 @pytest.fixture(scope="module")
@@ -136,22 +136,19 @@ def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_ru
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing is fetched
 
 
-def image_data(folder, size=8, classes=3, **augmentation):
-    root = str(write_idx_folder(folder / "images", test=20, size=size, classes=classes))
+def image_data(folder, **augmentation):
+    root = str(write_idx_folder(folder / "images", test=20, size=16))
     return ImageSequences("idx", root, QUADRANTS, ORDERINGS, 40, 0, 16, 1, Augmentation(**augmentation))
 
 
-@pytest.mark.parametrize(
-    ("network", "inside"),
-    [
-        (deep_network(), {"belief/mistake_1", "inside/gates"}),
-        (nn.Sequential(nn.Flatten(), nn.Linear(4 * 56 * 14, 10)), set()),
-    ],
-    ids=["that joins pieces", "with logits only"],
-)
+JOINED = DeepCNNLSTM((1, 32, 8), 3, ORDERINGS, QUADRANTS, [[4], [6]], LSTM, 0.0, 5, join_pieces=True)
+PLAIN = nn.Sequential(nn.Flatten(), nn.Linear(4 * 32 * 8, 3))
+
+
+@pytest.mark.parametrize(("network", "inside"), [(JOINED, {"belief/mistake_1", "inside/gates"}), (PLAIN, set())])
 def test_a_network_is_shown_as_far_as_it_offers_its_inside(network, inside, tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "NUM_BELIEFS", 1)
-    data, dashboard = image_data(tmp_path, size=28, classes=10), Dashboard()
+    data, dashboard = image_data(tmp_path), Dashboard()
     classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, data.spec)
     testing = trainer(TensorBoardLogger(str(tmp_path)), callbacks=[dashboard])
     testing.test(classifier, datamodule=data, verbose=False)
@@ -167,7 +164,7 @@ def test_augmentation_is_drawn_only_where_it_is_on(tmp_path):
 
 
 def test_a_network_in_float64_is_shown(tmp_path):
-    network, data = small_network().double(), image_data(tmp_path, size=16)
+    network, data = small_network().double(), image_data(tmp_path)
     images, labels = data.test[:3][:2]
     frames = sequences(images[:1])
     assert draw_features(network, frames)
@@ -181,8 +178,7 @@ def test_a_network_in_float64_is_shown(tmp_path):
 
 
 def test_an_encoder_without_parameters_is_shown():
-    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": False}
-    network = Join((1, 6, 6), 3, 5, None, lambda channels: nn.Flatten(), RECURRENT["lstm"], **sizes).eval()
+    network = clip_network((1, 6, 6), num_steps=5, encoder=lambda channels: nn.Flatten())
     frames = torch.zeros(1, 5, 1, 6, 6, dtype=torch.uint8)
     assert draw_features(network, frames) == {}
     assert draw_gates(network, frames, "some")

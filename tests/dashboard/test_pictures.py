@@ -19,10 +19,9 @@ from quadrant_lstm.dashboard.pictures import predictions as of_predictions
 from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, by_section, draw_history, histories
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import QUADRANTS
-from quadrant_lstm.model.network import Join
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, as_png
 from tests.clips import clips_in, noise_clip
-from tests.networks import RECURRENT, Pooled, small_network, trainer
+from tests.networks import clip_network, small_network, trainer
 from tests.series import series_in, write_series_folder
 
 
@@ -199,9 +198,8 @@ def test_only_occluding_what_the_network_uses_costs_accuracy():
 
 @pytest.mark.parametrize("recurrent", ["lstm", "concat"])
 def test_features_that_are_computed_once_have_the_accuracies_of_frames(recurrent):
-    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": True, "shared_tiles": False}
     torch.manual_seed(0)
-    network = Join((3, 8, 8), 3, 4, None, Pooled, RECURRENT[recurrent], **sizes).eval()
+    network = clip_network((3, 8, 8), recurrent=recurrent, differences=True)
     for weights in network.parameters():
         nn.init.normal_(weights)  # else it has one prediction for all
     frames = torch.randint(256, (30, 4, 3, 8, 8), dtype=torch.uint8)
@@ -238,7 +236,7 @@ def test_more_pieces_than_rows_of_a_table_are_a_map_of_the_image():
 # The report
 
 
-def test_the_history_has_a_curve_for_each_column():
+def test_the_history_has_a_curve_for_each_column_and_the_tested_epoch():
     rows = [{"epoch": str(epoch), "train/loss": str(1 / epoch), "val/loss": ""} for epoch in (1, 2, 3)]
     loss, accuracy = (draw_history(curves, rows, 2).axes[0] for curves in HISTORIES.values())
     curve, best = loss.lines
@@ -247,18 +245,15 @@ def test_the_history_has_a_curve_for_each_column():
     assert len(accuracy.lines) == 1
 
 
-@pytest.mark.parametrize("values", ["0.5", ""])
-def test_the_history_of_the_steps_covers_no_curve_and_needs_validation(values):
+def test_the_history_of_the_steps_covers_no_curve_and_needs_validation():
     names = [f"val/accuracy_step_{step}" for step in range(1, 17)]
-    rows = [{"epoch": str(epoch)} | dict.fromkeys(names, values) for epoch in (1, 2)]
-    curves = histories(rows).get(AFTER_EACH_STEP)
-    assert bool(curves) == bool(values)
-    if curves:
-        figure = draw_history(curves, rows, 2)
-        figure.draw_without_rendering()
-        (legend,), (axes,) = figure.legends, figure.axes
-        assert texts_of(legend.get_texts()) == [*(f"step {step}" for step in range(2, 17, 2)), "tested epoch"]
-        assert legend.get_window_extent().x0 > axes.get_window_extent().x1
+    assert AFTER_EACH_STEP not in histories([{"epoch": "1"} | dict.fromkeys(names, "")])
+    rows = [{"epoch": str(epoch)} | dict.fromkeys(names, "0.5") for epoch in (1, 2)]
+    figure = draw_history(histories(rows)[AFTER_EACH_STEP], rows, 2)
+    figure.draw_without_rendering()
+    (legend,), (axes,) = figure.legends, figure.axes
+    assert texts_of(legend.get_texts()) == [*(f"step {step}" for step in range(2, 17, 2)), "tested epoch"]
+    assert legend.get_window_extent().x0 > axes.get_window_extent().x1
 
 
 def test_a_picture_without_a_caption_is_shown_by_its_tag():
@@ -271,7 +266,7 @@ def test_a_picture_without_a_caption_is_shown_by_its_tag():
 
 
 @pytest.mark.filterwarnings("error")
-def test_all_pictures_show_classes_of_any_name(tmp_path):
+def test_all_pictures_show_classes_of_any_name(tmp_path, monkeypatch):
     names = ["$5_$10", "a$_$b", "\u732b\U000e1000"]  # the last one has a character that no font has
     for folder in (tmp_path / half / name for half in ("train", "test") for name in names):
         folder.mkdir(parents=True)
@@ -282,8 +277,8 @@ def test_all_pictures_show_classes_of_any_name(tmp_path):
     tested = gallery.TestOutputs(
         torch.arange(6), torch.zeros(6, 3, 3), torch.arange(6) // 2, torch.ones(3, 3, dtype=torch.long)
     )
-    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": False}
-    network = Join((3, 12, 16), 3, 3, None, Pooled, RECURRENT["lstm"], **sizes).eval()
+    network = clip_network((3, 12, 16), num_steps=3)
+    monkeypatch.setattr(gallery, "NUM_BELIEFS", 1)
     pictures = dict(gallery.data_pictures(clips)) | dict(gallery.prediction_pictures(clips, tested))
     pictures |= dict(gallery.network_pictures(network, clips, tested))
     for figure in pictures.values():

@@ -11,13 +11,6 @@ def moving_digits(label="motion", num_frames=8, canvas=(40, 40), speed=3, seed=1
     return MovingDigits("mnist", None, label, num_frames, canvas, speed, 5000, 0, 64, seed)
 
 
-def test_digits_are_counted_by_class_and_directions_are_equally_likely():
-    data = moving_digits("digit")
-    labels = data.images.train_labels[data.train_indices.numpy()].tolist()
-    assert data.class_counts().tolist() == [labels.count(digit) for digit in range(10)]
-    assert moving_digits("motion").class_counts().tolist() == 8 * [1]
-
-
 def moved_slowly(image, direction, row, column, num_frames, canvas, speed):
     """Draws each pixel of each frame by itself."""
     (height, width), (down, right) = canvas, VELOCITIES[direction]
@@ -53,11 +46,14 @@ def test_every_position_is_as_likely_in_the_last_frame_as_in_the_first():
         assert torch.allclose(shares, torch.tensor(1 / 20), atol=0.016)  # five standard deviations
 
 
-def test_the_label_is_the_digit_or_its_direction():
+def test_the_label_is_the_digit_or_its_direction_each_of_which_is_equally_likely():
     digits, motion, first = moving_digits("digit"), moving_digits(), torch.arange(3)
     assert digits.test_samples(first).labels.tolist() == [7, 2, 1]
     assert motion.test_samples(first).labels.tolist() == motion.test[first][2][:, 0].tolist()
     assert (digits.spec.num_classes, motion.spec.num_classes) == (10, 8)
+    labels = digits.images.train_labels[digits.train_indices.numpy()].tolist()
+    assert digits.class_counts().tolist() == [labels.count(digit) for digit in range(10)]
+    assert motion.class_counts().tolist() == 8 * [1]
 
 
 def test_test_clips_are_the_same_for_every_seed_and_training_clips_are_not():
