@@ -7,8 +7,6 @@ from quadrant_lstm.config.trust import check_trust
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.text import with_own_network
 from tests.configs import composed_config
-from tests.folders import TINY, tiny_data
-from tests.scripts import Script, importing_from
 
 FILES = {
     "own_classes": "class Net: pass\ndef make(): pass\n",
@@ -57,7 +55,6 @@ class Net(nn.Sequential):
     ("words", "line"),
     [
         ("model.units=1", "model.units: 1 is not a whole number of at least 2; choose another value."),
-        ("model.unit=3", "model.unit: there is no such key; did you mean model.units?"),
         (
             "model.units=3 model.activation=GELU",
             "model.activation: 'GELU' is not one of ReLU, Tanh; choose another value.",
@@ -71,16 +68,6 @@ def test_the_annotation_of_an_argument_is_its_declaration(words, line, tmp_path,
     cfg = composed_config(*with_own_network(["model._target_=own_layers.Net", *words.split()]))
     with pytest.raises(UserError, match=re.escape(line)):
         check_config(cfg)
-
-
-def test_a_run_of_an_own_class_resumes_if_its_module_is_trusted(tmp_path):
-    (tmp_path / "layers_of_mine.py").write_text(NETWORK)
-    words = (*tiny_data(tmp_path), *TINY[:3], "trainer.max_epochs=1", "model._target_=layers_of_mine.Net")
-    resumed = ("run=latest", "trust=layers_of_mine", "trainer.max_epochs=2")
-    for command in ((*words, "model.units=3"), resumed):
-        done = Script("train.py", *command, cwd=tmp_path, before=importing_from(tmp_path)).wait()
-        assert done.returncode == 0, done.stderr
-    assert "epoch 2/2" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -43,14 +43,6 @@ def shown(sweep):
         yield show
 
 
-def test_scalars_have_one_curve_per_job(shown):
-    page = shown("scalars")
-    tags = set(find(page, "tf-scalar-card", "tag"))
-    assert tags >= {"train/loss", "train/gradient_norm", "train/learning_rate", "test/accuracy_step_1"}
-    symbols = find(page, "path.symbol", "outerHTML")
-    assert len({re.search('fill="(.*?)"', symbol)[1] for symbol in symbols}) == 2  # one colour per job
-
-
 def test_images_are_not_resized(shown):
     page = shown("images")
     assert set(find(page, "img", "naturalWidth")) == set(find(page, "img", "width")) == {350}
@@ -67,11 +59,6 @@ def test_custom_scalars_show_the_four_steps_in_one_chart(shown):
 
 def test_the_graph_shows_the_network(shown):
     assert "CNNLSTM" in find(shown("graphs"), "g.nodeshape title, text.nodelabel title", "textContent")
-
-
-def test_precision_and_recall_have_one_curve_per_class(shown):
-    tags = set(find(shown("pr_curves"), "tf-pr-curve-card", "tag"))
-    assert tags == {f"precision_recall/{label}" for label in range(3)}
 
 
 def test_hparams_shows_the_varied_key_and_the_metrics(shown):

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from torch import nn
 
@@ -30,15 +29,6 @@ def texts_of(labels) -> list[str]:
 
 
 # Data
-
-
-def test_the_unchanged_image_comes_first_in_each_row():
-    picture = of_data.draw_augmentation(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), lambda images: images + 255.0)
-    canvas = FigureCanvasAgg(picture)
-    canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[-16]  # in the last row of images
-    assert pixels[10, 0] == 0  # unchanged
-    assert (pixels[350 // 11 + 16 :: 350 // 11, 0] == 255).all()
 
 
 def test_each_frame_is_labelled_with_its_quadrants():
@@ -245,15 +235,12 @@ def test_the_history_has_a_curve_for_each_column_and_the_tested_epoch():
     assert len(accuracy.lines) == 1
 
 
-def test_the_history_of_the_steps_covers_no_curve_and_needs_validation():
+def test_the_history_of_the_steps_needs_validation():
     names = [f"val/accuracy_step_{step}" for step in range(1, 17)]
     assert AFTER_EACH_STEP not in histories([{"epoch": "1"} | dict.fromkeys(names, "")])
     rows = [{"epoch": str(epoch)} | dict.fromkeys(names, "0.5") for epoch in (1, 2)]
-    figure = draw_history(histories(rows)[AFTER_EACH_STEP], rows, 2)
-    figure.draw_without_rendering()
-    (legend,), (axes,) = figure.legends, figure.axes
+    (legend,) = draw_history(histories(rows)[AFTER_EACH_STEP], rows, 2).legends
     assert texts_of(legend.get_texts()) == [*(f"step {step}" for step in range(2, 17, 2)), "tested epoch"]
-    assert legend.get_window_extent().x0 > axes.get_window_extent().x1
 
 
 def test_a_picture_without_a_caption_is_shown_by_its_tag():

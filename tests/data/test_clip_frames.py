@@ -58,14 +58,12 @@ def test_the_axes_of_an_array_are_those_of_the_layout(layout, axes, tmp_path):
     assert np.array_equal(read, frames.reshape(read.shape))
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "webm"])
-def test_a_video_is_read_by_its_frame_numbers(suffix, tmp_path):
+def test_a_video_is_read_by_its_frame_numbers(tmp_path):
     greys = np.zeros((20, 32, 48, 3), np.uint8) + np.arange(0, 240, 12, dtype=np.uint8)[:, None, None, None]
-    write_video(tmp_path / f"clip.{suffix}", greys)
-    read = read_frames(tmp_path / f"clip.{suffix}", numbers=range(4, 20, 5))
+    write_video(tmp_path / "clip.mp4", greys)
+    read = read_frames(tmp_path / "clip.mp4", numbers=range(4, 20, 5))
     assert read.mean((1, 2, 3)) == pytest.approx([48, 108, 168, 228], abs=4)  # videos are lossy
-    grey = read_frames(tmp_path / f"clip.{suffix}", COLOUR._replace(channels=1), range(4, 5))
-    assert grey.shape == (1, 32, 48, 1)
+    assert read_frames(tmp_path / "clip.mp4", COLOUR._replace(channels=1), [4]).shape == (1, 32, 48, 1)
 
 
 def test_a_frame_is_turned_as_its_camera_noted(tmp_path):
@@ -287,7 +285,6 @@ def with_animation(path):
         ("two.npz", lambda path: np.savez(path, FRAMES, FRAMES), "it holds 2 arrays, not one"),
         ("pickle.npz", lambda path: np.savez(path, np.array([{}])), "Object arrays cannot be loaded"),
         ("cut.gif", lambda path: path.write_bytes(b"GIF89a"), "cannot identify image file"),
-        ("cut.npy", lambda path: path.write_bytes(b""), "No data left in file"),
         ("large.gif", lambda path: Image.new("1", (7_100, 7_100)).save(path), "7100 x 7100, more than 50,000,000"),
         ("lost.webp", without_second_frame, "it is damaged near byte"),
         ("sizes", of_two_sizes, r"its frames are of 12 x 16 and 6 x 16; data.size=\[HEIGHT,WIDTH\] would resize them"),
@@ -295,8 +292,6 @@ def with_animation(path):
         ("animated", with_animation, "z.gif: it is animated, but the other files of the folder are single frames"),
         ("text.mp4", lambda path: path.write_bytes(b"nothing"), "Invalid data found when processing input"),
         ("pipe.mp4", os.mkfifo, "it is not a regular file"),
-        ("pipe.npy", os.mkfifo, "it is not a regular file"),
-        ("zeros.npy", lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
     ],
 )
 def test_a_broken_clip_is_named_with_the_reason(name, write, reason, tmp_path, recwarn):
@@ -314,8 +309,3 @@ def test_an_npz_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("quadrant_lstm.data.image_files.MAX_PIXELS", 1)
     with pytest.raises(BrokenClip, match="it holds more than 100 bytes"):
         examine(tmp_path / "bomb.npz", COLOUR)
-
-
-def test_frames_of_two_sizes_are_resized(tmp_path):
-    of_two_sizes(tmp_path / "clip")
-    assert examined(tmp_path / "clip", COLOUR._replace(size=(4, 5))) == (3, 4, 5)

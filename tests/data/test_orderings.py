@@ -1,6 +1,5 @@
 """Pieces of images, orderings of them, and the sequences that they make."""
 
-import inspect
 import itertools
 
 import hypothesis.strategies as st
@@ -63,15 +62,6 @@ def test_any_orderings_of_any_grid_equal_a_loop(data, grid, sizes):
     orderings = data.draw(orderings_on(grid))
     images = torch.randint(0, 256, (batch, channels, grid[0] * height, grid[1] * width), dtype=torch.uint8)
     assert torch.equal(sequences(images, orderings, grid), slow_sequences(images, orderings, grid))
-
-
-def test_the_tables_of_the_documentation_are_those_of_the_code():
-    lines = inspect.getdoc(orderings_of).splitlines()
-    (start,) = (number for number, line in enumerate(lines) if line.split() == list(SCANS))
-    rows = [list(map(int, line.split())) for line in lines[start + 1 : start + 5]]
-    for number, ordering in enumerate(orderings_of(list(SCANS), (4, 4))):
-        steps = [step for row in rows for step in row[4 * number : 4 * number + 4]]  # at which each piece is read
-        assert [ordering.index(piece) + 1 for piece in range(1, 17)] == steps
 
 
 @pytest.mark.parametrize("name", [*SCANS, "random:7"])

@@ -46,12 +46,6 @@ def test_all_kinds_have_about_as_many_parameters(kind):
             assert found == pytest.approx(wanted, rel=0.1 if coarse else 0.02)
 
 
-def test_the_number_of_units_is_that_of_the_closest_number_of_parameters():
-    units = num_outputs(make_recurrent(GRU, (24,), 7, 4), (24,), 4)
-    distances = [abs(count_parameters(GRU(24, other)) - count_parameters(LSTM(24, 7))) for other in range(1, 100)]
-    assert distances[units - 1] == min(distances)
-
-
 @pytest.mark.parametrize("kind", RECURRENT)
 def test_units_are_exactly_those_of_the_config_per_direction(kind):
     shape = (8, 3, 1) if kind == "conv_lstm" else (24,)
