@@ -9,7 +9,7 @@ from tests.scripts import script
 
 pytest.importorskip("selenium", reason="needs selenium")
 from tests.browser import CHROMIUM, DRIVER, TABS, Tab, chromium, find, screenshot, tensorboard, visit
-from tests.folders import TINY, run_folder, tiny_data
+from tests.folders import TINY, sweep_folder, tiny_data
 
 pytestmark = [
     pytest.mark.browser,
@@ -29,9 +29,15 @@ def sweep(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shown(sweep):
+def page():
+    with chromium() as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def shown(sweep, page):
     """A function that returns the page with a tab of TensorBoard, once the tab shows its data."""
-    with tensorboard(sweep / "outputs") as url, chromium() as page:
+    with tensorboard(sweep / "outputs") as url:
 
         def show(tab):
             visit(page, url, tab if isinstance(tab, Tab) else TABS[tab])
@@ -91,16 +97,12 @@ def test_time_series_opens_on_curves(shown):
     assert not find(page, "img", "naturalWidth")
 
 
-def test_no_page_is_wider_than_the_window(sweep, tmp_path):
-    grid = ("data.grid=[4,4]", "data.orderings=[rows,snake,spiral,hilbert]", "model.kernel_size=1")
-    words = (*tiny_data(tmp_path, size=16), *TINY[1:], "trainer.max_epochs=1", *grid)
-    done = script("train.py", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (folder,) = (sweep / "outputs/sweeps").glob("*/*")
-    with chromium() as page:
-        for width in (360, 768, 1280):
-            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 768}
-            page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            for file in (folder / "sweep.html", folder / "0/report.html", run_folder(tmp_path) / "report.html"):
-                page.get(file.as_uri())
-                assert page.execute_script("return document.documentElement.scrollWidth") <= width, file
+def test_no_page_is_wider_than_the_window(sweep, page):
+    folder = sweep_folder(sweep)
+    for width in (360, 768, 1280):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 768}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for file in (folder / "sweep.html", folder / "0/report.html"):
+            page.get(file.as_uri())
+            assert page.execute_script("return document.documentElement.scrollWidth") <= width, file
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -124,12 +124,6 @@ def test_a_picture_without_strong_ink_is_blank(picture, tmp_path):
     assert read(picture, tmp_path / "blank.jpg", quality=100) is None
 
 
-def test_a_thin_line_keeps_at_least_one_pixel(file):
-    upright, level = (read(page((400, 400), 255, box), file)[0] for box in ((200, 20, 203, 380), (20, 200, 380, 203)))
-    assert (upright > 200).sum(axis=0).tolist() == [20 * (column == 14) for column in range(28)]
-    assert np.array_equal(level, upright.T)
-
-
 @pytest.mark.parametrize("width", [5, 12, 50])
 def test_a_thin_stroke_is_as_strong_as_a_thick_one(width, file):
     picture = Image.new("L", (800, 1000), 235)
