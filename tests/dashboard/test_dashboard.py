@@ -16,13 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
-from quadrant_lstm import ORDERINGS, sequences
+from quadrant_lstm import ORDERINGS
 from quadrant_lstm.callbacks.checkpoints import log_points
 from quadrant_lstm.dashboard import gallery
-from quadrant_lstm.dashboard.dashboard import Dashboard, add_graph, add_states, hyperparameters
-from quadrant_lstm.dashboard.pictures.network import correct_by_occluded_piece, draw_features, draw_gates
+from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters
 from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, SECTIONS
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
@@ -32,7 +30,7 @@ from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run_folder import read_results
 from tests.folders import write_idx_folder
-from tests.networks import CONSTANT, clip_network, small_network, trainer
+from tests.networks import CONSTANT, trainer
 
 
 @pytest.fixture(scope="module")
@@ -161,27 +159,6 @@ def test_augmentation_is_drawn_only_where_it_is_on(tmp_path):
     assert [tag for tag, _ in gallery.data_pictures(image_data(tmp_path))] == ["data/orderings"]
     tags = [tag for tag, _ in gallery.data_pictures(image_data(tmp_path, rotation=20.0))]
     assert tags == ["data/orderings", "data/augmentation"]
-
-
-def test_a_network_in_float64_is_shown(tmp_path):
-    network, data = small_network().double(), image_data(tmp_path)
-    images, labels = data.test[:3][:2]
-    frames = sequences(images[:1])
-    assert draw_features(network, frames)
-    draw_gates(network, frames, "some")
-    assert correct_by_occluded_piece(network, images, labels, ORDERINGS, QUADRANTS).shape == (4, 3)
-    with SummaryWriter(str(tmp_path)) as writer:
-        add_graph(writer, network.in_full(), frames)
-        add_states(writer, network, data, torch.arange(3), 0)
-    assert EventAccumulator(str(tmp_path)).Reload().Graph().node
-    assert len((next(tmp_path.glob("*/last_state")) / "tensors.tsv").read_text().splitlines()) == 3
-
-
-def test_an_encoder_without_parameters_is_shown():
-    network = clip_network((1, 6, 6), num_steps=5, encoder=lambda channels: nn.Flatten())
-    frames = torch.zeros(1, 5, 1, 6, 6, dtype=torch.uint8)
-    assert draw_features(network, frames) == {}
-    assert draw_gates(network, frames, "some")
 
 
 def test_a_signal_is_deferred_until_a_point_is_written(tmp_path, monkeypatch):

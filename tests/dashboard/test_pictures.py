@@ -115,9 +115,7 @@ def test_feature_maps_are_those_of_the_frame_with_the_largest_sum():
     torch.testing.assert_close(maps["conv1"], network.encoder.module.conv1(frames[0, 1:2] / 255).relu()[0])
     assert maps["conv2"].shape == (3, 28, 4)
     pictures = {name: figure.axes for name, figure in of_network.draw_features(network, frames).items()}
-    titles = {name: maps.get_title() for name, (_, maps) in pictures.items()}
-    assert titles == {"filters": "the 2 filters of the first convolution", "conv1": "conv1: 2 feature maps",
-                      "conv2": "conv2: 3 feature maps"}  # fmt: skip
+    assert list(pictures) == ["filters", "conv1", "conv2"]
     for frame, _ in pictures.values():
         np.testing.assert_allclose(255 * frame.images[0].get_array(), frames[0, 1, 0], rtol=1e-6)
 

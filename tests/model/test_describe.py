@@ -20,21 +20,6 @@ def test_the_stages_of_the_question_are_the_same_with_shared_tiles_and_leave_the
     assert not any(module._forward_hooks for module in network.modules())
 
 
-class FoldsByHand(nn.Module):
-    """The steps enter the batch and come back; the outputs are nested."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(1, 3, 3)
-        self.lstm = nn.LSTM(3 * 4 * 2, 5, batch_first=True)
-        self.head = nn.Linear(5, 2)
-
-    def forward(self, frames):
-        maps = self.conv(frames.flatten(0, 1))
-        outputs, _ = self.lstm(maps.unflatten(0, frames.shape[:2]).flatten(2))
-        return {"last": self.head(outputs[:, -1]), "all": outputs}
-
-
 class Padded(nn.Module):
     """Looks at values and makes tensors on the CPU, which the meta device cannot, and changes its inputs."""
 
@@ -60,9 +45,6 @@ class Result:
 @pytest.mark.parametrize(
     ("network", "inputs", "options", "expected"),
     [
-        (FoldsByHand(), [torch.zeros(8, 4, 1, 6, 4)], {},
-         {"inputs": "[N, T=4, 1, 6, 4]", "conv": "[N*T, 3, 4, 2]", "lstm": "([N, T, 5], ([1, N, 5], [1, N, 5]))",
-          "head": "[N, 2]"}),
         (TimeDistributed(RowsEncoder(1, 3)), [torch.zeros(2, 4, 1, 5, 6)], {},
          {"inputs": "[N, T=4, 1, 5, 6]", "module.pixels": "[N, T, 5, 3]", "module.rows": "[N, T, 3]"}),
         (nn.Sequential(nn.Linear(4, 4)), [torch.zeros(4, 4, 4)], {}, {"inputs": "[N, T=4, 4]", "0": "[N, T, 4]"}),

@@ -1,16 +1,14 @@
-"""Tests what all recurrent layers promise: padding changes nothing, sequences can be cut, programs take any size."""
+"""Tests what all recurrent layers promise: padding changes nothing, and sequences can be cut."""
 
 import pytest
 import torch
 from torch import nn
-from torch.export import Dim, export
 
 from quadrant_lstm import ConvLSTM
 from quadrant_lstm.model.memoryless import PerStep, RunningMean
 from quadrant_lstm.model.protocols import check_lengths
 from quadrant_lstm.model.rnn import GRU, LSTM
 from quadrant_lstm.model.transformer import Transformer
-from tests.scripts import call_unchecked
 
 LAYERS = {
     "lstm": lambda: LSTM(6, 4),
@@ -78,33 +76,6 @@ def test_padded_sequences_can_be_resumed(name):
 def test_a_transformers_outputs_depend_on_the_order_of_earlier_steps():
     layer, frames = layer_and_frames("transformer", batch=2, steps=3)
     assert (layer(frames)[0] - layer(frames[:, [1, 0, 2]])[0])[:, 2].abs().max() > 0.01
-
-
-def check_exported(name: str, file: str) -> None:
-    import onnxruntime
-
-    layer, _ = layer_and_frames(name, batch=2, steps=4)
-    names = ["frames" if "conv" in name else "inputs", "lengths"]
-    example, *others = [
-        dict(zip(names, (frames_for(name, *size), torch.randint(1, size[1] + 1, size[:1])), strict=True))
-        for size in ((2, 4), (3, 1), (2, 9))
-    ]
-    shapes = dict(zip(names, ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC}, {0: Dim.DYNAMIC}), strict=True))
-    program = export(layer.eval(), (), example, dynamic_shapes=shapes).module()
-    torch.onnx.export(layer, (), file, kwargs=example, dynamic_shapes=shapes, input_names=names, verbose=False)
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    for other in others:
-        expected = layer(**other)
-        torch.testing.assert_close(program(**other), expected)
-        (outputs, *_) = session.run(None, {key: tensor.numpy() for key, tensor in other.items()})
-        torch.testing.assert_close(torch.from_numpy(outputs), expected[0])
-
-
-@pytest.mark.reliability  # an export takes seconds; tests/run/test_clip_runs.py exports a network
-@each_layer
-def test_exported_programs_and_onnx_files_take_any_batch_steps_and_lengths(name, tmp_path):
-    pytest.importorskip("onnxruntime")
-    call_unchecked(check_exported, name, str(tmp_path / "layer.onnx"))
 
 
 def test_under_autocast_states_are_of_the_dtype_of_the_weights_and_a_transformer_keeps_that_of_its_inputs():
