@@ -73,4 +73,4 @@ def test_training_samples_are_counted_by_class(data_of):
     trained = [Path(data.train.samples[number].path).parent.name for number in data.train_indices]
     counts = data.class_counts().tolist()
     assert counts == [trained.count(name) for name in data.spec.class_names]
-    assert sum(counts) == len(data.train_indices)
+    assert sum(counts) == len(data.train) - len(data.validation_indices)
