@@ -2,11 +2,12 @@ import itertools
 import re
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import get_model, get_model_weights
 from torchvision.transforms.functional import normalize
 
 from quadrant_lstm import ORDERINGS, TimeDistributed, sequences
@@ -124,10 +125,12 @@ def test_any_classifier_of_torchvision_is_a_backbone(name, is_trained):
 
 
 def test_pretrained_weights_are_read_where_torchvision_keeps_them(tmp_path, monkeypatch):
+    name = "shufflenet_v2_x0_5"
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
-    torch.save(get_model("resnet18").state_dict(), tmp_path / "hub/checkpoints/resnet18-f37072fd.pth")
+    file = tmp_path / "hub/checkpoints" / Path(get_model_weights(name).DEFAULT.url).name
+    torch.save(get_model(name).state_dict(), file)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    pretrained, loaded, frames = backbone(weights="DEFAULT").eval(), backbone().eval(), torch.rand(2, 3, 32, 32)
+    pretrained, loaded, frames = backbone(name, "DEFAULT").eval(), backbone(name).eval(), torch.rand(2, 3, 32, 32)
     expected = pretrained.module(normalize(frames, **IMAGENET))
     loaded.load_state_dict(pretrained.state_dict())
     torch.testing.assert_close((pretrained(frames), loaded(frames)), (expected, expected))
