@@ -1,10 +1,8 @@
 import os
-import pickle
 import re
 import signal
 import sys
 from collections.abc import Sequence
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,14 +51,13 @@ def test_batches_are_the_same_whoever_reads_them(sampling, options, root):
         assert are_equal(epoch_of(data, epoch), epoch_of(other, epoch))
 
 
-def test_a_process_that_is_spawned_can_read_into_the_memory_of_this_one(root, monkeypatch):
+def test_spawned_processes_read_the_same_batches(root, monkeypatch):
+    expected = [epoch_of(clips_in(root), epoch) for epoch in (0, 1)]
     monkeypatch.setattr(datamodule, "START_METHOD", "spawn")
-    data = clips_in(root, cache_gb=1.0)
-    loader = data.train_dataloader()
-    readings = pickle.loads(ForkingPickler.dumps(loader.answers.dataset))  # as the spawned process gets it
-    readings[0, data.train.windows([3], None), True]
-    assert np.array_equal(loader.slots[0, 0], np.load(data.train.samples[3].path)[1:4])
-    assert data.train.is_read.tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+    data = clips_in(root, num_workers=1, cache_gb=1.0)
+    for epoch, batches in enumerate(expected):
+        assert are_equal(epoch_of(data, epoch), batches)
+    assert data.train.is_read.any()
 
 
 def test_every_nth_frame_is_taken(root):
