@@ -193,7 +193,8 @@ def cut_ends(
     samples: Sequence[Sample], series: Mapping[Path, Values], share: float
 ) -> tuple[list[Sample], dict[Path, Values]]:
     """Cuts each series in two: its end, of this share, is for the test. Raises UserError where splits are given."""
-    parts, cut = [], {}
+    parts: list[Sample] = []
+    cut: dict[Path, Values] = {}
     for sample in samples:
         if sample.split:
             raise UserError(f"data.test_end: {share}, but {sample.path} is in {sample.split}; leave it out.")
