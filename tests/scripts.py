@@ -21,7 +21,7 @@ from tests.folders import TINY, tiny_data
 ROOT = Path(__file__).parent.parent
 IMPORTED = [
     "quadrant_lstm.run.train", "quadrant_lstm.run.load", "quadrant_lstm.run.predict", "quadrant_lstm.sweep.search",
-    "matplotlib.pyplot", "tests.scripts", "tests.composed", "torch.utils.tensorboard",
+    "matplotlib.pyplot", "torch.utils.tensorboard", "tests.scripts", "tests.composed",
 ]  # fmt: skip
 
 FORKSERVER: Any = multiprocessing.get_context("forkserver")
