@@ -1,10 +1,11 @@
-"""The web service of docs/serve.md, as a process of its own, answers real requests."""
+"""The web service of docs/serve.md answers real requests."""
 
 import json
-import os
 import re
-import subprocess
+import socket
 import sys
+import tempfile
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -27,24 +28,27 @@ def send(address: str, name: str, content: bytes) -> tuple[int, dict]:
         return error.code, json.load(error)
 
 
-@pytest.fixture
-def service(video_run, tmp_path):
-    """Returns the address of a service for a run on grey videos. Its temporary files are in tmp_path/temporary."""
-    pytest.importorskip("uvicorn", reason="needs uvicorn")
+@pytest.fixture(scope="module")
+def service(video_run, tmp_path_factory):
+    """Returns the address of a service for a run on grey videos, and the folder of its temporary files."""
+    uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn")
     pytest.importorskip("fastapi", reason="needs FastAPI")
-    (tmp_path / "service.py").write_text(SERVICE)
-    (tmp_path / "temporary").mkdir()
-    environment = os.environ | {"RUN": str(video_run("grey")), "TMPDIR": str(tmp_path / "temporary")}
-    command = [sys.executable, "-m", "uvicorn", "service:app", "--port", "0"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        yield next(found[0] for line in process.stderr if (found := re.search(r"http://[\d.:]+", line)))
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
+    temporary, names = tmp_path_factory.mktemp("temporary"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUN", str(video_run("grey")))
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        exec(SERVICE, names)
+        server = uvicorn.Server(uvicorn.Config(names["app"], log_level="error"))
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            thread = threading.Thread(target=server.run, args=([listening],))
+            thread.start()
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", temporary
+            server.should_exit = True
+            thread.join(20)
 
 
 def test_the_web_service_classifies_files_and_explains_what_is_wrong(service, video_run, tmp_path):
+    address, temporary = service
     predictor = load_predictor(video_run("grey"))
     files = sorted(video_run("grey").parents[3].glob("videos/test/*/*.mp4"))
     Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
@@ -55,26 +59,26 @@ def test_the_web_service_classifies_files_and_explains_what_is_wrong(service, vi
         answers[file] = 200, {"label": expected.label, "probabilities": probabilities, "note": ""}
     with ThreadPoolExecutor(8) as pool:
         asked = 4 * list(answers)
-        assert list(pool.map(lambda file: send(service, file.name, file.read_bytes()), asked)) == 4 * [
+        assert list(pool.map(lambda file: send(address, file.name, file.read_bytes()), asked)) == 4 * [
             *answers.values()
         ]
 
     garbage = (
         "a b.mp4: cannot be read as a clip (Invalid data found when processing input); replace it, or leave it out."
     )
-    assert send(service, "a%20b.mp4", bytes(range(1, 251))) == (422, {"detail": garbage})
+    assert send(address, "a%20b.mp4", bytes(range(1, 251))) == (422, {"detail": garbage})
     empty = "empty.mp4: cannot be read as a clip (it is empty); replace it, or leave it out."
-    assert send(service, "empty.mp4", b"") == (422, {"detail": empty})
+    assert send(address, "empty.mp4", b"") == (422, {"detail": empty})
     large = "large.mp4: has 20,000,001 bytes; send at most 20,000,000."
-    assert send(service, "large.mp4", bytes(20_000_001)) == (413, {"detail": large})
+    assert send(address, "large.mp4", bytes(20_000_001)) == (413, {"detail": large})
     kind = "clip.npy: send a file that ends in one of .gif, .jpg, .mp4, .png, .webm."
-    assert send(service, "clip.npy", b"") == (415, {"detail": kind})
-    assert not list((tmp_path / "temporary").iterdir())
+    assert send(address, "clip.npy", b"") == (415, {"detail": kind})
+    assert not list(temporary.iterdir())
 
 
 def test_the_service_is_measured(service, video_run, monkeypatch, capsys):
     files = video_run("grey").parents[3] / "videos/test/dark"
-    monkeypatch.setattr(sys, "argv", ["measure.py", service, str(files)])
+    monkeypatch.setattr(sys, "argv", ["measure.py", service[0], str(files)])
     monkeypatch.setenv("RUN", str(video_run("grey")))
     exec(MEASURE.replace("-(-200", "-(-6"), {})
     lines = capsys.readouterr().out.splitlines()

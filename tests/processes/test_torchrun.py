@@ -1,7 +1,7 @@
 """Runs train.py under torchrun, whose agents are processes of this machine.
 
-Each agent and each of its processes imports torch afresh. Where only what the processes tell each other matters, forked
-ones take their place.
+Each agent of the command line and each of its processes imports torch afresh, which takes long: only tests marked
+`reliability` start them. The others fork these processes, or the agent.
 """
 
 import json
@@ -229,24 +229,39 @@ class OwnNetwork(nn.Sequential):
 """
 
 
-def test_a_run_whose_process_was_killed_ends_as_one_on_our_own_processes(start, tmp_path, monkeypatch):
-    """Also with a class of the user's own."""
+FORKING_AGENT = """
+import runpy, sys
+from torch.distributed.launcher import LaunchConfig, elastic_launch
+
+def train(path):
+    sys.argv = [path, *sys.argv[1:]]
+    runpy.run_path(path, run_name="__main__")
+
+rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": "test"}
+config = LaunchConfig(1, 1, 2, max_restarts=2, start_method="fork", monitor_interval=0.1, **rendezvous)
+elastic_launch(config, train)(sys.argv.pop(1))
+"""
+
+
+def test_a_run_whose_process_was_killed_ends_as_one_on_our_own_processes(tmp_path):
+    """Also with a class of the user's own. torchrun's agent forks its processes, which have then imported torch."""
     (tmp_path / "own_network.py").write_text(OWN_NETWORK)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "agent.py").write_text(FORKING_AGENT)
+    tiny = (*tiny_data(tmp_path, train=840), *TINY, *CPU)
     words = ("trainer.max_epochs=10", "model._target_=own_network.OwnNetwork")
-    agent, stdout, stderr = start(*words, options=("--nproc-per-node=2", "--max-restarts=2"))
+    before = importing_from(tmp_path)
+    agent = Script(tmp_path / "agent.py", ROOT / "train.py", *tiny, *words, cwd=tmp_path, before=before)
     run = until_an_epoch_is_saved(tmp_path)
     os.kill(children(agent.pid)[-1], signal.SIGKILL)
-    assert agent.wait() == 0, stderr.read_text()
+    assert agent.wait().returncode == 0, agent.stderr
     assert run_folder(tmp_path) == run
     assert epochs(run) == [str(epoch) for epoch in range(1, 11)]
-    assert stdout.read_text().count("epoch 1/10") == 1
-    assert "after its last finished epoch" in stdout.read_text()
+    assert agent.stdout.count("epoch 1/10") == 1
+    assert "after its last finished epoch" in agent.stdout
     assert read_results(run)["test/images"] == 70
 
     (tmp_path / "own").mkdir()
-    tiny = ("data=idx", f"data.root={tmp_path / 'tiny'}", *TINY, *CPU, "trainer.devices=2")
-    own = Script("train.py", *tiny, *words, cwd=tmp_path / "own", before=importing_from(tmp_path)).wait()
+    own = Script("train.py", *tiny, *words, "trainer.devices=2", cwd=tmp_path / "own", before=before).wait()
     assert own.returncode == 0, own.stderr
     one, other = (read_checkpoint(found / "checkpoints/last.ckpt") for found in (run, run_folder(tmp_path / "own")))
     assert one["global_step"] == other["global_step"] == 250
