@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 
-from benchmarks import clips, question
+from benchmarks import clips, measure, question
 from benchmarks.__main__ import main
 from benchmarks.layers import ways_to_convolve, ways_to_encode, ways_to_share
 from benchmarks.measure import cells, peak_memory, table, take_turns
@@ -13,6 +13,7 @@ from quadrant_lstm import sequences
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.build import build_data
 from tests.folders import TINY, tiny_data
+from tests.scripts import FORKSERVER, script
 
 
 @pytest.mark.parametrize("num_orderings", [4, 8])
@@ -37,7 +38,8 @@ def test_every_way_to_compute_a_layer_gives_the_same():
     torch.testing.assert_close(shared["shared tiles"](), shared["every frame"](), rtol=1e-4, atol=1e-4)
 
 
-def test_a_peer_runs_in_its_own_process():
+def test_a_peer_runs_in_its_own_process(monkeypatch):
+    monkeypatch.setattr(measure, "get_context", lambda _: FORKSERVER)  # a spawned process would import torch
     processes, _ = question.start([OURS])
     assert 0 < processes[OURS].step("infer", 8, 2) < 60_000
     assert processes[OURS].submit(peak_memory).result() > 100
@@ -79,6 +81,7 @@ def test_both_ways_read_all_frames(name, tmp_path, monkeypatch):
     built = []
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(clips, "NUM_CLIPS", 8)
+    monkeypatch.setattr(clips, "SIZE", 32)
     monkeypatch.setattr(clips, "build_data", lambda cfg: built.append(build_data(cfg)) or built[0])
     with multiprocessing.get_context("fork").Pool(1) as pool:
         ways = clips.ways_to_read(pool, tmp_path / "clips", *clips.FORMATS[name])
@@ -88,10 +91,11 @@ def test_both_ways_read_all_frames(name, tmp_path, monkeypatch):
     assert sum(len(batch.labels) for batch in data.train_dataloader()) == len(data.train.samples)
 
 
-def test_a_run_of_train_py_is_timed(tmp_path):
+def test_a_run_of_train_py_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(question.subprocess, "run", lambda command, **_: script(*command[1:], cwd=tmp_path))
     speed, start = question.train_py("train.py", *tiny_data(tmp_path), *TINY)
     assert speed > 10
-    assert 0.5 < start < 100
+    assert 0 < start < 100
 
 
 def test_processes_are_compared_with_and_without_torchrun(tmp_path, monkeypatch):
