@@ -11,8 +11,8 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from tests.folders import TINY, run_folder, write_idx_folder
-from tests.scripts import script
+from tests.folders import TINY, tiny_data, write_idx_folder
+from tests.scripts import script, trained_once
 
 OmegaConf.register_new_resolver("new_folder", os.mkdir)  # an interpolation with an effect, which must not be resolved
 
@@ -52,8 +52,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished_run(shared_folder: Path) -> Path:
     """Trains on the tiny data set and returns the run folder, which tests must not change."""
-    data = ("data=idx", "data.root=" + str(shared_folder / "finished" / "tiny"))
-    return trained_once(shared_folder / "finished", *data, *TINY[1:])
+    return trained_once(shared_folder / "finished", lambda cwd: (*tiny_data(cwd), *TINY[1:]))
 
 
 @pytest.fixture(scope="session")
@@ -73,15 +72,15 @@ def exported(finished_run: Path, shared_folder: Path) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def smoke_run(shared_folder: Path) -> Path:
     """Trains on a few batches of MNIST and returns the run folder, which tests must not change."""
-    return trained_once(shared_folder / "smoke", "trainer=smoke")
+    return trained_once(shared_folder / "smoke", lambda _: ("trainer=smoke",))
 
 
 @pytest.fixture(scope="session")
 def clip_run(shared_folder: Path) -> Path:
     """Trains on clips of moving digits and returns the run folder, which tests must not change."""
     words = ("data=moving_digits", "data.dataset=idx", "data.label=motion", "data.canvas=[12,10]", "data.num_frames=7")
-    data = f"data.root={shared_folder / 'clips' / 'tiny'}"
-    return trained_once(shared_folder / "clips", *words, data, *TINY[1:], "trainer.max_epochs=1")
+    short = (*TINY[1:], "trainer.max_epochs=1")
+    return trained_once(shared_folder / "clips", lambda cwd: (*words, tiny_data(cwd)[1], *short))
 
 
 VIDEOS = {
@@ -108,7 +107,7 @@ def video_run(shared_folder: Path) -> Callable[[str], Path]:
             root = write_video_folder(shared_folder / "videos")
         words = ("data=clips", f"data.root={root}", "data.size=[12,16]", "data.num_frames=4", "data.test_windows=2")
         options = ("data.layout=THWC", "data.num_workers=0", "~trainer.callbacks.dashboard", "trainer.max_epochs=1")
-        return trained_once(shared_folder / f"videos_{kind}", *words, *VIDEOS[kind], *options)
+        return trained_once(shared_folder / f"videos_{kind}", lambda _: (*words, *VIDEOS[kind], *options))
 
     return train
 
@@ -127,14 +126,3 @@ def exported_videos(video_run: Callable[[str], Path], shared_folder: Path) -> Ca
         return file
 
     return export
-
-
-def trained_once(cwd: Path, *options: str) -> Path:
-    """Trains, unless another worker has done it."""
-    with FileLock(f"{cwd}.lock"):
-        if not cwd.exists():
-            write_idx_folder(cwd / "tiny")
-            done = script("train.py", *options, cwd=cwd)
-            assert done.returncode == 0, done.stderr
-            (cwd / "stdout").write_text(done.stdout)
-    return run_folder(cwd)

@@ -12,11 +12,13 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.folders import TINY, tiny_data
+from filelock import FileLock
+
+from tests.folders import TINY, run_folder, tiny_data
 
 ROOT = Path(__file__).parent.parent
 IMPORTED = [
@@ -107,6 +109,19 @@ def train_tiny(cwd: Path, *options: str) -> Script:
     done = script("train.py", *tiny_data(cwd), *TINY, *options, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def trained_once(cwd: Path, prepare: Callable[[Path], Iterable[str]], **environment: str) -> Path:
+    """Trains with the arguments that `prepare` returns, which writes the data, unless a worker of pytest-xdist has done
+    it. Returns the run folder, which tests must not change. `cwd` holds a file stdout, too.
+    """
+    with FileLock(f"{cwd}.lock"):
+        if not (cwd / "stdout").exists():
+            cwd.mkdir(exist_ok=True)
+            done = script("train.py", *prepare(cwd), cwd=cwd, **environment)
+            assert done.returncode == 0, done.stderr
+            (cwd / "stdout").write_text(done.stdout)
+    return run_folder(cwd)
 
 
 def call_unchecked(function: Callable[..., object], *arguments: object) -> None:

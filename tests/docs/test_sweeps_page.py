@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.folders import TINY, tiny_data
 from tests.scripts import ROOT, script
 
 PAGE = (ROOT / "docs/sweeps.md").read_text()
@@ -28,7 +29,7 @@ def test_an_experiment_of_ones_own_changes_another_one(command, rate, tmp_path):
 
 
 def test_a_sweep_over_experiments_is_a_list_of_configs(tmp_path):
-    done = script(*LIST.split(), "plan=true", cwd=tmp_path)
+    done = script(*LIST.split(), *tiny_data(tmp_path, size=28), TINY[1], "plan=true", cwd=tmp_path)
     jobs = [line.split() for line in done.stdout.splitlines()[1:5]]
     assert [job[1:3] for job in jobs] == [["wide", "1"], ["wide", "2"], ["narrow", "1"], ["narrow", "2"]], done.stderr
     assert len({job[3] for job in jobs}) == 2  # numbers of parameters

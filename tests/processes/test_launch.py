@@ -158,7 +158,7 @@ def sleep_through_sigterm() -> bool:
 def test_a_process_that_ignores_sigterm_is_killed():
     process = launch.start_process(sleep_through_sigterm, {}, threads=1)
     time.sleep(0.2)
-    launch.terminate([process], grace=1.2)
+    launch.terminate([process], grace=0.2)
     assert process.exitcode == -signal.SIGKILL
 
 

@@ -116,6 +116,7 @@ main()
 """
 
 
+@pytest.mark.reliability
 def test_a_process_does_not_wait_long_for_the_batches_that_its_workers_read(tmp_path):
     """Only where Python itself exits does the DataLoader wait for one worker after another, for five seconds each."""
     process = subprocess.Popen([sys.executable, "-c", SLOW_READERS], cwd=tmp_path, stderr=subprocess.PIPE)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from functools import partial
@@ -20,17 +21,15 @@ from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_csv
 from quadrant_lstm.model.encoder import PooledEncoder
-from quadrant_lstm.model.network import Join
-from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.exported_program import Inputs, program_file
 from quadrant_lstm.run.load import evaluate, load_classifier
 from quadrant_lstm.run.predict import predict, predict_files
 from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_run, reader_of_clips
-from quadrant_lstm.run_folder import read_results, read_rows
+from quadrant_lstm.run_folder import CONFIG, read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 from tests.folders import children, run_folder
-from tests.networks import RECURRENT, Pooled
-from tests.scripts import Script, script
+from tests.networks import join
+from tests.scripts import Script, script, trained_once
 
 
 def predictions_of(run, images, output) -> list[dict[str, str]]:
@@ -88,12 +87,6 @@ def test_clips_that_cannot_be_read_are_refused_with_their_own_remedy(tmp_path):
     assert next(read(tmp_path / "long")).pixels.shape == (1, 4, 3, 12, 16)
 
 
-def join(recurrent, encoder=Pooled, frame_shape=(1, 6, 6)) -> Join:
-    torch.manual_seed(0)
-    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": True}
-    return Join(frame_shape, 3, 5, None, encoder, RECURRENT[recurrent], **sizes).eval()
-
-
 def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():
     network, spec = join("concat"), SequenceSpec((1, 6, 6), 5, ("0", "1", "2"))
     short, full = noise_clip(3, 6, 6)[..., :1].transpose(0, 3, 1, 2), noise_clip(5, 6, 6)[..., :1].transpose(0, 3, 1, 2)
@@ -104,21 +97,6 @@ def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():
     short, full = short[None], full[None]  # one window of each
     for clips, rows in (([short, full], expected), ([short], expected[:1])):
         assert np.allclose(np.concatenate([steps[-1:] for steps in predict(clips)]), rows.detach(), atol=1e-6)
-
-
-@pytest.mark.parametrize("recurrent", RECURRENT)
-def test_a_padded_clip_has_the_logits_of_the_clip_alone(recurrent):
-    network, clips, lengths = join(recurrent), torch.randn(3, 5, 1, 6, 6), torch.tensor([5, 2, 4])
-    with torch.no_grad():
-        logits = network(clips, lengths=lengths)
-        steps = logits_after_steps(network, clips, lengths)
-        assert torch.allclose(steps[:, -1], logits, atol=1e-6)
-        for number, length in enumerate(lengths if recurrent != "concat" else []):  # reads padding as zeros
-            alone = logits_after_steps(network, clips[number : number + 1, :length])
-            assert torch.allclose(alone[0, -1], logits[number], atol=1e-6)
-            if steps.shape[1] > 1:
-                assert torch.allclose(steps[number, :length], alone[0], atol=1e-6)
-                assert torch.allclose(steps[number, length:], steps[number, length - 1], atol=1e-6)
 
 
 def test_its_exported_program_predicts_clips_of_any_length_as_the_run_does(clip_run, tmp_path):
@@ -137,34 +115,36 @@ def test_its_exported_program_predicts_clips_of_any_length_as_the_run_does(clip_
             assert all(float(one[arrow]) == pytest.approx(float(other[arrow]), abs=1e-5) for arrow in ARROWS)
 
 
-def test_a_program_of_a_network_for_one_number_of_steps_says_so():
-    clips = Inputs("clips", (5, 1, 6, 6), lambda clips: clips)
-    assert not program_file("torch", join("concat"), clips, {}).any_steps
-    assert program_file("torch", join("mean"), clips, {}).any_steps
-
-
 @pytest.mark.parametrize("format", ["onnx", "torch"])
-def test_a_pooled_encoder_is_exported_where_its_grid_does_not_divide_the_maps(format):
+def test_a_program_reads_any_number_of_frames_unless_its_network_reads_one(format):
+    """A pooled encoder's grid need not divide its maps."""
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     network = join("mean", partial(PooledEncoder, filters=[4, 4], grid=[2, 4]), frame_shape=(3, 20, 23))
     assert program_file(format, network, Inputs("clips", (4, 3, 20, 23), lambda clips: clips), {}).any_steps
+    if format == "torch":
+        assert not program_file(
+            format, join("concat"), Inputs("clips", (5, 1, 6, 6), lambda clips: clips), {}
+        ).any_steps
 
 
-@pytest.fixture(scope="module")
-def own_clips_run(tmp_path_factory):
+OWN_CLIPS = (
+    "data=clips", "data.layout=THWC", "data.num_frames=4", "data.batch_size=3", "data.num_workers=0",
+    "model.filters=[4]", "model.pool_size=2", "optimizer.lr=0.01", "data.skip_broken=true",
+    "~trainer.callbacks.dashboard",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def own_clips_run(shared_folder):
     """Returns the folder of a run of two epochs without a broken clip, and the words that started it."""
-    cwd = tmp_path_factory.mktemp("own")
-    root = write_clip_folder(cwd / "data", num_frames=[2, 5, 3])
-    (root / "train/dark/3.npy").write_bytes(b"")
-    words = (
-        "data=clips", f"data.root={root}", "data.layout=THWC", "data.num_frames=4", "data.batch_size=3",
-        "data.num_workers=0", "model.filters=[4]", "model.pool_size=2", "optimizer.lr=0.01",
-        "data.skip_broken=true", "~trainer.callbacks.dashboard",
-    )  # fmt: skip
-    done = script("train.py", *words, "trainer.max_epochs=2", cwd=cwd, HOME=str(cwd))
-    assert done.returncode == 0, done.stderr
-    assert re.search("data.skip_broken: left out 1 clip; outputs/.*/skipped_clips.txt lists them", done.stdout)
-    return run_folder(cwd), words
+
+    def prepare(cwd):
+        root = write_clip_folder(cwd / "data", num_frames=[2, 5, 3])
+        (root / "train/dark/3.npy").write_bytes(b"")
+        return *OWN_CLIPS, f"data.root={root}", "trainer.max_epochs=2"
+
+    run = trained_once(shared_folder / "own_clips", prepare, HOME=str(shared_folder))
+    return run, (*OWN_CLIPS, f"data.root={run.parents[2] / 'data'}")
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +155,8 @@ def home(tmp_path, monkeypatch):
 def test_clips_of_ones_own_are_tested_and_predicted(own_clips_run, tmp_path):
     run, _ = own_clips_run
     results, root = read_results(run), run.parents[2] / "data"
+    said = (run.parents[2] / "stdout").read_text()
+    assert re.search("data.skip_broken: left out 1 clip; outputs/.*/skipped_clips.txt lists them", said)
     line = f"{root}/train/dark/3.npy: cannot be read as a clip (No data left in file)\n"
     assert (run / "skipped_clips.txt").read_text() == line
     assert results["test/images"] == 8
@@ -198,15 +180,13 @@ def test_a_resumed_run_on_clips_equals_an_uninterrupted_one(own_clips_run, tmp_p
 
 
 def test_a_run_is_not_tested_on_a_clip_that_it_was_trained_on(own_clips_run, tmp_path):
-    run, _ = own_clips_run
-    clip = run.parents[2] / "data/train/dark/0.npy"
-    moved = clip.parents[2] / "test/dark/9.npy"
-    clip.rename(moved)
-    try:
-        with pytest.raises(UserError, match="data: test/dark/9.npy is for test, but .* was trained on it; restore the"):
-            evaluate(run, "cpu")
-    finally:
-        moved.rename(clip)
+    whole, _ = own_clips_run
+    run, root = shutil.copytree(whole, tmp_path / "run"), shutil.copytree(whole.parents[2] / "data", tmp_path / "data")
+    config = run / CONFIG
+    config.write_text(config.read_text().replace(str(whole.parents[2] / "data"), str(root)))
+    (root / "train/dark/0.npy").rename(root / "test/dark/9.npy")
+    with pytest.raises(UserError, match="data: test/dark/9.npy is for test, but .* was trained on it; restore the"):
+        evaluate(run, "cpu")
     rows = [row["split"] for row in read_csv(run / "clips.csv")]
     assert {split: rows.count(split) for split in rows} == {"training": 5, "validation": 2, "test": 8}
 

@@ -1,6 +1,7 @@
 """Runs on series, from training to an exported program."""
 
 import csv
+import itertools
 import json
 from functools import partial
 from pathlib import Path
@@ -15,49 +16,43 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.encoder import Conv1dEncoder, ConvEncoder, LinearEncoder, NoEncoder, Standardize
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.model.protocols import logits_after_steps
+from quadrant_lstm.run.build import build_classifier, build_data
 from quadrant_lstm.run.load import evaluate, load_run
 from quadrant_lstm.run.predict import load_predictor, predict, predict_files
 from quadrant_lstm.run.predictor import predictor_of_onnx
 from quadrant_lstm.run_folder import read_results
 from quadrant_lstm.text import measured_steps
+from tests.configs import composed_config
 from tests.folders import run_folder, sweep_folder
-from tests.networks import RECURRENT
-from tests.scripts import Script, script, waiting_after
+from tests.networks import RECURRENT, Pooled, join
+from tests.scripts import Script, script, trained_once, waiting_after
 from tests.series import noise_series, series_in, write_series_folder, write_table
 
 LEAN = ("trainer.max_epochs=2", "data.batch_size=3", "model.lstm_units=4", "~trainer.callbacks.dashboard")
+WINDOWS = ("data.window=4", "data.stride=2", "data.num_frames=3")
 KINDS = {
     "values": ("model/encoder=none", "data.num_frames=4", "data.test_windows=2", "data.missing=last"),
-    "windows": (
-        "model/encoder=conv1d",
-        "model.encoder.filters=[4]",
-        "data.window=4",
-        "data.stride=2",
-        "data.num_frames=3",
-    ),
+    "windows": ("model/encoder=conv1d", "model.encoder.filters=[4]", *WINDOWS),
 }
 
 
-def words(root: Path, kind: str = "values", *changes: str) -> tuple[str, ...]:
-    return ("data=series", f"data.root={root}", "model=join", "model/recurrent=gru", *KINDS[kind], *LEAN, *changes)
+def words(root: Path, kind: str = "values") -> tuple[str, ...]:
+    return ("data=series", f"data.root={root}", "model=join", "model/recurrent=gru", *KINDS[kind], *LEAN)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Returns a function that returns the folder of a run of two epochs."""
-    folders: dict[str, Path] = {}
+@pytest.fixture(scope="session")
+def runs(shared_folder):
+    """Returns a function that returns the folder of a run of two epochs. One series is a table of named features."""
 
     def run(kind: str) -> Path:
-        if kind not in folders:
-            cwd = tmp_path_factory.mktemp(kind)
+        def prepare(cwd: Path) -> tuple[str, ...]:
             root = write_series_folder(cwd / "data", num_values=[4, 9, 6])
             first = root / "train/down/0.npy"
             write_table(first.with_suffix(".csv"), np.load(first), ["x", "y", "z"])
             first.unlink()
-            done = script("train.py", *words(root, kind), cwd=cwd)
-            assert done.returncode == 0, done.stderr
-            folders[kind] = run_folder(cwd)
-        return folders[kind]
+            return words(root, kind)
+
+        return trained_once(shared_folder / f"series_{kind}", prepare)
 
     return run
 
@@ -135,10 +130,7 @@ def predictor_metadata(file: Path) -> dict[str, str]:
 def test_other_arrays_and_files_are_refused(runs, tmp_path):
     predictor = load_predictor(runs("windows"))
     for array, line in (
-        (
-            noise_series(6, 2),
-            r"the array: is \[6, 2\], \[time, features\], but the network reads 3 features, in windows",
-        ),
+        (noise_series(6, 2), r"array: is \[6, 2\], \[time, features\], but the network reads 3 features, in windows"),
         (noise_series(3), r"the array: is \[3, 3\], .* in windows of 4 times; give such a series"),
         (np.full((6, 3), np.nan), "value 1 of feature 1 is missing"),
     ):
@@ -205,15 +197,8 @@ def test_a_sweep_over_folds_validates_on_each_series_once(tmp_path):
 
 def test_the_dashboard_draws_curves(tmp_path):
     root = write_series_folder(tmp_path / "data", num_values=[4, 60])
-    changes = [word for word in words(root, "windows") if "callbacks.dashboard" not in word]
-    changes += [
-        "model/recurrent=lstm",
-        "trainer.max_epochs=1",
-        "data.num_frames=null",
-        "data.window=4",
-        "data.stride=1",
-    ]
-    done = script("train.py", *changes, cwd=tmp_path)
+    changes = ("model/recurrent=lstm", "trainer.max_epochs=1", "data.num_frames=null", "data.stride=1")
+    done = script("train.py", *words(root, "windows")[:-1], *changes, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = run_folder(tmp_path)
     events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
@@ -229,16 +214,16 @@ def test_long_sequences_have_accuracies_after_128_of_their_steps():
     assert steps[-1] == 361
 
 
-def join(encoder, recurrent, frame_shape) -> Join:
-    torch.manual_seed(0)
-    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": True}
-    network = Join(frame_shape, 3, 5, None, encoder, RECURRENT[recurrent], **sizes).eval()
-    (standardize,) = (part for part in network.modules() if isinstance(part, Standardize))
-    standardize.set(torch.tensor([5.0, -1.0]), torch.tensor([2.0, 0.1]))
+def standardizing(encoder, recurrent, frame_shape) -> Join:
+    network = join(recurrent, encoder, frame_shape)
+    for part in network.modules():
+        if isinstance(part, Standardize):
+            part.set(torch.tensor([5.0, -1.0]), torch.tensor([2.0, 0.1]))
     return network
 
 
 ENCODERS = {
+    "of clips": (Pooled, (1, 6, 6)),
     "none": (NoEncoder, (2,)),
     "none of windows": (NoEncoder, (2, 6)),
     "linear": (partial(LinearEncoder, units=4), (2, 6)),
@@ -247,23 +232,28 @@ ENCODERS = {
 }
 
 
-@pytest.mark.parametrize("recurrent", [name for name in RECURRENT if name != "conv_lstm"])
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_a_padded_series_has_the_logits_of_the_series_alone(encoder, recurrent):
+ALL = list(itertools.product(ENCODERS, RECURRENT))
+
+
+@pytest.mark.parametrize(("encoder", "recurrent"), [(e, r) for e, r in ALL if e == "of clips" or r != "conv_lstm"])
+def test_a_padded_sequence_has_the_logits_of_the_sequence_alone(encoder, recurrent):
     make, frame_shape = ENCODERS[encoder]
-    network, series = join(make, recurrent, frame_shape), 5 + 2 * torch.randn(3, 5, *frame_shape)
+    network, sequences = standardizing(make, recurrent, frame_shape), 5 + 2 * torch.randn(3, 5, *frame_shape)
     lengths = torch.tensor([5, 2, 4])
     with torch.no_grad():
-        logits = network(series, lengths=lengths)
-        steps = logits_after_steps(network, series, lengths)
+        logits = network(sequences, lengths=lengths)
+        steps = logits_after_steps(network, sequences, lengths)
         assert torch.allclose(steps[:, -1], logits, atol=1e-6)
         for number, length in enumerate(lengths if recurrent != "concat" else []):  # reads padding as zeros
-            alone = logits_after_steps(network, series[number : number + 1, :length])
+            alone = logits_after_steps(network, sequences[number : number + 1, :length])
             assert torch.allclose(alone[0, -1], logits[number], atol=1e-6)
+            if steps.shape[1] > 1:
+                assert torch.allclose(steps[number, :length], alone[0], atol=1e-6)
+                assert torch.allclose(steps[number, length:], steps[number, length - 1], atol=1e-6)
 
 
 def test_the_network_standardizes_before_the_encoder():
-    network, values = join(NoEncoder, "gru", (2,)), 5 + 2 * torch.randn(3, 5, 2)
+    network, values = standardizing(NoEncoder, "gru", (2,)), 5 + 2 * torch.randn(3, 5, 2)
     expected = (values - torch.tensor([5.0, -1.0])) / torch.tensor([2.0, 0.1])
     assert torch.allclose(network.features(values), expected)
 
@@ -278,38 +268,28 @@ def test_a_convolution_over_windows_is_that_of_each_window_alone():
 @pytest.mark.parametrize(
     ("encoder", "frame_shape", "line"),
     [
+        (Conv1dEncoder, (2,), "Conv1dEncoder reads windows .* but these data have vectors .*; write data.window=N"),
         (
-            partial(Conv1dEncoder, filters=[2], kernel_size=3, pool_size=2),
-            (2,),
-            r"model.encoder: Conv1dEncoder reads windows .* but these data have vectors .*; write data.window=N",
-        ),
-        (
-            partial(Conv1dEncoder, filters=[2], kernel_size=3, pool_size=2),
+            Conv1dEncoder,
             (1, 8, 8),
             r"Conv1dEncoder reads windows .* have frames .*, or model/encoder=conv for images",
         ),
+        (Conv1dEncoder, (2, 4), "model.encoder.kernel_size: 3 does not fit stage conv2, whose input is 2 x 2"),
         (
-            partial(Conv1dEncoder, filters=[2, 2], kernel_size=3, pool_size=2),
-            (2, 4),
-            "model.encoder.kernel_size: 3 does not fit stage conv2, whose input is 2 x 2",
-        ),
-        (
-            partial(ConvEncoder, filters=[2], kernel_size=3, pool_size=2),
+            ConvEncoder,
             (2, 9),
-            "ConvEncoder reads frames .*; write model=join model/encoder=none, linear or, with data.window, conv1d",
+            "reads frames .*; write model=join model/encoder=none, linear or, with data.window, conv",
         ),
     ],
 )
 def test_an_encoder_of_other_frames_is_refused(encoder, frame_shape, line):
     with pytest.raises(UserError, match=line):
-        join(encoder, "gru", frame_shape)
+        join("gru", partial(encoder, filters=[2, 2], kernel_size=3, pool_size=2), frame_shape)
 
 
 @pytest.mark.parametrize("model", ["cnn_lstm", "reshaped", "deep"])
-def test_networks_of_images_refuse_series_in_one_line(model, runs, tmp_path):
-    root = runs("values").parents[2] / "data"
-    done = script("train.py", "data=series", f"data.root={root}", f"model={model}", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("model: ")
-    assert "model=join" in done.stderr
-    assert not (tmp_path / "outputs").exists()
+def test_networks_of_images_refuse_series_in_one_line(model, tmp_path):
+    cfg = composed_config("data=series", f"data.root={write_series_folder(tmp_path)}", f"model={model}")
+    data = build_data(cfg)
+    with pytest.raises(UserError, match="^model: .*model=join"):
+        build_classifier(cfg, data.spec)

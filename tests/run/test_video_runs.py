@@ -18,17 +18,15 @@ from quadrant_lstm.run.exported_program import Inputs, program_file
 from quadrant_lstm.run.predict import predict_files
 from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_session
 from tests.clips import noise_clip, write_folder, write_gif, write_video
-from tests.networks import RECURRENT, Pooled
+from tests.networks import RECURRENT, join
 from tests.scripts import ROOT, call_unchecked, script
 
 each_run = pytest.mark.parametrize("kind", ["colour", "grey"])
 CLIPS = Inputs("clips", (5, 1, 6, 6), lambda clips: clips)
 
 
-def join(recurrent) -> Join:
-    torch.manual_seed(0)
-    sizes = {"dropout": 0.0, "lstm_units": 8, "dense_units": 4, "differences": False, "shared_tiles": True}
-    network = Join((1, 6, 6), 3, 5, None, Pooled, RECURRENT[recurrent], **sizes).eval()
+def network_of(recurrent: str) -> Join:
+    network = join(recurrent)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return network
@@ -39,7 +37,7 @@ def check_program(recurrent: str) -> None:
 
     import onnxruntime
 
-    network, clips, lengths = join(recurrent), torch.rand(3, 5, 1, 6, 6), torch.tensor([5, 2, 4])
+    network, clips, lengths = network_of(recurrent), torch.rand(3, 5, 1, 6, 6), torch.tensor([5, 2, 4])
     session = onnxruntime.InferenceSession(program_file("onnx", network, CLIPS, {}).content)
     program = torch.export.load(io.BytesIO(program_file("torch", network, CLIPS, {}).content)).module()
     steps = 5 if recurrent == "concat" else "steps"
@@ -83,7 +81,7 @@ def test_a_program_reads_files_as_the_run_does_in_batches_and_alone(kind, video_
 
 def test_a_program_without_lengths_reads_clips_one_by_one():
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    network = join("mean")
+    network = network_of("mean")
     forward = type("Alone", (torch.nn.Module,), {"forward": lambda self, frames: network(frames)})
     metadata = {"config": "data: {num_frames: 5}", "class_names": '["0", "1", "2"]'}
     session = onnxruntime.InferenceSession(program_file("onnx", forward(), CLIPS, metadata).content)

@@ -161,7 +161,7 @@ def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep
 
 
 def test_no_job_outlives_its_sweep(tmp_path):
-    write_idx_folder(tmp_path / "tiny", train=2000)
+    write_idx_folder(tmp_path / "tiny")
     two = ("trainer.max_epochs=1000", "seed=1,2", "hydra.launcher.n_jobs=2")
     process = Script("train.py", "-m", *DATA, *two, cwd=tmp_path)
     process.wait_for("outputs/sweeps/*/*/*/checkpoints/last.ckpt", count=2)
