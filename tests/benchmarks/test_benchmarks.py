@@ -8,7 +8,7 @@ from benchmarks import clips, measure, question
 from benchmarks.__main__ import main
 from benchmarks.layers import ways_to_convolve, ways_to_encode, ways_to_share
 from benchmarks.measure import cells, peak_memory, table, take_turns
-from benchmarks.question import KERAS, OURS, PEERS, Plain, orderings_for, our_network
+from benchmarks.question import KERAS, OURS, Plain, orderings_for, our_network
 from quadrant_lstm import sequences
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.build import build_data
@@ -68,11 +68,6 @@ def test_a_table_shows_medians_ranges_and_the_ratios_of_each_round():
     ]
     lines = list(table("images", [("64", {"one": lambda: 1.0}), ("512", {"one": lambda: 2.5})], 2, "s"))
     assert lines == ["| images | one |\n|---|---|", "| 64 | 1 s (1 to 1) |", "| 512 | 2.5 s (2.5 to 2.5) |"]
-
-
-def test_the_picture_has_one_bar_per_peer():
-    measured = {peer.name: [1.0, 3.0, 2.0] for peer in PEERS}
-    assert [len(axes.patches) for axes in question.picture(PEERS, measured, measured).axes] == [len(PEERS)] * 2
 
 
 @pytest.mark.parametrize("name", clips.FORMATS)

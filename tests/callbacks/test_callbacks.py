@@ -22,16 +22,6 @@ from tests.scripts import script, train_tiny
 # The average of the weights
 
 
-def test_the_average_follows_the_decay_that_starts_low():
-    average, ema, by_hand = torch.tensor(-1e6), EMA(0.99), 0.0
-    for step in range(1, 1200):
-        ema.update({"weight": average}, {"weight": torch.tensor(float(step))}, step)
-        decay = min(0.99, step / (9 + step)) if step > 1 else 0.0
-        by_hand = decay * by_hand + (1 - decay) * step
-    assert average.item() == pytest.approx(by_hand)
-    assert 1199 - average.item() < 101  # a memory of 1 / (1 - decay) steps
-
-
 def test_floats_are_averaged_and_integers_such_as_the_count_of_batches_are_copied():
     average = {"mean": torch.zeros(3), "count": torch.tensor(0)}
     EMA(0.75).update(average, {"mean": torch.ones(3), "count": torch.tensor(7)}, 1000)

@@ -96,9 +96,9 @@ def as_shown(source: str) -> str:
     return " ".join(source.replace("`", "").replace("*", "").split()).casefold()
 
 
-@pytest.mark.parametrize("search", SEARCHES.strip().splitlines())
-def test_a_message_is_found_by_its_words(search):
-    assert as_shown(search) in as_shown(TEXT)
+def test_messages_are_found_by_their_words():
+    text = as_shown(TEXT)
+    assert [search for search in SEARCHES.strip().splitlines() if as_shown(search) not in text] == []
 
 
 NOT_NEEDED = {"lightning", "torchmetrics", "hydra", "omegaconf", "pydantic", "tensorboard", "matplotlib", "jinja2"}

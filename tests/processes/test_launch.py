@@ -69,25 +69,6 @@ def test_a_process_prepared_twice_flushes_denormals_and_leaves_no_object_frozen(
     assert gc.get_freeze_count() == 0  # extensions report frozen objects as leaked
 
 
-class Interrupts:
-    """Stands for Ctrl-C while Python deletes an object."""
-
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_an_interrupt_while_garbage_is_collected_is_not_lost(at_exit, ctrl_c):
-    gc.disable()  # only prepare_for_training may collect it
-    try:
-        garbage = Interrupts()
-        garbage.itself = garbage
-        del garbage
-        with pytest.raises(KeyboardInterrupt):
-            launch.prepare_for_training()
-    finally:
-        gc.enable()
-
-
 def check_page_faults(run) -> None:
     load_run(run)
     convolution, frames = torch.nn.Conv2d(1, 32, 3), torch.rand(2048, 1, 56, 14)

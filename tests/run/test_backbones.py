@@ -61,8 +61,10 @@ def encoder_of(checkpoint: dict) -> dict[str, torch.Tensor]:
     return {key.removeprefix(prefix): value for key, value in state if key.startswith(prefix)}
 
 
-@pytest.mark.parametrize(("schedule", "data"), [("constant", images), ("onecycle", clips)])
-def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_encoder(schedule, data, tmp_path):
+@pytest.mark.parametrize(("schedule", "data", "kills"), [("constant", images, [2]), ("onecycle", clips, [1, 2, 3])])
+def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_encoder(
+    schedule, data, kills, tmp_path
+):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for cwd in (whole, killed):
         cwd.mkdir()
@@ -72,7 +74,7 @@ def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_
     assert kept.exists() == (data == clips)
     command = (*words(killed, data), f"schedule={schedule}")
     pretrained = torch.load(killed / "weights.pth")
-    for epoch in (1, 2, 3):
+    for epoch in kills:
         home = killed / f"home{epoch}"  # features are computed anew
         process = Script("train.py", *command, cwd=killed, before=waiting_after(epoch), environment={"HOME": str(home)})
         assert any(line.startswith(f"epoch {epoch}/4") for line in process.lines()), process.stderr

@@ -1,8 +1,5 @@
 """Tests how the parts of a run are built: warnings, the precision, networks on any grid."""
 
-import warnings
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,18 +10,6 @@ from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.run import build
 from tests.configs import composed_config
 from tests.folders import write_idx, write_idx_folder
-
-CPU_INFO = Path("/proc/cpuinfo")
-
-
-@pytest.mark.parametrize(("trained", "num_warnings"), [(False, 0), (True, 1)])
-def test_a_module_in_eval_mode_is_warned_of_only_if_its_weights_are_trained(trained, num_warnings):
-    network = nn.Sequential(nn.BatchNorm1d(3).requires_grad_(trained).eval(), nn.Linear(3, 2))
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        build.allow_frozen_modules(network)
-        warnings.warn("Found 1 module(s) in eval mode at the start of training. This may", stacklevel=1)
-    assert len(found) == num_warnings
 
 
 @pytest.mark.parametrize(
@@ -39,13 +24,6 @@ def test_a_module_in_eval_mode_is_warned_of_only_if_its_weights_are_trained(trai
 def test_auto_is_bf16_on_a_cpu_that_multiplies_bf16(precision, accelerator, instructions, chosen, monkeypatch):
     monkeypatch.setattr(build, "bf16_instructions", lambda: instructions)
     assert build.resolve_precision(precision, accelerator) == chosen
-
-
-@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="torch 2.10 does not tell")
-@pytest.mark.skipif(not CPU_INFO.exists(), reason="there is no /proc/cpuinfo to compare with")
-def test_the_instructions_are_those_that_the_kernel_lists():
-    listed = [name for name in ("amx_bf16", "avx512_bf16") if name in CPU_INFO.read_text()]
-    assert build.bf16_instructions() == listed
 
 
 def test_the_mean_weight_of_a_training_sample_is_1_and_each_class_weighs_the_same(tmp_path):

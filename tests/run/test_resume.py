@@ -85,7 +85,7 @@ def test_a_refused_command_leaves_a_run_as_it_is(copied_run, tmp_path):
 
 
 def test_tensorboard_shows_the_config_that_a_run_resumes_with(copied_run, tmp_path):
-    done = script("train.py", f"run={copied_run}", "trainer.max_epochs=4", "data.batch_size=32", cwd=tmp_path)
+    done = script("train.py", f"run={copied_run}", "trainer.max_epochs=4", "data.batch_size=32", TINY[0], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     texts = EventAccumulator(str(copied_run)).Reload().Tensors("run/config/text_summary")
     first, resumed = (text.tensor_proto.string_val[0].decode() for text in texts)

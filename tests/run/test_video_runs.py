@@ -55,12 +55,8 @@ def check_program(recurrent: str) -> None:
             assert np.allclose(found[number], expected, atol=1e-5)
 
 
-SLOW = {"gru", "bilstm", "stacked", "conv_lstm", "transformer", "mean", "last"}  # an export takes seconds
-
-
-@pytest.mark.parametrize(
-    "recurrent", [pytest.param(name, marks=[pytest.mark.reliability] if name in SLOW else []) for name in RECURRENT]
-)
+@pytest.mark.reliability  # an export takes seconds; the two runs on videos have programs of an LSTM and of concat
+@pytest.mark.parametrize("recurrent", RECURRENT)
 def test_a_padded_batch_of_a_program_equals_its_clips_alone(recurrent):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     call_unchecked(check_program, recurrent)
