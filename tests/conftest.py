@@ -12,7 +12,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from tests.folders import TINY, tiny_data, write_idx_folder
-from tests.scripts import script, trained_once
+from tests.scripts import succeeds, trained_once
 
 OmegaConf.register_new_resolver("new_folder", os.mkdir)  # an interpolation with an effect, which must not be resolved
 
@@ -121,8 +121,7 @@ def exported_videos(video_run: Callable[[str], Path], shared_folder: Path) -> Ca
         file = shared_folder / f"videos_{kind}.onnx"
         with FileLock(f"{file}.lock"):
             if not file.exists():
-                done = script("export.py", f"run={video_run(kind)}", f"output={file}", cwd=shared_folder)
-                assert done.returncode == 0, done.stderr
+                succeeds("export.py", f"run={video_run(kind)}", f"output={file}", cwd=shared_folder)
         return file
 
     return export

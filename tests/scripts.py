@@ -104,11 +104,23 @@ def script(*arguments: object, cwd: Path, **environment: str) -> Script:
     return Script(*arguments, cwd=cwd, environment=environment).wait()
 
 
-def train_tiny(cwd: Path, *options: str) -> Script:
-    """Trains on the tiny data set, and returns the script, which has succeeded."""
-    done = script("train.py", *tiny_data(cwd), *TINY, *options, cwd=cwd)
+def succeeds(*arguments: object, cwd: Path, **environment: str) -> Script:
+    """Runs a script, which has to succeed."""
+    done = script(*arguments, cwd=cwd, **environment)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def refused(*arguments: object, cwd: Path, **environment: str) -> str:
+    """Runs a script, which has to end with exit status 2 and one line on stderr, and returns that line."""
+    done = script(*arguments, cwd=cwd, **environment)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    return done.stderr
+
+
+def train_tiny(cwd: Path, *options: str) -> Script:
+    """Trains on the tiny data set."""
+    return succeeds("train.py", *tiny_data(cwd), *TINY, *options, cwd=cwd)
 
 
 def trained_once(cwd: Path, prepare: Callable[[Path], Iterable[str]], **environment: str) -> Path:
@@ -118,9 +130,7 @@ def trained_once(cwd: Path, prepare: Callable[[Path], Iterable[str]], **environm
     with FileLock(f"{cwd}.lock"):
         if not (cwd / "stdout").exists():
             cwd.mkdir(exist_ok=True)
-            done = script("train.py", *prepare(cwd), cwd=cwd, **environment)
-            assert done.returncode == 0, done.stderr
-            (cwd / "stdout").write_text(done.stdout)
+            (cwd / "stdout").write_text(succeeds("train.py", *prepare(cwd), cwd=cwd, **environment).stdout)
     return run_folder(cwd)
 
 

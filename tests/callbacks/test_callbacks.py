@@ -17,7 +17,7 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run_folder import last_epoch, read_results, read_rows
 from tests.folders import run_folder
 from tests.networks import CONSTANT, SPEC, Flat, batches, fp16, trainer
-from tests.scripts import script, train_tiny
+from tests.scripts import refused, script, succeeds, train_tiny
 
 # The average of the weights
 
@@ -157,17 +157,16 @@ def test_a_run_that_stopped_early_is_resumed_only_with_more_patience_or_none(tmp
     run = run_folder(tmp_path)
     assert read_results(run)["stopped_early"] is True
     assert column(run) == [1, 2, 3]
-    refused = script("train.py", f"run={run}", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert f"has finished its 3 epochs, by early stopping; to train longer, raise {PATIENCE}" in refused.stderr
+    line = f"has finished its 3 epochs, by early stopping; to train longer, raise {PATIENCE}"
+    assert line in refused("train.py", f"run={run}", cwd=tmp_path)
     (run / "results.json").unlink()  # as if it had been interrupted after it stopped
-    assert script("train.py", f"run={run}", cwd=tmp_path).returncode == 0
+    succeeds("train.py", f"run={run}", cwd=tmp_path)
     assert column(run) == [1, 2, 3]
     assert read_results(run)["stopped_early"] is True
-    assert script("train.py", f"run={run}", f"{PATIENCE}=3", cwd=tmp_path).returncode == 0
+    succeeds("train.py", f"run={run}", f"{PATIENCE}=3", cwd=tmp_path)
     assert column(run) == [1, 2, 3, 4]
     without = ("~trainer.callbacks.early_stopping", "trainer.max_epochs=5")
-    assert script("train.py", f"run={run}", *without, cwd=tmp_path).returncode == 0
+    succeeds("train.py", f"run={run}", *without, cwd=tmp_path)
     assert column(run) == [1, 2, 3, 4, 5]
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.folders import TINY, tiny_data
-from tests.scripts import ROOT, script
+from tests.scripts import ROOT, script, succeeds
 
 PAGE = (ROOT / "docs/sweeps.md").read_text()
 FILES = dict(re.findall(r"^`([\w/.]+)`:\n\n```yaml\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
@@ -22,8 +22,7 @@ def _files(tmp_path):
 
 @pytest.mark.parametrize(("command", "rate"), [(PLAIN, "0.007"), (CHANGED, "0.005")])
 def test_an_experiment_of_ones_own_changes_another_one(command, rate, tmp_path):
-    done = script(*command.split(), "--cfg=job", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = succeeds(*command.split(), "--cfg=job", cwd=tmp_path)
     for line in ("lstm_units: 128", "max_epochs: 12", f"lr: {rate}", "rotation: 10.0"):
         assert f"  {line}\n" in done.stdout
 

@@ -12,18 +12,17 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.folders import run_folder
-from tests.scripts import script
+from tests.scripts import succeeds
 
 GOLDEN = Path(__file__).with_name("golden_losses.txt")
 
 
 def first_losses(cwd: Path) -> list[float]:
-    done = script(
+    succeeds(
         "train.py", "data.batch_size=16", "trainer.max_epochs=1", "trainer.limit_train_batches=100",
         "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "trainer.log_every_n_steps=1",
         "trainer.precision=64-true", "~trainer.callbacks.dashboard", cwd=cwd,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     events = EventAccumulator(str(run_folder(cwd)), size_guidance={"scalars": 0})
     events.Reload()
     return [event.value for event in events.Scalars("train/batch_loss")]

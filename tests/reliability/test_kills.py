@@ -15,7 +15,7 @@ from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests import folders
 from tests.folders import TINY, run_folder, sweep_folder, write_idx_folder
-from tests.scripts import Script, script, waiting_after
+from tests.scripts import Script, script, succeeds, waiting_after
 
 RANDOM = ("data.augmentation.rotation=15", "data.augmentation.erase=0.5", "trainer.callbacks.ema.decay=0.99")
 OPTIONS = ("data=idx", "data.root=tiny", *TINY, *RANDOM, "schedule=onecycle")
@@ -81,8 +81,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(kills, tmp_path, r
     if kills > 1:
         script("train.py", "--help", cwd=whole)  # the first script takes longer
     before = time.monotonic()
-    done = script("train.py", *OPTIONS, f"trainer.max_epochs={EPOCHS}", cwd=whole)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", *OPTIONS, f"trainer.max_epochs={EPOCHS}", cwd=whole)
     seconds = time.monotonic() - before
     expected = records(run_folder(whole))
     assert len(expected["scalars"]["train/batch_loss"]) > 4

@@ -20,19 +20,18 @@ from tests.folders import (
     wait_until_no_process_remains,
     write_idx,
 )  # fmt: skip
-from tests.scripts import Script, script
+from tests.scripts import Script, succeeds
 
 CPU = ("trainer.accelerator=cpu",)
 
 
 @pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.reliability), 3])
 def test_each_of_the_10000_test_images_is_counted_once(processes, tmp_path):
-    done = script(
+    done = succeeds(
         "train.py", *CPU, f"trainer.devices={processes}", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
         "trainer.limit_val_batches=2", "data.batch_size=32", "model.filters=[4]", "~trainer.callbacks.dashboard",
         cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     run = run_folder(tmp_path)
     results = read_results(run)
     assert results["test/images"] == 10000
@@ -52,8 +51,7 @@ def test_two_processes_at_half_the_batch_size_train_like_one(class_weights, tmp_
     for number, words in enumerate((("data.batch_size=16",), ("data.batch_size=8", *CPU, "trainer.devices=2"))):
         cwd = tmp_path / str(number)
         cwd.mkdir()
-        done = script("train.py", *options, *words, cwd=cwd)
-        assert done.returncode == 0, done.stderr
+        succeeds("train.py", *options, *words, cwd=cwd)
         saved.append(read_checkpoint(run_folder(cwd) / "checkpoints" / "last.ckpt"))
         results.append(read_results(run_folder(cwd)))
     assert [checkpoint["global_step"] for checkpoint in saved] == [50, 50]

@@ -11,7 +11,7 @@ from quadrant_lstm import load_run
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from tests.clips import write_clip_folder
 from tests.folders import run_folder, tiny_data
-from tests.scripts import Script, script, waiting_after
+from tests.scripts import Script, succeeds, waiting_after
 
 NAME = "shufflenet_v2_x0_5"
 TWO_PROCESSES = """
@@ -68,8 +68,7 @@ def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for cwd in (whole, killed):
         cwd.mkdir()
-    done = script("train.py", *words(whole, data), f"schedule={schedule}", cwd=whole, HOME=str(whole))
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", *words(whole, data), f"schedule={schedule}", cwd=whole, HOME=str(whole))
     kept = whole / ".cache/quadrant_lstm/features"
     assert kept.exists() == (data == clips)
     command = (*words(killed, data), f"schedule={schedule}")
@@ -83,8 +82,7 @@ def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_
         assert is_frozen == (epoch < 3)
         command = ("run=latest",)
         (killed / "weights.pth").unlink(missing_ok=True)  # the checkpoint holds them
-    done = script("train.py", *command, cwd=killed)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", *command, cwd=killed)
     one, other = trained(whole), trained(killed)
     torch.testing.assert_close(other["state_dict"], one["state_dict"], rtol=0, atol=0)
     torch.testing.assert_close(other["optimizer_states"], one["optimizer_states"], rtol=0, atol=0)

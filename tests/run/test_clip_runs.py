@@ -29,7 +29,7 @@ from quadrant_lstm.run_folder import CONFIG, read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 from tests.folders import children, run_folder
 from tests.networks import join
-from tests.scripts import Script, script, trained_once
+from tests.scripts import Script, script, succeeds, trained_once
 
 
 def predictions_of(run, images, output) -> list[dict[str, str]]:
@@ -103,8 +103,7 @@ def test_its_exported_program_predicts_clips_of_any_length_as_the_run_does(clip_
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     for number in (2, 7, 11):
         write_gif(tmp_path / f"{number}.gif", noise_clip(number))
-    done = script("export.py", "run=latest", "format=onnx", f"output={tmp_path}/x.onnx", cwd=clip_run.parents[2])
-    assert done.returncode == 0, done.stderr
+    done = succeeds("export.py", "run=latest", "format=onnx", f"output={tmp_path}/x.onnx", cwd=clip_run.parents[2])
     assert "for batches of 1 and 7, and 7 and 14 frames" in done.stdout
     predictor = predictor_of_onnx(f"{tmp_path}/x.onnx")
     predict_files(predictor, predictor.find(f"{tmp_path}/*.gif"), None, f"{tmp_path}/program.csv")
@@ -173,8 +172,7 @@ def test_clips_of_ones_own_are_tested_and_predicted(own_clips_run, tmp_path):
 def test_a_resumed_run_on_clips_equals_an_uninterrupted_one(own_clips_run, tmp_path):
     whole, words = own_clips_run
     for start in ((*words, "hydra.run.dir=resumed", "trainer.max_epochs=1"), ("run=resumed", "trainer.max_epochs=2")):
-        done = script("train.py", *start, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        succeeds("train.py", *start, cwd=tmp_path)
     one, other = (read_checkpoint(run / "checkpoints/last.ckpt")["state_dict"] for run in (whole, tmp_path / "resumed"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -229,8 +227,7 @@ def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, c
         "data=clips", f"data.root={root}", "data.layout=THWC", "data.num_frames=null", "data.num_workers=0",
         "model=join", "model.encoder.filters=[4]", "model/recurrent=concat", "~trainer.callbacks.dashboard",
     )  # fmt: skip
-    done = script("train.py", *words, "trainer.max_epochs=1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", *words, "trainer.max_epochs=1", cwd=tmp_path)
     run = run_folder(tmp_path)
     np.save(root / "test/dark/0.npy", noise_clip(9))
     for use in (lambda: evaluate(run, "cpu"), lambda: predict(run, "test", None, None)):

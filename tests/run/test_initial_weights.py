@@ -9,7 +9,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.load import copy_weights
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY, run_folder
-from tests.scripts import script
+from tests.scripts import succeeds
 
 
 @pytest.fixture
@@ -54,8 +54,7 @@ def test_a_safetensors_file_holds_the_same_weights(finished_run, exported, netwo
 def test_a_run_begins_with_the_weights_of_another_and_ties_go_to_the_later_epoch(finished_run, tmp_path):
     data = ("data=idx", f"data.root={finished_run.parents[2] / 'tiny'}")
     constant = ("optimizer.lr=1e-12", "trainer.max_epochs=2")
-    done = script("train.py", *data, *TINY, f"init={finished_run}", "seed=5", *constant, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", *data, *TINY, f"init={finished_run}", "seed=5", *constant, cwd=tmp_path)
     found, expected = (read_results(folder) for folder in (run_folder(tmp_path), finished_run))
     assert found["test/loss"] == pytest.approx(expected["test/loss"], rel=1e-6)
     assert found["best_epoch"] == 2

@@ -12,13 +12,12 @@ from quadrant_lstm import load_predictor
 from quadrant_lstm.data.images import load_idx_folder
 from quadrant_lstm.errors import UserError
 from tests.clips import noise_clip, write_folder, write_video
-from tests.scripts import script
+from tests.scripts import succeeds
 
 
 def written(run, files, tmp_path):
     """Returns what predict.py writes about the files, which is the only content of their folder."""
-    done = script("predict.py", f"run={run}", f"images={files[0].parent}", "output=x.jsonl", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("predict.py", f"run={run}", f"images={files[0].parent}", "output=x.jsonl", cwd=tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert [row["file"] for row in rows] == list(map(str, files))
     return [(row["prediction"], row["probabilities"]) for row in rows]

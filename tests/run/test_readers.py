@@ -24,7 +24,7 @@ from quadrant_lstm.run.load import evaluate
 from quadrant_lstm.run_folder import CONFIG, read_results
 from tests.configs import composed_config
 from tests.malformed import MALFORMED
-from tests.scripts import script
+from tests.scripts import script, succeeds
 
 
 @pytest.fixture
@@ -33,8 +33,7 @@ def tiny(finished_run):
 
 
 def test_evaluate_reproduces_the_results_exactly(finished_run):
-    done = script("evaluate.py", "run=latest", cwd=finished_run.parents[2])
-    assert done.returncode == 0, done.stderr
+    done = succeeds("evaluate.py", "run=latest", cwd=finished_run.parents[2])
     results = read_results(finished_run)
     for name in ("test/accuracy", "test/loss", "test/images"):
         assert f"{name:20}  {results[name]}\n" in done.stdout

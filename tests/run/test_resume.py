@@ -15,7 +15,7 @@ from quadrant_lstm.run.load import read_resumed
 from quadrant_lstm.run.train import check_resumable
 from quadrant_lstm.run_folder import BEST, LAST, METRICS
 from tests.folders import TINY, run_folder, tiny_data
-from tests.scripts import Script, script
+from tests.scripts import Script, refused, script, succeeds
 
 
 @pytest.fixture
@@ -66,27 +66,25 @@ def test_a_run_that_was_killed_between_its_first_two_checkpoints_begins_again(co
 
 
 def test_a_refused_command_leaves_a_run_as_it_is(copied_run, tmp_path):
-    def refused(*words: str) -> str:
-        done = script("train.py", *words, cwd=tmp_path)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    def line_of(*words: str) -> str:
+        line = refused("train.py", *words, cwd=tmp_path)
         assert {file: file.read_bytes() for file in files} == files
-        return done.stderr
+        return line
 
     files = {file: file.read_bytes() for file in copied_run.rglob("*") if file.is_file() and file.suffix != ".log"}
     del files[copied_run / "metrics.csv"]
-    new = refused("trainer=smoke", f"hydra.run.dir={copied_run}")
+    new = line_of("trainer=smoke", f"hydra.run.dir={copied_run}")
     assert f"{copied_run} contains a run; resume it with run=" in new
     words = (f"run={copied_run}", "trainer.max_epochs=4")
     with FileLock(copied_run / ".lock"):
-        assert refused(*words).endswith("another process works in it; wait for that process or stop it.\n")
+        assert line_of(*words).endswith("another process works in it; wait for that process or stop it.\n")
     (copied_run / "metrics.csv").unlink()
-    assert "metrics.csv: has no row of epoch 1" in refused(*words)
+    assert "metrics.csv: has no row of epoch 1" in line_of(*words)
     assert not (copied_run / "metrics.csv").exists()
 
 
 def test_tensorboard_shows_the_config_that_a_run_resumes_with(copied_run, tmp_path):
-    done = script("train.py", f"run={copied_run}", "trainer.max_epochs=4", "data.batch_size=32", TINY[0], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", f"run={copied_run}", "trainer.max_epochs=4", "data.batch_size=32", cwd=tmp_path)
     texts = EventAccumulator(str(copied_run)).Reload().Tensors("run/config/text_summary")
     first, resumed = (text.tensor_proto.string_val[0].decode() for text in texts)
     for before, now in (("max_epochs: 3", "max_epochs: 4"), ("batch_size: 16", "batch_size: 32")):

@@ -25,7 +25,7 @@ from quadrant_lstm.text import measured_steps
 from tests.configs import composed_config
 from tests.folders import run_folder, sweep_folder
 from tests.networks import RECURRENT, Pooled, join
-from tests.scripts import Script, script, trained_once, waiting_after
+from tests.scripts import Script, succeeds, trained_once, waiting_after
 from tests.series import noise_series, series_in, write_series_folder, write_table
 
 LEAN = ("trainer.max_epochs=2", "data.batch_size=3", "model.lstm_units=4", "~trainer.callbacks.dashboard")
@@ -109,8 +109,7 @@ def test_a_run_and_its_program_predict_the_same(kind, runs, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     run = runs(kind)
     files = sorted((run.parents[2] / "data/test").glob("*/*.npy"))
-    done = script("export.py", f"run={run}", "format=onnx", f"output={tmp_path}/x.onnx", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("export.py", f"run={run}", "format=onnx", f"output={tmp_path}/x.onnx", cwd=tmp_path)
     program = predictor_of_onnx(f"{tmp_path}/x.onnx")
     assert [path.name for path in program.find(str(files[0].parent))] == ["0.npy", "1.npy", "2.npy", "3.npy"]
     predict_files(program, files, None, str(tmp_path / "program.jsonl"))
@@ -164,15 +163,13 @@ def test_a_killed_run_resumes_exactly(runs, tmp_path):
     killed = Script("train.py", *words(root), "hydra.run.dir=resumed", cwd=tmp_path, before=waiting_after(1))
     killed.wait_for("resumed/checkpoints/last.ckpt")
     killed.kill()
-    done = script("train.py", "run=resumed", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", "run=resumed", cwd=tmp_path)
     assert are_equal(weights_of(tmp_path / "resumed"), weights_of(runs("values")))
 
 
 def test_two_processes_have_the_same_statistics_as_one(runs, tmp_path):
     root = runs("values").parents[2] / "data"
-    done = script("train.py", *words(root), "trainer.devices=2", "trainer.accelerator=cpu", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", *words(root), "trainer.devices=2", "trainer.accelerator=cpu", cwd=tmp_path)
     one, two = (
         {name: value for name, value in weights_of(run).items() if "standardize" in name}
         for run in (runs("values"), run_folder(tmp_path))
@@ -184,8 +181,7 @@ def test_two_processes_have_the_same_statistics_as_one(runs, tmp_path):
 
 def test_init_copies_the_statistics_of_the_weights(runs, tmp_path):
     root = write_series_folder(tmp_path / "data", num_values=[5])
-    done = script("train.py", *words(root), f"init={runs('values')}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", *words(root), f"init={runs('values')}", cwd=tmp_path)
     name = "network.encoder.module.standardize.mean"
     assert torch.equal(weights_of(run_folder(tmp_path))[name], weights_of(runs("values"))[name])
 
@@ -193,8 +189,7 @@ def test_init_copies_the_statistics_of_the_weights(runs, tmp_path):
 def test_a_sweep_over_folds_validates_on_each_series_once(tmp_path):
     root = write_series_folder(tmp_path / "data", num_values=[4])
     folds = ("data.fold=0,1", "data.num_folds=2", "trainer.max_epochs=1")
-    done = script("train.py", "-m", *words(root), *folds, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", "-m", *words(root), *folds, cwd=tmp_path)
     tables = [list(csv.DictReader((sweep_folder(tmp_path) / f"{job}/series.csv").open())) for job in range(2)]
     validated = [row["path"] for table in tables for row in table if row["split"] == "validation"]
     assert sorted(validated) == sorted(f"train/{name}/{number}.npy" for name in ("down", "up") for number in range(4))
@@ -205,8 +200,7 @@ def test_a_sweep_over_folds_validates_on_each_series_once(tmp_path):
 def test_the_dashboard_draws_curves(tmp_path):
     root = write_series_folder(tmp_path / "data", num_values=[4, 20])
     changes = ("model/recurrent=lstm", "trainer.max_epochs=1", "data.num_frames=null", "data.stride=1")
-    done = script("train.py", *words(root, "windows")[:-1], *changes, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", *words(root, "windows")[:-1], *changes, cwd=tmp_path)
     run = run_folder(tmp_path)
     events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
     tags = {tag.removeprefix("view_") for tag in events.Tags()["images"]}

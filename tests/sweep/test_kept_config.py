@@ -20,7 +20,7 @@ from quadrant_lstm.cli.command import mistake_in
 from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.errors import UserError
 from tests.folders import TINY, sweep_folder, tiny_data
-from tests.scripts import ROOT, Script, script, waiting_after
+from tests.scripts import ROOT, Script, succeeds, waiting_after
 
 EDITS = {
     "data/mnist.yaml": ("validation_seed: 0", "validation_seed: 1", "data.validation_seed"),
@@ -52,8 +52,7 @@ def test_a_resumed_sweep_does_not_use_an_edited_conf(tmp_path):
     config = first.read_text()
     for name, (old, new, _) in EDITS.items():
         edit(tmp_path / "conf" / name, old, new)
-    done = script(train, "sweep=latest", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = succeeds(train, "sweep=latest", cwd=tmp_path)
     line = done.stdout.splitlines()[0]
     assert line.startswith("conf/ has changed since this sweep began; the sweep keeps ")
     assert [key for _, _, key in EDITS.values() if key not in line] == []

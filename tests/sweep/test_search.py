@@ -17,7 +17,7 @@ from quadrant_lstm.run_folder import read_rows
 from quadrant_lstm.sweep.search import Search, Space, distribution, storage
 from quadrant_lstm.sweep.sweep_folder import Sweep
 from tests.folders import TINY, remaining_processes, sweep_folder, tiny_data, write_idx_folder
-from tests.scripts import Script, script, waiting_after
+from tests.scripts import Script, refused, script, succeeds, waiting_after
 
 SEARCH = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/sweeper=optuna",
           "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.lstm_units=2,4",
@@ -100,8 +100,7 @@ def resume_killed_search(cwd: Path, killed_at: int, num_trials: int) -> Path:
     assert len(trials) == killed_at + 1
     assert trials[killed_at].state == TrialState.RUNNING
     before = {file: file.stat().st_mtime_ns for n in range(killed_at) for file in (sweep / str(n)).rglob("*")}
-    again = script("train.py", "sweep=latest", f"hydra.sweeper.n_trials={num_trials}", cwd=cwd)
-    assert again.returncode == 0, again.stderr
+    again = succeeds("train.py", "sweep=latest", f"hydra.sweeper.n_trials={num_trials}", cwd=cwd)
     assert f"job {killed_at}  optimizer.lr=" in again.stdout
     assert f"job {killed_at - 1}  " not in again.stdout
     assert f"({num_trials} of {num_trials} jobs finished)" in again.stdout
@@ -142,13 +141,11 @@ def test_a_lost_study_is_made_again_from_the_folders_only_on_request(searched, t
     shutil.rmtree(sweep / "1")
     before = {file: file.read_bytes() for file in sweep.rglob("*") if file.is_file()}
     (sweep / "study.db").write_bytes(b"")
-    refused = script("train.py", "sweep=latest", cwd=cwd)
-    assert refused.returncode == 2
-    assert "study.db does not hold the values that trial 0 was trained with; restore it, or " in refused.stderr
+    line = "study.db does not hold the values that trial 0 was trained with; restore it, or "
+    assert line in refused("train.py", "sweep=latest", cwd=cwd)
     assert all(file.read_bytes() == content for file, content in before.items() if file.name != "study.db")
 
-    again = script("train.py", "sweep=latest", "study=rebuild", "hydra.sweeper.n_trials=4", cwd=cwd)
-    assert again.returncode == 0, again.stderr
+    succeeds("train.py", "sweep=latest", "study=rebuild", "hydra.sweeper.n_trials=4", cwd=cwd)
     found = load_study(sweep).trials
     assert (found[1].params, found[1].state) == ({}, TrialState.FAIL)
     for number in (0, 2):
@@ -158,8 +155,8 @@ def test_a_lost_study_is_made_again_from_the_folders_only_on_request(searched, t
     assert (sweep / "0/.hydra/config.yaml").read_bytes() == before[sweep / "0/.hydra/config.yaml"]
     assert "rebuild" not in " ".join(Sweep(sweep).launch_overrides)
 
-    kept = script("train.py", "sweep=latest", "hydra.sweeper.sampler.seed=4", cwd=cwd)
-    assert kept.stderr.startswith("hydra.sweeper.sampler.seed=4: a search keeps its sampler; leave it out")
+    kept = refused("train.py", "sweep=latest", "hydra.sweeper.sampler.seed=4", cwd=cwd)
+    assert kept.startswith("hydra.sweeper.sampler.seed=4: a search keeps its sampler; leave it out")
 
 
 def test_a_damaged_study_is_one_line(tmp_path):
@@ -174,8 +171,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_continues(tmp_path):
     """A learning rate of 1e30 makes the loss infinite, and model=deep has no model.filters."""
     few = ("hydra.sweeper.n_trials=4", "hydra.sweeper.sampler.seed=7", "trainer.max_epochs=1", "optimizer=sgd")
     swept = ("hydra/sweeper=optuna", "optimizer.lr=0.1,1e30", "model=deep,cnn_lstm")
-    done = script("train.py", "-m", *tiny_data(tmp_path), *TINY, *few, *swept, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = succeeds("train.py", "-m", *tiny_data(tmp_path), *TINY, *few, *swept, cwd=tmp_path)
     trials = load_study(sweep_folder(tmp_path)).trials
     assert {(trial.params["model"], trial.params["optimizer.lr"]): trial.state for trial in trials} == {
         ("cnn_lstm", "0.1"): TrialState.COMPLETE, ("cnn_lstm", "1e+30"): TrialState.FAIL,
@@ -198,15 +194,14 @@ def test_a_search_is_for_the_lowest_loss_if_that_is_monitored(tmp_path):
         losses = [float(row["val/loss"]) for row in rows]
         assert list(trial.intermediate_values.values()) == pytest.approx(losses, abs=1e-6)
         assert trial.value == (losses[-1] if trial.state == TrialState.PRUNED else min(losses))
-    refused = script("train.py", *SEARCH, "monitor=val/loss,val/accuracy", cwd=tmp_path)
-    assert refused.stderr == "monitor: a search compares its trials by it; write one metric.\n"
+    several = refused("train.py", *SEARCH, "monitor=val/loss,val/accuracy", cwd=tmp_path)
+    assert several == "monitor: a search compares its trials by it; write one metric.\n"
 
 
 def test_a_search_on_two_processes_has_one_folder_per_trial_and_prunes_in_both(tmp_path):
     write_idx_folder(tmp_path / "tiny")
     two = ("trainer.accelerator=cpu", "trainer.devices=2", "hydra.sweeper.n_trials=3")
-    done = script("train.py", *SEARCH, *two, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", *SEARCH, *two, cwd=tmp_path)
     sweep = sweep_folder(tmp_path)
     trials = load_study(sweep).trials
     assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.name.isdecimal()) == list(range(3))
@@ -220,8 +215,7 @@ def test_a_search_on_two_processes_has_one_folder_per_trial_and_prunes_in_both(t
 
 def test_the_search_experiment_is_valid(tmp_path):
     words = ("experiment=search", "hydra.sweeper.n_trials=1", *tiny_data(tmp_path), *TINY)
-    done = script("train.py", "-m", *words, "plan=true", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = succeeds("train.py", "-m", *words, "plan=true", cwd=tmp_path)
     header, *_, last = done.stdout.splitlines()
     assert header.split()[:3] == ["job", "optimizer.lr", "model.lstm_units"]
     assert last.startswith("1 job, about ")
