@@ -1,5 +1,4 @@
 import multiprocessing
-import re
 
 import pytest
 import torch
@@ -91,17 +90,6 @@ def test_a_run_of_train_py_is_timed(tmp_path, monkeypatch):
     speed, start = question.train_py("train.py", *tiny_data(tmp_path), *TINY)
     assert speed > 10
     assert 0 < start < 100
-
-
-def test_processes_are_compared_with_and_without_torchrun(tmp_path, monkeypatch):
-    commands = []
-    monkeypatch.setattr(question, "train_py", lambda *words: commands.append(words) or (2375.4, 5.12))
-    lines = list(question.processes_tables(tmp_path, rounds=1))
-    assert len(commands) == 2 * 4
-    assert commands[3][:4] == ("-m", "torch.distributed.run", "--nproc-per-node=2", "train.py")
-    assert "data.batch_size=32" in commands[3]
-    assert re.match(r"\| images \| 2,375 per s \(2,375 to 2,375\) \| 2,375 per s .*, 1.00 ", lines[1])
-    assert lines[2].startswith("| from the command to the first step | 5.12 s (5.12 to 5.12) | ")
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,12 @@ def idx_header(*sizes: int) -> bytes:
 
 
 def write_idx_bomb(folder: Path) -> None:
-    """Writes images of a megabyte, which unpack to 300."""
+    """Writes images of a megabyte, which unpack to 150."""
     write_idx_folder(folder)
     (folder / IMAGES).unlink()
     with gzip.open(folder / f"{IMAGES}.gz", "wb", compresslevel=1) as packed:
         packed.write(idx_header(200, 8, 8))
-        for _ in range(300):
+        for _ in range(150):
             packed.write(bytes(2**20))
 
 

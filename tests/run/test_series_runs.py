@@ -23,7 +23,7 @@ from quadrant_lstm.run.predictor import predictor_of_onnx
 from quadrant_lstm.run_folder import read_results
 from quadrant_lstm.text import measured_steps
 from tests.configs import composed_config
-from tests.folders import run_folder, sweep_folder
+from tests.folders import run_folder
 from tests.networks import RECURRENT, Pooled, join
 from tests.scripts import Script, succeeds, trained_once, waiting_after
 from tests.series import noise_series, series_in, write_series_folder, write_table
@@ -177,24 +177,6 @@ def test_two_processes_have_the_same_statistics_as_one(runs, tmp_path):
     assert len(one) == 2
     assert are_equal(one, two)
     assert read_results(run_folder(tmp_path))["test/images"] == 8
-
-
-def test_init_copies_the_statistics_of_the_weights(runs, tmp_path):
-    root = write_series_folder(tmp_path / "data", num_values=[5])
-    succeeds("train.py", *words(root), f"init={runs('values')}", cwd=tmp_path)
-    name = "network.encoder.module.standardize.mean"
-    assert torch.equal(weights_of(run_folder(tmp_path))[name], weights_of(runs("values"))[name])
-
-
-def test_a_sweep_over_folds_validates_on_each_series_once(tmp_path):
-    root = write_series_folder(tmp_path / "data", num_values=[4])
-    folds = ("data.fold=0,1", "data.num_folds=2", "trainer.max_epochs=1")
-    succeeds("train.py", "-m", *words(root), *folds, cwd=tmp_path)
-    tables = [list(csv.DictReader((sweep_folder(tmp_path) / f"{job}/series.csv").open())) for job in range(2)]
-    validated = [row["path"] for table in tables for row in table if row["split"] == "validation"]
-    assert sorted(validated) == sorted(f"train/{name}/{number}.npy" for name in ("down", "up") for number in range(4))
-    means = [weights_of(sweep_folder(tmp_path) / str(job))["network.encoder.module.standardize.mean"] for job in (0, 1)]
-    assert not torch.equal(*means)
 
 
 def test_the_dashboard_draws_curves(tmp_path):

@@ -75,6 +75,7 @@ def test_a_program_reads_files_as_the_run_does_in_batches_and_alone(kind, video_
     assert abs(np.array(program.probabilities(one_window)) - np.array(expected)[:, None]).max() > 1e-5
 
 
+@pytest.mark.reliability
 def test_a_program_without_lengths_reads_clips_one_by_one():
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     network = network_of("mean")
