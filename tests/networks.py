@@ -50,10 +50,10 @@ class Pooled(nn.Sequential):
         super().__init__(nn.Conv2d(in_channels, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
 
 
-def join(recurrent="gru", encoder=Pooled, frame_shape=(1, 6, 6)) -> Join:
+def join(recurrent="gru", encoder=Pooled, frame_shape=(1, 6, 6), units=3) -> Join:
     """Returns a network of three classes for sequences of up to five steps. Its weights are always the same."""
     torch.manual_seed(0)
-    sizes = {"dropout": 0.0, "lstm_units": 3, "dense_units": 4, "differences": False, "shared_tiles": True}
+    sizes = {"dropout": 0.0, "lstm_units": units, "dense_units": 4, "differences": False, "shared_tiles": True}
     return Join(frame_shape, 3, 5, None, encoder, RECURRENT[recurrent], **sizes).eval()
 
 

@@ -26,9 +26,10 @@ CLIPS = Inputs("clips", (5, 1, 6, 6), lambda clips: clips)
 
 
 def network_of(recurrent: str) -> Join:
-    network = join(recurrent)
+    network = join(recurrent, units=8)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
+    torch.nn.init.zeros_(network.encoder.module[0].bias)  # so that the features of black frames are zeros, as padding
     return network
 
 
