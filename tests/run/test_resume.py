@@ -15,7 +15,7 @@ from quadrant_lstm.run.load import read_resumed
 from quadrant_lstm.run.train import check_resumable
 from quadrant_lstm.run_folder import BEST, LAST, METRICS
 from tests.folders import TINY, run_folder, tiny_data
-from tests.scripts import Script, refused, script, succeeds
+from tests.scripts import Script, refused, succeeds
 
 
 @pytest.fixture
