@@ -135,10 +135,10 @@ def test_a_search_submits_as_many_trials_as_may_run(tmp_path):
 
 
 def test_jobs_that_slurm_refuses_are_one_line(tmp_path):
-    refused = "hydra.launcher: sbatch refuses the jobs ("
+    of_sbatch = "hydra.launcher: sbatch refuses the jobs ("
     for word, line in {
-        "hydra.launcher.partition=nowhere": refused,
-        "hydra.launcher.timeout_min=1h": f'{refused}Parameter "timeout_min" expected type',
+        "hydra.launcher.partition=nowhere": of_sbatch,
+        "hydra.launcher.timeout_min=1h": f'{of_sbatch}Parameter "timeout_min" expected type',
         "trainer.devices=auto": "hydra.launcher.tasks_per_node: 'auto' is not a number; SLURM needs one before",
     }.items():
         assert refused("train.py", *SWEEP, "seed=1,2", word, cwd=tmp_path).startswith(line)
