@@ -19,7 +19,7 @@ from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.run_folder import METRICS, read_results, read_rows
 from quadrant_lstm.sweep.search import storage
 from tests.folders import TINY, sweep_folder, write_idx_folder
-from tests.scripts import ROOT, Script, script, succeeds
+from tests.scripts import ROOT, Script, refused, script, succeeds
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 SWEEP = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10")
