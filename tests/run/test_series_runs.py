@@ -276,3 +276,14 @@ def test_networks_of_images_refuse_series_in_one_line(model, tmp_path):
     data = build_data(cfg)
     with pytest.raises(UserError, match="^model: .*model=join"):
         build_classifier(cfg, data.spec)
+
+
+def test_a_sweep_over_test_folds_tests_each_series_once_and_needs_no_validation(tmp_path):
+    write_series_folder(tmp_path / "data", per_class=3, halves=["."])
+    options = ("data.num_folds=3", "data.test_fold=0,1,2", "data.validation_share=0")
+    done = succeeds("train.py", "-m", *words(tmp_path / "data"), *options, cwd=tmp_path)
+    assert "best           all jobs  test accuracy " in done.stdout
+    runs = sorted(tmp_path.glob("outputs/sweeps/*/*/[0-2]"))
+    tables = [list(csv.DictReader((run / "series.csv").open())) for run in runs]
+    tested = [row["path"] for table in tables for row in table if row["split"] == "test"]
+    assert len(tested) == len(set(tested)) == 6
