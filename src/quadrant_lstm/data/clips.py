@@ -294,12 +294,9 @@ class Clips(FileSequences):
         frame_format = FrameFormat(channels, None if size is None else (size[0], size[1]), layout, fit)
         self.notes, self.skipped = examine_clips(folder, [path for path, *_ in samples], frame_format, num_workers)
         if self.skipped and not skip_broken:
-            others = (
-                f" ({counted(len(self.skipped) - 1, 'other clip')} cannot be read, either)"
-                if len(self.skipped) > 1
-                else ""
-            )
-            raise UserError(f"{self.skipped[0]}{others}; replace or remove it, or add data.skip_broken=true.")
+            others = len(self.skipped) - 1
+            also = f" ({counted(others, 'other clip')} cannot be read, either)" if others else ""
+            raise UserError(f"{self.skipped[0]}{also}; replace or remove it, or add data.skip_broken=true.")
         readable = [clip for clip in samples if clip.path in self.notes]
         drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
         train_clips, held_out, test_clips, how = splits.divide(readable, names, *drawing)
