@@ -141,6 +141,8 @@ DATA_KEYS = ("root", "batch_size", "seed", "augmentation", "test_windows", "num_
 def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     if typed.options.multirun:
         raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
+    if typed.options.config_dir:
+        raise UserError("--config-dir: a run resumes with its own config; leave this option out.")
     folder = find_run(run).absolute()
     cfg = read_config(folder / CONFIG, trusted)  # checked first, because Hydra instantiates what it finds under `hydra`
     plain = resolve_interpolations(cfg, trusted=False)
@@ -230,7 +232,10 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
     typed = parse(arguments)
     if typed.options.multirun or {"sweep", "plan"} & typed.own.keys():
         raise UserError("-m: a sweep starts the processes of its jobs itself; run it without torchrun, or on SLURM.")
-    started = {"trainer.devices": os.environ["LOCAL_WORLD_SIZE"], "trainer.num_nodes": os.environ["GROUP_WORLD_SIZE"]}
+    devices, machines = os.environ["LOCAL_WORLD_SIZE"], os.environ["GROUP_WORLD_SIZE"]
+    if int(devices) * int(machines) != int(os.environ["WORLD_SIZE"]):
+        raise UserError(f"--nproc-per-node: is {devices} here, but not on all machines; start as many on each.")
+    started = {"trainer.devices": devices, "trainer.num_nodes": machines}
     for key, number in started.items():
         if (value := assigned(typed.overrides).get(key, number)) not in (number, "auto"):
             raise UserError(f"{key}: {value}, but torchrun started {number}; leave it out.")
