@@ -149,6 +149,13 @@ def test_what_torchrun_has_decided_cannot_be_typed(words, line, meeting):
         reader_arguments(["run=latest"])
 
 
+def test_machines_with_unequal_numbers_of_processes_are_refused(meeting, monkeypatch):
+    first = meeting(0)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="--nproc-per-node: is 1 here, but not on all machines; start as many on each."):
+        shared_arguments(["seed=1"], first)
+
+
 @pytest.fixture
 def run_both(tmp_path):
     """Returns a function that runs train.py in the processes of two machines."""

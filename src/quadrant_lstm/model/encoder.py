@@ -158,13 +158,6 @@ class PooledEncoder(Encoder):
         super().__init__(padded_blocks(in_channels, [filters], [nn.AdaptiveAvgPool2d(tuple(grid))], stride=2))
 
 
-def plain_pool_size(pool: Any) -> list[int] | None:
-    """Returns the rows and columns of an nn.MaxPool2d without overlap, padding or dilation, or None for another."""
-    sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-    size, *others = [[value, value] if isinstance(value, int) else list(value) for value in sizes]
-    return size if others == [size, [0, 0], [1, 1]] else None
-
-
 # Encoders of series, whose values at a step are a vector or a window
 
 

@@ -20,7 +20,7 @@ from quadrant_lstm.data.orderings import QUADRANTS, SequenceSpec, Shape, frames_
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool
-from quadrant_lstm.model.encoder import ConvEncoder, Encoder, PaddedEncoder, plain_pool_size
+from quadrant_lstm.model.encoder import ConvEncoder, Encoder, PaddedEncoder
 from quadrant_lstm.model.network import CNNLSTM, Dropout, Join
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.model.recurrent import StepClassifier
@@ -99,6 +99,13 @@ def unknown(name: str, layer: nn.Module) -> UserError:
     return UserError(
         f"format=html: {name} is {text}, which the page cannot compute; it knows {KNOWN}. Use format=onnx."
     )
+
+
+def plain_pool_size(pool: Any) -> list[int] | None:
+    """Returns the rows and columns of an nn.MaxPool2d without overlap, padding or dilation, or None for another."""
+    sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    size, *others = [[value, value] if isinstance(value, int) else list(value) for value in sizes]
+    return size if others == [size, [0, 0], [1, 1]] else None
 
 
 def encoder_layers(name: str, layer: nn.Module) -> Iterator[Layer]:
