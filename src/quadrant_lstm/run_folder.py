@@ -105,6 +105,17 @@ def find_weights(init: str) -> Path:
     raise UserError(f"init: {init} {rule}; give a run folder, or a file that export.py format=safetensors wrote.")
 
 
+def find_teachers(teacher: str) -> list[Path]:
+    """Returns the folders that `teacher=` names: a run, or the finished jobs of a sweep."""
+    folder = expanded(teacher)
+    folders = [folder] if (folder / BEST).is_file() else [file.parent for file in folder.glob(f"*/{RESULTS}")]
+    if not folders:
+        rule = f"is neither a run folder with a {BEST} nor the folder of a sweep with a finished job"
+        rule = rule if folder.exists() else "does not exist"
+        raise UserError(f"teacher: {teacher} {rule}; restore it, or give one that train.py made.")
+    return sorted(folders, key=lambda folder: (len(folder.name), folder.name))
+
+
 def as_typed(path: Path) -> Path:
     """Returns the path as a user would type it: relative to the working directory if it is inside."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

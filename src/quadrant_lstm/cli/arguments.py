@@ -14,7 +14,7 @@ from hydra.main import get_args_parser
 
 from quadrant_lstm.config import trust
 from quadrant_lstm.config.check import GROUPS, read_config, trust_list
-from quadrant_lstm.config.values import names_other_than_own_keys, resolve_interpolations
+from quadrant_lstm.config.values import FREE_DATA_KEYS, names_other_than_own_keys, resolve_interpolations
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, check_links, find_run
@@ -133,11 +133,6 @@ def reader_arguments(arguments: list[str]) -> list[str]:
 # `run=`: a run resumes with its own config, in its own folder
 
 
-# A resumed run cannot change other keys of the data: it would validate on samples that it has been trained on, or need
-# a network of other sizes. Another optimizer could not use the state of this one.
-DATA_KEYS = ("root", "batch_size", "seed", "augmentation", "test_windows", "num_workers", "cache_gb", "skip_broken")
-
-
 def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     if typed.options.multirun:
         raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
@@ -154,8 +149,8 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     for override in typed.overrides:
         key = override.partition("=")[0].lstrip("+~")
         group, *names = re.split("[./]", key)
-        is_fixed = group in ("model", "schedule") or (group == "data" and names[:1] and names[0] not in DATA_KEYS)
-        if is_fixed or key in (*GROUPS, "experiment", "init", "optimizer._target_"):
+        is_fixed = group in ("model", "schedule") or (group == "data" and names[:1] and names[0] not in FREE_DATA_KEYS)
+        if is_fixed or key in (*GROUPS, "experiment", "init", "teacher", "optimizer._target_"):
             raise UserError(f"{override}: a run resumes with its own config; change other values, or start a new run.")
         is_constant = cfg.schedule._target_.endswith(".ConstantLR") and cfg.schedule.get("factor") == 1
         if key == "optimizer.lr" and not is_constant:

@@ -29,7 +29,16 @@ from quadrant_lstm.config.values import leaves, without_hydra
 from quadrant_lstm.errors import FILE_ERRNOS, UserError, with_type
 from quadrant_lstm.files import WriteError, write_json, wrong_encoding
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
-from quadrant_lstm.run_folder import CONFIG, ERROR, RESULTS, as_typed, find_weights, new_folder, remove_untouched
+from quadrant_lstm.run_folder import (
+    CONFIG,
+    ERROR,
+    RESULTS,
+    as_typed,
+    find_teachers,
+    find_weights,
+    new_folder,
+    remove_untouched,
+)
 from quadrant_lstm.text import assigned
 
 # The config of train.py for another command, which runs in the project's root
@@ -221,6 +230,8 @@ class BeforeRun(Callback):
             if init and isinstance(init, str) and config.hydra.output_subdir:  # a run that is resumed does not need it
                 find_weights(init)
             check_config(cfg := without_hydra(config))
+            if cfg.get("teacher"):
+                find_teachers(cfg.teacher)
             with signals.importing():
                 # imports Lightning
                 from quadrant_lstm.run.build import check_fit, num_processes_to_launch, quiet_lightning

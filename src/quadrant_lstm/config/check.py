@@ -33,6 +33,9 @@ ROOT: Kinds = {
     "keep": kinds.Keep,
     "monitor": kinds.Monitor,
     "init": str | None,
+    "teacher": str | None,
+    "teacher_weight": kinds.Fraction,
+    "temperature": kinds.Positive,
     "run": str | None,
     "swept": list[str] | None,
 }

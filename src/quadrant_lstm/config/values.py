@@ -12,6 +12,11 @@ from quadrant_lstm.errors import UserError
 OWN_KEY = re.compile(r"\$\{[\w.]+\}")
 RUN_FOLDER = "${hydra:runtime.output_dir}"  # in conf/; Hydra resolves it when a run starts
 MISSING = "missing"
+# The keys of `data` that neither divide the samples nor say what a network reads. A resumed run may change no others:
+# it would validate on samples that it has been trained on, or need a network of other sizes.
+FREE_DATA_KEYS = (
+    "root", "batch_size", "seed", "augmentation", "test_windows", "num_workers", "cache_gb", "skip_broken"
+)  # fmt: skip
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

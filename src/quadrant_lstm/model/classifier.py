@@ -22,6 +22,7 @@ from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.protocols import Frames, Lengths, as_argument, logits_after_steps
+from quadrant_lstm.model.teachers import Teachers
 from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, measured_steps, step_accuracy_names
 
 # The optimizer and the schedule
@@ -100,7 +101,11 @@ class Classifier(LightningModule):
     In training, a sample's loss is multiplied by the weight of its class. The loss of a batch is the plain mean of
     these products: in the mean of torch's cross_entropy, which is divided by the weights in the batch, the influence of
     a sample would depend on the others of its batch, and on the number of processes.
+
+    With `teachers`, the loss of the training is mixed with the divergence from their probabilities.
     """
+
+    teachers: Teachers | None = None
 
     def __init__(
         self,
@@ -130,8 +135,18 @@ class Classifier(LightningModule):
         return self.network(frames, **as_argument(lengths))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        logits = self.network(batch.frames.to(self.dtype), **self.options_of(batch))  # float64 with precision=64-true
-        return self.score("train", logits[:, None], batch.labels)
+        frames, labels = batch.frames.to(self.dtype), batch.labels  # float64 with precision=64-true
+        logits = self.network(frames, **self.options_of(batch))
+        losses = cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        if self.teachers:
+            losses = self.teachers.mixed(losses, logits, frames, batch.lengths)
+        losses = losses if self.class_weights is None else losses * self.class_weights[labels]
+        self.scores["train"].append(Scores(losses.detach(), labels, logits.detach().argmax(1, keepdim=True), None))
+        return losses.mean()
+
+    def on_fit_start(self) -> None:
+        if self.teachers:
+            self.teachers.to(next(self.parameters()))
 
     def on_train_epoch_start(self) -> None:
         for encoder in self.backbones():
@@ -182,18 +197,13 @@ class Classifier(LightningModule):
         kept = {} if batch.features is None else {"encoded": batch.features.to(self.dtype)}
         return {**as_argument(batch.lengths), **kept}
 
-    def score(self, split: str, logits: Logits, labels: Labels) -> Float[Tensor, ""]:
-        """Keeps the scores of a batch and returns its loss."""
+    def score(self, split: str, logits: Logits, labels: Labels) -> None:
+        """Keeps the scores of a batch of the validation or the test."""
         last, in_top5 = logits[:, -1], None
-        if split == "train":
-            losses = cross_entropy(last, labels, reduction="none", label_smoothing=self.label_smoothing)
-            losses = losses if self.class_weights is None else losses * self.class_weights[labels]
-        else:
-            losses = cross_entropy(last, labels, reduction="none")
-            if self.spec.num_classes >= NUM_CLASSES_OF_TOP5:
-                in_top5 = (last.topk(5).indices == labels[:, None]).any(1)
-        self.scores[split].append(Scores(losses.detach(), labels, logits.detach().argmax(2), in_top5))
-        return losses.mean()
+        if self.spec.num_classes >= NUM_CLASSES_OF_TOP5:
+            in_top5 = (last.topk(5).indices == labels[:, None]).any(1)
+        losses = cross_entropy(last, labels, reduction="none")
+        self.scores[split].append(Scores(losses, labels, logits.argmax(2), in_top5))
 
     def log_metrics(self, split: str) -> None:
         """Logs the metrics of the epoch's scores, and clears these."""
@@ -218,10 +228,18 @@ class Classifier(LightningModule):
             metrics[name].update(scores)
             self.log(name, metrics[name], logger=False)  # callbacks/checkpoints.py and the dashboard log them
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.teachers:
+            checkpoint["teachers"] = self.teachers.checksum
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError if a run resumes whose schedule was made for another number of training steps."""
+        """Raises UserError if a run resumes whose schedule was made for another number of training steps, or whose
+        teachers have changed.
+        """
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
+        if checkpoint.get("teachers") != (self.teachers.checksum if self.teachers else None):
+            raise UserError("teacher: holds other networks than when this run began; restore them, or start a new run.")
         (schedule,), num_steps = checkpoint["lr_schedulers"], self.trainer.estimated_stepping_batches
         planned = next((schedule[name] for name in TOTAL_ARGUMENTS if name in schedule), num_steps)
         if planned != num_steps:

@@ -1,6 +1,7 @@
 """Loads the network or the weights of a run, and computes its test metrics."""
 
 import functools
+import hashlib
 import inspect
 import logging
 from collections.abc import Mapping
@@ -9,20 +10,33 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.callbacks.training import Progress
 from quadrant_lstm.config.check import Trust, read_config
+from quadrant_lstm.config.values import FREE_DATA_KEYS, nodes_with_target
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, scaled
 from quadrant_lstm.errors import UserError, needs_extra
-from quadrant_lstm.files import csv_cell, read_csv, read_json
+from quadrant_lstm.files import csv_cell, expanded, read_csv, read_json
 from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.model.teachers import Teachers
 from quadrant_lstm.processes.launch import configure_cpu
 from quadrant_lstm.run.build import build_classifier, build_data, instantiate_node, quiet_lightning, resolve_precision
-from quadrant_lstm.run_folder import BEST, CONFIG, LAST, PROVENANCE, TABLES, as_typed, find_run, find_weights
+from quadrant_lstm.run_folder import (
+    BEST,
+    CONFIG,
+    LAST,
+    PROVENANCE,
+    TABLES,
+    as_typed,
+    find_run,
+    find_teachers,
+    find_weights,
+)
+from quadrant_lstm.text import counted
 
 # The data as they are now, beside those that the network was trained on
 
@@ -206,6 +220,30 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
         return load_file(file)
     except SafetensorError as error:
         raise UserError(f"init: {file} cannot be read ({error}); export it again.") from error
+
+
+# Networks that another one learns from
+
+
+def load_teachers(cfg: DictConfig, data: SequenceDataModule) -> Teachers:
+    """Loads the networks that `teacher` names. Their configs may name the modules that this run's model names.
+
+    Raises UserError for a network that was trained on other data, or on samples that this run does not train on.
+    """
+    folders, networks = find_teachers(cfg.teacher), []
+    trust = [node["_target_"].rpartition(".")[0] for _, node in nodes_with_target(OmegaConf.to_container(cfg.model))]
+    for folder in folders:
+        classifier, own = load_classifier(folder, trust)
+        for key in (key for key in cfg.data if key not in FREE_DATA_KEYS):
+            if (here := cfg.data[key]) != (there := own.data.get(key)):
+                rule = f"{here}, but the teacher {as_typed(folder)} was trained with {there}"
+                raise UserError(f"data.{key}: {rule}; write the same value, or choose another teacher.")
+        if read_json(folder / PROVENANCE)["data"]["sha256"] != data.sha256():
+            raise UserError(f"teacher: {as_typed(folder)} was trained on other files; train it again on these.")
+        networks.append(classifier.network)
+    checksum = hashlib.sha256(b"".join((folder / BEST).read_bytes() for folder in folders)).hexdigest()
+    log.info(f"teacher: {counted(len(networks), 'network')} of {as_typed(expanded(cfg.teacher))}")
+    return Teachers(networks, cfg.teacher_weight, cfg.temperature, checksum)
 
 
 # Test metrics

@@ -36,7 +36,7 @@ from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
 from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run import build
-from quadrant_lstm.run.load import Resumed, check_same_data, copy_weights, keep_num_frames, read_resumed
+from quadrant_lstm.run.load import Resumed, check_same_data, copy_weights, keep_num_frames, load_teachers, read_resumed
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, RESULTS, as_typed, read_results
 from quadrant_lstm.text import counted, percent
@@ -78,10 +78,13 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
         check_same_data(data, resumed.spec, folder)
     elif cfg.get("init"):
         copy_weights(classifier.network, cfg.init)
+    if cfg.get("teacher"):
+        classifier.teachers = load_teachers(cfg, data)
     trainer = build.build_trainer(cfg, folder)
     check_every_process_has_samples(data, trainer.world_size)
     build.check_network(classifier.network, data)
-    build.keep_features(classifier.network, data)
+    if not classifier.teachers:  # which read frames
+        build.keep_features(classifier.network, data)
     lock = run_folder.locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
     with lock, closing(trainer.loggers), errors_explained(cfg, folder, meeting):
         if trainer.world_size > 1:

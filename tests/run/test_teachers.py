@@ -1,0 +1,101 @@
+import copy
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_checkpoint
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.teachers import Teachers
+from quadrant_lstm.run.build import build_data
+from quadrant_lstm.run.load import load_teachers
+from quadrant_lstm.run_folder import BEST, LAST, RESULTS
+from tests.configs import composed_config
+from tests.folders import TINY, tiny_data, write_idx_folder
+from tests.networks import Flat
+from tests.scripts import refused, succeeds
+
+
+def test_the_mean_gradient_over_all_teachers_is_that_of_their_mean_probabilities():
+    torch.manual_seed(0)
+    frames, labels, network = torch.randn(5, 4, 1, 2, 2), torch.randint(0, 3, (5,)), Flat()
+    networks = [Flat() for _ in range(3)]
+
+    def gradient(losses: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(losses.mean(), network.linear.weight)[0]
+
+    def mixed(teacher: Flat) -> torch.Tensor:
+        losses = cross_entropy(logits := network(frames), labels, reduction="none")
+        return Teachers([teacher], weight=0.7, temperature=2.0, checksum="").mixed(losses, logits, frames)
+
+    probabilities = torch.stack([(teacher(frames) / 2).softmax(1) for teacher in networks]).mean(0).detach()
+    logits = network(frames)
+    expected = 0.3 * cross_entropy(logits, labels) + 0.7 * 2**2 * cross_entropy(logits / 2, probabilities)
+    mean = torch.stack([gradient(mixed(teacher)) for teacher in networks]).mean(0)
+    torch.testing.assert_close(mean, gradient(expected))
+    assert mixed(copy.deepcopy(network)).allclose(0.3 * cross_entropy(logits, labels, reduction="none"))
+
+
+def test_each_training_step_asks_one_of_all_teachers():
+    torch.manual_seed(0)
+    network, frames = Flat(), torch.randn(1, 4, 1, 2, 2)
+    teachers = Teachers([Flat() for _ in range(3)], weight=1.0, temperature=1.0, checksum="")
+    losses = {teachers.mixed(torch.zeros(1), network(frames), frames).item() for _ in range(30)}
+    assert len(losses) == 3
+
+
+@pytest.fixture
+def sweep(finished_run: Path, tmp_path: Path) -> Path:
+    """Returns a folder with two finished jobs, whose networks differ, and one that has not finished."""
+    for number in range(3):
+        shutil.copytree(finished_run, tmp_path / "sweep" / str(number))
+    change(tmp_path / "sweep/1" / BEST)
+    (tmp_path / "sweep/2" / RESULTS).unlink()
+    return tmp_path / "sweep"
+
+
+def change(checkpoint: Path) -> None:
+    content = read_checkpoint(checkpoint)
+    content["state_dict"]["network.head.bias"] += 1
+    write_checkpoint(content, checkpoint)
+
+
+def test_a_run_with_teachers_resumes_exactly_and_not_with_others(sweep, tmp_path):
+    words = (*tiny_data(tmp_path), *TINY, f"teacher={sweep}")
+    interrupted, whole = tmp_path / "interrupted", tmp_path / "whole"
+    done = succeeds("train.py", *words, "trainer.max_epochs=2", f"hydra.run.dir={whole}", cwd=tmp_path)
+    assert "teacher: 2 networks of sweep" in done.stdout
+    succeeds("train.py", *words, "trainer.max_epochs=1", f"hydra.run.dir={interrupted}", cwd=tmp_path)
+    resume = ("train.py", f"run={interrupted}", "trainer.max_epochs=2")
+    change(sweep / "1" / BEST)
+    assert refused(*resume, cwd=tmp_path) == (
+        "teacher: holds other networks than when this run began; restore them, or start a new run.\n"
+    )
+    (sweep / "1" / BEST).unlink()
+    shutil.copy(sweep / "0" / BEST, sweep / "1" / BEST)
+    change(sweep / "1" / BEST)
+    succeeds(*resume, cwd=tmp_path)
+    one, other = (read_checkpoint(run / LAST)["state_dict"] for run in (whole, interrupted))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("data.fold=0",), "data.fold: 0, but the teacher .*/0 was trained with None; write the same value, or choose"),
+        (("data.orderings=[[4,3,2,1]]",), "data.orderings: .*, but the teacher .* was trained with"),
+        ((), "teacher: .*/0 was trained on other files; train it again on these."),
+    ],
+)
+def test_a_teacher_that_saw_other_samples_is_refused(words, message, sweep, tmp_path):
+    images = write_idx_folder(tmp_path / "tiny", train=200 if words else 199)
+    cfg = composed_config("data=idx", f"data.root={images}", *TINY, f"teacher={sweep}", *words)
+    with pytest.raises(UserError, match=message):
+        load_teachers(cfg, build_data(cfg))
+
+
+def test_a_folder_without_a_network_teaches_nothing(tmp_path):
+    for name, rule in (("lost", "does not exist"), (".", "is neither a run folder with a checkpoints/best.ckpt nor")):
+        assert f"teacher: {tmp_path / name} {rule}" in refused("train.py", f"teacher={tmp_path / name}", cwd=tmp_path)
