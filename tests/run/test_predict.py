@@ -192,13 +192,15 @@ def test_the_other_files_are_predicted_if_one_cannot_be_read(finished_run, files
     assert [row["file"] for row in rows_of(tmp_path / "x.csv")] == [f"images/{n}.png" for n in (0, 2, 3, 4, "blank")]
 
 
-def test_a_single_file_that_cannot_be_read_costs_one_line(finished_run, files, tmp_path, capsys):
+def test_a_single_file_that_cannot_be_read_costs_one_line(finished_run, files, tmp_path, capsys, caplog):
     files[0].write_text("no image")
     (tmp_path / "x.csv").write_text("precious")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=r"0.png: cannot be read as an image \("):
-        predict_files(predictor_of(finished_run), files[:1], None, str(tmp_path / "x.csv"))
-    assert not capsys.readouterr().err
+    caplog.set_level("INFO")
+    for output in (None, str(tmp_path / "x.csv")):
+        with pytest.raises(UserError, match=r"0.png: cannot be read as an image \("):
+            predict_files(predictor_of(finished_run), files[:1], None, output)
+    assert not capsys.readouterr().err and not caplog.messages
     assert (sorted(tmp_path.rglob("*")), (tmp_path / "x.csv").read_text()) == (before, "precious")
 
 

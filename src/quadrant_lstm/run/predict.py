@@ -70,8 +70,13 @@ def open_output(output: str | None, num_steps: int, classes: Classes, has_window
     Classes are written by their names. `has_windows` adds columns for their start and end.
     """
     if output is None:
-        log.info(TABLE_HEADER)
-        yield lambda sample: log.info(table_row(sample, classes))
+        header = iter((TABLE_HEADER,))  # before the first row only
+
+        def write_row(sample: Sample) -> None:
+            for line in (*header, table_row(sample, classes)):
+                log.info(line)
+
+        yield write_row
         return
     file = expanded(output)
     part = Path(f"{file}.part")
