@@ -23,6 +23,10 @@ class UserError(Exception):
         super().__init__(printable(" ".join(str(text).split())))
 
 
+class CommandError(UserError):
+    """A mistake that is not of the file that was being read: every other file would cost the same line."""
+
+
 def as_text(name: Path | str) -> str:
     """Returns the name of a file for people and text files: bytes that are not UTF-8 are written like \\xe9."""
     return re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", str(name))
@@ -63,4 +67,4 @@ def needs_extra(key: str, extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         install = f'python -m pip install -e ".[{extra}]"'
-        raise UserError(f"{key}: needs {error.name}, which is not installed; install it with {install}") from error
+        raise CommandError(f"{key}: needs {error.name}, which is not installed; install it with {install}") from error

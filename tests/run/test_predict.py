@@ -204,6 +204,12 @@ def test_a_single_file_that_cannot_be_read_costs_one_line(finished_run, files, t
     assert (sorted(tmp_path.rglob("*")), (tmp_path / "x.csv").read_text()) == (before, "precious")
 
 
+def test_a_key_that_fits_no_file_costs_one_line(finished_run, files, tmp_path):
+    done = script("predict.py", f"run={finished_run}", "images=images", "window=2s", cwd=tmp_path)
+    line = "window: is for videos, but this network reads images; leave it out.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [

@@ -27,7 +27,7 @@ import torch
 from quadrant_lstm.config.check import Trust
 from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
 from quadrant_lstm.data.image_reader import Reading
-from quadrant_lstm.errors import UserError, as_text, printable
+from quadrant_lstm.errors import CommandError, UserError, as_text, printable
 from quadrant_lstm.files import csv_cell, expanded
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import check_same_data, load_classifier
@@ -257,7 +257,7 @@ def read_files(
     read: Callable[[Any], Iterable[Reading]], files: Iterable[Path | np.ndarray], failed: list[bool], is_single: bool
 ) -> Iterator[list[Sample]]:
     """Prints the errors about files that cannot be read, and notes for each in `failed` whether it is one; raises the
-    error about a single file.
+    error about a single file, or that of the command.
     """
     samples, num_bytes = [], 0
     for file in files:  # in one thread: for small files, several of them wait for each other
@@ -271,7 +271,7 @@ def read_files(
                     yield samples
                     samples, num_bytes = [], 0
         except UserError as error:
-            if is_single:
+            if is_single or isinstance(error, CommandError):
                 raise
             print(error, file=sys.stderr)
             failed[-1] = True

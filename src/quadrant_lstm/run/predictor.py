@@ -23,7 +23,7 @@ from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, network_inputs, numbered_names
 from quadrant_lstm.data.series import as_series, find_series_files, read_series, steps_at, steps_available
-from quadrant_lstm.errors import UserError, needs_extra
+from quadrant_lstm.errors import CommandError, UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.exported_program import inputs_of, reads_more_steps
@@ -91,7 +91,7 @@ def reader_of_images(
 
     def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
         if window:
-            raise UserError("window: is for videos, but this network reads images; leave it out.")
+            raise CommandError("window: is for videos, but this network reads images; leave it out.")
         if isinstance(source, np.ndarray):
             check_array(source, ("height", "width"), (3, 4))
         image = read_image(source, shape, invert, like_mnist)
@@ -130,7 +130,7 @@ def reader_of_clips(
 
     def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
         if invert is not None:
-            raise UserError("invert: is for images, but this run reads clips; leave it out.")
+            raise CommandError("invert: is for images, but this run reads clips; leave it out.")
         try:
             if window and isinstance(source, Path):
                 for start, end, times, shown in cut_video(source, frame_format, window):
@@ -182,7 +182,7 @@ def reader_of_series(form: Mapping[str, Any], fewest_steps: int = 1) -> Callable
     def read(source: Any, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
         if invert is not None or window:
             key = "window: is for videos" if window else "invert: is for images"
-            raise UserError(f"{key}, but this network reads series; leave it out.")
+            raise CommandError(f"{key}, but this network reads series; leave it out.")
         is_array = isinstance(source, np.ndarray)
         name = "the array" if is_array else str(source)
         values = as_series(source, missing) if is_array else read_series(source, missing, names)[0]
