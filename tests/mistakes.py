@@ -16,6 +16,7 @@ MISTAKES = {
     "model/encoder=padded": "model/encoder: this model has no such part; add model=join, or leave it out.",
     # options, and overrides that Hydra cannot read
     "--epochs 5": "--epochs: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.",
+    "--experiment=fast": "--experiment=fast: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_",
     "--run=latest": "argument --run/-r: ignored explicit argument 'latest'; python",
     "-m seed=1,2 --cfg job": "--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.",
     "lstm_units": "lstm_units: cannot be parsed; write KEY=VALUE, or \"KEY='VALUE'\" for a text.",

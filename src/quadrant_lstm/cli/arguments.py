@@ -57,6 +57,7 @@ def parse_options(arguments: list[str]) -> Namespace:
     """Returns Hydra's options, with the overrides wherever they stand among them."""
     parser: Any = get_args_parser()
     parser.error = refuse  # argparse would print its usage
+    parser.allow_abbrev = False  # --experiment=NAME would be Hydra's --experimental-rerun
     options, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
         raise UserError(f"{unknown[0]}: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.")
