@@ -173,7 +173,9 @@ def test_each_process_needs_a_sample(tmp_path):
      ("bf16-true", torch.bfloat16, "pytorch", "fit-profile-*.pt.trace.json", "convolution")],
 )  # fmt: skip
 def test_a_run_in_half_precision_is_profiled(precision, dtype, profiler, file, stage, tmp_path):
-    train_tiny(tmp_path, f"trainer.precision={precision}", f"trainer/profiler={profiler}", "trainer.max_epochs=1")
+    tiny = TINY if profiler == "simple" else TINY[1:]  # with the dashboard
+    words = (f"trainer.precision={precision}", f"trainer/profiler={profiler}", "trainer.max_epochs=1")
+    succeeds("train.py", *tiny_data(tmp_path), *tiny, *words, cwd=tmp_path)
     run = run_folder(tmp_path)
     assert checkpoint(run)["state_dict"]["network.head.weight"].dtype == dtype
     assert any(stage in profile.read_text() for profile in run.glob(file))
