@@ -69,7 +69,7 @@ def test_the_average_is_saved_in_the_precision_of_the_training_and_tested(tmp_pa
     tested = script("evaluate.py", f"run={run}", cwd=tmp_path)
     results = read_results(run)
     for name in ("test/accuracy", "test/loss"):
-        assert f"{name:20}  {results[name]}\n" in tested.stdout
+        assert f"{name:22}  {results[name]}\n" in tested.stdout
 
 
 # The logged norm of the gradient

@@ -36,7 +36,7 @@ def test_evaluate_reproduces_the_results_exactly(finished_run):
     done = succeeds("evaluate.py", "run=latest", cwd=finished_run.parents[2])
     results = read_results(finished_run)
     for name in ("test/accuracy", "test/loss", "test/images"):
-        assert f"{name:20}  {results[name]}\n" in done.stdout
+        assert f"{name:22}  {results[name]}\n" in done.stdout
 
 
 def test_load_run_returns_the_network_that_was_tested(finished_run, tiny):

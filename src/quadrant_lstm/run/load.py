@@ -253,9 +253,9 @@ def evaluate(folder: Path, accelerator: str, trust: Trust = ()) -> dict[str, Any
     """Logs the test metrics and returns them by name."""
     classifier, _ = run_test(folder, accelerator, trust)
     results = classifier.test_results()
-    log.info(f"run                   {folder}")
+    log.info(f"{'run':22}  {folder}")
     for name, value in results.items():
-        log.info(f"{name:20}  {value}")
+        log.info(f"{name:22}  {value}")
     return results
 
 
