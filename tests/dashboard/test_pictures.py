@@ -61,6 +61,13 @@ def test_the_bar_of_the_true_class_is_blue_and_that_of_a_wrong_prediction_red():
         assert [to_hex(bar.get_facecolor()) for bar in axes.patches if bar.get_fill()] == colours
 
 
+def test_the_frame_of_a_clip_of_one_keeps_its_proportions():
+    frame = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    picture, axes = of_predictions.draw_belief(frame, torch.eye(3)[:1], 0, "012", "some").axes
+    assert (picture.get_aspect(), picture.get_title()) == (1.0, "step 1")
+    assert all(tick.is_integer() for tick in axes.get_xticks())
+
+
 def test_calibration_error_is_the_distance_between_confidence_and_accuracy():
     confidences = torch.tensor([0.9] * 10 + [0.6] * 10)
     logits = torch.stack([confidences, 1 - confidences], 1).log()

@@ -65,12 +65,13 @@ def draw_strip(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, la
     picture of a series is a single frame.
     """
     num_steps = len(probabilities)
+    is_clip = len(frames) == num_steps
     shown = shown_frames(len(frames))
     rows: Any = figure.subfigures(2, 1, height_ratios=[1, 2.2])
     for axes, step in zip(rows[0].subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        axes.imshow(frames[step], cmap="gray_r", vmin=0, vmax=255, aspect="equal" if len(frames) > 1 else "auto")
+        axes.imshow(frames[step], cmap="gray_r", vmin=0, vmax=255, aspect="equal" if is_clip else "auto")
         axes.set(xticks=[], yticks=[])
-        if len(frames) > 1:
+        if is_clip:
             axes.set_title(f"step {step + 1}")
     axes = rows[1].subplots()
     extent = (0.5, num_steps + 0.5, len(names) - 0.5, -0.5)
@@ -80,7 +81,7 @@ def draw_strip(figure: Figure, frames: np.ndarray, probabilities: np.ndarray, la
     axes.scatter(range(1, num_steps + 1), predictions, color=colours, s=12)
     axes.axhline(label, color=CORRECT, linewidth=0.6, zorder=0)
     axes.set(xlabel=f"step; class {names[label]} is true, and dots are predictions")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     set_class_ticks(axes, names)
 
 
