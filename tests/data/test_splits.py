@@ -63,6 +63,7 @@ DIVIDED = [f"{split}/{name}/1.mp4" for split in ("train", "test") for name in NA
 @pytest.mark.parametrize(
     ("files", "line"),
     [
+        ([], "data.root: .* holds no folder of a class; give one with a folder of clips for each class."),
         (["jump/1.mp4", "jump/2.mp4"], "data.root: .* has fewer than two classes; add clips of another one"),
         ([*DIVIDED[:3], "test/wave/.2.mp4"], "test/wave: holds no clips; add some, or remove the folder"),
         (DIVIDED[:3], "data.root: .* has no clip of class wave in test; add some, or remove the class"),
@@ -103,6 +104,8 @@ def test_every_class_has_samples_to_train_on_and_to_test():
         assert {sample.label for sample in train} == {sample.label for sample in test} == {*NAMES}
     with pytest.raises(UserError, match="no test sample of class wave is left; add some, or remove it"):
         divided([*samples_of(9)[::2], samples_of(2)[1]])
+    with pytest.raises(UserError, match="no test sample of class jump is left; add some, or remove it"):
+        divided(samples_of(2))
 
 
 @pytest.mark.parametrize("fold", [None, 0, 3])

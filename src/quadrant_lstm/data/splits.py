@@ -96,7 +96,10 @@ def list_folder(folder: Path, is_sample: Callable[[Path], bool], kind: str) -> l
                 raise UserError(f"{class_folder}: holds no {plural(kind)}; add some, or remove the folder.")
             samples += [Sample(path, class_folder.name, "", split) for path in paths]
         if not samples or samples[-1].split != split:
-            raise UserError(f"{folder / (split or '')}: holds no folder of a class; add some, or remove it.")
+            place, remedy = f"data.root: {folder}", f"give one with a folder of {plural(kind)} for each class"
+            if split:
+                place, remedy = f"{folder / split}:", "add some, or remove it"
+            raise UserError(f"{place} holds no folder of a class; {remedy}.")
     return samples
 
 
@@ -202,6 +205,7 @@ def divide(
     else:
         chosen = draw_fold("test_fold", samples, test_fold, num_folds, seed)
     test = [sample for sample in samples if sample.group in chosen]
+    check_classes("test", test, class_names)
     train = [sample for sample in samples if sample.group not in chosen]
     validation = {sample.group for sample in train if sample.split == "val"}
     drawn = [] if is_given else ["test" if test_fold is None else f"test fold {test_fold} of {num_folds}"]
@@ -217,13 +221,15 @@ def divide(
             rule = f"beside the test (data.test_share={test_share}) a class has one name or group; add some, or write 0"
             raise UserError(f"data.validation_share: {validation_share}, but {rule}.")
     places = [place for place, sample in enumerate(train) if sample.group in validation]
-    learned = [sample for sample in train if sample.group not in validation]
-    for split, kept in (("training", learned), ("test", test)):
-        if missing := {*class_names} - {sample.label for sample in kept}:
-            raise UserError(f"data.root: no {split} sample of class {min(missing)} is left; add some, or remove it.")
+    check_classes("training", (sample for sample in train if sample.group not in validation), class_names)
     hashed = "groups" if len({sample.group for sample in samples}) < len(samples) else "names"
     how = f"{' and '.join(drawn)} drawn by hashes of the {hashed} (data.validation_seed={seed})" if drawn else ""
     return train, places, test, how
+
+
+def check_classes(split: str, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
+    if missing := {*class_names} - {sample.label for sample in samples}:
+        raise UserError(f"data.root: no {split} sample of class {min(missing)} is left; add some, or remove it.")
 
 
 def position(kind: str, seed: int, group: str) -> float:
