@@ -165,6 +165,14 @@ def test_strange_names_are_written(finished_run, files, tmp_path, caplog, monkey
     assert len(rows_of(tmp_path / "out.csv")) == 1
 
 
+def test_equal_predictions_after_many_steps_are_counted():
+    steps = 20 * [[0.1, 0.9]] + [[0.9, 0.1]]
+    assert table_row(Sample("a.csv", None, steps=steps), ["run", "walk"]).endswith("  walk x20 run x1  a.csv")
+    assert table_row(Sample("a.csv", None, steps=steps[5:]), ["r", "w"]).endswith(
+        "  w w w w w w w w w w w w w w w r  a.csv"
+    )
+
+
 def test_names_steer_no_terminal_and_are_no_formulas(tmp_path):
     row = table_row(Sample("a.png", None, label=0, steps=[[0.1, 0.9]]), ["\033[31mred\n", "\rb"])
     assert row.split() == ["?b", "90.0", "%", "?[31mred?", "10.0", "%", "?b", "a.png,", "class", "?[31mred?"]

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 
 TABLE_HEADER = "prediction  confidence  second  confidence  after each step  file"
+MOST_STEPS = 16  # of more, equal predictions one after another are counted
 
 
 class Sample(NamedTuple):
@@ -100,9 +101,11 @@ def table_row(sample: Sample, classes: Classes) -> str:
         return printable(f"{'blank':{len(TABLE_HEADER) - len('file')}}{name}")
     last = sample.steps[-1]
     first, second = sorted(range(len(last)), key=last.__getitem__, reverse=True)[:2]
-    steps = " ".join(str(classes[most_probable(probabilities)]) for probabilities in sample.steps)
-    one, other = classes[first], classes[second]
-    row = f"{one:<10}  {100 * last[first]:8.1f} %  {other:<6}  {100 * last[second]:8.1f} %  {steps:<15}  {name}"
+    after_steps = [str(classes[most_probable(probabilities)]) for probabilities in sample.steps]
+    if len(after_steps) > MOST_STEPS:
+        after_steps = [f"{label} x{len([*steps])}" for label, steps in itertools.groupby(after_steps)]
+    one, other, listed = classes[first], classes[second], " ".join(after_steps)
+    row = f"{one:<10}  {100 * last[first]:8.1f} %  {other:<6}  {100 * last[second]:8.1f} %  {listed:<15}  {name}"
     return printable(row)  # also without line breaks, which a name may contain
 
 
