@@ -281,6 +281,12 @@ def test_clips_are_found_in_a_folder_and_files_that_are_none_are_named(tmp_path,
     assert len(list(find_clip_files(str(tmp_path / "one")))) == 2
 
 
+def test_a_broken_file_does_not_make_a_folder_of_clips_one_clip(tmp_path):
+    (tmp_path / "0.gif").write_bytes(b"GIF89a")
+    write_gif(tmp_path / "1.gif", noise_clip(2))
+    assert list(find_clip_files(str(tmp_path))) == [tmp_path / "0.gif", tmp_path / "1.gif"]
+
+
 def test_the_checksum_tells_a_row_of_the_table_that_has_changed(root):
     rows = [f"{path.relative_to(root)},{path.parts[-2]},{path.parts[-3]}" for path in sorted(root.glob("t*/*/*.npy"))]
     (root / "labels.csv").write_text("\n".join(["path,label,split", *rows]))

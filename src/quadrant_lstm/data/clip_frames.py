@@ -43,13 +43,13 @@ def is_clip(path: Path) -> bool:
         return path.suffix.lower() in ANIMATED | ARRAYS | videos.VIDEOS
     if any(file.suffix.lower() in ARRAYS | videos.VIDEOS for file in path.iterdir()):
         return False
+    pictures = None
     with contextlib.suppress(BrokenClip), decoder_errors_explained(path):  # examine() raises it, too
         pictures = image_files_in(path)
-        if not pictures:
-            return False
-        with opened_image(pictures[0]) as image:
-            return not getattr(image, "is_animated", False)
-    return True
+    for picture in pictures or ():
+        with contextlib.suppress(BrokenClip), decoder_errors_explained(path), opened_image(picture) as image:
+            return not getattr(image, "is_animated", False)  # of the first that can be read
+    return pictures != []
 
 
 find_clip_files = partial(image_files.find_files, kind="clip", is_wanted=is_clip)
