@@ -185,6 +185,21 @@ def test_a_mistake_is_one_line_for_all_processes_and_restarts(run_both, store, t
     assert not list(tmp_path.glob("outputs/*"))
 
 
+def test_the_process_that_serves_the_store_waits_for_the_others_only_when_its_error_is_printed(monkeypatch):
+    """Torchrun ends all processes as soon as one of the others has heard of the error and ended."""
+    waits: list[float] = []
+    monkeypatch.setattr(torchrun.time, "sleep", waits.append)
+    monkeypatch.setattr(torchrun, "end_with_parent", lambda _: None)
+    for name, value in environment(0, port=free_port()).items():
+        monkeypatch.setenv(name, value)
+    first = torchrun.Meeting()
+    first.leave()
+    assert first.report("a mistake")
+    assert not waits
+    first.leave()
+    assert waits == [torchrun.SECONDS_TO_HEAR]
+
+
 def test_what_an_option_shows_is_printed_once(run_both, store):
     both = run_both("--cfg=job", store=store)
     assert [process.returncode for process in both] == [0, 0]

@@ -142,6 +142,8 @@ def handle_errors() -> Iterator[Meeting | None]:
         raise
     finally:
         signals.prepare_to_exit()
+        if meeting:
+            meeting.leave()
 
 
 @contextlib.contextmanager

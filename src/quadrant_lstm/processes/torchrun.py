@@ -55,7 +55,7 @@ class Meeting:
         self.machine = f"machine {platform.node()}: " if int(os.environ["GROUP_WORLD_SIZE"]) > 1 else ""
         # Either the agent serves a store that outlives its processes, or rank 0 a new one at each start.
         outlives = os.environ["TORCHELASTIC_USE_AGENT_STORE"] == "True"
-        self.serves = self.rank == 0 and not outlives
+        self.serves, self.has_failed = self.rank == 0 and not outlives, False
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         with errors_explained(f"the store at {address}:{port}"):
             self.tcp = TCPStore(address, port, is_master=self.serves, wait_for_workers=False, timeout=TIMEOUT)
@@ -127,13 +127,17 @@ class Meeting:
         """Tells the other processes why this one ends. Returns whether to print it, which is so if no process of this
         start has failed before, and none of an earlier start with the same error.
         """
+        self.has_failed = True
         with suppress(RuntimeError):  # the process that served the store has ended
             if is_first := self.store.add("failing", 1) == 1:
                 self.store.set("failed", error)
-            if self.serves:
-                time.sleep(SECONDS_TO_HEAR)
             return is_first and self.tcp.add(f"reported/{error}", 1) == 1
         return True
+
+    def leave(self) -> None:
+        """Called once the error is printed, because torchrun ends all processes as soon as one of them has ended."""
+        if self.has_failed and self.serves:
+            time.sleep(SECONDS_TO_HEAR)
 
     def check_others(self) -> None:
         """Raises the UserError of the process that has failed, if one has told why."""
