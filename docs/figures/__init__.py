@@ -3,6 +3,7 @@
     python -m docs.figures tables [SWEEP ...]    the tables between comments in docs/*.md, and the pictures of them
     python -m docs.figures epochs SWEEP          epochs.png, of a sweep over seeds
     python -m docs.figures mistakes RUN ...      mistakes.png; several runs are an ensemble
+    python -m docs.figures copies RUN ...        prints what a mean over augmented copies of validation images changes
     python -m docs.figures clip RUN NUMBER       clip.png, of a test clip
     python -m docs.figures join RUN NUMBER NUMBER    join.png, of two test clips
     python -m docs.figures orderings             orderings.png and named_orderings.png
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("epochs").add_argument("sweep", metavar="SWEEP")
     (mistakes := commands.add_parser("mistakes")).add_argument("runs", nargs="+", metavar="RUN")
     mistakes.add_argument("--out", type=Path, default=DOCS / "mistakes.png")
+    commands.add_parser("copies").add_argument("runs", nargs="+", metavar="RUN")
     (clip := commands.add_parser("clip")).add_argument("run", metavar="RUN")
     clip.add_argument("number", type=int, metavar="NUMBER")
     (join := commands.add_parser("join")).add_argument("run", metavar="RUN")
@@ -61,6 +63,8 @@ def main(given: argparse.Namespace) -> None:
             write("epochs.png", pictures.draw_epochs(find_sweep(given.sweep)))
         case "mistakes":
             write_atomically(given.out, pictures.mistakes([find_run(run, BEST) for run in given.runs]))
+        case "copies":
+            pictures.print_copies([find_run(run, BEST) for run in given.runs])
         case "clip":
             write("clip.png", pictures.clip(find_run(given.run, BEST), given.number))
         case "join":

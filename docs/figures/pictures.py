@@ -1,22 +1,26 @@
 """Draws what runs have learned, how convolutions and an LSTM are joined, and in which order pieces are read."""
 
+import functools
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from torch import Tensor
+from torch import Tensor, nn
 
 from quadrant_lstm.dashboard.gallery import drawn_names
 from quadrant_lstm.dashboard.pictures import predictions
 from quadrant_lstm.dashboard.pictures.data import draw_orderings, draw_path
 from quadrant_lstm.dashboard.pictures.network import as_inputs
+from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.images import load_images
-from quadrant_lstm.data.orderings import SCANS, ordering_of
+from quadrant_lstm.data.orderings import SCANS, ordering_of, scaled
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WIDTH, WRONG, as_png, blank, new_figure, style
-from quadrant_lstm.run.build import build_data
+from quadrant_lstm.run.build import build_data, resolve_precision
 from quadrant_lstm.run.load import load_classifier, run_test
 from quadrant_lstm.run_folder import METRICS, read_rows
 from quadrant_lstm.sweep.plots import error_percent, format_error_axes
@@ -68,6 +72,42 @@ def mistakes(runs: Sequence[Path]) -> bytes:
     title, names = f"{len(wrong):,} of {len(labels):,} misclassified", data.spec.class_names
     shown = data.test_pictures(wrong), labels[wrong], logits[wrong]
     return as_png(predictions.draw_mistakes(*shown, names, title, num_rows), SCALE)
+
+
+SHARES, NUM_COPIES = (0.3, 0.6, 1.0), 8
+
+
+def print_copies(runs: Sequence[Path]) -> None:
+    """Prints how many validation images each run misclassifies, and how many by the mean of the probabilities of an
+    image and of 4 or 8 augmented copies. Each copy is augmented in one way for all images, by a share of the maxima of
+    the training.
+    """
+    print("run  alone ", *(f" {share:.0%} x{number}" for share in SHARES for number in (4, NUM_COPIES)))
+    for run in runs:
+        (classifier, cfg), wrong = load_classifier(run), list[int]()
+        data = build_data(cfg)
+        images, labels = data.train[data.validation_indices]
+        probabilities = functools.partial(probabilities_of, classifier.network.eval(), data, cfg.trainer.precision)
+        alone = probabilities(images)
+        for share in SHARES:
+            weaker = Augmentation(**{name: share * maximum for name, maximum in asdict(data.augmentation).items()})
+            total = alone.clone()
+            torch.manual_seed(0)
+            for number in range(1, NUM_COPIES + 1):
+                total += probabilities(weaker(images.transpose(0, 1)).transpose(0, 1))  # as channels of one image
+                wrong += [count_wrong(total, labels)] if number in (4, NUM_COPIES) else []
+        print(f"{run.name:>3}  {count_wrong(alone, labels):5} ", *(f"{count:8}" for count in wrong), flush=True)
+
+
+@torch.inference_mode()
+def probabilities_of(network: nn.Module, data: Any, precision: str, images: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in resolve_precision(precision, "cpu")):
+        batches = (scaled(data.cut(batch, None)) for batch in images.split(500))
+        return torch.cat([network(batch).float().softmax(1) for batch in batches])
+
+
+def count_wrong(probabilities: Tensor, labels: Tensor) -> int:
+    return int((probabilities.argmax(1) != labels).sum())
 
 
 def clip(run: Path, number: int) -> bytes:
