@@ -269,6 +269,14 @@ def test_clips_of_different_sizes_are_refused(root):
         clips_in(root, fit="pad")
 
 
+def test_single_pictures_are_clips_only_on_request(tmp_path):
+    for seed, name in enumerate(("dark", "light")):
+        write_folder(tmp_path / "data" / name, noise_clip(8, seed=seed))
+    with pytest.raises(UserError, match=r"data.num_frames: 3, but each clip has a single frame; put the frames of a"):
+        clips_in(tmp_path / "data", num_frames=3)
+    assert clips_in(tmp_path / "data", num_frames=1).spec.num_steps == 1
+
+
 def test_clips_are_found_in_a_folder_and_files_that_are_none_are_named(tmp_path, capsys):
     for name in ("one/0.gif", "one/1.gif", "two/more/3.gif"):
         write_gif(tmp_path / name, noise_clip(2))

@@ -73,6 +73,7 @@ DIVIDED = [f"{split}/{name}/1.mp4" for split in ("train", "test") for name in NA
         ([*DIVIDED, "val/"], "val: holds no folder of a class; add some, or remove it"),
         ([*DIVIDED, "test/\udce9/1.mp4"], r"the name of .*test/\\xe9 is not UTF-8; rename the folder"),
         ([*DIVIDED, "test/wave/x.txt"], "x.txt: is no file of a clip; remove it, or begin its name with a dot"),
+        ([*DIVIDED, "test/wave/x.jpg"], "x.jpg: is no file of a clip; put the frames of a clip into a folder, CLASS/"),
         ([*DIVIDED, "train/stray.mp4"], "train/stray.mp4: is in no folder of a class; move it, or begin its name"),
     ],
 )

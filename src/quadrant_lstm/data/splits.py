@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quadrant_lstm.data.datamodule import check_fold
-from quadrant_lstm.data.image_files import is_visible, natural
+from quadrant_lstm.data.image_files import is_image_name, is_visible, natural
 from quadrant_lstm.errors import UserError, as_text
 from quadrant_lstm.files import expanded
 from quadrant_lstm.text import plural
@@ -169,7 +169,10 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
             of_folder = "but not of still pictures alone" if kind == "clip" else no_file
             folder = f"a folder, {of_folder} (those of splits are named train, val and test)"
             what = folder if path.is_dir() else no_file
-            raise UserError(f"{path}: is {what}; remove it, or begin its name with a dot.")
+            remedy = "remove it, or begin its name with a dot"
+            if kind == "clip" and is_image_name(path.name):
+                remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.jpg"
+            raise UserError(f"{path}: is {what}; {remedy}.")
         if (other := first.setdefault(sample.group, sample)).split != sample.split:
             raise UserError(
                 f"data.group: {sample.group} is in {other.split} ({other.path}) and in {sample.split} ({sample.path}); "
