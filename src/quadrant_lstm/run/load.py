@@ -3,12 +3,14 @@
 import functools
 import hashlib
 import inspect
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from hydra.utils import get_class
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.callbacks.training import Progress
 from quadrant_lstm.config.check import Trust, read_config
+from quadrant_lstm.config.trust import may_be_named
 from quadrant_lstm.config.values import FREE_DATA_KEYS, nodes_with_target
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, scaled
@@ -226,24 +229,45 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
 
 
 def load_teachers(cfg: DictConfig, data: SequenceDataModule) -> Teachers:
-    """Loads the networks that `teacher` names. Their configs may name the modules that this run's model names.
+    """Loads the networks that `teacher` names. Their configs may name the modules of other code that this run's model
+    names.
 
     Raises UserError for a network that was trained on other data, or on samples that this run does not train on.
     """
     folders, networks = find_teachers(cfg.teacher), []
-    trust = [node["_target_"].rpartition(".")[0] for _, node in nodes_with_target(OmegaConf.to_container(cfg.model))]
+    model: Any = OmegaConf.to_container(cfg.model)
+    targets = [str(node["_target_"]) for _, node in nodes_with_target(model)]
+    # torch.nn would stand for all that its modules import
+    trust = [target.rpartition(".")[0] for target in targets if not may_be_named(target, "model")]
+    here = data_values(keep_num_frames(cfg, data.spec))
     for folder in folders:
         classifier, own = load_classifier(folder, trust)
-        for key in (key for key in cfg.data if key not in FREE_DATA_KEYS):
-            if (here := cfg.data[key]) != (there := own.data.get(key)):
-                rule = f"{here}, but the teacher {as_typed(folder)} was trained with {there}"
+        there = data_values(own)
+        for key in (key for key in here | there if key not in FREE_DATA_KEYS):
+            if here.get(key) != there.get(key):
+                one, other = (as_yaml(values.get(key)) for values in (here, there))
+                rule = f"{one}, but the teacher {as_typed(folder)} was trained with {other}"
                 raise UserError(f"data.{key}: {rule}; write the same value, or choose another teacher.")
-        if read_json(folder / PROVENANCE)["data"]["sha256"] != data.sha256():
+        if not (recorded := read_json(folder / PROVENANCE).get("data", {}).get("sha256")):
+            rule = f"{as_typed(folder / PROVENANCE)} does not tell which files it was trained on"
+            raise UserError(f"teacher: {rule}; restore it, or choose another teacher.")
+        if recorded != data.sha256():
             raise UserError(f"teacher: {as_typed(folder)} was trained on other files; train it again on these.")
         networks.append(classifier.network)
     checksum = hashlib.sha256(b"".join((folder / BEST).read_bytes() for folder in folders)).hexdigest()
     log.info(f"teacher: {counted(len(networks), 'network')} of {as_typed(expanded(cfg.teacher))}")
     return Teachers(networks, cfg.teacher_weight, cfg.temperature, checksum)
+
+
+def data_values(cfg: DictConfig) -> dict[str, Any]:
+    """Returns the values of the keys of `data`, and the defaults of those that the config leaves out."""
+    values: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    parameters = inspect.signature(get_class(cfg.data._target_)).parameters.values()
+    return values | {each.name: each.default for each in parameters if each.name not in values}
+
+
+def as_yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 # Test metrics
