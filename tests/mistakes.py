@@ -34,6 +34,8 @@ MISTAKES = {
     "sweep=latest": "has no sweep; start one with python train.py -m KEY=A,B.",
     "init=": "init: is empty; give a value, or leave it out.",
     "init=nowhere": "init: nowhere does not exist; give a run folder, or a file that",
+    "temperature=2": "temperature: 2, but there is no teacher; add teacher=FOLDER, or leave it out.",
+    "teacher=nowhere": "teacher: nowhere does not exist; restore it, or give one that train.py made.",
     # wrong types
     "init=123": "init: 123 is not text or null; choose another value.",
     "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; choose another value.",

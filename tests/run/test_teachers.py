@@ -8,6 +8,8 @@ from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_checkpoint
+from quadrant_lstm.config.check import check_config
+from quadrant_lstm.dashboard.dashboard import hyperparameters
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.teachers import Teachers
 from quadrant_lstm.run.build import build_data
@@ -141,6 +143,18 @@ def test_series_whose_longest_gives_the_number_of_steps_have_teachers(tmp_path):
     teachers, data = load_teachers(cfg, build_data(cfg)), build_data(cfg)
     frames, lengths = torch.randn(2, data.spec.num_steps, *data.spec.frame_shape), torch.tensor([2, 5])
     assert teachers.mixed(torch.zeros(2), torch.zeros(2, 2), frames, lengths).isfinite().all()
+
+
+def test_keys_of_a_teacher_are_hyperparameters_only_with_a_teacher():
+    keys = {"teacher": "a", "teacher_weight": 0.5, "temperature": 4.0}
+    with_teacher, without = (hyperparameters(composed_config(*words), []) for words in (["teacher=a"], []))
+    assert {key: with_teacher[key] for key in keys} == keys
+    assert not keys.keys() & without.keys()
+
+
+def test_a_teacher_needs_a_temperature():
+    with pytest.raises(UserError, match="temperature: is missing; add temperature=VALUE, or leave out"):
+        check_config(composed_config("teacher=a", "~temperature"))
 
 
 def test_a_folder_without_a_network_teaches_nothing(tmp_path):

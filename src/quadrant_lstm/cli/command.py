@@ -234,6 +234,10 @@ class BeforeRun(Callback):
             check_config(cfg := without_hydra(config))
             if cfg.get("teacher"):
                 find_teachers(cfg.teacher)
+            typed = assigned(config.hydra.overrides.task)
+            for key in (key for key in ("teacher_weight", "temperature") if key in typed and not cfg.get("teacher")):
+                rule = f"{typed[key]}, but there is no teacher"
+                raise UserError(f"{key}: {rule}; add teacher=FOLDER, or leave it out.")
             with signals.importing():
                 # imports Lightning
                 from quadrant_lstm.run.build import check_fit, num_processes_to_launch, quiet_lightning

@@ -99,6 +99,9 @@ GIVEN_BY_CODE = {
 def check_config(cfg: DictConfig) -> None:
     """Checks a config that train.py composed."""
     check_values(cfg)
+    for key in ("teacher_weight", "temperature"):
+        if cfg.get("teacher") and key not in cfg:
+            raise missing_key(key)
     check_validation(cfg)
 
 
