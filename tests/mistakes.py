@@ -34,6 +34,7 @@ MISTAKES = {
     "sweep=latest": "has no sweep; start one with python train.py -m KEY=A,B.",
     "init=": "init: is empty; give a value, or leave it out.",
     "init=nowhere": "init: nowhere does not exist; give a run folder, or a file that",
+    "temperature=1e200": "temperature: 1e+200 is not a number from 0.01 to 100; choose another value.",
     "temperature=2": "temperature: 2, but there is no teacher; add teacher=FOLDER, or leave it out.",
     "teacher=nowhere": "teacher: nowhere does not exist; restore it, or give one that train.py made.",
     # wrong types

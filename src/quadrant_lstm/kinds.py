@@ -19,6 +19,8 @@ BelowOne = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]
 AtMostOne = Annotated[float, Ge(0), Le(1), "a number from 0 to 1"]
 Share = Annotated[float, Gt(0), Lt(1), "a number above 0 and below 1"]
 Fraction = Annotated[float, Gt(0), Le(1), "a fraction above 0.0, up to 1.0"]
+# At 1,000, the rounding of float32 changes the divergence of the probabilities by a tenth.
+Temperature = Annotated[float, Ge(0.01), Le(100), "a number from 0.01 to 100"]
 Betas = Annotated[list[BelowOne], MinLen(2), MaxLen(2), "a list of two numbers in [0, 1), such as [0.9,0.999]"]
 IS_DURATION = Predicate(lambda text: bool(re.fullmatch(r"\d*\.?\d+s", text)) and float(text[:-1]) > 0)
 Seconds = Annotated[str, IS_DURATION, "seconds above 0, such as 2s or 0.5s"]

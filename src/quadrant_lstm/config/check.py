@@ -35,7 +35,7 @@ ROOT: Kinds = {
     "init": str | None,
     "teacher": str | None,
     "teacher_weight": kinds.Fraction,
-    "temperature": kinds.Positive,
+    "temperature": kinds.Temperature,
     "run": str | None,
     "swept": list[str] | None,
 }
