@@ -19,7 +19,7 @@ from quadrant_lstm.data.feature_cache import FeatureCache
 from quadrant_lstm.data.splits import find_samples
 from quadrant_lstm.errors import UserError
 from tests.batches import are_equal, epoch_of
-from tests.clips import augmentation, clips_in, noise_clip, write_clip_folder, write_folder, write_gif
+from tests.clips import augmentation, clips_in, noise_clip, write_animation, write_clip_folder, write_folder, write_gif
 
 
 @pytest.fixture(autouse=True)
@@ -269,12 +269,16 @@ def test_clips_of_different_sizes_are_refused(root):
         clips_in(root, fit="pad")
 
 
-def test_single_pictures_are_clips_only_on_request(tmp_path):
+def test_single_pictures_are_clips_only_on_request(root, tmp_path):
     for seed, name in enumerate(("dark", "light")):
-        write_folder(tmp_path / "data" / name, noise_clip(8, seed=seed))
-    with pytest.raises(UserError, match=r"data.num_frames: 3, but each clip has a single frame; put the frames of a"):
-        clips_in(tmp_path / "data", num_frames=3)
-    assert clips_in(tmp_path / "data", num_frames=1).spec.num_steps == 1
+        write_folder(tmp_path / "pictures" / name, noise_clip(8, seed=seed))
+    write_gif(root / "train/dark/single.gif", noise_clip(1))
+    clips_in(root)
+    write_animation(root / "train/dark/single.png", noise_clip(1))
+    for folder, file in ((root, "train/dark/single.png"), (tmp_path / "pictures", "dark/frame1.png")):
+        with pytest.raises(UserError, match=f"{file}: is a single picture; put the frames of a clip into a folder"):
+            clips_in(folder)
+        assert clips_in(folder, num_frames=1).spec.num_steps == 1
 
 
 def test_clips_are_found_in_a_folder_and_files_that_are_none_are_named(tmp_path, capsys):

@@ -55,6 +55,10 @@ def is_clip(path: Path) -> bool:
 find_clip_files = partial(image_files.find_files, kind="clip", is_wanted=is_clip)
 
 
+def is_picture(clip: Path) -> bool:
+    return clip.suffix.lower() in ANIMATED and not clip.is_dir()
+
+
 def is_video(clip: Path) -> bool:
     return clip.suffix.lower() in videos.VIDEOS and not clip.is_dir()
 

@@ -310,9 +310,11 @@ class Clips(FileSequences):
             raise UserError(f"data.fps: {fps}, but {untimed} has no times; leave it out, and write data.frame_step.")
         available = {path: clip_frames.frames_available(note, frame_step, fps) for path, note in self.notes.items()}
         longest = max(map(len, available.values()))
-        if (num_frames or 1) > max(note.num_frames for note in self.notes.values()) == 1:  # perhaps the frames of clips
-            remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.png, or write 1"
-            raise UserError(f"data.num_frames: {num_frames}, but each clip has a single frame; {remedy}.")
+        stills = [path for path, note in self.notes.items() if note.num_frames == 1 and clip_frames.is_picture(path)]
+        still = next((path for path in stills if path.suffix.lower() == ".png"), None)
+        if num_frames != 1 and (still or len(stills) == len(self.notes)):  # perhaps frames of the same clips
+            remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.png, or write data.num_frames=1"
+            raise UserError(f"{still or stills[0]}: is a single picture; {remedy}.")
         spec = SequenceSpec((channels, height, width), num_frames or longest, names)
         files, reading = (self.notes, frame_format), (available, sampling, spec, seed)
         train = ClipReader(*files, round(1e9 * cache_gb), train_clips, *reading, 1)
