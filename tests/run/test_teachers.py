@@ -16,7 +16,7 @@ from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_teachers
 from quadrant_lstm.run_folder import BEST, CONFIG, LAST, RESULTS
 from tests.configs import composed_config
-from tests.folders import TINY, tiny_data, write_idx_folder
+from tests.folders import TINY, tiny_data
 from tests.networks import Flat
 from tests.scripts import refused, succeeds
 from tests.series import write_series_folder
@@ -66,6 +66,12 @@ def change(checkpoint: Path) -> None:
     write_checkpoint(content, checkpoint)
 
 
+def load(cwd: Path, teacher: Path, *words: str, **sizes: int) -> Teachers:
+    """Loads the teachers of a run on the tiny data."""
+    cfg = composed_config(*tiny_data(cwd, **sizes), *TINY, f"teacher={teacher}", *words)
+    return load_teachers(cfg, build_data(cfg))
+
+
 def test_a_run_with_teachers_resumes_exactly_and_not_with_others(sweep, tmp_path):
     words = (*tiny_data(tmp_path), *TINY, f"teacher={sweep}")
     interrupted, whole = tmp_path / "interrupted", tmp_path / "whole"
@@ -94,34 +100,29 @@ def test_a_run_with_teachers_resumes_exactly_and_not_with_others(sweep, tmp_path
     ],
 )
 def test_a_teacher_that_saw_other_samples_is_refused(words, message, sweep, tmp_path):
-    images = write_idx_folder(tmp_path / "tiny", train=200 if words else 199)
-    cfg = composed_config("data=idx", f"data.root={images}", *TINY, f"teacher={sweep}", *words)
     with pytest.raises(UserError, match=message):
-        load_teachers(cfg, build_data(cfg))
+        load(tmp_path, sweep, *words, train=200 if words else 199)
 
 
 def test_a_fold_of_the_teacher_is_compared_with_the_default_of_a_key_that_is_left_out(sweep, tmp_path):
     recorded = OmegaConf.load(sweep / "0" / CONFIG)
     recorded.data.fold, recorded.data.num_folds = 0, 3
     OmegaConf.save(recorded, sweep / "0" / CONFIG)
-    cfg = composed_config(*tiny_data(tmp_path), *TINY, f"teacher={sweep / '0'}", "data.fold=0", "~data.num_folds")
     with pytest.raises(UserError, match="data.num_folds: 5, but the teacher .*/0 was trained with 3; write the same"):
-        load_teachers(cfg, build_data(cfg))
+        load(tmp_path, sweep / "0", "data.fold=0", "~data.num_folds")
 
 
 def test_a_key_that_the_folder_of_an_older_teacher_lacks_has_its_default(sweep, tmp_path):
     recorded = OmegaConf.load(sweep / "0" / CONFIG)
     del recorded.data["num_folds"]
     OmegaConf.save(recorded, sweep / "0" / CONFIG)
-    cfg = composed_config(*tiny_data(tmp_path), *TINY, f"teacher={sweep / '0'}")
-    assert len(load_teachers(cfg, build_data(cfg)).networks) == 1
+    assert len(load(tmp_path, sweep / "0").networks) == 1
 
 
 def test_a_teacher_without_a_checksum_of_its_data_is_refused(sweep, tmp_path):
     (sweep / "1/provenance.json").unlink()
-    cfg = composed_config(*tiny_data(tmp_path), *TINY, f"teacher={sweep}")
     with pytest.raises(UserError, match="teacher: .*/1/provenance.json does not tell which files it was trained on; "):
-        load_teachers(cfg, build_data(cfg))
+        load(tmp_path, sweep)
 
 
 def test_a_class_of_torch_in_the_model_lets_a_teacher_name_nothing_that_torch_imports(sweep, tmp_path):
@@ -129,9 +130,8 @@ def test_a_class_of_torch_in_the_model_lets_a_teacher_name_nothing_that_torch_im
     recorded.optimizer = {"_target_": "torch.nn.functional.torch.os.system", "command": "true"}
     OmegaConf.save(recorded, sweep / "0" / CONFIG)
     gru = ("model.recurrent._target_=torch.nn.GRU", "+model.recurrent.batch_first=true")
-    cfg = composed_config(*tiny_data(tmp_path), *TINY, *gru, f"teacher={sweep}")
     with pytest.raises(UserError, match="optimizer._target_: torch.nn.functional.torch.os.system is other code; add"):
-        load_teachers(cfg, build_data(cfg))
+        load(tmp_path, sweep, *gru)
 
 
 def test_series_whose_longest_gives_the_number_of_steps_have_teachers(tmp_path):
@@ -140,7 +140,7 @@ def test_series_whose_longest_gives_the_number_of_steps_have_teachers(tmp_path):
     succeeds("train.py", *words, f"hydra.run.dir={tmp_path / 'teacher'}", cwd=tmp_path)
     cfg = composed_config(*words, f"teacher={tmp_path / 'teacher'}")
     assert cfg.data.num_frames is None
-    teachers, data = load_teachers(cfg, build_data(cfg)), build_data(cfg)
+    teachers = load_teachers(cfg, data := build_data(cfg))
     frames, lengths = torch.randn(2, data.spec.num_steps, *data.spec.frame_shape), torch.tensor([2, 5])
     assert teachers.mixed(torch.zeros(2), torch.zeros(2, 2), frames, lengths).isfinite().all()
 

@@ -151,6 +151,7 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
         key = override.partition("=")[0].lstrip("+~")
         group, *names = re.split("[./]", key)
         is_fixed = group in ("model", "schedule") or (group == "data" and names[:1] and names[0] not in FREE_DATA_KEYS)
+        # another optimizer could not use the state of this one
         if is_fixed or key in (*GROUPS, "experiment", "init", "teacher", "optimizer._target_"):
             raise UserError(f"{override}: a run resumes with its own config; change other values, or start a new run.")
         is_constant = cfg.schedule._target_.endswith(".ConstantLR") and cfg.schedule.get("factor") == 1

@@ -21,24 +21,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from quadrant_lstm import signals
+from quadrant_lstm import run_folder, signals
 from quadrant_lstm.compat import OF_COMPOSE
-from quadrant_lstm.config.check import check_config, unknown_key
+from quadrant_lstm.config.check import OF_TEACHER, check_config, unknown_key
 from quadrant_lstm.config.trust import OWN
 from quadrant_lstm.config.values import leaves, without_hydra
 from quadrant_lstm.errors import FILE_ERRNOS, UserError, with_type
 from quadrant_lstm.files import WriteError, write_json, wrong_encoding
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
-from quadrant_lstm.run_folder import (
-    CONFIG,
-    ERROR,
-    RESULTS,
-    as_typed,
-    find_teachers,
-    find_weights,
-    new_folder,
-    remove_untouched,
-)
+from quadrant_lstm.run_folder import CONFIG, ERROR, RESULTS, as_typed, find_weights, new_folder, remove_untouched
 from quadrant_lstm.text import assigned
 
 # The config of train.py for another command, which runs in the project's root
@@ -233,9 +224,9 @@ class BeforeRun(Callback):
                 find_weights(init)
             check_config(cfg := without_hydra(config))
             if cfg.get("teacher"):
-                find_teachers(cfg.teacher)
+                run_folder.find_teachers(cfg.teacher)
             typed = assigned(config.hydra.overrides.task)
-            for key in (key for key in ("teacher_weight", "temperature") if key in typed and not cfg.get("teacher")):
+            for key in (key for key in OF_TEACHER if key in typed and not cfg.get("teacher")):
                 rule = f"{typed[key]}, but there is no teacher"
                 raise UserError(f"{key}: {rule}; add teacher=FOLDER, or leave it out.")
             with signals.importing():

@@ -39,6 +39,7 @@ ROOT: Kinds = {
     "run": str | None,
     "swept": list[str] | None,
 }
+OF_TEACHER = ("teacher_weight", "temperature")  # which need a teacher, and which a teacher needs
 REQUIRED = ("trainer.max_epochs", "trainer.precision", "trainer.callbacks.checkpoints")
 
 # The arguments of torch's and Lightning's classes that a run restricts more than their annotations do.
@@ -99,7 +100,7 @@ GIVEN_BY_CODE = {
 def check_config(cfg: DictConfig) -> None:
     """Checks a config that train.py composed."""
     check_values(cfg)
-    for key in ("teacher_weight", "temperature"):
+    for key in OF_TEACHER:
         if cfg.get("teacher") and key not in cfg:
             raise missing_key(key)
     check_validation(cfg)

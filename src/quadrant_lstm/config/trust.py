@@ -35,13 +35,18 @@ READ_IN_PLACE = ("mnist", "idx")  # data sets that are not downloaded
 
 def check_trust(config: Mapping[str, Any], trust: Sequence[str]) -> None:
     """Raises UserError for a class of other code whose module is not in `trust`, and names all modules to trust."""
-    targets = {path: str(node["_target_"]) for path, node in nodes_with_target(config)}
-    other = {path: name for path, name in targets.items() if not may_be_named(name, path.partition(".")[0])}
+    other = other_code(config)
     for path, target in other.items():
         if not any(target.startswith(f"{module}.") for module in trust):
             modules = ",".join(sorted({name.rpartition(".")[0] for name in other.values()}))
             remedy = f"trust={f'[{modules}]' if ',' in modules else modules}"
             raise UserError(f"{path}._target_: {target} is other code; add {remedy} if you trust it.")
+
+
+def other_code(config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the classes of other code that a config names, by the keys of their nodes."""
+    targets = {path: str(node["_target_"]) for path, node in nodes_with_target(config)}
+    return {path: name for path, name in targets.items() if not may_be_named(name, path.partition(".")[0])}
 
 
 def may_be_named(target: str, group: str) -> bool:

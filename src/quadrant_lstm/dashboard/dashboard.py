@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm import files, plotting, run_folder, text
+from quadrant_lstm.config.check import OF_TEACHER
 from quadrant_lstm.dashboard import gallery
 from quadrant_lstm.dashboard.loggers import add_picture
 from quadrant_lstm.dashboard.pictures.network import SAMPLES_AT_ONCE, as_arguments, as_inputs
@@ -101,7 +102,7 @@ def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]
         return {key: typed.get(key) if isinstance(value, choices) else value for key, value in values.items()}
     decay = OmegaConf.select(cfg, "trainer.callbacks.ema.decay")
     shown = {"seed": cfg.seed} | {key: cfg.get(key) or None for key in ("label_smoothing", "class_weights")}
-    shown |= {key: cfg[key] for key in ("teacher", "teacher_weight", "temperature") if cfg.get("teacher")}
+    shown |= {key: cfg[key] for key in ("teacher", *OF_TEACHER) if cfg.get("teacher")}
     shown |= {"trainer": {"max_epochs": cfg.trainer.max_epochs, "callbacks": {"ema": {"decay": decay}}}}
     shown |= {group: OmegaConf.to_container(cfg[group]) for group in ("data", "model", "optimizer", "schedule")}
     return flattened("", shown)

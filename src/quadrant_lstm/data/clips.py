@@ -254,6 +254,26 @@ class ClipLoader:
 # The data of a run
 
 
+def frame_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
+    """Returns the height and width of all frames. Raises UserError for clips of different sizes."""
+    sizes = {(note.height, note.width): path for path, note in notes.items()}
+    if len(sizes) > 1:
+        one, other, *_ = (f"{path} has frames of {height} x {width}" for (height, width), path in sizes.items())
+        raise UserError(f"data.size: null, but {one} and {other}; add data.size=[HEIGHT,WIDTH].")
+    return next(iter(sizes))
+
+
+def check_pictures(notes: Mapping[Path, Note]) -> None:
+    """Raises UserError for a PNG with a single frame, or if each clip is a single picture: they may be frames of the
+    same clips.
+    """
+    stills = [path for path, note in notes.items() if note.num_frames == 1 and clip_frames.is_picture(path)]
+    still = next((path for path in stills if path.suffix.lower() == ".png"), None)
+    if still or len(stills) == len(notes):
+        remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.png, or write data.num_frames=1"
+        raise UserError(f"{still or stills[0]}: is a single picture; {remedy}.")
+
+
 class Clips(FileSequences):
     """conf/data/clips.yaml explains the arguments. Raises UserError for a clip that cannot be read, unless broken clips
     are skipped: `skipped` then lists them.
@@ -300,21 +320,14 @@ class Clips(FileSequences):
         readable = [clip for clip in samples if clip.path in self.notes]
         drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
         train_clips, held_out, test_clips, how = splits.divide(readable, names, *drawing)
-        sizes = {(note.height, note.width): path for path, note in self.notes.items()}
-        if len(sizes) > 1:
-            one, other, *_ = (f"{path} has frames of {height} x {width}" for (height, width), path in sizes.items())
-            raise UserError(f"data.size: null, but {one} and {other}; add data.size=[HEIGHT,WIDTH].")
-        ((height, width),) = sizes
+        height, width = frame_size(self.notes)
         untimed = next((path for path, note in self.notes.items() if note.seconds is None), None)
         if fps and untimed:
             raise UserError(f"data.fps: {fps}, but {untimed} has no times; leave it out, and write data.frame_step.")
         available = {path: clip_frames.frames_available(note, frame_step, fps) for path, note in self.notes.items()}
         longest = max(map(len, available.values()))
-        stills = [path for path, note in self.notes.items() if note.num_frames == 1 and clip_frames.is_picture(path)]
-        still = next((path for path in stills if path.suffix.lower() == ".png"), None)
-        if num_frames != 1 and (still or len(stills) == len(self.notes)):  # perhaps frames of the same clips
-            remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.png, or write data.num_frames=1"
-            raise UserError(f"{still or stills[0]}: is a single picture; {remedy}.")
+        if num_frames != 1:
+            check_pictures(self.notes)
         spec = SequenceSpec((channels, height, width), num_frames or longest, names)
         files, reading = (self.notes, frame_format), (available, sampling, spec, seed)
         train = ClipReader(*files, round(1e9 * cache_gb), train_clips, *reading, 1)

@@ -15,11 +15,12 @@ from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from quadrant_lstm import run_folder
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.callbacks.training import Progress
 from quadrant_lstm.config.check import Trust, read_config
-from quadrant_lstm.config.trust import may_be_named
-from quadrant_lstm.config.values import FREE_DATA_KEYS, nodes_with_target
+from quadrant_lstm.config.trust import other_code
+from quadrant_lstm.config.values import FREE_DATA_KEYS
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_range, scaled
 from quadrant_lstm.errors import UserError, needs_extra
@@ -28,17 +29,7 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.teachers import Teachers
 from quadrant_lstm.processes.launch import configure_cpu
 from quadrant_lstm.run.build import build_classifier, build_data, instantiate_node, quiet_lightning, resolve_precision
-from quadrant_lstm.run_folder import (
-    BEST,
-    CONFIG,
-    LAST,
-    PROVENANCE,
-    TABLES,
-    as_typed,
-    find_run,
-    find_teachers,
-    find_weights,
-)
+from quadrant_lstm.run_folder import BEST, CONFIG, LAST, PROVENANCE, TABLES, as_typed, find_run, find_weights
 from quadrant_lstm.text import counted
 
 # The data as they are now, beside those that the network was trained on
@@ -234,12 +225,10 @@ def load_teachers(cfg: DictConfig, data: SequenceDataModule) -> Teachers:
 
     Raises UserError for a network that was trained on other data, or on samples that this run does not train on.
     """
-    folders, networks = find_teachers(cfg.teacher), []
-    model: Any = OmegaConf.to_container(cfg.model)
-    targets = [str(node["_target_"]) for _, node in nodes_with_target(model)]
-    # torch.nn would stand for all that its modules import
-    trust = [target.rpartition(".")[0] for target in targets if not may_be_named(target, "model")]
-    here = data_values(keep_num_frames(cfg, data.spec))
+    folders, networks = run_folder.find_teachers(cfg.teacher), []
+    named = other_code({"model": OmegaConf.to_container(cfg.model)}).values()
+    trust = [target.rpartition(".")[0] for target in named]  # not torch.nn, which stands for all that it imports
+    here, sha256 = data_values(keep_num_frames(cfg, data.spec)), data.sha256()
     for folder in folders:
         classifier, own = load_classifier(folder, trust)
         there = data_values(own)
@@ -251,7 +240,7 @@ def load_teachers(cfg: DictConfig, data: SequenceDataModule) -> Teachers:
         if not (recorded := read_json(folder / PROVENANCE).get("data", {}).get("sha256")):
             rule = f"{as_typed(folder / PROVENANCE)} does not tell which files it was trained on"
             raise UserError(f"teacher: {rule}; restore it, or choose another teacher.")
-        if recorded != data.sha256():
+        if recorded != sha256:
             raise UserError(f"teacher: {as_typed(folder)} was trained on other files; train it again on these.")
         networks.append(classifier.network)
     checksum = hashlib.sha256(b"".join((folder / BEST).read_bytes() for folder in folders)).hexdigest()
