@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from quadrant_lstm.run.provenance import processor
+from quadrant_lstm.text import counted
 
 Ways = dict[str, Callable[[], float]]  # each measures itself once
 Cases = Iterable[tuple[str, Ways]]
@@ -98,7 +99,8 @@ def row(*texts: str) -> str:
 def write_page(file: Path, lines: Iterable[str]) -> None:
     """Prints the lines, each once it is measured, and writes them below machine and command."""
     where = [processor(), *([torch.cuda.get_device_name()] if torch.cuda.is_available() else [])]
-    machine = f"{torch.get_num_threads()} threads on {', '.join(where)}, torch {torch.__version__}, {date.today()}"
+    threads = counted(torch.get_num_threads(), "thread")
+    machine = f"{threads} on {', '.join(where)}, torch {torch.__version__}, {date.today()}"
     written = [f"{machine}; `python -m benchmarks {file.stem}`", ""]
     print(*written, sep="\n", flush=True)
     for line in lines:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.main import get_args_parser
 
 from quadrant_lstm.config import trust
-from quadrant_lstm.config.check import GROUPS, read_config, trust_list
+from quadrant_lstm.config.check import GROUPS, OF_TEACHER, read_config, trust_list
 from quadrant_lstm.config.values import FREE_DATA_KEYS, names_other_than_own_keys, resolve_interpolations
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
@@ -152,7 +152,8 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
         group, *names = re.split("[./]", key)
         is_fixed = group in ("model", "schedule") or (group == "data" and names[:1] and names[0] not in FREE_DATA_KEYS)
         # another optimizer could not use the state of this one
-        if is_fixed or key in (*GROUPS, "experiment", "init", "teacher", "optimizer._target_"):
+        without_teacher = key in OF_TEACHER and not cfg.get("teacher")
+        if is_fixed or without_teacher or key in (*GROUPS, "experiment", "init", "teacher", "optimizer._target_"):
             raise UserError(f"{override}: a run resumes with its own config; change other values, or start a new run.")
         is_constant = cfg.schedule._target_.endswith(".ConstantLR") and cfg.schedule.get("factor") == 1
         if key == "optimizer.lr" and not is_constant:
