@@ -66,12 +66,13 @@ def test_a_video_is_read_by_its_frame_numbers(tmp_path):
     assert read_frames(tmp_path / "clip.mp4", COLOUR._replace(channels=1), [4]).shape == (1, 32, 48, 1)
 
 
-def test_a_frame_is_turned_as_its_camera_noted(tmp_path):
+@pytest.mark.parametrize("clip", ["clip", "clip/frame.png"])
+def test_a_frame_is_turned_as_its_camera_noted(clip, tmp_path):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # the top of the frame is at the left of the stored pixels
     (tmp_path / "clip").mkdir()
     Image.fromarray(np.rot90(FRAMES[0])).save(tmp_path / "clip/frame.png", exif=exif)
-    assert np.array_equal(read_frames(tmp_path / "clip", numbers=range(1))[0], FRAMES[0])
+    assert np.array_equal(read_frames(tmp_path / clip, numbers=range(1))[0], FRAMES[0])
 
 
 @pytest.mark.parametrize(

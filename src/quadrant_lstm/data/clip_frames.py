@@ -95,6 +95,8 @@ def frames_in(
         if numbers is None:
             check_picture(clip)
         with opened_image(clip) as image:
+            if not getattr(image, "is_animated", False):
+                ImageOps.exif_transpose(image, in_place=True)
             for number in chosen(range(getattr(image, "n_frames", 1))):
                 image.seek(number)
                 yield image
