@@ -36,6 +36,13 @@ MISTAKES = {
     "init=nowhere": "init: nowhere does not exist; give a run folder, or a file that",
     "temperature=1e200": "temperature: 1e+200 is not a number from 0.01 to 100; choose another value.",
     "temperature=2": "temperature: 2, but there is no teacher; add teacher=FOLDER, or leave it out.",
+    "model=join model.recurrent.units=8 model.lstm_units=5": "model.lstm_units: 5, but model.recurrent.units=8 sets "
+    "the units; write that key, or leave it out.",
+    "data.num_folds=10": "data.num_folds: 10, but there is no fold; add data.fold=N, or leave it out.",
+    "hydra/launcher=submitit_slurm": "hydra/launcher=submitit_slurm: is for sweeps; add -m, or leave it out.",
+    "hydra.sweep.dir=mine": "hydra.sweep.dir=mine: is for sweeps; add -m, or leave it out.",
+    "-m seed=1,2 hydra.run.dir=mine": "hydra.run.dir=mine: is for a single run; write hydra.sweep.dir, or leave "
+    "it out.",
     "teacher=nowhere": "teacher: nowhere does not exist; restore it, or give one that train.py made.",
     # wrong types
     "init=123": "init: 123 is not text or null; choose another value.",

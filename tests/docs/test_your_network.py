@@ -96,13 +96,14 @@ def test_only_the_weights_of_a_recurrent_layer_are_drawn_anew(trained, monkeypat
     assert network.recurrent.inputs.weight.std() > 0.1
 
 
-@pytest.mark.parametrize("plan", ["", "-m seed=1,2 plan=true"], ids=["run", "plan"])
-def test_a_mistake_in_the_network_costs_one_line(trained, plan):
+@pytest.mark.parametrize("words", ["hydra.run.dir=every", "-m seed=1,2 plan=true"])
+def test_a_mistake_in_the_network_costs_one_line(trained, words):
     """In a plan it stands below the table."""
     (trained / "every_step.py").write_text(FILES["my_network.py"].replace("outputs[:, -1]", "outputs"))
-    done = run(trained, f"{TRAIN_NETWORK} {plan} model._target_=every_step.MyNetwork hydra.run.dir=every")
+    done = run(trained, f"{TRAIN_NETWORK} {words} model._target_=every_step.MyNetwork")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "MyNetwork was given [2, 4, 1, 16, 4] and returned [2, 4, 3]" in (done.stdout if plan else done.stderr)
+    said = done.stdout if "plan" in words else done.stderr
+    assert "MyNetwork was given [2, 4, 1, 16, 4] and returned [2, 4, 3]" in said
 
 
 def test_a_run_whose_module_is_gone_is_reported(trained):

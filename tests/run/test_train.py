@@ -145,7 +145,8 @@ def test_a_finished_run_is_trained_for_longer_on_request_unless_its_schedule_has
     "word",
     ["model=cnn_lstm", "model.lstm_units=7", "data.fold=1", "data.validation_images=50", "data.dataset=mnist",
      "data.grid=[4,4]", "data.orderings=[rows]", "data.orderings.0=[4,3,2,1]", "optimizer._target_=torch.optim.RMSprop",
-     "optimizer.lr=0.1", "schedule.gamma=0.5", "init=latest", "temperature=2", "-m", "--config-dir=conf"],
+     "optimizer.lr=0.1", "schedule.gamma=0.5", "init=latest", "temperature=2", "hydra.run.dir=x", "-m",
+     "--config-dir=conf"],
 )  # fmt: skip
 def test_a_run_resumes_with_its_own_network_data_optimizer_and_schedule(word, finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
@@ -154,6 +155,7 @@ def test_a_run_resumes_with_its_own_network_data_optimizer_and_schedule(word, fi
     OmegaConf.save(config, tmp_path / "run" / CONFIG)
     refusals = {
         "-m": "run: a sweep starts new runs; leave out -m",
+        "temperature=2": "temperature: 2, but there is no teacher; add teacher=FOLDER, or leave it out.",
         "--config-dir=conf": "--config-dir: a run resumes with its own config; leave this option out.",
     }
     with pytest.raises(UserError, match=f"^{re.escape(refusals.get(word, f'{word}: '))}"):

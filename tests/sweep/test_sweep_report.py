@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from quadrant_lstm.files import write_json
 from quadrant_lstm.plotting import as_svg
 from quadrant_lstm.sweep.plots import draw_curves, draw_effects, drawable
 from quadrant_lstm.sweep.report import csv_table, report_at_end
@@ -79,6 +80,14 @@ def test_folds_and_seeds_share_a_group(tmp_path):
     groups = ranked_groups(make_jobs(tmp_path, overrides))
     assert {str(group): len(group.jobs) for group in groups} == {"a=1": 4, "a=2": 4}
     assert list(map(str, ranked_groups(make_jobs(tmp_path, overrides[:4])))) == ["all jobs"]
+
+
+def test_the_interval_over_folds_is_that_of_their_means_over_the_seeds(tmp_path):
+    jobs = make_jobs(tmp_path, [[f"data.test_fold={fold}", f"seed={seed}"] for fold in (0, 1, 2) for seed in (1, 2)])
+    for job, accuracy in zip(jobs, (0.1, 0.3, 0.4, 0.4, 0.5, 0.7), strict=True):
+        write_json(job.folder / "results.json", {"test/accuracy": accuracy, "monitor": "val/accuracy"})
+    (group,) = ranked_groups(jobs)
+    assert group.mean("test/accuracy").values == pytest.approx((0.2, 0.4, 0.6))
 
 
 EVERY = list(itertools.permutations((1, 2, 3, 4)))

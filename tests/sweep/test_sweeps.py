@@ -5,6 +5,7 @@ import signal
 import statistics
 import time
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +22,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_csv, read_json
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep import plan
-from quadrant_lstm.sweep.sweep_folder import Sweep, combinations
+from quadrant_lstm.sweep.sweep_folder import Sweep, combinations, find_sweep
 from tests.configs import composed_config
 from tests.folders import TINY, children, sweep_folder, tiny_data, wait_until_no_process_remains, write_idx_folder
 from tests.scripts import ROOT, Script, importing_from, refused, script, succeeds, waiting_after
@@ -252,12 +253,23 @@ def test_the_command_overrides_the_swept_values_of_an_experiment(tmp_path):
     assert again.stdout.count("finished before") == 2, again.stderr
 
 
+def test_the_latest_sweep_may_be_in_any_folder_of_outputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, folder in enumerate(("outputs/sweeps/2026-01-01/00-00-00", "outputs/mine")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "multirun.yaml").touch()
+        os.utime(tmp_path / folder / "multirun.yaml", (number, number))
+    assert find_sweep("latest").folder == Path("outputs/mine")
+
+
 SEARCH = "hydra/sweeper=optuna"
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [(("optimizer.lr=interval(1,2)",), "optimizer.lr=interval(1,2): a grid needs single values; write optimizer.lr=A,"),
+     (("experiment=units,quick",), "experiment: units is a sweep over model.lstm_units, seed; write it as the only"),
+     (("temperature=1,2",), "temperature: 1, but there is no teacher; add teacher=FOLDER, or leave it out."),
      (("seed=1,2", "hydra.sweep.subdir=x"), "hydra.sweep.subdir: the folder of a job has the job's number; leave this"),
      (("seed=1,2", "hydra.sweep.dir=mine"), "hydra.sweep.dir: mine contains runs of no sweep; write another folder."),
      (("seed=1,2", "hydra.launcher.n_jobs=0"), "hydra.launcher.n_jobs: 0 is not a whole number of at least 1"),

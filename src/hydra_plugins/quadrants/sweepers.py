@@ -77,9 +77,13 @@ class GridSweeper(Sweeper):
         sweep would have by conf/ as it is now, and names those that have been trained with another config.
         """
         loader = self.hydra_context.config_loader
+        ignored = []  # errors about overrides without effect
         for job in jobs:
-            config = values.without_hydra(loader.load_sweep_config(self.config, list(job.overrides)))
-            file = job.folder / run_folder.CONFIG
+            composed = loader.load_sweep_config(self.config, list(job.overrides))
+            if (params := composed.hydra.sweeper.get("params")) and params != self.params:
+                experiment, keys = composed.hydra.runtime.choices.get("experiment"), ", ".join(map(str, params))
+                raise UserError(f"experiment: {experiment} is a sweep over {keys}; write it as the only experiment.")
+            config, file = values.without_hydra(composed), job.folder / run_folder.CONFIG
             if self.resumed and job.results() and file.exists():
                 for key, (trained, now) in values.differing_values(files.read_yaml(file), config).items():
                     text.say(f"job {job.number} has been trained with {key}={trained}, but this sweep has {now}")
@@ -88,6 +92,12 @@ class GridSweeper(Sweeper):
             except UserError:
                 continue  # this job will fail alone, and say why
             check.check_validation(config)
+            try:
+                check.check_effect(config, job.overrides)
+            except UserError as error:
+                ignored.append(error)
+        if ignored and len(ignored) == len(jobs) and not self.is_search:  # other trials may differ
+            raise ignored[0]
         if isinstance(loader, KeptConfigLoader) and loader.differences:
             listed = ", ".join(f"{key}={kept} (now {now} in conf/)" for key, (kept, now) in loader.differences.items())
             text.say(f"conf/ has changed since this sweep began; the sweep keeps {listed}")

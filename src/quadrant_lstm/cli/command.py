@@ -23,7 +23,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from quadrant_lstm import run_folder, signals
 from quadrant_lstm.compat import OF_COMPOSE
-from quadrant_lstm.config.check import OF_TEACHER, check_config, unknown_key
+from quadrant_lstm.config.check import check_config, check_effect, unknown_key
 from quadrant_lstm.config.trust import OWN
 from quadrant_lstm.config.values import leaves, without_hydra
 from quadrant_lstm.errors import FILE_ERRNOS, UserError, with_type
@@ -225,10 +225,7 @@ class BeforeRun(Callback):
             check_config(cfg := without_hydra(config))
             if cfg.get("teacher"):
                 run_folder.find_teachers(cfg.teacher)
-            typed = assigned(config.hydra.overrides.task)
-            for key in (key for key in OF_TEACHER if key in typed and not cfg.get("teacher")):
-                rule = f"{typed[key]}, but there is no teacher"
-                raise UserError(f"{key}: {rule}; add teacher=FOLDER, or leave it out.")
+            check_effect(cfg, config.hydra.overrides.task)
             with signals.importing():
                 # imports Lightning
                 from quadrant_lstm.run.build import check_fit, num_processes_to_launch, quiet_lightning

@@ -23,6 +23,7 @@ from quadrant_lstm.errors import UserError, place_in_own_code, printable, with_t
 from quadrant_lstm.files import read_yaml
 from quadrant_lstm.run_folder import BEST, CONFIG, as_typed, find_run, unfinished
 from quadrant_lstm.signals import importing
+from quadrant_lstm.text import assigned
 
 Kinds = Mapping[str, Any]
 GROUPS = ("data", "model", "optimizer", "schedule", "trainer")
@@ -104,6 +105,19 @@ def check_config(cfg: DictConfig) -> None:
         if cfg.get("teacher") and key not in cfg:
             raise missing_key(key)
     check_validation(cfg)
+
+
+def check_effect(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Raises UserError for an override that has no effect beside the other values."""
+    typed, reasons = assigned(overrides), dict[str, str]()
+    if not cfg.get("teacher"):
+        reasons |= dict.fromkeys(OF_TEACHER, "there is no teacher; add teacher=FOLDER")
+    if (units := OmegaConf.select(cfg, "model.recurrent.units")) is not None:
+        reasons["model.lstm_units"] = f"model.recurrent.units={units} sets the units; write that key"
+    if cfg.data.get("fold") is None and cfg.data.get("test_fold") is None:
+        reasons["data.num_folds"] = "there is no fold; add data.fold=N"
+    for key in (key for key in reasons if key in typed):
+        raise UserError(f"{key}: {typed[key]}, but {reasons[key]}, or leave it out.")
 
 
 def check_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:

@@ -12,7 +12,8 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.sweep_folder import Group, Job, Sweep, compared_metric, ranked_groups, readable
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
-CURVES = "The mean over seeds and folds; the best groups are in colour, the others in grey."
+CURVES = """The mean over the seeds and folds that were trained for so many epochs; the best groups are in colour, the
+others in grey."""
 EFFECTS = """A grey dot is a job. A blue dot is the mean of the jobs with that value; its line is a 95 % confidence
 interval, if there are three jobs or more."""
 OVER_SEEDS = {name: [f"{name} {what}" for what in ("mean", "95 % low", "95 % high")] for name in ACCURACIES}

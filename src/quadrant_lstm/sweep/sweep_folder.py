@@ -173,9 +173,9 @@ class Sweep:
 def find_sweep(sweep: str) -> Sweep:
     """Returns the sweep that `sweep=PATH` or `sweep=latest` names. Raises UserError if there is none."""
     if sweep == "latest":
-        configs = list(SWEEPS.glob(f"*/*/{SWEEP_CONFIG}"))
+        configs = list(OUTPUTS.glob(f"**/{SWEEP_CONFIG}"))
         if not configs:
-            place = SWEEPS.absolute()
+            place = OUTPUTS.absolute()
             raise UserError(f"sweep: latest, but {place} has no sweep; start one with python train.py -m KEY=A,B.")
         return Sweep(max(configs, key=lambda file: file.stat().st_mtime_ns).parent)
     folder = expanded(sweep)
@@ -187,7 +187,8 @@ def find_sweep(sweep: str) -> Sweep:
 # Jobs that repeat each other, ranked by their results
 
 
-REPETITIONS = ("seed", "data.fold", "data.test_fold")  # keys whose values a sweep does not compare
+FOLDS = ("data.fold", "data.test_fold")
+REPETITIONS = ("seed", *FOLDS)  # keys whose values a sweep does not compare
 # The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -240,9 +241,15 @@ class Group:
         return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or "all jobs"
 
     def mean(self, name: str) -> Mean | None:
-        """Returns the mean of a result over the finished jobs, or None if no job has it."""
-        values = tuple(results[name] for results in self.results.values() if name in results)
-        return Mean(values) if values else None
+        """Returns the mean of a result over the finished jobs, or None if no job has it. The jobs of a fold, with other
+        seeds, count as one: the interval is that of the folds.
+        """
+        values: dict[Any, list[float]] = {}
+        for job in self.jobs:
+            if name in (results := self.results.get(job.number, {})):
+                fold = tuple(job.swept[key] for key in FOLDS if key in job.swept)
+                values.setdefault(fold or job.number, []).append(results[name])
+        return Mean(tuple(map(statistics.mean, values.values()))) if values else None
 
     @property
     def epochs(self) -> str:
