@@ -11,10 +11,10 @@ from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Adam
 from torch.utils.data import DataLoader
 
-from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_row
+from quadrant_lstm.callbacks.checkpoints import Checkpoints, read_checkpoint, write_row
 from quadrant_lstm.callbacks.training import EMA, EarlyStopping, Finite
 from quadrant_lstm.model.classifier import Classifier
-from quadrant_lstm.run_folder import last_epoch, read_results, read_rows
+from quadrant_lstm.run_folder import LAST, last_epoch, read_results, read_rows
 from tests.folders import run_folder
 from tests.networks import CONSTANT, SPEC, Flat, batches, fp16, trainer
 from tests.scripts import refused, script, succeeds, train_tiny
@@ -49,11 +49,14 @@ def test_the_average_is_updated_once_per_training_step(accumulated):
 
 
 def test_a_run_that_turns_the_average_off_continues_with_the_weights():
-    classifier, ema, resuming = Classifier(Flat(), partial(SGD, lr=0.1), CONSTANT, SPEC), EMA(None), trainer()
+    classifier, resuming = Classifier(Flat(), partial(SGD, lr=0.1), CONSTANT, SPEC), trainer()
     resuming.state.fn = TrainerFn.FITTING
     average = {name: value.clone() for name, value in classifier.state_dict().items()}
     weights = {name: value + 1 for name, value in average.items()}
-    ema.on_load_checkpoint(resuming, classifier, {"state_dict": average, "current_model_state": weights})
+    checkpoint = {"state_dict": average, "current_model_state": weights}
+    Checkpoints("best", "val/accuracy").on_load_checkpoint(resuming, classifier, checkpoint)  # also without an EMA
+    ema = EMA(None)
+    ema.on_load_checkpoint(resuming, classifier, checkpoint)
     ema.on_fit_start(resuming, classifier)
     assert all(torch.equal(value, weights[name]) for name, value in classifier.state_dict().items())
     assert not ema.average
@@ -168,6 +171,24 @@ def test_a_run_that_stopped_early_is_resumed_only_with_more_patience_or_none(tmp
     without = ("~trainer.callbacks.early_stopping", "trainer.max_epochs=5")
     succeeds("train.py", f"run={run}", *without, cwd=tmp_path)
     assert column(run) == [1, 2, 3, 4, 5]
+
+
+def test_an_epoch_that_was_stopped_is_trained_again(tmp_path):
+    stop = "+trainer.callbacks.timer={_target_: lightning.pytorch.callbacks.Timer, duration: {milliseconds: 1}}"
+    words = ("trainer.max_epochs=2", "trainer.limit_train_batches=3")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for cwd in (whole, stopped):
+        cwd.mkdir()
+    train_tiny(whole, *words)
+    first = train_tiny(stopped, "trainer.max_epochs=1", *words[1:])
+    assert "epoch 1/1" in first.stdout
+    run = run_folder(stopped)
+    again = succeeds("train.py", f"run={run}", "trainer.max_epochs=2", stop, cwd=stopped)
+    assert "epoch 2 was stopped, and is not saved" in again.stdout
+    assert column(run) == [1]
+    succeeds("train.py", f"run={run}", "~trainer.callbacks.timer", cwd=stopped)
+    one, other = (read_checkpoint(folder / LAST)["state_dict"] for folder in (run_folder(whole), run))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_an_epoch_appends_a_row_and_a_repeated_one_replaces_its_row_and_the_later_ones(tmp_path):

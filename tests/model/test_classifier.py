@@ -38,6 +38,17 @@ class FirstPixelClassifier(nn.Module):
         return self.logits_per_step(frames)[:, -1]
 
 
+def test_metrics_of_a_network_in_bf16_have_as_many_digits_as_others():
+    torch.manual_seed(0)
+    frames, labels = torch.randn(300, 4, 1, 2, 2), torch.randint(0, 3, (300,))
+    validating = trainer(precision="bf16-true")
+    validating.validate(
+        Classifier(Flat(), partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC), batches(frames, labels, 30)
+    )
+    correct = 300 * validating.callback_metrics["val/accuracy"].item()
+    assert correct == pytest.approx(round(correct), abs=1e-3)
+
+
 def test_the_accuracy_of_a_step_counts_the_predictions_after_it():
     labels = torch.tensor([0, 1, 2, 1, 2, 2])
     frames = torch.zeros(6, 4, 1, 2, 2)

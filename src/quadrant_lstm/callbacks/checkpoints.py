@@ -20,6 +20,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
@@ -105,6 +106,11 @@ class Checkpoints(Checkpoint):
         if not len(trainer.datamodule.validation_indices):
             self.keep = "last"
 
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Continues the training with the weights, of which `state_dict` may be an average (training.py)."""
+        if trainer.state.fn == TrainerFn.FITTING and "current_model_state" in checkpoint:
+            module.load_state_dict(checkpoint["current_model_state"])
+
     def state_dict(self) -> dict[str, Any]:
         return {"kept": self.kept}
 
@@ -145,6 +151,8 @@ class Checkpoints(Checkpoint):
         self.end = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        if not trainer.is_last_batch:  # Lightning's Timer, for example, has stopped the training
+            return log.info(f"epoch {trainer.current_epoch + 1} was stopped, and is not saved")
         samples_per_second = self.samples * trainer.world_size / (self.end - self.start)
         metrics = trainer.callback_metrics  # read in every process, because reading reduces them over all
         columns = metric_columns(module.spec)

@@ -50,7 +50,6 @@ class EMA(pl.Callback):
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING and "current_model_state" in checkpoint:
             self.average = checkpoint["state_dict"]
-            module.load_state_dict(checkpoint["current_model_state"])
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.weights = {} if self.decay is None else module.state_dict()  # they share the memory of the module's

@@ -202,7 +202,7 @@ class Classifier(LightningModule):
         last, in_top5 = logits[:, -1], None
         if self.spec.num_classes >= NUM_CLASSES_OF_TOP5:
             in_top5 = (last.topk(5).indices == labels[:, None]).any(1)
-        losses = cross_entropy(last, labels, reduction="none")
+        losses = cross_entropy(last.float(), labels, reduction="none")
         self.scores[split].append(Scores(losses, labels, logits.argmax(2), in_top5))
 
     def log_metrics(self, split: str) -> None:
@@ -225,7 +225,7 @@ class Classifier(LightningModule):
                 self.log(f"{split}/{name}", mean, logger=False)
         metrics = cast(Mapping[str, Metric], self.metrics)
         for name, scores in values.items():
-            metrics[name].update(scores)
+            metrics[name].set_dtype(torch.float32).update(scores)  # bf16 has steps of 1/256
             self.log(name, metrics[name], logger=False)  # callbacks/checkpoints.py and the dashboard log them
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
