@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, examine, frame_times, is_clip
+from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, examine, find_clip_files, frame_times, is_clip
 from quadrant_lstm.data.clip_frames import read_frames as read_into
 from quadrant_lstm.data.videos import decoded, opened_video
 from quadrant_lstm.errors import UserError
@@ -117,6 +117,25 @@ def test_what_is_transparent_is_white(channels, tmp_path):
     Image.fromarray(ink).save(tmp_path / "ink.png")
     (frame,) = read_frames(tmp_path / "ink.png", COLOUR._replace(channels=channels), range(1))
     assert (frame[:, :4].max(), frame[:, 4:].min()) == (0, 255)
+
+
+def test_what_is_transparent_in_a_video_is_white(tmp_path):
+    av = pytest.importorskip("av", reason="needs PyAV")
+    ink = np.zeros((8, 8, 4), np.uint8)
+    ink[:, :4, 3] = 255
+    with av.open(str(tmp_path / "ink.mov"), "w") as file:
+        stream = file.add_stream("qtrle", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 8, 8, "argb"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(ink, format="rgba")))
+        file.mux(stream.encode())
+    (frame,) = read_frames(tmp_path / "ink.mov", numbers=range(1))
+    assert (frame[:, :4].max(), frame[:, 4:].min()) == (0, 255)
+
+
+def test_a_folder_of_folders_is_no_clip(tmp_path):
+    write_folder(tmp_path / "days/one", FRAMES[:2])
+    Image.fromarray(FRAMES[0]).save(tmp_path / "days/overview.png")
+    assert list(find_clip_files(str(tmp_path / "days"))) == [tmp_path / "days/one", tmp_path / "days/overview.png"]
 
 
 def test_frames_are_converted_and_resized_as_pillow_does(tmp_path):

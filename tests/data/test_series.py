@@ -48,6 +48,8 @@ def test_all_formats_hold_the_same_series(tmp_path):
         ("x.csv", "1,2\n3,inf\n", "value 2 of feature 2 is not finite"),
         ("x.csv", "1,2\n3,1e39\n", "value 2 of feature 2 is not finite in float32"),
         ("x.csv", ",0,1,2\n0,5,6,7\n", "its first row counts the columns"),
+        ("x.csv", ",0,1\n0,5,6\n", "its first row counts the columns"),
+        ("x.csv", "day,x\n2024_01_05,1\n", "row 2: '2024_01_05' is not a number"),
         ("x.csv", ",a\n0,5\n", "a column has no name; name it, or leave it out if it counts the rows"),
         ("x.csv", b"\xff\xfe1", "utf-8"),
         ("x.npy", b"nothing", r"x.npy: cannot be read as a series \("),
@@ -155,6 +157,15 @@ def test_validation_and_test_values_do_not_change_the_statistics(root):
     changed = series_in(root)
     assert data.sha256() != changed.sha256()
     assert all(torch.equal(one, other) for one, other in zip(data.statistics, changed.statistics, strict=True))
+
+
+def test_a_batch_that_is_repeated_has_more_than_one_class(root):
+    data = series_in(root, batch_size=3)
+    strategy = SimpleNamespace(root_device="cpu")
+    data.trainer = SimpleNamespace(overfit_batches=1, global_rank=0, world_size=1, strategy=strategy, training=True)
+    first, again = (next(iter(data.train_dataloader())).labels.tolist() for _ in range(2))
+    assert first == again
+    assert len({*first}) == 2
 
 
 def test_a_constant_feature_has_deviation_1(root):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from quadrant_lstm.data.image_files import natural
 from quadrant_lstm.data.splits import Sample, counts_in_words, divide, draw, find_samples
 from quadrant_lstm.errors import UserError
 
@@ -55,6 +56,12 @@ def test_folders_train_val_and_test_are_used_as_they_are(tmp_path):
         assert sorted(sample.path.name for sample in samples) == [f"{split}{number}.mp4" for number in (1, 1, 2, 2)]
     with pytest.raises(UserError, match="data.fold: 0, but the samples in val are for validation; leave data.fold out"):
         divided(found.samples, fold=0)
+
+
+def test_names_that_differ_in_zeros_only_have_one_order(tmp_path):
+    names = ("v1", "v01", "v001", "v2", "v10")
+    assert sorted(names, key=natural) == ["v001", "v01", "v1", "v2", "v10"]
+    assert find(write(tmp_path, *(f"{name}/1.mp4" for name in names))).class_names == ("v001", "v01", "v1", "v2", "v10")
 
 
 DIVIDED = [f"{split}/{name}/1.mp4" for split in ("train", "test") for name in NAMES]

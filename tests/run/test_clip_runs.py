@@ -185,6 +185,10 @@ def test_a_run_is_not_tested_on_a_clip_that_it_was_trained_on(own_clips_run, tmp
     (root / "train/dark/0.npy").rename(root / "test/dark/9.npy")
     with pytest.raises(UserError, match="data: test/dark/9.npy is for test, but .* was trained on it; restore the"):
         evaluate(run, "cpu")
+    (root / "test/dark/9.npy").rename(root / "train/dark/0.npy")
+    shutil.copy(root / "train/dark/0.npy", root / "test/dark/1.npy")  # by a name that was for the test before
+    with pytest.raises(UserError, match="data: test/dark/1.npy is for test, but .* was trained on it; restore the"):
+        evaluate(run, "cpu")
     rows = [row["split"] for row in read_csv(run / "clips.csv")]
     assert {split: rows.count(split) for split in rows} == {"training": 5, "validation": 2, "test": 8}
 
@@ -234,8 +238,14 @@ def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, c
         caplog.clear()
         use()
         assert "data: the files have changed since " in caplog.text
+    np.save(root / "train/dark/9.npy", noise_clip(4, seed=9))
     resumed = script("train.py", "run=latest", "trainer.max_epochs=2", cwd=tmp_path)
     assert "data: the files have changed since outputs/" in resumed.stdout
+    (root / "train/dark/9.npy").rename(root / "test/dark/9.npy")
+    with pytest.raises(UserError, match="data: .* is for .*, but .* was trained on it; restore the data"):
+        evaluate(run, "cpu")
+    assert "train/dark/9.npy" in {row["path"] for row in read_csv(run / "clips.csv")}
+    (root / "test/dark/9.npy").unlink()
     for half in ("train", "test"):
         (root / half / "dark").rename(root / half / "another")
     line = "data: the classes are another, bright, but .* was trained on bright, dark; restore the data, or start a new"

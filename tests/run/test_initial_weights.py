@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from quadrant_lstm import load_run
+from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.load import copy_weights
 from quadrant_lstm.run_folder import read_results
@@ -98,6 +99,17 @@ def test_values_that_are_no_weights_are_refused(tensors, message, tmp_path):
     with pytest.raises(UserError, match=rf"^init: .*x\.safetensors: {message}"):
         copy_weights(network, save(tmp_path, **tensors))
     assert torch.equal(network.weight, before)
+
+
+def test_weights_for_columns_in_another_order_are_refused(tmp_path):
+    spec = {"frame_shape": [2], "num_steps": 1, "class_names": ["0", "1"], "feature_names": ["pressure", "speed"]}
+    state = {"network.weight": torch.ones(2, 2)}
+    write_checkpoint({"state_dict": state, "hyper_parameters": spec}, tmp_path / "x.ckpt")
+    network = nn.Linear(2, 2)
+    with pytest.raises(UserError, match=r"x\.ckpt reads pressure, speed, but the columns of these series are speed"):
+        copy_weights(network, str(tmp_path / "x.ckpt"), ("speed", "pressure"))
+    copy_weights(network, str(tmp_path / "x.ckpt"), ("pressure", "speed"))
+    assert torch.equal(network.weight, torch.ones(2, 2))
 
 
 def test_files_without_weights_of_the_network_are_refused(finished_run, tmp_path):

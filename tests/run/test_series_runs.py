@@ -190,6 +190,12 @@ def test_the_dashboard_draws_curves(tmp_path):
     assert "A colour is a feature" in (run / "report.html").read_text()
 
 
+def test_a_precision_that_would_round_raw_values_is_refused(tmp_path):
+    cfg = composed_config(*words(write_series_folder(tmp_path)), "trainer.precision=bf16-true")
+    with pytest.raises(UserError, match=r"^trainer\.precision: bf16-true would round series .*; write bf16-mixed"):
+        build_classifier(cfg, build_data(cfg).spec)
+
+
 def test_long_sequences_have_accuracies_after_128_of_their_steps():
     assert measured_steps(128) == list(range(1, 129))
     steps = measured_steps(361)

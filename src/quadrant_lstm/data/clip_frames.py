@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import itertools
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,11 +39,16 @@ LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "TH
 
 
 def is_clip(path: Path) -> bool:
-    """Tells whether the name of a file is that of a clip, or a folder holds still pictures and no videos or arrays."""
+    """Tells whether the name of a file is that of a clip, or a folder holds still pictures and no videos, arrays or
+    folders.
+    """
     if not path.is_dir():
         return path.suffix.lower() in ANIMATED | ARRAYS | videos.VIDEOS
-    if any(file.suffix.lower() in ARRAYS | videos.VIDEOS for file in path.iterdir()):
-        return False
+    with os.scandir(path) as entries:
+        for entry in entries:
+            is_other = os.path.splitext(entry.name)[1].lower() in ARRAYS | videos.VIDEOS
+            if is_other or (entry.is_dir() and image_files.is_visible(entry.name)):
+                return False
     pictures = None
     with contextlib.suppress(BrokenClip), decoder_errors_explained(path):  # examine() raises it, too
         pictures = image_files_in(path)
@@ -307,9 +313,8 @@ def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
     channels, size, _, fit = frame_format
     mode, video_format = ("L", "gray") if channels == 1 else ("RGB", "rgb24")
     if not isinstance(frame, Image.Image):
-        is_array = isinstance(frame, np.ndarray)
-        pixels = frame if is_array else videos.turned(frame.to_ndarray(format=video_format), frame)
-        if (pixels.ndim == 3) == (channels == 3) and size in (None, pixels.shape[:2]):
+        pixels = frame if isinstance(frame, np.ndarray) else videos.pixels_of(frame, video_format)
+        if pixels.shape[2:] == ((3,) if channels == 3 else ()) and size in (None, pixels.shape[:2]):
             return pixels if pixels.ndim == 3 else pixels[:, :, None]
         frame = Image.fromarray(pixels)
     if frame.mode[0] in "IF":

@@ -273,7 +273,10 @@ class SequenceDataModule(LightningDataModule):
         """Adds the features of a frozen encoder to batches, where it reads the same frames in each epoch."""
 
     def train_dataloader(self) -> Any:
-        return self.loader(self.train, self.train_indices, None if self.repeats_batches else self.seed)
+        if not self.repeats_batches:
+            return self.loader(self.train, self.train_indices, self.seed)
+        generator = torch.Generator().manual_seed(self.seed)  # files are sorted by class
+        return self.loader(self.train, self.train_indices[torch.randperm(len(self.train_indices), generator=generator)])
 
     def val_dataloader(self) -> Any:
         return self.loader(self.train, self.validation_indices) if len(self.validation_indices) else []

@@ -85,11 +85,11 @@ def is_image_name(name: str) -> bool:
 find_image_files = partial(find_files, kind="image file", is_wanted=is_image_file)
 
 
-def natural(name: str) -> list[Any]:
-    """Returns a key by which numbers in names are sorted as numbers."""
+def natural(name: str) -> tuple[list[Any], str]:
+    """Returns a key by which numbers in names are sorted as numbers; no two names have the same."""
     key: list[Any] = re.split(r"(\d+)", name)  # a text, a number, a text, ...
     key[1::2] = map(int, key[1::2])
-    return key
+    return key, name
 
 
 def is_visible(name: str) -> bool:

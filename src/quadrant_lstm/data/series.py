@@ -77,7 +77,8 @@ def read_table(file: Path) -> tuple[Float[np.ndarray, "..."], Names]:
     has_names, known = any(isinstance(cell, str) for cell in first), [cell for cell in first if cell == cell]
     if has_names and known != first:
         raise ValueError("a column has no name; name it, or leave it out if it counts the rows")
-    if len(known) > 2 and known == list(range(len(known))):  # as pandas writes unless it is told not to
+    is_index = len(known) > 2 or 0 < len(known) < len(first)
+    if is_index and known == list(range(len(known))):  # as pandas writes unless it is told not to
         raise ValueError("its first row counts the columns; remove it, or write names")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(first):
@@ -88,6 +89,8 @@ def read_table(file: Path) -> tuple[Float[np.ndarray, "..."], Names]:
 
 
 def number_in(cell: str) -> float | str:
+    if "_" in cell:  # which Python reads as a number
+        return cell
     try:
         return math.nan if cell.strip().lower() in MISSING else float(cell)
     except ValueError:

@@ -86,8 +86,12 @@ def decoded(container: Any, stream: Any, start: int | None = None) -> Iterator[A
         raise ValueError(f"only {len(times)} of {len(shown)} frames can be decoded")
 
 
-def turned(pixels: np.ndarray, frame: Any) -> np.ndarray:
-    """Applies the matrix of a video, x' = a x + c y and y' = b x + d y, where y points down, in steps of 90 degrees."""
+def pixels_of(frame: Any, video_format: str) -> np.ndarray:
+    """Converts the pixels, to RGBA if some may be transparent. Applies the matrix of a video, x' = a x + c y and y' =
+    b x + d y, where y points down, in steps of 90 degrees.
+    """
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    pixels = frame.to_ndarray(format="rgba" if has_alpha else video_format)
     if not frame.rotation:
         return pixels
     a, b, _, c, d = struct.unpack_from("=5i", bytes(frame.side_data["DISPLAYMATRIX"]))

@@ -264,6 +264,9 @@ class Backbone(nn.Module):
                 setattr(network, attribute, value)
         if weights is None:
             return network, *UNCHANGED
+        if hasattr(network, "transform_input"):  # true with weights only, of which a checkpoint does not tell
+            network.transform_input = False
+            return network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # what it makes of ImageNet's mean and deviation
         transform = (chosen or choices.DEFAULT).transforms()
         return network, transform.mean, transform.std
 

@@ -165,6 +165,9 @@ def build_classifier(
         if OmegaConf.select(cfg, key) == "val/top5_accuracy" and spec.num_classes < NUM_CLASSES_OF_TOP5:
             rule = f"needs {NUM_CLASSES_OF_TOP5} classes or more, but there are {spec.num_classes}"
             raise UserError(f"{key}: val/top5_accuracy {rule}; choose another metric, such as val/accuracy.")
+    if spec.is_series and not trained and cfg.trainer.precision in ("bf16-true", "16-true"):
+        rule = f"{cfg.trainer.precision} would round series before they are standardized"
+        raise UserError(f"trainer.precision: {rule}; write {cfg.trainer.precision.replace('true', 'mixed')}.")
     if trained and OmegaConf.select(cfg, "model.encoder.weights"):
         cfg = cfg.copy()
         cfg.model.encoder.weights = None

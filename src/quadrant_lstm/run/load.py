@@ -5,7 +5,7 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +65,8 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
     of_training = {row[key] for row in rows.values() if row["split"] == "training" for key in ("path", "sha256")}
     for row in data.table:
         known = csv_cell(row["path"])
-        if row["split"] != "training" and (known if known in rows else row["sha256"]) in of_training:
+        is_new = rows.get(known, {}).get("sha256") != row["sha256"]  # else it may be a copy that was there before
+        if row["split"] != "training" and (known in of_training or (is_new and row["sha256"] in of_training)):
             raise UserError(f"data: {known} is for {row['split']}, but {as_typed(folder)} was trained on it; {remedy}")
     recorded = read_json(folder / PROVENANCE).get("data", {}).get("sha256")
     if recorded and recorded != data.sha256():
@@ -175,12 +176,15 @@ PREFIX = "network."  # of the names in a checkpoint
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # float8 needs scales, which are not in the file
 
 
-def copy_weights(network: nn.Module, init: str) -> None:
+def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = ()) -> None:
     """Logs which weights have no counterpart. Raises UserError for a damaged file, for weights of another type or that
-    are not finite, and if no weight fits.
+    are not finite, for those of a network that reads other columns of series than these, and if no weight fits.
     """
     file = find_weights(init)
-    weights, own = read_weights(file), network.state_dict()
+    (weights, known), own = read_weights(file), network.state_dict()
+    if known and columns and known != tuple(columns):
+        rule = f"reads {', '.join(known)}, but the columns of these series are {', '.join(columns)}"
+        raise UserError(f"init: {file} {rule}; write them in the same order.")
     fitting = {name: weight for name, weight in weights.items() if name in own and own[name].shape == weight.shape}
     if not fitting:
         raise UserError(f"init: {file} has no weight whose name and shape this network has; choose its model.")
@@ -203,15 +207,18 @@ def copy_weights(network: nn.Module, init: str) -> None:
         log.info(f"init: {name} {list(weights[name].shape)} of the file is not in this network")
 
 
-def read_weights(file: Path) -> Mapping[str, Tensor]:
+def read_weights(file: Path) -> tuple[Mapping[str, Tensor], Sequence[str]]:
+    """Returns the weights by their names, and the names of the columns of series that the network reads, if known."""
     if file.suffix != ".safetensors":
-        state = read_checkpoint(file)["state_dict"]
-        return {name.removeprefix(PREFIX): weight for name, weight in state.items() if name.startswith(PREFIX)}
+        checkpoint = read_checkpoint(file)
+        named = ((name, weight) for name, weight in checkpoint["state_dict"].items() if name.startswith(PREFIX))
+        columns = stored_spec(checkpoint["hyper_parameters"]).feature_names
+        return {name.removeprefix(PREFIX): weight for name, weight in named}, columns
     with needs_extra(f"init={file}", "export"):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     try:
-        return load_file(file)
+        return load_file(file), ()
     except SafetensorError as error:
         raise UserError(f"init: {file} cannot be read ({error}); export it again.") from error
 

@@ -30,7 +30,7 @@ from quadrant_lstm.dashboard.loggers import command_to_view, end_tracking, start
 from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.data.datamodule import SequenceDataModule, killed_workers_explained
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import csv_text, read_yaml, write_atomically, write_json
+from quadrant_lstm.files import csv_cell, csv_text, read_csv, read_yaml, write_atomically, write_json
 from quadrant_lstm.model.classifier import Classifier, total_arguments
 from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
@@ -77,7 +77,7 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     if resumed:
         check_same_data(data, resumed.spec, folder)
     elif cfg.get("init"):
-        copy_weights(classifier.network, cfg.init)
+        copy_weights(classifier.network, cfg.init, data.spec.feature_names)
     if cfg.get("teacher"):
         classifier.teachers = load_teachers(cfg, data)
     trainer = build.build_trainer(cfg, folder)
@@ -184,8 +184,12 @@ def record_start(
         trainer.callbacks.insert(0, LambdaCallback(on_fit_start=lambda *_: write()))
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
-    if data.table and not (table := folder / run_folder.TABLES[data.kind]).exists():
-        write_atomically(table, csv_text(list(data.table[0]), data.table).encode())
+    if data.table:
+        table = folder / run_folder.TABLES[data.kind]
+        earlier, now = read_csv(table), {csv_cell(row["path"]): row for row in data.table}
+        trained = {row["path"]: row for row in earlier if row["split"] == "training"}  # stay, whatever is there now
+        rows = {row["path"]: row for row in earlier} | now | trained
+        write_atomically(table, csv_text(list(data.table[0]), rows.values()).encode())
     if data.skipped:
         write_atomically(folder / run_folder.SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
         clips = counted(len(data.skipped), "clip")
