@@ -56,8 +56,10 @@ def keys_of(row: Row) -> list[str]:
 def row_of(job: Job, keys: Sequence[str]) -> Row:
     """Raises UserError if the job has other keys: it is not comparable."""
     values = {key: value for key, value in assigned(job.overrides).items() if not WITHOUT_EFFECT.match(key)}
-    if values.keys() != set(keys):
-        raise UserError(f"{job.folder}: sets {', '.join(values)}, but the experiment's keys are {', '.join(keys)}.")
+    removed = [override for override in job.overrides if override[0] == "~" and not WITHOUT_EFFECT.match(override[1:])]
+    if removed or values.keys() != set(keys):
+        found = ", ".join([*values, *removed])
+        raise UserError(f"{job.folder}: sets {found}, but the experiment's keys are {', '.join(keys)}.")
     provenance = read_json(job.folder / PROVENANCE)
     git = provenance["git"] or {"commit": "unknown", "changed": []}
     commit = git["commit"][:7] + (" with changes" if git["changed"] else "")

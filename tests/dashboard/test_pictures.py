@@ -172,6 +172,11 @@ class FirstPixel(nn.Module):
         return torch.stack([1 - pixel, pixel], 1)
 
 
+def test_samples_are_evenly_spaced_because_files_are_sorted_by_class():
+    assert gallery.spread(10, 4).tolist() == [0, 3, 6, 9]
+    assert gallery.spread(3, 4).tolist() == [0, 1, 2]
+
+
 def test_only_occluding_what_the_network_uses_costs_accuracy():
     images = torch.full((6, 1, 4, 4), 255, dtype=torch.uint8)
     labels = torch.ones(6, dtype=torch.long)

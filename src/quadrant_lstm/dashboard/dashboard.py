@@ -63,7 +63,7 @@ def add_states(
     writer: SummaryWriter, network: Inspectable, data: SequenceDataModule, indices: Int64[Tensor, " samples"], step: int
 ) -> None:
     """Writes the recurrent layer's last output for test samples, with the name of its class and a picture of each."""
-    indices = indices[: data.num_that_fit(NUM_PROJECTED)]
+    indices = indices[gallery.spread(len(indices), data.num_that_fit(NUM_PROJECTED))]
     states, labels = [], []
     with torch.inference_mode():
         for batch in map(data.test_samples, indices.split(SAMPLES_AT_ONCE)):

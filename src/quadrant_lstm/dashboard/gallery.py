@@ -51,6 +51,11 @@ class TestOutputs:
         return of_predictions.most_confident_mistakes(self.logits, self.labels)
 
 
+def spread(total: int, number: int) -> Int64[Tensor, " places"]:
+    """Returns so many places of `total`, or all, evenly spaced: files are sorted by class."""
+    return torch.linspace(0, total - 1, min(number, total)).long()
+
+
 def drawn_names(data: SequenceDataModule) -> list[str]:
     """Returns the name of each class, or its number if no font of this machine has the characters of the name."""
     names = data.spec.class_names
@@ -60,10 +65,10 @@ def drawn_names(data: SequenceDataModule) -> list[str]:
 
 def data_pictures(data: SequenceDataModule) -> Pictures:
     if not isinstance(data, ImageSequences):
-        samples, names = data.test_samples(torch.arange(min(NUM_CLIPS, len(data.test)))), drawn_names(data)
+        samples, names = data.test_samples(spread(len(data.test), NUM_CLIPS)), drawn_names(data)
         classes, clips = [names[label] for label in samples.labels.tolist()], drawn_frames(data, samples)
         name, content = plural(data.kind), "features" if data.spec.is_series else "numbered frames"
-        yield f"data/{name}", of_data.draw_clips(clips, classes, f"the first test {name}: class, and {content}")
+        yield f"data/{name}", of_data.draw_clips(clips, classes, f"test {name}: class, and {content}")
         return
     shown = shown_orderings(data.orderings, data.train_orderings)
     yield "data/orderings", of_data.draw_orderings(data.test_pictures(torch.arange(1))[0], shown, data.grid)
@@ -103,21 +108,23 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
 
 
 def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
-    names = drawn_names(data)
-    for name, places in (("example", torch.arange(len(tested.indices))), ("mistake", tested.mistakes)):
+    names, windows = drawn_names(data), data.num_windows
+    averaged = f"; mean over {windows} windows, of which one is shown" if windows > 1 else ""
+    for name, places in (("example", spread(len(tested.indices), NUM_BELIEFS)), ("mistake", tested.mistakes)):
         if not len(first := places[:NUM_BELIEFS]):
             continue
         samples = data.test_samples(tested.indices[first])
         ends = map(len, samples.unpadded())
         shown = zip(first.tolist(), drawn_frames(data, samples), ends, samples.labels.tolist(), strict=True)
         for number, (place, frames, end, label) in enumerate(shown, start=1):
-            title = f"test sample {tested.indices[place]} of class {names[label]}"
+            title = f"test sample {tested.indices[place]} of class {names[label]}{averaged}"
             figure = of_predictions.draw_belief(frames, tested.logits_per_step[place, :end], label, names, title)
             yield f"belief/{name}_{number}", figure
 
 
 def occlusion_pictures(network: nn.Module, data: SequenceDataModule, tested: TestOutputs) -> Pictures:
-    indices = tested.indices[: data.num_that_fit(NUM_OCCLUDED)]
+    places = spread(len(tested.indices), data.num_that_fit(NUM_OCCLUDED))
+    indices = tested.indices[places]
     if not isinstance(data, ImageSequences):
         samples = of_network.encoded(network, data.test_samples(indices))
         by_step = of_network.accuracy_by_occluded_step(network, samples, data.blank)
@@ -130,7 +137,7 @@ def occlusion_pictures(network: nn.Module, data: SequenceDataModule, tested: Tes
     by_piece = of_network.correct_by_occluded_piece(network, images, labels, orderings, grid)
     yield "test/occluded_piece", of_network.draw_occluded_pieces(by_piece, labels, grid, drawn_names(data))
     by_ordering = of_network.correct_by_occluded_ordering(in_full(network), images, labels, orderings, grid)
-    figure = of_network.draw_occluded_orderings(by_ordering, orderings, grid, unoccluded[: len(images)])
+    figure = of_network.draw_occluded_orderings(by_ordering, orderings, grid, unoccluded[places])
     yield "test/occluded_ordering", figure
 
 

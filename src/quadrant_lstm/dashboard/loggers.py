@@ -95,7 +95,8 @@ def add_picture(logger: Logger, tag: str, pixels: UInt8[np.ndarray, "height widt
 def command_to_view(logger: Logger, folder: Path) -> str | None:
     """Returns the command, or the address, that shows the tracked run."""
     if isinstance(logger, TensorBoardLogger):
-        return f"tensorboard --logdir {OUTPUTS}"
+        place = OUTPUTS if folder.is_relative_to(OUTPUTS.absolute()) else as_typed(folder)
+        return f"tensorboard --logdir {shlex.quote(str(place))}"
     if isinstance(logger, WandbLogger):
         run, files = logger.experiment, shlex.quote(str(as_typed(folder)))
         # offline, each start of a run that resumes has a folder of its own
