@@ -146,7 +146,7 @@ def test_series_whose_longest_gives_the_number_of_steps_have_teachers(tmp_path):
 
 
 def test_keys_of_a_teacher_are_hyperparameters_only_with_a_teacher():
-    keys = {"teacher": "a", "teacher_weight": 0.5, "temperature": 4.0}
+    keys = {"teacher": "a", "teacher_weight": 0.5, "temperature": 1.0}
     with_teacher, without = (hyperparameters(composed_config(*words), []) for words in (["teacher=a"], []))
     assert {key: with_teacher[key] for key in keys} == keys
     assert not keys.keys() & without.keys()
