@@ -56,7 +56,7 @@ def keys_of(row: Row) -> list[str]:
 def row_of(job: Job, keys: Sequence[str]) -> Row:
     """Raises UserError if the job has other keys: it is not comparable."""
     values = {key: value for key, value in assigned(job.overrides).items() if not WITHOUT_EFFECT.match(key)}
-    removed = [override for override in job.overrides if override[0] == "~" and not WITHOUT_EFFECT.match(override[1:])]
+    removed = [override for override in job.overrides if override[0] == "~" and not WITHOUT_EFFECT.match(override)]
     if removed or values.keys() != set(keys):
         found = ", ".join([*values, *removed])
         raise UserError(f"{job.folder}: sets {found}, but the experiment's keys are {', '.join(keys)}.")

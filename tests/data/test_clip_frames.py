@@ -132,10 +132,13 @@ def test_what_is_transparent_in_a_video_is_white(tmp_path):
     assert (frame[:, :4].max(), frame[:, 4:].min()) == (0, 255)
 
 
-def test_a_folder_of_folders_is_no_clip(tmp_path):
+def test_folders_in_a_clip_are_left_out_with_a_line(tmp_path, capsys):
     write_folder(tmp_path / "days/one", FRAMES[:2])
+    assert list(find_clip_files(str(tmp_path / "days"))) == [tmp_path / "days/one"]
+    assert not capsys.readouterr().err
     Image.fromarray(FRAMES[0]).save(tmp_path / "days/overview.png")
-    assert list(find_clip_files(str(tmp_path / "days"))) == [tmp_path / "days/one", tmp_path / "days/overview.png"]
+    assert list(find_clip_files(str(tmp_path / "days"))) == [tmp_path / "days"]
+    assert "days holds pictures, so it is one clip, and the folders in it are left out; name" in capsys.readouterr().err
 
 
 def test_frames_are_converted_and_resized_as_pillow_does(tmp_path):

@@ -48,7 +48,7 @@ def test_all_formats_hold_the_same_series(tmp_path):
         ("x.csv", "1,2\n3,inf\n", "value 2 of feature 2 is not finite"),
         ("x.csv", "1,2\n3,1e39\n", "value 2 of feature 2 is not finite in float32"),
         ("x.csv", ",0,1,2\n0,5,6,7\n", "its first row counts the columns"),
-        ("x.csv", ",0,1\n0,5,6\n", "its first row counts the columns"),
+        ("x.csv", ",0,1\n0,5,6\n1,7,8\n", "its first row counts the columns"),
         ("x.csv", "day,x\n2024_01_05,1\n", "row 2: '2024_01_05' is not a number"),
         ("x.csv", ",a\n0,5\n", "a column has no name; name it, or leave it out if it counts the rows"),
         ("x.csv", b"\xff\xfe1", "utf-8"),

@@ -26,7 +26,9 @@ def job(folder, **values) -> Job:
         (folder / "results.json").write_text(json.dumps(results))
     overrides = tuple(f"{key}={value}" for key, value in values.items())
     swept = {key: str(value) for key, value in values.items()}
-    return Job(0, folder, (*overrides, "experiment=tiny", "hydra.launcher.n_jobs=2"), swept)
+    return Job(
+        0, folder, (*overrides, "experiment=tiny", "hydra.launcher.n_jobs=2", "~trainer.callbacks.dashboard"), swept
+    )
 
 
 def test_jobs_are_added_and_replace_those_with_the_same_values(tmp_path, monkeypatch):

@@ -124,14 +124,16 @@ def test_any_classifier_of_torchvision_is_a_backbone(name, is_trained):
         assert encoder(torch.rand(2, 1, 56, 14)).ndim == 2
 
 
-def test_pretrained_weights_are_read_where_torchvision_keeps_them(tmp_path, monkeypatch):
-    name = "shufflenet_v2_x0_5"
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "googlenet"])
+def test_pretrained_weights_are_read_where_torchvision_keeps_them(name, tmp_path, monkeypatch):
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     file = tmp_path / "hub/checkpoints" / Path(get_model_weights(name).DEFAULT.url).name
     torch.save(get_model(name).state_dict(), file)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     pretrained, loaded, frames = backbone(name, "DEFAULT").eval(), backbone(name).eval(), torch.rand(2, 3, 32, 32)
-    expected = pretrained.module(normalize(frames, **IMAGENET))
+    original = get_model(name, weights="DEFAULT").eval()
+    original.fc = nn.Identity()
+    expected = original(normalize(frames, **IMAGENET))
     loaded.load_state_dict(pretrained.state_dict())
     torch.testing.assert_close((pretrained(frames), loaded(frames)), (expected, expected))
 

@@ -230,6 +230,7 @@ def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, c
     words = (
         "data=clips", f"data.root={root}", "data.layout=THWC", "data.num_frames=null", "data.num_workers=0",
         "model=join", "model.encoder.filters=[4]", "model/recurrent=concat", "~trainer.callbacks.dashboard",
+        "data.validation_share=0.0",
     )  # fmt: skip
     succeeds("train.py", *words, "trainer.max_epochs=1", cwd=tmp_path)
     run = run_folder(tmp_path)
@@ -242,9 +243,8 @@ def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, c
     resumed = script("train.py", "run=latest", "trainer.max_epochs=2", cwd=tmp_path)
     assert "data: the files have changed since outputs/" in resumed.stdout
     (root / "train/dark/9.npy").rename(root / "test/dark/9.npy")
-    with pytest.raises(UserError, match="data: .* is for .*, but .* was trained on it; restore the data"):
+    with pytest.raises(UserError, match="data: test/dark/9.npy is for test, but .* was trained on it; restore the"):
         evaluate(run, "cpu")
-    assert "train/dark/9.npy" in {row["path"] for row in read_csv(run / "clips.csv")}
     (root / "test/dark/9.npy").unlink()
     for half in ("train", "test"):
         (root / half / "dark").rename(root / half / "another")

@@ -155,7 +155,6 @@ def test_a_run_resumes_with_its_own_network_data_optimizer_and_schedule(word, fi
     OmegaConf.save(config, tmp_path / "run" / CONFIG)
     refusals = {
         "-m": "run: a sweep starts new runs; leave out -m",
-        "temperature=2": "temperature: 2, but there is no teacher; add teacher=FOLDER, or leave it out.",
         "--config-dir=conf": "--config-dir: a run resumes with its own config; leave this option out.",
     }
     with pytest.raises(UserError, match=f"^{re.escape(refusals.get(word, f'{word}: '))}"):

@@ -96,7 +96,7 @@ class GridSweeper(Sweeper):
                 check.check_effect(config, job.overrides)
             except UserError as error:
                 ignored.append(error)
-        if ignored and len(ignored) == len(jobs) and not self.is_search:  # other trials may differ
+        if ignored and len(ignored) == len(jobs) and not (self.is_search or self.resumed):  # other trials may differ
             raise ignored[0]
         if isinstance(loader, KeptConfigLoader) and loader.differences:
             listed = ", ".join(f"{key}={kept} (now {now} in conf/)" for key, (kept, now) in loader.differences.items())

@@ -163,6 +163,14 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         trainer.should_stop |= self.is_exhausted
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_last_batch:  # else the epoch was stopped, and is trained again
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_last_batch:
+            super().on_train_epoch_end(trainer, pl_module)
+
     @property
     def is_exhausted(self) -> bool:
         return self.wait_count >= self.patience

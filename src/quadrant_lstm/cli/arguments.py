@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.main import get_args_parser
 
 from quadrant_lstm.config import trust
-from quadrant_lstm.config.check import GROUPS, check_effect, read_config, trust_list
+from quadrant_lstm.config.check import GROUPS, OF_TEACHER, read_config, trust_list
 from quadrant_lstm.config.values import FREE_DATA_KEYS, names_other_than_own_keys, resolve_interpolations
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
@@ -98,6 +98,13 @@ def translated(typed: Typed) -> list[str]:
         raise UserError(f"{wrong[0]}: is no choice of a group; write the name of one of its files, or leave it out.")
     if (options.cfg or options.info) and (options.multirun or sweep or plan):
         raise UserError("--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.")
+    is_sweep = options.multirun or plan or sweep
+    if study == "rebuild" and not is_sweep:
+        raise UserError("study: restores the trials of a search; add sweep=FOLDER, or leave it out.")
+    without_effect = re.compile(r"\+*hydra\.run\.dir=" if is_sweep else r"[+~]*hydra[./](launcher|sweeper|sweep)\b")
+    if wrong := [override for override in overrides if without_effect.match(override) and not typed.only_shows]:
+        rule = "is for a single run; write hydra.sweep.dir" if is_sweep else "is for sweeps; add -m"
+        raise UserError(f"{wrong[0]}: {rule}, or leave it out.")
     if run:
         return resume_run(run, typed, trust_list(modules))
     for key, (only, override) in OF_SWEEPER.items():
@@ -107,12 +114,7 @@ def translated(typed: Typed) -> list[str]:
     words = ["-m", *words] if plan else words
     if sweep and not typed.only_shows:
         return [*words, *resume_sweep(find_sweep(sweep), options.config_dir, with_own_network(overrides))]
-    is_sweep = options.multirun or plan
-    without_effect = re.compile(r"\+*hydra\.run\.dir=" if is_sweep else r"[+~]*hydra[./](launcher|sweeper|sweep)\b")
-    if wrong := [override for override in overrides if without_effect.match(override)]:
-        rule = "is for a single run; write hydra.sweep.dir" if is_sweep else "is for sweeps; add -m"
-        raise UserError(f"{wrong[0]}: {rule}, or leave it out.")
-    if not is_sweep:
+    if not (options.multirun or plan):
         check_single_values(overrides, "add -m to run a sweep over them")
     if "init=latest" in overrides:  # found once, because each job of a sweep would find the one before
         newest = f"init={quoted(find_run('latest', BEST).absolute())}"
@@ -152,14 +154,14 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     check_links(folder, trusted)
     if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
         raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")
-    check_effect(cfg, typed.overrides)
+    others = (*GROUPS, "experiment", "init", "teacher", "optimizer._target_", "hydra.run.dir")
+    fixed = others if cfg.get("teacher") else (*others, *OF_TEACHER)
     for override in typed.overrides:
         key = override.partition("=")[0].lstrip("+~")
         group, *names = re.split("[./]", key)
         is_fixed = group in ("model", "schedule") or (group == "data" and names[:1] and names[0] not in FREE_DATA_KEYS)
         # another optimizer could not use the state of this one
-        others = ("experiment", "init", "teacher", "optimizer._target_", "hydra.run.dir")
-        if is_fixed or key in (*GROUPS, *others):
+        if is_fixed or key in fixed:
             raise UserError(f"{override}: a run resumes with its own config; change other values, or start a new run.")
         is_constant = cfg.schedule._target_.endswith(".ConstantLR") and cfg.schedule.get("factor") == 1
         if key == "optimizer.lr" and not is_constant:

@@ -112,7 +112,8 @@ def check_effect(cfg: DictConfig, overrides: Iterable[str]) -> None:
     typed, reasons = assigned(overrides), dict[str, str]()
     if not cfg.get("teacher"):
         reasons |= dict.fromkeys(OF_TEACHER, "there is no teacher; add teacher=FOLDER")
-    if (units := OmegaConf.select(cfg, "model.recurrent.units")) is not None:
+    recurrent = cfg.model.get("recurrent")
+    if isinstance(recurrent, DictConfig) and (units := recurrent.get("units")) is not None:
         reasons["model.lstm_units"] = f"model.recurrent.units={units} sets the units; write that key"
     if cfg.data.get("fold") is None and cfg.data.get("test_fold") is None:
         reasons["data.num_folds"] = "there is no fold; add data.fold=N"

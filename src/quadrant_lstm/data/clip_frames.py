@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import itertools
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,16 +38,11 @@ LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "TH
 
 
 def is_clip(path: Path) -> bool:
-    """Tells whether the name of a file is that of a clip, or a folder holds still pictures and no videos, arrays or
-    folders.
-    """
+    """Tells whether the name of a file is that of a clip, or a folder holds still pictures and no videos or arrays."""
     if not path.is_dir():
         return path.suffix.lower() in ANIMATED | ARRAYS | videos.VIDEOS
-    with os.scandir(path) as entries:
-        for entry in entries:
-            is_other = os.path.splitext(entry.name)[1].lower() in ARRAYS | videos.VIDEOS
-            if is_other or (entry.is_dir() and image_files.is_visible(entry.name)):
-                return False
+    if any(file.suffix.lower() in ARRAYS | videos.VIDEOS for file in path.iterdir()):
+        return False
     pictures = None
     with contextlib.suppress(BrokenClip), decoder_errors_explained(path):  # examine() raises it, too
         pictures = image_files_in(path)

@@ -343,7 +343,7 @@ class Clips(FileSequences):
         if self.augmentation.transforms(*self.spec.frame_shape[1:]):
             return
         clips = [(note.sha256, note.num_frames) for note in self.notes.values()]
-        contents, num_frames = (self.test.frame_format, clips), sum(number for _, number in clips)
+        contents, num_frames = (EXAMINATION, self.test.frame_format, clips), sum(number for _, number in clips)
         self.features = FeatureCache(encoder, self.spec.frame_shape, num_frames, contents)
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:

@@ -136,4 +136,4 @@ class FileSequences(SequenceDataModule):
         return [as_text(self.test.samples[number].path) for number in indices.tolist()]
 
     def sha256(self) -> str:
-        return hashlib.sha256(repr(sorted(sorted(row.items()) for row in self.table)).encode()).hexdigest()
+        return hashlib.sha256(repr(sorted(row.items() for row in self.table)).encode()).hexdigest()

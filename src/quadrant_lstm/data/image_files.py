@@ -52,6 +52,9 @@ def files_below(
     over what is hidden, and does not follow links to folders: one may lead back.
     """
     if is_wanted(path):
+        if path.is_dir() and any(entry.is_dir() and is_visible(entry.name) for entry in path.iterdir()):
+            rule = "holds pictures, so it is one clip, and the folders in it are left out"
+            print(printable(f"images: {path} {rule}; name these folders instead if they are clips."), file=sys.stderr)
         yield path
     elif not path.is_dir():
         left_out[path.suffix.lower() or "without a suffix"] += 1

@@ -77,8 +77,8 @@ def read_table(file: Path) -> tuple[Float[np.ndarray, "..."], Names]:
     has_names, known = any(isinstance(cell, str) for cell in first), [cell for cell in first if cell == cell]
     if has_names and known != first:
         raise ValueError("a column has no name; name it, or leave it out if it counts the rows")
-    is_index = len(known) > 2 or 0 < len(known) < len(first)
-    if is_index and known == list(range(len(known))):  # as pandas writes unless it is told not to
+    has_index = first[1:] == known != [] and [row[0] for row in rows[1:] if row] == list(range(len(rows) - 1))
+    if (len(known) > 2 or has_index) and known == list(range(len(known))):  # as pandas writes unless told not to
         raise ValueError("its first row counts the columns; remove it, or write names")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(first):

@@ -61,13 +61,14 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
     if now.frame_shape != trained.frame_shape:
         one, other = (" x ".join(map(str, spec.frame_shape)) for spec in (now, trained))
         raise UserError(f"data: frames are {one}, but {as_typed(folder)} was trained on {other}; {remedy}")
-    rows = {row["path"]: row for row in read_csv(folder / TABLES[data.kind])}
-    of_training = {row[key] for row in rows.values() if row["split"] == "training" for key in ("path", "sha256")}
+    rows = read_csv(folder / TABLES[data.kind])
+    known = {(row["path"], row["sha256"]) for row in rows}
+    of_training = {row[key] for row in rows if row["split"] == "training" for key in ("path", "sha256")}
     for row in data.table:
-        known = csv_cell(row["path"])
-        is_new = rows.get(known, {}).get("sha256") != row["sha256"]  # else it may be a copy that was there before
-        if row["split"] != "training" and (known in of_training or (is_new and row["sha256"] in of_training)):
-            raise UserError(f"data: {known} is for {row['split']}, but {as_typed(folder)} was trained on it; {remedy}")
+        path = csv_cell(row["path"])
+        is_new = (path, row["sha256"]) not in known  # else it may be a copy that was there before
+        if row["split"] != "training" and (path in of_training or (is_new and row["sha256"] in of_training)):
+            raise UserError(f"data: {path} is for {row['split']}, but {as_typed(folder)} was trained on it; {remedy}")
     recorded = read_json(folder / PROVENANCE).get("data", {}).get("sha256")
     if recorded and recorded != data.sha256():
         log.info(
@@ -178,11 +179,11 @@ FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # float8
 
 def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = ()) -> None:
     """Logs which weights have no counterpart. Raises UserError for a damaged file, for weights of another type or that
-    are not finite, for those of a network that reads other columns of series than these, and if no weight fits.
+    are not finite, for those of a network that reads these columns of series in another order, and if no weight fits.
     """
     file = find_weights(init)
     (weights, known), own = read_weights(file), network.state_dict()
-    if known and columns and known != tuple(columns):
+    if known != tuple(columns) and sorted(known) == sorted(columns):
         rule = f"reads {', '.join(known)}, but the columns of these series are {', '.join(columns)}"
         raise UserError(f"init: {file} {rule}; write them in the same order.")
     fitting = {name: weight for name, weight in weights.items() if name in own and own[name].shape == weight.shape}

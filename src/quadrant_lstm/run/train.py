@@ -186,9 +186,8 @@ def record_start(
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
     if data.table:
         table = folder / run_folder.TABLES[data.kind]
-        earlier, now = read_csv(table), {csv_cell(row["path"]): row for row in data.table}
-        trained = {row["path"]: row for row in earlier if row["split"] == "training"}  # stay, whatever is there now
-        rows = {row["path"]: row for row in earlier} | now | trained
+        trained = [row for row in read_csv(table) if row["split"] == "training"] if resumed else []  # these rows stay
+        rows = {(csv_cell(row["path"]), row["sha256"]): row for row in (*data.table, *trained)}
         write_atomically(table, csv_text(list(data.table[0]), rows.values()).encode())
     if data.skipped:
         write_atomically(folder / run_folder.SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())

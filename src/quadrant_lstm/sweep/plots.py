@@ -3,7 +3,7 @@
 import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -73,14 +73,17 @@ def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
     figures = []
     for key in keys:
         values: dict[str, list[float]] = {}
+        jobs_of: dict[str, list[Job]] = {}
         for job, of_job in results:
             values.setdefault(job.swept.get(key, ""), []).append(of_job["val/accuracy"])
+            jobs_of.setdefault(job.swept.get(key, ""), []).append(job)
         figures.append(new_figure(3.4, 3.0))
         axes = figures[-1].subplots()
         if len(values) > MAX_CATEGORIES and all(sort_key(value)[0] < math.inf for value in values):
             draw_scatter(axes, values)
         else:
-            draw_means(axes, values)
+            groups = {value: Group(of_value).mean("val/accuracy") for value, of_value in jobs_of.items()}
+            draw_means(axes, values, {value: mean for value, mean in groups.items() if mean})
         axes.set_title(key, fontsize=10)
         axes.set_ylabel("validation accuracy, %")
         axes.set_ylim(*limits)
@@ -88,14 +91,14 @@ def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
     return figures
 
 
-def draw_means(axes: Axes, values: dict[str, list[float]]) -> None:
+def draw_means(axes: Axes, values: dict[str, list[float]], means: Mapping[str, Mean]) -> None:
     """Draws the accuracies of each value beside their mean, with its 95 % confidence interval."""
     ordered = sorted(values, key=sort_key)
     for position, value in enumerate(ordered):
         offsets = [position + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
         percents = [100 * accuracy for accuracy in values[value]]
         axes.plot(offsets, percents, "o", color=GREY, markersize=3, alpha=0.7)
-        mean = Mean(tuple(values[value]))
+        mean = means[value]
         low, high = mean.interval or (mean.mean, mean.mean)
         whiskers = [[100 * (mean.mean - low)], [100 * (high - mean.mean)]]
         axes.errorbar(position, 100 * mean.mean, yerr=whiskers, fmt="o", color=GROUP_COLOURS[0], capsize=3)

@@ -25,6 +25,8 @@ class Pruning(pl.Callback):
         self.decide(trainer, trainer.current_epoch)  # repeats the decision before an interruption
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        if not trainer.is_last_batch:
+            return  # the epoch was stopped, and is trained again
         epoch = trainer.current_epoch + 1
         if self.trial and epoch > last_reported(self.trial):
             self.trial.report(trainer.callback_metrics[trainer.checkpoint_callback.monitor].item(), epoch)

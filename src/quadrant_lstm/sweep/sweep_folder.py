@@ -173,7 +173,7 @@ class Sweep:
 def find_sweep(sweep: str) -> Sweep:
     """Returns the sweep that `sweep=PATH` or `sweep=latest` names. Raises UserError if there is none."""
     if sweep == "latest":
-        configs = list(OUTPUTS.glob(f"**/{SWEEP_CONFIG}"))
+        configs = [*OUTPUTS.glob(f"**/{SWEEP_CONFIG}"), *SWEEPS.glob(f"*/*/{SWEEP_CONFIG}")]  # also behind a link
         if not configs:
             place = OUTPUTS.absolute()
             raise UserError(f"sweep: latest, but {place} has no sweep; start one with python train.py -m KEY=A,B.")
@@ -208,14 +208,14 @@ class Mean:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % confidence interval by Student's t, limited to [0, 1]; None for fewer than three runs."""
+        """The 95 % confidence interval by Student's t, limited to [0, 1]; None for fewer than three values."""
         if len(self.values) < 3:
             return None
         half = half_interval(self.values)
         return max(0.0, self.mean - half), min(1.0, self.mean + half)
 
     def __str__(self) -> str:
-        """The mean and its interval, or the single values of fewer than three runs."""
+        """The mean and its interval, or the single values of fewer than three."""
         if self.interval is None:
             return ", ".join(map(percent, self.values))
         low, high = self.interval
