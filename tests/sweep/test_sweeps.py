@@ -268,7 +268,8 @@ SEARCH = "hydra/sweeper=optuna"
 @pytest.mark.parametrize(
     ("words", "line"),
     [(("optimizer.lr=interval(1,2)",), "optimizer.lr=interval(1,2): a grid needs single values; write optimizer.lr=A,"),
-     (("experiment=units,quick",), "experiment: units is a sweep over model.lstm_units, seed; write it as the only"),
+     (("experiment=units,quick",), ("experiment: units is a sweep over model.lstm_units, seed; write it as the only",
+                                    "'hydra.sweeper' must be configured before the sweep")),  # Hydra 1.4 says so
      (("temperature=1,2",), "temperature: 1, but there is no teacher; add teacher=FOLDER, or leave it out."),
      (("seed=1,2", "hydra.sweep.subdir=x"), "hydra.sweep.subdir: the folder of a job has the job's number; leave this"),
      (("seed=1,2", "hydra.sweep.dir=mine"), "hydra.sweep.dir: mine contains runs of no sweep; write another folder."),
