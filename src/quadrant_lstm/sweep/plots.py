@@ -3,7 +3,7 @@
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from quadrant_lstm.plotting import GREY, GROUP_COLOURS, new_figure, undrawable
-from quadrant_lstm.sweep.sweep_folder import REPETITIONS, Group, Job, Mean, readable
+from quadrant_lstm.sweep.sweep_folder import REPETITIONS, Group, Job, mean_of, readable
 
 WIDTH = 5.5  # inches; a phone shrinks a wider picture until its texts are too small
 MAX_CATEGORIES = 6  # a key with more values, all of them numbers, gets a scatter plot
@@ -72,18 +72,15 @@ def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
     limits = min(percents) - margin, max(percents) + margin  # intervals can be ten times as wide as this range
     figures = []
     for key in keys:
-        values: dict[str, list[float]] = {}
-        jobs_of: dict[str, list[Job]] = {}
+        values: dict[str, list[tuple[Job, float]]] = {}
         for job, of_job in results:
-            values.setdefault(job.swept.get(key, ""), []).append(of_job["val/accuracy"])
-            jobs_of.setdefault(job.swept.get(key, ""), []).append(job)
+            values.setdefault(job.swept.get(key, ""), []).append((job, of_job["val/accuracy"]))
         figures.append(new_figure(3.4, 3.0))
         axes = figures[-1].subplots()
         if len(values) > MAX_CATEGORIES and all(sort_key(value)[0] < math.inf for value in values):
             draw_scatter(axes, values)
         else:
-            groups = {value: Group(of_value).mean("val/accuracy") for value, of_value in jobs_of.items()}
-            draw_means(axes, values, {value: mean for value, mean in groups.items() if mean})
+            draw_means(axes, values)
         axes.set_title(key, fontsize=10)
         axes.set_ylabel("validation accuracy, %")
         axes.set_ylim(*limits)
@@ -91,14 +88,14 @@ def draw_effects(jobs: Sequence[Job]) -> list[Figure]:
     return figures
 
 
-def draw_means(axes: Axes, values: dict[str, list[float]], means: Mapping[str, Mean]) -> None:
+def draw_means(axes: Axes, values: dict[str, list[tuple[Job, float]]]) -> None:
     """Draws the accuracies of each value beside their mean, with its 95 % confidence interval."""
     ordered = sorted(values, key=sort_key)
     for position, value in enumerate(ordered):
         offsets = [position + 0.12 + 0.02 * (number % 5) for number in range(len(values[value]))]
-        percents = [100 * accuracy for accuracy in values[value]]
+        percents = [100 * accuracy for _, accuracy in values[value]]
         axes.plot(offsets, percents, "o", color=GREY, markersize=3, alpha=0.7)
-        mean = means[value]
+        mean = mean_of(values[value])
         low, high = mean.interval or (mean.mean, mean.mean)
         whiskers = [[100 * (mean.mean - low)], [100 * (high - mean.mean)]]
         axes.errorbar(position, 100 * mean.mean, yerr=whiskers, fmt="o", color=GROUP_COLOURS[0], capsize=3)
@@ -108,8 +105,8 @@ def draw_means(axes: Axes, values: dict[str, list[float]], means: Mapping[str, M
     axes.set_xlim(-0.5, len(ordered) - 0.3)
 
 
-def draw_scatter(axes: Axes, values: dict[str, list[float]]) -> None:
-    points = [(float(value), 100 * accuracy) for value, accuracies in values.items() for accuracy in accuracies]
+def draw_scatter(axes: Axes, values: dict[str, list[tuple[Job, float]]]) -> None:
+    points = [(float(value), 100 * accuracy) for value, of_value in values.items() for _, accuracy in of_value]
     axes.plot(*zip(*points, strict=True), "o", color=GREY, markersize=4)
     lowest, highest = min(points)[0], max(points)[0]
     if lowest > 0 and highest > 10 * lowest:

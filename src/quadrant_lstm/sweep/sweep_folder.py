@@ -229,6 +229,17 @@ def half_interval(values: Sequence[float]) -> float:
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def mean_of(values: Iterable[tuple[Job, float]]) -> Mean:
+    """Returns the mean of a value of each job. The jobs of a fold, with other seeds, count as one: the interval is that
+    of the folds.
+    """
+    by_fold: dict[Any, list[float]] = {}
+    for job, value in values:
+        fold = tuple(job.swept[key] for key in FOLDS if key in job.swept)
+        by_fold.setdefault(fold or job.number, []).append(value)
+    return Mean(tuple(map(statistics.mean, by_fold.values())))
+
+
 class Group:
     """Jobs that differ only in their seed or fold."""
 
@@ -241,15 +252,10 @@ class Group:
         return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items()) or "all jobs"
 
     def mean(self, name: str) -> Mean | None:
-        """Returns the mean of a result over the finished jobs, or None if no job has it. The jobs of a fold, with other
-        seeds, count as one: the interval is that of the folds.
-        """
-        values: dict[Any, list[float]] = {}
-        for job in self.jobs:
-            if name in (results := self.results.get(job.number, {})):
-                fold = tuple(job.swept[key] for key in FOLDS if key in job.swept)
-                values.setdefault(fold or job.number, []).append(results[name])
-        return Mean(tuple(map(statistics.mean, values.values()))) if values else None
+        """Returns the mean of a result over the finished jobs, or None if no job has it."""
+        found = ((job, self.results.get(job.number, {})) for job in self.jobs)
+        values = [(job, results[name]) for job, results in found if name in results]
+        return mean_of(values) if values else None
 
     @property
     def epochs(self) -> str:
