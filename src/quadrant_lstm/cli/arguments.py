@@ -154,13 +154,13 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     check_links(folder, trusted)
     if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
         raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")
-    others = (*GROUPS, "experiment", "init", "teacher", "optimizer._target_", "hydra.run.dir")
-    fixed = others if cfg.get("teacher") else (*others, *OF_TEACHER)
+    fixed = [*GROUPS, "experiment", "init", "teacher", "hydra.run.dir"]
+    fixed += ["optimizer._target_"]  # another optimizer could not use the state of this one
+    fixed += [] if cfg.get("teacher") else OF_TEACHER
     for override in typed.overrides:
         key = override.partition("=")[0].lstrip("+~")
         group, *names = re.split("[./]", key)
         is_fixed = group in ("model", "schedule") or (group == "data" and names[:1] and names[0] not in FREE_DATA_KEYS)
-        # another optimizer could not use the state of this one
         if is_fixed or key in fixed:
             raise UserError(f"{override}: a run resumes with its own config; change other values, or start a new run.")
         is_constant = cfg.schedule._target_.endswith(".ConstantLR") and cfg.schedule.get("factor") == 1
