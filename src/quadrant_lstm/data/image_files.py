@@ -52,7 +52,7 @@ def files_below(
     over what is hidden, and does not follow links to folders: one may lead back.
     """
     if is_wanted(path):
-        if path.is_dir() and any(entry.is_dir() and is_visible(entry.name) for entry in path.iterdir()):
+        if path.is_dir() and holds_folders(path):
             rule = "holds pictures, so it is one clip, and the folders in it are left out"
             print(printable(f"images: {path} {rule}; name these folders instead if they are clips."), file=sys.stderr)
         yield path
@@ -65,6 +65,11 @@ def files_below(
             raise UserError(f"images: {path} cannot be read ({error.strerror}); correct its permissions.") from error
         for entry in entries:
             yield from files_below(entry, is_wanted, left_out, is_root=False)
+
+
+def holds_folders(folder: Path) -> bool:
+    with os.scandir(folder) as entries:  # which mostly tells this with the names
+        return any(entry.is_dir() and is_visible(entry.name) for entry in entries)
 
 
 def image_files_in(folder: Path) -> list[Path]:
