@@ -83,7 +83,10 @@ def test_what_is_inverted_may_be_chosen_and_images_of_other_data_are_not_changed
     moved = np.roll(digit, (-4, 3), (0, 1))
     for pixels in (moved, 255 - moved):
         Image.fromarray(pixels).save(file)
-        assert np.array_equal(read_image(file, SHAPE, None, like_mnist=False).pixels[0], moved)
+        assert np.array_equal(read_image(file, SHAPE, None, like_mnist=False).pixels[0], pixels)
+    assert np.array_equal(read_image(file, SHAPE, True, like_mnist=False).pixels[0], moved)
+    Image.fromarray(moved // 32).save(file)  # dark, but not blank
+    assert np.array_equal(read_image(file, SHAPE, None, like_mnist=False).pixels[0], moved // 32)
 
 
 @pytest.mark.parametrize("kind", ["bright", "squared", "pencil", "shadow", "crumpled", "blackboard"])

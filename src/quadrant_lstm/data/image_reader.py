@@ -28,7 +28,7 @@ CELLS = 64  # along the longer side; ink in neighbouring cells belongs together
 INK_THRESHOLD = 50  # of 255, after stretching; darker pixels are not cropped
 FAINT = 25  # of 255; pixels beside a stroke are not stronger
 MIN_CONTRAST = 10  # of 255; JPEG files of a blank page have some contrast
-WHITE = (1, 255, 2**16 - 1, 2**32 - 1)  # of images with more than 8 bits: the first that no pixel exceeds
+WHITE = (1, 255, 1023, 4095, 2**16 - 1, 2**32 - 1)  # of images with more than 8 bits: the first that no pixel exceeds
 DIGIT_SHARE = 20 / 28  # of the height and width
 
 
@@ -44,7 +44,8 @@ def read_image(
     """Returns uint8 [1, height, width] of a file, or of pixels as Pillow takes them: uint8 [height, width], or with
     channels last. `invert=None` inverts pictures that look like dark ink on light paper.
 
-    `like_mnist=False` is for data that are not centred as MNIST's digits are: a file of their size is not changed.
+    `like_mnist=False` is for data that are not centred as MNIST's digits are: a file of their size is only inverted if
+    `invert` is true.
     """
     _, height, width = image_shape
     opened = open_image(source) if isinstance(source, Path) else contextlib.nullcontext(Image.fromarray(source))
@@ -52,14 +53,16 @@ def read_image(
         levels = np.asarray(in_grey(ImageOps.exif_transpose(original)))
     unchanged = not like_mnist and levels.shape == (height, width)
     levels = levels if unchanged else shrink(levels)
-    if invert or (invert is None and is_light(levels)):
+    if invert or (invert is None and not unchanged and is_light(levels)):
         levels = 255 - levels
-    ink, note = (levels, "") if unchanged else separate_ink(levels)
+    if unchanged:
+        return Reading(np.array(levels)[None] if np.ptp(levels) else None)
+    ink, note = separate_ink(levels)
     image = Image.fromarray(ink)
     box = image.point(lambda level: 255 if level > INK_THRESHOLD else 0).getbbox()
     if box is None or np.ptp(ink) < MIN_CONTRAST:
         return Reading(None)
-    centred = image if unchanged else centre_digit(image, box, height, width)
+    centred = centre_digit(image, box, height, width)
     return Reading(None) if centred is None else Reading(np.array(centred)[None], note)
 
 

@@ -38,11 +38,11 @@ function pictureOfInk({ width, height, data }) {
     return { width, height, levels }
 }
 
-/** Returns the ink of a file's picture, bright, and a note if it is doubtful. One to be left unchanged is only inverted. */
+/** Returns the ink of a file's picture, bright, and a note if it is doubtful; or the picture, if it is to be left as it is. */
 function inkOfFile(picture, unchanged) {
-    const small = unchanged ? picture : shrink(picture)
-    const bright = isLight(small) ? { ...small, levels: small.levels.map((level) => 255 - level) } : small
-    return unchanged ? { ...bright, unchanged } : separateInk(bright)
+    if (unchanged) return { ...picture, unchanged }
+    const small = shrink(picture)
+    return separateInk(isLight(small) ? { ...small, levels: small.levels.map((level) => 255 - level) } : small)
 }
 
 /** Averages blocks of pixels. Pixels at the end that fill no block are left out. */
@@ -270,6 +270,7 @@ function prepare(picture, width, height) {
 /** Tells whether nothing is drawn on a picture, or so little that its prepared version shows nothing. */
 function isBlank(picture, prepared) {
     const range = highestOf(picture.levels) - lowest(picture.levels)
+    if (picture.unchanged) return range === 0
     return !inkBox(picture) || range < MIN_CONTRAST || !prepared.levels.some((level) => level > 0)
 }
 
