@@ -13,7 +13,7 @@ from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.load import read_resumed
 from quadrant_lstm.run.train import check_resumable
-from quadrant_lstm.run_folder import BEST, LAST, METRICS
+from quadrant_lstm.run_folder import BEST, CONFIG, LAST, METRICS
 from tests.folders import TINY, run_folder, tiny_data
 from tests.scripts import Script, refused, succeeds
 
@@ -51,6 +51,12 @@ def test_a_run_whose_files_are_lost_or_damaged_is_not_resumed(damage, message, c
     damage(copied_run)
     with pytest.raises(UserError, match=re.escape(message)):
         check_resumable(copied_run, read_resumed(copied_run))
+
+
+def test_a_run_whose_config_was_edited_is_not_validated_on_what_it_was_trained_on(copied_run):
+    replace(copied_run, "validation_seed: 0", "validation_seed: 1", CONFIG)
+    (line,) = refused("train.py", f"run={copied_run}", "trainer.max_epochs=9", cwd=copied_run.parents[0]).splitlines()
+    assert line.startswith("data: other samples are for validation than when this run began; restore its config.yaml")
 
 
 def test_a_run_that_was_killed_between_its_first_two_checkpoints_begins_again(copied_run):

@@ -7,6 +7,7 @@ image_sequences.py cuts images into pieces; moving_digits.py makes clips, clips.
 """
 
 import contextlib
+import hashlib
 import math
 import os
 import signal
@@ -251,6 +252,17 @@ class SequenceDataModule(LightningDataModule):
         is_held_out = torch.zeros(len(train), dtype=torch.bool).index_fill(0, validation_indices, True)
         self.train_indices = (~is_held_out).nonzero().flatten()
 
+    def state_dict(self) -> dict[str, str]:
+        """Checkpoints store it."""
+        return {"validation": hashlib.sha256(self.validation_indices.numpy().tobytes()).hexdigest()}
+
+    def load_state_dict(self, state: dict[str, str]) -> None:
+        """Raises UserError if images that a resumed run was trained on are now for validation; files have a table."""
+        if not self.table and state != self.state_dict():
+            raise UserError(
+                "data: other samples are for validation than when this run began; restore its config.yaml and its data."
+            )
+
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The shape of a training batch, unless it is the last."""
@@ -275,14 +287,22 @@ class SequenceDataModule(LightningDataModule):
     def train_dataloader(self) -> Any:
         if not self.repeats_batches:
             return self.loader(self.train, self.train_indices, self.seed)
-        generator = torch.Generator().manual_seed(self.seed)  # files are sorted by class
-        return self.loader(self.train, self.train_indices[torch.randperm(len(self.train_indices), generator=generator)])
+        return self.loader(self.train, self.in_order(self.train_indices, "overfit_batches"))
 
     def val_dataloader(self) -> Any:
-        return self.loader(self.train, self.validation_indices) if len(self.validation_indices) else []
+        indices = self.in_order(self.validation_indices, "limit_val_batches")
+        return self.loader(self.train, indices) if len(indices) else []
 
     def test_dataloader(self) -> Any:
-        return self.loader(self.test, torch.arange(len(self.test)))
+        return self.loader(self.test, self.in_order(torch.arange(len(self.test)), "limit_test_batches"))
+
+    def in_order(self, indices: Int64[Tensor, " samples"], limit: str) -> Int64[Tensor, " samples"]:
+        """Returns them as they are; or in one random order if the Trainer's `limit` lets it read only some batches:
+        files are sorted by class.
+        """
+        if repr(getattr(self.trainer, limit, 1.0)) == "1.0":  # 1 is one batch, 1.0 all
+            return indices
+        return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))]
 
     def loader(self, data: Any, indices: Int64[Tensor, " samples"], seed: int | None = None) -> Any:
         device = self.trainer.strategy.root_device if self.trainer else "cpu"
