@@ -50,6 +50,7 @@ def test_all_formats_hold_the_same_series(tmp_path):
         ("x.csv", ",0,1,2\n0,5,6,7\n", "its first row counts the columns"),
         ("x.csv", ",0,1\n0,5,6\n1,7,8\n", "its first row counts the columns"),
         ("x.csv", "day,x\n2024_01_05,1\n", "row 2: '2024_01_05' is not a number"),
+        ("x.csv", "1,0.2,err\n1,0.3,2\n", "its first row has numbers and texts; write names or numbers only"),
         ("x.csv", ",a\n0,5\n", "a column has no name; name it, or leave it out if it counts the rows"),
         ("x.csv", b"\xff\xfe1", "utf-8"),
         ("x.npy", b"nothing", r"x.npy: cannot be read as a series \("),
@@ -159,13 +160,28 @@ def test_validation_and_test_values_do_not_change_the_statistics(root):
     assert all(torch.equal(one, other) for one, other in zip(data.statistics, changed.statistics, strict=True))
 
 
-def test_a_batch_that_is_repeated_has_more_than_one_class(root):
-    data = series_in(root, batch_size=3)
-    strategy = SimpleNamespace(root_device="cpu")
-    data.trainer = SimpleNamespace(overfit_batches=1, global_rank=0, world_size=1, strategy=strategy, training=True)
-    first, again = (next(iter(data.train_dataloader())).labels.tolist() for _ in range(2))
+@pytest.mark.parametrize("half", ["train", "val", "test"])
+def test_a_part_of_the_batches_is_always_the_same_and_of_all_classes(half, root):
+    data = series_in(root, batch_size=3, validation_share=0.4, test_share=0.4)
+    limits = {"overfit_batches": 1, "limit_val_batches": 1, "limit_test_batches": 1}
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, training=True, **limits)
+    first, again = (next(iter(getattr(data, f"{half}_dataloader")())).labels.tolist() for _ in range(2))
     assert first == again
     assert len({*first}) == 2
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, training=False, limit_test_batches=1.0)
+    assert next(iter(data.test_dataloader())).labels.tolist() == [0, 0, 0]
+
+
+def test_what_the_data_let_doubt_is_warned_of(root):
+    """The same first row in all tables, and windows that cannot differ."""
+    assert series_in(root, test_windows=2).warnings == series_in(root).warnings
+    for file in root.glob("*/*/*.npy"):
+        write_table(file.with_suffix(".csv"), np.load(file), ["400", "410", "420"])
+        file.unlink()
+    assert series_in(root, test_windows=2, num_frames=None).warnings[-2:] == [
+        "data.test_windows: no test series has more steps than data.num_frames=6, so that all 2 windows are the same",
+        "data: every series begins with 400, 410, 420; if these are names, put a letter before each",
+    ]
 
 
 def test_a_constant_feature_has_deviation_1(root):

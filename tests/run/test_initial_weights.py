@@ -1,5 +1,7 @@
 """Tests train.py init=: a run that begins with the weights of another."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -101,7 +103,7 @@ def test_values_that_are_no_weights_are_refused(tensors, message, tmp_path):
     assert torch.equal(network.weight, before)
 
 
-def test_weights_for_columns_in_another_order_are_refused(tmp_path):
+def test_weights_for_columns_in_another_order_are_refused_and_for_others_named(tmp_path, caplog):
     spec = {"frame_shape": [2], "num_steps": 1, "class_names": ["0", "1"], "feature_names": ["pressure", "speed"]}
     state = {"network.weight": torch.ones(2, 2)}
     write_checkpoint({"state_dict": state, "hyper_parameters": spec}, tmp_path / "x.ckpt")
@@ -110,6 +112,17 @@ def test_weights_for_columns_in_another_order_are_refused(tmp_path):
         copy_weights(network, str(tmp_path / "x.ckpt"), ("speed", "pressure"))
     copy_weights(network, str(tmp_path / "x.ckpt"), ("pressure", "speed"))
     assert torch.equal(network.weight, torch.ones(2, 2))
+    assert "standardized" not in caplog.text
+    copy_weights(network, str(tmp_path / "x.ckpt"), ("pressure", "heat"))
+    assert "reads pressure, speed, but the columns of these series are pressure, heat; they are stand" in caplog.text
+    reading = {"reading": json.dumps({"feature_names": ["pressure", "speed"]})}
+    pytest.importorskip("safetensors.torch").save_file(
+        {"weight": torch.ones(2, 2)}, tmp_path / "x.safetensors", reading
+    )
+    with pytest.raises(
+        UserError, match=r"x\.safetensors reads pressure, speed, but the columns of these series are sp"
+    ):
+        copy_weights(network, str(tmp_path / "x.safetensors"), ("speed", "pressure"))
 
 
 def test_files_without_weights_of_the_network_are_refused(finished_run, tmp_path):

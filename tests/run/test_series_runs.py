@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -102,6 +103,8 @@ def test_files_and_arrays_are_predicted_alike(kind, runs, tmp_path):
     predict_files(predictor.predictor, files, None, str(tmp_path / "run.jsonl"))
     written = [json.loads(line)["probabilities"] for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     assert written == [each.steps for each in by_file]
+    long = predictor(np.repeat(np.load(files[0]), 9, axis=0))
+    assert re.fullmatch(r"only \d+ of \d+ steps were read", long.note)
 
 
 @pytest.mark.parametrize("kind", ["windows", pytest.param("values", marks=pytest.mark.reliability)])

@@ -111,6 +111,9 @@ class FileSequences(SequenceDataModule):
             "test": test.samples,
         }
         counts, self.warnings = splits.counts_in_words(halves, spec.class_names)
+        if self.num_windows > 1 and max(map(len, test.numbers)) <= spec.num_steps:
+            rule = f"no test {self.kind} has more steps than data.num_frames={spec.num_steps}"
+            self.warnings.append(f"data.test_windows: {rule}, so that all {test.num_windows} windows are the same")
         total = counted(sum(map(len, halves.values())), self.kind)
         self.summary = f"{total} of {spec.num_classes} classes: {counts}; {amount}"
         self.table = [

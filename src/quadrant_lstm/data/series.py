@@ -75,6 +75,8 @@ def read_table(file: Path) -> tuple[Float[np.ndarray, "..."], Names]:
         rows.pop()
     first = rows[0] if rows else []
     has_names, known = any(isinstance(cell, str) for cell in first), [cell for cell in first if cell == cell]
+    if has_names and any(isinstance(cell, float) and not cell.is_integer() for cell in known):  # a damaged row
+        raise ValueError("its first row has numbers and texts; write names or numbers only")
     if has_names and known != first:
         raise ValueError("a column has no name; name it, or leave it out if it counts the rows")
     has_index = first[1:] == known != [] and [row[0] for row in rows[1:] if row] == list(range(len(rows) - 1))
@@ -314,6 +316,10 @@ class Series(FileSequences):
         checksums = {path: hashlib.sha256(values.tobytes()).hexdigest() for path, values in series.items()}
         amount = f"{sum(map(len, series.values())):,} values of {counted(num_features, 'feature')}"
         super().__init__(spec, train, test, held_out, batch_size, seed, folder, (origin, how), checksums, amount)
+        begins = {tuple(values[0].tolist()) for path, values in series.items() if path.suffix.lower() == ".csv"}
+        if not feature_names and len(begins) == 1 < len(series) and len({*min(begins)}) == num_features > 1:
+            row = ", ".join(f"{value:g}" for value in min(begins))
+            self.warnings.append(f"data: every series begins with {row}; if these are names, put a letter before each")
         self.statistics = statistics_of([train.series[number] for number in self.train_indices.tolist()])
         self.blank = self.statistics[0].view(-1, *[1] * (len(frame_shape) - 1))
         self.values_per_step = 1 if window is None else min(window, stride or window)

@@ -88,6 +88,8 @@ def load_run(path: str | Path, trust: Trust = ()) -> tuple[nn.Module, DictConfig
         with torch.inference_mode():
             logits = network(sequences(images, cfg.data.orderings, cfg.data.grid))
 
+    A network that was trained with data.train_orderings reads one of those instead of data.orderings.
+
     Images and clips are uint8, or floats from 0 to 1; series are floats. The network raises ValueError for others, and
     for other axes.
 
@@ -183,9 +185,11 @@ def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = ()) -> 
     """
     file = find_weights(init)
     (weights, known), own = read_weights(file), network.state_dict()
-    if known != tuple(columns) and sorted(known) == sorted(columns):
-        rule = f"reads {', '.join(known)}, but the columns of these series are {', '.join(columns)}"
-        raise UserError(f"init: {file} {rule}; write them in the same order.")
+    if known and columns and known != tuple(columns):
+        rule = f"init: {file} reads {', '.join(known)}, but the columns of these series are {', '.join(columns)}"
+        if sorted(known) == sorted(columns):
+            raise UserError(f"{rule}; write them in the same order.")
+        log.warning(f"{rule}; they are standardized as the former were, if there are as many")
     fitting = {name: weight for name, weight in weights.items() if name in own and own[name].shape == weight.shape}
     if not fitting:
         raise UserError(f"init: {file} has no weight whose name and shape this network has; choose its model.")
@@ -216,11 +220,13 @@ def read_weights(file: Path) -> tuple[Mapping[str, Tensor], Sequence[str]]:
         columns = stored_spec(checkpoint["hyper_parameters"]).feature_names
         return {name.removeprefix(PREFIX): weight for name, weight in named}, columns
     with needs_extra(f"init={file}", "export"):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError, safe_open
     try:
-        return load_file(file), ()
-    except SafetensorError as error:
+        with safe_open(file, "pt") as opened:
+            reading = json.loads((opened.metadata() or {}).get("reading", "{}"))
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
+        return weights, tuple(reading.get("feature_names", ()))
+    except (SafetensorError, ValueError, AttributeError) as error:
         raise UserError(f"init: {file} cannot be read ({error}); export it again.") from error
 
 

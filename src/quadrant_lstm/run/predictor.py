@@ -192,7 +192,10 @@ def reader_of_series(form: Mapping[str, Any], fewest_steps: int = 1) -> Callable
             error = ValueError if is_array else UserError
             raise error(f"{shape}, but the network reads {rule}; give such a series.")
         available = steps_available(len(values), size, form["stride"])
-        yield Reading(steps_at(values, in_windows(available, form, fewest_steps, name), size))
+        chosen = in_windows(available, form, fewest_steps, name)
+        is_part = form["sampling"] == "consecutive" and 2 * chosen.size < len(available)  # far longer than in training
+        note = f"only {chosen.size} of {len(available)} steps were read" if is_part else ""
+        yield Reading(steps_at(values, chosen, size), note)
 
     return read
 
