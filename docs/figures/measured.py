@@ -104,7 +104,7 @@ def arguments(words: str) -> dict[str, str]:
 
 
 def means(name: str, rows: str, columns: str) -> str:
-    jobs = read(name)
+    jobs = read_cells(name, rows, columns)
     table = column_means(jobs, rows, columns)
     lines = []
     for line in dict.fromkeys(label(rows, job) for job in jobs):
@@ -126,7 +126,7 @@ def differences(name: str, key: str, base: str, rows: str, columns: str) -> str:
     def others(job: Row) -> tuple[str, ...]:
         return tuple(job[other] for other in keys_of(job) if other != key)
 
-    jobs = read(name)
+    jobs = read_cells(name, key, rows, columns)
     bases = {others(job): float(job[ACCURACY]) for job in jobs if job[key] == base}
     table: dict[str, dict[str, list[float]]] = {}
     for job in jobs:
@@ -163,6 +163,16 @@ def seeds(names: str) -> str:
         f"{measured_at([job for jobs in measured.values() for job in jobs])}; each job is a row, with its commit, of "
         f"{', '.join(map(link, measured))}.",
     )
+
+
+def read_cells(name: str, *keys: str) -> list[Row]:
+    """Reads the jobs. Raises UserError if two in the same cell have the same seed: they would be counted as two."""
+    jobs = read(name)
+    if len({(*(label(each, job) for each in keys if each != STEPS), job["seed"]) for job in jobs}) < len(jobs):
+        raise UserError(
+            f"experiment={name}: jobs of one cell differ in more than the seed; add a key to rows= or columns=."
+        )
+    return jobs
 
 
 def column_means(jobs: Sequence[Row], rows: str, columns: str) -> dict[str, dict[str, Mean]]:

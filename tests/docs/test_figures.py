@@ -64,6 +64,8 @@ def test_a_table_shows_means_and_differences_over_seeds(tmp_path, monkeypatch):
     assert "| gru - lstm | -4.00 (-10.57 to +2.57) |\n" in filled
     assert filled.endswith("its 95 % confidence interval.\n\n<!-- end -->\n\nafter\n")
     assert measured.fill(filled) == filled
+    with pytest.raises(UserError, match="experiment=tiny: jobs of one cell differ in more than the seed; add a key"):
+        measured.means("tiny", "", "")
 
 
 def test_the_tables_of_the_pages_are_those_of_the_measured_results():

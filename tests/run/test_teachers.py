@@ -11,6 +11,7 @@ from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_checkpoin
 from quadrant_lstm.config.check import check_config
 from quadrant_lstm.dashboard.dashboard import hyperparameters
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import write_json
 from quadrant_lstm.model.teachers import Teachers
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_teachers
@@ -52,11 +53,12 @@ def test_each_training_step_asks_one_of_all_teachers():
 
 @pytest.fixture
 def sweep(finished_run: Path, tmp_path: Path) -> Path:
-    """Returns a folder with two finished jobs, whose networks differ, and one that has not finished."""
-    for number in range(3):
+    """Returns a folder with two finished jobs, whose networks differ, one that has not finished, and a pruned one."""
+    for number in range(4):
         shutil.copytree(finished_run, tmp_path / "sweep" / str(number))
     change(tmp_path / "sweep/1" / BEST)
     (tmp_path / "sweep/2" / RESULTS).unlink()
+    write_json(tmp_path / "sweep/3" / RESULTS, {"pruned": True})
     return tmp_path / "sweep"
 
 

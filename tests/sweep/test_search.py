@@ -194,8 +194,10 @@ def test_a_search_is_for_the_lowest_loss_if_that_is_monitored(tmp_path):
         losses = [float(row["val/loss"]) for row in rows]
         assert list(trial.intermediate_values.values()) == pytest.approx(losses, abs=1e-6)
         assert trial.value == (losses[-1] if trial.state == TrialState.PRUNED else min(losses))
-    several = refused("train.py", *SEARCH, "monitor=val/loss,val/accuracy", cwd=tmp_path)
-    assert several == "monitor: a search compares its trials by it; write one metric.\n"
+    for swept in ("monitor=val/loss,val/accuracy", "seed=1,2", "data.fold=0,1"):
+        key = swept.partition("=")[0]
+        rule = f"{key}: {swept} would differ between trials that are compared; write one value.\n"
+        assert refused("train.py", *SEARCH, swept, cwd=tmp_path) == rule
 
 
 def test_a_search_on_two_processes_has_one_folder_per_trial_and_prunes_in_both(tmp_path):

@@ -221,8 +221,6 @@ class SearchSweeper(GridSweeper):
             raise UserError(f"hydra.sweeper.params: no key has a range to search; add e.g. {example}.")
         self.resolve_settings()
         instantiate_within("optuna.pruners.", "hydra.sweeper.pruner", self.settings["pruner"])
-        if "monitor" in space:
-            raise UserError("monitor: a search compares its trials by it; write one metric.")
         sampler = self.settings["sampler"]
         metric = (self.resumed.config if self.resumed else self.config).get("monitor", "val/accuracy")
         check.check_value("monitor", metric, kinds.Monitor)

@@ -27,7 +27,7 @@ from quadrant_lstm.compat import OF_INSTANTIATE
 from quadrant_lstm.config.trust import is_class_in
 from quadrant_lstm.config.values import nodes_with_target
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.sweep_folder import STUDY, SWEEP_CONFIG, Job, Sweep
+from quadrant_lstm.sweep.sweep_folder import REPETITIONS, STUDY, SWEEP_CONFIG, Job, Sweep
 
 # The search space, from the overrides of the command
 
@@ -40,6 +40,8 @@ def distribution(override: Override) -> BaseDistribution:
 
     The choices of a categorical distribution are the texts of the overrides' values.
     """
+    if (key := override.get_key_element()) in ("monitor", *REPETITIONS):  # else the easiest fold would win
+        raise UserError(f"{key}: {override.input_line} would differ between trials that are compared; write one value.")
     value: Any = override.value()
     log = "log" in getattr(value, "tags", ())
     if set(getattr(value, "tags", ())) - {"log"} or (log and not override.is_interval_sweep()):
