@@ -40,6 +40,11 @@ MISTAKES = {
     "model=join model.recurrent.units=8 model.lstm_units=5": "model.lstm_units: 5, but model.recurrent.units=8 sets "
     "the units; write that key, or leave it out.",
     "data.num_folds=10": "data.num_folds: 10, but there is no fold; add data.fold=N, or leave it out.",
+    "data.fold=0 data.validation_images=9": "data.validation_images: 9, but data.fold=0 says which samples these are; "
+    "write data.fold=null, or leave it out.",
+    "+trainer.callbacks.swa._target_=lightning.pytorch.callbacks.StochasticWeightAveraging "
+    "+trainer.callbacks.swa.swa_lrs=0.01": "trainer.callbacks.swa: StochasticWeightAveraging averages the weights "
+    "after the last checkpoint is written; leave it out",
     "hydra/launcher=submitit_slurm": "hydra/launcher=submitit_slurm: is for sweeps; add -m, or leave it out.",
     "hydra.sweep.dir=mine": "hydra.sweep.dir=mine: is for sweeps; add -m, or leave it out.",
     "-m seed=1,2 hydra.run.dir=mine": "hydra.run.dir=mine: is for a single run; write hydra.sweep.dir, or leave "

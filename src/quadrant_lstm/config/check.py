@@ -115,8 +115,13 @@ def check_effect(cfg: DictConfig, overrides: Iterable[str]) -> None:
     recurrent = cfg.model.get("recurrent")
     if isinstance(recurrent, DictConfig) and (units := recurrent.get("units")) is not None:
         reasons["model.lstm_units"] = f"model.recurrent.units={units} sets the units; write that key"
-    if cfg.data.get("fold") is None and cfg.data.get("test_fold") is None:
+    folds = [key for key in ("fold", "test_fold", "test_end") if cfg.data.get(key) is not None]
+    if not {"fold", "test_fold"} & {*folds}:
         reasons["data.num_folds"] = "there is no fold; add data.fold=N"
+    for fold in folds:
+        shares = ("validation_share", "validation_images") if fold == "fold" else ("test_share",)
+        rule = f"data.{fold}={cfg.data[fold]} says which samples these are; write data.{fold}=null"
+        reasons |= dict.fromkeys([f"data.{key}" for key in shares], rule)
     for key in (key for key in reasons if key in typed):
         raise UserError(f"{key}: {typed[key]}, but {reasons[key]}, or leave it out.")
 
@@ -152,8 +157,12 @@ def check_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:
 
 
 def check_precision(config: Mapping[str, Any]) -> None:
-    """Raises UserError if the average of the weights or gradient clipping cannot work at this precision."""
+    """Raises UserError if an average of the weights or gradient clipping cannot work, perhaps at this precision."""
     trainer, precision = config["trainer"], config["trainer"]["precision"]
+    for name, callback in trainer["callbacks"].items():
+        if (average := callback["_target_"].rpartition(".")[2]) == "StochasticWeightAveraging":
+            rule = f"{average} averages the weights after the last checkpoint is written; leave it out"
+            raise UserError(f"trainer.callbacks.{name}: {rule}, and write trainer.callbacks.ema.decay=0.999.")
     average = trainer.get("callbacks", {}).get("ema", {}).get("decay")
     if average is not None and precision in ("bf16-true", "16-true"):
         rule = f"{average} needs finer steps than trainer.precision={precision} has"
