@@ -99,6 +99,8 @@ class FileSequences(SequenceDataModule):
     samples that are for validation; `origins` and `amount` say where samples come from, and how much is in them.
     """
 
+    warnings: list[str]
+
     def __init__(
         self, spec: SequenceSpec, train: WindowReader, test: WindowReader, held_out: Sequence[int], batch_size: int,
         seed: int, folder: Path, origins: Sequence[str], checksums: Mapping[Path, str], amount: str,
