@@ -131,5 +131,8 @@ def test_a_network_that_fits_is_described_and_stays_as_it_is(caplog):
 def test_padded_clips_need_a_network_that_takes_lengths():
     assert refused(Own(), pads=True) == (
         "model: Own.forward has no argument lengths, but clips are padded; write a data.num_frames that no clip is "
-        "shorter than, choose another model, or add the argument."
+        "shorter than, choose another model, or add it."
     )
+    network = small_network()
+    network.recurrent = nn.GRU(16, 4, batch_first=True)
+    assert refused(network, pads=True).startswith("model: GRU.forward has no argument lengths, but clips are padded; ")

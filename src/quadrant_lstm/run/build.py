@@ -192,11 +192,11 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
     """
     frames = torch.zeros(2, *data.batch_shape[1:])
     lengths = torch.tensor([frames.shape[1], 1]) if data.pads else None
-    if data.pads and not takes(network.forward, "lengths"):
-        raise UserError(
-            f"model: {type(network).__name__}.forward has no argument lengths, but {plural(data.kind)} are padded; "
-            f"write a data.num_frames that no {data.kind} is shorter than, choose another model, or add the argument."
-        )
+    for part in (network, *([network.recurrent] if isinstance(network, StepClassifier) else [])):
+        if data.pads and not takes(part.forward, "lengths"):
+            rule = f"has no argument lengths, but {plural(data.kind)} are padded"
+            remedy = f"write a data.num_frames that no {data.kind} is shorter than, choose another model, or add it"
+            raise UserError(f"model: {type(part).__name__}.forward {rule}; {remedy}.")
     try:
         stages = describe(network, frames)
         with torch.random.fork_rng([]):
