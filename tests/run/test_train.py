@@ -271,8 +271,8 @@ STOP = "+trainer.callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStoppi
     [
         (("-m", "model.lstm_units=5,6"), "but a sweep over model.lstm_units ranks its jobs by val/accuracy; hold some"),
         (
-            ("-m", "hydra/sweeper=optuna", "seed=range(1,4)", "hydra.sweeper.n_trials=2"),
-            "but a search over seed ranks its jobs by val/accuracy; hold some",
+            ("-m", "hydra/sweeper=optuna", "model.lstm_units=5,6", "hydra.sweeper.n_trials=2"),
+            "but a search over model.lstm_units ranks its jobs by val/accuracy; hold some",
         ),
         ((STOP, "+trainer.callbacks.stop.monitor=val/loss"), "but trainer.callbacks.stop.monitor=val/loss needs valid"),
     ],

@@ -182,8 +182,7 @@ def check_validation(cfg: DictConfig) -> None:
             needs = f"trainer.callbacks.{name}.monitor={monitor} needs validation samples"
             raise UserError(f"data.{key}: 0, but {needs}; hold some out, or monitor train/loss.")
     kind = "search" if "pruning" in cfg.trainer.callbacks else "sweep"
-    repeated = () if kind == "search" else ("seed", "data.test_fold")
-    if compared := [swept for swept in cfg.get("swept") or () if swept not in repeated]:
+    if compared := [swept for swept in cfg.get("swept") or () if swept not in ("seed", "data.test_fold")]:
         needs = f"a {kind} over {', '.join(compared)} ranks its jobs by {cfg.get('monitor', 'val/accuracy')}"
         raise UserError(f"data.{key}: 0, but {needs}; hold some samples out, or sweep only the seed.")
 

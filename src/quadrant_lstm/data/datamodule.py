@@ -300,7 +300,8 @@ class SequenceDataModule(LightningDataModule):
         """Returns them as they are; or in one random order if the Trainer's `limit` lets it read only some batches:
         files are sorted by class.
         """
-        if repr(getattr(self.trainer, limit, 1.0)) == "1.0":  # 1 is one batch, 1.0 all
+        batches = getattr(self.trainer, limit, 1.0)
+        if isinstance(batches, float) and batches == 1.0:  # all; 1 is a single one
             return indices
         return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(0))]
 
