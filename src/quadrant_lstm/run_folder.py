@@ -108,7 +108,7 @@ def find_weights(init: str) -> Path:
 def find_teachers(teacher: str) -> list[Path]:
     """Returns the folders that `teacher=` names: a run, or the finished jobs of a sweep."""
     folder = expanded(teacher)
-    finished = (file.parent for file in folder.glob(f"*/{RESULTS}") if not read_json(file).get("pruned"))
+    finished = (file.parent for file in folder.glob(f"*/{RESULTS}") if not read_results(file.parent).get("pruned"))
     folders = [folder] if (folder / BEST).is_file() else list(finished)
     if not folders:
         rule = f"is neither a run folder with a {BEST} nor the folder of a sweep with a finished job"

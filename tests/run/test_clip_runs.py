@@ -245,6 +245,7 @@ def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, c
     (root / "train/dark/9.npy").rename(root / "test/dark/9.npy")
     with pytest.raises(UserError, match="data: test/dark/9.npy is for test, but .* was trained on it; restore the"):
         evaluate(run, "cpu")
+    assert "train/dark/9.npy" in {row["path"] for row in read_csv(run / "clips.csv")}
     (root / "test/dark/9.npy").unlink()
     for half in ("train", "test"):
         (root / half / "dark").rename(root / half / "another")

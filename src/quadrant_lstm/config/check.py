@@ -98,6 +98,13 @@ GIVEN_BY_CODE = {
 }  # fmt: skip
 
 
+SHARES_BESIDE = {  # keys of `data` without an effect beside one that chooses the same samples
+    "fold": ("validation_share", "validation_images"),
+    "test_fold": ("test_share",),
+    "test_end": ("test_share",),
+}
+
+
 def check_config(cfg: DictConfig) -> None:
     """Checks a config that train.py composed."""
     check_values(cfg)
@@ -115,13 +122,12 @@ def check_effect(cfg: DictConfig, overrides: Iterable[str]) -> None:
     recurrent = cfg.model.get("recurrent")
     if isinstance(recurrent, DictConfig) and (units := recurrent.get("units")) is not None:
         reasons["model.lstm_units"] = f"model.recurrent.units={units} sets the units; write that key"
-    folds = [key for key in ("fold", "test_fold", "test_end") if cfg.data.get(key) is not None]
-    if not {"fold", "test_fold"} & {*folds}:
+    if cfg.data.get("fold") is None and cfg.data.get("test_fold") is None:
         reasons["data.num_folds"] = "there is no fold; add data.fold=N"
-    for fold in folds:
-        shares = ("validation_share", "validation_images") if fold == "fold" else ("test_share",)
-        rule = f"data.{fold}={cfg.data[fold]} says which samples these are; write data.{fold}=null"
-        reasons |= dict.fromkeys([f"data.{key}" for key in shares], rule)
+    for key, shares in SHARES_BESIDE.items():
+        if (value := cfg.data.get(key)) is not None:
+            rule = f"data.{key}={value} says which samples these are; write data.{key}=null"
+            reasons |= dict.fromkeys([f"data.{share}" for share in shares], rule)
     for key in (key for key in reasons if key in typed):
         raise UserError(f"{key}: {typed[key]}, but {reasons[key]}, or leave it out.")
 

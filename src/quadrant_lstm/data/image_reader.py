@@ -51,12 +51,12 @@ def read_image(
     opened = open_image(source) if isinstance(source, Path) else contextlib.nullcontext(Image.fromarray(source))
     with opened as original:
         levels = np.asarray(in_grey(ImageOps.exif_transpose(original)))
-    unchanged = not like_mnist and levels.shape == (height, width)
-    levels = levels if unchanged else shrink(levels)
-    if invert or (invert is None and not unchanged and is_light(levels)):
+    if not like_mnist and levels.shape == (height, width):
+        unprepared = 255 - levels if invert else levels.copy()
+        return Reading(unprepared[None] if np.ptp(levels) else None)
+    levels = shrink(levels)
+    if invert or (invert is None and is_light(levels)):
         levels = 255 - levels
-    if unchanged:
-        return Reading(np.array(levels)[None] if np.ptp(levels) else None)
     ink, note = separate_ink(levels)
     image = Image.fromarray(ink)
     box = image.point(lambda level: 255 if level > INK_THRESHOLD else 0).getbbox()

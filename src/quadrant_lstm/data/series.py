@@ -298,12 +298,7 @@ class Series(FileSequences):
             samples, series = cut_ends(samples, series, test_end)
         drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
         train_samples, held_out, test_samples, how = splits.divide(samples, names, *drawing)
-        (first, values), *others = series.items()
-        num_features = values.shape[1]
-        for path, values in others:
-            if values.shape[1] != num_features:
-                counts = f"{values.shape[1]} features, but {first} has {num_features}"
-                raise UserError(f"{path}: has {counts}; give [time, features], the same features in all files.")
+        num_features = count_features(series)
         available = {path: steps_available(len(values), window, stride) for path, values in series.items()}
         if short := [path for path, steps in available.items() if not len(steps)]:
             rule = f"is longer than {short[0]}, which has {counted(len(series[short[0]]), 'value')}"
@@ -316,10 +311,8 @@ class Series(FileSequences):
         checksums = {path: hashlib.sha256(values.tobytes()).hexdigest() for path, values in series.items()}
         amount = f"{sum(map(len, series.values())):,} values of {counted(num_features, 'feature')}"
         super().__init__(spec, train, test, held_out, batch_size, seed, folder, (origin, how), checksums, amount)
-        begins = {tuple(values[0].tolist()) for path, values in series.items() if path.suffix.lower() == ".csv"}
-        if not feature_names and len(begins) == 1 < len(series) and len({*min(begins)}) == num_features > 1:
-            row = ", ".join(f"{value:g}" for value in min(begins))
-            self.warnings.append(f"data: every series begins with {row}; if these are names, put a letter before each")
+        if not feature_names:
+            self.warnings += warnings_of_first_rows(series)
         self.statistics = statistics_of([train.series[number] for number in self.train_indices.tolist()])
         self.blank = self.statistics[0].view(-1, *[1] * (len(frame_shape) - 1))
         self.values_per_step = 1 if window is None else min(window, stride or window)
@@ -345,6 +338,26 @@ class Series(FileSequences):
         for curve, colour in zip(heights.T.tolist(), itertools.cycle(GROUP_COLOURS), strict=False):
             ImageDraw.Draw(image).line(list(zip(places, curve, strict=True)), fill=colour, width=2)
         return torch.from_numpy(np.array(image.reduce(2))).movedim(2, 0)
+
+
+def count_features(series: Mapping[Path, Values]) -> int:
+    """Raises UserError if not all series have as many features."""
+    (first, values), *others = series.items()
+    num_features = values.shape[1]
+    for path, values in others:
+        if values.shape[1] != num_features:
+            counts = f"{values.shape[1]} features, but {first} has {num_features}"
+            raise UserError(f"{path}: has {counts}; give [time, features], the same features in all files.")
+    return num_features
+
+
+def warnings_of_first_rows(series: Mapping[Path, Values]) -> list[str]:
+    """Warns if all tables begin with the same different numbers, which may be the names of the columns."""
+    rows = {tuple(values[0].tolist()) for path, values in series.items() if path.suffix.lower() == ".csv"}
+    if len(rows) != 1 or len(series) == 1 or not 1 < len(row := min(rows)) == len({*row}):
+        return []
+    listed = ", ".join(f"{value:g}" for value in row)
+    return [f"data: every series begins with {listed}; if these are names, put a letter before each"]
 
 
 def statistics_of(series: Sequence[Values]) -> tuple[Float[Tensor, " features"], Float[Tensor, " features"]]:

@@ -192,11 +192,11 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
     """
     frames = torch.zeros(2, *data.batch_shape[1:])
     lengths = torch.tensor([frames.shape[1], 1]) if data.pads else None
-    for part in (network, *([network.recurrent] if isinstance(network, StepClassifier) else [])):
-        if data.pads and not takes(part.forward, "lengths"):
-            rule = f"has no argument lengths, but {plural(data.kind)} are padded"
-            remedy = f"write a data.num_frames that no {data.kind} is shorter than, choose another model, or add it"
-            raise UserError(f"model: {type(part).__name__}.forward {rule}; {remedy}.")
+    readers = [network, network.recurrent] if isinstance(network, StepClassifier) else [network]
+    if data.pads and (lacking := [reader for reader in readers if not takes(reader.forward, "lengths")]):
+        rule = f"has no argument lengths, but {plural(data.kind)} are padded"
+        remedy = f"write a data.num_frames that no {data.kind} is shorter than, choose another model, or add it"
+        raise UserError(f"model: {type(lacking[0]).__name__}.forward {rule}; {remedy}.")
     try:
         stages = describe(network, frames)
         with torch.random.fork_rng([]):
