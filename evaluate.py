@@ -17,7 +17,7 @@ from quadrant_lstm.kinds import Accelerator
 from quadrant_lstm.signals import importing
 
 
-@hydra.main(**OF_MAIN, config_path="conf/readers", config_name="evaluate")
+@hydra.main(**OF_MAIN, config_path="conf_readers", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         folder = find_trained_run(cfg, {"accelerator": Accelerator})

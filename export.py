@@ -19,7 +19,7 @@ from quadrant_lstm.run_folder import EXPORTED
 from quadrant_lstm.signals import importing
 
 
-@hydra.main(**OF_MAIN, config_path="conf/readers", config_name="export")
+@hydra.main(**OF_MAIN, config_path="conf_readers", config_name="export")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {

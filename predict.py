@@ -19,7 +19,7 @@ from quadrant_lstm.kinds import Seconds
 from quadrant_lstm.signals import importing
 
 
-@hydra.main(**OF_MAIN, config_path="conf/readers", config_name="predict")
+@hydra.main(**OF_MAIN, config_path="conf_readers", config_name="predict")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {"model": str | None, "images": str | None, "invert": bool | None, "output": str | None}

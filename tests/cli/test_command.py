@@ -92,7 +92,7 @@ def test_the_help_of_the_other_scripts_has_an_example_and_explains_each_key(name
     assert done.returncode == 0
     assert f"python {name}.py run=latest" in done.stdout
     explained = [line.split()[:2] for line in done.stdout.partition("Keys and defaults:")[2].splitlines() if line]
-    with initialize_config_dir(str(ROOT / "conf/readers"), **OF_COMPOSE):
+    with initialize_config_dir(str(ROOT / "conf_readers"), **OF_COMPOSE):
         config = OmegaConf.to_container(compose(name))
     assert explained == [[key, "null" if value is None else value] for key, value in config.items()]
 

@@ -92,7 +92,7 @@ def test_another_command_names_what_is_there(command):
     elif words[0] == "-m":
         assert find_spec(words[1])
     elif words[0] not in SAVED:
-        config = OmegaConf.load(ROOT / "conf/readers" / f"{Path(words[0]).stem}.yaml")
+        config = OmegaConf.load(ROOT / "conf_readers" / f"{Path(words[0]).stem}.yaml")
         assert (ROOT / words[0]).is_file()
         assert {word.partition("=")[0] for word in words[1:] if "=" in word} <= {*config, "run", "trust"}
 

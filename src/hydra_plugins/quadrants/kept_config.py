@@ -23,7 +23,6 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_yaml
 
 CONF_PROVIDERS = ("main", "command-line")  # Hydra's names for conf/ and the folder of --config-dir
-NOT_KEPT = "readers"  # the configs of other scripts
 CHECKSUM = ".sha256"
 
 
@@ -113,7 +112,7 @@ def keep_files(loader: ConfigLoader, config_name: str, overrides: Iterable[str],
         places = [root] if source.provider == "main" else [root / name for name in sorted(groups)]
         for file in [primary, *(file for place in places for file in sorted(place.rglob("*.yaml")))]:
             copied = folder / file.relative_to(root)
-            if file.is_file() and not copied.exists() and copied.relative_to(folder).parts[0] != NOT_KEPT:
+            if file.is_file() and not copied.exists():
                 copied.parent.mkdir(parents=True, exist_ok=True)
                 copied.write_bytes(file.read_bytes())
                 if file == primary:
