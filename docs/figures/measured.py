@@ -15,7 +15,7 @@ from quadrant_lstm.plotting import CORRECT, GREY, GROUP_COLOURS, SCALE, WIDTH, a
 from quadrant_lstm.run_folder import PROVENANCE
 from quadrant_lstm.sweep.plots import error_percent, mark_logarithmic
 from quadrant_lstm.sweep.sweep_folder import Job, Mean, Sweep, half_interval, readable
-from quadrant_lstm.text import assigned, duration, percent, step_accuracies_in
+from quadrant_lstm.text import assigned, percent, step_accuracies_in
 
 DOCS = Path(__file__).parents[1]
 
@@ -145,7 +145,7 @@ def differences(name: str, key: str, base: str, rows: str, columns: str) -> str:
 
 
 def seeds(names: str) -> str:
-    """Returns the accuracy of each seed of experiments whose jobs differ in nothing else, and the time of a run."""
+    """Returns the accuracy of each seed of experiments whose jobs differ in nothing else."""
     measured = {name: sorted(read(name), key=lambda job: int(job["seed"])) for name in names.split(",")}
     lines = []
     for name, jobs in measured.items():
@@ -153,13 +153,12 @@ def seeds(names: str) -> str:
             raise UserError(f"experiment={name}: a table of seeds needs three or more jobs that differ in `seed` only.")
         mean = Mean(tuple(float(job[ACCURACY]) for job in jobs))
         deviation = percent(statistics.stdev(mean.values))
-        time_of_run = duration(statistics.median(float(job["seconds"]) for job in jobs))
-        lines.append([f"`experiment={name}`", ", ".join(map(percent, mean.values)), mean, deviation, time_of_run])
+        lines.append([f"`experiment={name}`", ", ".join(map(percent, mean.values)), mean, deviation])
     return markdown(
-        ["", "each seed", "mean", "standard deviation", "time of a run"],
+        ["", "each seed", "mean", "standard deviation"],
         lines,
         f"Test accuracy in % with each of {numbers(map(len, measured.values()))} seeds, their mean with its 95 % "
-        "confidence interval, and their standard deviation; the median time of a run. "
+        "confidence interval, and their standard deviation. "
         f"{measured_at([job for jobs in measured.values() for job in jobs])}; each job is a row, with its commit, of "
         f"{', '.join(map(link, measured))}.",
     )
