@@ -64,7 +64,7 @@ MISTAKES = {
     "optimizer.lr=nan": "optimizer.lr: nan is not a number above 0",
     "trainer.devices=0": "trainer.devices: 0 is not a whole number of at least 1 or one of auto, -1 or a list; choose",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
-    "data.validation_images=60000": "data.validation_images: 60000 of 60000 training samples leave none",
+    "data.validation_images=60000": "data.validation_images: 60000 of 60000 leave none to train on",
     "data.fold=5": "data.fold: 5, but data.num_folds=5 makes folds 0 to 4; write one.",
     "trainer/callbacks=early_stopping trainer.callbacks.early_stopping.monitor=val/acc": "trainer.callbacks."
     "early_stopping.monitor: 'val/acc' is not one of val/accuracy, val/balanced_accuracy, val/macro_f1, "
@@ -83,8 +83,8 @@ MISTAKES = {
     "trainer.precision=bf16-mixed trainer.gradient_clip_val=1": "trainer.gradient_clip_val: 1 cannot be combined "
     "with a fused optimizer at trainer.precision=bf16-mixed; add optimizer.fused=false.",
     "trainer.precision=bf16-true trainer.callbacks.ema.decay=0.9": "trainer.callbacks.ema.decay: 0.9 needs finer steps",
-    "trainer.num_nodes=2 trainer.accelerator=cpu": "trainer.num_nodes: 2 machines need torchrun, whose command runs on "
-    "each of them, or SLURM: add -m hydra/launcher=submitit_slurm.",
+    "trainer.num_nodes=2 trainer.accelerator=cpu": "trainer.num_nodes: 2 machines need a process on each; "
+    "start torchrun on each of them, or on SLURM add -m hydra/launcher=submitit_slurm.",
     # missing keys
     "~model.dropout": "model.dropout: is missing; add model.dropout=VALUE, or leave out the ~ override",
     "~trainer.callbacks": "trainer.callbacks.checkpoints: is missing; add ",
@@ -96,7 +96,7 @@ MISTAKES = {
     "data.grid=[3,3] data.orderings=[rows]": "data.grid: [3, 3] does not split images of 28 x 28 into equal pieces; ",
     "data.train_orderings=[[1,2,3,4],[4,3,2,1]]": "data.train_orderings: 2 orderings cannot fill frames that stack",
     "model=deep data.orderings=[[1,2,3,4]] data.test_orderings=[[4,3,2,1]]": "data.test_orderings: this network reads "
-    "frames of data.orderings only; leave it out, or choose a network that encodes every frame, e.g. model=cnn_lstm",
+    "frames of data.orderings only; leave it out, or let the network encode every frame: model=cnn_lstm",
     "model.kernel_size=9": "model.kernel_size: 9 does not fit stage conv2, whose input is 32 x 48 x 6",
     "model=deep model/recurrent=conv_lstm": "model.recurrent: ConvLSTM reads maps, but the encoder returns a vector; ",
     "model=join model/encoder=resnet18 model.encoder.frozen=0": "model.encoder.frozen: 0 is not true or false or a",

@@ -61,11 +61,9 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     data = build_data(cfg)
     num_steps = model.input_shape[1]
     if (tuple(frame_shape), num_steps, num_classes) != (*data.spec[:2], data.spec.num_classes):
-        raise UserError(
-            f"{file}: reads {num_steps} frames {list(frame_shape)} of {num_classes} classes, but "
-            f"the data have {data.spec.num_steps} of {list(data.spec.frame_shape)} and {data.spec.num_classes}; "
-            "add data=, data.grid= or data.orderings= as in its training."
-        )
+        of_data = f"the data have {data.spec.num_steps} of {list(data.spec.frame_shape)} and {data.spec.num_classes}"
+        rule = f"reads {num_steps} frames {list(frame_shape)} of {num_classes} classes, but {of_data}"
+        raise UserError(f"{file}: {rule}; add data=, data.grid= or data.orderings= as in its training.")
     classifier = build_classifier(cfg, data.spec)
     copy_weights(file, model, classifier.network, inputs_of(cfg.data, data.spec))
     write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())
@@ -85,9 +83,8 @@ def load_model(file: Path) -> Any:
         model = keras.saving.load_model(file, compile=False)
     except Exception as error:  # Keras raises errors of many types
         reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"{file}: cannot be read as a Keras model ({reason}); save a model of Keras's own layers with model.save."
-        ) from error
+        remedy = "save a model of Keras's own layers with model.save"
+        raise UserError(f"{file}: cannot be read as a Keras model ({reason}); {remedy}.") from error
     for layer in (*model.layers, *inner_layers(model)):
         layer.dtype_policy = "float32"  # not in half precision, which would differ from the network
     return model
@@ -105,10 +102,8 @@ def copy_weights(file: Path, model: Any, network: nn.Module, inputs: Inputs) -> 
     except (ValueError, RuntimeError):
         difference = float("inf")
     if not difference <= MAX_DIFFERENCE:  # also NaN
-        raise UserError(
-            f"{file}: does not compute what the network of the question with the same layers does; connect its layers "
-            "one after another, each once, and let a Reshape keep the steps."
-        )
+        remedy = "connect its layers one after another, each once, and let a Reshape keep the steps"
+        raise UserError(f"{file}: computes something else than the network of the question with its layers; {remedy}.")
 
 
 if __name__ == "__main__":

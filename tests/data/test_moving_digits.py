@@ -78,10 +78,10 @@ def test_test_clips_are_the_same_for_every_seed_and_training_clips_are_not():
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"canvas": (40, 20)}, r"data.canvas: \[40, 20\] is smaller than the images of 28 x 28; write at least"),
+        ({"canvas": (40, 20)}, r"data.canvas: \[40, 20\] is smaller than the images; write at least"),
         ({"num_frames": 1}, "data.num_frames: 1 shows no motion; write at least 2"),
-        ({"canvas": (30, 40), "speed": 20}, "data.speed: with 20 pixels, opposite directions look alike on a canvas"),
-        ({"canvas": (40, 30), "speed": 30}, "data.speed: with 30 pixels, opposite directions look alike on a canvas"),
+        ({"canvas": (30, 40), "speed": 20}, "data.speed: 20, but on a canvas of 30 x 40 pixels, opp"),
+        ({"canvas": (40, 30), "speed": 30}, "data.speed: 30, but on a canvas of 40 x 30 pixels, opp"),
     ],
 )
 def test_motion_that_cannot_be_seen_is_refused(options, line):

@@ -75,8 +75,8 @@ DIVIDED = [f"{split}/{name}/1.mp4" for split in ("train", "test") for name in NA
         ([*DIVIDED[:3], "test/wave/.2.mp4"], "test/wave: holds no clips; add some, or remove the folder"),
         (DIVIDED[:3], "data.root: .* has no clip of class wave in test; add some, or remove the class"),
         (DIVIDED[:1] + DIVIDED[2:], "has no clip of class wave in train; add some"),
-        ([*DIVIDED, "dev/"], "dev: is not train, val or test; move its clips, or begin its name with a dot"),
-        ([*DIVIDED, "\udce9/"], r"\\xe9: is not train, val or test; move its clips"),
+        ([*DIVIDED, "dev/"], "dev: is not train, val or test; move clips, or begin its name with a dot"),
+        ([*DIVIDED, "\udce9/"], r"\\xe9: is not train, val or test; move clips"),
         ([*DIVIDED, "val/"], "val: holds no folder of a class; add some, or remove it"),
         ([*DIVIDED, "test/\udce9/1.mp4"], r"the name of .*test/\\xe9 is not UTF-8; rename the folder"),
         ([*DIVIDED, "test/wave/x.txt"], "x.txt: is no file of a clip; remove it, or begin its name with a dot"),
@@ -90,7 +90,7 @@ def test_a_folder_with_another_structure_is_refused(files, line, tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(UserError, match="data.root: .*no is not a folder; give one with a folder of clips for each"):
+    with pytest.raises(UserError, match="data.root: .*no is not a folder; give one with clips in a folder for each"):
         find(tmp_path / "no")
 
 

@@ -188,7 +188,7 @@ def test_a_file_that_holds_no_weights_of_the_network_is_refused(content, reason,
     ("kind", "name", "weights", "message"),
     [
         (Backbone, "resnet81", None, "torchvision has no resnet81; write e.g. resnet"),
-        (Backbone, "resnet18", "FOO", "has no weights FOO; write one of null, IMAGENET1K_V1, DEFAULT, or a file"),
+        (Backbone, "resnet18", "FOO", "has no FOO; write one of null, IMAGENET1K_V1, DEFAULT, or a file"),
         (Backbone, "squeezenet1_0", None, "squeezenet1_0 does not end in a linear layer"),
         (
             Backbone,
@@ -198,7 +198,7 @@ def test_a_file_that_holds_no_weights_of_the_network_is_refused(content, reason,
         ),
         (TimmBackbone, "resnet81", None, "model.encoder.name: timm has no resnet81; write e.g. resnet"),
         (TimmBackbone, "hf-hub:somebody/model", None, "timm has no hf-hub:somebody/model; write e.g. resnet18."),
-        (TimmBackbone, "test_resnet", "FOO", "test_resnet has no weights FOO; write one of null, DEFAULT, or a file"),
+        (TimmBackbone, "test_resnet", "FOO", "test_resnet has no FOO; write one of null, DEFAULT, or a file"),
         (TimmBackbone, "test_resnet", "DEFAULT", "cannot be downloaded .*; give a file of its state dict, "),
     ],
 )

@@ -47,7 +47,7 @@ def refused(network, pads=False) -> str:
 
 
 RETURNED = "model: Own was given [2, 4, 1, 4, 4] and returned "
-NO_GRADIENT = " have no gradient of its parameters; compute them in layers that are its attributes or in an nn.Modul"
+NO_GRADIENT = "model: no gradient leads from logits of "
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ NO_GRADIENT = " have no gradient of its parameters; compute them in layers that 
          f"{RETURNED}[2, 4, 3]; it must return logits [N, classes], here [2, 3]; x[:, -1] takes the last step."),
         (Own(per_step=lambda logits: logits),
          f"{RETURNED}[2, 3]; it must return logits [N, steps, classes] from logits_per_step."),
-        (Own(torch.Tensor.detach), f"model: the logits of Own{NO_GRADIENT}"),
-        (InAList(), f"model: the logits of InAList{NO_GRADIENT}"),
+        (Own(torch.Tensor.detach), f"{NO_GRADIENT}Own to parameters; compute them in layers that are its att"),
+        (InAList(), f"{NO_GRADIENT}InAList to parameters; compute them in layers that are its att"),
         (nn.Sequential(nn.Linear(5, 3)), "model: 0 (Linear) was given [N=2, T=4, 1, 4, 4]; it expects [..., 5]. Make"),
     ],
 )  # fmt: skip

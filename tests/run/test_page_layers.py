@@ -56,7 +56,7 @@ def test_folding_batch_norm_changes_no_logits():
     assert torch.allclose(folded(frames), network(frames), atol=1e-4)
 
 
-LAYER = "which the page cannot compute; it knows conv"
+LAYER = "which the page cannot compute, only conv"
 
 
 @pytest.mark.parametrize(

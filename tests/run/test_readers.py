@@ -58,6 +58,12 @@ def test_load_run_returns_the_network_that_was_tested(finished_run, tiny):
                 network(inputs)
         with pytest.raises(ValueError, match="frames are a ndarray; give a tensor"):
             network(frames.numpy())
+        others = torch.rand(frames.shape)
+        with pytest.raises(
+            ValueError, match=r"each, which this network encodes only once; cut .* network.in_full\(\) for"
+        ):
+            network(others)
+        assert network.in_full()(others).shape == logits.shape
         with pytest.raises(ValueError, match="images are .70, 8, 8., but .batch, channels, height, width. is"):
             sequences(images[:, 0])
     assert (logits.argmax(1).numpy() == tiny.test_labels).mean() == read_results(finished_run)["test/accuracy"]

@@ -52,10 +52,8 @@ def write_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """Raises UserError for a file that is missing, damaged, or was not written by write_checkpoint."""
     if not file.is_file():
-        raise UserError(
-            f"{file}: is missing: no epoch of this run has finished; resume the run with: "
-            f"python train.py run={file.parent.parent}"
-        )
+        remedy = f"resume the run with: python train.py run={file.parent.parent}"
+        raise UserError(f"{file}: is missing: no epoch of this run has finished; {remedy}")
     try:
         content = file.read_bytes()
         archive, checksum = content[:-COMMENT_LENGTH], content[-COMMENT_LENGTH:]

@@ -136,10 +136,8 @@ def check_finite(module: Classifier, name: str, value: Tensor, place: str) -> No
         remedy = "start a new run with a lower optimizer.lr"
         if is_constant(module.trainer.lr_scheduler_configs[0].scheduler):
             remedy = "lower optimizer.lr; run=FOLDER resumes after the last finished epoch"
-        raise UserError(
-            f"{name} is {value.item()} in epoch {module.current_epoch + 1}, {place}, and this epoch was not saved; "
-            f"{remedy}."
-        )
+        where = f"in epoch {module.current_epoch + 1}, {place}"
+        raise UserError(f"{name} is {value.item()} {where}, and this epoch was not saved; {remedy}.")
 
 
 # A training stops when a metric has not improved for some epochs

@@ -162,10 +162,8 @@ def read_array(clip: Path, layout: str | None) -> np.ndarray:
     a .npy file.
     """
     if layout is None:
-        raise UserError(
-            f"{clip}: is an array, but data.layout=null does not tell the order of its axes; train with e.g. "
-            "data.layout=THWC, or save it as pictures."
-        )
+        remedy = "train with e.g. data.layout=THWC, or save it as pictures"
+        raise UserError(f"{clip}: is an array, but data.layout=null does not tell the order of its axes; {remedy}.")
     array = load_array(clip)
     if array.dtype != np.uint8:
         raise ValueError(f"its type is {array.dtype}, not uint8")

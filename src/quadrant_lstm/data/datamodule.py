@@ -212,9 +212,7 @@ def draw_validation(
         check_fold("fold", fold, num_folds, total, "training samples")
         start, end = fold * total // num_folds, (fold + 1) * total // num_folds
     elif num_validation >= total:
-        raise UserError(
-            f"data.validation_images: {num_validation} of {total} training samples leave none to train on; write fewer."
-        )
+        raise UserError(f"data.validation_images: {num_validation} of {total} leave none to train on; write fewer.")
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[start:end].sort().values
 
 
@@ -259,9 +257,8 @@ class SequenceDataModule(LightningDataModule):
     def load_state_dict(self, state: dict[str, str]) -> None:
         """Raises UserError if images that a resumed run was trained on are now for validation; files have a table."""
         if not self.table and state != self.state_dict():
-            raise UserError(
-                "data: other samples are for validation than when this run began; restore its config.yaml and its data."
-            )
+            rule = "other samples are for validation than when this run began"
+            raise UserError(f"data: {rule}; restore its config.yaml and its data.")
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

@@ -82,9 +82,7 @@ class FeatureCache:
                     opened.seek(row * content.nbytes)
                     opened.write(content.tobytes())
         except OSError as error:
-            raise UserError(
-                f"{self.file}: cannot be written ({error.strerror}); leave it there, make space, and resume."
-            ) from error
+            raise UserError(f"{self.file}: cannot be written ({error.strerror}); make space, and resume.") from error
 
     @torch.no_grad()
     def features(

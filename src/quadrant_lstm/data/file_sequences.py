@@ -73,9 +73,8 @@ class WindowReader:
         windows: list[Window] = []
         for number in samples:
             seed = None if epoch is None else epoch_seed(self.seed, epoch, number)
-            chosen = windows_of(
-                self.sampling, len(self.numbers[number]), self.num_steps, num_windows or self.num_windows, seed
-            )
+            lengths = len(self.numbers[number]), self.num_steps
+            chosen = windows_of(self.sampling, *lengths, num_windows or self.num_windows, seed)
             windows += [(number, places) for places in chosen]
         return windows
 

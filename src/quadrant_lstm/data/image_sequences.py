@@ -49,10 +49,8 @@ class ImageSequences(SequenceDataModule):
         images = load_images(dataset, root)
         _, channels, height, width = images.train_images.shape
         if height % grid[0] or width % grid[1]:
-            raise UserError(
-                f"data.grid: {list(grid)} does not split images of {height} x {width} into equal pieces; write "
-                "another, or pad or crop the images."
-            )
+            rule = f"does not split images of {height} x {width} into equal pieces"
+            raise UserError(f"data.grid: {list(grid)} {rule}; write another, or pad or crop the images.")
         frame_shape = channels, len(permutations) * (height // grid[0]), width // grid[1]
         spec = SequenceSpec(frame_shape, len(permutations[0]), numbered_names(images.num_classes))
         train, test = images.datasets()
@@ -104,8 +102,6 @@ def permutations_of(key: str, orderings: Sequence[Sequence[int] | str], grid: Gr
     except ValueError as error:
         raise UserError(f"data.{key}: {error}") from error
     if len(permutations) % num_stacked:
-        raise UserError(
-            f"data.{key}: {len(permutations)} orderings cannot fill frames that stack {num_stacked}; "
-            f"write a multiple of {num_stacked}."
-        )
+        rule = f"cannot fill frames that stack {num_stacked}; write a multiple of {num_stacked}"
+        raise UserError(f"data.{key}: {len(permutations)} orderings {rule}.")
     return permutations

@@ -110,22 +110,16 @@ def load_idx_folder(folder: Path) -> Images:
     train_images, train_labels, test_images, test_labels = arrays = [read_idx(folder, name) for name in IDX_FILES]
     for name, images, labels in (IDX_FILES[0], train_images, train_labels), (IDX_FILES[2], test_images, test_labels):
         if len(images) != len(labels):
-            raise UserError(
-                f"{folder}: {len(labels)} labels for the {len(images)} images of {name}; there must be one per image."
-            )
+            raise UserError(f"{folder}: {len(labels)} labels for {len(images)} images of {name}; give one for each.")
     size, test_size = (" x ".join(map(str, images.shape[1:])) for images in (train_images, test_images))
     if size != test_size:
-        raise UserError(
-            f"{folder}: its test has images of {test_size}, but training images have {size}; make them equal."
-        )
+        raise UserError(f"{folder}: its test images are {test_size}, but training images {size}; make them equal.")
     highest, test_highest = train_labels.max(), test_labels.max()
     if train_labels.min() == highest:
         raise UserError(f"{folder}: every training label is {highest}; at least two classes are needed.")
     if test_highest > highest:
-        raise UserError(
-            f"{folder}: test label {test_highest} is out of range: the largest training label is {highest}; correct "
-            "one of the two files."
-        )
+        rule = f"is out of range: the largest training label is {highest}"
+        raise UserError(f"{folder}: test label {test_highest} {rule}; correct one of the two files.")
     return Images.of_one_channel(arrays)
 
 
@@ -139,10 +133,8 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
         with opener(file, "rb") as stream:
             magic, expected = stream.read(4), bytes([0, 0, 8, axes])
             if magic != expected:
-                raise UserError(
-                    f"{file}: starts with 0x{magic.hex()}, not 0x{expected.hex()} as IDX files of bytes with "
-                    f"{axes} {'axis' if axes == 1 else 'axes'} do; give an IDX file."
-                )
+                rule = f"not 0x{expected.hex()} as IDX files of {'images' if axes == 3 else 'labels'} do"
+                raise UserError(f"{file}: starts with 0x{magic.hex()}, {rule}; give an IDX file.")
             sizes = [int.from_bytes(stream.read(4)) for _ in range(axes)]
             num_bytes, shape, content = math.prod(sizes), " x ".join(map(str, sizes)), bytearray()
             # In pieces, as a damaged header may ask for more bytes than there is memory; and up to one byte more, as a

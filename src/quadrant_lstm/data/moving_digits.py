@@ -56,18 +56,14 @@ class MovingDigits(SequenceDataModule):
         if label == "motion" and num_frames < 2:
             raise UserError(f"data.num_frames: {num_frames} shows no motion; write at least 2 for data.label=motion.")
         if label == "motion" and any(2 * speed % size == 0 for size in canvas):  # half the way around it
-            raise UserError(
-                f"data.speed: with {speed} pixels, opposite directions look alike on a canvas of {canvas[0]} x "
-                f"{canvas[1]}; write another speed for data.label=motion."
-            )
+            rule = f"on a canvas of {canvas[0]} x {canvas[1]} pixels, opposite directions look alike"
+            raise UserError(f"data.speed: {speed}, but {rule}; write another speed for data.label=motion.")
         images = load_images(dataset, root)
         _, channels, image_height, image_width = images.train_images.shape
         height, width = canvas
         if height < image_height or width < image_width:
-            raise UserError(
-                f"data.canvas: {list(canvas)} is smaller than the images of {image_height} x {image_width}; write at "
-                f"least [{image_height},{image_width}]."
-            )
+            remedy = f"write at least [{image_height},{image_width}]"
+            raise UserError(f"data.canvas: {list(canvas)} is smaller than the images; {remedy}.")
         generator = torch.Generator().manual_seed(validation_seed)
         train, test = (
             TensorDataset(*data.tensors, draw_motions(len(data), (height, width), generator))

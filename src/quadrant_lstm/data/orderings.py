@@ -70,10 +70,8 @@ def split_pieces(
     _, _, height, width = images.shape
     rows, columns = grid
     if height % rows or width % columns:
-        raise ValueError(
-            f"images are {height} x {width}, which cannot be split into {rows} x {columns} equal pieces; pad or crop "
-            "them, or choose another grid."
-        )
+        rule = f"cannot be split into {rows} x {columns} equal pieces"
+        raise ValueError(f"images are {height} x {width}, which {rule}; pad or crop them, or choose another grid.")
     split = images.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))
     # batch, row of the grid, column of the grid, channels, rows, columns
     return split.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
@@ -114,9 +112,7 @@ def hilbert(grid: Pieces) -> Pieces:
     """Ends in the corner at the top right. Raises ValueError for a grid on which there is no such path."""
     height, width = grid.shape
     if height != width or height.bit_count() != 1:
-        raise ValueError(
-            f"hilbert needs a grid of 2 x 2, 4 x 4, 8 x 8, ..., not {height} x {width}; name another scan."
-        )
+        raise ValueError(f"hilbert needs a grid of 2 x 2, 4 x 4, 8 x 8, ..., not {height} x {width}; name another.")
     if height == 1:
         return grid.ravel()
     (top_left, top_right), (bottom_left, bottom_right) = (np.hsplit(half, 2) for half in np.vsplit(grid, 2))
@@ -206,10 +202,8 @@ def sequences(
     if not isinstance(images, Tensor):
         raise ValueError(f"images are a {type(images).__name__}; give a tensor, e.g. torch.as_tensor(images).")
     if images.dim() != 4:
-        raise ValueError(
-            f"images are {list(images.shape)}, but [batch, channels, height, width] is needed; add the axis that is "
-            "missing, e.g. that of one channel with images[:, None]."
-        )
+        rule = f"images are {list(images.shape)}, but [batch, channels, height, width] is needed"
+        raise ValueError(f"{rule}; add the axis that is missing, e.g. that of one channel with images[:, None].")
     check_range(images)
     return frames_of(images, orderings_of(orderings, grid), grid)
 
@@ -232,6 +226,15 @@ def frames_of(
     # Indexing with a tensor would copy it to the device, and make a GPU wait, for each batch.
     stacks = torch.cat([pieces[piece - 1] for step in zip(*orderings, strict=True) for piece in step], dim=2)
     return stacks.unflatten(2, (len(pieces), -1)).transpose(1, 2)
+
+
+def check_cut(frames: Shaped[Tensor, "batch steps channels stack columns"], orderings: Orderings) -> None:
+    """Raises ValueError if a piece is not the same in all orderings: such frames were not cut from images."""
+    numbers = [piece for step in zip(*orderings, strict=True) for piece in step]
+    pieces = frames.unflatten(3, (len(orderings), -1)).movedim(3, 2).flatten(1, 2)
+    if not torch.equal(pieces, pieces[:, [numbers.index(piece) for piece in numbers]]):
+        rule = "frames do not show the pieces of one image each, which this network encodes only once"
+        raise ValueError(f"{rule}; cut images with sequences(...), or use network.in_full() for these frames.")
 
 
 def scaled(pixels: Shaped[Tensor, "..."], dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:

@@ -52,7 +52,7 @@ def find_samples(
     folder = expanded(root) if root else expanded(str(labels)).parent
     if not folder.is_dir():
         raise UserError(
-            f"data.root: {folder} is not a folder; give one with a folder of {plural(kind)} for each class."
+            f"data.root: {folder} is not a folder; give one with {plural(kind)} in a folder for each class."
         )
     samples = read_labels(expanded(labels), folder) if labels else list_folder(folder, is_sample, kind)
     if group and any(sample.group for sample in samples):
@@ -79,9 +79,7 @@ def list_folder(folder: Path, is_sample: Callable[[Path], bool], kind: str) -> l
     splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
     for path in visible_in(folder) if splits else ():
         if path.is_dir() and path.name not in splits:
-            raise UserError(
-                f"{path}: is not train, val or test; move its {plural(kind)}, or begin its name with a dot."
-            )
+            raise UserError(f"{path}: is not train, val or test; move {plural(kind)}, or begin its name with a dot.")
     samples: list[Sample] = []
     for split in splits or [None]:
         for class_folder in visible_in(folder / (split or "")):
@@ -123,9 +121,7 @@ def read_labels(file: Path, root: Path) -> list[Sample]:
     if wrong := [
         name for name in header if name.strip().lower() in known and (name not in known or header.count(name) > 1)
     ]:
-        raise UserError(
-            f"data.labels: {file} has a column {wrong[0]!r}; write each of {', '.join(known)} once, like this."
-        )
+        raise UserError(f"data.labels: {file} has a column {wrong[0]!r}; write each of {', '.join(known)} once.")
     samples: dict[Path, Sample] = {}
     for number, line in enumerate(lines, start=2):
         values = {column: (line[column] or "").strip() for column in columns}
@@ -174,10 +170,8 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
                 remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.jpg"
             raise UserError(f"{path}: is {what}; {remedy}.")
         if (other := first.setdefault(sample.group, sample)).split != sample.split:
-            raise UserError(
-                f"data.group: {sample.group} is in {other.split} ({other.path}) and in {sample.split} ({sample.path}); "
-                "move one of them, or write another data.group."
-            )
+            places = f"in {other.split} ({other.path}) and in {sample.split} ({sample.path})"
+            raise UserError(f"data.group: {sample.group} is {places}; move one of them, or write another data.group.")
 
 
 # What is drawn

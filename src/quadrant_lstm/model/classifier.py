@@ -243,10 +243,8 @@ class Classifier(LightningModule):
         (schedule,), num_steps = checkpoint["lr_schedulers"], self.trainer.estimated_stepping_batches
         planned = next((schedule[name] for name in TOTAL_ARGUMENTS if name in schedule), num_steps)
         if planned != num_steps:
-            raise UserError(
-                f"trainer.max_epochs: {num_steps:,} steps, but this run's schedule was made for {planned:,} and cannot "
-                "be changed; start a new run."
-            )
+            rule = f"{num_steps:,} steps, but this run's schedule was made for {planned:,} and cannot be changed"
+            raise UserError(f"trainer.max_epochs: {rule}; start a new run.")
 
     def on_train_start(self) -> None:
         """Replaces the settings that resuming has restored by those of the config, except those that are scheduled."""

@@ -129,10 +129,7 @@ class DeepCNNLSTM(StepClassifier):
     ):
         super().__init__()
         if orderings is None or grid is None:
-            raise UserError(
-                "model: deep joins the pieces of images, which clips and series do not have; choose another, e.g. "
-                "model=join."
-            )
+            raise UserError("model: deep joins pieces of images, which clips and series do not have; write model=join.")
         channels, stack, width = frame_shape
         piece_shape, num_steps = (channels, stack // len(orderings), width), len(orderings[0])
         joined_grid = grid if join_pieces else (1, 1)

@@ -113,10 +113,9 @@ def encoded_shape(encoder: ConvEncoder | Conv1dEncoder, frame_shape: Shape, grou
             maps = layer(maps)
         except RuntimeError as error:
             key = "pool_size" if name == "pool" else "kernel_size"
-            raise UserError(
-                f"{group}.{key}: {encoder.sizes[key]} does not fit stage {name}, whose input is "
-                f"{' x '.join(map(str, maps.shape[1:]))} ({axes}); write a smaller {key} or fewer {group}.filters."
-            ) from error
+            rule = f"does not fit stage {name}, whose input is {' x '.join(map(str, maps.shape[1:]))} ({axes})"
+            remedy = f"write a smaller {key} or fewer {group}.filters"
+            raise UserError(f"{group}.{key}: {encoder.sizes[key]} {rule}; {remedy}.") from error
     return maps.shape[1:]
 
 
@@ -250,9 +249,7 @@ class Backbone(nn.Module):
             network = get_model(name, weights=chosen)
         except URLError as error:
             remedy = f"put the file of {chosen.url} into {get_dir()}/checkpoints, or write null"
-            raise UserError(
-                f"{WEIGHTS}: {weights} of {name} cannot be downloaded ({error.reason}); {remedy}."
-            ) from error
+            raise UserError(f"{WEIGHTS}: {name} cannot be downloaded ({error.reason}); {remedy}.") from error
         last = [path for path, layer in network.named_modules() if isinstance(layer, nn.Linear)]
         if not last:
             raise UserError(f"model.encoder.name: {name} does not end in a linear layer; choose another one.")
@@ -331,9 +328,7 @@ def check_weights(name: str, weights: str | None, choices: Iterable[str]) -> boo
     is_file = weights is not None and weights.endswith((".pth", ".pt", ".safetensors"))
     if weights and not is_file and weights not in choices:
         listed = ", ".join(["null", *choices])
-        raise UserError(
-            f"{WEIGHTS}: {name} has no weights {weights}; write one of {listed}, or a file (.pth, .pt, .safetensors)."
-        )
+        raise UserError(f"{WEIGHTS}: {name} has no {weights}; write one of {listed}, or a file (.pth, .safetensors).")
     return is_file
 
 

@@ -68,9 +68,7 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
         others = {name: value for name, value in make.keywords.items() if name != "units"}
         make = functools.partial(kind, *make.args, **others)
     if reads_maps(make) and len(feature_shape) != 3:
-        raise UserError(
-            f"model.recurrent: {kind.__name__} reads maps, but the encoder returns a vector; choose another."
-        )
+        raise UserError(f"model.recurrent: {kind.__name__} reads maps, but the encoder returns a vector; change one.")
     input_size = feature_shape[0] if reads_maps(make) else math.prod(feature_shape)
     options = {"num_steps": num_steps} if getattr(kind, "reads_all_steps", False) else {}
     if len(feature_shape) == 3 and isinstance(kind, type) and issubclass(kind, PaddedRNN):
@@ -85,10 +83,8 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
             return count_parameters(make_layer(units)) - wanted
 
         if surplus(2) <= surplus(1):
-            raise UserError(
-                f"model.recurrent: {kind.__name__} has no more parameters with two units than with one; the network "
-                "gives it the number of units as its second argument."
-            )
+            rule = "has no more parameters with two units than with one"
+            raise UserError(f"model.recurrent: {kind.__name__} {rule}; let its second argument be their number.")
         if units is None:
             most = 1
             while surplus(most) < 0:

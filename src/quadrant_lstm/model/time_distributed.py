@@ -48,10 +48,8 @@ class TimeDistributed(nn.Module):
         leading = shapes[0][: self.num_axes] if shapes else ()
         same = all(shape[: self.num_axes] == leading for shape in shapes)
         if not torch.jit.is_tracing() and (len(leading) < self.num_axes or not same):  # there, sizes are tensors
-            raise ValueError(
-                f"TimeDistributed: the inputs have the shapes {listed(shapes)}; all must begin with the same "
-                f"{self.num_axes} axes, the batch and the steps."
-            )
+            rule = f"all must begin with the same {self.num_axes} axes, the batch and the steps"
+            raise ValueError(f"TimeDistributed: the inputs have the shapes {listed(shapes)}; {rule}.")
         if mask is not None and mask.dtype != torch.bool:  # in masks of attention, zeros are what is real
             raise ValueError(f"TimeDistributed: mask is of {mask.dtype}; give a bool tensor, true for real frames.")
         frames = map_tensors(lambda tensor: tensor.flatten(0, self.num_axes - 1), (inputs, kwargs))

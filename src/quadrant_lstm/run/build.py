@@ -147,10 +147,8 @@ def build_network(cfg: DictConfig, spec: SequenceSpec) -> nn.Module:
     network = make_part("model", functools.partial(instantiate_node, "model", cfg.model), **arguments)
     mixed = [key for key in ("train_orderings", "test_orderings") if cfg.data.get(key)]
     if mixed and isinstance(network, StepClassifier) and network.needs_orderings:
-        raise UserError(
-            f"data.{mixed[0]}: this network reads frames of data.orderings only; leave it out, or choose a "
-            "network that encodes every frame, e.g. model=cnn_lstm model.shared_tiles=false."
-        )
+        remedy = "leave it out, or let the network encode every frame: model=cnn_lstm model.shared_tiles=false"
+        raise UserError(f"data.{mixed[0]}: this network reads frames of data.orderings only; {remedy}.")
     return network
 
 
@@ -231,10 +229,8 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
         rule = f"logits [N, classes], here {list(expected)}{last}"
         raise wrong_result("model", network, frames, logits, rule)
     if not logits.requires_grad or not list(network.parameters()):
-        raise UserError(
-            f"model: the logits of {type(network).__name__} have no gradient of its parameters; compute them in layers "
-            "that are its attributes or in an nn.ModuleList, not in a list, without detach() and torch.no_grad()."
-        )
+        remedy = "compute them in layers that are its attributes or in an nn.ModuleList, without detach() and no_grad()"
+        raise UserError(f"model: no gradient leads from logits of {type(network).__name__} to parameters; {remedy}.")
     steps = logits_after_steps(network, frames, lengths)
     if not isinstance(steps, Tensor) or steps.ndim != 3 or steps.shape[::2] != expected:
         raise wrong_result("model", network, frames, steps, "logits [N, steps, classes] from logits_per_step")
@@ -295,10 +291,8 @@ def num_processes_to_launch(cfg: DictConfig) -> int:
     if environment.creates_processes_externally:
         return 0
     if trainer.num_nodes > 1:
-        raise UserError(
-            f"trainer.num_nodes: {trainer.num_nodes} machines need torchrun, whose command runs on each of them, or "
-            "SLURM: add -m hydra/launcher=submitit_slurm."
-        )
+        remedy = "start torchrun on each of them, or on SLURM add -m hydra/launcher=submitit_slurm"
+        raise UserError(f"trainer.num_nodes: {trainer.num_nodes} machines need a process on each; {remedy}.")
     return trainer.num_devices
 
 

@@ -96,9 +96,7 @@ def page_network(
 
 def unknown(name: str, layer: nn.Module) -> UserError:
     text = repr(layer) if next(layer.children(), None) is None else type(layer).__name__
-    return UserError(
-        f"format=html: {name} is {text}, which the page cannot compute; it knows {KNOWN}. Use format=onnx."
-    )
+    return UserError(f"format=html: {name} is {text}, which the page cannot compute, only {KNOWN}; use format=onnx.")
 
 
 def plain_pool_size(pool: Any) -> list[int] | None:

@@ -138,6 +138,8 @@ def onnx_file(
         proto.metadata_props.add(key=key, value=value)
     content = proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return content, lambda *inputs: torch.from_numpy(
-        session.run(None, dict(zip(names, map(Tensor.numpy, inputs), strict=True)))[0]
-    )
+
+    def run(*inputs: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, dict(zip(names, map(Tensor.numpy, inputs), strict=True)))[0])
+
+    return content, run

@@ -122,10 +122,8 @@ def sizes_of_keras(model: keras.Model) -> tuple[KerasSizes, Shape, int]:
     kinds = [layers.Flatten if type(layer) is layers.Reshape else type(layer) for layer in rest]
     if not convs or kinds != AFTER_CONVS:
         names = ", ".join(type(layer).__name__ for layer in stages)
-        raise UserError(
-            f"the model has the layers {names}; they must be {LAYERS}, and an "
-            "Activation must follow the layer that it belongs to."
-        )
+        rule = f"they must be {LAYERS}, and an Activation must follow the layer that it belongs to"
+        raise UserError(f"the model has the layers {names}; {rule}.")
     inputs = [list(tensor.shape) for tensor in model.inputs]
     if len(inputs) != 1 or len(model.outputs) != 1 or len(inputs[0]) != 5 or inputs[0][1] is None:
         raise UserError(f"the model reads {inputs}; it must read frames [batch, steps, ...] and have one output.")

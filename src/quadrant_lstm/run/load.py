@@ -22,7 +22,7 @@ from quadrant_lstm.config.check import Trust, read_config
 from quadrant_lstm.config.trust import other_code
 from quadrant_lstm.config.values import FREE_DATA_KEYS
 from quadrant_lstm.data.datamodule import SequenceDataModule
-from quadrant_lstm.data.orderings import SequenceSpec, check_range, scaled
+from quadrant_lstm.data.orderings import SequenceSpec, check_cut, check_range, orderings_of, scaled
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import csv_cell, expanded, read_csv, read_json
 from quadrant_lstm.model.classifier import Classifier
@@ -90,8 +90,9 @@ def load_run(path: str | Path, trust: Trust = ()) -> tuple[nn.Module, DictConfig
 
     A network that was trained with data.train_orderings reads one of those instead of data.orderings.
 
-    Images and clips are uint8, or floats from 0 to 1; series are floats. The network raises ValueError for others, and
-    for other axes.
+    Images and clips are uint8, or floats from 0 to 1; series are floats. The network raises ValueError for others, for
+    other axes, and for frames that are not cut from images if it encodes each piece only once: `network.in_full()`
+    reads them.
 
     `trust` are modules of other code that the config may name, such as ["my_module"]; they are imported.
 
@@ -102,17 +103,20 @@ def load_run(path: str | Path, trust: Trust = ()) -> tuple[nn.Module, DictConfig
     network = classifier.network.eval()
     steps = classifier.spec.num_steps if "grid" in cfg.data else "steps"  # of clips and series, which may have fewer
     name = next(iter(inspect.signature(network.forward).parameters))
-    checked = functools.partial(checked_inputs, name, (steps, *classifier.spec.frame_shape))
+    checked = functools.partial(checked_inputs, name, (steps, *classifier.spec.frame_shape), cfg.data)
     network.register_forward_pre_hook(checked, with_kwargs=True)
     return network, cfg
 
 
 def checked_inputs(
-    name: str, sizes: tuple[Any, ...], network: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+    name: str, sizes: tuple[Any, ...], data: DictConfig, network: Any, inputs: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Scales and checks the frames: the first argument of the network, or the one with its name."""
-    frames, *others = inputs or (named.pop(name),)
-    return (checked_frames(frames, sizes, next(network.parameters()).dtype), *others), named
+    given, *others = inputs or (named.pop(name),)
+    frames = checked_frames(given, sizes, next(network.parameters()).dtype)
+    if getattr(network, "needs_orderings", False) and not torch.compiler.is_compiling():
+        check_cut(frames, orderings_of(data.orderings, tuple(data.grid)))
+    return (frames, *others), named
 
 
 def checked_frames(frames: Any, sizes: tuple[Any, ...], dtype: torch.dtype) -> Float[Tensor, "..."]:
@@ -121,14 +125,11 @@ def checked_frames(frames: Any, sizes: tuple[Any, ...], dtype: torch.dtype) -> F
     """
     if not isinstance(frames, Tensor):
         raise ValueError(f"frames are a {type(frames).__name__}; give a tensor, e.g. torch.as_tensor(frames).")
-    fits = frames.dim() == len(sizes) + 1 and all(
-        size in (given, "steps") for size, given in zip(sizes, frames.shape[1:], strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"frames are {list(frames.shape)}, but this network reads [batch, {', '.join(map(str, sizes))}]; cut "
-            "images with sequences(images, cfg.data.orderings, cfg.data.grid), and give clips in these axes and sizes."
-        )
+    pairs = zip(sizes, frames.shape[1:], strict=False)
+    if frames.dim() != len(sizes) + 1 or not all(size in (given, "steps") for size, given in pairs):
+        rule = f"but this network reads [batch, {', '.join(map(str, sizes))}]"
+        remedy = "cut images with sequences(images, cfg.data.orderings, cfg.data.grid), or give clips of these sizes"
+        raise ValueError(f"frames are {list(frames.shape)}, {rule}; {remedy}.")
     if len(sizes) == 4 and frames.dtype == torch.uint8:
         return scaled(frames, dtype)
     if not frames.is_floating_point():

@@ -161,10 +161,8 @@ def reader_of_clips(
 def in_windows(available: np.ndarray, form: Mapping[str, Any], fewest: int, name: str) -> np.ndarray:
     """Returns those of the available frames or steps that a test reads, [windows, steps]."""
     if len(available) < fewest:
-        raise UserError(
-            f"{name}: has {len(available)} frames, but the network of this file reads exactly {fewest}; predict with "
-            "run=PATH instead of model=, which pads it."
-        )
+        rule = f"but the network of this file reads exactly {fewest}"
+        raise UserError(f"{name}: has {len(available)} frames, {rule}; predict with run=PATH, which pads it.")
     most = form["num_frames"] or len(available)
     return available[windows_of(form["sampling"], len(available), most, form["test_windows"])]
 
@@ -262,9 +260,7 @@ def predictor_of_onnx(model: str) -> Predictor:
         reason = error.strerror if isinstance(error, OSError) else "it is not an ONNX file of this project"
         if isinstance(error, UserError):
             reason = str(error).partition(";")[0]  # without the remedy, which is for a config that one can edit
-        raise UserError(
-            f"model: {model} cannot be read ({reason}); give a file that export.py format=onnx wrote."
-        ) from error
+        raise UserError(f"model: {model} cannot be read ({reason}); give a file of export.py format=onnx.") from error
 
 
 def predictor_of_session(session: Any) -> Predictor:

@@ -138,10 +138,8 @@ def errors_explained(cfg: DictConfig, folder: Path, meeting: Meeting | None) -> 
                 time.sleep(1)  # torchrun interrupts this process, too, if the other process has ended for that reason
                 meeting.check_others()
             reason = f" ({str(error).splitlines()[0]})" if isinstance(error, DistError) else ""
-            raise LostProcess(
-                "a process of this run has ended, or did not answer within trainer.strategy.timeout"
-                f"{reason}; if nothing starts it again, {resume}."
-            ) from error
+            rule = f"has ended, or did not answer within trainer.strategy.timeout{reason}"
+            raise LostProcess(f"a process of this run {rule}; if nothing starts it again, {resume}.") from error
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):  # torch 2.13 on a CPU
             lacking = f"data.batch_size: a step of {cfg.data.batch_size:,} samples does not fit into memory"
             raise UserError(f"{lacking}; write a smaller value, or choose a smaller model.") from error

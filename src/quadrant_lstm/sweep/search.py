@@ -100,10 +100,8 @@ def storage_errors_explained(folder: Path) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
-        raise UserError(
-            f"{folder / STUDY}: cannot be used ({reason}); close other programs that use it, make "
-            f"room, restore it or add study=rebuild, and resume with sweep={folder}."
-        ) from error
+        remedy = f"close other programs that use it, make room, or add study=rebuild, and resume with sweep={folder}"
+        raise UserError(f"{folder / STUDY}: cannot be used ({reason}); {remedy}.") from error
 
 
 def running_trial(folder: Path) -> Trial | None:
