@@ -45,7 +45,7 @@ def draw_epochs(sweep: Sweep) -> bytes:
         (on_train,) = axes.plot(numbers_of_epochs, train, color=GREY, linewidth=0.8)
         (on_validation,) = axes.plot(numbers_of_epochs, val, color=CORRECT, linewidth=0.8)
         (dot,) = axes.plot(kept, val[kept - 1], "o", color=CORRECT, markersize=4)
-    format_error_axes(axes, "epoch", "error")
+    format_error_axes(axes, "epoch", "error, %")
     axes.legend([on_train, on_validation, dot], ["on augmented training images", "on validation images", "kept epoch"])
     return as_png(figure, SCALE)
 

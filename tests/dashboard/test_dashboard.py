@@ -5,6 +5,7 @@ import io
 import re
 import signal
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from torch import nn
 from quadrant_lstm import ORDERINGS
 from quadrant_lstm.callbacks.checkpoints import log_points
 from quadrant_lstm.dashboard import gallery
-from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters
+from quadrant_lstm.dashboard.dashboard import Dashboard, add_states, hyperparameters
 from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, SECTIONS
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
@@ -29,8 +30,9 @@ from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run_folder import read_results
+from tests.clips import clips_in, write_clip_folder
 from tests.folders import write_idx_folder
-from tests.networks import CONSTANT, trainer
+from tests.networks import CONSTANT, clip_network, trainer
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,13 @@ def test_graph_text_pr_curves_custom_scalars_and_projector_have_data(events, fin
     assert labels == [number % 3 for number in range(70)]
     assert Image.open(states / "sprite.png").size == (9 * 8, 9 * 8)
     assert "last_state" in (finished_run / "projector_config.pbtxt").read_text()
+
+
+def test_the_projector_shows_clips_in_their_colours(tmp_path):
+    data, shown = clips_in(write_clip_folder(tmp_path)), []
+    writer = SimpleNamespace(add_embedding=lambda states, labels, pictures, *_, **__: shown.append(pictures))
+    add_states(writer, clip_network(data.spec.frame_shape, data.spec.num_classes), data, torch.arange(2), 0)
+    assert torch.equal(shown[0] * 255, data.test_pictures(torch.arange(2)).float())
 
 
 def test_hyperparameters_are_written_with_the_final_metrics(events, finished_run):

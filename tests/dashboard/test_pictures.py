@@ -1,6 +1,7 @@
 """What the pictures of a run show, and what they are computed from."""
 
 import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from quadrant_lstm.dashboard.pictures import predictions as of_predictions
 from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, by_section, draw_history, histories
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import QUADRANTS
+from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.plotting import CORRECT, GREY, WRONG, as_png
 from tests.clips import clips_in, noise_clip
 from tests.networks import clip_network, small_network, trainer
@@ -86,6 +88,8 @@ def test_a_confusion_matrix_and_the_bars_of_its_classes_show_their_counts():
     assert axes.get_title() == "9 of 10 test samples correct"
     (axes,) = of_predictions.draw_classes(matrix, "ab").axes
     assert texts_of(axes.texts) == ["16.7\n1", "0.0\n0"]
+    (axes,) = of_predictions.draw_classes(torch.tensor([[5, 1], [0, 0]]), "ab").axes
+    assert texts_of(axes.texts) == ["16.7\n1", "no samples"]
 
 
 def test_mistakes_are_drawn_with_class_prediction_and_confidence():
@@ -125,6 +129,15 @@ def test_feature_maps_are_those_of_the_frame_with_the_largest_sum():
     assert list(pictures) == ["filters", "conv1", "conv2"]
     for frame, _ in pictures.values():
         np.testing.assert_allclose(255 * frame.images[0].get_array(), frames[0, 1, 0], rtol=1e-6)
+
+
+def test_the_input_of_an_encoder_that_normalizes_is_shown_in_its_own_colours():
+    encoder = partial(Backbone, name="shufflenet_v2_x0_5", weights=None, frozen=True, lr_factor=1.0, size=None)
+    frames = torch.randint(256, (1, 2, 3, 40, 40), dtype=torch.uint8)
+    network = clip_network((3, 40, 40), encoder=encoder)
+    network.encoder.module.mean, network.encoder.module.std = torch.tensor([[[0.5]]]), torch.tensor([[[0.2]]])
+    shown = of_network.feature_maps(network, frames)["input"]
+    assert min((shown * 255 - frame).abs().max() for frame in frames[0].float()) < 1e-3
 
 
 def test_a_mosaic_is_about_twice_as_wide_as_high():
@@ -223,6 +236,12 @@ def test_real_frames_are_reordered_and_padding_stays_at_the_end():
     bright_second = samples._replace(frames=torch.where(frames == 2, 255, 0).to(torch.uint8))
     found = of_network.accuracy_by_order(FirstPixel(), bright_second)
     assert (found["in order"], found["reversed"]) == (1, 0.5)  # in the clip of three frames it stays the second
+
+
+def test_a_class_without_samples_has_no_accuracy():
+    labels = torch.tensor([0, 0, 2])
+    (axes,) = of_network.draw_occluded_pieces(torch.ones(4, 3, dtype=torch.long), labels, QUADRANTS, "abc").axes
+    assert texts_of(axes.texts) == ["100", "", "100"] * 4
 
 
 def test_more_pieces_than_rows_of_a_table_are_a_map_of_the_image():

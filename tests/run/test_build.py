@@ -7,9 +7,11 @@ from torch import nn
 
 from quadrant_lstm.config.check import check_values
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.run import build
 from tests.configs import composed_config
 from tests.folders import write_idx, write_idx_folder
+from tests.series import write_series_folder
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,15 @@ def test_the_mean_weight_of_a_training_sample_is_1_and_each_class_weighs_the_sam
     for weight, count in zip(weights.tolist(), counts, strict=True):
         assert not count or weight == pytest.approx(6 / (3 - counts.count(0)) / count)
     assert build.build_classifier(composed_config(*words), data.spec, data.class_counts()).class_weights is None
+
+
+def test_a_share_beside_given_splits_is_refused(tmp_path):
+    root = write_series_folder(tmp_path, halves=("train", "val", "test"))
+    cfg = composed_config("data=series", f"data.root={root}", "model=join", "model/encoder=none")
+    build.check_fit(cfg, ["data.fold=0"])
+    for key in ("data.test_share", "data.validation_share"):
+        with pytest.raises(UserError, match=f"{key}: 0.1, but folders or a table say which samples these are; leave"):
+            build.check_fit(cfg, [f"{key}=0.1"])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from quadrant_lstm.callbacks.checkpoints import write_checkpoint
+from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_checkpoint
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run.load import read_resumed
@@ -69,6 +69,31 @@ def test_a_run_that_was_killed_between_its_first_two_checkpoints_begins_again(co
     (copied_run / "metrics.csv").write_text(header + first + later[0])
     with pytest.raises(UserError, match="last.ckpt: is missing, but epochs of this run have finished; restore it, or"):
         check_resumable(copied_run, None)
+
+
+def test_an_epoch_that_was_lost_after_it_was_kept_is_not_the_best(copied_run, tmp_path):
+    """The run was killed between best.ckpt and last.ckpt of epoch 3, which resumes with another learning rate."""
+    last = read_checkpoint(copied_run / LAST)
+    succeeds("train.py", f"run={copied_run}", "trainer.max_epochs=4", "keep=last", cwd=tmp_path)
+    write_checkpoint(last, copied_run / LAST)
+    (copied_run / "results.json").unlink()
+    before = (copied_run / BEST).read_bytes()
+    succeeds("train.py", f"run={copied_run}", "trainer.max_epochs=4", "keep=best", "optimizer.lr=9", cwd=tmp_path)
+    assert (copied_run / BEST).read_bytes() != before
+
+
+def test_a_resumed_run_logs_to_what_it_is_told(copied_run):
+    words = hydra_arguments([f"run={copied_run}", "trainer/logger=csv"])
+    assert words[-2:] == ["+trainer/logger=csv", "~trainer.logger.tensorboard"]
+    assert "~trainer.logger.tensorboard" not in hydra_arguments(
+        [f"run={copied_run}", "trainer/logger=[csv,tensorboard]"]
+    )
+
+
+def test_an_optimizer_that_needs_other_averages_is_refused(copied_run):
+    words = (f"run={copied_run}", "+optimizer.amsgrad=true", "trainer.max_epochs=4")
+    line = "optimizer.amsgrad: needs averages that this run has not kept; start a new run."
+    assert refused("train.py", *words, cwd=copied_run.parents[0]).strip() == line
 
 
 def test_a_refused_command_leaves_a_run_as_it_is(copied_run, tmp_path):

@@ -15,7 +15,7 @@ def write_sweep(folder, *overrides, config_dir=None, sweeper=None):
     sources = [{"provider": "command-line", "path": config_dir}] if config_dir else []
     lists = {"task": [], "hydra": []}
     for override in overrides:
-        lists["hydra" if re.match(r"hydra[./]", override) else "task"].append(override)
+        lists["hydra" if re.match(r"\+?hydra[./](?!callbacks)", override) else "task"].append(override)
     content = {"overrides": lists, "sweeper": sweeper or {}, "runtime": {"config_sources": sources}}
     (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": content}))
     return f"sweep={folder}"
@@ -53,6 +53,14 @@ def test_what_could_do_harm_has_to_be_typed_again(override, tmp_path):
     ):
         hydra_arguments([folder])
     assert override in hydra_arguments([folder, override])
+
+
+def test_an_added_key_of_the_launcher_is_not_lost(tmp_path):
+    override = "+hydra.launcher.additional_parameters.comment=mine"
+    folder = write_sweep(tmp_path, "seed=1,2", override)
+    with pytest.raises(UserError, match="add it if you trust what it does"):
+        hydra_arguments([folder])
+    assert hydra_arguments([folder, override]).count(override)
 
 
 def test_an_option_among_the_overrides_is_refused(tmp_path):

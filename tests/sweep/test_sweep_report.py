@@ -5,7 +5,7 @@ import pytest
 
 from quadrant_lstm.files import write_json
 from quadrant_lstm.plotting import as_svg
-from quadrant_lstm.sweep.plots import draw_curves, draw_effects, drawable
+from quadrant_lstm.sweep.plots import draw_curves, draw_effects, draw_search, drawable
 from quadrant_lstm.sweep.report import csv_table, report_at_end
 from quadrant_lstm.sweep.sweep_folder import Mean, make_jobs, ranked_groups, readable
 
@@ -90,6 +90,37 @@ def test_the_interval_over_folds_is_that_of_their_means_over_the_seeds(tmp_path)
     assert group.mean("test/accuracy").values == pytest.approx((0.2, 0.4, 0.6))
 
 
+def test_trials_that_repeat_the_same_values_are_one_value_of_the_mean(tmp_path):
+    jobs = make_jobs(tmp_path, [["units=8"], ["units=4"], ["units=8"], ["units=8"]])
+    for job in jobs:
+        write_json(job.folder / "results.json", {"test/accuracy": 0.5, "monitor": "val/loss", "val/loss": 0.1})
+    assert {str(group): str(group.mean("test/accuracy")) for group in ranked_groups(jobs)} == {
+        "units=8": "50.00 %", "units=4": "50.00 %",
+    }  # fmt: skip
+
+
+def test_the_progress_of_a_search_is_that_of_its_metric(tmp_path):
+    jobs = make_jobs(tmp_path, [["lr=1"], ["lr=2"]])
+    for job, loss in zip(jobs, (0.5, 0.2), strict=True):
+        write_json(job.folder / "results.json", {"val/accuracy": 0.9, "monitor": "val/loss", "val/loss": loss})
+    for metric, label, values in (
+        ("val/loss", "val/loss", [0.5, 0.2]),
+        ("val/accuracy", "validation error, %", [10, 10]),
+    ):
+        (axes,) = draw_search(jobs, metric).axes
+        assert axes.get_ylabel() == label
+        assert axes.lines[0].get_ydata().tolist() == pytest.approx(values)
+
+
+def test_a_swept_key_that_is_a_result_has_one_column(four_jobs, tmp_path):
+    jobs = make_jobs(tmp_path, [["keep=best"], ["keep=last"]])
+    for job in jobs:
+        write_json(
+            job.folder / "results.json", {"test/accuracy": 0.5, "monitor": "val/loss", "keep": job.swept["keep"]}
+        )
+    assert csv_table(ranked_groups(jobs)).partition("\n")[0].split(",").count("keep") == 1
+
+
 EVERY = list(itertools.permutations((1, 2, 3, 4)))
 
 
@@ -126,6 +157,8 @@ def test_the_pictures_show_any_value(tmp_path):
 
 
 def test_a_search_without_a_started_job_has_a_report(tmp_path):
+    tmp_path = tmp_path / "a folder"
+    tmp_path.mkdir()
     (tmp_path / "multirun.yaml").write_text(
         "hydra:\n  sweeper: {n_trials: 5, sampler: {}, pruner: {}}\n  runtime: {config_sources: []}\n"
         "  overrides: {task: ['seed=1'], hydra: ['hydra/sweeper=optuna']}\n"
@@ -134,4 +167,7 @@ def test_a_search_without_a_started_job_has_a_report(tmp_path):
         pass
     page = " ".join((tmp_path / "sweep.html").read_text().split())
     assert "0 of 5 jobs have finished" in page
-    assert "python train.py -m seed=1 hydra/sweeper=optuna" in page and f"python train.py sweep={tmp_path}" in page
+    assert (
+        "python train.py -m seed=1 hydra/sweeper=optuna" in page
+        and f"python train.py &#39;sweep={tmp_path}&#39;" in page
+    )

@@ -115,6 +115,11 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.kept = state_dict["kept"]
 
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Forgets the kept epoch if a kill has lost it after best.ckpt was written: it is trained again."""
+        if (self.folder / BEST).exists() and read_checkpoint(self.folder / BEST)["epoch"] >= trainer.current_epoch:
+            self.kept = {}
+
     def results(self) -> dict[str, Any]:
         """Returns best_epoch, keep ("best" or "last"), monitor, the metrics of the kept epoch if it was validated, the
         number of epochs, their seconds, and the speed of the last one.

@@ -169,6 +169,9 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
     place = [f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run"]
     added = [f"+{override}" if override.startswith("trainer/") else override for override in typed.overrides]
+    if chosen := assigned(typed.overrides).get("trainer/logger"):  # instead of the run's own
+        loggers = [name for name in cfg.trainer.get("logger") or () if name not in re.findall(r"\w+", chosen)]
+        added += [f"~trainer.logger.{name}" for name in loggers]
     return [*config, *typed.words, *place, *added]
 
 
@@ -184,12 +187,16 @@ def resume_sweep(sweep: Sweep, config_dir: str | None, typed: list[str]) -> list
 
     `typed` may repeat the sweep's overrides but not change them; Hydra's (how jobs are launched) may be changed.
     """
-    if changed := [each for each in typed if not each.startswith("hydra") and each not in sweep.overrides]:
+    if changed := [each for each in typed if not is_of_hydra(each) and each not in sweep.overrides]:
         rule = f"was started with {' '.join(sweep.overrides)}, not {' '.join(changed)}"
         raise UserError(f"sweep: {sweep.folder} {rule}; leave that out, or start a new sweep without sweep=.")
     check_trusted(sweep, typed, config_dir)
-    hydra = [override for override in typed if override.startswith("hydra")]
-    return ["-m", *sweep.overrides, *sweep.launch_overrides, *hydra, f"hydra.sweep.dir={quoted(sweep.folder)}"]
+    hydra = [*sweep.launch_overrides, *filter(is_of_hydra, typed), f"hydra.sweep.dir={quoted(sweep.folder)}"]
+    return ["-m", *sweep.overrides, *hydra]
+
+
+def is_of_hydra(override: str) -> bool:
+    return override.lstrip("+~").startswith("hydra")
 
 
 def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -175,7 +176,7 @@ def resumable() -> Iterator[None]:
         if (folder / RESULTS).exists():
             raise
         command = "torchrun ... train.py" if is_torchrun() else "python train.py"
-        log.info(f"interrupted; resume with: {command} run={as_typed(folder)}")
+        log.info(f"interrupted; resume with: {command} {shlex.quote(f'run={as_typed(folder)}')}")
         raise SystemExit(signals.TERMINATED if end.code is None else end.code) from None  # Lightning's has no code
 
 
@@ -232,7 +233,7 @@ class BeforeRun(Callback):
 
                 quiet_lightning()
                 num_processes_to_launch(cfg)  # checks the devices and the nodes
-            check_fit(cfg)
+            check_fit(cfg, config.hydra.overrides.task)
             with read_write(config.hydra):
                 config.hydra.run.dir = make_run_folder(config.hydra)
         except Exception as error:

@@ -70,7 +70,8 @@ def add_states(
             frames, options = as_arguments(batch, network)
             states.append(network.outputs_per_step(frames, **options)[:, -1])
             labels += [data.spec.class_names[label] for label in batch.labels.tolist()]
-    pictures = 1 - scaled(data.test_pictures(indices))
+    pictures = scaled(data.test_pictures(indices))
+    pictures = 1 - pictures if pictures.shape[1] == 1 else pictures  # what is drawn is dark, as in other pictures
     with signals_deferred():
         writer.add_embedding(torch.cat(states).float(), labels, pictures, step, tag="last_state")
 

@@ -23,6 +23,7 @@ HISTORIES = {  # title: the colour of each metric's curve
 }
 AFTER_EACH_STEP = "Validation accuracy after each step, by epoch"
 EARLY, MAX_NAMED_STEPS = "#d9e2ea", 8  # the colour of the first step; steps in the legend
+MAX_LISTED_STEPS = 16  # in the table
 
 
 def histories(rows: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, Any]]:
@@ -96,6 +97,9 @@ def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashbo
     """`results` are those of results.json; `dashboard` has the pictures."""
     rows, best_epoch = run_folder.read_rows(folder / run_folder.METRICS), results["best_epoch"]
     provenance = files.read_json(folder / run_folder.PROVENANCE)
+    after = text.step_accuracies_in("test", results)
+    if len(after) > MAX_LISTED_STEPS:
+        after = after[:: -(len(after) // MAX_NAMED_STEPS)][::-1]
     curves = [(title, as_png(draw_history(lines, rows, best_epoch), SCALE)) for title, lines in histories(rows).items()]
     page = text.render(
         "run.html",
@@ -103,7 +107,8 @@ def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashbo
         command=provenance["command"],
         data=provenance["data"],
         results=results,
-        step_accuracies=[results[name] for name in text.step_accuracies_in("test", results)],
+        step_accuracies={name.rpartition("_")[2]: results[name] for name in after},
+        each_step=len(after) == len(text.step_accuracies_in("test", results)),
         numbered=dashboard.numbered,
         sections={"Curves": ("", curves)} | by_section(dashboard.pictures),
         stages=dashboard.stages,

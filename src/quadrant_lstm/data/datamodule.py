@@ -228,6 +228,7 @@ class SequenceDataModule(LightningDataModule):
     num_windows = 1  # of a test sample, in the test
     pads = False  # whether a sample has fewer frames than there are steps
     skipped: Sequence[str] = ()  # the errors of samples that were left out
+    unused: Sequence[str] = ()  # keys whose values have no effect, because the data are divided
     origin = ""  # how the samples were divided into training, validation and test
     table: Sequence[Mapping[str, str]] = ()  # the path, split, class, group and checksum of each sample in a file
     summary = ""  # how many samples there are, in words

@@ -111,6 +111,9 @@ class FileSequences(SequenceDataModule):
             "validation": [train.samples[place] for place in held_out],
             "test": test.samples,
         }
+        divided = {sample.split for samples in halves.values() for sample in samples}
+        shares = {"test": "data.test_share", "val": "data.validation_share"}
+        self.unused = [key for split, key in shares.items() if split in divided]
         counts, self.warnings = splits.counts_in_words(halves, spec.class_names)
         if self.num_windows > 1 and max(map(len, test.numbers)) <= spec.num_steps:
             rule = f"no test {self.kind} has more steps than data.num_frames={spec.num_steps}"

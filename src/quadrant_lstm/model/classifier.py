@@ -253,6 +253,9 @@ class Classifier(LightningModule):
         scheduled = set() if is_constant(scheduler) else {"lr"}
         scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
         for group in optimizer.param_groups:
+            for name in ("amsgrad", "centered"):
+                if optimizer.defaults.get(name) and not group.get(name):
+                    raise UserError(f"optimizer.{name}: needs averages that this run has not kept; start a new run.")
             group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
             group["lr"] *= 1.0 if "lr" in scheduled else group.get("lr_factor", 1.0)
 

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.encoder import Backbone, Standardize
 from quadrant_lstm.model.protocols import as_argument, logits_after_steps, make_part, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier
-from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, counted, plural
+from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, assigned, counted, plural
 
 # Messages of Lightning and TensorBoard that a user cannot act on
 
@@ -127,9 +127,14 @@ def in_one_thread() -> Iterator[None]:
 
 
 @in_one_thread()
-def check_fit(cfg: DictConfig) -> None:
-    """Raises UserError if the values of the data or of the network do not fit, as their constructors say."""
-    build_classifier(cfg, build_data(cfg).spec)
+def check_fit(cfg: DictConfig, overrides: Iterable[str]) -> None:
+    """Raises UserError if the values of the data or of the network do not fit, as their constructors say, and for an
+    override without effect because the data are divided.
+    """
+    data, typed = build_data(cfg), assigned(overrides)
+    build_classifier(cfg, data.spec)
+    for key in (key for key in data.unused if key in typed):
+        raise UserError(f"{key}: {typed[key]}, but folders or a table say which samples these are; leave it out.")
 
 
 def build_data(cfg: DictConfig) -> SequenceDataModule:

@@ -32,7 +32,7 @@ def draw_curves(groups: Sequence[Group]) -> Figure:
             axes.plot(list(curve), errors, marker="o", markersize=3, color=GROUP_COLOURS[rank], label=labels[rank])
         else:
             axes.plot(list(curve), errors, color="#cccccc", linewidth=1, zorder=1)
-    format_error_axes(axes, "epoch", "validation error")
+    format_error_axes(axes, "epoch", "validation error, %")
     handles, _ = axes.get_legend_handles_labels()
     figure.legend(handles=handles[::-1], loc="outside lower left", frameon=False, fontsize=9)
     return figure
@@ -44,8 +44,8 @@ def error_percent(accuracy: float) -> float:
 
 
 def format_error_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Formats the x axis for whole numbers and the logarithmic y axis for errors in %."""
-    axes.set(xlabel=x_label, ylabel=f"{y_label}, %", yscale="log")
+    """Formats the x axis for whole numbers and the logarithmic y axis for errors."""
+    axes.set(xlabel=x_label, ylabel=y_label, yscale="log")
     mark_logarithmic(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
@@ -115,14 +115,15 @@ def draw_scatter(axes: Axes, values: dict[str, list[tuple[Job, float]]]) -> None
         axes.xaxis.set_minor_formatter("")
 
 
-def draw_search(jobs: Sequence[Job]) -> Figure:
-    """Draws the validation error of each trial, and the lowest error so far."""
+def draw_search(jobs: Sequence[Job], metric: str) -> Figure:
+    """Draws the value of the metric for each trial, as an error if it is no loss, and the lowest so far."""
     figure = new_figure(WIDTH, 3.2)
     axes = figure.subplots()
+    is_loss = metric.endswith("loss")
     trials = [
-        (job.number, error_percent(results["val/accuracy"]), bool(results.get("pruned")))
+        (job.number, results[metric] if is_loss else error_percent(results[metric]), bool(results.get("pruned")))
         for job in jobs
-        if (results := job.results())
+        if (results := job.results()) and metric in results
     ]
     for pruned, label in ((False, "trial"), (True, "pruned trial")):
         points = [(number, error) for number, error, was_pruned in trials if was_pruned == pruned]
@@ -130,8 +131,9 @@ def draw_search(jobs: Sequence[Job]) -> Figure:
             fill = "none" if pruned else GROUP_COLOURS[0]
             axes.plot(*zip(*points, strict=True), "o", color=GROUP_COLOURS[0], markerfacecolor=fill, label=label)
     numbers, lowest = [trial[0] for trial in trials], list(itertools.accumulate((trial[1] for trial in trials), min))
-    axes.step(numbers, lowest, where="post", color=GROUP_COLOURS[1], label="lowest error so far")
-    format_error_axes(axes, "trial", "validation error")
+    axes.step(numbers, lowest, where="post", color=GROUP_COLOURS[1], label="lowest so far")
+    error = "validation error, %" if metric == "val/accuracy" else f"100 % - {metric}, %"
+    format_error_axes(axes, "trial", metric if is_loss else error)
     axes.legend(frameon=False, fontsize=9)
     return figure
 

@@ -15,7 +15,7 @@ ACCURACIES = ("val/accuracy", "test/accuracy")
 CURVES = """The mean over the seeds and folds that were trained for so many epochs; the best groups are in colour, the
 others in grey."""
 EFFECTS = """A grey dot is a job. A blue dot is the mean of the jobs with that value; its line is a 95 % confidence
-interval, if there are three jobs or more."""
+interval, if there are three jobs, or three folds, or more."""
 OVER_SEEDS = {name: [f"{name} {what}" for what in ("mean", "95 % low", "95 % high")] for name in ACCURACIES}
 
 
@@ -40,8 +40,12 @@ def report_at_end(folder: Path) -> Iterator[None]:
     listed = "; ".join(f"{job.number} ({job}): {error}".replace(" ():", ":") for job, error in errors)
     if sweep.is_search and len(failed) < total:
         return text.say(f"failed         {listed}")  # in a search, some trials may fail
-    remedy = "Start a new search with other ranges." if sweep.is_search else f"Rerun: python train.py sweep={folder}"
+    remedy = "Start a new search with other ranges." if sweep.is_search else f"Rerun: {command_to_resume(folder)}"
     raise UserError(f"sweep: {len(failed)} of {total} jobs failed: {listed}. {remedy}")
+
+
+def command_to_resume(sweep: Path) -> str:
+    return f"python train.py {shlex.quote(f'sweep={sweep}')}"
 
 
 def sweep_summary(sweep: Sweep, groups: Sequence[Group]) -> str:
@@ -55,7 +59,7 @@ def sweep_summary(sweep: Sweep, groups: Sequence[Group]) -> str:
     lines.append(f"sweep folder   {sweep.folder}  ({finished} of {sweep.num_jobs} jobs finished)")
     lines.append(f"report         {sweep.folder / 'sweep.html'}")
     if sweep.is_resumable:
-        lines.append(f"resume with    python train.py sweep={sweep.folder}")
+        lines.append(f"resume with    {command_to_resume(sweep.folder)}")
     return "\n".join(lines)
 
 
@@ -64,8 +68,8 @@ def csv_table(groups: Sequence[Group]) -> str:
     keys = list(groups[0].jobs[0].swept) if groups else []
     names = (name for group in groups for results in group.results.values() for name in results)
     results = dict.fromkeys((*ACCURACIES, *names))
-    columns = ["rank", "job", *keys, *results, *itertools.chain(*OVER_SEEDS.values()), "error"]
-    return files.csv_text(columns, [row for rank, group in enumerate(groups, 1) for row in csv_rows(rank, group)])
+    columns = dict.fromkeys(["rank", "job", *keys, *results, *itertools.chain(*OVER_SEEDS.values()), "error"])
+    return files.csv_text([*columns], [row for rank, group in enumerate(groups, 1) for row in csv_rows(rank, group)])
 
 
 def csv_rows(rank: int, group: Group) -> Iterator[Mapping[str, Any]]:
@@ -89,10 +93,10 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
     if any(group.mean("val/accuracy") for group in groups):
         plots["Effect of each value"] = (EFFECTS, list(map(as_svg, draw_effects(sweep.jobs))))
         if sweep.is_search:
-            plots["Progress of the search"] = ("", [as_svg(draw_search(sweep.jobs))])
+            plots["Progress of the search"] = ("", [as_svg(draw_search(sweep.jobs, compared_metric(sweep.jobs)))])
     command = f"python train.py -m {shlex.join([*sweep.overrides, *sweep.launch_overrides])}"
     values = {"command": command, "groups": groups, "plots": plots, "readable": readable}
-    values["ranking"] = compared_metric(sweep.jobs)
+    values |= {"ranking": compared_metric(sweep.jobs), "resume": command_to_resume(sweep.folder)}
     return text.render("sweep.html", sweep=sweep, state=job_state, **values)
 
 

@@ -141,7 +141,7 @@ class Sweep:
     @property
     def launch_overrides(self) -> list[str]:
         """The overrides that configure the sweep's sweeper and launcher, the last one for each key."""
-        pattern = r"hydra[/.](sweeper|launcher)[.=](?!rebuild=)"
+        pattern = r"\+*hydra[/.](sweeper|launcher)[.=](?!rebuild=)"
         chosen = [override for override in map(str, self.hydra["overrides"]["hydra"]) if re.match(pattern, override)]
         return list({override.partition("=")[0]: override for override in chosen}.values())
 
@@ -231,12 +231,12 @@ def half_interval(values: Sequence[float]) -> float:
 
 def mean_of(values: Iterable[tuple[Job, float]]) -> Mean:
     """Returns the mean of a value of each job. The jobs of a fold, with other seeds, count as one: the interval is that
-    of the folds.
+    of the folds. So do trials of a search that repeat the same values.
     """
     by_fold: dict[Any, list[float]] = {}
     for job, value in values:
         fold = tuple(job.swept[key] for key in FOLDS if key in job.swept)
-        by_fold.setdefault(fold or job.number, []).append(value)
+        by_fold.setdefault(fold or tuple(job.swept.items()), []).append(value)
     return Mean(tuple(map(statistics.mean, by_fold.values())))
 
 

@@ -15,6 +15,7 @@ from quadrant_lstm import plotting
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import QUADRANTS, frames_of, network_inputs, occlude_piece, ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
+from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.protocols import Inspectable, real_steps
 from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.rnn import LSTM
@@ -62,8 +63,11 @@ def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels h
             layer.register_forward_hook(lambda _, inputs, outputs, name=name: seen.append((name, inputs[0], outputs)))
     with torch.inference_mode():
         network.encoder(as_inputs(frames, network))
-    fullest = int(seen[0][1].flatten(1).sum(1).argmax())
-    return {"input": seen[0][1][fullest]} | {name: outputs[fullest].relu() for name, _, outputs in seen}
+    shown = seen[0][1]
+    for backbone in (part for part in network.encoder.modules() if isinstance(part, Backbone)):
+        shown = shown * backbone.std + backbone.mean  # it normalizes pixels
+    fullest = int(shown.flatten(1).sum(1).argmax())
+    return {"input": shown[fullest].clamp(0, 1)} | {name: outputs[fullest].relu() for name, _, outputs in seen}
 
 
 @style
@@ -185,11 +189,11 @@ def draw_occluded_pieces(
     piece = "quadrant" if tuple(grid) == QUADRANTS else "piece"
     title = f"accuracy on {len(labels):,} test images, %"
     figure, axes = new_axes(xlabel="class", ylabel=f"occluded {piece}", title=title)
-    counts = labels.bincount(minlength=len(names)).clamp(min=1)
+    counts = labels.bincount(minlength=len(names))
     shares = torch.stack([100 * labels.bincount(row.float(), minlength=len(names)) / counts for row in correct])
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100, aspect="auto")
     if len(names) <= plotting.MAX_LABELLED_CLASSES:
-        texts = [[f"{share:.0f}" for share in row] for row in shares.tolist()]
+        texts = [["" if math.isnan(share) else f"{share:.0f}" for share in row] for row in shares.tolist()]
         plotting.label_cells(axes, texts, (shares > 55).tolist())
         axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(correct)), [f"{number}: {mean:.1f} %" for number, mean in enumerate(means.tolist(), 1)])

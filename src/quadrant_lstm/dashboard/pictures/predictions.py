@@ -118,7 +118,8 @@ def draw_classes(matrix: Int64[Tensor, "classes classes"], names: Sequence[str])
     errors = (100 * mistakes.double() / counts.clamp(min=1)).tolist()
     bars = axes.bar(range(len(errors)), errors, color=CORRECT)
     if len(errors) <= plotting.MAX_LABELLED_CLASSES:
-        texts = [f"{error:.1f}\n{number:,}" for error, number in zip(errors, mistakes.tolist(), strict=True)]
+        labelled = zip(errors, mistakes.tolist(), counts, strict=True)
+        texts = [f"{error:.1f}\n{number:,}" if count else "no samples" for error, number, count in labelled]
         axes.bar_label(bars, texts, padding=1)
         axes.set_xticks(range(len(errors)), names)
     axes.margins(y=0.25)
