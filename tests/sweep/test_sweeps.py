@@ -22,7 +22,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_csv, read_json
 from quadrant_lstm.run_folder import last_epoch
 from quadrant_lstm.sweep import plan
-from quadrant_lstm.sweep.sweep_folder import Sweep, combinations, find_sweep
+from quadrant_lstm.sweep.sweep_folder import Sweep, combinations, find_sweep, make_jobs
 from tests.configs import composed_config
 from tests.folders import TINY, children, sweep_folder, tiny_data, wait_until_no_process_remains, write_idx_folder
 from tests.scripts import ROOT, Script, importing_from, refused, script, succeeds, waiting_after
@@ -235,6 +235,17 @@ def test_a_plan_counts_the_steps_of_a_job(words, steps, seconds, tmp_path, monke
     monkeypatch.setattr(plan, "measure_steps", lambda *_: (1.0, 1.0))  # seconds
     planned = plan.estimate(composed_config(*tiny_data(tmp_path), *TINY, *words), {})
     assert (planned.steps_per_epoch, planned.epochs, planned.seconds) == (steps, 3, seconds)
+
+
+def test_a_plan_estimates_jobs_that_differ_in_their_seed_once(monkeypatch, capsys):
+    estimated = []
+    monkeypatch.setattr(plan, "estimate", lambda cfg, _: estimated.append(cfg.seed) or plan.Estimate(9, 8, 7, 6.0))
+    jobs = make_jobs(
+        Path("sweep"), [[f"model.lstm_units={units}", f"seed={seed}"] for units in (5, 6) for seed in (1, 2)]
+    )
+    plan.show_plan(jobs, lambda job: composed_config(*job.overrides))
+    assert estimated == [1, 1]
+    assert "4 jobs, about 0:00:24 one after another" in capsys.readouterr().out
 
 
 def test_the_command_overrides_the_swept_values_of_an_experiment(tmp_path):

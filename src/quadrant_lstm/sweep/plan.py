@@ -36,11 +36,18 @@ def show_plan(jobs: Sequence[Job], compose: Callable[[Job], DictConfig]) -> None
     logging.getLogger("quadrant_lstm").setLevel(logging.WARNING)  # each job will log its own messages
     prepare_for_training()
     rows = [["job", *jobs[0].swept, "parameters", "steps per epoch", "epochs", "time"]]
+    estimates: dict[str, Estimate] = {}  # of jobs that differ in more than the seed
     measured: dict[str, tuple[float, float]] = {}
     total, errors = 0.0, []
     for job in with_progress(jobs, "checking jobs", transient=True):
         try:
-            planned = estimate(compose(job), measured)
+            cfg = values.without_hydra(compose(job))
+            check.check_config(cfg)
+            others = [str(name) for name in cfg if name not in ("seed", "swept")]
+            key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, others))
+            if key not in estimates:
+                estimates[key] = estimate(cfg, measured)
+            planned = estimates[key]
             finished = job.results() is not None
             total += 0 if finished else planned.seconds
             cells = [f"{planned.parameters:,}", f"{planned.steps_per_epoch:,}", str(planned.epochs)]
@@ -66,8 +73,6 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> Estim
     """`measured` caches the seconds per step, for jobs with the same data, model, optimizer, precision and
     accelerator.
     """
-    cfg = values.without_hydra(cfg)
-    check.check_config(cfg)
     data = build.build_data(cfg)
     classifier = build.build_classifier(cfg, data.spec, data.class_counts())
     key = OmegaConf.to_yaml(OmegaConf.masked_copy(cfg, ["data", "model", "optimizer"]))
