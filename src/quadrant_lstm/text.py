@@ -97,8 +97,7 @@ def with_own_network(overrides: list[str]) -> list[str]:
     own = any(re.match(r"\+*model\._target_=(?!quadrant_lstm\.)", override) for override in overrides)
     if not own or any(re.match(r"\+*model=", override) for override in overrides):
         return overrides
-    plain = [override.lstrip("+") for override in overrides]
-    return ["~model", *(f"+{override}" if override.startswith("model.") else override for override in plain)]
+    return ["~model", *(re.sub(r"^\+*(?=model\.)", "+", override) for override in overrides)]
 
 
 # The terminal, above the progress bar if there is one

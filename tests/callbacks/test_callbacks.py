@@ -48,6 +48,24 @@ def test_the_average_is_updated_once_per_training_step(accumulated):
     torch.testing.assert_close(classifier.network.linear.weight.detach(), average)
 
 
+def test_a_layer_with_two_names_is_averaged_once():
+    classifier, ema = Classifier(Flat(), partial(SGD, lr=0.1), CONSTANT, SPEC), EMA(0.9)
+    classifier.network.again = classifier.network.linear
+    training = trainer(max_epochs=1, callbacks=[ema])
+    ema.on_fit_start(training, classifier)
+    before = classifier.network.linear.weight.detach().clone()
+    ema.average = {name: value + 1 for name, value in ema.average.items()}
+    ema.swap(training, classifier)
+    torch.testing.assert_close(classifier.network.again.weight.detach(), before + 1)
+    ema.swap(training, classifier)
+    torch.testing.assert_close(classifier.network.again.weight.detach(), before)
+    checkpoint = {"state_dict": classifier.state_dict()}
+    ema.on_save_checkpoint(training, classifier, checkpoint)
+    assert checkpoint["state_dict"].keys() == classifier.state_dict().keys()
+    for name in ("linear", "again"):
+        torch.testing.assert_close(checkpoint["state_dict"][f"network.{name}.weight"], before + 1)
+
+
 def test_a_run_that_turns_the_average_off_continues_with_the_weights():
     classifier, resuming = Classifier(Flat(), partial(SGD, lr=0.1), CONSTANT, SPEC), trainer()
     resuming.state.fn = TrainerFn.FITTING

@@ -111,7 +111,8 @@ def test_tab_completion_works():
         ("-m seed=1,2 --config-dir mine model=deep", "-m --config-dir mine seed=1,2 model=deep"),
         ("plan=true seed=1,2", "-m seed=1,2 hydra.sweeper.plan=true"),
         # a class that is typed as the model replaces the default one
-        ("model._target_=mine.Net model.units=3", "~model +model._target_=mine.Net +model.units=3"),
+        ("model._target_=mine.Net ++model.units=3", "~model +model._target_=mine.Net +model.units=3"),
+        ("model._target_=mine.Net +trainer.x=1", "~model +model._target_=mine.Net +trainer.x=1"),
         ("model=mine model._target_=mine.Net", "model=mine model._target_=mine.Net"),
         ("model._target_=quadrant_lstm.model.deep.Net", "model._target_=quadrant_lstm.model.deep.Net"),
         ("sweep=nowhere --help", "--help"),

@@ -198,7 +198,7 @@ def test_broken_clips_are_refused_together_or_skipped(root):
     assert names == ["train/bright/1.npy", "train/dark/link.npy", "train/dark/loop.npy", "test/dark/0.npy"]
     for number in range(4):
         (root / f"test/dark/{number}.npy").write_bytes(b"")
-    with pytest.raises(UserError, match="data.root: no test sample of class dark is left; add some, or remove"):
+    with pytest.raises(UserError, match="data.root: no test sample of class dark is left; add some, remove the"):
         clips_in(root, skip_broken=True)
 
 

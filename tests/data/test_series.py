@@ -73,10 +73,12 @@ def test_a_file_that_is_no_series_of_numbers_costs_one_line(name, content, line,
 
 
 def test_missing_values_are_filled_if_asked_for(tmp_path):
-    (tmp_path / "x.csv").write_text("a,b\n,1\n1,nan\nNA,?\n4,3\n,\n")
+    (tmp_path / "x.csv").write_text("a,b\n,1\n1,nan\nNA,#N/A\n4,3\n-,None\n")
     assert read_series(tmp_path / "x.csv", "last")[0].tolist() == [[1, 1], [1, 1], [1, 1], [4, 3], [4, 3]]
     rows = [[1, 1], [1, 5 / 3], [2.5, 7 / 3], [4, 3], [4, 3]]
     assert np.allclose(read_series(tmp_path / "x.csv", "interpolate")[0], rows)
+    (tmp_path / "whole.csv").write_text("4,N/A,6\n1,2,3\n")
+    assert read_series(tmp_path / "whole.csv", "last")[0].tolist() == [[4, 2, 6], [1, 2, 3]]  # the first row has values
     for missing in ("last", "interpolate"):
         with pytest.raises(ValueError, match="feature 2 has no values"):
             as_series(np.array([[1, np.nan]]), missing)
@@ -134,6 +136,15 @@ def test_the_ends_of_series_are_for_the_test(tmp_path):
         assert np.array_equal(data.train.series[number], values[:cut])
         assert np.array_equal(data.test.series[number], values[cut:])
     assert torch.allclose(data.statistics[0], torch.from_numpy(np.concatenate(data.train.series).mean(0)))
+    data = series_in(root, num_frames=None, test_end=0.25, validation_share=0.3)
+    held_out = {data.train.samples[place].path.name for place in data.validation_indices.tolist()}
+    tested = {path.name.partition(" ")[0] for path in (sample.path for sample in data.test.samples)}
+    kept = {data.train.samples[place].path for place in data.train_indices.tolist()}
+    assert held_out and len(data.test.samples) == len(kept)
+    assert "the last 25 % of each series for the test" in data.origin
+    assert tested == {path.name for path in kept}
+    with pytest.raises(UserError, match="data.test_end: 0.1 of .*, which has 2 values, is nothing or all; remove it."):
+        series_in(write_series_folder(tmp_path / "short", halves=["."], num_values=[2]), test_end=0.1)
     with pytest.raises(UserError, match="data.test_end: 0.5, but .* is in train; leave it out."):
         series_in(write_series_folder(tmp_path / "divided"), test_end=0.5)
 

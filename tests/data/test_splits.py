@@ -110,9 +110,9 @@ def test_every_class_has_samples_to_train_on_and_to_test():
     for seed in range(50):
         train, _, test, _ = divided(samples_of(4), test_share=0.1 + 0.8 * (seed % 2), validation_share=0.0, seed=seed)
         assert {sample.label for sample in train} == {sample.label for sample in test} == {*NAMES}
-    with pytest.raises(UserError, match="no test sample of class wave is left; add some, or remove it"):
+    with pytest.raises(UserError, match="no test sample of class wave is left; add some, remove the class, or write"):
         divided([*samples_of(9)[::2], samples_of(2)[1]])
-    with pytest.raises(UserError, match="no test sample of class jump is left; add some, or remove it"):
+    with pytest.raises(UserError, match="no test sample of class jump is left; add some, remove the class, or write"):
         divided(samples_of(2))
 
 

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialL
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.model.classifier import Classifier
-from tests.networks import CONSTANT, SPEC, Flat, batches, trainer
+from quadrant_lstm.model.encoder import Backbone
+from tests.networks import CONSTANT, SPEC, Flat, batches, clip_network, trainer
 
 
 def test_metrics_are_means_over_images_not_over_batches():
@@ -116,6 +117,16 @@ def test_frozen_weights_are_not_given_to_the_optimizer():
     classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC)
     (group,) = classifier.configure_optimizers()["optimizer"].param_groups
     assert [tuple(weights.shape) for weights in group["params"]] == [(3, 16), (3,)]
+
+
+@pytest.mark.parametrize("lr_factor", [1.0, 0.1])
+def test_an_encoder_has_a_group_of_its_own_because_it_may_be_trained_later(lr_factor):
+    encoder = partial(Backbone, name="shufflenet_v2_x0_5", weights=None, frozen=1, lr_factor=lr_factor, size=None)
+    network = clip_network((3, 32, 32), encoder=encoder)
+    classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC)
+    others, of_encoder = classifier.configure_optimizers()["optimizer"].param_groups
+    assert {*map(id, of_encoder["params"])} == {*map(id, network.encoder.parameters())}
+    assert (others["lr"], of_encoder["lr"]) == pytest.approx((0.1, 0.1 * lr_factor))
 
 
 def train_steps(schedule, epochs: int, setting: str = "lr") -> list[float]:

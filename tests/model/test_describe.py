@@ -62,6 +62,12 @@ def test_axes_that_depend_on_the_batch_or_the_steps_are_named(network, inputs, o
     assert not inputs[0].any()
 
 
+def test_chunks_do_not_hide_axes():
+    assert "[N, T, 3, 14, 14]" in str(
+        describe(TimeDistributed(nn.Conv2d(1, 3, 3), chunk=4), torch.zeros(8, 4, 1, 16, 16))
+    )
+
+
 def test_parameters_are_counted_once():
     assert describe(ConvLSTM(1, 2, 3), torch.zeros(2, 3, 1, 5, 5)).num_parameters == 8 * 9 + 8 * 2 * 9 + 8
     network = nn.Sequential(TimeDistributed(nn.Linear(6, 6)), nn.Linear(6, 6))

@@ -55,14 +55,19 @@ def test_units_are_exactly_those_of_the_config_per_direction(kind):
     assert count_parameters(sized[0]) == count_parameters(sized[1])
 
 
+def test_a_layer_of_given_units_is_built_with_no_others():
+    built = []
+    make_recurrent(partial(lambda inputs, units: built.append(units) or GRU(inputs, units), units=64), (24,), 5, 4)
+    assert built == [64]
+
+
 def test_a_layer_that_cannot_be_sized_or_does_not_read_what_it_is_given_is_refused():
     assert make_recurrent(RECURRENT["conv_lstm"], (8, 3, 1), 5, 4).in_channels == 8
     for make, line in (
         (RECURRENT["conv_lstm"], "model.recurrent: ConvLSTM reads maps, but the encoder returns a vector"),
         (lambda inputs, units: [], "model.recurrent: list is not an nn.Module; derive it from torch.nn.Module."),
         (nn.LSTM, "model.recurrent.batch_first: false, which reads samples as steps"),
-        (partial(lambda inputs, units: GRU(inputs, 3), units=7), "model.recurrent: <lambda> has no more parameters"),
-        (lambda inputs, units: GRU(inputs, 3), "model.recurrent: <lambda> has no more parameters with two units than"),
+        (lambda inputs, units: GRU(inputs, 3), "model.recurrent: a layer of two units has no more parameters than one"),
     ):
         with pytest.raises(UserError, match=line):
             make_recurrent(make, (24,), 5, 4)

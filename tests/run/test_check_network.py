@@ -60,6 +60,8 @@ NO_GRADIENT = "model: no gradient leads from logits of "
          f"{RETURNED}[2, 4, 3]; it must return logits [N, classes], here [2, 3]; x[:, -1] takes the last step."),
         (Own(per_step=lambda logits: logits),
          f"{RETURNED}[2, 3]; it must return logits [N, steps, classes] from logits_per_step."),
+        (Own(per_step=lambda logits: 2 * logits[:, None]),
+         "model: Own.forward returns other logits than the last ones of logits_per_step, which are tested; let both"),
         (Own(torch.Tensor.detach), f"{NO_GRADIENT}Own to parameters; compute them in layers that are its att"),
         (InAList(), f"{NO_GRADIENT}InAList to parameters; compute them in layers that are its att"),
         (nn.Sequential(nn.Linear(5, 3)), "model: 0 (Linear) was given [N=2, T=4, 1, 4, 4]; it expects [..., 5]. Make"),

@@ -14,17 +14,20 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint
+from quadrant_lstm.data import datamodule
 from quadrant_lstm.data.moving_digits import ARROWS
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_csv
 from quadrant_lstm.model.encoder import PooledEncoder
+from quadrant_lstm.model.network import Reshaped
 from quadrant_lstm.run.exported_program import Inputs, program_file
 from quadrant_lstm.run.load import evaluate, load_classifier
 from quadrant_lstm.run.predict import predict, predict_files
-from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_run, reader_of_clips
+from quadrant_lstm.run.predictor import of_clips, predictor_of_onnx, predictor_of_run, reader_of_clips
 from quadrant_lstm.run_folder import CONFIG, read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 from tests.folders import children, run_folder
@@ -82,9 +85,56 @@ def test_clips_that_cannot_be_read_are_refused_with_their_own_remedy(tmp_path):
     read = reader_of_clips(OmegaConf.create({}), (3, 12, 16), 4, 4)  # of a program for one number of frames
     with pytest.raises(UserError, match=r"no.mp4: .* \(No such file or directory\); correct its name, or leave it out"):
         next(read(tmp_path / "no.mp4"))
-    with pytest.raises(UserError, match=r"short: has 2 frames, but the network of this file reads exactly 4; predict"):
+    with pytest.raises(UserError, match=r"short: has 2 steps, but this network needs 4; give a longer one; or, with"):
         next(read(tmp_path / "short"))
     assert next(read(tmp_path / "long")).pixels.shape == (1, 4, 3, 12, 16)
+
+
+class SumOverSteps(nn.Module):
+    def forward(self, frames):
+        return frames.flatten(2).sum(1)[:, :2]
+
+
+def test_a_network_without_lengths_is_given_sequences_of_one_length(tmp_path):
+    data, spec = OmegaConf.create({"num_frames": 4}), SequenceSpec((3, 12, 16), 4, ("0", "1"))
+    write_folder(tmp_path / "short", noise_clip(2))
+    for network, reads_any in (
+        (Reshaped((3, 12, 16), 2, 4, [2], 3, 2, 0.0, 3, 4), False),
+        (SumOverSteps(), True),
+    ):
+        predictor = predictor_of_run(network.eval(), data, spec)
+        clips = [noise_clip(number).transpose(0, 3, 1, 2)[None] for number in (4, 3 if reads_any else 4)]
+        for clip, steps in zip(clips, predictor.probabilities(clips), strict=True):
+            expected = network(torch.from_numpy(clip) / 255).softmax(1).detach()
+            torch.testing.assert_close(torch.from_numpy(steps), expected)
+        if not reads_any:
+            with pytest.raises(UserError, match="short: has 2 steps, but this network needs 4; give a longer one"):
+                next(predictor.read(tmp_path / "short"))
+
+
+def test_a_folder_of_pictures_that_are_clips_is_noted(tmp_path):
+    write_folder(tmp_path / "pictures", noise_clip(3))
+    read = reader_of_clips(OmegaConf.create({}), (3, 12, 16), 1)
+    assert next(read(tmp_path / "pictures")).note == "only 1 of 3 frames were read"
+    assert next(read(tmp_path / "pictures/frame1.png")).note == ""
+
+
+def test_a_large_batch_is_read_in_parts(monkeypatch):
+    monkeypatch.setattr(datamodule, "BYTES_AT_ONCE", 3 * 5 * 36)
+    counts, network = [], join("gru")
+
+    def compute(frames, lengths):
+        counts.append(len(frames))
+        return network.logits_per_step(frames, lengths)
+
+    clips = [noise_clip(length, 6, 6)[..., :1].transpose(0, 3, 1, 2)[None] for length in (3, 5, 2, 5, 4)]
+    with torch.no_grad():
+        together = of_clips(compute, (1, 6, 6), 1)(clips)
+        alone = [network.logits_per_step(torch.from_numpy(clip) / 255)[0] for clip in clips]
+    assert counts == [3, 2]
+    assert all(
+        torch.allclose(torch.from_numpy(one), other, atol=1e-5) for one, other in zip(together, alone, strict=True)
+    )
 
 
 def test_a_network_that_reads_one_number_of_frames_is_given_padded_clips():

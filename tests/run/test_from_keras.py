@@ -220,4 +220,9 @@ def test_a_model_is_read_where_no_backend_of_keras_was_chosen(tmp_path):
     words = ("src/quadrant_lstm/from_keras.py", tmp_path / "model.keras", f"run={tmp_path / 'run'}")
     done = Script(*words, cwd=ROOT, before="import os; del os.environ['KERAS_BACKEND']").wait()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{tmp_path / 'run'}: python evaluate.py run=")
+    tested, trained = done.stdout.splitlines()
+    assert tested.startswith("python evaluate.py run=")
+    sizes = "model.filters=[4,6] model.kernel_size=5"
+    assert trained.startswith(f"python train.py init={tmp_path / 'run'} ") and sizes in trained.replace("'", ""), (
+        trained
+    )

@@ -268,7 +268,7 @@ def test_an_onnx_file_predicts_without_a_run(exported, files, expected, tmp_path
     assert blank["prediction"] is None
 
 
-OTHER = "it is not an ONNX file of this project); give a file that export.py format=onnx wrote."
+OTHER = "it is not an ONNX file of this project); give a file of export.py format=onnx."
 
 
 @pytest.mark.parametrize(

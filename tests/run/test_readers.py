@@ -20,7 +20,7 @@ from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.build import num_processes_to_launch
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run.exported_program import cut_images, program_file
-from quadrant_lstm.run.load import evaluate
+from quadrant_lstm.run.load import evaluate, load_classifier
 from quadrant_lstm.run_folder import CONFIG, read_results
 from tests.configs import composed_config
 from tests.malformed import MALFORMED
@@ -136,6 +136,16 @@ def test_a_safetensors_file_contains_the_best_weights(finished_run, exported):
     network, _ = load_run(finished_run)
     assert weights.keys() == network.state_dict().keys()
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+
+
+def test_a_layer_with_two_names_is_exported(finished_run, tmp_path, monkeypatch):
+    load = pytest.importorskip("safetensors.torch").load_file
+    classifier, cfg = load_classifier(finished_run)
+    classifier.network.again = classifier.network.dense
+    monkeypatch.setattr("quadrant_lstm.run.export.load_classifier", lambda *_: (classifier, cfg))
+    export(finished_run, "safetensors", output=str(tmp_path / "x.safetensors"))
+    weights = load(tmp_path / "x.safetensors")
+    assert torch.equal(weights["again.weight"], weights["dense.weight"])
 
 
 def test_a_file_is_exported_to_where_output_says(finished_run, tmp_path):

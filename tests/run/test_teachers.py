@@ -43,6 +43,19 @@ def test_the_mean_gradient_over_all_teachers_is_that_of_their_mean_probabilities
     assert mixed(copy.deepcopy(network)).allclose(0.3 * cross_entropy(logits, labels, reduction="none"))
 
 
+@pytest.mark.parametrize("temperature", [1.0, 20.0, 100.0])
+def test_the_divergence_of_half_precision_is_that_of_floats(temperature):
+    torch.manual_seed(0)
+    teacher, frames = Flat(), torch.randn(64, 4, 1, 2, 2)
+    teachers = Teachers([teacher], weight=1.0, temperature=temperature, checksum="")
+    logits = (teacher(frames) + 0.3 * torch.randn(64, 3)).detach()
+    expected = teachers.mixed(torch.zeros(64), logits, frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = teachers.mixed(torch.zeros(64), logits.bfloat16(), frames)
+    torch.testing.assert_close(half.mean(), expected.mean(), rtol=0.05, atol=1e-3)
+    assert half.min() > -1e-3
+
+
 def test_each_training_step_asks_one_of_all_teachers():
     torch.manual_seed(0)
     network, frames = Flat(), torch.randn(1, 4, 1, 2, 2)

@@ -52,7 +52,10 @@ class EMA(pl.Callback):
             self.average = checkpoint["state_dict"]
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.weights = {} if self.decay is None else module.state_dict()  # they share the memory of the module's
+        state = {} if self.decay is None else module.state_dict()  # which shares the memory of the module's weights
+        first: dict[Any, str] = {}  # a layer may have several names
+        self.names = {name: first.setdefault((own.data_ptr(), own.shape), name) for name, own in state.items()}
+        self.weights = {name: state[name] for name in first.values()}
         self.average = {name: self.average.get(name, own).to(own, copy=True) for name, own in self.weights.items()}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -85,7 +88,8 @@ class EMA(pl.Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.average:
-            checkpoint |= {"current_model_state": checkpoint["state_dict"], "state_dict": self.average}
+            average = {name: self.average[first] for name, first in self.names.items()}
+            checkpoint |= {"current_model_state": checkpoint["state_dict"], "state_dict": average}
 
 
 # Non-finite losses and gradients end a run

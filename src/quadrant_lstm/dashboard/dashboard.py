@@ -24,8 +24,8 @@ from quadrant_lstm import files, plotting, run_folder, text
 from quadrant_lstm.config.check import OF_TEACHER
 from quadrant_lstm.dashboard import gallery
 from quadrant_lstm.dashboard.loggers import add_picture
-from quadrant_lstm.dashboard.pictures.network import SAMPLES_AT_ONCE, as_arguments, as_inputs
-from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.dashboard.pictures.network import as_arguments, as_inputs
+from quadrant_lstm.data.datamodule import SequenceDataModule, num_at_once
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import scaled
 from quadrant_lstm.model.describe import describe
@@ -66,7 +66,7 @@ def add_states(
     indices = indices[gallery.spread(len(indices), data.num_that_fit(NUM_PROJECTED))]
     states, labels = [], []
     with torch.inference_mode():
-        for batch in map(data.test_samples, indices.split(SAMPLES_AT_ONCE)):
+        for batch in map(data.test_samples, indices.split(num_at_once(data.batch_shape[1:]))):
             frames, options = as_arguments(batch, network)
             states.append(network.outputs_per_step(frames, **options)[:, -1])
             labels += [data.spec.class_names[label] for label in batch.labels.tolist()]

@@ -172,7 +172,15 @@ def killed_workers_explained(message: str) -> Iterator[None]:
 # The DataModule
 
 
-MAX_BYTES = 100_000_000  # of frames, one byte per pixel, that a network reads together after the training
+MAX_BYTES = 100_000_000  # of frames, one byte per pixel, that are kept in memory after the training
+BYTES_AT_ONCE = (
+    5_000_000  # of frames, likewise, that a network reads together: a large one needs a hundred times as many
+)
+
+
+def num_at_once(shape: Sequence[int]) -> int:
+    """Returns how many samples of this shape a network reads together after the training."""
+    return max(1, BYTES_AT_ONCE // math.prod(shape))
 
 
 class Batch(NamedTuple):

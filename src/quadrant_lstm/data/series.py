@@ -41,7 +41,7 @@ from quadrant_lstm.text import counted, with_progress
 
 
 SUFFIXES = {".npy", ".npz", ".csv"}
-MISSING = {"", "nan", "na", "null", "?"}  # cells of a table, in lower case
+MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none", "?", "-"}  # cells of a table, in lower case
 Values = Float32[np.ndarray, "_ features"]  # by time
 Names = tuple[str, ...]
 
@@ -196,20 +196,28 @@ def read_aeon(folder: Path, name: kinds.SeriesSet) -> tuple[list[Sample], Arrays
 
 def cut_ends(
     samples: Sequence[Sample], series: Mapping[Path, Values], share: float
-) -> tuple[list[Sample], dict[Path, Values]]:
-    """Cuts each series in two: its end, of this share, is for the test. Raises UserError where splits are given."""
+) -> tuple[list[Sample], dict[Path, Values], dict[Path, Path]]:
+    """Cuts each series in two: its end, of this share, is for the test. Returns the parts, their values, and the ends
+    by the starts. Raises UserError where splits are given, and for a series that is too short.
+    """
     parts: list[Sample] = []
     cut: dict[Path, Values] = {}
+    ends: dict[Path, Path] = {}
     for sample in samples:
         if sample.split:
             raise UserError(f"data.test_end: {share}, but {sample.path} is in {sample.split}; leave it out.")
         values = series[sample.path]
-        start = round(len(values) * (1 - share))
+        if not 0 < (start := round(len(values) * (1 - share))) < len(values):
+            length = counted(len(values), "value")
+            raise UserError(
+                f"data.test_end: {share} of {sample.path}, which has {length}, is nothing or all; remove it."
+            )
         end = f" from {start + 1} on"
         last = Sample(sample.path.with_name(sample.path.name + end), sample.label, sample.group + end, "test")
         parts += [sample._replace(split="train"), last]
         cut |= {sample.path: values[:start], last.path: values[start:]}
-    return parts, cut
+        ends[sample.path] = last.path
+    return parts, cut, ends
 
 
 def steps_available(num_values: int, window: int | None, stride: int | None) -> Numbers:
@@ -294,10 +302,14 @@ class Series(FileSequences):
             for path in reading:
                 series[path], names_in_file = read_series(path, missing, feature_names)
                 feature_names = feature_names or names_in_file
+        ends: Mapping[Path, Path] = {}
         if test_end:
-            samples, series = cut_ends(samples, series, test_end)
+            samples, series, ends = cut_ends(samples, series, test_end)
+            origin += f"; the last {100 * test_end:g} % of each series for the test, but of those for validation"
         drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
         train_samples, held_out, test_samples, how = splits.divide(samples, names, *drawing)
+        unseen = {ends.get(train_samples[place].path) for place in held_out}  # the test is at other times than training
+        test_samples = [sample for sample in test_samples if sample.path not in unseen]
         num_features = count_features(series)
         available = {path: steps_available(len(values), window, stride) for path, values in series.items()}
         if short := [path for path, steps in available.items() if not len(steps)]:

@@ -165,6 +165,7 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
             of_folder = "but not of still pictures alone" if kind == "clip" else no_file
             folder = f"a folder, {of_folder} (those of splits are named train, val and test)"
             what = folder if path.is_dir() else no_file
+            what = "an empty folder" if path.is_dir() and not visible_in(path) else what
             remedy = "remove it, or begin its name with a dot"
             if kind == "clip" and is_image_name(path.name):
                 remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.jpg"
@@ -215,8 +216,9 @@ def divide(
         validation = draw(train, validation_share, "validation", seed)
         drawn.append("validation")
         if not validation:
-            rule = f"beside the test (data.test_share={test_share}) a class has one name or group; add some, or write 0"
-            raise UserError(f"data.validation_share: {validation_share}, but {rule}.")
+            rule = f"beside the test (data.test_share={test_share}) a class has one name or group"
+            remedy = "add some, write another data.validation_seed, or 0"
+            raise UserError(f"data.validation_share: {validation_share}, but {rule}; {remedy}.")
     places = [place for place, sample in enumerate(train) if sample.group in validation]
     check_classes("training", (sample for sample in train if sample.group not in validation), class_names)
     hashed = "groups" if len({sample.group for sample in samples}) < len(samples) else "names"
@@ -226,7 +228,8 @@ def divide(
 
 def check_classes(split: str, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
     if missing := {*class_names} - {sample.label for sample in samples}:
-        raise UserError(f"data.root: no {split} sample of class {min(missing)} is left; add some, or remove it.")
+        remedy = "add some, remove the class, or write another data.validation_seed"
+        raise UserError(f"data.root: no {split} sample of class {min(missing)} is left; {remedy}.")
 
 
 def position(kind: str, seed: int, group: str) -> float:

@@ -54,6 +54,8 @@ class Run:
 def record_run(network: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> Run:
     run, network = Run(), copy.deepcopy(network)  # which gets hooks
     for name, module in network.named_modules():
+        if isinstance(module, TimeDistributed):
+            module.chunk = None  # all frames have to be seen
         module.register_forward_pre_hook(partial(run.enter, name), with_kwargs=True)
         module.register_forward_hook(partial(run.leave, name))
     try:

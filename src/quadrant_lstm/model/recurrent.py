@@ -3,7 +3,7 @@
 import bisect
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -74,8 +74,16 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
     if len(feature_shape) == 3 and isinstance(kind, type) and issubclass(kind, PaddedRNN):
         options["num_channels"] = feature_shape[0]
     make_layer = functools.partial(protocols.make_part, "model.recurrent", make, input_size, **options)
+    layer = make_layer(units_like(make_layer, math.prod(feature_shape), lstm_units) if units is None else units)
+    if isinstance(layer, nn.RNNBase) and not layer.batch_first:
+        raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")
+    return layer
+
+
+def units_like(make_layer: Callable[[int], nn.Module], num_features: int, lstm_units: int) -> int:
+    """Returns the number of units with which a layer has about as many parameters as an LSTM of `lstm_units` units."""
     with torch.device("meta"):
-        wanted = count_parameters(LSTM(math.prod(feature_shape), lstm_units))
+        wanted = count_parameters(LSTM(num_features, lstm_units))
 
         @functools.cache
         def surplus(units: int) -> int:
@@ -83,18 +91,13 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
             return count_parameters(make_layer(units)) - wanted
 
         if surplus(2) <= surplus(1):
-            rule = "has no more parameters with two units than with one"
-            raise UserError(f"model.recurrent: {kind.__name__} {rule}; let its second argument be their number.")
-        if units is None:
-            most = 1
-            while surplus(most) < 0:
-                most *= 2
-            larger = bisect.bisect_left(range(most), 0, lo=max(1, most // 2), key=surplus)
-            units = min(larger, max(1, larger - 1), key=lambda units: abs(surplus(units)))
-    layer = make_layer(units)
-    if isinstance(layer, nn.RNNBase) and not layer.batch_first:
-        raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")
-    return layer
+            rule = "a layer of two units has no more parameters than one of one"
+            raise UserError(f"model.recurrent: {rule}; add model.recurrent.units=NUMBER, the class's second argument.")
+        most = 1
+        while surplus(most) < 0:
+            most *= 2
+        larger = bisect.bisect_left(range(most), 0, lo=max(1, most // 2), key=surplus)
+        return min(larger, max(1, larger - 1), key=lambda units: abs(surplus(units)))
 
 
 @torch.no_grad()

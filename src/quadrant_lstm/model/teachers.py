@@ -37,8 +37,9 @@ class Teachers:
     ) -> Losses:
         """Returns the mean of these losses, of the labels, and those of a teacher, by the weights of both."""
         teacher = self.networks[int(torch.randint(len(self.networks), ()))]
-        known = (teacher(frames, **as_argument(lengths)) / self.temperature).log_softmax(1)
-        learned = (logits / self.temperature).log_softmax(1)
+        dtype = torch.promote_types(logits.dtype, torch.float32)  # the square below multiplies what bf16 rounds
+        known = (teacher(frames, **as_argument(lengths)).to(dtype) / self.temperature).log_softmax(1)
+        learned = (logits.to(dtype) / self.temperature).log_softmax(1)
         divergences = kl_div(learned, known, reduction="none", log_target=True).sum(1)
         # times the square of the temperature, at any of which the gradients are then about as large
         return (1 - self.weight) * losses + self.weight * self.temperature**2 * divergences

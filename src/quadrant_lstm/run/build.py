@@ -189,14 +189,18 @@ def build_classifier(
 MANY_PARAMETERS = 5_000  # for each training sample
 
 
+def parts_without_lengths(network: nn.Module) -> list[nn.Module]:
+    parts = [network, network.recurrent] if isinstance(network, StepClassifier) else [network]
+    return [part for part in parts if not takes(part.forward, "lengths")]
+
+
 def check_network(network: nn.Module, data: SequenceDataModule) -> None:
     """Logs the stages of the network, how many samples there are for its parameters, and warnings. Raises UserError if
     the network does not map frames to logits that can be trained.
     """
     frames = torch.zeros(2, *data.batch_shape[1:])
     lengths = torch.tensor([frames.shape[1], 1]) if data.pads else None
-    readers = [network, network.recurrent] if isinstance(network, StepClassifier) else [network]
-    if data.pads and (lacking := [reader for reader in readers if not takes(reader.forward, "lengths")]):
+    if data.pads and (lacking := parts_without_lengths(network)):
         rule = f"has no argument lengths, but {plural(data.kind)} are padded"
         remedy = f"write a data.num_frames that no {data.kind} is shorter than, choose another model, or add it"
         raise UserError(f"model: {type(lacking[0]).__name__}.forward {rule}; {remedy}.")
@@ -239,6 +243,10 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
     steps = logits_after_steps(network, frames, lengths)
     if not isinstance(steps, Tensor) or steps.ndim != 3 or steps.shape[::2] != expected:
         raise wrong_result("model", network, frames, steps, "logits [N, steps, classes] from logits_per_step")
+    drawn = torch.rand(frames.shape, generator=torch.Generator().manual_seed(0))
+    if not torch.allclose(logits_after_steps(network, drawn)[:, -1], network(drawn), rtol=1e-3, atol=1e-3):
+        rule = "returns other logits than the last ones of logits_per_step, which are tested"
+        raise UserError(f"model: {type(network).__name__}.forward {rule}; let both return the same.")
 
 
 def set_statistics(network: nn.Module, data: SequenceDataModule) -> None:

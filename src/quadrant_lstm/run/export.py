@@ -15,6 +15,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -51,7 +52,8 @@ def export(folder: Path, format: str, trust: Trust = (), weights: str = "float32
         elif format == "safetensors":
             from safetensors.torch import save
 
-            content = save(network.state_dict(), metadata)
+            weights_of = network.state_dict().items()  # a layer may have two names, and its weights any order in memory
+            content = save({name: x.clone(memory_format=torch.contiguous_format) for name, x in weights_of}, metadata)
         elif format == "keras":
             content = keras_file(network, spec, inputs)
         else:

@@ -69,6 +69,8 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
         is_new = (path, row["sha256"]) not in known  # else it may be a copy that was there before
         if row["split"] != "training" and (path in of_training or (is_new and row["sha256"] in of_training)):
             raise UserError(f"data: {path} is for {row['split']}, but {as_typed(folder)} was trained on it; {remedy}")
+    if data.skipped:
+        log.info(f"data: left out {counted(len(data.skipped), data.kind)}, such as {data.skipped[0]}")
     recorded = read_json(folder / PROVENANCE).get("data", {}).get("sha256")
     if recorded and recorded != data.sha256():
         log.info(

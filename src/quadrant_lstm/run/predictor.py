@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from quadrant_lstm.config.values import resolve_interpolations
 from quadrant_lstm.data import clip_frames
+from quadrant_lstm.data.datamodule import num_at_once
 from quadrant_lstm.data.file_sequences import windows_of
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
@@ -26,7 +27,9 @@ from quadrant_lstm.data.series import as_series, find_series_files, read_series,
 from quadrant_lstm.errors import CommandError, UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
+from quadrant_lstm.run.build import parts_without_lengths
 from quadrant_lstm.run.exported_program import inputs_of, reads_more_steps
+from quadrant_lstm.text import counted
 
 # Networks of runs
 
@@ -44,27 +47,35 @@ class Predictor(NamedTuple):
 
 def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -> Predictor:
     """`data` is that group of the run's config. Samples are sequences of frames: images are cut when they are read."""
-    inputs = inputs_of(data, spec)
+    inputs, needs_equal = inputs_of(data, spec), bool(parts_without_lengths(network))
+    reads_more = reads_more_steps(network, torch.zeros(1, spec.num_steps, *spec.frame_shape))
+    fewest = spec.num_steps if needs_equal and not reads_more else 1
     if inputs.name == "images":
         files = find_image_files, reader_of_images(inputs.shape, data, inputs.to_frames)
     elif inputs.name == "series":
-        files = find_series_files, reader_of_series(series_format(data, spec))
+        files = find_series_files, reader_of_series(series_format(data, spec), fewest)
     else:
-        files = clip_frames.find_clip_files, reader_of_clips(data, spec.frame_shape, spec.num_steps)
+        files = clip_frames.find_clip_files, reader_of_clips(data, spec.frame_shape, spec.num_steps, fewest)
 
     def compute(frames: Tensor, lengths: Tensor) -> Tensor:
         padded = lengths if lengths.min() < frames.shape[1] else None
         return logits_after_steps(network, frames, padded).softmax(dim=2)
 
-    fewest_steps = 1 if reads_more_steps(network, torch.zeros(1, spec.num_steps, *spec.frame_shape)) else spec.num_steps
-    predict = of_clips(compute, spec.frame_shape, fewest_steps)
+    predict = of_clips(compute, spec.frame_shape, 1 if reads_more else spec.num_steps)
+    predict = one_by_one(predict) if needs_equal and reads_more else predict
     (steps,) = predict([np.zeros((1, spec.num_steps, *spec.frame_shape), np.uint8)])
     return Predictor(*files, predict, len(steps), names_or_numbers(spec.class_names))
 
 
-def of_clips(
-    compute: Callable[[Tensor, Tensor], Tensor], frame_shape: Shape, fewest_steps: int
-) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+Predict = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
+
+
+def one_by_one(predict: Predict) -> Predict:
+    """For a network that takes no lengths: sequences of different lengths cannot be padded."""
+    return lambda samples: [predict([sample])[0] for sample in samples]
+
+
+def of_clips(compute: Callable[[Tensor, Tensor], Tensor], frame_shape: Shape, fewest_steps: int) -> Predict:
     """Returns a function that pads windows of clips or series to the longest, and at least to `fewest_steps`, and
     averages the probabilities of the windows of each sample. `compute` returns those of padded frames and their
     lengths.
@@ -74,10 +85,14 @@ def of_clips(
     def probabilities(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         windows = [window for clip in clips for window in clip]
         lengths = [len(window) for window in windows]
-        frames = torch.zeros(len(windows), max(fewest_steps, *lengths), *frame_shape)
-        for place, window in enumerate(windows):
-            frames[place, : len(window)] = network_inputs(torch.from_numpy(window))
-        steps = compute(frames, torch.tensor(lengths))
+        size, shape = max(fewest_steps, *lengths), tuple(frame_shape)
+        parts = []
+        for chunk in torch.arange(len(windows)).split(num_at_once((size, *shape))):
+            frames = torch.zeros(len(chunk), size, *shape)
+            for place, number in enumerate(chunk.tolist()):
+                frames[place, : lengths[number]] = network_inputs(torch.from_numpy(windows[number]))
+            parts.append(compute(frames, torch.tensor(lengths)[chunk]))
+        steps = torch.cat(parts)
         by_clip = zip(steps.split([len(clip) for clip in clips]), clips, strict=True)
         return [after_steps.mean(0)[: clip.shape[1]].numpy() for after_steps, clip in by_clip]
 
@@ -140,17 +155,21 @@ def reader_of_clips(
                     yield Reading(pixels, window=(round(start, 6), round(end, 6)))
                 return
             if isinstance(source, Path):
-                chosen = numbers_of(clip_frames.examine(source, frame_format, checks_files=False), str(source))
+                note = clip_frames.examine(source, frame_format, checks_files=False)
             else:
                 check_array(source, ("frames", "height", "width"), (3,))
-                chosen = numbers_of(clip_frames.Note(None, len(source), height, width, "", None, None, []), "the array")
+                note = clip_frames.Note(None, len(source), height, width, "", None, None, [])
+            chosen = numbers_of(note, str(source) if isinstance(source, Path) else "the array")
             numbers, places = np.unique(chosen, return_inverse=True)
             frames = np.empty((len(numbers), height, width, channels), np.uint8)
             if isinstance(source, Path):
                 clip_frames.read_frames(source, frame_format, numbers.tolist(), frames)
             else:
                 frames[:] = [clip_frames.as_array(source[number], frame_format) for number in numbers]
-            yield Reading(np.moveaxis(frames[places.reshape(chosen.shape)], 4, 2))
+            available = note.num_frames
+            is_part = 10 * chosen.size < available or num_frames == 1 < available
+            seen = f"only {len(numbers)} of {available:,} frames were read" if is_part else ""
+            yield Reading(np.moveaxis(frames[places.reshape(chosen.shape)], 4, 2), seen)
         except clip_frames.BrokenClip as error:
             remedy = "correct its name" if isinstance(error.__cause__, FileNotFoundError) else "replace it"
             raise UserError(f"{error}; {remedy}, or leave it out.") from error
@@ -161,8 +180,9 @@ def reader_of_clips(
 def in_windows(available: np.ndarray, form: Mapping[str, Any], fewest: int, name: str) -> np.ndarray:
     """Returns those of the available frames or steps that a test reads, [windows, steps]."""
     if len(available) < fewest:
-        rule = f"but the network of this file reads exactly {fewest}"
-        raise UserError(f"{name}: has {len(available)} frames, {rule}; predict with run=PATH, which pads it.")
+        rule = f"but this network needs {fewest}"
+        remedy = "give a longer one; or, with model=, predict with run=PATH, which may pad it"
+        raise UserError(f"{name}: has {counted(len(available), 'step')}, {rule}; {remedy}.")
     most = form["num_frames"] or len(available)
     return available[windows_of(form["sampling"], len(available), most, form["test_windows"])]
 
@@ -285,7 +305,5 @@ def predictor_of_session(session: Any) -> Predictor:
     else:
         files = clip_frames.find_clip_files, reader_of_clips(data, shape, num_frames or data["num_frames"], fewest)
 
-    def one_by_one(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [together([clip])[0] for clip in clips]
-
-    return Predictor(*files, together if others or num_frames else one_by_one, 1, names_or_numbers(names))
+    predict = together if others or num_frames else one_by_one(together)
+    return Predictor(*files, predict, 1, names_or_numbers(names))

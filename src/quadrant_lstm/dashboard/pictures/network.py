@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from quadrant_lstm import plotting
-from quadrant_lstm.data.datamodule import Batch
+from quadrant_lstm.data.datamodule import Batch, num_at_once
 from quadrant_lstm.data.orderings import QUADRANTS, frames_of, network_inputs, occlude_piece, ordering_name
 from quadrant_lstm.kinds import Grid, Orderings
 from quadrant_lstm.model.encoder import Backbone
@@ -24,7 +24,6 @@ from quadrant_lstm.plotting import CORRECT, GREY, GROUP_COLOURS, HEIGHT, SMALL, 
 # Inputs
 
 
-SAMPLES_AT_ONCE = 250  # that a network reads
 CLIPS_AT_ONCE = 8  # that an encoder reads
 
 
@@ -146,7 +145,7 @@ def is_correct(network: nn.Module, samples: Batch) -> Int64[Tensor, " samples"]:
     """Returns 1 for each sample whose predicted class is its label, and 0 for the others. Samples are on the CPU."""
     predictions = []
     with torch.inference_mode():
-        for places in torch.arange(len(samples.labels)).split(SAMPLES_AT_ONCE):
+        for places in torch.arange(len(samples.labels)).split(num_at_once(samples.frames.shape[1:])):
             batch = Batch._make(None if tensor is None else tensor[places] for tensor in samples)
             inputs, options = as_arguments(batch, network)
             predictions.append(network(inputs, **options).argmax(1).cpu())
