@@ -5,7 +5,6 @@ import io
 import re
 import signal
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from quadrant_lstm import ORDERINGS
 from quadrant_lstm.callbacks.checkpoints import log_points
@@ -83,9 +83,10 @@ def test_graph_text_pr_curves_custom_scalars_and_projector_have_data(events, fin
     assert "last_state" in (finished_run / "projector_config.pbtxt").read_text()
 
 
-def test_the_projector_shows_clips_in_their_colours(tmp_path):
-    data, shown = clips_in(write_clip_folder(tmp_path)), []
-    writer = SimpleNamespace(add_embedding=lambda states, labels, pictures, *_, **__: shown.append(pictures))
+def test_the_projector_shows_clips_in_their_colours(tmp_path, monkeypatch):
+    data, shown = clips_in(write_clip_folder(tmp_path / "data")), []
+    writer = SummaryWriter(str(tmp_path))
+    monkeypatch.setattr(writer, "add_embedding", lambda states, labels, pictures, *_, **__: shown.append(pictures))
     add_states(writer, clip_network(data.spec.frame_shape, data.spec.num_classes), data, torch.arange(2), 0)
     assert torch.equal(shown[0] * 255, data.test_pictures(torch.arange(2)).float())
 

@@ -46,6 +46,13 @@ def refused(network, pads=False) -> str:
     return str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_a_network_with_weight_norm_is_copied():
+    network = Own()
+    network.linear = nn.utils.weight_norm(network.linear)
+    check(network)
+
+
 RETURNED = "model: Own was given [2, 4, 1, 4, 4] and returned "
 NO_GRADIENT = "model: no gradient leads from logits of "
 

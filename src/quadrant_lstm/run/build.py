@@ -34,6 +34,7 @@ from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.encoder import Backbone, Standardize
 from quadrant_lstm.model.protocols import as_argument, logits_after_steps, make_part, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier
+from quadrant_lstm.model.time_distributed import in_eval_mode
 from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, assigned, counted, plural
 
 # Messages of Lightning and TensorBoard that a user cannot act on
@@ -204,6 +205,8 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
         rule = f"has no argument lengths, but {plural(data.kind)} are padded"
         remedy = f"write a data.num_frames that no {data.kind} is shorter than, choose another model, or add it"
         raise UserError(f"model: {type(lacking[0]).__name__}.forward {rule}; {remedy}.")
+    with contextlib.suppress(Exception), torch.no_grad(), in_eval_mode(network):
+        network(frames, **as_argument(lengths))  # weights of torch.nn.utils.weight_norm can then be copied
     try:
         stages = describe(network, frames)
         with torch.random.fork_rng([]):
