@@ -90,7 +90,7 @@ def test_a_folder_with_another_structure_is_refused(files, line, tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path):
-    with pytest.raises(UserError, match="data.root: .*no is not a folder; give one with clips in a folder for each"):
+    with pytest.raises(UserError, match="data.root: .*no is not a folder; give one with a folder for each class"):
         find(tmp_path / "no")
 
 

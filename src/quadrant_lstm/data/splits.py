@@ -51,9 +51,7 @@ def find_samples(
         raise UserError(f"data.root: null, but {plural(kind)} are read from a folder; add data.root=FOLDER.")
     folder = expanded(root) if root else expanded(str(labels)).parent
     if not folder.is_dir():
-        raise UserError(
-            f"data.root: {folder} is not a folder; give one with {plural(kind)} in a folder for each class."
-        )
+        raise UserError(f"data.root: {folder} is not a folder; give one with a folder for each class.")
     samples = read_labels(expanded(labels), folder) if labels else list_folder(folder, is_sample, kind)
     if group and any(sample.group for sample in samples):
         raise UserError(f"data.group: {group}, but {labels} has a column group; leave one of them out.")
