@@ -26,7 +26,7 @@ from quadrant_lstm.text import measured_steps
 from tests.configs import composed_config
 from tests.folders import run_folder
 from tests.networks import RECURRENT, Pooled, join
-from tests.scripts import Script, succeeds, trained_once, waiting_after
+from tests.scripts import Script, refused, succeeds, trained_once, waiting_after
 from tests.series import noise_series, series_in, write_series_folder, write_table
 
 LEAN = ("trainer.max_epochs=2", "data.batch_size=3", "model.lstm_units=4", "~trainer.callbacks.dashboard")
@@ -285,6 +285,12 @@ def test_networks_of_images_refuse_series_in_one_line(model, tmp_path):
     data = build_data(cfg)
     with pytest.raises(UserError, match="^model: .*model=join"):
         build_classifier(cfg, data.spec)
+
+
+def test_a_job_with_a_share_beside_given_splits_fails(tmp_path):
+    root = write_series_folder(tmp_path / "data")
+    line = refused("train.py", "-m", *words(root), "data.test_share=0.1", "seed=1", cwd=tmp_path)
+    assert "data.test_share: 0.1, but folders or a table say which samples these are; leave it out" in line
 
 
 def test_a_sweep_over_test_folds_tests_each_series_once_and_needs_no_validation(tmp_path):

@@ -129,11 +129,14 @@ def in_one_thread() -> Iterator[None]:
 
 @in_one_thread()
 def check_fit(cfg: DictConfig, overrides: Iterable[str]) -> None:
-    """Raises UserError if the values of the data or of the network do not fit, as their constructors say, and for an
-    override without effect because the data are divided.
-    """
-    data, typed = build_data(cfg), assigned(overrides)
-    build_classifier(cfg, data.spec)
+    """Raises UserError if the values of the data or of the network do not fit, as their constructors say."""
+    build_classifier(cfg, (data := build_data(cfg)).spec)
+    check_used(data, overrides)
+
+
+def check_used(data: SequenceDataModule, overrides: Iterable[str]) -> None:
+    """Raises UserError for an override without effect, because the data are divided."""
+    typed = assigned(overrides)
     for key in (key for key in data.unused if key in typed):
         raise UserError(f"{key}: {typed[key]}, but folders or a table say which samples these are; leave it out.")
 

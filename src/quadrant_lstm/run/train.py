@@ -76,7 +76,9 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     build.set_statistics(classifier.network, data)  # unless a checkpoint or `init` has others
     if resumed:
         check_same_data(data, resumed.spec, folder)
-    elif cfg.get("init"):
+    else:
+        build.check_used(data, HydraConfig.get().overrides.task)  # of a sweep's job, which had no other check
+    if cfg.get("init") and not resumed:
         copy_weights(classifier.network, cfg.init, data.spec.feature_names)
     if cfg.get("teacher"):
         classifier.teachers = load_teachers(cfg, data)
