@@ -8,7 +8,6 @@ The folder can be given to evaluate.py, predict.py and export.py, and to train.p
 import argparse
 import os
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +71,10 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
     write_json(folder / PROVENANCE, provenance(cfg, data))
     content = {"state_dict": classifier.state_dict(), "hyper_parameters": dict(classifier.hparams)}
     write_checkpoint(content, folder / BEST)
-    keys = {key: [*value] if isinstance(value, Sequence) else value for key, value in sizes._asdict().items()}
-    repeated = shlex.join([*(f"model.{key}={value}".replace(" ", "") for key, value in keys.items()), *overrides])
-    say(f"python evaluate.py run={folder} tests this network, and it is trained further by")
-    say(f"python train.py init={folder} {repeated}")
+    keys = sizes._replace(filters=[*sizes.filters])._asdict().items()
+    repeated = [f"init={folder}", *(f"model.{key}={value}".replace(" ", "") for key, value in keys), *overrides]
+    say(f"python evaluate.py {shlex.quote(f'run={folder}')} tests this network, and it is trained further by")
+    say(f"python train.py {shlex.join(repeated)}")
 
 
 def load_model(file: Path) -> Any:

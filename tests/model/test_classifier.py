@@ -120,7 +120,7 @@ def test_frozen_weights_are_not_given_to_the_optimizer():
 
 
 @pytest.mark.parametrize("lr_factor", [1.0, 0.1])
-def test_an_encoder_has_a_group_of_its_own_because_it_may_be_trained_later(lr_factor):
+def test_an_encoder_that_is_trained_later_has_a_group_of_its_own(lr_factor):
     encoder = partial(Backbone, name="shufflenet_v2_x0_5", weights=None, frozen=1, lr_factor=lr_factor, size=None)
     network = clip_network((3, 32, 32), encoder=encoder)
     classifier = Classifier(network, partial(torch.optim.SGD, lr=0.1), CONSTANT, SPEC)

@@ -48,7 +48,7 @@ def test_a_share_beside_given_splits_is_refused(tmp_path):
     cfg = composed_config("data=series", f"data.root={root}", "model=join", "model/encoder=none")
     build.check_fit(cfg, ["data.fold=0"])
     for key in ("data.test_share", "data.validation_share"):
-        with pytest.raises(UserError, match=f"{key}: 0.1, but folders or a table say which samples these are; leave"):
+        with pytest.raises(UserError, match=f"{key}: 0.1, but the data say which samples these are; leave"):
             build.check_fit(cfg, [f"{key}=0.1"])
 
 

@@ -46,6 +46,11 @@ def refused(network, pads=False) -> str:
     return str(error.value)
 
 
+def test_a_network_with_noise_needs_no_equal_logits():
+    check(Own(lambda logits: logits + torch.rand_like(logits)))
+    check(Own(torch.Tensor.double, per_step=lambda logits: logits.float()[:, None]))
+
+
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
 def test_a_network_with_weight_norm_is_copied():
     network = Own()

@@ -290,7 +290,7 @@ def test_networks_of_images_refuse_series_in_one_line(model, tmp_path):
 def test_a_job_with_a_share_beside_given_splits_fails(tmp_path):
     root = write_series_folder(tmp_path / "data")
     line = refused("train.py", "-m", *words(root), "data.test_share=0.1", "seed=1", cwd=tmp_path)
-    assert "data.test_share: 0.1, but folders or a table say which samples these are; leave it out" in line
+    assert "data.test_share: 0.1, but the data say which samples these are; leave it out" in line
 
 
 def test_a_sweep_over_test_folds_tests_each_series_once_and_needs_no_validation(tmp_path):

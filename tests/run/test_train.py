@@ -135,7 +135,7 @@ def test_a_finished_run_is_trained_for_longer_on_request_unless_its_schedule_has
     config = (run / CONFIG).read_bytes()
     for word, line in {
         "trainer.max_epochs=1": "run: .* has finished its 1 epochs; to train longer, start a new run with init=outputs",
-        "trainer.max_epochs=2": "trainer.max_epochs: 20 steps, but this run's schedule was made for 10 and cannot be c",
+        "trainer.max_epochs=2": "trainer.max_epochs: 20 steps, but this run's schedule was made for 10; restore it and",
     }.items():
         assert re.match(line, refused("train.py", "run=latest", word, cwd=tmp_path))
         assert (run / CONFIG).read_bytes() == config

@@ -241,6 +241,9 @@ class SearchSweeper(GridSweeper):
             self.settings[name] = OmegaConf.to_container(node, resolve=True)
             if self.resumed:
                 for typed in self.config.hydra.overrides.hydra:
-                    if typed.startswith(f"hydra.sweeper.{name}") and typed not in self.resumed.launch_overrides:
+                    if (
+                        typed.lstrip("+").startswith(f"hydra.sweeper.{name}")
+                        and typed not in self.resumed.launch_overrides
+                    ):
                         raise UserError(f"{typed}: a search keeps its {name}; leave it out, or start a new search.")
                 self.settings[name] = self.resumed.hydra["sweeper"][name]

@@ -116,7 +116,7 @@ class Checkpoints(Checkpoint):
         self.kept = state_dict["kept"]
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Forgets the kept epoch if a kill has lost it after best.ckpt was written: it is trained again."""
+        """Forgets which epoch was kept if best.ckpt holds a later one, which a kill has lost and is trained again."""
         if (self.folder / BEST).exists() and read_checkpoint(self.folder / BEST)["epoch"] >= trainer.current_epoch:
             self.kept = {}
 

@@ -46,6 +46,7 @@ class EMA(pl.Callback):
     def __init__(self, decay: BelowOne | None):
         self.decay = decay
         self.average: dict[str, Tensor] = {}  # empty if averaging is off
+        self.names: dict[str, str] = {}  # of all weights: that in `average`, because a layer may have several names
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == TrainerFn.FITTING and "current_model_state" in checkpoint:
@@ -53,8 +54,9 @@ class EMA(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         state = {} if self.decay is None else module.state_dict()  # which shares the memory of the module's weights
-        first: dict[Any, str] = {}  # a layer may have several names
-        self.names = {name: first.setdefault((own.data_ptr(), own.shape), name) for name, own in state.items()}
+        first: dict[Any, str] = {}
+        for name, own in state.items():
+            self.names[name] = first.setdefault((own.data_ptr(), own.shape, own.dtype), name)
         self.weights = {name: state[name] for name in first.values()}
         self.average = {name: self.average.get(name, own).to(own, copy=True) for name, own in self.weights.items()}
 

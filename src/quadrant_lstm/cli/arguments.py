@@ -191,12 +191,17 @@ def resume_sweep(sweep: Sweep, config_dir: str | None, typed: list[str]) -> list
         rule = f"was started with {' '.join(sweep.overrides)}, not {' '.join(changed)}"
         raise UserError(f"sweep: {sweep.folder} {rule}; leave that out, or start a new sweep without sweep=.")
     check_trusted(sweep, typed, config_dir)
-    hydra = [*sweep.launch_overrides, *filter(is_of_hydra, typed), f"hydra.sweep.dir={quoted(sweep.folder)}"]
+    recorded = [each for each in sweep.launch_overrides if key_of(each) not in map(key_of, typed)]
+    hydra = [*recorded, *filter(is_of_hydra, typed), f"hydra.sweep.dir={quoted(sweep.folder)}"]
     return ["-m", *sweep.overrides, *hydra]
 
 
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
 def is_of_hydra(override: str) -> bool:
-    return override.lstrip("+~").startswith("hydra")
+    return key_of(override).startswith("hydra")
 
 
 def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) -> None:
@@ -209,11 +214,11 @@ def check_trusted(sweep: Sweep, typed: Sequence[str], config_dir: str | None) ->
     if recorded and not config_dir:
         raise UserError(f"sweep: {folder} was started with --config-dir={recorded[0]}; add it if you trust it.")
     check_links(sweep.folder, trust=None)
-    typed_keys = {override.partition("=")[0] for override in typed}
+    typed_keys = set(map(key_of, typed))
     overrides = [*sweep.overrides, *sweep.launch_overrides]
     downloads = any(re.match(r"\+*data(\.dataset)?=.*(MNIST|fashion_mnist|kmnist)", override) for override in overrides)
     for override in overrides:
-        if override.partition("=")[0] not in typed_keys and needs_trust(override, downloads):
+        if key_of(override) not in typed_keys and needs_trust(override, downloads):
             raise UserError(f"sweep: {folder} was started with {override!r}; add it if you trust what it does.")
 
 

@@ -173,14 +173,13 @@ def killed_workers_explained(message: str) -> Iterator[None]:
 
 
 MAX_BYTES = 100_000_000  # of frames, one byte per pixel, that are kept in memory after the training
-BYTES_AT_ONCE = (
-    5_000_000  # of frames, likewise, that a network reads together: a large one needs a hundred times as many
-)
+# Frames that a network reads together: the maps of a ResNet take a hundred times as much memory
+BYTES_AT_ONCE, SAMPLES_AT_ONCE = 5_000_000, 250
 
 
 def num_at_once(shape: Sequence[int]) -> int:
     """Returns how many samples of this shape a network reads together after the training."""
-    return max(1, BYTES_AT_ONCE // math.prod(shape))
+    return max(1, min(SAMPLES_AT_ONCE, BYTES_AT_ONCE // math.prod(shape)))
 
 
 class Batch(NamedTuple):

@@ -77,7 +77,7 @@ def list_folder(folder: Path, is_sample: Callable[[Path], bool], kind: str) -> l
     splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
     for path in visible_in(folder) if splits else ():
         if path.is_dir() and path.name not in splits:
-            raise UserError(f"{path}: is not train, val or test; move {plural(kind)}, or begin its name with a dot.")
+            raise UserError(f"{path}: is not train, val or test; move its {plural(kind)} or begin its name with a dot.")
     samples: list[Sample] = []
     for split in splits or [None]:
         for class_folder in visible_in(folder / (split or "")):

@@ -243,8 +243,8 @@ class Classifier(LightningModule):
         (schedule,), num_steps = checkpoint["lr_schedulers"], self.trainer.estimated_stepping_batches
         planned = next((schedule[name] for name in TOTAL_ARGUMENTS if name in schedule), num_steps)
         if planned != num_steps:
-            rule = f"{num_steps:,} steps, but this run's schedule was made for {planned:,} and cannot be changed"
-            raise UserError(f"trainer.max_epochs: {rule}, nor the number of samples; start a new run with init=.")
+            rule = f"{num_steps:,} steps, but this run's schedule was made for {planned:,}"
+            raise UserError(f"trainer.max_epochs: {rule}; restore it and the samples, or start a new run with init=.")
 
     def on_train_start(self) -> None:
         """Replaces the settings that resuming has restored by those of the config, except those that are scheduled."""
@@ -263,22 +263,23 @@ class Classifier(LightningModule):
         return (part for part in self.network.modules() if isinstance(part, Backbone))
 
     def configure_optimizers(self) -> Any:
-        factors = {weight: encoder.lr_factor for encoder in self.backbones() for weight in encoder.parameters()}
-        # The first group's learning rate is logged. Encoders have others: their weights may be trained later.
-        groups: dict[float | None, list[nn.Parameter]] = {None: []}
+        # The factor of the learning rate, and whether weights are trained later: SGD needs a group of these
+        kinds: dict[nn.Parameter, tuple[float, bool]] = {}
+        for encoder in self.backbones():
+            kind = encoder.lr_factor, 0 < encoder.frozen_epochs < math.inf
+            kinds |= dict.fromkeys(encoder.parameters(), kind)
+        groups: dict[Any, list[nn.Parameter]] = {(1.0, False): []}  # first, because its learning rate is logged
         for weight in self.parameters():
             if weight.requires_grad:
-                groups.setdefault(factors.get(weight), []).append(weight)
-        of_groups = [1.0 if factor is None else factor for factor in groups]
-        pairs = zip(groups.values(), of_groups, strict=True)
-        named = [{"params": weights, "lr_factor": factor} for weights, factor in pairs]
+                groups.setdefault(kinds.get(weight, (1.0, False)), []).append(weight)
+        named = [{"params": weights, "lr_factor": factor} for (factor, _), weights in groups.items()]
         optimizer = make("optimizer", self.optimizer, named)
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_factor"]
         names = total_arguments(self.schedule)
         options: dict[str, Any] = dict.fromkeys(names, self.trainer.estimated_stepping_batches) if names else {}
         if "max_lr" in (given := getattr(self.schedule, "keywords", {})):  # one for each group
-            options["max_lr"] = [given["max_lr"] * factor for factor in of_groups]
+            options["max_lr"] = [given["max_lr"] * factor for factor, _ in groups]
         scheduler = make("schedule", self.schedule, optimizer, **options)
         interval = "step" if names else "epoch"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}

@@ -77,9 +77,9 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     if resumed:
         check_same_data(data, resumed.spec, folder)
     else:
-        build.check_used(data, HydraConfig.get().overrides.task)  # of a sweep's job, which had no other check
-    if cfg.get("init") and not resumed:
-        copy_weights(classifier.network, cfg.init, data.spec.feature_names)
+        build.check_used(data, HydraConfig.get().overrides.task)  # again: a sweep's job had no check_fit
+        if cfg.get("init"):
+            copy_weights(classifier.network, cfg.init, data.spec.feature_names)
     if cfg.get("teacher"):
         classifier.teachers = load_teachers(cfg, data)
     trainer = build.build_trainer(cfg, folder)
