@@ -240,10 +240,8 @@ class SearchSweeper(GridSweeper):
         for name, node in self.nodes.items():
             self.settings[name] = OmegaConf.to_container(node, resolve=True)
             if self.resumed:
-                for typed in self.config.hydra.overrides.hydra:
-                    if (
-                        typed.lstrip("+").startswith(f"hydra.sweeper.{name}")
-                        and typed not in self.resumed.launch_overrides
-                    ):
+                others = set(self.config.hydra.overrides.hydra) - set(self.resumed.launch_overrides)
+                for typed in sorted(others):
+                    if typed.lstrip("+").startswith(f"hydra.sweeper.{name}"):
                         raise UserError(f"{typed}: a search keeps its {name}; leave it out, or start a new search.")
                 self.settings[name] = self.resumed.hydra["sweeper"][name]

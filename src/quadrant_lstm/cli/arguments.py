@@ -158,7 +158,7 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     fixed += ["optimizer._target_"]  # another optimizer could not use the state of this one
     fixed += [] if cfg.get("teacher") else OF_TEACHER
     for override in typed.overrides:
-        key = override.partition("=")[0].lstrip("+~")
+        key = key_of(override)
         group, *names = re.split("[./]", key)
         is_fixed = group in ("model", "schedule") or (group == "data" and names[:1] and names[0] not in FREE_DATA_KEYS)
         if is_fixed or key in fixed:

@@ -97,9 +97,8 @@ def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashbo
     """`results` are those of results.json; `dashboard` has the pictures."""
     rows, best_epoch = run_folder.read_rows(folder / run_folder.METRICS), results["best_epoch"]
     provenance = files.read_json(folder / run_folder.PROVENANCE)
-    after = text.step_accuracies_in("test", results)
-    if len(after) > MAX_LISTED_STEPS:
-        after = after[:: -(len(after) // MAX_NAMED_STEPS)][::-1]
+    steps = text.step_accuracies_in("test", results)
+    listed = steps if len(steps) <= MAX_LISTED_STEPS else steps[:: -(len(steps) // MAX_NAMED_STEPS)][::-1]
     curves = [(title, as_png(draw_history(lines, rows, best_epoch), SCALE)) for title, lines in histories(rows).items()]
     page = text.render(
         "run.html",
@@ -107,8 +106,8 @@ def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashbo
         command=provenance["command"],
         data=provenance["data"],
         results=results,
-        step_accuracies={name.rpartition("_")[2]: results[name] for name in after},
-        each_step=len(after) == len(text.step_accuracies_in("test", results)),
+        step_accuracies={name.rpartition("_")[2]: results[name] for name in listed},
+        each_step=listed == steps,
         numbered=dashboard.numbered,
         sections={"Curves": ("", curves)} | by_section(dashboard.pictures),
         stages=dashboard.stages,

@@ -159,11 +159,11 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
     first: dict[str, Sample] = {}
     for sample in samples:
         if not is_sample(path := sample.path):
-            no_file = f"no file of a {kind}"
-            of_folder = "but not of still pictures alone" if kind == "clip" else no_file
-            folder = f"a folder, {of_folder} (those of splits are named train, val and test)"
-            what = folder if path.is_dir() else no_file
-            what = "an empty folder" if path.is_dir() and not visible_in(path) else what
+            what = no_file = f"no file of a {kind}"
+            if path.is_dir():
+                holds = "but not of still pictures alone" if kind == "clip" else no_file
+                what = f"a folder, {holds} (those of splits are named train, val and test)"
+                what = what if visible_in(path) else "an empty folder"
             remedy = "remove it, or begin its name with a dot"
             if kind == "clip" and is_image_name(path.name):
                 remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.jpg"

@@ -25,6 +25,7 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, check_cut, check_range, orderings_of, scaled
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import csv_cell, expanded, read_csv, read_json
+from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.teachers import Teachers
 from quadrant_lstm.processes.launch import configure_cpu
@@ -105,19 +106,25 @@ def load_run(path: str | Path, trust: Trust = ()) -> tuple[nn.Module, DictConfig
     network = classifier.network.eval()
     steps = classifier.spec.num_steps if "grid" in cfg.data else "steps"  # of clips and series, which may have fewer
     name = next(iter(inspect.signature(network.forward).parameters))
-    checked = functools.partial(checked_inputs, name, (steps, *classifier.spec.frame_shape), cfg.data)
+    orderings = orderings_of(cfg.data.orderings, tuple(cfg.data.grid)) if "grid" in cfg.data else []
+    checked = functools.partial(checked_inputs, name, (steps, *classifier.spec.frame_shape), orderings)
     network.register_forward_pre_hook(checked, with_kwargs=True)
     return network, cfg
 
 
 def checked_inputs(
-    name: str, sizes: tuple[Any, ...], data: DictConfig, network: Any, inputs: tuple[Any, ...], named: dict[str, Any]
+    name: str,
+    sizes: tuple[Any, ...],
+    orderings: Orderings,
+    network: Any,
+    inputs: tuple[Any, ...],
+    named: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Scales and checks the frames: the first argument of the network, or the one with its name."""
     given, *others = inputs or (named.pop(name),)
     frames = checked_frames(given, sizes, next(network.parameters()).dtype)
     if getattr(network, "needs_orderings", False) and not torch.compiler.is_compiling():
-        check_cut(frames, orderings_of(data.orderings, tuple(data.grid)))
+        check_cut(frames, orderings)
     return (frames, *others), named
 
 

@@ -47,9 +47,9 @@ class Predictor(NamedTuple):
 
 def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -> Predictor:
     """`data` is that group of the run's config. Samples are sequences of frames: images are cut when they are read."""
-    inputs, needs_equal = inputs_of(data, spec), bool(parts_without_lengths(network))
+    inputs, takes_lengths = inputs_of(data, spec), not parts_without_lengths(network)
     reads_more = reads_more_steps(network, torch.zeros(1, spec.num_steps, *spec.frame_shape))
-    fewest = spec.num_steps if needs_equal and not reads_more else 1
+    fewest = 1 if takes_lengths or reads_more else spec.num_steps  # shorter sequences cannot be padded
     if inputs.name == "images":
         files = find_image_files, reader_of_images(inputs.shape, data, inputs.to_frames)
     elif inputs.name == "series":
@@ -62,7 +62,7 @@ def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -
         return logits_after_steps(network, frames, padded).softmax(dim=2)
 
     predict = of_clips(compute, spec.frame_shape, 1 if reads_more else spec.num_steps)
-    predict = one_by_one(predict) if needs_equal and reads_more else predict
+    predict = predict if takes_lengths or not reads_more else one_by_one(predict)
     (steps,) = predict([np.zeros((1, spec.num_steps, *spec.frame_shape), np.uint8)])
     return Predictor(*files, predict, len(steps), names_or_numbers(spec.class_names))
 
@@ -84,14 +84,14 @@ def of_clips(compute: Callable[[Tensor, Tensor], Tensor], frame_shape: Shape, fe
     @torch.inference_mode()
     def probabilities(clips: Sequence[np.ndarray]) -> list[np.ndarray]:
         windows = [window for clip in clips for window in clip]
-        lengths = [len(window) for window in windows]
-        size, shape = max(fewest_steps, *lengths), tuple(frame_shape)
+        lengths = torch.tensor(list(map(len, windows)))
+        shape = max(fewest_steps, int(lengths.max())), *frame_shape
         parts = []
-        for chunk in torch.arange(len(windows)).split(num_at_once((size, *shape))):
-            frames = torch.zeros(len(chunk), size, *shape)
-            for place, number in enumerate(chunk.tolist()):
+        for numbers in torch.arange(len(windows)).split(num_at_once(shape)):
+            frames = torch.zeros(len(numbers), *shape)
+            for place, number in enumerate(numbers.tolist()):
                 frames[place, : lengths[number]] = network_inputs(torch.from_numpy(windows[number]))
-            parts.append(compute(frames, torch.tensor(lengths)[chunk]))
+            parts.append(compute(frames, lengths[numbers]))
         steps = torch.cat(parts)
         by_clip = zip(steps.split([len(clip) for clip in clips]), clips, strict=True)
         return [after_steps.mean(0)[: clip.shape[1]].numpy() for after_steps, clip in by_clip]
@@ -155,21 +155,20 @@ def reader_of_clips(
                     yield Reading(pixels, window=(round(start, 6), round(end, 6)))
                 return
             if isinstance(source, Path):
-                note = clip_frames.examine(source, frame_format, checks_files=False)
+                note, name = clip_frames.examine(source, frame_format, checks_files=False), str(source)
             else:
                 check_array(source, ("frames", "height", "width"), (3,))
-                note = clip_frames.Note(None, len(source), height, width, "", None, None, [])
-            chosen = numbers_of(note, str(source) if isinstance(source, Path) else "the array")
+                note, name = clip_frames.Note(None, len(source), height, width, "", None, None, []), "the array"
+            chosen = numbers_of(note, name)
             numbers, places = np.unique(chosen, return_inverse=True)
             frames = np.empty((len(numbers), height, width, channels), np.uint8)
             if isinstance(source, Path):
                 clip_frames.read_frames(source, frame_format, numbers.tolist(), frames)
             else:
                 frames[:] = [clip_frames.as_array(source[number], frame_format) for number in numbers]
-            available = note.num_frames
-            is_part = 10 * chosen.size < available or num_frames == 1 < available
-            seen = f"only {len(numbers)} of {available:,} frames were read" if is_part else ""
-            yield Reading(np.moveaxis(frames[places.reshape(chosen.shape)], 4, 2), seen)
+            is_part = 10 * chosen.size < note.num_frames or num_frames == 1 < note.num_frames
+            doubt = f"only {len(numbers)} of {note.num_frames:,} frames were read" if is_part else ""
+            yield Reading(np.moveaxis(frames[places.reshape(chosen.shape)], 4, 2), doubt)
         except clip_frames.BrokenClip as error:
             remedy = "correct its name" if isinstance(error.__cause__, FileNotFoundError) else "replace it"
             raise UserError(f"{error}; {remedy}, or leave it out.") from error

@@ -87,16 +87,16 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
     from quadrant_lstm.plotting import as_svg
     from quadrant_lstm.sweep.plots import draw_curves, draw_effects, draw_search
 
-    plots = {}
+    plots, metric = {}, compared_metric(sweep.jobs)
     if any(group.curve() for group in groups):
         plots["Learning curves"] = (CURVES, [as_svg(draw_curves(groups))])
     if any(group.mean("val/accuracy") for group in groups):
         plots["Effect of each value"] = (EFFECTS, list(map(as_svg, draw_effects(sweep.jobs))))
         if sweep.is_search:
-            plots["Progress of the search"] = ("", [as_svg(draw_search(sweep.jobs, compared_metric(sweep.jobs)))])
+            plots["Progress of the search"] = ("", [as_svg(draw_search(sweep.jobs, metric))])
     command = f"python train.py -m {shlex.join([*sweep.overrides, *sweep.launch_overrides])}"
     values = {"command": command, "groups": groups, "plots": plots, "readable": readable}
-    values |= {"ranking": compared_metric(sweep.jobs), "resume": command_to_resume(sweep.folder)}
+    values |= {"ranking": metric, "resume": command_to_resume(sweep.folder)}
     return text.render("sweep.html", sweep=sweep, state=job_state, **values)
 
 
