@@ -1,4 +1,5 @@
 import os
+import subprocess
 
 import pytest
 
@@ -35,8 +36,11 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    left = [tmp_path / ".metrics.csv.123", tmp_path / "checkpoints/.last.ckpt.4567"]
-    kept = [tmp_path / "metrics.csv", tmp_path / ".torchrun", tmp_path / "checkpoints/last.ckpt"]
+    with subprocess.Popen(["true"]) as process:
+        ended = process.pid
+    left = [tmp_path / f".metrics.csv.{ended}", tmp_path / f"checkpoints/.last.ckpt.{ended}"]
+    written_now = tmp_path / f".results.json.{os.getpid()}"
+    kept = [tmp_path / "metrics.csv", tmp_path / ".torchrun", tmp_path / "checkpoints/last.ckpt", written_now]
     for file in (*left, *kept):
         file.touch()
     with locked(tmp_path):

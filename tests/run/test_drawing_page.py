@@ -78,9 +78,9 @@ def deep_page(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_200_test_digits_have_the_probabilities_of_pytorch(name, opened, tmp_path):
+def test_50_test_digits_have_the_probabilities_of_pytorch(name, opened, tmp_path):
     make = partial(deep_network if name.startswith("deep") else question_network, **NETWORKS[name])
-    network, pixels = shaken(make()), load_images("mnist", None).test_images[:200]
+    network, pixels = shaken(make()), load_images("mnist", None).test_images[:50]
     page = opened(write_page(tmp_path, network))
     for orderings in (ORDERINGS, OTHERS):
         found = probabilities_on(page, pixels, orderings)
@@ -183,8 +183,8 @@ def test_loaded_pictures_are_prepared_as_predict_does(name, pictures, opened, de
 def test_nine_of_ten_digits_of_a_kind_of_picture_are_classified(kind, seed, opened, record_figure, tmp_path):
     page, images = opened(PAGE), []  # of a run of experiment=quick
     for digit in range(10):
-        photograph(kind, digit, seed).picture.convert("RGB").save(tmp_path / "photograph.png")
-        images.append(read_image(tmp_path / "photograph.png", (1, 28, 28), None).pixels)
+        photograph(kind, digit, seed).picture.convert("RGB").save(tmp_path / "photograph.bmp")
+        images.append(read_image(tmp_path / "photograph.bmp", (1, 28, 28), None).pixels)
     correct = int((probabilities_on(page, images)[:, -1].argmax(1) == np.arange(10)).sum())
     record_figure(f"pictures: {kind}: {correct} of ten digits are classified correctly")
     assert correct >= (10 if kind == "scan" else 9)
