@@ -45,6 +45,9 @@ MISTAKES = {
     "+trainer.callbacks.swa._target_=lightning.pytorch.callbacks.StochasticWeightAveraging "
     "+trainer.callbacks.swa.swa_lrs=0.01": "trainer.callbacks.swa: StochasticWeightAveraging averages the weights "
     "after the last checkpoint is written; leave it out",
+    "+trainer.callbacks.x._target_=lightning.pytorch.callbacks.BatchSizeFinder": "trainer.callbacks.x: BatchSizeFinder "
+    "trains with another batch size than the config records; leave it out, and write data.batch_size.",
+    "+trainer.profiler=simple": "trainer.profiler: 'simple' is not a group of keys or null; write trainer/profiler=",
     "hydra/launcher=submitit_slurm": "hydra/launcher=submitit_slurm: is for sweeps; add -m, or leave it out.",
     "hydra.sweep.dir=mine": "hydra.sweep.dir=mine: is for sweeps; add -m, or leave it out.",
     "-m seed=1,2 hydra.run.dir=mine": "hydra.run.dir=mine: is for a single run; write hydra.sweep.dir, or leave "

@@ -75,6 +75,16 @@ def test_a_frame_is_turned_as_its_camera_noted(clip, tmp_path):
     assert np.array_equal(read_frames(tmp_path / clip, numbers=range(1))[0], FRAMES[0])
 
 
+def test_a_photograph_with_a_preview_is_one_frame(tmp_path):
+    photo, preview = Image.fromarray(FRAMES[0]), Image.new("RGB", (2, 2))
+    (tmp_path / "clip").mkdir()
+    photo.save(tmp_path / "plain.jpg")
+    photo.save(tmp_path / "clip/1.jpg", "MPO", save_all=True, append_images=[preview])
+    assert is_clip(tmp_path / "clip")
+    one, other = (read_frames(tmp_path / name, numbers=[0]) for name in ("plain.jpg", "clip"))
+    assert np.array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("matrix", "corners"),  # a, b, c, d of x' = a x + c y, y' = b x + d y, where y points down: ISO 14496-12, 6.2.2
     [

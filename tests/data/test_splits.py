@@ -79,8 +79,11 @@ DIVIDED = [f"{split}/{name}/1.mp4" for split in ("train", "test") for name in NA
         ([*DIVIDED, "\udce9/"], r"\\xe9: is not train, val or test; move its clips"),
         ([*DIVIDED, "val/"], "val: holds no folder of a class; add some, or remove it"),
         ([*DIVIDED, "test/\udce9/1.mp4"], r"the name of .*test/\\xe9 is not UTF-8; rename the folder"),
-        ([*DIVIDED, "test/wave/x.txt"], "x.txt: is no file of a clip; remove it, or begin its name with a dot"),
-        ([*DIVIDED, "test/wave/x.jpg"], "x.jpg: is no file of a clip; put the frames of a clip into a folder, CLASS/"),
+        ([*DIVIDED, "test/wave/x.txt"], "x.txt: is no file of a clip .such as .mp4, .avi, .mov or .gif.; convert or"),
+        (
+            [*DIVIDED, "test/wave/x.jpg"],
+            "x.jpg: is no file of a clip .such as .*; put the frames of a clip into a folder, CLASS/",
+        ),
         ([*DIVIDED, "train/stray.mp4"], "train/stray.mp4: is in no folder of a class; move it, or begin its name"),
     ],
 )
@@ -204,7 +207,7 @@ def test_a_path_is_the_same_however_a_table_writes_it(tmp_path):
         ("path,label\n1.mp4,jump\n9.mp4,wave", "labels.csv, row 3: .*9.mp4 does not exist; correct the path, or set"),
         ("path,label\n1.mp4,jump\n1.mp4,wave", "row 3: .*1.mp4 stands in an earlier row, too; remove one of them"),
         ("path,label\n1.mp4,jump\n2.mp4,", "labels.csv, row 3: has no label; add it, or remove the row"),
-        ("path,label\n1.mp4,jump\nx.txt,wave", "x.txt: is no file of a clip; remove it"),
+        ("path,label\n1.mp4,jump\nx.txt,wave", "x.txt: is no file of a clip .such as .*; convert"),
         ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,dev", "labels.csv, row 3: dev is not a split; write train, v"),
         ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,train", "csv has no clip of class jump in test; add some"),
         ("path,label,Split\n1.mp4,jump,train\n2.mp4,wave,test", "csv has a column 'Split'; write each of path, label"),

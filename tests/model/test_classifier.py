@@ -149,6 +149,24 @@ def test_a_schedule_that_takes_the_number_of_steps_advances_every_step():
     assert train_steps(scheduled, 1, "momentum")[0] == 0.95
 
 
+class CountingSGD(torch.optim.SGD):
+    """Counts in its groups, as Prodigy does."""
+
+    def __init__(self, weights, lr):
+        super().__init__([{**group, "count": 0} for group in weights], lr)
+        self.defaults["count"] = 0
+
+
+def test_a_resumed_optimizer_has_the_settings_of_the_config_and_its_own_count():
+    classifier = Classifier(Flat(), partial(CountingSGD, lr=0.1), CONSTANT, SPEC)
+    resuming = Callback()
+    resuming.on_train_start = lambda trainer, _: trainer.optimizers[0].param_groups[0].update(lr=9.0, count=3)
+    fitted = trainer(callbacks=[resuming], max_epochs=1)
+    fitted.fit(classifier, batches(torch.randn(8, 4, 1, 2, 2), torch.randint(0, 3, (8,)), 8))
+    (group,) = fitted.optimizers[0].param_groups
+    assert (group["lr"], group["count"]) == (0.1, 3)
+
+
 def test_any_other_schedule_advances_every_epoch():
     exponential = train_steps(partial(ExponentialLR, gamma=0.5), epochs=3)
     assert exponential == pytest.approx([0.1] * 4 + [0.05] * 4 + [0.025] * 4)

@@ -20,6 +20,15 @@ def test_the_stages_of_the_question_are_the_same_with_shared_tiles_and_leave_the
     assert not any(module._forward_hooks for module in network.modules())
 
 
+def test_few_inputs_are_computed_because_torch_counts_long_sequences_step_by_step_on_meta():
+    devices = []
+    network = nn.GRU(2, 3, batch_first=True)
+    network.register_forward_hook(lambda module, inputs, outputs: devices.append(inputs[0].device.type))
+    for frames in (torch.zeros(2, 300, 2), torch.empty(200_000, 3, 2)):
+        describe(network, frames)
+    assert devices == ["cpu"] * 3 + ["meta"] * 3
+
+
 class Padded(nn.Module):
     """Looks at values and makes tensors on the CPU, which the meta device cannot, and changes its inputs."""
 

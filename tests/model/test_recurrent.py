@@ -7,9 +7,9 @@ from torch import nn
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.memoryless import Concatenated, PerStep, RunningMean
 from quadrant_lstm.model.protocols import count_parameters
-from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, make_recurrent, num_outputs
+from quadrant_lstm.model.recurrent import FlattenMaps, LastStep, examine_outputs, make_recurrent
 from quadrant_lstm.model.rnn import GRU, LSTM
-from tests.networks import RECURRENT
+from tests.networks import RECURRENT, join
 
 
 @pytest.mark.parametrize(("ours", "library"), [(LSTM, nn.LSTM), (GRU, nn.GRU)])
@@ -50,7 +50,7 @@ def test_all_kinds_have_about_as_many_parameters(kind):
 def test_units_are_exactly_those_of_the_config_per_direction(kind):
     shape = (8, 3, 1) if kind == "conv_lstm" else (24,)
     layer = make_recurrent(partial(RECURRENT[kind], units=7), shape, 500, 4)
-    assert num_outputs(layer, shape, 4) == (14 if kind == "bilstm" else 7)
+    assert examine_outputs(layer, shape, 4) == ((14, True) if kind == "bilstm" else (7, False))
     sized = [make_recurrent(make, shape, 5, 4) for make in (partial(RECURRENT[kind], units=None), RECURRENT[kind])]
     assert count_parameters(sized[0]) == count_parameters(sized[1])
 
@@ -94,11 +94,17 @@ class OwnLayer(nn.GRU):
 )
 def test_a_layer_must_return_outputs_and_a_state(change, returned):
     with pytest.raises(UserError) as error:
-        num_outputs(OwnLayer(6, 3, change), (6,), 4)
+        examine_outputs(OwnLayer(6, 3, change), (6,), 4)
     assert str(error.value) == (
         f"model.recurrent: OwnLayer was given [2, 4, 6] and returned {returned}; it must return outputs [N, steps, "
         "units] and a state, which may be None."
     )
+
+
+def test_a_layer_that_attends_to_later_steps_has_logits_after_the_last_step_only(monkeypatch):
+    monkeypatch.setitem(RECURRENT, "own", partial(OwnLayer, change=lambda outputs, state: (outputs.flip(1), state)))
+    network, frames = join("own"), torch.rand(2, 4, 1, 6, 6)
+    torch.testing.assert_close(network.logits_per_step(frames), network(frames)[:, None])
 
 
 def test_layers_without_memory_compute_what_their_names_say():

@@ -47,10 +47,11 @@ def test_load_run_returns_the_network_that_was_tested(finished_run, tiny):
         logits = network(frames)
         assert torch.equal(logits, network(frames.float() / 255))
         assert torch.equal(logits, network(frames=frames))
+        torch.testing.assert_close(logits, network.logits_per_step(frames)[:, -1])
         divide, finite = "give them as uint8, or divide", "replace the values that are no numbers"
         wrong = {frames.float(): divide, frames.float() / 255 - 0.5: divide, frames * torch.nan: finite}
         for inputs, remedy in wrong.items():
-            for call in (lambda inputs: network(inputs), lambda inputs: network(frames=inputs)):
+            for call in (network, lambda inputs: network(frames=inputs), network.logits_per_step):
                 with pytest.raises(ValueError, match=f"pixels are floats from .*; {remedy}"):
                     call(inputs)
         for inputs in (images, frames[:, :3], frames.transpose(0, 1)):
@@ -59,10 +60,9 @@ def test_load_run_returns_the_network_that_was_tested(finished_run, tiny):
         with pytest.raises(ValueError, match="frames are a ndarray; give a tensor"):
             network(frames.numpy())
         others = torch.rand(frames.shape)
-        with pytest.raises(
-            ValueError, match=r"each, which this network encodes only once; cut .* network.in_full\(\) for"
-        ):
-            network(others)
+        for call in (network, network.logits_per_step):
+            with pytest.raises(ValueError, match=r"each, which this network encodes only once; cut .*in_full\(\) for"):
+                call(others)
         assert network.in_full()(others).shape == logits.shape
         with pytest.raises(ValueError, match="images are .70, 8, 8., but .batch, channels, height, width. is"):
             sequences(images[:, 0])

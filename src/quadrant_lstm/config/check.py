@@ -75,7 +75,7 @@ LIBRARIES: Mapping[str, Kinds] = {
         "log_every_n_steps": kinds.Count,
         "logger": kinds.Node | None | Annotated[Literal[False], "false"],
         "logger.*": kinds.Node,
-        "profiler": kinds.Node | str | None,
+        "profiler": kinds.Node | Annotated[None, "null; write trainer/profiler=simple or pytorch"],
         "callbacks": kinds.Node,
         "callbacks.*": kinds.Node,
         "plugins": Annotated[None, "null, because a run needs its own plugin; leave it out"],
@@ -102,6 +102,16 @@ SHARES_BESIDE = {  # keys of `data` without an effect beside one that chooses th
     "fold": ("validation_share", "validation_images"),
     "test_fold": ("test_share",),
     "test_end": ("test_share",),
+}
+
+
+UNFIT_CALLBACKS = {  # of Lightning
+    "StochasticWeightAveraging": "averages the weights after the last checkpoint is written; leave it out, and write "
+    "trainer.callbacks.ema.decay=0.999",
+    "BatchSizeFinder": "trains with another batch size than the config records; leave it out, and write "
+    "data.batch_size",
+    "LearningRateFinder": "cannot set optimizer.lr; leave it out, and sweep over optimizer.lr",
+    "BackboneFinetuning": "does not find the encoder; leave it out, and write model.encoder.frozen=EPOCHS",
 }
 
 
@@ -163,12 +173,13 @@ def check_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:
 
 
 def check_precision(config: Mapping[str, Any]) -> None:
-    """Raises UserError if an average of the weights or gradient clipping cannot work, perhaps at this precision."""
+    """Raises UserError if a callback, an average of the weights or gradient clipping cannot work, perhaps at this
+    precision.
+    """
     trainer, precision = config["trainer"], config["trainer"]["precision"]
     for name, callback in trainer["callbacks"].items():
-        if (average := callback["_target_"].rpartition(".")[2]) == "StochasticWeightAveraging":
-            rule = f"{average} averages the weights after the last checkpoint is written; leave it out"
-            raise UserError(f"trainer.callbacks.{name}: {rule}, and write trainer.callbacks.ema.decay=0.999.")
+        if rule := UNFIT_CALLBACKS.get(kind := callback["_target_"].rpartition(".")[2]):
+            raise UserError(f"trainer.callbacks.{name}: {kind} {rule}.")
     average = trainer.get("callbacks", {}).get("ema", {}).get("decay")
     if average is not None and precision in ("bf16-true", "16-true"):
         rule = f"{average} needs finer steps than trainer.precision={precision} has"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from quadrant_lstm.errors import UserError, printable, reason_of
 from quadrant_lstm.files import expanded
@@ -124,9 +125,12 @@ def without_size_warnings() -> warnings.catch_warnings:
 @contextlib.contextmanager
 def opened_image(file: Path) -> Iterator[Image.Image]:
     """Opens a regular file and checks its size before its pixels are read. Raises errors of many types."""
-    with Image.open(file) as image:
-        check_num_pixels(image.width, image.height)
-        yield image
+    with Image.open(file) as opened:
+        # Cameras add a preview to a JPEG file, which Pillow reads as an animation
+        image = JpegImageFile(file) if opened.format == "MPO" else opened
+        with image:
+            check_num_pixels(image.width, image.height)
+            yield image
 
 
 @contextlib.contextmanager

@@ -154,18 +154,22 @@ def group_of(path: Path, root: Path, pattern: str | None) -> str:
     return group
 
 
+FORMATS = {"clip": "such as .mp4, .avi, .mov or .gif", "series": ".csv, .npy or .npz"}
+
+
 def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], kind: str) -> None:
     """Raises UserError for a path that is no sample, and for a group in two of the given splits."""
     first: dict[str, Sample] = {}
     for sample in samples:
         if not is_sample(path := sample.path):
-            what = no_file = f"no file of a {kind}"
+            what = f"no file of a {kind} ({FORMATS[kind]})"
+            remedy = "convert or remove it, or begin its name with a dot"
             if path.is_dir():
-                holds = "but not of still pictures alone" if kind == "clip" else no_file
+                holds = "but not of still pictures alone" if kind == "clip" else f"no file of a {kind}"
                 what = f"a folder, {holds} (those of splits are named train, val and test)"
                 what = what if visible_in(path) else "an empty folder"
-            remedy = "remove it, or begin its name with a dot"
-            if kind == "clip" and is_image_name(path.name):
+                remedy = "remove it, or begin its name with a dot"
+            elif kind == "clip" and is_image_name(path.name):
                 remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.jpg"
             raise UserError(f"{path}: is {what}; {remedy}.")
         if (other := first.setdefault(sample.group, sample)).split != sample.split:

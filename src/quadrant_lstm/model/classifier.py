@@ -252,11 +252,13 @@ class Classifier(LightningModule):
         scheduler = config.scheduler
         scheduled = set() if is_constant(scheduler) else {"lr"}
         scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
+        known = inspect.signature(type(optimizer)).parameters  # some keep numbers of their own beside these
+        settings = {name: value for name, value in optimizer.defaults.items() if name in known}
         for group in optimizer.param_groups:
             for name in ("amsgrad", "centered"):
                 if optimizer.defaults.get(name) and not group.get(name):
                     raise UserError(f"optimizer.{name}: needs averages that this run has not kept; start a new run.")
-            group.update({name: value for name, value in optimizer.defaults.items() if name not in scheduled})
+            group.update({name: value for name, value in settings.items() if name not in scheduled})
             group["lr"] *= 1.0 if "lr" in scheduled else group.get("lr_factor", 1.0)
 
     def backbones(self) -> Iterator[Backbone]:

@@ -217,6 +217,9 @@ class Description:
         return align(self.rows())
 
 
+MANY_VALUES = 1_000_000  # of inputs; on the meta device, each step of an LSTM takes milliseconds
+
+
 def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any) -> Description:
     """Returns the stages of a network that is called with these inputs and keyword arguments. The first `num_axes` axes
     of the inputs are the batch and the steps. The network itself is not changed. A recurrent layer that reads the
@@ -230,7 +233,8 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any)
     if not leading or 0 in leading:
         raise ValueError(f"describe: there is no tensor with {num_axes} axes that are not empty in the inputs.")
     shapes = Shapes(leading, ["N", "T"] if num_axes == 2 else ["N", *(f"T{n}" for n in range(1, num_axes))])
-    for device in ("meta", "cpu"):  # a network that needs values, such as lengths, runs on the CPU
+    is_large = sum(tensor.numel() for tensor in tensors_in((inputs, kwargs))) > MANY_VALUES
+    for device in ("meta", "cpu") if is_large else ("cpu",):  # meta has no values, such as lengths
         copied = in_full(network).to(device).float().eval()
         runs = []
         for axis in (None, *range(num_axes)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from quadrant_lstm.errors import UserError
@@ -101,17 +101,21 @@ def units_like(make_layer: Callable[[int], nn.Module], num_features: int, lstm_u
 
 
 @torch.no_grad()
-def num_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_steps: int) -> int:
-    """Returns the number of outputs of a step, whose features are maps or a vector."""
-    features = torch.zeros(2, num_steps, *feature_shape)
+def examine_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_steps: int) -> tuple[int, bool]:
+    """Returns the number of outputs of a step, whose features are maps or a vector; and whether an output before the
+    last depends on the last step.
+    """
+    features = torch.rand(2, num_steps, *feature_shape, generator=torch.Generator().manual_seed(0))
+    changed = features.clone()
+    changed[:, -1] += 1
     with in_eval_mode(recurrent):  # which changes no running statistics and draws no random numbers
-        outputs = recurrent(features)
-    match outputs:
+        returned, others = recurrent(features), recurrent(changed)
+    match returned:
         case Tensor(ndim=3 | 5) as outputs, _ if len(outputs) == len(features):
-            return outputs.shape[2]
-        case returned:
-            rule = "outputs [N, steps, units] and a state, which may be None"
-            raise protocols.wrong_result("model.recurrent", recurrent, features, returned, rule)
+            same = torch.allclose(outputs[:, :-1], others[0][:, :-1], atol=1e-5, equal_nan=True)
+            return outputs.shape[2], not same
+    rule = "outputs [N, steps, units] and a state, which may be None"
+    raise protocols.wrong_result("model.recurrent", recurrent, features, returned, rule)
 
 
 Outputs = Float[Tensor, "batch output_steps units"]
@@ -146,6 +150,7 @@ class LastStep(nn.Module):
 
 
 Kept = Sequences | None
+Pixels = Num[Tensor, "batch steps ..."]  # uint8 for a network of load_run, which scales it
 Logits = Float[Tensor, "batch output_steps classes"]
 
 
@@ -163,6 +168,7 @@ class StepClassifier(nn.Module):
     dropout: nn.Module
     recurrent: nn.Module
     last_step: LastStep
+    reads_ahead: bool  # whether the recurrent layer has outputs that depend on later steps
     needs_orderings = False  # whether frames have to follow data.orderings
 
     def read_with(
@@ -176,24 +182,30 @@ class StepClassifier(nn.Module):
         self.flatten = FlattenMaps() if is_flattened else None
         self.recurrent = make_recurrent(make, feature_shape, lstm_units, num_steps)
         self.last_step = LastStep(getattr(self.recurrent, "bidirectional", False))
-        return num_outputs(self.recurrent, [math.prod(feature_shape)] if is_flattened else feature_shape, num_steps)
+        read_shape = [math.prod(feature_shape)] if is_flattened else feature_shape
+        num_outputs, self.reads_ahead = examine_outputs(self.recurrent, read_shape, num_steps)
+        return num_outputs
 
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
         raise NotImplementedError
 
-    def forward(self, frames: Frames, lengths: Lengths = None, encoded: Kept = None) -> Float[Tensor, "batch classes"]:
+    def forward(
+        self, frames: Frames, lengths: Lengths = None, encoded: Kept = None, per_step: bool = False
+    ) -> Float[Tensor, "batch classes"] | Logits:
         """`encoded` are the features of the frames, where these are kept; then only the shape of `frames` matters."""
+        if per_step:
+            return self.classify(self.outputs_per_step(frames, lengths, encoded))
         return self.classify(self.last_step(self.all_outputs(frames, lengths, encoded), lengths))
 
-    def logits_per_step(self, frames: Frames, lengths: Lengths = None, encoded: Kept = None) -> Logits:
-        return self.classify(self.outputs_per_step(frames, lengths, encoded))
+    def logits_per_step(self, frames: Pixels, lengths: Lengths = None, encoded: Kept = None) -> Logits:
+        return self(frames, lengths, encoded, per_step=True)  # a call, for the hook of load_run
 
     def outputs_per_step(self, frames: Frames, lengths: Lengths = None, encoded: Kept = None) -> Outputs:
-        """A recurrent layer that also reads backwards has one output, after the last step. The outputs of padding are
-        those of the last real step.
+        """A recurrent layer whose outputs depend on later steps, such as a bidirectional one, has one output, after the
+        last step. The outputs of padding are those of the last real step.
         """
         outputs = self.all_outputs(frames, lengths, encoded)
-        if self.last_step.bidirectional:
+        if self.reads_ahead:
             return self.last_step(outputs, lengths)[:, None]
         return repeat_last_real(outputs, lengths)
 

@@ -78,13 +78,13 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
         check_same_data(data, resumed.spec, folder)
     else:
         build.check_used(data, HydraConfig.get().overrides.task)  # again: a sweep's job had no check_fit
-        if cfg.get("init"):
-            copy_weights(classifier.network, cfg.init, data.spec.feature_names)
     if cfg.get("teacher"):
         classifier.teachers = load_teachers(cfg, data)
     trainer = build.build_trainer(cfg, folder)
     check_every_process_has_samples(data, trainer.world_size)
-    build.check_network(classifier.network, data)
+    build.check_network(classifier.network, data)  # lazy layers then have their sizes
+    if cfg.get("init") and not resumed:
+        copy_weights(classifier.network, cfg.init, data.spec.feature_names)
     if not classifier.teachers:  # which read frames
         build.keep_features(classifier.network, data)
     lock = run_folder.locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
@@ -110,6 +110,8 @@ def fit_and_test(cfg: DictConfig, folder: Path, trainer: Any, classifier: Classi
     checkpoint = str(folder / LAST) if (folder / LAST).exists() else None
     prepare_for_training()
     trained: dict[str, Any] = {}
+    if trainer.precision == "64-true":
+        classifier.double()  # Lightning reads a checkpoint before it does so
     trainer.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     # what callbacks add to results.json; the test then loads the state of the kept epoch into all of them
     for callback in trainer.callbacks if trainer.is_global_zero else []:
