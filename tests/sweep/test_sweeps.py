@@ -38,23 +38,6 @@ def recorded(*words: str, **params: str) -> list[str]:
     return [str(override.input_line) for override in sweeper.all_overrides(words)]
 
 
-@pytest.mark.parametrize(
-    ("typed", "used"),
-    [
-        ("lr=1e-3,0.001,1e-03,2", "lr=0.001,2"),
-        ("dropout=0,0.0", "dropout=0.0"),
-        ("seed=9007199254740993,9007199254740992,9007199254740993", "seed=9007199254740993,9007199254740992"),
-        ("model=choice(a,b,a)", "model=a,b"),
-        ("data.orderings=[[1,2],[2,1]],[[1, 2],[2, 1]]", "data.orderings=[[1,2],[2,1]]"),
-        *((same, same) for same in ("seed=1,2", "key=true,1", "key='1',1", "key=null,a", "seed=range(1,3)")),
-    ],
-)
-def test_equal_values_are_used_once(typed, used, capsys):
-    assert recorded(typed) == [used]
-    said = f"{typed}: equal values would train equal jobs, so each is used once\n"
-    assert capsys.readouterr().out == ("" if typed == used else said)
-
-
 def test_shuffled_values_and_those_of_a_glob_are_recorded_in_their_order():
     shuffled, found = recorded("seed=shuffle(1,2,3,4)", "schedule=glob(c*)")
     assert sorted(shuffled.removeprefix("seed=").split(",")) == ["1", "2", "3", "4"]

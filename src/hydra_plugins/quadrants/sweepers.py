@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, Transformer
+from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -167,20 +167,14 @@ class GridSweeper(Sweeper):
 
 
 def enumerated(override: Override) -> str:
-    """Returns the override with its values listed once each: evaluating a glob or a shuffle again could give others."""
+    """Returns the override; of a glob or a shuffle with its values, because evaluating it again could give others."""
     value, typed = override.value(), str(override.input_line)
     if not override.is_discrete_sweep():
         return typed
-    elements = [(element, str(Transformer.encode(element))) for element in override.sweep_iterator()]
-    if not elements:
+    if not (listed := list(override.sweep_string_iterator())):
         raise UserError(f"{typed}: has no values, so there is no job to run; give some.")
-    # 0 and 0.0 are equal, but not 1 and true
-    distinct = {element if type(element) in (int, float) else encoded: encoded for element, encoded in elements}
-    if len(distinct) < len(elements):
-        text.say(f"{typed}: equal values would train equal jobs, so each is used once")
-    elif not isinstance(value, Glob) and not getattr(value, "shuffle", False):
-        return typed
-    return f"{override.get_key_element()}={','.join(distinct.values())}"
+    is_evaluated = isinstance(value, Glob) or getattr(value, "shuffle", False)
+    return f"{override.get_key_element()}={','.join(listed)}" if is_evaluated else typed
 
 
 def swept_override(overrides: Sequence[Override]) -> str:
