@@ -6,7 +6,6 @@ remain, beside those of its repetition.
 
 import logging
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -90,23 +89,6 @@ def add_picture(logger: Logger, tag: str, pixels: UInt8[np.ndarray, "height widt
         logger.log_image(tag, [pixels], step)
     elif isinstance(logger, MLFlowLogger):
         logger.experiment.log_image(logger.run_id, Image.fromarray(pixels), f"{tag}.png")
-
-
-def command_to_view(logger: Logger, folder: Path) -> str | None:
-    """Returns the command, or the address, that shows the tracked run."""
-    if isinstance(logger, TensorBoardLogger):
-        place = OUTPUTS if folder.is_relative_to(OUTPUTS.absolute()) else as_typed(folder)
-        return f"tensorboard --logdir {shlex.quote(str(place))}"
-    if isinstance(logger, WandbLogger):
-        run, files = logger.experiment, shlex.quote(str(as_typed(folder)))
-        # offline, each start of a run that resumes has a folder of its own
-        return f"wandb sync {files}/wandb/offline-run-*" if run.offline else run.url or "wandb is disabled"
-    if isinstance(logger, MLFlowLogger):
-        from mlflow import get_tracking_uri
-
-        uri = get_tracking_uri()  # which the logger has set
-        return f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else uri
-    return None
 
 
 def end_tracking(logger: Logger, status: str) -> None:

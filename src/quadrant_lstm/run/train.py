@@ -7,6 +7,7 @@ config.yaml becomes the config that it resumes with.
 import contextlib
 import functools
 import logging
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -19,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
 from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import DistError, destroy_process_group
@@ -26,7 +28,7 @@ from torch.distributed import DistError, destroy_process_group
 from quadrant_lstm import run_folder
 from quadrant_lstm.callbacks.checkpoints import metric_columns, read_checkpoint
 from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters, log_results
-from quadrant_lstm.dashboard.loggers import command_to_view, end_tracking, start_tracking
+from quadrant_lstm.dashboard.loggers import end_tracking, start_tracking
 from quadrant_lstm.dashboard.report import write_run_report
 from quadrant_lstm.data.datamodule import SequenceDataModule, killed_workers_explained
 from quadrant_lstm.errors import UserError
@@ -38,7 +40,7 @@ from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run import build
 from quadrant_lstm.run.load import Resumed, check_same_data, copy_weights, keep_num_frames, load_teachers, read_resumed
 from quadrant_lstm.run.provenance import provenance
-from quadrant_lstm.run_folder import BEST, LAST, METRICS, RESULTS, as_typed, read_results
+from quadrant_lstm.run_folder import BEST, LAST, METRICS, OUTPUTS, RESULTS, as_typed, read_results
 from quadrant_lstm.text import counted, percent
 
 log = logging.getLogger(__name__)
@@ -234,8 +236,9 @@ def run_summary(results: dict[str, Any], folder: Path, loggers: Sequence[Any]) -
     lines = [f"test accuracy  {accuracy}  ({samples}, {epochs}, {results['seconds']:.0f} s)"]
     lines += [f"run folder     {as_typed(folder)}"]
     lines += [f"report         {as_typed(folder / run_folder.REPORT)}"] if (folder / run_folder.REPORT).exists() else []
-    commands = (command_to_view(logger, folder) for logger in loggers)
-    lines += [f"dashboard      {command}" for command in commands if command]
+    if any(isinstance(logger, TensorBoardLogger) for logger in loggers):
+        place = OUTPUTS if folder.is_relative_to(OUTPUTS.absolute()) else as_typed(folder)
+        lines.append(f"dashboard      tensorboard --logdir {shlex.quote(str(place))}")
     return "\n".join(lines)
 
 
