@@ -55,6 +55,14 @@ def finished_run(shared_folder: Path) -> Path:
     return trained_once(shared_folder / "finished", lambda cwd: (*tiny_data(cwd), *TINY[1:]))
 
 
+@pytest.fixture
+def tiny(finished_run: Path):
+    """Returns the images of the finished run."""
+    from quadrant_lstm.data.images import load_idx_folder
+
+    return load_idx_folder(finished_run.parents[2] / "tiny")
+
+
 @pytest.fixture(scope="session")
 def exported(finished_run: Path, shared_folder: Path) -> Callable[[str], Path]:
     """Returns a function that exports the finished run to the file of a format, unless a worker has done it."""

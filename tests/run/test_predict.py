@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from quadrant_lstm import load_run, sequences
-from quadrant_lstm.data.images import load_idx_folder
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import check_output
@@ -27,11 +26,6 @@ from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_run
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY
 from tests.scripts import refused, script, succeeds
-
-
-@pytest.fixture
-def tiny(finished_run):
-    return load_idx_folder(finished_run.parents[2] / "tiny")
 
 
 @pytest.fixture

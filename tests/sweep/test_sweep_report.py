@@ -1,5 +1,4 @@
 import itertools
-import json
 
 import pytest
 
@@ -13,6 +12,10 @@ RESULTS = {
     "monitor": "val/accuracy", "test/loss": 0.1, "best_epoch": 1, "epochs": 2, "seconds": 3.0, "parameters": 4,
     "samples_per_second": 5.0,
 }  # fmt: skip
+
+
+def finish(job, **results) -> None:
+    write_json(job.folder / "results.json", RESULTS | {"val/accuracy": 0.5, "test/accuracy": 0.5} | results)
 
 
 def test_an_interval_follows_students_t():
@@ -30,10 +33,8 @@ def four_jobs(tmp_path):
     overrides = [[f"a={a}", "b=same", f"seed={seed}"] for a in (1, 2) for seed in (1, 2)]
     found = make_jobs(tmp_path, overrides, range(4))
     for job, accuracy in zip(found, (0.5, 0.7, 0.8, None), strict=True):
-        job.folder.mkdir()
         if accuracy:
-            results = RESULTS | {"val/accuracy": accuracy, "test/accuracy": accuracy}
-            (job.folder / "results.json").write_text(json.dumps(results))
+            finish(job, **{"val/accuracy": accuracy, "test/accuracy": accuracy})
     found[3].record_error("no memory")
     return found
 
@@ -57,9 +58,7 @@ def test_groups_are_ranked_by_the_metric_that_all_jobs_monitor_or_else_by_accura
     jobs = make_jobs(tmp_path, [["a=0"], ["a=1"], ["a=2"]])
     for number, values in enumerate(((0.6, 0.3, 0.9), (0.7, 0.2, 0.4), (0.8, 0.7, 0.5))):
         results = dict(zip(("val/accuracy", "val/loss", "val/macro_f1"), values, strict=True))
-        results |= RESULTS | {"test/accuracy": 0.5, "monitor": monitors[number % len(monitors)]}
-        jobs[number].folder.mkdir()
-        (jobs[number].folder / "results.json").write_text(json.dumps(results))
+        finish(jobs[number], monitor=monitors[number % len(monitors)], **results)
     groups = ranked_groups(jobs)
     assert " ".join(group.swept["a"] for group in groups) == ranking
     assert {"val/accuracy", "val/loss", "val/macro_f1"} <= set(csv_table(groups).splitlines()[0].split(","))
@@ -85,7 +84,7 @@ def test_folds_and_seeds_share_a_group(tmp_path):
 def test_the_interval_over_folds_is_that_of_their_means_over_the_seeds(tmp_path):
     jobs = make_jobs(tmp_path, [[f"data.test_fold={fold}", f"seed={seed}"] for fold in (0, 1, 2) for seed in (1, 2)])
     for job, accuracy in zip(jobs, (0.1, 0.3, 0.4, 0.4, 0.5, 0.7), strict=True):
-        write_json(job.folder / "results.json", {"test/accuracy": accuracy, "monitor": "val/accuracy"})
+        finish(job, **{"test/accuracy": accuracy})
     (group,) = ranked_groups(jobs)
     assert group.mean("test/accuracy").values == pytest.approx((0.2, 0.4, 0.6))
 
@@ -93,7 +92,7 @@ def test_the_interval_over_folds_is_that_of_their_means_over_the_seeds(tmp_path)
 def test_trials_that_repeat_the_same_values_are_one_value_of_the_mean(tmp_path):
     jobs = make_jobs(tmp_path, [["units=8"], ["units=4"], ["units=8"], ["units=8"]])
     for job in jobs:
-        write_json(job.folder / "results.json", {"test/accuracy": 0.5, "monitor": "val/loss", "val/loss": 0.1})
+        finish(job)
     assert {str(group): str(group.mean("test/accuracy")) for group in ranked_groups(jobs)} == {
         "units=8": "50.00 %", "units=4": "50.00 %",
     }  # fmt: skip
@@ -115,9 +114,7 @@ def test_the_progress_of_a_search_is_that_of_its_metric(tmp_path):
 def test_a_swept_key_that_is_a_result_has_one_column(four_jobs, tmp_path):
     jobs = make_jobs(tmp_path, [["keep=best"], ["keep=last"]])
     for job in jobs:
-        write_json(
-            job.folder / "results.json", {"test/accuracy": 0.5, "monitor": "val/loss", "keep": job.swept["keep"]}
-        )
+        finish(job, keep=job.swept["keep"])
     assert csv_table(ranked_groups(jobs)).partition("\n")[0].split(",").count("keep") == 1
 
 
@@ -144,8 +141,7 @@ def test_the_pictures_show_any_value(tmp_path):
     words = [[f"root={roots[n]}", f"lr={10.0**-n}", f"orderings={orderings[n]}"] for n in numbers]
     found = make_jobs(tmp_path, words)
     for job in found:
-        job.folder.mkdir()
-        (job.folder / "results.json").write_text(json.dumps(RESULTS | {"val/accuracy": 0.5, "test/accuracy": 0.5}))
+        finish(job)
         (job.folder / "metrics.csv").write_text("epoch,val/accuracy\n1,0.4\n2,0.5\n")
     effects = draw_effects(found)
     labels, ticks, ordered = ([tick.get_text() for tick in figure.axes[0].get_xticklabels()] for figure in effects)
