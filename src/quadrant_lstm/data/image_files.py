@@ -125,12 +125,13 @@ def without_size_warnings() -> warnings.catch_warnings:
 @contextlib.contextmanager
 def opened_image(file: Path) -> Iterator[Image.Image]:
     """Opens a regular file and checks its size before its pixels are read. Raises errors of many types."""
-    with Image.open(file) as opened:
-        # Cameras add a preview to a JPEG file, which Pillow reads as an animation
-        image = JpegImageFile(file) if opened.format == "MPO" else opened
-        with image:
-            check_num_pixels(image.width, image.height)
-            yield image
+    with Image.open(file) as image, contextlib.ExitStack() as stack:
+        if (
+            image.format == "MPO"
+        ):  # a camera has added a preview, which Pillow reads as the second frame of an animation
+            image = stack.enter_context(JpegImageFile(file))
+        check_num_pixels(image.width, image.height)
+        yield image
 
 
 @contextlib.contextmanager
