@@ -27,8 +27,6 @@ MISTAKES = {
     "run=latest": "has a .hydra/config.yaml; start one with python train.py.",
     "+trust=my_module": "trust: is for the config of a run folder; add run=PATH, or leave it out.",
     "plan=maybe": "plan: 'maybe' is not true; write plan=true, or leave it out.",
-    "study=again": "study: 'again' is not rebuild; write study=rebuild, or leave it out.",
-    "study=rebuild": "study: restores the trials of a search; add sweep=FOLDER, or leave it out.",
     "sweep=nowhere": "sweep: nowhere has no multirun.yaml; give a folder like",
     "sweep=latest": "has no sweep; start one with python train.py -m KEY=A,B.",
     "init=nowhere": "init: nowhere does not exist; give a run folder, or a file that",

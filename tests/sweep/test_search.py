@@ -15,7 +15,6 @@ from optuna.trial import TrialState
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import read_rows
 from quadrant_lstm.sweep.search import Search, Space, distribution, storage
-from quadrant_lstm.sweep.sweep_folder import Sweep
 from tests.folders import TINY, remaining_processes, sweep_folder, tiny_data, write_idx_folder
 from tests.scripts import Script, refused, script, succeeds, waiting_after
 
@@ -69,7 +68,7 @@ def test_a_search_of_all_points_and_one_of_other_ranges_are_refused(tmp_path):
     with pytest.raises(UserError, match="GridSampler tries every point, as a sweep does; leave out hydra/sweeper=opt"):
         points_of("GridSampler", tmp_path)
     points_of("TPESampler", tmp_path)
-    with pytest.raises(UserError, match="study.db has trials of other keys or ranges; restore it, or add study=rebuil"):
+    with pytest.raises(UserError, match="study.db has trials of other keys or ranges; restore it, or start"):
         points_of("TPESampler", tmp_path, {"a": IntDistribution(0, 2)})
 
 
@@ -116,30 +115,16 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(searche
     assert plan.stdout == "no job is left to run; nothing was started\n", plan.stderr
 
 
-def test_a_lost_study_is_made_again_from_the_folders_only_on_request(searched, tmp_path):
-    cwd = tmp_path / "copy"
-    shutil.copytree(searched, cwd)
+def test_a_search_is_not_resumed_without_its_study_or_with_another_sampler(searched, tmp_path):
+    cwd = shutil.copytree(searched, tmp_path / "copy")
     sweep = sweep_folder(cwd)
-    expected = load_study(sweep).trials
-    shutil.rmtree(sweep / "1")
-    before = {file: file.read_bytes() for file in sweep.rglob("*") if file.is_file()}
-    (sweep / "study.db").write_bytes(b"")
-    line = "study.db does not hold the values that trial 0 was trained with; restore it, or "
-    assert line in refused("train.py", "sweep=latest", cwd=cwd)
-    assert all(file.read_bytes() == content for file, content in before.items() if file.name != "study.db")
-
-    succeeds("train.py", "sweep=latest", "study=rebuild", "hydra.sweeper.n_trials=4", cwd=cwd)
-    found = load_study(sweep).trials
-    assert (found[1].params, found[1].state) == ({}, TrialState.FAIL)
-    for number in (0, 2):
-        assert (found[number].params, found[number].state) == (expected[number].params, expected[number].state)
-        assert found[number].value == pytest.approx(expected[number].value)  # metrics.csv has six digits
-    assert len(found) == 4
-    assert (sweep / "0/.hydra/config.yaml").read_bytes() == before[sweep / "0/.hydra/config.yaml"]
-    assert "rebuild" not in " ".join(Sweep(sweep).launch_overrides)
-
     kept = refused("train.py", "sweep=latest", "hydra.sweeper.sampler.seed=4", cwd=cwd)
     assert kept.startswith("hydra.sweeper.sampler.seed=4: a search keeps its sampler; leave it out")
+    before = {file: file.read_bytes() for file in sweep.rglob("*") if file.is_file()}
+    (sweep / "study.db").write_bytes(b"")
+    line = "study.db does not hold the values that trial 0 was trained with; restore it, or start a new search."
+    assert line in refused("train.py", "sweep=latest", cwd=cwd)
+    assert all(file.read_bytes() == content for file, content in before.items() if file.name != "study.db")
 
 
 def test_a_damaged_study_is_one_line(tmp_path):

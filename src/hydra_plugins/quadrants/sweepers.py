@@ -192,11 +192,9 @@ PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruni
 class SearchSweeper(GridSweeper):
     is_search = True
 
-    def __init__(
-        self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, rebuild: bool, plan: bool
-    ):
+    def __init__(self, n_trials: int, params: DictConfig, sampler: DictConfig, pruner: DictConfig, plan: bool):
         super().__init__(params, plan)
-        self.n_trials, self.nodes, self.rebuild = n_trials, {"sampler": sampler, "pruner": pruner}, rebuild
+        self.n_trials, self.nodes = n_trials, {"sampler": sampler, "pruner": pruner}
 
     def sweep(self, arguments: list[str]) -> None:
         check.check_value("hydra.sweeper.n_trials", self.n_trials, kinds.Count)
@@ -218,14 +216,14 @@ class SearchSweeper(GridSweeper):
         sampler = self.settings["sampler"]
         metric = (self.resumed.config if self.resumed else self.config).get("monitor", "val/accuracy")
         check.check_value("monitor", metric, kinds.Monitor)
-        search = Search(self.folder, space, fixed, self.n_trials, sampler, metric, self.rebuild, dry_run=True)
+        search = Search(self.folder, space, fixed, self.n_trials, sampler, metric, dry_run=True)
         with contextlib.closing(search.jobs()) as trials:
             planned = list(itertools.islice(trials, None if self.plan else 1))
         self.check_jobs(planned[:1])
         if self.plan:
             return self.show_plan(planned)
         with self.locked_folder(overrides) as folder:
-            search = Search(folder, space, fixed, self.n_trials, sampler, metric, self.rebuild)
+            search = Search(folder, space, fixed, self.n_trials, sampler, metric)
             self.launcher.run_jobs(search.jobs(), self.launcher.num_parallel(None), search.record)
 
     def resolve_settings(self) -> None:

@@ -24,7 +24,7 @@ from quadrant_lstm.text import assigned, quoted, with_own_network
 # What was typed
 
 
-OWN_KEYS = ("run", "sweep", "plan", "study", "trust")  # of train.py; Hydra does not get them
+OWN_KEYS = ("run", "sweep", "plan", "trust")  # of train.py; Hydra does not get them
 
 
 @dataclass
@@ -78,7 +78,6 @@ def check_single_values(overrides: list[str], remedy: str) -> None:
 # Hydra's arguments
 
 
-OF_SWEEPER = {"plan": ("true", "hydra.sweeper.plan=true"), "study": ("rebuild", "hydra.sweeper.rebuild=true")}
 NO_CHOICE = re.compile(rf"({'|'.join(GROUPS)}|experiment|\w+/[\w/]+)=(.*,)?(null|[\d.]+)(,.*)?")
 
 
@@ -88,10 +87,10 @@ def hydra_arguments(arguments: list[str]) -> list[str]:
 
 def translated(typed: Typed) -> list[str]:
     """Replaces `run=PATH` (resume a run), `sweep=PATH` (resume a sweep) and `plan=true` (only show a sweep's jobs)."""
-    run, sweep, plan, study, modules = map(typed.own.get, OWN_KEYS)
+    run, sweep, plan, modules = map(typed.own.get, OWN_KEYS)
     options, words, overrides = typed.options, typed.words, typed.overrides
-    if run and (sweep or plan or study):
-        raise UserError("run: resumes one run; leave out sweep=, plan= and study=, or run=.")
+    if run and (sweep or plan):
+        raise UserError("run: resumes one run; leave out sweep= and plan=, or run=.")
     if modules and not run:
         raise UserError("trust: is for the config of a run folder; add run=PATH, or leave it out.")
     if wrong := [override for override in overrides if NO_CHOICE.fullmatch(override)]:  # Hydra does not name the group
@@ -99,19 +98,16 @@ def translated(typed: Typed) -> list[str]:
     if (options.cfg or options.info) and (options.multirun or sweep or plan):
         raise UserError("--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.")
     is_sweep = options.multirun or plan or sweep
-    if study == "rebuild" and not is_sweep:
-        raise UserError("study: restores the trials of a search; add sweep=FOLDER, or leave it out.")
     without_effect = re.compile(r"\+*hydra\.run\.dir=" if is_sweep else r"[+~]*hydra[./](launcher|sweeper|sweep)\b")
     if wrong := [override for override in overrides if without_effect.match(override) and not typed.only_shows]:
         rule = "is for a single run; write hydra.sweep.dir" if is_sweep else "is for sweeps; add -m"
         raise UserError(f"{wrong[0]}: {rule}, or leave it out.")
     if run:
         return resume_run(run, typed, trust_list(modules))
-    for key, (only, override) in OF_SWEEPER.items():
-        if (value := typed.own.get(key)) not in (None, only):
-            raise UserError(f"{key}: {value!r} is not {only}; write {key}={only}, or leave it out.")
-        overrides = [*overrides, override] if value else overrides
-    words = ["-m", *words] if plan else words
+    if plan not in (None, "true"):
+        raise UserError(f"plan: {plan!r} is not true; write plan=true, or leave it out.")
+    if plan:
+        words, overrides = ["-m", *words], [*overrides, "hydra.sweeper.plan=true"]
     if sweep and not typed.only_shows:
         return [*words, *resume_sweep(find_sweep(sweep), options.config_dir, with_own_network(overrides))]
     if not (options.multirun or plan):

@@ -2,12 +2,10 @@
 
 The state of a search is in study.db and in the jobs' folders. A search that was killed resumes the trials that it had
 started, and then chooses the same trials that it would have chosen without the interruption, if it runs one at a time.
-If study.db is lost, it is made again from the folders only if the user asks for that.
 """
 
 import contextlib
-import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import URL, NullPool
 from sqlalchemy.exc import SQLAlchemyError
 
-from quadrant_lstm import run_folder, text
+from quadrant_lstm import text
 from quadrant_lstm.compat import OF_INSTANTIATE
 from quadrant_lstm.config.trust import is_class_in
 from quadrant_lstm.config.values import nodes_with_target
@@ -100,7 +98,7 @@ def storage_errors_explained(folder: Path) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
-        remedy = f"close other programs that use it, make room, or add study=rebuild, and resume with sweep={folder}"
+        remedy = f"close other programs that use it, make room, or restore it, and resume with sweep={folder}"
         raise UserError(f"{folder / STUDY}: cannot be used ({reason}); {remedy}.") from error
 
 
@@ -119,7 +117,6 @@ def running_trial(folder: Path) -> Trial | None:
 # The search
 
 
-TYPES: dict[Any, Any] = {FloatDistribution: float, IntDistribution: int}
 QUASI_RANDOM = "optuna.samplers.QMCSampler"
 GRIDS = ("optuna.samplers.GridSampler", "optuna.samplers.BruteForceSampler")
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -128,35 +125,27 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 class Search:
     """The trials of the study in `folder`, or of a copy of it in memory for a dry run.
 
-    `fixed` are the overrides that all trials share, and `metric` is what they compete in. `rebuild` makes the study
-    again from the folders of the trials. Raises UserError if the study has trials of another search space, or not those
-    of the folders.
+    `fixed` are the overrides that all trials share, and `metric` is what they compete in. Raises UserError if the study
+    has trials of another search space, or not those of the folders.
     """
 
     def __init__(
         self, folder: Path, space: Space, fixed: list[str], n_trials: int, sampler: dict[str, Any],
-        metric: str, rebuild: bool = False, dry_run: bool = False,
+        metric: str, dry_run: bool = False,
     ):  # fmt: skip
         self.folder, self.space, self.fixed, self.n_trials, self.sampler = folder, space, fixed, n_trials, sampler
         self.metric = metric
         with storage_errors_explained(folder):
-            self.study = self.open_study(rebuild, dry_run)
+            self.study = self.open_study(dry_run)
 
-    def open_study(self, rebuild: bool, dry_run: bool) -> optuna.Study:
+    def open_study(self, dry_run: bool) -> optuna.Study:
         jobs = Sweep(self.folder).jobs if (self.folder / SWEEP_CONFIG).exists() else []
-        file, rebuilt = self.folder / STUDY, self.trials_of(jobs) if rebuild else []
-        if dry_run:
-            stored: Any = InMemoryStorage() if rebuild else copy_storage(self.folder)
-        else:
-            if rebuild and file.exists():
-                file.rename(file.with_name(f"{STUDY}.{time.strftime('%Y-%m-%d.%H-%M-%S')}"))
-            stored = storage(self.folder)
+        stored = copy_storage(self.folder) if dry_run else storage(self.folder)
         direction = "minimize" if self.metric.endswith("loss") else "maximize"
         options: dict[str, Any] = {"study_name": STUDY_NAME, "direction": direction, "load_if_exists": True}
         study = optuna.create_study(storage=stored, sampler=self.make_sampler(0), **options)
-        study.add_trials(rebuilt)
         trials = study.trials  # read from the database each time
-        remedy = "restore it, or add study=rebuild to make it again from the folders of the trials"
+        file, remedy = self.folder / STUDY, "restore it, or start a new search"
         if any(trial.distributions not in ({}, self.space) for trial in trials):  # it may be somebody else's
             raise UserError(f"sweep: {file} has trials of other keys or ranges; {remedy}.")
         trained = {trial.number: self.job(trial).swept for trial in trials}
@@ -165,30 +154,6 @@ class Search:
                 rule = f"does not hold the values that trial {job.number} was trained with"
                 raise UserError(f"sweep: {file} {rule}; {remedy}.")
         return study
-
-    def trials_of(self, jobs: Sequence[Job]) -> list[FrozenTrial]:
-        """Returns the trials that the folders tell of; one whose folder is missing counts as failed."""
-        trials = {job.number: self.trial_of(job) for job in jobs}
-        failed = optuna.create_trial(state=TrialState.FAIL)
-        return [trials.get(number, failed) for number in range(max(trials, default=-1) + 1)]
-
-    def trial_of(self, job: Job) -> FrozenTrial:
-        rows = run_folder.read_rows(job.folder / run_folder.METRICS)
-        reported = {int(row["epoch"]): float(row[self.metric]) for row in rows if row.get(self.metric)}
-        results = job.results()
-        try:
-            if results is None:
-                state, value = TrialState.FAIL if job.error() else TrialState.RUNNING, None
-            elif results.get("pruned"):
-                state, value = TrialState.PRUNED, reported[max(reported)]
-            else:
-                state, value = TrialState.COMPLETE, results[self.metric]
-            params = {key: TYPES.get(type(self.space[key]), str)(typed) for key, typed in self.values_of(job).items()}
-            return optuna.create_trial(
-                params=params, distributions=self.space, state=state, value=value, intermediate_values=reported
-            )
-        except (KeyError, ValueError) as error:
-            raise UserError(f"{job.folder}: is not a trial of this search ({error}); move the folder away.") from error
 
     def jobs(self) -> Generator[Job, None, None]:
         """Yields the interrupted jobs, then new ones up to `n_trials` in all, each chosen when it is requested."""

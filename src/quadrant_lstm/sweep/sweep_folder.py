@@ -7,7 +7,6 @@ Everything comes from files, so this also works for a sweep that was killed and 
         conf/                the config files that it began with, from which all jobs are composed
         0/ 1/ 2/ ...         one run folder per job (run_folder.py)
         study.db             in a search: Optuna's trials, which have the numbers of the jobs
-        study.db.<time>      one that study=rebuild has replaced
         sweep.csv sweep.html the report, written when the sweep ends
 """
 
@@ -141,7 +140,7 @@ class Sweep:
     @property
     def launch_overrides(self) -> list[str]:
         """The overrides that configure the sweep's sweeper and launcher, the last one for each key."""
-        pattern = r"\+*hydra[/.](sweeper|launcher)[.=](?!rebuild=)"
+        pattern = r"\+*hydra[/.](sweeper|launcher)[.=]"
         chosen = [override for override in map(str, self.hydra["overrides"]["hydra"]) if re.match(pattern, override)]
         return list({override.partition("=")[0]: override for override in chosen}.values())
 
