@@ -42,7 +42,7 @@ MISTAKES = {
     "after the last checkpoint is written; leave it out",
     "+trainer.callbacks.x._target_=lightning.pytorch.callbacks.BatchSizeFinder": "trainer.callbacks.x: BatchSizeFinder "
     "trains with another batch size than the config records; leave it out, and write data.batch_size.",
-    "+trainer.profiler=simple": "trainer.profiler: 'simple' is not a group of keys or null; write trainer/profiler=",
+    "+trainer.profiler=simple": "trainer.profiler: simple is no group of keys; write trainer/profiler=simple or pyt",
     "hydra/launcher=submitit_slurm": "hydra/launcher=submitit_slurm: is for sweeps; add -m, or leave it out.",
     "hydra.sweep.dir=mine": "hydra.sweep.dir=mine: is for sweeps; add -m, or leave it out.",
     "-m seed=1,2 hydra.run.dir=mine": "hydra.run.dir=mine: is for a single run; write hydra.sweep.dir, or leave "

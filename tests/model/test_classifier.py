@@ -152,13 +152,13 @@ def test_a_schedule_that_takes_the_number_of_steps_advances_every_step():
 class CountingSGD(torch.optim.SGD):
     """Counts in its groups, as Prodigy does."""
 
-    def __init__(self, weights, lr):
-        super().__init__([{**group, "count": 0} for group in weights], lr)
+    def __init__(self, weights, rate):
+        super().__init__([{**group, "count": 0} for group in weights], rate)
         self.defaults["count"] = 0
 
 
 def test_a_resumed_optimizer_has_the_settings_of_the_config_and_its_own_count():
-    classifier = Classifier(Flat(), partial(CountingSGD, lr=0.1), CONSTANT, SPEC)
+    classifier = Classifier(Flat(), partial(CountingSGD, rate=0.1), CONSTANT, SPEC)
     resuming = Callback()
     resuming.on_train_start = lambda trainer, _: trainer.optimizers[0].param_groups[0].update(lr=9.0, count=3)
     fitted = trainer(callbacks=[resuming], max_epochs=1)

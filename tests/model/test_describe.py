@@ -24,9 +24,10 @@ def test_few_inputs_are_computed_because_torch_counts_long_sequences_step_by_ste
     devices = []
     network = nn.GRU(2, 3, batch_first=True)
     network.register_forward_hook(lambda module, inputs, outputs: devices.append(inputs[0].device.type))
-    for frames in (torch.zeros(2, 300, 2), torch.empty(200_000, 3, 2)):
+    for frames in (torch.zeros(2, 300, 2), torch.zeros(600, 600, 2), torch.empty(200_000, 3, 2)):
         describe(network, frames)
-    assert devices == ["cpu"] * 3 + ["meta"] * 3
+    assert devices == ["cpu"] * 6 + ["meta"] * 3
+    assert describe(network.to("meta"), torch.zeros(2, 4, 2, device="meta")).num_parameters == 63
 
 
 class Padded(nn.Module):

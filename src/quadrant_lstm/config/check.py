@@ -75,7 +75,7 @@ LIBRARIES: Mapping[str, Kinds] = {
         "log_every_n_steps": kinds.Count,
         "logger": kinds.Node | None | Annotated[Literal[False], "false"],
         "logger.*": kinds.Node,
-        "profiler": kinds.Node | Annotated[None, "null; write trainer/profiler=simple or pytorch"],
+        "profiler": kinds.Node | str | None,
         "callbacks": kinds.Node,
         "callbacks.*": kinds.Node,
         "plugins": Annotated[None, "null, because a run needs its own plugin; leave it out"],
@@ -118,6 +118,12 @@ UNFIT_CALLBACKS = {  # of Lightning
 def check_config(cfg: DictConfig) -> None:
     """Checks a config that train.py composed."""
     check_values(cfg)
+    for name, callback in cfg.trainer.callbacks.items():
+        package, _, kind = str(callback.get("_target_")).rpartition(".")
+        if package.startswith("lightning.") and (rule := UNFIT_CALLBACKS.get(kind)):
+            raise UserError(f"trainer.callbacks.{name}: {kind} {rule}.")
+    if isinstance(profiler := cfg.trainer.get("profiler"), str):
+        raise UserError(f"trainer.profiler: {profiler} is no group of keys; write trainer/profiler=simple or pytorch.")
     for key in OF_TEACHER:
         if cfg.get("teacher") and key not in cfg:
             raise missing_key(key)
@@ -173,13 +179,8 @@ def check_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:
 
 
 def check_precision(config: Mapping[str, Any]) -> None:
-    """Raises UserError if a callback, an average of the weights or gradient clipping cannot work, perhaps at this
-    precision.
-    """
+    """Raises UserError if an average of the weights or gradient clipping cannot work, perhaps at this precision."""
     trainer, precision = config["trainer"], config["trainer"]["precision"]
-    for name, callback in trainer["callbacks"].items():
-        if rule := UNFIT_CALLBACKS.get(kind := callback["_target_"].rpartition(".")[2]):
-            raise UserError(f"trainer.callbacks.{name}: {kind} {rule}.")
     average = trainer.get("callbacks", {}).get("ema", {}).get("decay")
     if average is not None and precision in ("bf16-true", "16-true"):
         rule = f"{average} needs finer steps than trainer.precision={precision} has"

@@ -126,9 +126,8 @@ def without_size_warnings() -> warnings.catch_warnings:
 def opened_image(file: Path) -> Iterator[Image.Image]:
     """Opens a regular file and checks its size before its pixels are read. Raises errors of many types."""
     with Image.open(file) as image, contextlib.ExitStack() as stack:
-        if (
-            image.format == "MPO"
-        ):  # a camera has added a preview, which Pillow reads as the second frame of an animation
+        # A camera may add a preview, of which Pillow makes the second frame of an animation
+        if image.format == "MPO":
             image = stack.enter_context(JpegImageFile(file))
         check_num_pixels(image.width, image.height)
         yield image

@@ -253,7 +253,8 @@ class Classifier(LightningModule):
         scheduled = set() if is_constant(scheduler) else {"lr"}
         scheduled |= {"betas", "momentum"} if getattr(scheduler, "cycle_momentum", False) else set()
         known = inspect.signature(type(optimizer)).parameters  # some keep numbers of their own beside these
-        settings = {name: value for name, value in optimizer.defaults.items() if name in known}
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+        settings = {name: value for name, value in optimizer.defaults.items() if takes_any or name in {"lr", *known}}
         for group in optimizer.param_groups:
             for name in ("amsgrad", "centered"):
                 if optimizer.defaults.get(name) and not group.get(name):

@@ -8,8 +8,9 @@
     lstm    LSTM    ([N, T, 5], ([1, N, 5], [1, N, 5]))     414,860
     head    Linear  [N, 10]                                      60
 
-The network runs on the meta device, which knows shapes and computes nothing. It then runs again with a batch of N + 1,
-and again with T + 1 steps. A size that changed depends on that axis, wherever the network has moved it.
+With large inputs, the network runs on the meta device, which knows shapes and computes nothing, else on the CPU. It
+then runs again with a batch of N + 1, and again with T + 1 steps. A size that changed depends on that axis, wherever
+the network has moved it.
 """
 
 import copy
@@ -217,7 +218,8 @@ class Description:
         return align(self.rows())
 
 
-MANY_VALUES = 1_000_000  # of inputs; on the meta device, each step of an LSTM takes milliseconds
+MANY_VALUES = 1_000_000  # of inputs
+MANY_STEPS = 500  # on the meta device, each step of an LSTM takes milliseconds
 
 
 def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any) -> Description:
@@ -233,8 +235,10 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any)
     if not leading or 0 in leading:
         raise ValueError(f"describe: there is no tensor with {num_axes} axes that are not empty in the inputs.")
     shapes = Shapes(leading, ["N", "T"] if num_axes == 2 else ["N", *(f"T{n}" for n in range(1, num_axes))])
-    is_large = sum(tensor.numel() for tensor in tensors_in((inputs, kwargs))) > MANY_VALUES
-    for device in ("meta", "cpu") if is_large else ("cpu",):  # meta has no values, such as lengths
+    tensors = [*tensors_in((inputs, kwargs))]
+    is_large = sum(map(Tensor.numel, tensors)) > MANY_VALUES and max(leading[1:], default=1) < MANY_STEPS
+    on_meta = is_large or any(tensor.is_meta for tensor in (*tensors, *network.parameters()))
+    for device in ("meta", "cpu") if on_meta else ("cpu",):  # meta has no values, such as lengths
         copied = in_full(network).to(device).float().eval()
         runs = []
         for axis in (None, *range(num_axes)):

@@ -107,7 +107,7 @@ def examine_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_step
     """
     features = torch.rand(2, num_steps, *feature_shape, generator=torch.Generator().manual_seed(0))
     changed = features.clone()
-    changed[:, -1] += 1
+    changed[:, -1] = features[:, -1].flip(0)  # of the other sample
     with in_eval_mode(recurrent):  # which changes no running statistics and draws no random numbers
         returned, others = recurrent(features), recurrent(changed)
     match returned:
@@ -155,7 +155,7 @@ Logits = Float[Tensor, "batch output_steps classes"]
 
 
 class StepClassifier(nn.Module):
-    """A network with these parts, which a subclass builds. It maps frames to logits.
+    """A network with these parts, which a subclass builds, and with its own `classify`. It maps frames to logits.
 
     `lengths` are the numbers of real steps of sequences that are padded at their ends: padding is not encoded, and the
     last step is the last real one. An encoder that shares computations between frames (SharedTiles, JoinedPieces) takes
@@ -183,7 +183,8 @@ class StepClassifier(nn.Module):
         self.recurrent = make_recurrent(make, feature_shape, lstm_units, num_steps)
         self.last_step = LastStep(getattr(self.recurrent, "bidirectional", False))
         read_shape = [math.prod(feature_shape)] if is_flattened else feature_shape
-        num_outputs, self.reads_ahead = examine_outputs(self.recurrent, read_shape, num_steps)
+        num_outputs, reads_ahead = examine_outputs(self.recurrent, read_shape, num_steps)
+        self.reads_ahead = reads_ahead or self.last_step.bidirectional
         return num_outputs
 
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:

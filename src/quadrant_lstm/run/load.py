@@ -93,9 +93,9 @@ def load_run(path: str | Path, trust: Trust = ()) -> tuple[nn.Module, DictConfig
 
     A network that was trained with data.train_orderings reads one of those instead of data.orderings.
 
-    Images and clips are uint8, or floats from 0 to 1; series are floats. The network raises ValueError for others, for
-    other axes, and for frames that are not cut from images if it encodes each piece only once: `network.in_full()`
-    reads them.
+    Images and clips are uint8, or floats from 0 to 1; series are floats. The network, and logits_per_step of a network
+    of this project, raise ValueError for others, for other axes, and for frames that are not cut from images if the
+    network encodes each piece only once: `network.in_full()` reads them.
 
     `trust` are modules of other code that the config may name, such as ["my_module"]; they are imported.
 

@@ -230,7 +230,7 @@ def half_interval(values: Sequence[float]) -> float:
 
 def mean_of(values: Iterable[tuple[Job, float]]) -> Mean:
     """Returns the mean of a value of each job. The jobs of a fold, with other seeds, count as one: the interval is that
-    of the folds. So do trials of a search that repeat the same values.
+    of the folds. So do jobs that repeat the same values.
     """
     by_fold: dict[Any, list[float]] = {}
     for job, value in values:
