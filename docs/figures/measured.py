@@ -116,7 +116,7 @@ def means(name: str, rows: str, columns: str) -> str:
         ["", "parameters", *table],
         lines,
         f"Test accuracy in %: mean of {numbers(len(mean.values) for mean in found)} seeds and its 95 % confidence "
-        f"interval{single}. {measured_at(jobs)}; each job is a row of {link(name)}.",
+        f"interval{single}. {measured_at(jobs)}; each job is a row, with its commit, of {link(name)}.",
     )
 
 
@@ -210,10 +210,7 @@ def link(name: str) -> str:
 
 
 def measured_at(rows: Sequence[Row]) -> str:
-    """Returns e.g. "Measured on AMD EPYC, at commits 59a1cbf and 2834b0b"."""
-    commits, processors = (list(dict.fromkeys(row[column] for row in rows)) for column in ORIGIN)
-    listed = " and ".join(filter(None, (", ".join(commits[:-1]), commits[-1])))
-    return f"Measured on {' and '.join(processors)}, at commit{'s' if len(commits) > 1 else ''} {listed}"
+    return f"Measured on {' and '.join(dict.fromkeys(row['processor'] for row in rows))}"
 
 
 def points(values: Sequence[float]) -> str:

@@ -60,7 +60,7 @@ def test_a_table_shows_means_and_differences_over_seeds(tmp_path, monkeypatch):
     assert filled.startswith(f"before\n\n{means}\n\n|  | parameters | gru | lstm |\n|---|---|---|---|\n")
     # half the intervals are 4.303 / sqrt(3) times the standard deviations 0.040415, 0.023094 and 0.026458
     assert "|  | 1,200 | 87.33 (77.29 to 97.37) | 91.33 (85.60 to 97.07) |\n" in filled
-    assert "mean of 3 seeds and its 95 % confidence interval. Measured on one, at commit a1; each job is a" in filled
+    assert "mean of 3 seeds and its 95 % confidence interval. Measured on one; each job is a row, with its" in filled
     assert "| gru - lstm | -4.00 (-10.57 to +2.57) |\n" in filled
     assert filled.endswith("its 95 % confidence interval.\n\n<!-- end -->\n\nafter\n")
     assert measured.fill(filled) == filled
