@@ -3,6 +3,7 @@
 MISTAKES = {
     # unknown keys and choices
     "model.lstm_unit=5": "model.lstm_unit: there is no such key; did you mean model.lstm_units?",
+    "model.recurrent.units=0": "model.recurrent.units: 0 is not a whole number of at least 1 or null; choose another",
     "modle=cnn_lstm": "modle: there is no such key; did you mean model?",
     "lr=0.1": "lr: there is no such key; did you mean optimizer.lr?",
     "zzz=1": "zzz: there is no such key; known keys: data, ",
@@ -19,6 +20,7 @@ MISTAKES = {
     "--run=latest": "argument --run/-r: ignored explicit argument 'latest'; python",
     "-m seed=1,2 --cfg job": "--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.",
     "lstm_units": "lstm_units: cannot be parsed; write KEY=VALUE, or \"KEY='VALUE'\" for a text.",
+    "init=a(1)": "init=a(1): cannot be parsed; write KEY=VALUE, or \"KEY='VALUE'\" for a text.",
     "seed=1,2": "seed: 1,2 are several values; add -m to run a sweep over them.",
     "experiment=units": "experiment: units is a sweep over model.lstm_units, seed; add -m.",
     # keys of this project's own
@@ -29,6 +31,7 @@ MISTAKES = {
     "plan=maybe": "plan: 'maybe' is not true; write plan=true, or leave it out.",
     "sweep=nowhere": "sweep: nowhere has no multirun.yaml; give a folder like",
     "sweep=latest": "has no sweep; start one with python train.py -m KEY=A,B.",
+    "init=": "init: is empty; give a value, or leave it out.",
     "init=nowhere": "init: nowhere does not exist; give a run folder, or a file that",
     "temperature=1e200": "temperature: 1e+200 is not a number from 0.01 to 100; choose another value.",
     "temperature=2": "temperature: 2, but there is no teacher; add teacher=FOLDER, or leave it out.",
@@ -58,6 +61,7 @@ MISTAKES = {
     # out of range
     "model.dropout=1": "model.dropout: 1 is not a number in [0, 1); choose another value.",
     "schedule=cosine schedule.eta_min=-0.1": "schedule.eta_min: -0.1 is not a number of at least 0",
+    "schedule=onecycle schedule.div_factor=0": "schedule.div_factor: 0 is not a number above 0",
     "optimizer.lr=nan": "optimizer.lr: nan is not a number above 0",
     "trainer.devices=0": "trainer.devices: 0 is not a whole number of at least 1 or one of auto, -1 or a list; choose",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
@@ -66,6 +70,7 @@ MISTAKES = {
     "trainer/callbacks=early_stopping trainer.callbacks.early_stopping.monitor=val/acc": "trainer.callbacks."
     "early_stopping.monitor: 'val/acc' is not one of val/accuracy, val/balanced_accuracy, val/macro_f1, "
     "val/top5_accuracy, val/loss, train/accuracy, train/loss; did you mean val/accuracy?",
+    "class_weights=even": "class_weights: 'even' is not one of balanced or null; choose another value.",
     "monitor=accuracy": "val/top5_accuracy, val/loss; did you mean val/accuracy?",
     "data=moving_digits data.label=motion monitor=val/top5_accuracy": "monitor: val/top5_accuracy needs 10 classes or "
     "more, but there are 8; choose another metric, such as val/accuracy.",

@@ -25,9 +25,10 @@ from tests.scripts import Script, succeeds
 CPU = ("trainer.accelerator=cpu",)
 
 
-def test_each_of_the_10000_test_images_is_counted_once(tmp_path):
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.reliability), 3])
+def test_each_of_the_10000_test_images_is_counted_once(processes, tmp_path):
     done = succeeds(
-        "train.py", *CPU, "trainer.devices=3", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
+        "train.py", *CPU, f"trainer.devices={processes}", "trainer.max_epochs=1", "trainer.limit_train_batches=2",
         "trainer.limit_val_batches=2", "data.batch_size=32", "model.filters=[4]", "~trainer.callbacks.dashboard",
         cwd=tmp_path,
     )  # fmt: skip

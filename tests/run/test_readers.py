@@ -20,8 +20,9 @@ from quadrant_lstm.run.build import num_processes_to_launch
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run.exported_program import cut_images, program_file
 from quadrant_lstm.run.load import evaluate, load_classifier
-from quadrant_lstm.run_folder import read_results
+from quadrant_lstm.run_folder import CONFIG, read_results
 from tests.configs import composed_config
+from tests.malformed import MALFORMED
 from tests.scripts import script, succeeds
 
 
@@ -161,8 +162,16 @@ def test_a_run_that_has_not_finished_says_so(finished_run, tmp_path):
     assert f"{line.capitalize()}." in (run / "network.html").read_text()
 
 
-def test_a_run_without_weights_is_reported(finished_run, tmp_path):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: (run / "checkpoints/best.ckpt").unlink(), "best.ckpt: is missing: no epoch of this run has"),
+        (lambda run: (run / "checkpoints/best.ckpt").write_bytes(b"cut"), "best.ckpt: cannot be read .* is damaged"),
+        (lambda run: MALFORMED["another network"][0](run / CONFIG), "best.ckpt: does not fit .*config.yaml"),
+    ],
+)
+def test_weights_that_are_missing_damaged_or_do_not_fit_are_reported(damage, message, finished_run, tmp_path):
     run = shutil.copytree(finished_run, tmp_path / "run")
-    (run / "checkpoints/best.ckpt").unlink()
-    with pytest.raises(UserError, match="best.ckpt: is missing: no epoch of this run has"):
+    damage(run)
+    with pytest.raises(UserError, match=message):
         load_run(run)

@@ -89,22 +89,31 @@ def searched(shared_folder):
     return cwd
 
 
+def resume_killed_search(cwd: Path, killed_at: int, num_trials: int) -> Path:
+    """Kills a search after the first epoch of a trial, and resumes it with one more trial. Returns its folder."""
+    process = searched_in(cwd, num_trials - 1, before=waiting_after(1, str(killed_at)))
+    process.wait_for(f"outputs/sweeps/*/*/{killed_at}/checkpoints/last.ckpt")
+    process.kill()
+    sweep = sweep_folder(cwd)
+    trials = load_study(sweep).trials
+    assert len(trials) == killed_at + 1
+    assert trials[killed_at].state == TrialState.RUNNING
+    before = {file: file.stat().st_mtime_ns for n in range(killed_at) for file in (sweep / str(n)).rglob("*")}
+    again = succeeds("train.py", "sweep=latest", f"hydra.sweeper.n_trials={num_trials}", cwd=cwd)
+    assert f"job {killed_at}  optimizer.lr=" in again.stdout
+    assert f"job {killed_at - 1}  " not in again.stdout
+    assert f"({num_trials} of {num_trials} jobs finished)" in again.stdout
+    assert all(file.stat().st_mtime_ns == written for file, written in before.items())
+    assert sorted(int(folder.name) for folder in sweep.iterdir() if folder.name.isdecimal()) == list(range(num_trials))
+    return sweep
+
+
 def values(sweep: Path) -> list[tuple[object, ...]]:
     return [(trial.params, trial.state, trial.value) for trial in load_study(sweep).trials]
 
 
 def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(searched, tmp_path):
-    process = searched_in(tmp_path, 2, before=waiting_after(1, "1"))
-    process.wait_for("outputs/sweeps/*/*/1/checkpoints/last.ckpt")
-    process.kill()
-    sweep = sweep_folder(tmp_path)
-    assert [trial.state for trial in load_study(sweep).trials][1:] == [TrialState.RUNNING]
-    before = {file: file.stat().st_mtime_ns for file in (sweep / "0").rglob("*")}
-    again = succeeds("train.py", "sweep=latest", "hydra.sweeper.n_trials=3", cwd=tmp_path)
-    assert "job 1  optimizer.lr=" in again.stdout and "job 0  " not in again.stdout
-    assert "(3 of 3 jobs finished)" in again.stdout
-    assert all(file.stat().st_mtime_ns == written for file, written in before.items())
-    assert sorted(folder.name for folder in sweep.iterdir() if folder.name.isdecimal()) == ["0", "1", "2"]
+    sweep = resume_killed_search(tmp_path, 1, 3)
     assert values(sweep) == values(sweep_folder(searched))
     found = load_study(sweep).trials
     assert {TrialState.PRUNED, TrialState.COMPLETE} == {trial.state for trial in found}
@@ -113,6 +122,14 @@ def test_a_killed_search_resumes_with_the_trials_of_an_uninterrupted_one(searche
     assert (sweep / "sweep.html").read_text().count("<svg") == 4  # two keys, the curves, the progress
     plan = script("train.py", "sweep=latest", "plan=true", cwd=tmp_path)
     assert plan.stdout == "no job is left to run; nothing was started\n", plan.stderr
+
+
+@pytest.mark.reliability
+@pytest.mark.timeout(600)
+def test_a_search_killed_at_trial_7_has_the_same_20_trials(tmp_path):
+    assert searched_in(tmp_path / "whole", 20).wait(600).returncode == 0
+    sweep = resume_killed_search(tmp_path / "killed", 7, 20)
+    assert values(sweep) == values(sweep_folder(tmp_path / "whole"))
 
 
 def test_a_search_is_not_resumed_without_its_study_or_with_another_sampler(searched, tmp_path):
