@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 from collections.abc import Sequence
 from html import escape
@@ -89,6 +90,7 @@ CARDS = {  # what is cropped of a tab, a CSS selector, and the size of the windo
     "hparams": ("tf-hparams-table-view", (1340, 540)),
     "projector": ("#scatter", (1500, 900)),
 }
+CURVES = {"scalarSmoothing": 0, "ignoreOutliers": False}  # TensorBoard's settings: curves are whole
 
 
 def reports(run: Path, sweep: Path) -> None:
@@ -112,6 +114,8 @@ def tensorboard(runs: Path, names: Sequence[str]) -> None:
     from tests import browser
 
     with browser.tensorboard(runs) as url, browser.chromium() as page:
+        page.get(url)
+        page.execute_script("localStorage.setItem('_tb_global_settings', JSON.stringify(arguments[0]))", CURVES)
         for name in names:
             selector, size = CARDS[name]
             browser.resize_window(page, *size, scale=2)
@@ -120,9 +124,11 @@ def tensorboard(runs: Path, names: Sequence[str]) -> None:
 
 
 def crop(page: Any, picture: Image.Image, selector: str, scale: float) -> Image.Image:
-    """Returns the smallest part of the picture that contains all elements which match a CSS selector."""
+    """Returns the smallest part of the picture that contains all elements which match a CSS selector, but no cut pixel."""
     from tests import browser
 
     boxes = [box for box in browser.find(page, selector, "box") if box[2] > box[0]]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return picture.crop(tuple(round(scale * edge) for edge in (min(lefts), min(tops), max(rights), max(bottoms))))
+    begin = (math.ceil(scale * min(edges)) for edges in (lefts, tops))
+    end = (int(scale * max(edges)) for edges in (rights, bottoms))
+    return picture.crop((*begin, *end))
