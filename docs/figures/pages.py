@@ -124,7 +124,7 @@ def tensorboard(runs: Path, names: Sequence[str]) -> None:
 
 
 def crop(page: Any, picture: Image.Image, selector: str, scale: float) -> Image.Image:
-    """Returns the smallest part of the picture that contains all elements which match a CSS selector, in whole pixels."""
+    """Returns the smallest part of the picture that contains all elements of a CSS selector, in whole pixels."""
     from tests import browser
 
     boxes = [box for box in browser.find(page, selector, "box") if box[2] > box[0]]
