@@ -1,4 +1,5 @@
 import multiprocessing
+import re
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torch
 from benchmarks import clips, measure, question
 from benchmarks.__main__ import main
 from benchmarks.layers import ways_to_convolve, ways_to_encode, ways_to_share
-from benchmarks.measure import cells, peak_memory, table, take_turns
+from benchmarks.measure import cells, table, take_turns
 from benchmarks.question import KERAS, OURS, Plain, orderings_for, our_network
 from quadrant_lstm import sequences
 from quadrant_lstm.errors import UserError
@@ -37,11 +38,17 @@ def test_every_way_to_compute_a_layer_gives_the_same():
     torch.testing.assert_close(shared["shared tiles"](), shared["every frame"](), rtol=1e-4, atol=1e-4)
 
 
-def test_a_peer_runs_in_its_own_process(monkeypatch):
+def test_a_peer_that_runs_in_its_own_process_has_a_column(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "get_context", lambda _: FORKSERVER)  # a spawned process would import torch
-    processes, _ = question.start([OURS])
-    assert 0 < processes[OURS].step("infer", 8, 2) < 60_000
-    assert processes[OURS].submit(peak_memory).result() > 100
+    monkeypatch.setattr(question, "PEERS", [OURS])
+    monkeypatch.setattr(question, "MORE_ORDERINGS", [OURS._replace(num_orderings=8)])
+    measure.write_page(tmp_path / "question.md", question.tables(tmp_path, rounds=1, steps=1, epochs=0))
+    page = (tmp_path / "question.md").read_text()
+    assert "\n|  | this project, fp32 | this project, fp32, 8 orderings |\n" in page
+    for first, unit in ("training step", "ms"), ("inference", "ms"), ("peak main memory", "MB"):
+        value = re.search(rf"\| {first}.*?\| ([\d,.]+) {unit}", page)[1]
+        assert 1 < float(value.replace(",", "")) < 60_000
+    assert (tmp_path / "question.png").is_file()
 
 
 def test_a_peer_that_cannot_train_says_why(monkeypatch):
