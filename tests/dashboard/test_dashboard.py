@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shutil
 import signal
 from functools import partial
 
@@ -22,7 +23,7 @@ from quadrant_lstm import ORDERINGS
 from quadrant_lstm.callbacks.checkpoints import log_points
 from quadrant_lstm.dashboard import gallery
 from quadrant_lstm.dashboard.dashboard import Dashboard, add_states, hyperparameters
-from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, SECTIONS
+from quadrant_lstm.dashboard.report import AFTER_EACH_STEP, HISTORIES, SECTIONS, write_run_report
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import QUADRANTS
@@ -113,6 +114,17 @@ def test_the_varied_keys_of_a_sweep_include_the_choices_of_groups():
     )
     overrides = ["model=join", "model/recurrent=gru", "optimizer.lr=1e-1", "swept=[model,model/recurrent,optimizer.lr]"]
     assert hyperparameters(cfg, overrides) == {"model": "join", "model/recurrent": "gru", "optimizer.lr": 0.1}
+
+
+def test_the_report_of_a_resumed_run_tells_the_samples_of_its_last_part(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    data = clips_in(write_clip_folder(tmp_path / "clips", num_frames=[3]))
+    dashboard = Dashboard()
+    dashboard.stages = [("stage", "layer", "output shape", "parameters")]
+    write_run_report(run, read_results(run), dashboard, data)
+    page = (run / "report.html").read_text()
+    assert f"<td>Data<td>{data.summary}\n" in page
+    assert f"<td>Training, validation and test<td>{data.origin}\n" in page
 
 
 def test_the_report_holds_the_results_and_all_pictures_with_captions(finished_run, events):

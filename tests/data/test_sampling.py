@@ -55,6 +55,16 @@ def test_a_rate_means_the_same_for_files_of_any_rate(name, times, tmp_path):
         assert np.abs(read[:, 16, 16, 0].astype(int) - expected).max() <= 3  # after compression
 
 
+@pytest.mark.parametrize("digits", [3, 4])
+def test_rounded_times_of_a_file_change_no_frame(digits):
+    places = [place for place in range(30) if place != 10]  # in thirtieths of a second; one frame was dropped
+    note = Note(None, len(places), 1, 1, "", 1.0, [round(place / 30, digits) for place in places], [])
+    for fps in (15, 30):
+        moments = range(0, 30, 30 // fps)
+        expected = [max(number for number, place in enumerate(places) if place <= moment) for moment in moments]
+        assert frames_available(note, 1, fps).tolist() == expected
+
+
 def test_a_rate_counts_the_durations_of_an_animation(tmp_path):
     write_animation(tmp_path / "clip.webp", np.random.default_rng(0).integers(0, 255, (10, 8, 8, 3)).astype(np.uint8))
     note = examine(tmp_path / "clip.webp", FrameFormat(3, None, None, "stretch"))

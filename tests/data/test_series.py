@@ -44,7 +44,7 @@ def test_all_formats_hold_the_same_series(tmp_path):
         ("x.csv", "a,b\n1,2\n3,x\n", "row 3: 'x' is not a number; columns are separated by commas"),
         ("x.csv", "1,2\n3\n", "row 2 has 1 cell, but the first has 2"),
         ("x.csv", "1,2\n\n3,4\n", "row 2 has 0 cells"),
-        ("x.csv", "1,2\n,4\n", "value 2 of feature 1 is missing; data.missing=last or interpolate fills it"),
+        ("x.csv", "1,2\n,4\n", "value 2 of feature 1 is missing; fill it, or train with data.missing=last"),
         ("x.csv", "1,2\n3,inf\n", "value 2 of feature 2 is not finite"),
         ("x.csv", "1,2\n3,1e39\n", "value 2 of feature 2 is not finite in float32"),
         ("x.csv", ",0,1,2\n0,5,6,7\n", "its first row counts the columns"),

@@ -72,6 +72,8 @@ DIVIDED = [f"{split}/{name}/1.mp4" for split in ("train", "test") for name in NA
     [
         ([], "data.root: .* holds no folder of a class; give one with a folder of clips for each class."),
         (["jump/1.mp4", "jump/2.mp4"], "data.root: .* has fewer than two classes; add clips of another one"),
+        (["digits/jump/1.mp4", "digits/wave/1.mp4"], "another one, or write data.root=.*/digits if its folders"),
+        (["jump/1.mp4", "wave/anna/1.mp4"], "wave/anna: is a folder, .*; move its files up, list them in data.labels"),
         ([*DIVIDED[:3], "test/wave/.2.mp4"], "test/wave: holds no clips; add some, or remove the folder"),
         (DIVIDED[:3], "data.root: .* has no clip of class wave in test; add some, or remove the class"),
         (DIVIDED[:1] + DIVIDED[2:], "has no clip of class wave in train; add some"),
@@ -227,5 +229,10 @@ def test_a_class_with_fewer_than_five_samples_is_named():
     counts, (warning,) = counts_in_words(halves, NAMES)
     assert counts == "7 for training (jump 4, wave 3), 9 for validation (jump 5, wave 4), 10 for test"
     assert warning.startswith("data: validation has fewer than 5 samples of a class (wave 4), which")
+    assert warning.endswith("; add samples, or cross-validate with -m data.fold=0,1,2,3,4")
+    _, (warning,) = counts_in_words({"test": samples_of(3)}, NAMES)
+    assert warning.endswith("; add samples, or cross-validate with -m data.test_fold=0,1,2,3,4")
+    _, (warning,) = counts_in_words({"test": [sample._replace(split="test") for sample in samples_of(3)]}, NAMES)
+    assert warning.endswith("accuracy; add samples")
     assert counts_in_words({"validation": []}, NAMES) == ("", [])
     assert counts_in_words({"training": samples_of(1)}, NAMES) == ("1 for training (jump 1, wave 0)", [])

@@ -280,10 +280,12 @@ def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, c
     words = (
         "data=clips", f"data.root={root}", "data.layout=THWC", "data.num_frames=null", "data.num_workers=0",
         "model=join", "model.encoder.filters=[4]", "model/recurrent=concat", "~trainer.callbacks.dashboard",
-        "data.validation_share=0.0",
+        "data.validation_share=0.0", "data.skip_broken=true",
     )  # fmt: skip
+    (root / "train/dark/9.npy").write_bytes(b"")
     succeeds("train.py", *words, "trainer.max_epochs=1", cwd=tmp_path)
     run = run_folder(tmp_path)
+    assert (run / "skipped_clips.txt").exists()
     np.save(root / "test/dark/0.npy", noise_clip(9))
     for use in (lambda: evaluate(run, "cpu"), lambda: predict(run, "test", None, None)):
         caplog.clear()
@@ -292,6 +294,7 @@ def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, c
     np.save(root / "train/dark/9.npy", noise_clip(4, seed=9))
     resumed = script("train.py", "run=latest", "trainer.max_epochs=2", cwd=tmp_path)
     assert "data: the files have changed since outputs/" in resumed.stdout
+    assert not (run / "skipped_clips.txt").exists()
     (root / "train/dark/9.npy").rename(root / "test/dark/9.npy")
     with pytest.raises(UserError, match="data: test/dark/9.npy is for test, but .* was trained on it; restore the"):
         evaluate(run, "cpu")

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from quadrant_lstm import files, run_folder, text
 from quadrant_lstm.dashboard.dashboard import Dashboard
+from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.plotting import CORRECT, GREY, SCALE, WRONG, as_png, new_axes, style
 from quadrant_lstm.signals import signals_deferred
 
@@ -93,18 +94,17 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {  # captions, by patterns of the pi
 
 
 @signals_deferred()  # as the dashboard does while it draws
-def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashboard) -> None:
+def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashboard, data: SequenceDataModule) -> None:
     """`results` are those of results.json; `dashboard` has the pictures."""
     rows, best_epoch = run_folder.read_rows(folder / run_folder.METRICS), results["best_epoch"]
-    provenance = files.read_json(folder / run_folder.PROVENANCE)
     steps = text.step_accuracies_in("test", results)
     listed = steps if len(steps) <= MAX_LISTED_STEPS else steps[:: -(len(steps) // MAX_NAMED_STEPS)][::-1]
     curves = [(title, as_png(draw_history(lines, rows, best_epoch), SCALE)) for title, lines in histories(rows).items()]
     page = text.render(
         "run.html",
         name=folder.name,
-        command=provenance["command"],
-        data=provenance["data"],
+        command=files.read_json(folder / run_folder.PROVENANCE)["command"],
+        data=data,
         results=results,
         step_accuracies={name.rpartition("_")[2]: results[name] for name in listed},
         each_step=listed == steps,

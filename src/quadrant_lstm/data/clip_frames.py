@@ -325,9 +325,9 @@ def as_array(frame: Any, frame_format: FrameFormat) -> np.ndarray:
 
 def frames_available(note: Note, frame_step: int, fps: int | float | None) -> Int[np.ndarray, " frames"]:
     """Returns the numbers of every n-th frame; or with `fps`, whatever the rate of the file, of those that are shown at
-    so many moments per second. A frame is shown until the next one appears.
+    so many moments per second. A frame is shown until the next one appears. Files round their times to milliseconds.
     """
     if fps is None or note.seconds is None:
         return np.arange(0, note.num_frames, frame_step)
     shown = np.arange(max(1, math.ceil(note.seconds * fps - 1e-6))) / fps
-    return (np.searchsorted(frame_times(note), shown + 1e-6, side="right") - 1).clip(0)
+    return (np.searchsorted(frame_times(note), shown + 1e-3, side="right") - 1).clip(0)

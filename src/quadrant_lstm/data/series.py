@@ -110,7 +110,7 @@ def as_series(array: np.ndarray, missing: kinds.Missing | None) -> Values:
     for problem, places in (("not finite in float32", np.isinf(values)), ("missing", np.isnan(values))):
         if places.any() and not (missing and problem == "missing"):
             time, feature = np.argwhere(places)[0].tolist()
-            remedy = "; data.missing=last or interpolate fills it" if problem == "missing" else ""
+            remedy = "; fill it, or train with data.missing=last or interpolate" if problem == "missing" else ""
             raise ValueError(f"value {time + 1} of feature {feature + 1} is {problem}{remedy}")
     times = np.arange(len(values))
     for feature, column in enumerate(values.T):

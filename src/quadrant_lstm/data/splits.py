@@ -59,7 +59,10 @@ def find_samples(
     names = class_names(samples)
     place = f"data.labels: {labels}" if labels else f"data.root: {folder}"
     if len(names) < 2:
-        raise UserError(f"{place} has fewer than two classes; add {plural(kind)} of another one.")
+        remedy = f"add {plural(kind)} of another one"
+        if not labels and all(sample.path.is_dir() for sample in samples):
+            remedy += f", or write data.root={samples[0].path.parent} if its folders are the classes"
+        raise UserError(f"{place} has fewer than two classes; {remedy}.")
     splits = {split: {sample.label for sample in samples if sample.split == split} for split in SPLITS}
     for split in ("train", "test") if samples[0].split else ():
         if missing := {*names} - splits[split]:
@@ -168,7 +171,8 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
                 holds = "but not of still pictures alone" if kind == "clip" else f"no file of a {kind}"
                 what = f"a folder, {holds} (those of splits are named train, val and test)"
                 what = what if visible_in(path) else "an empty folder"
-                remedy = "remove it, or begin its name with a dot"
+                remedy = "move its files up, list them in data.labels" if visible_in(path) else "remove it"
+                remedy += ", or begin its name with a dot"
             elif kind == "clip" and is_image_name(path.name):
                 remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.jpg"
             raise UserError(f"{path}: is {what}; {remedy}.")
@@ -288,11 +292,13 @@ def counts_in_words(halves: Mapping[str, Iterable[Sample]], class_names: Sequenc
         each = [(counts[name], name) for name in class_names]
         if half != "training" and (few := [f"{name} {count}" for count, name in each if count < FEW]):
             listed = ", ".join(few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
+            split, key = {"validation": ("val", "data.fold"), "test": ("test", "data.test_fold")}[half]
+            is_given = split in {sample.split for sample in samples}
             warnings.append(
                 f"data: {half} has fewer than {FEW} samples of a class ({listed}), which say little about its "
-                "accuracy; add samples, or use data.fold"
+                f"accuracy; add samples{'' if is_given else f', or cross-validate with -m {key}=0,1,2,3,4'}"
             )
-        shown = each if len(each) <= 8 else [min(each), max(each)]
-        listed = f" ({', '.join(f'{name} {count:,}' for count, name in shown)})"
+        shown = [f"{name} {count:,}" for count, name in (each if len(each) <= 8 else [min(each), max(each)])]
+        listed = f" ({', '.join(shown) if len(each) <= 8 else f'from {shown[0]} to {shown[1]}'})"
         texts.append(f"{counts.total():,} for {half}{listed if len({count for count, _ in each}) > 1 else ''}")
     return ", ".join(texts), warnings

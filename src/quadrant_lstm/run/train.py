@@ -193,6 +193,7 @@ def record_start(
         trained = [row for row in read_csv(table) if row["split"] == "training"] if resumed else []  # these rows stay
         rows = {(csv_cell(row["path"]), row["sha256"]): row for row in (*data.table, *trained)}
         write_atomically(table, csv_text(list(data.table[0]), rows.values()).encode())
+    (folder / run_folder.SKIPPED).unlink(missing_ok=True)
     if data.skipped:
         write_atomically(folder / run_folder.SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
         clips = counted(len(data.skipped), "clip")
@@ -211,7 +212,7 @@ def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, train
     log_results(trainer, hyperparameters(cfg, run_folder.read_overrides(folder)), results)
     for callback in trainer.callbacks:
         if isinstance(callback, Dashboard):
-            write_run_report(folder, results, callback)
+            write_run_report(folder, results, callback, trainer.datamodule)
     write_json(folder / RESULTS, results)
     log.info(run_summary(results, folder, trainer.loggers))
 
