@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import re
 from collections.abc import Sequence
 from html import escape
@@ -82,7 +81,7 @@ def draw() -> None:
 # Reports, a terminal, and TensorBoard
 
 WIDTH, HEIGHT = 1000, 880  # CSS pixels of a report's top
-TERMINAL = """<pre style="background: #1c1c1c; color: #e8e8e8; display: inline-block;
+TERMINAL = """<body style="background: #1c1c1c"><pre style="color: #e8e8e8; display: inline-block;
 font: 15px/1.4 monospace; margin: 0; padding: 16px 20px"><b>$ {}</b>\n{}</pre>"""
 TIME_AND_LEVEL = re.compile(r"^[\d-]+ [\d:,]+ INFO ", re.MULTILINE)  # of an entry of train.log
 CARDS = {  # what is cropped of a tab, a CSS selector, and the size of the window in CSS pixels
@@ -124,11 +123,9 @@ def tensorboard(runs: Path, names: Sequence[str]) -> None:
 
 
 def crop(page: Any, picture: Image.Image, selector: str, scale: float) -> Image.Image:
-    """Returns the smallest part of the picture that contains all elements of a CSS selector, in whole pixels."""
+    """Returns the smallest part of the picture that contains all elements which match a CSS selector."""
     from tests import browser
 
     boxes = [box for box in browser.find(page, selector, "box") if box[2] > box[0]]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    begin = (math.ceil(scale * min(edges)) for edges in (lefts, tops))
-    end = (int(scale * max(edges)) for edges in (rights, bottoms))
-    return picture.crop((*begin, *end))
+    return picture.crop(tuple(round(scale * edge) for edge in (min(lefts), min(tops), max(rights), max(bottoms))))
