@@ -45,9 +45,9 @@ def test_a_peer_that_runs_in_its_own_process_has_a_column(tmp_path, monkeypatch)
     measure.write_page(tmp_path / "question.md", question.tables(tmp_path, rounds=1, steps=1, epochs=0))
     page = (tmp_path / "question.md").read_text()
     assert "\n|  | this project, fp32 | this project, fp32, 8 orderings |\n" in page
-    for first, unit in ("training step", "ms"), ("inference", "ms"), ("peak main memory", "MB"):
+    for first, unit, least in ("training step", "ms", 0), ("inference", "ms", 0), ("peak main memory", "MB", 100):
         value = re.search(rf"\| {first}.*?\| ([\d,.]+) {unit}", page)[1]
-        assert 1 < float(value.replace(",", "")) < 60_000
+        assert least < float(value.replace(",", "")) < 60_000
     assert (tmp_path / "question.png").is_file()
 
 

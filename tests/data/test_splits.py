@@ -235,4 +235,7 @@ def test_a_class_with_fewer_than_five_samples_is_named():
     _, (warning,) = counts_in_words({"test": [sample._replace(split="test") for sample in samples_of(3)]}, NAMES)
     assert warning.endswith("accuracy; add samples")
     assert counts_in_words({"validation": []}, NAMES) == ("", [])
+    many = [Sample(Path("x"), f"c{number // 12}", "", None) for number in range(12 * 9 - 2)]
+    counts, _ = counts_in_words({"training": many}, [f"c{number}" for number in range(9)])
+    assert counts == "106 for training (from c8 10 to c7 12)"
     assert counts_in_words({"training": samples_of(1)}, NAMES) == ("1 for training (jump 1, wave 0)", [])

@@ -167,12 +167,12 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
         if not is_sample(path := sample.path):
             what = f"no file of a {kind} ({FORMATS[kind]})"
             remedy = "convert or remove it, or begin its name with a dot"
-            if path.is_dir():
+            if path.is_dir() and visible_in(path):
                 holds = "but not of still pictures alone" if kind == "clip" else f"no file of a {kind}"
                 what = f"a folder, {holds} (those of splits are named train, val and test)"
-                what = what if visible_in(path) else "an empty folder"
-                remedy = "move its files up, list them in data.labels" if visible_in(path) else "remove it"
-                remedy += ", or begin its name with a dot"
+                remedy = "move its files up, list them in data.labels, or begin its name with a dot"
+            elif path.is_dir():
+                what, remedy = "an empty folder", "remove it, or begin its name with a dot"
             elif kind == "clip" and is_image_name(path.name):
                 remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.jpg"
             raise UserError(f"{path}: is {what}; {remedy}.")
@@ -298,7 +298,9 @@ def counts_in_words(halves: Mapping[str, Iterable[Sample]], class_names: Sequenc
                 f"data: {half} has fewer than {FEW} samples of a class ({listed}), which say little about its "
                 f"accuracy; add samples{'' if is_given else f', or cross-validate with -m {key}=0,1,2,3,4'}"
             )
-        shown = [f"{name} {count:,}" for count, name in (each if len(each) <= 8 else [min(each), max(each)])]
-        listed = f" ({', '.join(shown) if len(each) <= 8 else f'from {shown[0]} to {shown[1]}'})"
-        texts.append(f"{counts.total():,} for {half}{listed if len({count for count, _ in each}) > 1 else ''}")
+        words = [f"{name} {count:,}" for count, name in each]
+        if len(each) > 8:
+            words = ["from {1} {0:,} to {3} {2:,}".format(*min(each), *max(each))]
+        listed = f" ({', '.join(words)})" if len({count for count, _ in each}) > 1 else ""
+        texts.append(f"{counts.total():,} for {half}{listed}")
     return ", ".join(texts), warnings
