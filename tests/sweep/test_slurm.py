@@ -182,7 +182,9 @@ def test_several_tasks_of_srun_are_refused_before_the_training(tmp_path):
 
 
 def test_the_script_of_the_page_starts_several_processes(tmp_path):
-    text = SEVERAL.replace("--nodes=2", "--nodes=1").replace("/ 4", "/ 1").replace("nproc-per-node=4", "nproc-per-node=2")
+    text = (
+        SEVERAL.replace("--nodes=2", "--nodes=1").replace("/ 4", "/ 1").replace("nproc-per-node=4", "nproc-per-node=2")
+    )
     run = submit(text, tmp_path, "trainer.accelerator=cpu", "data.batch_size=8")
     wait_until((run / "results.json").exists, 100)
     assert epochs(run) == [1, 2, 3]
