@@ -85,6 +85,14 @@ def test_a_file_with_a_wrong_checksum_is_not_kept(mirror, tmp_path):
     assert not (tmp_path / "fashion_mnist").exists()
 
 
+@pytest.mark.usefixtures("mirror")
+def test_a_folder_of_another_data_set_is_refused(tmp_path):
+    download("FashionMNIST", tmp_path / "data")
+    download("FashionMNIST", tmp_path / "data")
+    with pytest.raises(UserError, match="train-images-idx3-ubyte.gz is not that of KMNIST; give another folder"):
+        download("KMNIST", tmp_path / "data")
+
+
 def test_an_error_names_the_server_the_folder_and_the_remedies(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.KMNIST, "mirrors", ["http://127.0.0.1:9/"])
     for folder, reason in ((tmp_path / "kmnist", "refused"), (tmp_path / ".kmnist.lock/kmnist", "File exists")):

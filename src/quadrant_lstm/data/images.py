@@ -97,6 +97,9 @@ def download(dataset: str, folder: Path) -> None:
             if not folder.is_dir():
                 os.replace(dataset_class(staging, download=True).raw_folder, folder)
                 shutil.rmtree(staging)
+            for name, md5 in dataset_class.resources:
+                if (folder / name).exists() and hashlib.md5((folder / name).read_bytes()).hexdigest() != md5:
+                    raise UserError(f"data.root: {folder / name} is not that of {dataset}; give another folder.")
     except (RuntimeError, OSError) as error:
         raise UserError(
             f"data.root: {dataset} could not be downloaded from {' or '.join(dataset_class.mirrors)} into {folder} "
