@@ -50,7 +50,8 @@ def test_all_formats_hold_the_same_series(tmp_path):
         ("x.csv", ",0,1,2\n0,5,6,7\n", "its first row counts the columns"),
         ("x.csv", ",0,1\n0,5,6\n1,7,8\n", "its first row counts the columns"),
         ("x.csv", "day,x\n2024_01_05,1\n", "row 2: '2024_01_05' is not a number"),
-        ("x.csv", "1,0.2,err\n1,0.3,2\n", "its first row has numbers and texts; write names or numbers only"),
+        ("x.csv", "1,5\n2,05\n", "row 2: '05' is not a number; columns are separated by commas, decimals by points"),
+        ("x.csv", "1,err\n1,2\n", "its first row has numbers and texts; write names or numbers only"),
         ("x.csv", ",a\n0,5\n", "a column has no name; name it, or leave it out if it counts the rows"),
         ("x.csv", b"\xff\xfe1", "utf-8"),
         ("x.npy", b"nothing", r"x.npy: cannot be read as a series \("),
@@ -70,6 +71,11 @@ def test_a_file_that_is_no_series_of_numbers_costs_one_line(name, content, line,
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=line):
         read_series(tmp_path / name, None)
+
+
+def test_a_column_may_be_named_like_a_missing_value(tmp_path):
+    (tmp_path / "x.csv").write_text("K,Na\n1,2\n")
+    assert read_series(tmp_path / "x.csv", None)[1] == ("K", "Na")
 
 
 def test_missing_values_are_filled_if_asked_for(tmp_path):
@@ -193,6 +199,19 @@ def test_what_the_data_let_doubt_is_warned_of(root):
         "data.test_windows: no test series has more steps than data.num_frames=6, so that all 2 windows are the same",
         "data: every series begins with 400, 410, 420; if these are names, put a letter before each",
     ]
+
+
+def test_axes_and_names_that_may_be_mistaken_are_warned_of(root):
+    tables = [file.with_suffix(".csv") for file in root.glob("*/*/*.npy")]
+    for file, values in ((table, np.load(table.with_suffix(".npy"))[:2]) for table in tables):
+        np.save(file.with_suffix(".npy"), values)
+    doubt = "every series has 2 values of 3 features; if these arrays are [features, time], transpose them"
+    assert series_in(root, num_frames=None).warnings[-1] == f"data: {doubt}"
+    for table in tables:
+        write_table(table, np.arange(len(table.name))[:, None], ["0"])
+        table.with_suffix(".npy").unlink()
+    doubt = "every series begins with 0; if these are names, put a letter before each"
+    assert series_in(root, num_frames=None).warnings[-1] == f"data: {doubt}"
 
 
 def test_a_constant_feature_has_deviation_1(root):

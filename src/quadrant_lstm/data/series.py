@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import math
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -42,6 +43,7 @@ from quadrant_lstm.text import counted, with_progress
 
 SUFFIXES = {".npy", ".npz", ".csv"}
 MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none", "?", "-"}  # cells of a table, in lower case
+PART_OF_A_NUMBER = re.compile(r"\s*[+-]?0\d+\s*")  # behind a decimal comma
 Values = Float32[np.ndarray, "_ features"]  # by time
 Names = tuple[str, ...]
 
@@ -70,14 +72,15 @@ def read_series(file: Path, missing: kinds.Missing | None, feature_names: Sequen
 
 def read_table(file: Path) -> tuple[Float[np.ndarray, "..."], Names]:
     with file.open(newline="", encoding="utf-8-sig") as opened:
-        rows = [list(map(number_in, row)) for row in csv.reader(opened, strict=True)]
+        names, *_ = lines = [*csv.reader(opened, strict=True)] or [[]]
+    rows = [list(map(number_in, line)) for line in lines]
     while rows and not rows[-1]:  # blank lines at the end
         rows.pop()
     first = rows[0] if rows else []
     has_names, known = any(isinstance(cell, str) for cell in first), [cell for cell in first if cell == cell]
-    if has_names and any(isinstance(cell, float) and not cell.is_integer() for cell in known):  # a damaged row
+    if has_names and any(isinstance(cell, float) for cell in known):  # a damaged row
         raise ValueError("its first row has numbers and texts; write names or numbers only")
-    if has_names and known != first:
+    if has_names and not all(map(str.strip, names)):
         raise ValueError("a column has no name; name it, or leave it out if it counts the rows")
     has_index = first[1:] == known != [] and [row[0] for row in rows[1:] if row] == list(range(len(rows) - 1))
     if (len(known) > 2 or has_index) and known == list(range(len(known))):  # as pandas writes unless told not to
@@ -86,12 +89,13 @@ def read_table(file: Path) -> tuple[Float[np.ndarray, "..."], Names]:
         if len(row) != len(first):
             raise ValueError(f"row {number} has {counted(len(row), 'cell')}, but the first has {len(first)}")
         if number > 1 and (wrong := [cell for cell in row if isinstance(cell, str)]):
-            raise ValueError(f"row {number}: {wrong[0]!r} is not a number; columns are separated by commas")
-    return np.array(rows[has_names:], np.float64), tuple(map(str, first)) if has_names else ()
+            rule = "columns are separated by commas, decimals by points"
+            raise ValueError(f"row {number}: {wrong[0]!r} is not a number; {rule}")
+    return np.array(rows[has_names:], np.float64), tuple(names) if has_names else ()
 
 
 def number_in(cell: str) -> float | str:
-    if "_" in cell:  # which Python reads as a number
+    if "_" in cell or PART_OF_A_NUMBER.fullmatch(cell):  # which Python reads as a number
         return cell
     try:
         return math.nan if cell.strip().lower() in MISSING else float(cell)
@@ -325,6 +329,11 @@ class Series(FileSequences):
         super().__init__(spec, train, test, held_out, batch_size, seed, folder, (origin, how), checksums, amount)
         if not feature_names:
             self.warnings += warnings_of_first_rows(series)
+        if len(lengths := {*map(len, series.values())}) == 1 and (length := min(lengths)) < num_features:
+            doubt = "if these arrays are [features, time], transpose them"
+            self.warnings.append(
+                f"data: every series has {counted(length, 'value')} of {num_features} features; {doubt}"
+            )
         self.statistics = statistics_of([train.series[number] for number in self.train_indices.tolist()])
         self.blank = self.statistics[0].view(-1, *[1] * (len(frame_shape) - 1))
         self.values_per_step = 1 if window is None else min(window, stride or window)
@@ -364,9 +373,9 @@ def count_features(series: Mapping[Path, Values]) -> int:
 
 
 def warnings_of_first_rows(series: Mapping[Path, Values]) -> list[str]:
-    """Warns if all tables begin with the same different numbers, which may be the names of the columns."""
+    """Warns if all tables begin with the same different numbers, or with 0, which may be the names of the columns."""
     rows = {tuple(values[0].tolist()) for path, values in series.items() if path.suffix.lower() == ".csv"}
-    if len(rows) != 1 or len(series) == 1 or not 1 < len(row := min(rows)) == len({*row}):
+    if len(rows) != 1 or len(series) == 1 or len(row := min(rows)) != len({*row}) or (len(row) == 1 and row != (0,)):
         return []
     listed = ", ".join(f"{value:g}" for value in row)
     return [f"data: every series begins with {listed}; if these are names, put a letter before each"]
