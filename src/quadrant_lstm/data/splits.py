@@ -25,6 +25,7 @@ from quadrant_lstm.text import plural
 
 FEW = 5  # fewer samples of a class than this say little about its accuracy
 SPLITS = ("train", "val", "test")
+LIKE_SPLITS = {*SPLITS, "training", "valid", "validation", "testing"}
 
 # What a folder or a file of labels says
 
@@ -78,6 +79,9 @@ def class_names(samples: Iterable[Sample]) -> tuple[str, ...]:
 
 def list_folder(folder: Path, is_sample: Callable[[Path], bool], kind: str) -> list[Sample]:
     splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
+    names = [path.name for path in visible_in(folder) if path.is_dir()]
+    if names and not splits and {name.lower() for name in names} <= LIKE_SPLITS:
+        raise UserError(f"data.root: {folder} has the folders {', '.join(names)}; name them train, val and test.")
     for path in visible_in(folder) if splits else ():
         if path.is_dir() and path.name not in splits:
             raise UserError(f"{path}: is not train, val or test; move its {plural(kind)} or begin its name with a dot.")
@@ -112,7 +116,7 @@ def read_labels(file: Path, root: Path) -> list[Sample]:
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened, strict=True)
-            lines = list(reader)
+            lines = [(reader.line_num, line) for line in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"data.labels: {file} cannot be read ({error}); give a CSV file in UTF-8.") from error
     header, known = list(reader.fieldnames or ()), ("path", "label", "split", "group")
@@ -124,7 +128,7 @@ def read_labels(file: Path, root: Path) -> list[Sample]:
     ]:
         raise UserError(f"data.labels: {file} has a column {wrong[0]!r}; write each of {', '.join(known)} once.")
     samples: dict[Path, Sample] = {}
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines:
         values = {column: (line[column] or "").strip() for column in columns}
         path, split = root / values["path"], values.get("split")
         if None in line:
