@@ -113,6 +113,16 @@ def test_where_no_sample_is_misclassified_no_mistakes_are_drawn(tmp_path):
     assert "belief/example_1" in tags and not [tag for tag in tags if "mistake" in tag]
 
 
+def test_the_title_of_the_mistakes_says_whose_samples_they_are(tmp_path):
+    data, indices = series_in(write_series_folder(tmp_path)), torch.arange(8)
+    labels = data.test_samples(indices).labels
+    logits = torch.eye(2)[1 - labels][:, None].expand(-1, 3, -1)
+    for of_all, title in {8: "8 of 8 misclassified", 16: "8 of 8 misclassified by the first process"}.items():
+        tested = gallery.TestOutputs(indices, logits, labels, torch.tensor([[0, of_all // 2], [of_all // 2, 0]]))
+        figure = dict(gallery.prediction_pictures(data, tested))["test/mistakes"]
+        assert figure.axes[0].get_title() == title or figure.get_suptitle() == title
+
+
 # The inside of a network
 
 

@@ -82,6 +82,12 @@ def test_a_frame_stacks_the_orderings_whose_turn_it_is(tiny):
     assert torch.equal(frames[2], frames[0] + 20)
 
 
+def test_a_test_in_orderings_that_are_not_trained_is_warned_of(tiny):
+    (warning,) = tiny(orderings=[[1, 2, 3, 4]], train_orderings=TRAINED).warnings
+    assert warning.startswith("data.test_orderings: null, so the test reads data.orderings, not all of which are tr")
+    assert not tiny(orderings=TRAINED[:1], train_orderings=TRAINED).warnings
+
+
 def test_training_draws_its_orderings_and_the_test_has_its_own(tiny):
     data = tiny(orderings=[[1, 2, 3, 4]], train_orderings=TRAINED, test_orderings=[[1, 4, 2, 3]])
     images = torch.tensor([[[[1, 2], [3, 4]]]]).expand(9, 1, 2, 2)

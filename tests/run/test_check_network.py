@@ -72,6 +72,8 @@ NO_GRADIENT = "model: no gradient leads from logits of "
          f"{RETURNED}[2, 4, 3]; it must return logits [N, classes], here [2, 3]; x[:, -1] takes the last step."),
         (Own(per_step=lambda logits: logits),
          f"{RETURNED}[2, 3]; it must return logits [N, steps, classes] from logits_per_step."),
+        (Own(per_step=lambda logits: logits[:, None].expand(-1, 5, -1)),
+         f"{RETURNED}[2, 5, 3]; it must return logits [N, steps, classes] from logits_per_step."),
         (Own(per_step=lambda logits: 2 * logits[:, None]),
          "model: Own.forward returns other logits than the last ones of logits_per_step, which are tested; let both"),
         (Own(torch.Tensor.detach), f"{NO_GRADIENT}Own to parameters; compute them in layers that are its att"),
@@ -82,6 +84,22 @@ NO_GRADIENT = "model: no gradient leads from logits of "
 def test_a_network_must_return_logits_that_can_be_trained(network, line):
     assert refused(network).startswith(line)
     check(Own(per_step=lambda logits: logits[:, None]))
+
+
+class ReadsPadding(Own):
+    """Returns the logits of the last real step, but as the last ones of all steps those of the padding."""
+
+    def forward(self, frames, lengths=None):
+        last = torch.full((len(frames),), frames.shape[1]) if lengths is None else lengths
+        return self.logits_per_step(frames)[torch.arange(len(frames)), last - 1]
+
+    def logits_per_step(self, frames, lengths=None):
+        return self.linear(frames.cumsum(1).flatten(2).repeat(1, 1, 4) + torch.arange(4)[:, None])
+
+
+def test_the_last_logits_are_those_of_the_last_real_step():
+    check(ReadsPadding())
+    assert "returns other logits than the last ones of logits_per_step" in refused(ReadsPadding(), pads=True)
 
 
 class Fails(Own):

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from quadrant_lstm import load_run, sequences
-from quadrant_lstm.data.orderings import orderings_of
+from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.build import num_processes_to_launch
-from quadrant_lstm.run.export import export
-from quadrant_lstm.run.exported_program import cut_images, program_file
+from quadrant_lstm.run.export import export, metadata_of
+from quadrant_lstm.run.exported_program import cut_images, inputs_of, program_file
 from quadrant_lstm.run.load import evaluate, load_classifier
 from quadrant_lstm.run_folder import CONFIG, read_results
 from tests.configs import composed_config
@@ -99,6 +99,15 @@ def test_a_program_returns_the_probabilities_of_the_network(format, load, export
     assert metadata["data_sha256"] == tiny.sha256()
     assert json.loads(metadata["orderings"]) == [list(ordering) for ordering in cfg.data.orderings]
     assert (metadata["classes"], metadata["images"]) == ("3", "float32 [batch, 1, 8, 8], pixels divided by 255")
+
+
+def test_the_accuracy_of_other_orderings_is_not_that_of_a_program(finished_run):
+    _, cfg = load_run(finished_run)
+    spec = SequenceSpec((1, 16, 4), 4, ("0", "1", "2"))
+    inputs = inputs_of(cfg.data, spec)
+    assert metadata_of(finished_run, cfg, inputs, spec)["test_accuracy"]
+    cfg.data.train_orderings = [[2, 1, 3, 4], *cfg.data.orderings]
+    assert metadata_of(finished_run, cfg, inputs, spec)["test_accuracy"] == ""
 
 
 def test_a_program_cuts_its_images_on_the_grid_of_the_run():

@@ -159,6 +159,8 @@ def test_a_loaded_network_reads_values_of_any_range(runs):
     assert logits.shape == (2, 2)
     with pytest.raises(ValueError, match=r"frames are \[2, 7, 1, 3\], but this network reads \[batch, steps, 3\]"):
         network(torch.randn(2, 7, 1, 3))
+    with pytest.raises(ValueError, match="frames are torch.int64; give floats, such as frames.float()"):
+        network(torch.ones(2, 7, 3, dtype=torch.int64))
 
 
 def test_a_killed_run_resumes_exactly(runs, tmp_path):

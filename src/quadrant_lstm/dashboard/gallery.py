@@ -93,7 +93,8 @@ def prediction_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictur
         return
     shown = mistakes[: of_predictions.ROWS * of_predictions.columns_for(*data.test_pictures(indices[:1]).shape[2:])]
     part = f"; the {len(shown)} most confident" if len(mistakes) > len(shown) else ""
-    title = f"{len(mistakes):,} of {len(indices):,} misclassified{part}"
+    process = " by the first process" if len(indices) < tested.confusion.sum() else ""
+    title = f"{len(mistakes):,} of {len(indices):,} misclassified{process}{part}"
     pictures, labels = data.test_pictures(indices[shown]), tested.labels[shown]
     yield "test/mistakes", of_predictions.draw_mistakes(pictures, labels, tested.logits[shown], names, title)
 

@@ -59,6 +59,10 @@ class ImageSequences(SequenceDataModule):
         super().__init__(spec, train, test, held_out, batch_size, seed)
         self.images, self.augmentation = images, augmentation
         self.grid, self.orderings = tuple(grid), permutations
+        if self.train_orderings and not (test_orderings or all(one in self.train_orderings for one in permutations)):
+            self.warnings = [
+                "data.test_orderings: null, so the test reads data.orderings, not all of which are trained"
+            ]
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> Batch:
         images, labels, *numbers = batch  # of the images of the test

@@ -222,11 +222,10 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
             raise
         raise UserError(f"model: {place}{error if error.__cause__ else with_type(error)}") from error
     log.info(stages)
-    warnings = [f"model: {warning}" for warning in stages.warnings()]
+    warnings = [*(f"model: {warning}" for warning in stages.warnings()), *data.warnings]
     if data.summary:
         trained = sum(weights.numel() for weights in network.parameters() if weights.requires_grad)
         log.info(f"data: {data.summary}; {trained:,} parameters are trained; {data.origin}")
-        warnings += data.warnings
         if trained > MANY_PARAMETERS * (number := len(data.train_indices)):
             warnings.append(
                 f"model: {trained / 1e6:.1f} million parameters for {counted(number, f'training {data.kind}')}: expect "
@@ -247,12 +246,14 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
         remedy = "compute them in layers that are its attributes or in an nn.ModuleList, without detach() and no_grad()"
         raise UserError(f"model: no gradient leads from logits of {type(network).__name__} to parameters; {remedy}.")
     steps = logits_after_steps(network, frames, lengths)
-    if not isinstance(steps, Tensor) or steps.ndim != 3 or steps.shape[::2] != expected:
+    if not isinstance(steps, Tensor) or steps.shape[::2] != expected or not 1 <= steps.shape[1] <= frames.shape[1]:
         raise wrong_result("model", network, frames, steps, "logits [N, steps, classes] from logits_per_step")
     if not isinstance(network, LogitsPerStep):
         return
     drawn = torch.rand(frames.shape, generator=torch.Generator().manual_seed(0))
-    last, returned = network.logits_per_step(drawn)[:, -1].float(), network(drawn).float()
+    drawn[1, 1:] *= lengths is None  # padding
+    last = logits_after_steps(network, drawn, lengths)[:, -1].float()
+    returned = network(drawn, **as_argument(lengths)).float()
     if not torch.allclose(last, returned, rtol=1e-3, atol=1e-3, equal_nan=True):
         rule = "returns other logits than the last ones of logits_per_step, which are tested"
         raise UserError(f"model: {type(network).__name__}.forward {rule}; let both return the same.")

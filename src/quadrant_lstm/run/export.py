@@ -69,11 +69,14 @@ def export(folder: Path, format: str, trust: Trust = (), weights: str = "float32
 
 
 def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpec) -> dict[str, str]:
-    """Returns the metadata; `test_accuracy` is empty for a run that was interrupted."""
+    """Returns the metadata; `test_accuracy` is empty for a run that was interrupted, or tested in other orderings."""
     data = read_json(folder / PROVENANCE).get("data", {})  # a folder from somebody else may lack the file
+    accuracy = str(read_results(folder).get("test/accuracy", ""))
     if inputs.name == "images":
-        how = {"orderings": json.dumps(orderings_of(orderings_shown(cfg.data), cfg.data.grid))}
-        how["grid"] = json.dumps(list(cfg.data.grid))
+        shown = orderings_of(orderings_shown(cfg.data), cfg.data.grid)
+        how = {"orderings": json.dumps(shown), "grid": json.dumps(list(cfg.data.grid))}
+        if shown != orderings_of(cfg.data.get("test_orderings") or cfg.data.orderings, cfg.data.grid):
+            accuracy = ""
     elif inputs.name == "series":
         how = {"reading": json.dumps(series_format(cfg.data, spec))}
     else:
@@ -86,7 +89,7 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpe
         "classes": str(spec.num_classes),
         "class_names": json.dumps(spec.class_names),
         **how,
-        "test_accuracy": str(read_results(folder).get("test/accuracy", "")),
+        "test_accuracy": accuracy,
         "dataset": data.get("dataset", ""),
         "data_sha256": data.get("sha256", ""),
         "config": OmegaConf.to_yaml(cfg),

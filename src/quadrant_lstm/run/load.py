@@ -137,12 +137,17 @@ def checked_frames(frames: Any, sizes: tuple[Any, ...], dtype: torch.dtype) -> F
     pairs = zip(sizes, frames.shape[1:], strict=False)
     if frames.dim() != len(sizes) + 1 or not all(size in (given, "steps") for size, given in pairs):
         rule = f"but this network reads [batch, {', '.join(map(str, sizes))}]"
-        remedy = "cut images with sequences(images, cfg.data.orderings, cfg.data.grid), or give clips of these sizes"
+        remedy = "give series of these sizes"
+        if len(sizes) == 4:
+            remedy = (
+                "cut images with sequences(images, cfg.data.orderings, cfg.data.grid), or give clips of these sizes"
+            )
         raise ValueError(f"frames are {list(frames.shape)}, {rule}; {remedy}.")
     if len(sizes) == 4 and frames.dtype == torch.uint8:
         return scaled(frames, dtype)
     if not frames.is_floating_point():
-        raise ValueError(f"frames are {frames.dtype}; give uint8, or floats from 0 to 1.")
+        remedy = "give uint8, or floats from 0 to 1" if len(sizes) == 4 else "give floats, such as frames.float()"
+        raise ValueError(f"frames are {frames.dtype}; {remedy}.")
     if len(sizes) == 4 and not torch.compiler.is_compiling():  # pixels
         check_range(frames)
     return frames.to(dtype)  # numpy's floats are float64
