@@ -80,7 +80,10 @@ def draw() -> None:
 
 # Reports, a terminal, and TensorBoard
 
-WIDTH, HEIGHT = 1000, 880  # CSS pixels of a report's top
+WIDTH, HEIGHT = 1000, 880  # CSS pixels
+BELOW_THE_CURVES = (
+    "return Math.ceil(document.querySelector('.pictures :is(img, svg)').getBoundingClientRect().bottom) + 12"
+)
 TERMINAL = """<body style="background: #1c1c1c"><pre style="color: #e8e8e8; display: inline-block;
 font: 15px/1.4 monospace; margin: 0; padding: 16px 20px"><b>$ {}</b>\n{}</pre>"""
 TIME_AND_LEVEL = re.compile(r"^[\d-]+ [\d:,]+ INFO ", re.MULTILINE)  # of an entry of train.log
@@ -99,9 +102,10 @@ def reports(run: Path, sweep: Path) -> None:
     command = read_json(run / PROVENANCE)["command"]
     printed = TIME_AND_LEVEL.sub("", (run / LOG).read_text())
     with browser.chromium() as page:
-        browser.resize_window(page, WIDTH, HEIGHT, scale=1.2)
         for name, report in (("report", run / REPORT), ("sweep", sweep / "sweep.html")):
             page.get(report.resolve().as_uri())
+            browser.resize_window(page, WIDTH, HEIGHT)
+            browser.resize_window(page, WIDTH, page.execute_script(BELOW_THE_CURVES), scale=1.2)
             save(browser.screenshot(page), name)
         browser.resize_window(page, 1300, HEIGHT, scale=1.5)
         page.get("data:text/html;charset=utf-8," + quote(TERMINAL.format(escape(command), escape(printed))))

@@ -122,6 +122,17 @@ def test_what_is_typed_becomes_arguments_of_hydra(words, translated):
     assert hydra_arguments(words.split()) == translated.split()
 
 
+def test_a_config_file_that_hydra_would_pass_over_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py")])
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").touch()
+    assert hydra_arguments([f"--config-dir={tmp_path}"])
+    (tmp_path / "experiment/quick.yaml").touch()
+    line = f"{tmp_path}/experiment/quick.yaml: {ROOT}/conf/experiment/quick.yaml has the same name, and would be read"
+    with pytest.raises(UserError, match=re.escape(line)):
+        hydra_arguments([f"--config-dir={tmp_path}"])
+
+
 @pytest.mark.parametrize("option", ["--help", "--hydra-help", "--cfg=job", "--info=all"])
 def test_options_that_only_show_something_are_recognized(option):
     assert parse([option, "seed=2"]).only_shows

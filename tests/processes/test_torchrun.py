@@ -186,6 +186,13 @@ def test_a_mistake_is_one_line_for_all_processes_and_restarts(run_both, store, t
     assert not list(tmp_path.glob("outputs/*"))
 
 
+def test_a_run_that_is_started_again_keeps_its_config(run_both, store, tmp_path):
+    assert [process.returncode for process in run_both("label_smoothing=0.0", store=store)] == [0, 0]
+    (run_folder(tmp_path) / "results.json").unlink()  # as if a process had been killed in the test
+    error = error_of(run_both("label_smoothing=0.1", store=store, start=1))
+    assert re.match("label_smoothing: .* was trained with 0.0, but conf/ or an override has 0.1; resume it with", error)
+
+
 def test_the_process_that_serves_the_store_waits_for_the_others_only_when_its_error_is_printed(monkeypatch):
     """Torchrun ends all processes as soon as one of the others has heard of the error and ended."""
     waits: list[float] = []

@@ -130,7 +130,7 @@ def test_a_run_interrupted_before_its_test_is_tested_when_resumed(finished_run, 
 def test_a_finished_run_is_trained_for_longer_on_request_unless_its_schedule_has_a_fixed_length(tmp_path):
     train_tiny(tmp_path, "schedule=onecycle", "trainer.max_epochs=1")
     run = run_folder(tmp_path)
-    assert float(rows(run)[-1]["train/learning_rate"]) < 1e-5
+    assert 0 < float(rows(run)[-1]["train/learning_rate"]) < 1e-5
     config = (run / CONFIG).read_bytes()
     for word, line in {
         "trainer.max_epochs=1": "run: .* has finished its 1 epochs; to train longer, start a new run with init=outputs",
@@ -145,7 +145,7 @@ def test_a_finished_run_is_trained_for_longer_on_request_unless_its_schedule_has
     ["model=cnn_lstm", "model.lstm_units=7", "data.fold=1", "data.validation_images=50", "data.dataset=mnist",
      "data.grid=[4,4]", "data.orderings=[rows]", "data.orderings.0=[4,3,2,1]", "optimizer._target_=torch.optim.RMSprop",
      "optimizer.lr=0.1", "schedule.gamma=0.5", "init=latest", "temperature=2", "hydra.run.dir=x", "-m",
-     "--config-dir=conf"],
+     "--config-dir=conf", "--config-name=train"],
 )  # fmt: skip
 def test_a_run_resumes_with_its_own_network_data_optimizer_and_schedule(word, finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
@@ -155,6 +155,7 @@ def test_a_run_resumes_with_its_own_network_data_optimizer_and_schedule(word, fi
     refusals = {
         "-m": "run: a sweep starts new runs; leave out -m",
         "--config-dir=conf": "--config-dir: a run resumes with its own config; leave this option out.",
+        "--config-name=train": "--config-name: a run resumes with its own config; leave this option out.",
     }
     with pytest.raises(UserError, match=f"^{re.escape(refusals.get(word, f'{word}: '))}"):
         hydra_arguments([f"run={tmp_path / 'run'}", "trainer.max_epochs=4", word])
@@ -223,8 +224,10 @@ def test_the_last_epoch_is_kept_on_request_and_the_following_ones_are_compared(f
     before, epoch_before = kept(finished_run)
     for keep in ("best", "last"):
         shutil.copytree(finished_run, tmp_path / keep)
+        (tmp_path / keep / "error.json").write_text("{}")  # as if it had been the job of a sweep
         words = ("trainer.max_epochs=4", "optimizer.lr=1000", f"keep={keep}", TINY[0])  # no network survives this rate
         succeeds("train.py", f"run={keep}", *words, cwd=tmp_path)
+        assert not (tmp_path / keep / "error.json").exists()
     best, best_epoch = kept(tmp_path / "best")
     assert (best["val/accuracy"], best_epoch, best["keep"]) == (before["val/accuracy"], epoch_before, "best")
     last, last_epoch = kept(tmp_path / "last")

@@ -15,9 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.quadrants.kept_config import CHECKSUM, KeptConfigLoader, checksum, keep_files
-from hydra_plugins.quadrants.launchers import check_trained_with
 from quadrant_lstm.cli.command import mistake_in
 from quadrant_lstm.compat import OF_COMPOSE
+from quadrant_lstm.config.check import check_trained_with
 from quadrant_lstm.errors import UserError
 from tests.folders import TINY, sweep_folder, tiny_data
 from tests.scripts import ROOT, Script, succeeds, waiting_after
@@ -63,8 +63,8 @@ def test_a_resumed_sweep_does_not_use_an_edited_conf(tmp_path):
 def test_a_job_is_not_resumed_with_another_config_than_it_was_trained_with(tmp_path):
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra/config.yaml").write_text("optimizer: {lr: 0.1}\nseed: 1")
-    check_trained_with(tmp_path, OmegaConf.create({"seed": 1, "optimizer": {"lr": 0.1}}))
-    with pytest.raises(UserError, match=f"optimizer.lr: {tmp_path} was trained with 0.1, but its sweep has 0.2; resum"):
+    check_trained_with(tmp_path, OmegaConf.create({"seed": 1, "optimizer": {"lr": 0.1}, "init": "outputs/other"}))
+    with pytest.raises(UserError, match=f"optimizer.lr: {tmp_path} was trained with 0.1, but conf/ or an ov"):
         check_trained_with(tmp_path, OmegaConf.create({"seed": 1, "optimizer": {"lr": 0.2}}))
 
 

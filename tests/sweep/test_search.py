@@ -3,7 +3,9 @@
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import optuna
 import pytest
 from filelock import FileLock
@@ -14,6 +16,7 @@ from optuna.trial import TrialState
 
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import read_rows
+from quadrant_lstm.sweep.pruning import Pruning
 from quadrant_lstm.sweep.search import Search, Space, distribution, storage
 from tests.folders import TINY, remaining_processes, sweep_folder, tiny_data, write_idx_folder
 from tests.scripts import Script, refused, script, succeeds, waiting_after
@@ -21,7 +24,7 @@ from tests.scripts import Script, refused, script, succeeds, waiting_after
 SEARCH = ("-m", "data=idx", "data.root=tiny", *TINY, "hydra/sweeper=optuna",
           "optimizer.lr=tag(log,interval(1e-4,1e-1))", "model.lstm_units=2,4",
           "hydra.sweeper.pruner.n_startup_trials=1", "hydra.sweeper.pruner.n_warmup_steps=1",
-          "trainer.max_epochs=2")  # fmt: skip
+          "trainer.max_epochs=3")  # fmt: skip
 SPACE: Space = {"a": IntDistribution(0, 2), "b": IntDistribution(0, 2)}
 
 
@@ -177,12 +180,21 @@ def test_a_search_is_for_the_lowest_loss_if_that_is_monitored(tmp_path):
     for trial in study.trials:
         rows = read_rows(sweep / str(trial.number) / "metrics.csv")
         losses = [float(row["val/loss"]) for row in rows]
-        assert list(trial.intermediate_values.values()) == pytest.approx(losses, abs=1e-6)
+        assert list(trial.intermediate_values.values()) == pytest.approx(losses, rel=1e-5)
         assert trial.value == (losses[-1] if trial.state == TrialState.PRUNED else min(losses))
     for swept in ("monitor=val/loss,val/accuracy", "seed=1,2", "data.fold=0,1"):
         key = swept.partition("=")[0]
         rule = f"{key}: {swept} would differ between trials that are compared; write one value.\n"
         assert refused("train.py", *SEARCH, swept, cwd=tmp_path) == rule
+
+
+@pytest.mark.parametrize(("max_epochs", "pruned"), [(4, True), (3, False)])
+def test_a_trial_is_not_pruned_after_its_last_epoch(max_epochs, pruned):
+    callback, reported = Pruning(), SimpleNamespace(intermediate_values={3: 0.5})
+    callback.trial = SimpleNamespace(study=SimpleNamespace(trials=[reported]), number=0, should_prune=lambda: True)
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=max_epochs, logger=False, enable_checkpointing=False)
+    callback.decide(trainer, epochs=3)
+    assert trainer.should_stop == pruned
 
 
 def test_a_search_on_two_processes_has_one_folder_per_trial_and_prunes_in_both(tmp_path):

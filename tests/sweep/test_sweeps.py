@@ -212,6 +212,7 @@ def test_a_plan_shows_parameters_and_steps_and_starts_nothing(tmp_path):
         (("trainer.devices=2", "trainer.accelerator=cpu"), 5, 3 * (5 + 2) + 3),  # of each process
         (("trainer.limit_train_batches=0.5", "trainer.limit_val_batches=1"), 5, 3 * (5 + 1) + 5),
         (("+trainer.overfit_batches=1",), 1, 3 * (1 + 1) + 5),
+        (("+trainer.accumulate_grad_batches=3",), 4, 3 * (10 + 3) + 5),
     ],
 )
 def test_a_plan_counts_the_steps_of_a_job(words, steps, seconds, tmp_path, monkeypatch):

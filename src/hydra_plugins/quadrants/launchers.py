@@ -135,15 +135,9 @@ def compose(context: HydraContext, config: DictConfig, job: Job) -> DictConfig:
     with open_dict(composed):
         composed.hydra.job.num, composed.hydra.job.id = job.number, str(job.number)
         if run_folder.is_trained(job.folder) and not job.results():
-            check_trained_with(job.folder, values.without_hydra(composed))
+            check.check_trained_with(job.folder, values.without_hydra(composed))
             composed.hydra.output_subdir = None  # Hydra would write the config again
     return composed
-
-
-def check_trained_with(folder: Path, composed: DictConfig) -> None:
-    for key, (trained, now) in values.differing_values(files.read_yaml(folder / run_folder.CONFIG), composed).items():
-        remedy = f"resume it with run={folder}, or delete the folder to train the job again"
-        raise UserError(f"{key}: {folder} was trained with {trained}, but its sweep has {now}; {remedy}.")
 
 
 # Processes of this machine, `n_jobs` at a time

@@ -47,7 +47,7 @@ class GridSweeper(Sweeper):
         if is_typed("hydra.sweep.subdir", config.hydra):
             raise UserError("hydra.sweep.subdir: the folder of a job has the job's number; leave this key out.")
         has_folder = is_typed("hydra.sweep.dir", config.hydra)
-        self.folder = Path(config.hydra.sweep.dir) if has_folder else SWEEPS / "new"  # which does not exist
+        self.folder = Path(config.hydra.sweep.dir) if has_folder else SWEEPS / ".new"  # which does not exist
         self.resumed = Sweep(self.folder) if has_folder and (self.folder / SWEEP_CONFIG).exists() else None
         if self.resumed:
             if self.resumed.is_search != self.is_search:

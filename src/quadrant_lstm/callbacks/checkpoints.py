@@ -162,7 +162,7 @@ class Checkpoints(Checkpoint):
         points = {name: metrics[name].item() for name in columns if name in metrics}
         points["train/samples_per_second"] = samples_per_second
         points["train/epoch_seconds"] = time.perf_counter() - self.start
-        row = {"epoch": trainer.current_epoch + 1, **{name: round(value, 6) for name, value in points.items()}}
+        row = {"epoch": trainer.current_epoch + 1, **{name: float(f"{value:.6g}") for name, value in points.items()}}
         if trainer.is_global_zero:
             check_present(self.folder)
         value, best = points.get(self.monitor), self.kept.get(self.monitor)

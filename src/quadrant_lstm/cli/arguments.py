@@ -15,7 +15,7 @@ from hydra.main import get_args_parser
 from quadrant_lstm.config import trust
 from quadrant_lstm.config.check import GROUPS, OF_TEACHER, read_config, trust_list
 from quadrant_lstm.config.values import FREE_DATA_KEYS, names_other_than_own_keys, resolve_interpolations
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, as_text
 from quadrant_lstm.processes.torchrun import Meeting, is_torchrun
 from quadrant_lstm.run_folder import BEST, CONFIG, LOG, check_links, find_run
 from quadrant_lstm.sweep.sweep_folder import Sweep, find_sweep
@@ -95,6 +95,8 @@ def translated(typed: Typed) -> list[str]:
         raise UserError("trust: is for the config of a run folder; add run=PATH, or leave it out.")
     if wrong := [override for override in overrides if NO_CHOICE.fullmatch(override)]:  # Hydra does not name the group
         raise UserError(f"{wrong[0]}: is no choice of a group; write the name of one of its files, or leave it out.")
+    if options.config_dir:
+        check_names(Path(options.config_dir))
     if (options.cfg or options.info) and (options.multirun or sweep or plan):
         raise UserError("--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.")
     is_sweep = options.multirun or plan or sweep
@@ -116,6 +118,16 @@ def translated(typed: Typed) -> list[str]:
         newest = f"init={quoted(find_run('latest', BEST).absolute())}"
         overrides = [newest if override == "init=latest" else override for override in overrides]
     return [*words, *with_own_network(overrides)]  # Hydra's parser wants the options first
+
+
+def check_names(folder: Path) -> None:
+    """Raises UserError for a config file that Hydra would pass over, because conf/ has one of the same name."""
+    conf = Path(sys.argv[0]).resolve().parent / "conf"
+    for file in sorted(folder.rglob("*.yaml")):
+        if (hides := conf / file.relative_to(folder)).exists() and not hides.samefile(file):
+            raise UserError(
+                f"{file}: {as_text(hides)} has the same name, and would be read instead; rename one of them."
+            )
 
 
 def reader_arguments(arguments: list[str]) -> list[str]:
@@ -140,8 +152,9 @@ def reader_arguments(arguments: list[str]) -> list[str]:
 def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     if typed.options.multirun:
         raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
-    if typed.options.config_dir:
-        raise UserError("--config-dir: a run resumes with its own config; leave this option out.")
+    for name in ("dir", "name", "path"):
+        if getattr(typed.options, f"config_{name}"):
+            raise UserError(f"--config-{name}: a run resumes with its own config; leave this option out.")
     folder = find_run(run).absolute()
     cfg = read_config(folder / CONFIG, trusted)  # checked first, because Hydra instantiates what it finds under `hydra`
     plain = resolve_interpolations(cfg, trusted=False)
@@ -162,6 +175,7 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
         is_constant = cfg.schedule._target_.endswith(".ConstantLR") and cfg.schedule.get("factor") == 1
         if key == "optimizer.lr" and not is_constant:
             raise UserError(f"{override}: the schedule of this run sets the learning rate; start a new run.")
+    check_names(folder / CONFIG.parent)
     config = ["--config-dir", str(folder / CONFIG.parent), "--config-name", CONFIG.stem]
     place = [f"hydra.run.dir={quoted(folder)}", "hydra.output_subdir=null", "hydra/job_logging=run"]
     added = [f"+{override}" if override.startswith("trainer/") else override for override in typed.overrides]

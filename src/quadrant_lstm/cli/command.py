@@ -202,7 +202,6 @@ def make_run_folder(hydra: DictConfig) -> str:
 def make_typed_folder(key: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ERROR).unlink(missing_ok=True)  # of a sweep's job that is resumed alone
     except OSError as error:
         raise UserError(f"{key}: {folder} cannot be made ({error.strerror}); write another folder.") from error
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from quadrant_lstm import kinds
 from quadrant_lstm.config.trust import OWN, TARGETS, check_download, check_trust
-from quadrant_lstm.config.values import nodes_with_target, resolve_interpolations
+from quadrant_lstm.config.values import differing_values, nodes_with_target, resolve_interpolations
 from quadrant_lstm.errors import UserError, place_in_own_code, printable, with_type
 from quadrant_lstm.files import read_yaml
 from quadrant_lstm.run_folder import BEST, CONFIG, as_typed, find_run, unfinished
@@ -369,6 +369,14 @@ def read_config(file: Path, trust: Trust = ()) -> DictConfig:
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return cfg
+
+
+def check_trained_with(folder: Path, cfg: DictConfig) -> None:
+    """Raises UserError if a run that resumes was trained with other values. The weights of `init` are read once."""
+    for key, (trained, now) in differing_values(read_yaml(folder / CONFIG), cfg).items():
+        if key != "init":
+            rule = f"was trained with {trained}, but conf/ or an override has {now}"
+            raise UserError(f"{key}: {folder} {rule}; resume it with run={folder}, or delete it to train it again.")
 
 
 def find_trained_run(cfg: DictConfig, kinds: Mapping[str, Any]) -> Path:

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig
 
 from quadrant_lstm.data.datamodule import SequenceDataModule
+from quadrant_lstm.processes.launch import num_threads
 from quadrant_lstm.run.build import bf16_instructions
 from quadrant_lstm.run_folder import TABLES
 
@@ -31,7 +32,7 @@ def provenance(cfg: DictConfig, data: SequenceDataModule) -> dict[str, Any]:
         "machine": {
             "system": platform.platform(),
             "processor": processor(),
-            "threads": torch.get_num_threads(),
+            "threads": num_threads(),
             "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         },
         "data": {

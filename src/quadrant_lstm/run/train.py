@@ -27,6 +27,7 @@ from torch.distributed import DistError, destroy_process_group
 
 from quadrant_lstm import run_folder
 from quadrant_lstm.callbacks.checkpoints import metric_columns, read_checkpoint
+from quadrant_lstm.config.check import check_trained_with
 from quadrant_lstm.dashboard.dashboard import Dashboard, hyperparameters, log_results
 from quadrant_lstm.dashboard.loggers import end_tracking, start_tracking
 from quadrant_lstm.dashboard.report import write_run_report
@@ -77,6 +78,8 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     classifier = build.build_classifier(cfg, data.spec, data.class_counts(), trained=resumed is not None)
     build.set_statistics(classifier.network, data)  # unless a checkpoint or `init` has others
     if resumed:
+        if meeting and HydraConfig.get().job.config_name != run_folder.CONFIG.stem:  # torchrun has started it again
+            check_trained_with(folder, cfg)
         check_same_data(data, resumed.spec, folder)
     else:
         build.check_used(data, HydraConfig.get().overrides.task)  # again: a sweep's job had no check_fit
@@ -186,6 +189,7 @@ def record_start(
     if changed:
         write = functools.partial(write_atomically, folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg).encode())
         trainer.callbacks.insert(0, LambdaCallback(on_fit_start=lambda *_: write()))
+    (folder / run_folder.ERROR).unlink(missing_ok=True)
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
     if data.table:

@@ -87,7 +87,8 @@ def estimate(cfg: DictConfig, measured: dict[str, tuple[float, float]]) -> Estim
     training, evaluation = measured[key]
     epochs = cfg.trainer.max_epochs
     seconds = epochs * (num_train * training + num_val * evaluation) + num_test * evaluation
-    return Estimate(count_parameters(classifier.network), num_train, epochs, seconds)
+    num_steps = math.ceil(num_train / limits.get("accumulate_grad_batches", 1))
+    return Estimate(count_parameters(classifier.network), num_steps, epochs, seconds)
 
 
 def num_batches(loader: Any, processes: int, limit: int | float | None) -> int:

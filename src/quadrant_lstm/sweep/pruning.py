@@ -33,8 +33,11 @@ class Pruning(pl.Callback):
         self.decide(trainer, epoch)
 
     def decide(self, trainer: pl.Trainer, epochs: int) -> None:
-        """Asks Optuna whether to prune after `epochs` epochs, unless a resumed trial has reported a later one."""
-        should_prune = bool(self.trial) and last_reported(self.trial) == epochs and self.trial.should_prune()
+        """Asks Optuna whether to prune after `epochs` epochs, unless a resumed trial has reported a later one, or these
+        were all.
+        """
+        is_open = bool(self.trial) and last_reported(self.trial) == epochs != trainer.max_epochs
+        should_prune = is_open and self.trial.should_prune()
         self.pruned = trainer.strategy.broadcast(should_prune)
         trainer.should_stop |= self.pruned
 
