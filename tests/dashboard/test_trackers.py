@@ -59,7 +59,7 @@ def test_mlflow_has_each_epoch_of_a_resumed_run_once_and_its_config_results_and_
     assert len(rows) == 4
     for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
         values = [value for (value,) in query(database, "select value from metrics where key = ? order by step", name)]
-        assert values == pytest.approx([float(row[name]) for row in rows], abs=1e-6)
+        assert values == pytest.approx([float(row[name]) for row in rows], rel=1e-5)
     assert query(database, "select value from params where key = 'model/dropout'") == [("0.25",)]
     tested = query(database, "select value from metrics where key = 'test/accuracy' order by step")
     assert tested[-1][0] == pytest.approx(read_results(run_folder(cwd))["test/accuracy"])

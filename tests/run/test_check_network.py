@@ -72,6 +72,7 @@ NO_GRADIENT = "model: no gradient leads from logits of "
          f"{RETURNED}[2, 4, 3]; it must return logits [N, classes], here [2, 3]; x[:, -1] takes the last step."),
         (Own(per_step=lambda logits: logits),
          f"{RETURNED}[2, 3]; it must return logits [N, steps, classes] from logits_per_step."),
+        (Own(per_step=lambda logits: logits[:, None, :, None]), f"{RETURNED}[2, 1, 3, 1]; it must return logits [N, s"),
         (Own(per_step=lambda logits: logits[:, None].expand(-1, 5, -1)),
          f"{RETURNED}[2, 5, 3]; it must return logits [N, steps, classes] from logits_per_step."),
         (Own(per_step=lambda logits: 2 * logits[:, None]),

@@ -246,7 +246,8 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
         remedy = "compute them in layers that are its attributes or in an nn.ModuleList, without detach() and no_grad()"
         raise UserError(f"model: no gradient leads from logits of {type(network).__name__} to parameters; {remedy}.")
     steps = logits_after_steps(network, frames, lengths)
-    if not isinstance(steps, Tensor) or steps.shape[::2] != expected or not 1 <= steps.shape[1] <= frames.shape[1]:
+    is_one = isinstance(steps, Tensor) and steps.ndim == 3 and steps.shape[::2] == expected
+    if not is_one or not 1 <= steps.shape[1] <= frames.shape[1]:
         raise wrong_result("model", network, frames, steps, "logits [N, steps, classes] from logits_per_step")
     if not isinstance(network, LogitsPerStep):
         return
