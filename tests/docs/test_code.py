@@ -1,6 +1,7 @@
 """The Python code of the pages runs, and prints what the pages show."""
 
 import re
+import runpy
 import shutil
 import sys
 import textwrap
@@ -160,9 +161,8 @@ def test_an_exported_file_is_read(format, block, smoke_run, tmp_path, monkeypatc
 
 def test_the_clips_to_try_move_as_their_names_say(tmp_path, monkeypatch):
     av = pytest.importorskip("av", reason="needs av")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/clips.md").read_text(), re.DOTALL)
     monkeypatch.setattr(sys, "argv", ["motions.py", str(tmp_path / "clips"), "1"])
-    exec(code, {})
+    runpy.run_path(str(ROOT / "examples/motions.py"))
     for name, direction in {"left": -1j, "right": 1j, "up": -1, "down": 1}.items():
         with av.open(str(tmp_path / "clips" / name / "0.mp4")) as video:
             frames = np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]).astype(float)

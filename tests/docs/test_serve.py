@@ -3,7 +3,6 @@
 import json
 import re
 import socket
-import sys
 import tempfile
 import threading
 import urllib.error
@@ -13,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
+from examples import measure_service
 from quadrant_lstm import load_predictor
 from tests.scripts import ROOT
 
-SERVICE, MEASURE = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serve.md").read_text(), re.DOTALL)
+(SERVICE,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/serve.md").read_text(), re.DOTALL)
 
 
 def send(address: str, name: str, content: bytes) -> tuple[int, dict]:
@@ -78,9 +78,8 @@ def test_the_web_service_classifies_files_and_explains_what_is_wrong(service, vi
 
 def test_the_service_is_measured(service, video_run, monkeypatch, capsys):
     files = video_run("grey").parents[3] / "videos/test/dark"
-    monkeypatch.setattr(sys, "argv", ["measure.py", service[0], str(files)])
     monkeypatch.setenv("RUN", str(video_run("grey")))
-    exec(MEASURE.replace("-(-200", "-(-6"), {})
+    measure_service.main(service[0], str(files), num_requests=6)
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [
         f"{name}, {number} at once" for name in ("predictor", "service") for number in (1, 2, 8)
