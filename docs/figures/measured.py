@@ -113,7 +113,7 @@ def means(name: str, rows: str, columns: str) -> str:
     found = [mean for column in table.values() for mean in column.values()]
     single = "" if all(mean.interval for mean in found) else ", or single values of fewer than three"
     return markdown(
-        ["", "parameters", *table],
+        ["", "parameters", *(title or "test accuracy" for title in table)],
         lines,
         f"Test accuracy in %: mean of {numbers(len(mean.values) for mean in found)} seeds and its 95 % confidence "
         f"interval{single}. {measured_at(jobs)}; each job is a row, with its commit, of {link(name)}.",
@@ -247,7 +247,7 @@ def draw_means(name: str, rows: str, columns: str) -> bytes:
             if mean.interval:
                 axes.hlines(position, *map(error_percent, mean.interval), color=CORRECT)
         axes.set_yticks(range(len(lines)), lines)
-        axes.set(title=title, xlabel="test error, %", xscale="log")
+        axes.set(title=title, xlabel="test error, % (log scale)", xscale="log")
         mark_logarithmic(axes.xaxis)
         axes.grid(alpha=0.3, axis="x")
     panels[0].set_ylim(len(lines) - 0.5, -0.5)  # the first line on top
@@ -280,7 +280,7 @@ def draw_steps(jobs: Sequence[Row]) -> bytes:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     mark_logarithmic(panels[0].yaxis)
-    panels[0].set_ylabel("test error, %")
+    panels[0].set_ylabel("test error, % (log scale)")
     panels[0].plot([], [], "-", color=GREY, label="convolutions see across the cuts")
     panels[0].plot([], [], ":", color=GREY, label="each piece is encoded alone")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)

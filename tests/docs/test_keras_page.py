@@ -32,11 +32,11 @@ def test_keras_says_what_the_page_shows():
 
 
 def rows() -> list[dict[str, str]]:
-    """Returns the cells of every row of the tables by the name of their column, without the backticks of code."""
+    """Returns the cells of every row of the tables of layers by the name of their column."""
     found = []
     for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE):
         header, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
-        found += [dict(zip(header, cells, strict=True)) for cells in lines]
+        found += [dict(zip(header, cells, strict=True)) for cells in lines if "call" in header]
     return found
 
 

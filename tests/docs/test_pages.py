@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import textwrap
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +15,6 @@ from docs import figures
 from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.config.check import check_config
 from quadrant_lstm.config.values import without_hydra
-from quadrant_lstm.data.clip_frames import is_clip
-from quadrant_lstm.data.splits import find_samples
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.sweep.sweep_folder import combinations
 from tests.clips import noise_clip, write_folder
@@ -47,7 +43,6 @@ def folders_of_clips(tmp_path, monkeypatch):
     """Works in a folder with those that the commands name."""
     for place in ("FOLDER/one/0", "FOLDER/one/1", "FOLDER/other/0", "FOLDER/other/1"):
         write_folder(tmp_path / place, noise_clip(2))
-    (tmp_path / "ucf101").symlink_to(tmp_path / "FOLDER")
     monkeypatch.chdir(tmp_path)
 
 
@@ -110,26 +105,3 @@ def test_links_lead_to_files_and_headings(page):
         target = page.parent / file if file else page
         assert target.exists(), file
         assert not place or place in headings(target), place
-
-
-CLIPS = {
-    "train": ["ApplyLipstick/v_ApplyLipstick_g08_c01.avi", "Archery/v_Archery_g08_c02.avi"],
-    "test": ["ApplyLipstick/v_ApplyLipstick_g01_c01.avi", "Archery/v_Archery_g01_c02.avi"],
-}
-
-
-def test_the_official_lists_divide_ucf101(tmp_path):
-    (tmp_path / "ucfTrainTestlist").mkdir()
-    for (half, clips), number in zip(CLIPS.items(), (" 1", ""), strict=True):  # the lists of tests have no classes
-        (tmp_path / f"ucfTrainTestlist/{half}list01.txt").write_text("".join(f"{clip}{number}\r\n" for clip in clips))
-        for clip in clips:
-            (tmp_path / "UCF-101" / clip).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / "UCF-101" / clip).touch()
-    (block,) = re.findall(r"^    for half .*?^    done$", (ROOT / "docs/clips.md").read_text(), re.M | re.S)
-    subprocess.run(["bash", "-euc", textwrap.dedent(block)], cwd=tmp_path, check=True)
-    _, names, samples, _ = find_samples(str(tmp_path / "ucf101"), None, None, is_clip, "clip")
-    assert names == ("ApplyLipstick", "Archery")
-    for half, clips in CLIPS.items():
-        paths = [clip.path for clip in samples if clip.split == half]
-        assert paths == [tmp_path / "ucf101" / half / clip for clip in clips]
-        assert all(path.exists() for path in paths)

@@ -76,8 +76,11 @@ def explain(error: Exception) -> UserError:
     reason = error.__cause__
     if isinstance(reason, ConfigAttributeError | ConfigKeyError) and OmegaConf.is_dict(reason.parent_node):
         return explain_key(str(reason.full_key), reason.parent_node)
-    if match := re.match(r"Could not override '(model/\w+)'", str(error)):
-        return UserError(f"{match[1]}: this model has no such part; add model=join, or leave it out.")
+    if match := re.match(r"(?:In 'experiment/(.+)': )?Could not override '(model/\w+)'", str(error)):
+        name, part = match.groups()
+        chooses = f"experiment: {name} chooses a {part}, but" if name else f"{part}:"
+        it = f"experiment={name}" if name else "it"
+        return UserError(f"{chooses} this model has no such part; add model=join, or leave {it} out.")
     return UserError(error)
 
 
