@@ -9,10 +9,13 @@ from torch import nn
 from quadrant_lstm import load_run
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.run.load import copy_weights
+from quadrant_lstm.files import csv_text
+from quadrant_lstm.model.encoder import Standardize
+from quadrant_lstm.run.load import check_init, copy_weights
 from quadrant_lstm.run_folder import read_results
 from tests.folders import TINY, run_folder
 from tests.scripts import succeeds
+from tests.series import series_in, write_series_folder
 
 
 @pytest.fixture
@@ -134,3 +137,38 @@ def test_files_without_weights_of_the_network_are_refused(finished_run, tmp_path
     }.items():
         with pytest.raises(UserError, match=message):
             copy_weights(nn.Linear(1, 1), init)
+
+
+def test_what_a_run_was_trained_on_is_not_for_the_test_of_another(tmp_path):
+    root = write_series_folder(tmp_path / "data", halves=(".",))
+    old = series_in(root)
+    (tmp_path / "old/checkpoints").mkdir(parents=True)
+    (tmp_path / "old/checkpoints/best.ckpt").touch()
+    (tmp_path / "old/series.csv").write_text(csv_text(list(old.table[0]), old.table))
+    check_init(old, str(tmp_path / "old"))
+    others = [series_in(root, validation_seed=seed) for seed in range(1, 9)]
+    trained = {row["path"] for row in old.table if row["split"] == "training"}
+    leaks = [{row["path"] for row in other.table if row["split"] != "training"} & trained for other in others]
+    assert any(leaks)
+    for other, leaked in zip(others, leaks, strict=True):
+        if leaked:
+            with pytest.raises(
+                UserError, match=r"^init: .*\.npy is for .* now, but .*old was trained on it; write the"
+            ):
+                check_init(other, str(tmp_path / "old"))
+
+
+def test_statistics_and_classes_of_other_data_are_named(tmp_path, caplog):
+    spec = {"frame_shape": [2], "num_steps": 1, "class_names": ["north", "south"]}
+    network = Standardize((2,))
+    state = {"network.mean": torch.tensor([0.0, 5.0]), "network.deviation": torch.tensor([1.0, 2.0])}
+    write_checkpoint({"state_dict": state, "hyper_parameters": spec}, tmp_path / "x.ckpt")
+    network.set(torch.tensor([0.5, 6.0]), torch.tensor([2.0, 1.5]))
+    copy_weights(network, str(tmp_path / "x.ckpt"), classes=("north", "south"))
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    network.set(torch.tensor([0.5, 5000.0]), torch.tensor([2.0, 2000.0]))
+    copy_weights(network, str(tmp_path / "x.ckpt"), classes=("a_down", "b_up"))
+    assert "tells north, south, but the classes here are a_down, b_up; its last layer is copied in th" in caplog.text
+    assert (
+        "init: of feature 2, the mean is 5000 and the deviation 2000 here, but 5 and the deviation 2 in" in caplog.text
+    )

@@ -27,6 +27,7 @@ from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import csv_cell, expanded, read_csv, read_json
 from quadrant_lstm.kinds import Orderings
 from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.model.encoder import Standardize
 from quadrant_lstm.model.teachers import Teachers
 from quadrant_lstm.processes.launch import configure_cpu
 from quadrant_lstm.run.build import build_classifier, build_data, instantiate_node, quiet_lightning, resolve_precision
@@ -191,15 +192,32 @@ def stored_spec(stored: dict[str, Any]) -> SequenceSpec:
 
 
 PREFIX = "network."  # of the names in a checkpoint
+FAR = 3  # deviations, and their ratio, from which on statistics are those of other units
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # float8 needs scales, which are not in the file
 
 
-def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = ()) -> None:
-    """Logs which weights have no counterpart. Raises UserError for a damaged file, for weights of another type or that
-    are not finite, for those of a network that reads these columns of series in another order, and if no weight fits.
+def check_init(data: SequenceDataModule, init: str) -> None:
+    """Raises UserError for a sample of the validation or the test that the network of `init=` was trained on."""
+    folder = find_weights(init).absolute().parent.parent
+    rows = read_csv(folder / TABLES[data.kind])  # none, if `init` is no run on files
+    others = {row["sha256"] for row in rows if row["split"] != "training"}  # copies, of which the run has warned
+    trained = {row["sha256"] for row in rows} - others
+    for row in data.table:
+        if row["split"] != "training" and row["sha256"] in trained:
+            rule = f"{row['path']} is for {row['split']} now, but {as_typed(folder)} was trained on it"
+            raise UserError(f"init: {rule}; write the values of `data` that divided its samples, such as its fold.")
+
+
+def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = (), classes: Sequence[str] = ()) -> None:
+    """Logs which weights have no counterpart, and warns of other classes, and of series that the statistics in the file
+    do not fit. Raises UserError for a damaged file, for weights of another type or that are not finite, for those of a
+    network that reads these columns of series in another order, and if no weight fits.
     """
     file = find_weights(init)
-    (weights, known), own = read_weights(file), network.state_dict()
+    (weights, known, known_classes), own = read_weights(file), network.state_dict()
+    if known_classes and classes and known_classes != tuple(classes) and len(known_classes) == len(classes):
+        rule = f"init: {file} tells {', '.join(known_classes)}, but the classes here are {', '.join(classes)}"
+        log.warning(f"{rule}; its last layer is copied in this order")
     if known and columns and known != tuple(columns):
         rule = f"init: {file} reads {', '.join(known)}, but the columns of these series are {', '.join(columns)}"
         if sorted(known) == sorted(columns):
@@ -218,7 +236,20 @@ def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = ()) -> 
         else:
             continue
         raise UserError(f"init: {file}: {name} {problem}.")
+    of_data = [(layer, layer.mean.clone(), layer.deviation.clone()) for layer in standardizing(network)]
     network.load_state_dict(fitting, strict=False)
+    for layer, mean, deviation in of_data:
+        ratios = (layer.deviation / deviation).flatten()
+        is_far = ((layer.mean - mean).abs() > FAR * deviation).flatten() | (ratios > FAR) | (ratios < 1 / FAR)
+        for feature in is_far.nonzero().flatten().tolist()[:1]:
+            here, there = (
+                f"{values[0].flatten()[feature]:g} and the deviation {values[1].flatten()[feature]:g}"
+                for values in ((mean, deviation), (layer.mean, layer.deviation))
+            )
+            rule = (
+                f"of feature {feature + 1}, the mean is {here} here, but {there} in {file}, by which it is standardized"
+            )
+            log.warning(f"init: {rule}; if the units differ, convert them or leave init out")
     log.info(f"init: copied {len(fitting)} of {len(own)} tensors from {file}")
     for name in (name for name in own if name not in fitting):
         reason = f"the file has {list(weights[name].shape)}" if name in weights else "the file has none"
@@ -227,20 +258,27 @@ def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = ()) -> 
         log.info(f"init: {name} {list(weights[name].shape)} of the file is not in this network")
 
 
-def read_weights(file: Path) -> tuple[Mapping[str, Tensor], Sequence[str]]:
-    """Returns the weights by their names, and the names of the columns of series that the network reads, if known."""
+def standardizing(network: nn.Module) -> list[Standardize]:
+    return [layer for layer in network.modules() if isinstance(layer, Standardize)]
+
+
+def read_weights(file: Path) -> tuple[Mapping[str, Tensor], Sequence[str], Sequence[str]]:
+    """Returns the weights by their names, and the names of the columns of series that the network reads, and of its
+    classes, if known.
+    """
     if file.suffix != ".safetensors":
         checkpoint = read_checkpoint(file)
         named = ((name, weight) for name, weight in checkpoint["state_dict"].items() if name.startswith(PREFIX))
-        columns = stored_spec(checkpoint["hyper_parameters"]).feature_names
-        return {name.removeprefix(PREFIX): weight for name, weight in named}, columns
+        spec = stored_spec(checkpoint["hyper_parameters"])
+        return {name.removeprefix(PREFIX): weight for name, weight in named}, spec.feature_names, spec.class_names
     with needs_extra(f"init={file}", "export"):
         from safetensors import SafetensorError, safe_open
     try:
         with safe_open(file, "pt") as opened:
-            reading = json.loads((opened.metadata() or {}).get("reading", "{}"))
+            metadata = opened.metadata() or {}
+            reading, classes = (json.loads(metadata.get(key, "{}")) for key in ("reading", "class_names"))
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # it is no dict
-        return weights, tuple(reading.get("feature_names", ()))
+        return weights, tuple(reading.get("feature_names", ())), tuple(classes)
     except (SafetensorError, ValueError, AttributeError) as error:
         raise UserError(f"init: {file} cannot be read ({error}); export it again.") from error
 

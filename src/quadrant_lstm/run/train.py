@@ -39,7 +39,15 @@ from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.processes.launch import LostProcess, connect, is_connected, launch, prepare_for_training
 from quadrant_lstm.processes.torchrun import Meeting
 from quadrant_lstm.run import build
-from quadrant_lstm.run.load import Resumed, check_same_data, copy_weights, keep_num_frames, load_teachers, read_resumed
+from quadrant_lstm.run.load import (
+    Resumed,
+    check_init,
+    check_same_data,
+    copy_weights,
+    keep_num_frames,
+    load_teachers,
+    read_resumed,
+)  # fmt: skip
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, LAST, METRICS, OUTPUTS, RESULTS, as_typed, read_results
 from quadrant_lstm.text import counted, percent
@@ -89,7 +97,8 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     check_every_process_has_samples(data, trainer.world_size)
     build.check_network(classifier.network, data)  # lazy layers then have their sizes
     if cfg.get("init") and not resumed:
-        copy_weights(classifier.network, cfg.init, data.spec.feature_names)
+        check_init(data, cfg.init)
+        copy_weights(classifier.network, cfg.init, data.spec.feature_names, data.spec.class_names)
     if not classifier.teachers:  # which read frames
         build.keep_features(classifier.network, data)
     lock = run_folder.locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
