@@ -14,7 +14,7 @@ MISTAKES = {
     "trainer/logger=null": "trainer/logger=null: is no choice of a group; write the name of one of its files",
     "-m model=deep,1": "model=deep,1: is no choice of a group; write the name of one of its files, or leave it out.",
     "model/encoder=padded": "model/encoder: this model has no such part; add model=join, or leave it out.",
-    "model=reshaped experiment=clips": "experiment: clips chooses a model/encoder, but this model has no such part; ",
+    "model=reshaped experiment=clips": "experiment: clips chooses a model/",
     # options, and overrides that Hydra cannot read
     "--epochs 5": "--epochs: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.",
     "--experiment=fast": "--experiment=fast: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_",
@@ -53,7 +53,7 @@ MISTAKES = {
     "it out.",
     "teacher=nowhere": "teacher: nowhere does not exist; restore it, or give one that train.py made.",
     # wrong types
-    "init=123": "init: 123 is not text or null; choose another value.",
+    "init=123": "init: 123 is not text or null; write \"init='VALUE'\" for a text.",
     "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; choose another value.",
     "model.filters=32": "model.filters: 32 is not a list of whole numbers of at least 1, such as [32,32]",
     "data.augmentation=gru": "data.augmentation: 'gru' is not a group of keys",

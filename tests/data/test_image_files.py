@@ -167,11 +167,14 @@ def test_files_are_found_by_name_folder_and_glob(tmp_path, capsys):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b/back").symlink_to(tmp_path)
+    (tmp_path / "b/.elsewhere").mkdir()
+    (tmp_path / "b/.elsewhere/1.png").touch()
+    (tmp_path / "b/linked").symlink_to(".elsewhere")
 
     def found(images):
         return [str(file.relative_to(tmp_path)) for file in find_image_files(f"{tmp_path}{images}")]
 
-    assert found("") == ["[a].JPG", "b/c/9.png", "b/c/10.png"]
+    assert found("") == ["[a].JPG", "b/c/9.png", "b/c/10.png", "b/linked/1.png"]
     left_out = f"images: {tmp_path} holds files that are left out: 2 .heic, 1 .txt, 1 without a suffix.\n"
     assert capsys.readouterr().err == left_out
     assert found("/b/c/*.png") == ["b/c/9.png", "b/c/10.png"]

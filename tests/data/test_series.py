@@ -214,6 +214,17 @@ def test_axes_and_names_that_may_be_mistaken_are_warned_of(root):
     assert series_in(root, num_frames=None).warnings[-1] == f"data: {doubt}"
 
 
+def test_a_feature_that_float32_keeps_little_of_is_warned_of(root):
+    for number, file in enumerate(root.glob("*/*/*.npy")):
+        seconds = 1_700_000_000 + np.arange(6.0) + number
+        np.save(file, np.column_stack([seconds, np.full(6, 1e9)]))
+    rule = "feature 1 is about 1.7e+09, where float32 has steps of 1.3e+02"
+    assert (
+        series_in(root, num_frames=None).warnings[-1]
+        == f"data: {rule}; subtract a constant from its values in the files"
+    )
+
+
 def test_a_constant_feature_has_deviation_1(root):
     for file in root.glob("*/*/*.npy"):
         values = np.load(file)

@@ -123,6 +123,9 @@ def test_every_class_has_samples_to_train_on_and_to_test():
         divided([*samples_of(9)[::2], samples_of(2)[1]])
     with pytest.raises(UserError, match="no test sample of class jump is left; add some, remove the class, or write"):
         divided(samples_of(2))
+    of_classes = [sample._replace(group=sample.label) for sample in samples_of(60)]
+    with pytest.raises(UserError, match="data.group: all 30 samples of class jump are in the group jump; write an exp"):
+        divided(of_classes)
 
 
 @pytest.mark.parametrize("fold", [None, 0, 3])
@@ -131,7 +134,7 @@ def test_no_group_is_on_both_sides(fold):
     sides = [{sample.group for sample in samples} for samples in (train, validation, test)]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 20
     assert all(sides)
-    assert "hashes of the groups" in how
+    assert "hashes of the 20 groups" in how
 
 
 def test_folds_share_all_samples_and_have_the_classes_in_equal_parts():
@@ -156,7 +159,7 @@ def test_test_folds_test_each_group_once_and_leave_none_of_it_for_the_training()
         assert {sample.group for sample in test}.isdisjoint(sample.group for sample in (*train, *validation))
         assert len({sample.group for sample in test}) == 1
         tested += test
-        assert how.startswith(f"test fold {fold} of 4 and validation drawn by hashes of the groups")
+        assert how.startswith(f"test fold {fold} of 4 and validation drawn by hashes of the 4 groups")
     assert sorted(tested) == sorted(samples)
     given = [sample._replace(split="test" if sample.group == "p0" else "train") for sample in samples]
     with pytest.raises(UserError, match="data.test_fold: 1, but the samples in test are for the test; leave it out"):
@@ -216,7 +219,10 @@ def test_a_path_is_the_same_however_a_table_writes_it(tmp_path):
         ("path,label\n1.mp4,jump\nx.txt,wave", "x.txt: is no file of a clip .such as .*; convert"),
         ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,dev", "labels.csv, row 3: dev is not a split; write train, v"),
         ("path,label,split\n1.mp4,jump,train\n2.mp4,wave,train", "csv has no clip of class jump in test; add some"),
-        ("path,label,Split\n1.mp4,jump,train\n2.mp4,wave,test", "csv has a column 'Split'; write each of path, label"),
+        ("path,label,Split\n1.mp4,jump,train\n2.mp4,wave,test", "csv has a column 'Split'; rename it to split, or"),
+        ("path,label,groups\n1.mp4,jump,a\n2.mp4,wave,b", "column 'groups'; rename it to group, or otherwise"),
+        ("path,labels\n1.mp4,jump\n2.mp4,wave", "csv has a column 'labels'; rename it to label, or otherwise"),
+        ("path,label,label\n1.mp4,jump,jump\n2.mp4,wave,wave", "csv has two columns 'label'; remove one"),
         ("path,label\n1.mp4,jump, high\n2.mp4,wave", "row 2: has more cells than the first row; put values with"),
         ("path,label\n\xff", "data.labels: .*labels.csv cannot be read .*; give a CSV file in UTF-8"),
     ],

@@ -176,6 +176,13 @@ def test_names_steer_no_terminal_and_are_no_formulas(tmp_path):
     assert rows_of(tmp_path / "x.csv") == [row]
 
 
+def test_no_two_columns_have_the_same_name(tmp_path):
+    with open_output(str(tmp_path / "x.csv"), 1, ["class", "file"]) as write:
+        write(Sample("a.png", None, label=0, steps=[[0.9, 0.1]]))
+    row = {"file": "a.png", "class": "class", "prediction": "class"}
+    assert rows_of(tmp_path / "x.csv") == [row | {"probability of class": "0.9", "probability of file": "0.1"}]
+
+
 def test_an_older_output_stays_if_prediction_fails(finished_run, files, tmp_path, monkeypatch):
     (tmp_path / "x.csv").write_text("precious")
     monkeypatch.setattr(module, "classify", lambda *_: 1 / 0)

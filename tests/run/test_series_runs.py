@@ -18,7 +18,7 @@ from quadrant_lstm.model.encoder import Conv1dEncoder, ConvEncoder, LinearEncode
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.build import build_classifier, build_data
-from quadrant_lstm.run.load import evaluate, load_run
+from quadrant_lstm.run.load import check_same_data, evaluate, load_run
 from quadrant_lstm.run.predict import load_predictor, predict, predict_files
 from quadrant_lstm.run.predictor import predictor_of_onnx
 from quadrant_lstm.run_folder import read_results
@@ -170,6 +170,18 @@ def test_a_killed_run_resumes_exactly(runs, tmp_path):
     killed.kill()
     succeeds("train.py", "run=resumed", cwd=tmp_path)
     assert are_equal(weights_of(tmp_path / "resumed"), weights_of(runs("values")))
+
+
+def test_a_series_whose_end_was_for_the_test_may_not_grow(tmp_path):
+    root = write_series_folder(tmp_path / "data", halves=["."], num_values=[8])
+    data = series_in(root, test_end=0.25, validation_share=0.0)
+    with (tmp_path / "series.csv").open("w") as file:
+        csv.DictWriter(file, data.table[0]).writeheader()
+        csv.DictWriter(file, data.table[0]).writerows(data.table)
+    check_same_data(data, data.spec, tmp_path)
+    np.save(root / "up/1.npy", noise_series(12))
+    with pytest.raises(UserError, match="up/1.npy has changed, so that its end for the test begins elsewhere; restore"):
+        check_same_data(series_in(root, test_end=0.25, validation_share=0.0), data.spec, tmp_path)
 
 
 def test_two_processes_have_the_same_statistics_as_one(runs, tmp_path):

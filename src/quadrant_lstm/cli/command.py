@@ -76,7 +76,8 @@ def explain(error: Exception) -> UserError:
     reason = error.__cause__
     if isinstance(reason, ConfigAttributeError | ConfigKeyError) and OmegaConf.is_dict(reason.parent_node):
         return explain_key(str(reason.full_key), reason.parent_node)
-    if match := re.match(r"(?:In 'experiment/(.+)': )?Could not override '(model/\w+)'", str(error)):
+    no_part = r"(?:Could not override '|Invalid Defaults List override '/?)(model/\w+)"  # of Hydra 1.3 and 1.4
+    if match := re.match(rf"(?:In 'experiment/(.+)': )?{no_part}", str(error)):
         name, part = match.groups()
         chooses = f"experiment: {name} chooses a {part}, but" if name else f"{part}:"
         it = f"experiment={name}" if name else "it"

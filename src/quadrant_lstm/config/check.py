@@ -229,6 +229,8 @@ def check_value(key: str, value: Any, kind: Any) -> None:
         known = map(str, get_args(kind)) if get_origin(kind) is Literal else ()
         similar = difflib.get_close_matches(str(value), known, n=1)
         remedy = f"; did you mean {similar[0]}?" if similar else "." if ";" in rule else "; choose another value."
+        if str in (kind, *get_args(kind)) and isinstance(value, int | float):
+            remedy = f"; write \"{key}='VALUE'\" for a text."
         raise UserError(f"{key}: {typed} is not {rule}{remedy}") from None
 
 

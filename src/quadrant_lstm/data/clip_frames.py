@@ -263,12 +263,13 @@ def animation_times(frames: Iterable[Any]) -> tuple[list[float] | None, float | 
 
 
 def state_of(clip: Path) -> str | None:
-    """Returns what changes with the path and the content: the names of the files, their bytes and the times of their
-    last changes, hashed; None for a clip whose files cannot be listed or found, such as a link that leads nowhere.
+    """Returns what changes with the path and the content, hashed: the names of the files, their bytes and the times of
+    their last changes, also of those that restore the time of the content; None for a clip whose files cannot be
+    listed or found, such as a link that leads nowhere.
     """
     with contextlib.suppress(OSError, ValueError):
         files = [(file.name, file.stat()) for file in files_of(clip)]
-        states = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
+        states = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in files]
         return hashlib.sha256(repr((str(clip.absolute()), states)).encode()).hexdigest()
     return None
 

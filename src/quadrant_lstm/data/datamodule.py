@@ -240,6 +240,7 @@ class SequenceDataModule(LightningDataModule):
     table: Sequence[Mapping[str, str]] = ()  # the path, split, class, group and checksum of each sample in a file
     summary = ""  # how many samples there are, in words
     warnings: Sequence[str] = ()  # what is worth knowing before the training
+    is_cut = False  # whether the ends of training samples are for the test
     statistics: tuple[Tensor, Tensor] | None = None  # the mean and the deviation of each feature of training series
     blank: Tensor | int = 0  # a frame that shows nothing
 

@@ -47,10 +47,10 @@ def find_files(images: str, kind: str, is_wanted: Callable[[Path], bool]) -> Ite
 
 
 def files_below(
-    path: Path, is_wanted: Callable[[Path], bool], left_out: collections.Counter[str], is_root: bool = True
+    path: Path, is_wanted: Callable[[Path], bool], left_out: collections.Counter[str], above: Iterable[Path] = ()
 ) -> Iterator[Path]:
     """Yields the path if it is wanted, or what is wanted in this folder; counts the suffixes of other files. Passes
-    over what is hidden, and does not follow links to folders: one may lead back.
+    over what is hidden, and over a link to one of the folders `above`.
     """
     if is_wanted(path):
         if path.is_dir() and holds_folders(path):
@@ -59,13 +59,13 @@ def files_below(
         yield path
     elif not path.is_dir():
         left_out[path.suffix.lower() or "without a suffix"] += 1
-    elif is_root or not path.is_symlink():
+    elif (folder := path.resolve()) not in above:
         try:
             entries = [entry for entry in path.iterdir() if is_visible(entry.name)]
         except OSError as error:
             raise UserError(f"images: {path} cannot be read ({error.strerror}); correct its permissions.") from error
         for entry in entries:
-            yield from files_below(entry, is_wanted, left_out, is_root=False)
+            yield from files_below(entry, is_wanted, left_out, {*above, folder})
 
 
 def holds_folders(folder: Path) -> bool:

@@ -329,11 +329,13 @@ class Series(FileSequences):
         super().__init__(spec, train, test, held_out, batch_size, seed, folder, (origin, how), checksums, amount)
         if not feature_names:
             self.warnings += warnings_of_first_rows(series)
+        self.warnings += warnings_of_offsets(series)
         if len(lengths := {*map(len, series.values())}) == 1 and (length := min(lengths)) < num_features:
             doubt = "if these arrays are [features, time], transpose them"
             self.warnings.append(
                 f"data: every series has {counted(length, 'value')} of {num_features} features; {doubt}"
             )
+        self.is_cut = bool(test_end)
         self.statistics = statistics_of([train.series[number] for number in self.train_indices.tolist()])
         self.blank = self.statistics[0].view(-1, *[1] * (len(frame_shape) - 1))
         self.values_per_step = 1 if window is None else min(window, stride or window)
@@ -379,6 +381,19 @@ def warnings_of_first_rows(series: Mapping[Path, Values]) -> list[str]:
         return []
     listed = ", ".join(f"{value:g}" for value in row)
     return [f"data: every series begins with {listed}; if these are names, put a letter before each"]
+
+
+def warnings_of_offsets(series: Mapping[Path, Values]) -> list[str]:
+    """Warns of the first feature that differs by less than a hundred thousandth of its size, and of one that float32
+    may have made constant.
+    """
+    low = np.min([values.min(0) for values in series.values()], 0)
+    high = np.max([values.max(0) for values in series.values()], 0)
+    is_lost = (high - low < 1e-5 * np.abs(high)) & ((low < high) | (np.abs(high) > 2**24))
+    for feature in np.flatnonzero(is_lost).tolist()[:1]:
+        where = f"is about {low[feature]:.3g}, where float32 has steps of {np.spacing(high[feature]):.2g}"
+        return [f"data: feature {feature + 1} {where}; subtract a constant from its values in the files"]
+    return []
 
 
 def statistics_of(series: Sequence[Values]) -> tuple[Float[Tensor, " features"], Float[Tensor, " features"]]:

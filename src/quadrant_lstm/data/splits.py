@@ -10,6 +10,7 @@ together, and a new sequence moves no other from the training to the test. Names
 
 import collections
 import csv
+import difflib
 import hashlib
 import os
 import re
@@ -121,12 +122,14 @@ def read_labels(file: Path, root: Path) -> list[Sample]:
         raise UserError(f"data.labels: {file} cannot be read ({error}); give a CSV file in UTF-8.") from error
     header, known = list(reader.fieldnames or ()), ("path", "label", "split", "group")
     columns = [column for column in known if column in header]
+    for name in header:
+        similar = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.8)
+        if similar and similar[0] != name and (similar[0] not in header or name.strip().lower() == similar[0]):
+            raise UserError(f"data.labels: {file} has a column {name!r}; rename it to {similar[0]}, or otherwise.")
+        if similar and header.count(name) > 1:
+            raise UserError(f"data.labels: {file} has two columns {name!r}; remove one.")
     if missing := {"path", "label"} - {*columns}:
         raise UserError(f"data.labels: {file} has no column {min(missing)}; add it, separated by commas.")
-    if wrong := [
-        name for name in header if name.strip().lower() in known and (name not in known or header.count(name) > 1)
-    ]:
-        raise UserError(f"data.labels: {file} has a column {wrong[0]!r}; write each of {', '.join(known)} once.")
     samples: dict[Path, Sample] = {}
     for number, line in lines:
         values = {column: (line[column] or "").strip() for column in columns}
@@ -213,7 +216,7 @@ def divide(
     else:
         chosen = draw_fold("test_fold", samples, test_fold, num_folds, seed)
     test = [sample for sample in samples if sample.group in chosen]
-    check_classes("test", test, class_names)
+    check_classes("test", test, class_names, samples)
     train = [sample for sample in samples if sample.group not in chosen]
     validation = {sample.group for sample in train if sample.split == "val"}
     drawn = [] if is_given else ["test" if test_fold is None else f"test fold {test_fold} of {num_folds}"]
@@ -230,14 +233,20 @@ def divide(
             remedy = "add some, write another data.validation_seed, or 0"
             raise UserError(f"data.validation_share: {validation_share}, but {rule}; {remedy}.")
     places = [place for place, sample in enumerate(train) if sample.group in validation]
-    check_classes("training", (sample for sample in train if sample.group not in validation), class_names)
-    hashed = "groups" if len({sample.group for sample in samples}) < len(samples) else "names"
+    check_classes("training", [sample for sample in train if sample.group not in validation], class_names, samples)
+    num_groups = len({sample.group for sample in samples})
+    hashed = f"{num_groups:,} groups" if num_groups < len(samples) else "names"
     how = f"{' and '.join(drawn)} drawn by hashes of the {hashed} (data.validation_seed={seed})" if drawn else ""
     return train, places, test, how
 
 
-def check_classes(split: str, samples: Iterable[Sample], class_names: Sequence[str]) -> None:
+def check_classes(split: str, samples: Iterable[Sample], class_names: Sequence[str], every: Iterable[Sample]) -> None:
+    """`every` are all samples, also of other splits."""
     if missing := {*class_names} - {sample.label for sample in samples}:
+        of_class = [sample.group for sample in every if sample.label == min(missing)]
+        if len({*of_class}) == 1 < len(of_class):
+            rule = f"all {len(of_class)} samples of class {min(missing)} are in the group {of_class[0]}"
+            raise UserError(f"data.group: {rule}; write an expression that finds more groups.")
         remedy = "add some, remove the class, or write another data.validation_seed"
         raise UserError(f"data.root: no {split} sample of class {min(missing)} is left; {remedy}.")
 

@@ -66,8 +66,11 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
     rows = read_csv(folder / TABLES[data.kind])
     known = {(row["path"], row["sha256"]) for row in rows}
     of_training = {row[key] for row in rows if row["split"] == "training" for key in ("path", "sha256")}
+    contents = {row["path"]: row["sha256"] for row in rows if row["split"] == "training"}
     for row in data.table:
         path = csv_cell(row["path"])
+        if data.is_cut and contents.get(path, row["sha256"]) != row["sha256"]:
+            raise UserError(f"data: {path} has changed, so that its end for the test begins elsewhere; {remedy}")
         is_new = (path, row["sha256"]) not in known  # else it may be a copy that was there before
         if row["split"] != "training" and (path in of_training or (is_new and row["sha256"] in of_training)):
             raise UserError(f"data: {path} is for {row['split']}, but {as_typed(folder)} was trained on it; {remedy}")

@@ -113,7 +113,9 @@ def csv_writer(file: TextIO, num_steps: int, classes: Classes, of_window: Sequen
     writer = csv.writer(file)
     earlier = [f"step{step}_{name}" for step in range(1, num_steps) for name in classes]
     blank: Sequence[Any] = [""] * len(classes)
-    writer.writerow(["file", *of_window, "class", "prediction", *map(csv_cell, classes), *earlier])
+    others = ["file", *of_window, "class", "prediction"]
+    names = [f"probability of {name}" if name in others else csv_cell(name) for name in classes]
+    writer.writerow([*others, *names, *earlier])
 
     def write(sample: Sample) -> None:
         *before, last = sample.steps or [blank]
