@@ -1,11 +1,12 @@
 import itertools
+import re
 
 import pytest
 
 from quadrant_lstm.files import write_json
 from quadrant_lstm.plotting import as_svg
 from quadrant_lstm.sweep.plots import draw_curves, draw_effects, draw_search, drawable
-from quadrant_lstm.sweep.report import csv_table, report_at_end
+from quadrant_lstm.sweep.report import changed_sample, csv_table, report_at_end
 from quadrant_lstm.sweep.sweep_folder import Mean, make_jobs, ranked_groups, readable
 
 RESULTS = {
@@ -79,6 +80,27 @@ def test_folds_and_seeds_share_a_group(tmp_path):
     groups = ranked_groups(make_jobs(tmp_path, overrides))
     assert {str(group): len(group.jobs) for group in groups} == {"a=1": 4, "a=2": 4}
     assert list(map(str, ranked_groups(make_jobs(tmp_path, overrides[:4])))) == ["all jobs"]
+
+
+@pytest.mark.parametrize(
+    ("key", "second", "changed"),
+    [
+        ("data.test_fold", "a,x,1 b,y,2", None),
+        ("data.test_fold", "a,x,1 b,y,3", "b"),
+        ("data.test_fold", "a,x,1 b,x,2", "b"),
+        ("data.test_fold", "a,x,1 b,y,2 c,y,4", "c"),
+        ("data.test_fold", "a,x,1 b,y,2 b from 3 on,y,5", None),  # its end is for the test in one fold
+        ("data.num_frames", "a,x,1", None),  # other data, perhaps
+        ("seed", "a,x,1", "b"),
+    ],
+)
+def test_a_sample_that_changed_between_the_jobs_is_named(key, second, changed, tmp_path):
+    jobs = make_jobs(tmp_path, [[f"{key}=0"], [f"{key}=1"]])
+    for job, rows in zip(jobs, ("a,x,1 b,y,2", second), strict=True):
+        finish(job)
+        rows = re.sub(r" (?=\w,)", "\n", rows).replace(" b from", "\nb from")
+        (job.folder / "clips.csv").write_text(f"path,class,sha256\n{rows}\n")
+    assert changed_sample(jobs) == changed
 
 
 def test_the_interval_over_folds_is_that_of_their_means_over_the_seeds(tmp_path):

@@ -204,7 +204,7 @@ def record_start(
     if data.table:
         table = folder / run_folder.TABLES[data.kind]
         trained = [row for row in read_csv(table) if row["split"] == "training"] if resumed else []  # these rows stay
-        rows = {(csv_cell(row["path"]), row["sha256"]): row for row in (*data.table, *trained)}
+        rows = {(csv_cell(row["path"]), row["sha256"]): row for row in (*trained, *data.table)}
         write_atomically(table, csv_text(list(data.table[0]), rows.values()).encode())
     (folder / run_folder.SKIPPED).unlink(missing_ok=True)
     if data.skipped:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from quadrant_lstm import files, run_folder, text
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.sweep_folder import Group, Job, Sweep, compared_metric, ranked_groups, readable
+from quadrant_lstm.sweep.sweep_folder import FOLDS, Group, Job, Sweep, compared_metric, ranked_groups, readable
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
 CURVES = """The mean over the seeds and folds that were trained for so many epochs; the best groups are in colour, the
@@ -55,12 +56,35 @@ def sweep_summary(sweep: Sweep, groups: Sequence[Group]) -> str:
         val = groups[0].mean("val/accuracy")
         validated = f"validation accuracy {val}  " if val else ""
         lines.append(f"best           {groups[0]}  {validated}test accuracy {test}")
+    if changed := changed_sample(sweep.jobs):
+        lines.append(f"warning        {changed} changed between the jobs: means mix different data; run the sweep again")
     finished = len(sweep.jobs) - len(sweep.unfinished)
     lines.append(f"sweep folder   {sweep.folder}  ({finished} of {sweep.num_jobs} jobs finished)")
     lines.append(f"report         {sweep.folder / 'sweep.html'}")
     if sweep.is_resumable:
         lines.append(f"resume with    {command_to_resume(sweep.folder)}")
     return "\n".join(lines)
+
+
+def changed_sample(jobs: Sequence[Job]) -> str | None:
+    """Returns the path of a clip or series that not all finished jobs on the same data have read alike, or None."""
+    same: dict[Any, list[list[dict[str, str]]]] = {}
+    for job in jobs:
+        rows = [row for table in run_folder.TABLES.values() for row in files.read_csv(job.folder / table)]
+        if rows and job.results():
+            chosen = {key: value for key, value in job.swept.items() if re.match("(data|experiment)\\b", key)}
+            same.setdefault(tuple((key, value) for key, value in chosen.items() if key not in FOLDS), []).append(rows)
+    for tables in same.values():
+        contents: dict[str, str] = {}
+        for row in itertools.chain(*tables):
+            content = f"{row['class']} {row['sha256']}"
+            if contents.setdefault(row["path"], content) != content:
+                return row["path"]
+        # data.test_end leaves the end of a series that is for validation out
+        paths = [{row["path"].partition(" from ")[0] for row in table} for table in tables]
+        if added := set.union(*paths) - set.intersection(*paths):
+            return min(added)
+    return None
 
 
 def csv_table(groups: Sequence[Group]) -> str:
@@ -96,6 +120,7 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
             plots["Progress of the search"] = ("", [as_svg(draw_search(sweep.jobs, metric))])
     command = f"python train.py -m {shlex.join([*sweep.overrides, *sweep.launch_overrides])}"
     values = {"command": command, "groups": groups, "plots": plots, "readable": readable}
+    values |= {"changed": changed_sample(sweep.jobs)}
     values |= {"ranking": metric, "resume": command_to_resume(sweep.folder)}
     return text.render("sweep.html", sweep=sweep, state=job_state, **values)
 
