@@ -77,6 +77,9 @@ def test_eight_threads_get_what_one_gets(finished_run, video_run, digits):
 
 def test_what_is_no_sample_is_refused(finished_run, video_run, digits, tmp_path):
     image, clip = load_predictor(finished_run), load_predictor(video_run("grey"))
+    for sample in (Image.open(digits[0][0]), [Image.open(digits[0][0])]):
+        with pytest.raises(ValueError, match="a sample is a PngImageFile; give a path, or an array, such as numpy.asa"):
+            image(sample)
     rule = "give {}, or without the 3 for grey, and several as a list."
     page, frames = np.zeros((8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8)
     for predictor, array, message in (

@@ -159,9 +159,8 @@ class LoadedPredictor:
         height, width] or [frames, height, width, 3]; or a series, an array of numbers [time, features]. Raises
         UserError for a file that cannot be read, and ValueError for another array.
         """
-        is_single = isinstance(samples, str | Path | np.ndarray | torch.Tensor)
-        sources = [samples] if is_single else samples
-        sources = (expanded(str(x)) if isinstance(x, str | Path) else np.asarray(x) for x in sources)
+        is_single = not isinstance(samples, Iterable) or isinstance(samples, str) or hasattr(samples, "__array__")
+        sources = map(as_source, [samples] if is_single else samples)
         batches = read_files(functools.partial(self.predictor.read, invert=invert), sources, [], is_single=True)
         predictions = []
         for sample in classify(self.predictor, batches):
@@ -180,6 +179,14 @@ def load_predictor(path: str | Path, trust: Trust = ()) -> LoadedPredictor:
     """
     classifier, cfg = load_classifier(find_run(str(path), BEST), trust)
     return LoadedPredictor(predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec))
+
+
+def as_source(sample: Any) -> Path | np.ndarray:
+    if isinstance(sample, np.ndarray | torch.Tensor):
+        return np.asarray(sample)
+    if isinstance(sample, str | Path):
+        return expanded(str(sample))
+    raise ValueError(f"a sample is a {type(sample).__name__}; give a path, or an array, such as numpy.asarray(sample).")
 
 
 # Files and test samples

@@ -57,7 +57,8 @@ def sweep_summary(sweep: Sweep, groups: Sequence[Group]) -> str:
         validated = f"validation accuracy {val}  " if val else ""
         lines.append(f"best           {groups[0]}  {validated}test accuracy {test}")
     if changed := changed_sample(sweep.jobs):
-        lines.append(f"warning        {changed} changed between the jobs: means mix different data; run the sweep again")
+        remedy = "so that means mix different data; run the sweep again"
+        lines.append(f"warning        {changed} changed between the jobs, {remedy}")
     finished = len(sweep.jobs) - len(sweep.unfinished)
     lines.append(f"sweep folder   {sweep.folder}  ({finished} of {sweep.num_jobs} jobs finished)")
     lines.append(f"report         {sweep.folder / 'sweep.html'}")
@@ -72,8 +73,9 @@ def changed_sample(jobs: Sequence[Job]) -> str | None:
     for job in jobs:
         rows = [row for table in run_folder.TABLES.values() for row in files.read_csv(job.folder / table)]
         if rows and job.results():
-            chosen = {key: value for key, value in job.swept.items() if re.match("(data|experiment)\\b", key)}
-            same.setdefault(tuple((key, value) for key, value in chosen.items() if key not in FOLDS), []).append(rows)
+            swept = {key: value for key, value in job.swept.items() if key not in FOLDS}
+            data = tuple((key, value) for key, value in swept.items() if re.match(r"(data|experiment)\b", key))
+            same.setdefault(data, []).append(rows)
     for tables in same.values():
         contents: dict[str, str] = {}
         for row in itertools.chain(*tables):
@@ -82,8 +84,9 @@ def changed_sample(jobs: Sequence[Job]) -> str | None:
                 return row["path"]
         # data.test_end leaves the end of a series that is for validation out
         paths = [{row["path"].partition(" from ")[0] for row in table} for table in tables]
-        if added := set.union(*paths) - set.intersection(*paths):
-            return min(added)
+        for other in paths[1:]:
+            if added := paths[0] ^ other:
+                return min(added)
     return None
 
 
