@@ -60,6 +60,13 @@ def reason_of(error: Exception) -> str:
     return reason.rstrip(".") or type(error).__name__
 
 
+def and_contexts(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error, the one during whose handling it was raised, and so on."""
+    while error:
+        yield error
+        error = error.__context__
+
+
 @contextlib.contextmanager
 def needs_extra(key: str, extra: str) -> Iterator[None]:
     """Wraps imports of packages that only an extra of this project installs, for what `key` asks for."""

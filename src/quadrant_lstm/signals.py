@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from quadrant_lstm.errors import and_contexts
+
 SET_PDEATHSIG = 1  # man 2 prctl
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a process
 TERMINATED = 128 + signal.SIGTERM  # exit status
@@ -37,11 +39,9 @@ def interrupts_first() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = error.__context__
-        while cause and not isinstance(cause, Interrupt):
-            cause = cause.__context__
-        if cause:
-            raise cause from None
+        for cause in and_contexts(error):
+            if isinstance(cause, Interrupt):
+                raise cause from None
         raise
 
 

@@ -255,9 +255,17 @@ def training(own_clips_run, tmp_path):
 def test_a_killed_process_that_reads_clips_costs_one_line(training, tmp_path):
     os.kill(children(training.pid)[-1], signal.SIGKILL)
     training.wait()
-    assert (training.returncode, training.stderr.count("\n")) == (2, 1)
+    assert (training.returncode, training.stderr.count("\n")) == (2, 1), training.stderr
     assert training.stderr.startswith("data.num_workers: a process that reads clips was killed, perhaps because")
     assert f"resume with run={run_folder(tmp_path).relative_to(tmp_path)}" in training.stderr
+
+
+def test_a_killed_process_is_named_where_a_library_answers_with_another_error():
+    with pytest.raises(UserError, match="^write fewer$"), datamodule.killed_workers_explained("write fewer"):
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        except RuntimeError as error:
+            raise TypeError("unsupported callable") from error
 
 
 @pytest.mark.parametrize("first", ["the processes that read", "all at once"])

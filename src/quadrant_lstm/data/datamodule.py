@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from quadrant_lstm.data.images import Images
 from quadrant_lstm.data.orderings import SequenceSpec
-from quadrant_lstm.errors import UserError
+from quadrant_lstm.errors import UserError, and_contexts
 from quadrant_lstm.signals import signals_deferred
 
 # The batches of an epoch, from its number and a seed, divided among processes
@@ -159,14 +159,14 @@ def end_unnoticed(_: int) -> None:
 @contextlib.contextmanager
 def killed_workers_explained(message: str) -> Iterator[None]:
     """Raises UserError with this message if a worker was killed. Of torch's error, which it raises wherever the main
-    process happens to be, only the text tells this (torch 2.13).
+    process happens to be, also in a library that answers it with another error, only the text tells this (torch 2.13).
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(message) from error
+    except Exception as error:
+        if any("DataLoader worker" in str(each) for each in and_contexts(error)):
+            raise UserError(message) from error
+        raise
 
 
 # The DataModule
