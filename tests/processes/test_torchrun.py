@@ -135,6 +135,13 @@ def test_machines_whose_configs_differ_are_refused(meeting, tmp_path):
         meeting(1).share(tmp_path, "data:\n  validation_seed: 5\n")
 
 
+def test_machines_whose_data_differ_are_refused(meeting):
+    meeting(0).compare_data("a7", timedelta(seconds=5))
+    meeting(1).compare_data("a7", timedelta(seconds=5))
+    with pytest.raises(UserError, match="data: the files or their splits differ from those of rank 0; copy its data"):
+        meeting(1).compare_data("b8", timedelta(seconds=5))
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

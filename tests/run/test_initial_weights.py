@@ -8,11 +8,13 @@ from torch import nn
 
 from quadrant_lstm import load_run
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
+from quadrant_lstm.config.check import read_config
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.files import csv_text
+from quadrant_lstm.files import csv_text, write_json
 from quadrant_lstm.model.encoder import Standardize
+from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import check_init, copy_weights
-from quadrant_lstm.run_folder import read_results
+from quadrant_lstm.run_folder import CONFIG, read_results
 from tests.folders import TINY, run_folder
 from tests.scripts import succeeds
 from tests.series import series_in, write_series_folder
@@ -156,6 +158,26 @@ def test_what_a_run_was_trained_on_is_not_for_the_test_of_another(tmp_path):
                 UserError, match=r"^init: .*\.npy is for .* now, but .*old was trained on it; write the"
             ):
                 check_init(other, str(tmp_path / "old"))
+            (tmp_path / "old/network.safetensors").touch()
+            with pytest.raises(UserError, match="^init: .* was trained on it; write the"):
+                check_init(other, str(tmp_path / "old/network.safetensors"))
+    write_json(tmp_path / "old/provenance.json", {"data": {"root": "data"}})
+    ends = series_in(root, test_end=0.5)
+    check_init(ends, str(tmp_path / "old"), "elsewhere")
+    with pytest.raises(
+        UserError, match=r"^init: the end of .*\.npy is for the test now, but .* another part of it; wr"
+    ):
+        check_init(ends, str(tmp_path / "old"), "data")
+
+
+def test_images_that_a_run_was_trained_on_are_not_for_the_validation_of_another(finished_run):
+    data = build_data(read_config(finished_run / CONFIG))
+    check_init(data, str(finished_run))
+    data.validation_indices = data.validation_indices + 1
+    with pytest.raises(UserError, match="^init: .* was trained on images that are for validation now; write the val"):
+        check_init(data, str(finished_run))
+    data.validation_indices = data.validation_indices[:0]
+    check_init(data, str(finished_run))
 
 
 def test_statistics_and_classes_of_other_data_are_named(tmp_path, caplog):

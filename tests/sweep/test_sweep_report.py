@@ -111,6 +111,20 @@ def test_the_interval_over_folds_is_that_of_their_means_over_the_seeds(tmp_path)
     assert group.mean("test/accuracy").values == pytest.approx((0.2, 0.4, 0.6))
 
 
+def test_the_interval_of_nested_folds_is_that_of_the_test_folds(tmp_path):
+    folds = list(itertools.product((0, 1, 2), (0, 1)))
+    jobs = make_jobs(tmp_path, [[f"data.fold={fold}", f"data.test_fold={test_fold}"] for test_fold, fold in folds])
+    for job, accuracy in zip(jobs, (0.1, 0.3, 0.4, 0.4, 0.5, 0.7), strict=True):
+        finish(job, **{"test/accuracy": accuracy})
+    (group,) = ranked_groups(jobs)
+    assert group.mean("test/accuracy").values == pytest.approx((0.2, 0.4, 0.6))
+
+
+def test_other_validation_samples_repeat_a_group(tmp_path):
+    overrides = [[f"a={a}", f"data.validation_seed={seed}"] for a in (1, 2) for seed in (0, 1, 2)]
+    assert [len(group.jobs) for group in ranked_groups(make_jobs(tmp_path, overrides))] == [3, 3]
+
+
 def test_trials_that_repeat_the_same_values_are_one_value_of_the_mean(tmp_path):
     jobs = make_jobs(tmp_path, [["units=8"], ["units=4"], ["units=8"], ["units=8"]])
     for job in jobs:

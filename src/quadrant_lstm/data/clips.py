@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 CACHE = Path("~/.cache/quadrant_lstm/clips")
-EXAMINATION = 8
+EXAMINATION = 9
 
 
 def examine_clips(

@@ -92,9 +92,9 @@ def pixels_of(frame: Any, video_format: str) -> np.ndarray:
     """
     has_alpha = any(component.is_alpha for component in frame.format.components)
     pixels = frame.to_ndarray(format="rgba" if has_alpha else video_format)
-    if not frame.rotation:
+    if (matrix := frame.side_data.get("DISPLAYMATRIX")) is None:
         return pixels
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(frame.side_data["DISPLAYMATRIX"]))
+    a, b, _, c, d = struct.unpack_from("=5i", bytes(matrix))
     pixels = pixels.swapaxes(0, 1) if abs(b) > abs(a) else pixels
     return pixels[:: -1 if b + d < 0 else 1, :: -1 if a + c < 0 else 1]
 

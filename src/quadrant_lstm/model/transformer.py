@@ -58,8 +58,9 @@ class Transformer(nn.Module):
     def forward(self, inputs: Sequences, lengths: Lengths = None) -> tuple[Float[Tensor, "batch steps units"], None]:
         x = self.inputs(inputs.flatten(2)).to(inputs.dtype)
         numbers, real = torch.arange(x.shape[1], device=x.device), real_steps(inputs, lengths)
-        waves = torch.arange(-(-x.shape[2] // 2), device=x.device)  # of 2 pi to 10,000 * 2 pi steps
-        angles = numbers[:, None] * torch.exp(waves * (-math.log(10_000) / len(waves)))
+        # of 2 pi to 10,000 * 2 pi steps; bf16, the default type of trainer.precision=bf16-true, would round the angles
+        waves = torch.arange(-(-x.shape[2] // 2), device=x.device, dtype=torch.float32)
+        angles = numbers[:, None].float() * torch.exp(waves * (-math.log(10_000) / len(waves)))
         x = x + torch.cat([angles.sin(), angles.cos()], dim=1)[:, : x.shape[2]].to(x.dtype)
         mask = ((numbers <= numbers[:, None]) & real[:, None])[:, None]  # real steps that are not later
         for block in self.blocks:

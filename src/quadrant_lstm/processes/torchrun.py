@@ -98,6 +98,14 @@ class Meeting:
         with suppress(OSError):  # another process of this agent does it, too
             self.folder_file.write_text(str(folder.absolute()))
 
+    def compare_data(self, sha256: str, timeout: timedelta) -> None:
+        """Called in every process. Raises UserError unless all have read the same samples, in the same splits."""
+        if self.rank == 0:
+            self.set("data", sha256)
+        elif self.get("data", 0, timeout) != sha256:
+            rule = "the files or their splits differ from those of rank 0"
+            raise UserError(f"data: {rule}; copy its data to all machines.")
+
     def wait_for_all(self, stage: str, timeout: timedelta = TIMEOUT) -> None:
         """Waits until every process has called this for that stage."""
         self.set(f"{stage}/{self.rank}", "")

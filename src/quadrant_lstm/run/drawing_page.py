@@ -26,7 +26,7 @@ from quadrant_lstm.model.protocols import count_parameters
 from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.rnn import GRU, LSTM, PaddedRNN
 from quadrant_lstm.model.time_distributed import TimeDistributed
-from quadrant_lstm.run.exported_program import orderings_shown
+from quadrant_lstm.run.exported_program import is_tested_as_shown, orderings_shown
 from quadrant_lstm.run_folder import read_results, unfinished
 from quadrant_lstm.text import render
 
@@ -170,10 +170,12 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
     if weights == "float16":
         round_to_half(stored)
         rounding = change_by_rounding(network.eval(), stored, cfg.data)
+    more = {"weights": weights, "trained": orderings_of(cfg.data.get("train_orderings") or [], cfg.data.grid)}
+    results = read_results(folder) or None if is_tested_as_shown(cfg.data) else None
     content = values.numpy().astype("<f2" if weights == "float16" else "<f4").tobytes()
     return render(
-        "drawing/page.html", network=description | {"weights": weights}, weights=base64.b64encode(content).decode(),
-        kind=type(network).__name__, num_parameters=count_parameters(network), results=read_results(folder) or None,
+        "drawing/page.html", network=description | more, weights=base64.b64encode(content).decode(),
+        kind=type(network).__name__, num_parameters=count_parameters(network), results=results,
         unfinished=unfinished(folder, cfg), subject="digit" if cfg.data.dataset.lower() == "mnist" else "image",
         rounding=rounding, num_compared=NUM_COMPARED,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, read_json, write_atomically
 from quadrant_lstm.run.drawing_page import drawing_page
-from quadrant_lstm.run.exported_program import Inputs, inputs_of, orderings_shown, program_file
+from quadrant_lstm.run.exported_program import Inputs, inputs_of, is_tested_as_shown, orderings_shown, program_file
 from quadrant_lstm.run.load import load_classifier
 from quadrant_lstm.run.predictor import clip_format, series_format
 from quadrant_lstm.run_folder import EXPORTED, PROVENANCE, read_results
@@ -75,7 +75,7 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpe
     if inputs.name == "images":
         shown = orderings_of(orderings_shown(cfg.data), cfg.data.grid)
         how = {"orderings": json.dumps(shown), "grid": json.dumps(list(cfg.data.grid))}
-        if shown != orderings_of(cfg.data.get("test_orderings") or cfg.data.orderings, cfg.data.grid):
+        if not is_tested_as_shown(cfg.data):
             accuracy = ""
     elif inputs.name == "series":
         how = {"reading": json.dumps(series_format(cfg.data, spec))}

@@ -55,6 +55,12 @@ def orderings_shown(data: DictConfig) -> OrderingsOrNames:
     return shown_orderings(data.orderings, data.get("train_orderings"))
 
 
+def is_tested_as_shown(data: DictConfig) -> bool:
+    """Tells whether the run's test has the orderings that a program reads."""
+    tested = data.get("test_orderings") or data.orderings
+    return orderings_of(orderings_shown(data), data.grid) == orderings_of(tested, data.grid)
+
+
 def twice_as_long(clips: Float[Tensor, "batch steps ..."]) -> Float[Tensor, "batch 2*steps ..."]:
     return torch.cat([clips, clips], dim=1)
 
@@ -101,7 +107,9 @@ def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapp
     any_steps = inputs.name != "images" and reads_more_steps(module, samples, *lengths)
     axes = {0: Dim("batch")} | ({1: Dim.AUTO} if any_steps else {})
     shapes = (axes, {0: axes[0]}) if is_padded else (axes,)
-    exported = torch.export.export(module, (samples, *lengths), dynamic_shapes=shapes)
+    is_one = any_steps and samples.shape[1] == 1  # torch.export takes an axis of size 1 for one that never changes
+    traced = twice_as_long(samples) if is_one else samples
+    exported = torch.export.export(module, (traced, *lengths), dynamic_shapes=shapes)
     if format == "onnx":
         content, compute = onnx_file(exported, [inputs.name, "lengths"][: len(shapes)], any_steps, metadata)
     else:

@@ -199,16 +199,30 @@ FAR = 3  # deviations, and their ratio, from which on statistics are those of ot
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # float8 needs scales, which are not in the file
 
 
-def check_init(data: SequenceDataModule, init: str) -> None:
-    """Raises UserError for a sample of the validation or the test that the network of `init=` was trained on."""
-    folder = find_weights(init).absolute().parent.parent
+def check_init(data: SequenceDataModule, init: str, root: str | None = None) -> None:
+    """Raises UserError for a sample of the validation or the test that the network of `init=` was trained on. `root` is
+    `data.root`.
+    """
+    folder = find_weights(init).absolute().parent  # the run's, or its folder of checkpoints
+    folder = folder.parent if folder.name == BEST.parent.name else folder
     rows = read_csv(folder / TABLES[data.kind])  # none, if `init` is no run on files
+    recorded = read_json(folder / PROVENANCE).get("data", {})
     others = {row["sha256"] for row in rows if row["split"] != "training"}  # copies, of which the run has warned
     trained = {row["sha256"] for row in rows} - others
+    wholes = {row["path"]: row["sha256"] for row in rows if row["split"] == "training" and recorded.get("root") == root}
+    rule = ""
     for row in data.table:
-        if row["split"] != "training" and row["sha256"] in trained:
-            rule = f"{row['path']} is for {row['split']} now, but {as_typed(folder)} was trained on it"
-            raise UserError(f"init: {rule}; write the values of `data` that divided its samples, such as its fold.")
+        path, now = csv_cell(row["path"]), row["sha256"]
+        if row["split"] != "training" and now in trained:
+            rule = f"{path} is for {row['split']} now, but {as_typed(folder)} was trained on it"
+        elif data.is_cut and wholes.get(path, now) != now:
+            rule = f"the end of {path} is for the test now, but {as_typed(folder)} was trained on another part of it"
+    if not data.table and len(data.validation_indices) and recorded.get("sha256") == data.sha256():
+        before = read_checkpoint(folder / BEST).get(type(data).__qualname__) if (folder / BEST).exists() else None
+        if before and before != data.state_dict():
+            rule = f"{as_typed(folder)} was trained on images that are for validation now"
+    if rule:
+        raise UserError(f"init: {rule}; write the values of `data` that divided its samples, such as its fold.")
 
 
 def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = (), classes: Sequence[str] = ()) -> None:

@@ -97,12 +97,14 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     check_every_process_has_samples(data, trainer.world_size)
     build.check_network(classifier.network, data)  # lazy layers then have their sizes
     if cfg.get("init") and not resumed:
-        check_init(data, cfg.init)
+        check_init(data, cfg.init, cfg.data.root)
         copy_weights(classifier.network, cfg.init, data.spec.feature_names, data.spec.class_names)
     if not classifier.teachers:  # which read frames
         build.keep_features(classifier.network, data)
     lock = run_folder.locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
     with lock, closing(trainer.loggers), errors_explained(cfg, folder, meeting):
+        if meeting:
+            meeting.compare_data(data.sha256(), timedelta(seconds=timeout_of(cfg)))
         if trainer.world_size > 1:
             connect(trainer.strategy, meeting, timedelta(seconds=timeout_of(cfg)))
         if trainer.is_global_zero:

@@ -38,7 +38,7 @@ def distribution(override: Override) -> BaseDistribution:
 
     The choices of a categorical distribution are the texts of the overrides' values.
     """
-    if (key := override.get_key_element()) in ("monitor", *REPETITIONS):  # else the easiest fold would win
+    if (key := override.get_key_element().lstrip("+")) in ("monitor", *REPETITIONS):  # else the easiest fold would win
         raise UserError(f"{key}: {override.input_line} would differ between trials that are compared; write one value.")
     value: Any = override.value()
     log = "log" in getattr(value, "tags", ())

@@ -187,7 +187,7 @@ def find_sweep(sweep: str) -> Sweep:
 
 
 FOLDS = ("data.fold", "data.test_fold")
-REPETITIONS = ("seed", *FOLDS)  # keys whose values a sweep does not compare
+REPETITIONS = ("seed", "data.validation_seed", *FOLDS)  # keys whose values a sweep does not compare
 # The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom
 T_QUANTILES = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -230,12 +230,13 @@ def half_interval(values: Sequence[float]) -> float:
 
 def mean_of(values: Iterable[tuple[Job, float]]) -> Mean:
     """Returns the mean of a value of each job. The jobs of a fold, with other seeds, count as one: the interval is that
-    of the folds. So do jobs that repeat the same values.
+    of the folds, or of the test folds, each of which may have several folds. So do jobs that repeat the same values.
     """
     by_fold: dict[Any, list[float]] = {}
     for job, value in values:
-        fold = tuple(job.swept[key] for key in FOLDS if key in job.swept)
-        by_fold.setdefault(fold or tuple(job.swept.items()), []).append(value)
+        folds = {key: job.swept[key] for key in reversed(FOLDS) if key in job.swept}
+        fold = next(iter(folds.values()), None) or tuple(job.swept.items())
+        by_fold.setdefault(fold, []).append(value)
     return Mean(tuple(map(statistics.mean, by_fold.values())))
 
 
