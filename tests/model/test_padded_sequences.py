@@ -78,6 +78,17 @@ def test_a_transformers_outputs_depend_on_the_order_of_earlier_steps():
     assert (layer(frames)[0] - layer(frames[:, [1, 0, 2]])[0])[:, 2].abs().max() > 0.01
 
 
+def test_a_transformers_positions_are_exact_where_bf16_is_the_default_type():
+    layer, frames = layer_and_frames("transformer", batch=1, steps=200)
+    expected, _ = layer(frames)
+    torch.set_default_dtype(torch.bfloat16)  # as Lightning does for bf16-true
+    try:
+        found, _ = layer(frames)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected)
+
+
 def test_under_autocast_states_are_of_the_dtype_of_the_weights_and_a_transformer_keeps_that_of_its_inputs():
     for name in ("lstm", "conv_lstm"):
         layer, frames = layer_and_frames(name, batch=1, steps=2)

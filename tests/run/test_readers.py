@@ -17,6 +17,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.deep import DeepCNNLSTM
 from quadrant_lstm.model.rnn import LSTM
 from quadrant_lstm.run.build import num_processes_to_launch
+from quadrant_lstm.run.drawing_page import drawing_page
 from quadrant_lstm.run.export import export, metadata_of
 from quadrant_lstm.run.exported_program import cut_images, inputs_of, program_file
 from quadrant_lstm.run.load import evaluate, load_classifier
@@ -102,10 +103,14 @@ def test_a_program_returns_the_probabilities_of_the_network(format, load, export
 
 
 def test_the_accuracy_of_other_orderings_is_not_that_of_a_program(finished_run):
-    _, cfg = load_run(finished_run)
+    network, cfg = load_run(finished_run)
     spec = SequenceSpec((1, 16, 4), 4, ("0", "1", "2"))
     inputs = inputs_of(cfg.data, spec)
     assert metadata_of(finished_run, cfg, inputs, spec)["test_accuracy"]
+    assert "test images correctly" in drawing_page(network, spec, cfg, finished_run, "float32")
+    cfg.data.test_orderings = [[2, 1, 3, 4], *cfg.data.orderings[1:]]
+    assert metadata_of(finished_run, cfg, inputs, spec)["test_accuracy"] == ""
+    assert "test images correctly" not in drawing_page(network, spec, cfg, finished_run, "float32")
     cfg.data.train_orderings = [[2, 1, 3, 4], *cfg.data.orderings]
     assert metadata_of(finished_run, cfg, inputs, spec)["test_accuracy"] == ""
 
