@@ -6,10 +6,11 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, OneCycleLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, CyclicLR, ExponentialLR, OneCycleLR
 
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
+from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.encoder import Backbone
 from tests.networks import CONSTANT, SPEC, Flat, batches, clip_network, trainer
@@ -127,6 +128,13 @@ def test_an_encoder_that_is_trained_later_has_a_group_of_its_own(lr_factor):
     others, of_encoder = classifier.configure_optimizers()["optimizer"].param_groups
     assert {*map(id, of_encoder["params"])} == {*map(id, network.encoder.parameters())}
     assert (others["lr"], of_encoder["lr"]) == pytest.approx((0.1, 0.1 * lr_factor))
+    classifier.schedule = partial(CyclicLR, base_lr=0.01, max_lr=0.1, cycle_momentum=False)
+    others, of_encoder = classifier.configure_optimizers()["optimizer"].param_groups
+    assert (others["lr"], of_encoder["lr"]) == pytest.approx((0.01, 0.01 * lr_factor))
+    if lr_factor != 1:
+        classifier.schedule = partial(CosineAnnealingLR, eta_min=0.001)
+        with pytest.raises(UserError, match="schedule.eta_min: 0.001 is one rate for all weights, but .*; write 0"):
+            classifier.configure_optimizers()
 
 
 def train_steps(schedule, epochs: int, setting: str = "lr") -> list[float]:

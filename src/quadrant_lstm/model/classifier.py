@@ -279,10 +279,14 @@ class Classifier(LightningModule):
         optimizer = make("optimizer", self.optimizer, named)
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_factor"]
+        given, factors = getattr(self.schedule, "keywords", {}), [factor for factor, _ in groups]
+        if given.get("eta_min") and {*factors} != {1.0}:
+            rule = f"{given['eta_min']} is one rate for all weights, but model.encoder.lr_factor scales some"
+            raise UserError(f"schedule.eta_min: {rule}; write 0.")
         names = total_arguments(self.schedule)
         options: dict[str, Any] = dict.fromkeys(names, self.trainer.estimated_stepping_batches) if names else {}
-        if "max_lr" in (given := getattr(self.schedule, "keywords", {})):  # one for each group
-            options["max_lr"] = [given["max_lr"] * factor for factor, _ in groups]
+        for rate in given.keys() & {"max_lr", "base_lr"}:  # one for each group
+            options[rate] = [given[rate] * factor for factor in factors]
         scheduler = make("schedule", self.schedule, optimizer, **options)
         interval = "step" if names else "epoch"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}

@@ -170,7 +170,9 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
     if weights == "float16":
         round_to_half(stored)
         rounding = change_by_rounding(network.eval(), stored, cfg.data)
-    more = {"weights": weights, "trained": orderings_of(cfg.data.get("train_orderings") or [], cfg.data.grid)}
+    more: dict[str, Any] = {"weights": weights}
+    if others := cfg.data.get("train_orderings"):
+        more["trained"] = orderings_of(others, cfg.data.grid)
     results = read_results(folder) or None if is_tested_as_shown(cfg.data) else None
     content = values.numpy().astype("<f2" if weights == "float16" else "<f4").tobytes()
     return render(

@@ -103,6 +103,8 @@ def keras_file(network: nn.Module, spec: SequenceSpec, inputs: Inputs) -> bytes:
     model = build_keras_model(sizes_of_network(network), spec)
     copy_to_keras(network, model)
     log.info(f"logits differ from the network's by at most {largest_difference(model, network, inputs):.1e}")
+    if inputs.name != "images":
+        log.info(f"the model reads {spec.num_steps} real frames; for shorter {inputs.name}, write format=onnx")
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, "network.keras"))
         return Path(folder, "network.keras").read_bytes()

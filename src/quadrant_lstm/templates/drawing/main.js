@@ -56,7 +56,7 @@ function isUnchanged({ width, height }) {
 function setOrderings(chosen) {
     orderings = chosen
     orderings.forEach((ordering, i) => (table.selects[i].value = ordering.join("")))
-    const trained = [network.orderings, ...network.trained.map((ordering) => [ordering])].map(String)
+    const trained = [network.orderings, ...(network.trained ?? []).map((ordering) => [ordering])].map(String)
     byId("other-orderings").hidden = trained.includes(String(orderings))
     requestReading()
 }
