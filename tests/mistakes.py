@@ -14,7 +14,7 @@ MISTAKES = {
     "trainer/logger=null": "trainer/logger=null: is no choice of a group; write the name of one of its files",
     "-m model=deep,1": "model=deep,1: is no choice of a group; write the name of one of its files, or leave it out.",
     "model/encoder=padded": "model/encoder: this model has no such part; add model=join, or leave it out.",
-    "model=reshaped experiment=clips": "experiment: clips chooses a model/",
+    "model=reshaped experiment=clips": "this model has no such part; add model=join, or leave experiment=clips out.",
     # options, and overrides that Hydra cannot read
     "--epochs 5": "--epochs: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_epochs=5.",
     "--experiment=fast": "--experiment=fast: there is no such option; write keys as KEY=VALUE, e.g. trainer.max_",

@@ -182,7 +182,7 @@ def test_a_search_is_for_the_lowest_loss_if_that_is_monitored(tmp_path):
         losses = [float(row["val/loss"]) for row in rows]
         assert list(trial.intermediate_values.values()) == pytest.approx(losses, rel=1e-5)
         assert trial.value == (losses[-1] if trial.state == TrialState.PRUNED else min(losses))
-    for swept in ("monitor=val/loss,val/accuracy", "seed=1,2", "++data.fold=0,1"):
+    for swept in ("monitor=val/loss,val/accuracy", "seed=1,2", "data.fold=0,1", "++data.fold=0,1"):
         key = swept.partition("=")[0].lstrip("+")
         rule = f"{key}: {swept} would differ between trials that are compared; write one value.\n"
         assert refused("train.py", *SEARCH, swept, cwd=tmp_path) == rule

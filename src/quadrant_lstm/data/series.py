@@ -384,16 +384,17 @@ def warnings_of_first_rows(series: Mapping[Path, Values]) -> list[str]:
 
 
 def warnings_of_offsets(series: Mapping[Path, Values]) -> list[str]:
-    """Warns of the first feature that differs by less than a hundred thousandth of its size, and of one that float32
-    may have made constant.
+    """Warns of the first feature whose range is less than a hundred thousandth of its size. A constant counts from
+    2**24 on, where float32 rounds whole numbers and may have made it constant.
     """
     low = np.min([values.min(0) for values in series.values()], 0)
     high = np.max([values.max(0) for values in series.values()], 0)
     is_lost = (high - low < 1e-5 * np.abs(high)) & ((low < high) | (np.abs(high) > 2**24))
-    for feature in np.flatnonzero(is_lost).tolist()[:1]:
-        where = f"is about {low[feature]:.3g}, where float32 has steps of {np.spacing(high[feature]):.2g}"
-        return [f"data: feature {feature + 1} {where}; subtract a constant from its values in the files"]
-    return []
+    if not is_lost.any():
+        return []
+    feature = int(np.argmax(is_lost))
+    where = f"is about {low[feature]:.3g}, where float32 has steps of {np.spacing(high[feature]):.2g}"
+    return [f"data: feature {feature + 1} {where}; subtract a constant from its values in the files"]
 
 
 def statistics_of(series: Sequence[Values]) -> tuple[Float[Tensor, " features"], Float[Tensor, " features"]]:

@@ -123,11 +123,12 @@ def read_labels(file: Path, root: Path) -> list[Sample]:
     header, known = list(reader.fieldnames or ()), ("path", "label", "split", "group")
     columns = [column for column in known if column in header]
     for name in header:
-        similar = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.8)
-        if similar and similar[0] != name and (similar[0] not in header or name.strip().lower() == similar[0]):
-            raise UserError(f"data.labels: {file} has a column {name!r}; rename it to {similar[0]}, or otherwise.")
-        if similar and header.count(name) > 1:
-            raise UserError(f"data.labels: {file} has two columns {name!r}; remove one.")
+        plain = name.strip().lower()
+        for similar in difflib.get_close_matches(plain, known, n=1, cutoff=0.8):
+            if similar != name and (similar not in header or similar == plain):
+                raise UserError(f"data.labels: {file} has a column {name!r}; rename it to {similar}, or otherwise.")
+            if header.count(name) > 1:
+                raise UserError(f"data.labels: {file} has two columns {name!r}; remove one.")
     if missing := {"path", "label"} - {*columns}:
         raise UserError(f"data.labels: {file} has no column {min(missing)}; add it, separated by commas.")
     samples: dict[Path, Sample] = {}

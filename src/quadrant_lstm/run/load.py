@@ -203,6 +203,11 @@ def check_init(data: SequenceDataModule, init: str, root: str | None = None) -> 
     """Raises UserError for a sample of the validation or the test that the network of `init=` was trained on. `root` is
     `data.root`.
     """
+    if leak := leak_of_init(data, init, root):
+        raise UserError(f"init: {leak}; write the values of `data` that divided its samples, such as its fold.")
+
+
+def leak_of_init(data: SequenceDataModule, init: str, root: str | None) -> str | None:
     folder = find_weights(init).absolute().parent  # the run's, or its folder of checkpoints
     folder = folder.parent if folder.name == BEST.parent.name else folder
     rows = read_csv(folder / TABLES[data.kind])  # none, if `init` is no run on files
@@ -210,19 +215,17 @@ def check_init(data: SequenceDataModule, init: str, root: str | None = None) -> 
     others = {row["sha256"] for row in rows if row["split"] != "training"}  # copies, of which the run has warned
     trained = {row["sha256"] for row in rows} - others
     wholes = {row["path"]: row["sha256"] for row in rows if row["split"] == "training" and recorded.get("root") == root}
-    rule = ""
     for row in data.table:
         path, now = csv_cell(row["path"]), row["sha256"]
         if row["split"] != "training" and now in trained:
-            rule = f"{path} is for {row['split']} now, but {as_typed(folder)} was trained on it"
+            return f"{path} is for {row['split']} now, but {as_typed(folder)} was trained on it"
         elif data.is_cut and wholes.get(path, now) != now:
-            rule = f"the end of {path} is for the test now, but {as_typed(folder)} was trained on another part of it"
+            return f"the end of {path} is for the test now, but {as_typed(folder)} was trained on another part of it"
     if not data.table and len(data.validation_indices) and recorded.get("sha256") == data.sha256():
         before = read_checkpoint(folder / BEST).get(type(data).__qualname__) if (folder / BEST).exists() else None
         if before and before != data.state_dict():
-            rule = f"{as_typed(folder)} was trained on images that are for validation now"
-    if rule:
-        raise UserError(f"init: {rule}; write the values of `data` that divided its samples, such as its fold.")
+            return f"{as_typed(folder)} was trained on images that are for validation now"
+    return None
 
 
 def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = (), classes: Sequence[str] = ()) -> None:
@@ -253,20 +256,11 @@ def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = (), cla
         else:
             continue
         raise UserError(f"init: {file}: {name} {problem}.")
-    of_data = [(layer, layer.mean.clone(), layer.deviation.clone()) for layer in standardizing(network)]
+    standardizing = [layer for layer in network.modules() if isinstance(layer, Standardize)]
+    of_data = [(layer.mean.flatten().clone(), layer.deviation.flatten().clone()) for layer in standardizing]
     network.load_state_dict(fitting, strict=False)
-    for layer, mean, deviation in of_data:
-        ratios = (layer.deviation / deviation).flatten()
-        is_far = ((layer.mean - mean).abs() > FAR * deviation).flatten() | (ratios > FAR) | (ratios < 1 / FAR)
-        for feature in is_far.nonzero().flatten().tolist()[:1]:
-            here, there = (
-                f"{values[0].flatten()[feature]:g} and the deviation {values[1].flatten()[feature]:g}"
-                for values in ((mean, deviation), (layer.mean, layer.deviation))
-            )
-            rule = (
-                f"of feature {feature + 1}, the mean is {here} here, but {there} in {file}, by which it is standardized"
-            )
-            log.warning(f"init: {rule}; if the units differ, convert them or leave init out")
+    for layer, statistics in zip(standardizing, of_data, strict=True):
+        warn_of_other_units(statistics, (layer.mean.flatten(), layer.deviation.flatten()), file)
     log.info(f"init: copied {len(fitting)} of {len(own)} tensors from {file}")
     for name in (name for name in own if name not in fitting):
         reason = f"the file has {list(weights[name].shape)}" if name in weights else "the file has none"
@@ -275,8 +269,18 @@ def copy_weights(network: nn.Module, init: str, columns: Sequence[str] = (), cla
         log.info(f"init: {name} {list(weights[name].shape)} of the file is not in this network")
 
 
-def standardizing(network: nn.Module) -> list[Standardize]:
-    return [layer for layer in network.modules() if isinstance(layer, Standardize)]
+def warn_of_other_units(here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor], file: Path) -> None:
+    """`here` are the mean and the deviation of each feature in the data, and `there` those in the file."""
+    (mean, deviation), (known_mean, known_deviation) = here, there
+    ratios = known_deviation / deviation
+    is_far = ((known_mean - mean).abs() > FAR * deviation) | (ratios > FAR) | (ratios < 1 / FAR)
+    if is_far.any():
+        feature = int(is_far.nonzero()[0])
+        one, other = (
+            f"{mean[feature]:g} and the deviation {deviation[feature]:g}" for mean, deviation in (here, there)
+        )
+        rule = f"of feature {feature + 1}, the mean is {one} here, but {other} in {file}, by which it is standardized"
+        log.warning(f"init: {rule}; if the units differ, convert them or leave init out")
 
 
 def read_weights(file: Path) -> tuple[Mapping[str, Tensor], Sequence[str], Sequence[str]]:

@@ -103,10 +103,11 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
         build.keep_features(classifier.network, data)
     lock = run_folder.locked(folder) if trainer.is_global_zero else contextlib.nullcontext()
     with lock, closing(trainer.loggers), errors_explained(cfg, folder, meeting):
+        timeout = timedelta(seconds=timeout_of(cfg))
         if meeting:
-            meeting.compare_data(data.sha256(), timedelta(seconds=timeout_of(cfg)))
+            meeting.compare_data(data.sha256(), timeout)
         if trainer.world_size > 1:
-            connect(trainer.strategy, meeting, timedelta(seconds=timeout_of(cfg)))
+            connect(trainer.strategy, meeting, timeout)
         if trainer.is_global_zero:
             record_start(cfg, folder, resumed, trainer, data)
         fit_and_test(cfg, folder, trainer, classifier, data)

@@ -10,7 +10,15 @@ from typing import Any
 
 from quadrant_lstm import files, run_folder, text
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.sweep_folder import FOLDS, Group, Job, Sweep, compared_metric, ranked_groups, readable
+from quadrant_lstm.sweep.sweep_folder import (
+    Group,
+    Job,
+    Sweep,
+    compared_metric,
+    ranked_groups,
+    readable,
+    without_repetitions,
+)
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
 CURVES = """The mean over the seeds and folds that were trained for so many epochs; the best groups are in colour, the
@@ -30,10 +38,11 @@ def report_at_end(folder: Path) -> Iterator[None]:
         groups = ranked_groups(sweep.jobs)
         try:
             files.write_atomically(folder / "sweep.csv", csv_table(groups).encode())
-            files.write_atomically(folder / "sweep.html", html_page(sweep, groups).encode())
+            changed = changed_sample(sweep.jobs)
+            files.write_atomically(folder / "sweep.html", html_page(sweep, groups, changed).encode())
         except files.WriteError as error:
             raise error.with_remedy(f"sweep={folder} resumes") from error
-        text.say(sweep_summary(sweep, groups))
+        text.say(sweep_summary(sweep, groups, changed))
     failed, total = sweep.unfinished, len(sweep.jobs)
     if not failed:
         return
@@ -49,14 +58,14 @@ def command_to_resume(sweep: Path) -> str:
     return f"python train.py {shlex.quote(f'sweep={sweep}')}"
 
 
-def sweep_summary(sweep: Sweep, groups: Sequence[Group]) -> str:
+def sweep_summary(sweep: Sweep, groups: Sequence[Group], changed: str | None) -> str:
     """Returns the lines that the command prints when the sweep ends."""
     lines = []
     if groups and (test := groups[0].mean("test/accuracy")):
         val = groups[0].mean("val/accuracy")
         validated = f"validation accuracy {val}  " if val else ""
         lines.append(f"best           {groups[0]}  {validated}test accuracy {test}")
-    if changed := changed_sample(sweep.jobs):
+    if changed:
         remedy = "so that means mix different data; run the sweep again"
         lines.append(f"warning        {changed} changed between the jobs, {remedy}")
     finished = len(sweep.jobs) - len(sweep.unfinished)
@@ -73,8 +82,8 @@ def changed_sample(jobs: Sequence[Job]) -> str | None:
     for job in jobs:
         rows = [row for table in run_folder.TABLES.values() for row in files.read_csv(job.folder / table)]
         if rows and job.results():
-            swept = {key: value for key, value in job.swept.items() if key not in FOLDS}
-            data = tuple((key, value) for key, value in swept.items() if re.match(r"(data|experiment)\b", key))
+            swept = without_repetitions(job).items()
+            data = tuple((key, value) for key, value in swept if re.match(r"(data|experiment)\b", key))
             same.setdefault(data, []).append(rows)
     for tables in same.values():
         contents: dict[str, str] = {}
@@ -110,7 +119,7 @@ def csv_rows(rank: int, group: Group) -> Iterator[Mapping[str, Any]]:
         yield {"rank": rank, "job": job.number} | job.swept | over_seeds | results
 
 
-def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
+def html_page(sweep: Sweep, groups: Sequence[Group], changed: str | None) -> str:
     from quadrant_lstm.plotting import as_svg
     from quadrant_lstm.sweep.plots import draw_curves, draw_effects, draw_search
 
@@ -123,8 +132,7 @@ def html_page(sweep: Sweep, groups: Sequence[Group]) -> str:
             plots["Progress of the search"] = ("", [as_svg(draw_search(sweep.jobs, metric))])
     command = f"python train.py -m {shlex.join([*sweep.overrides, *sweep.launch_overrides])}"
     values = {"command": command, "groups": groups, "plots": plots, "readable": readable}
-    values |= {"changed": changed_sample(sweep.jobs)}
-    values |= {"ranking": metric, "resume": command_to_resume(sweep.folder)}
+    values |= {"changed": changed, "ranking": metric, "resume": command_to_resume(sweep.folder)}
     return text.render("sweep.html", sweep=sweep, state=job_state, **values)
 
 

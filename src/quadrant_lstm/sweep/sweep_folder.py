@@ -186,7 +186,7 @@ def find_sweep(sweep: str) -> Sweep:
 # Jobs that repeat each other, ranked by their results
 
 
-FOLDS = ("data.fold", "data.test_fold")
+FOLDS = ("data.test_fold", "data.fold")  # an interval is that of the first which is swept
 REPETITIONS = ("seed", "data.validation_seed", *FOLDS)  # keys whose values a sweep does not compare
 # The 0.975 quantile of Student's t distribution for 1, 2, ... degrees of freedom
 T_QUANTILES = (
@@ -234,9 +234,8 @@ def mean_of(values: Iterable[tuple[Job, float]]) -> Mean:
     """
     by_fold: dict[Any, list[float]] = {}
     for job, value in values:
-        folds = {key: job.swept[key] for key in reversed(FOLDS) if key in job.swept}
-        fold = next(iter(folds.values()), None) or tuple(job.swept.items())
-        by_fold.setdefault(fold, []).append(value)
+        fold = next((job.swept[key] for key in FOLDS if key in job.swept), None)
+        by_fold.setdefault(fold or tuple(job.swept.items()), []).append(value)
     return Mean(tuple(map(statistics.mean, by_fold.values())))
 
 
