@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 from torchvision.transforms import v2
 
+from quadrant_lstm.data.orderings import FrameBatch, ImageBatch
 from quadrant_lstm.kinds import AtMostOne, BelowOne, NonNegative
 
 # Images, each of which has its own random numbers: transforms of torchvision would draw them once for a batch
@@ -38,9 +39,7 @@ class Augmentation:
     elastic: NonNegative = 0.0
     erase: BelowOne = 0.0
 
-    def __call__(
-        self, images: Shaped[Tensor, "batch channels height width"]
-    ) -> Shaped[Tensor, "batch channels height width"]:
+    def __call__(self, images: ImageBatch) -> ImageBatch:
         """Returns images in the same range; as float32, if anything but `erase` is turned on."""
         if self.rotation or self.shift or self.zoom or self.shear or self.elastic:
             images = images.float()
@@ -52,7 +51,7 @@ class Augmentation:
             images = images * ~self.erased(images)
         return images
 
-    def transforms(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 2 3"]:
+    def transforms(self, images: ImageBatch) -> Float[Tensor, "batch 2 3"]:
         """Returns maps from positions in the result to positions in the image; both go from -1 to 1."""
         batch, _, height, width = images.shape
         angle, zoom, shear, right, down = (2 * torch.rand(5, batch, device=images.device) - 1).unbind()
@@ -64,14 +63,14 @@ class Augmentation:
         across, along = (cos * shear - sin) * aspect, sin / aspect
         return torch.stack([cos, across, right, along, sin * shear + cos, down], dim=1).view(-1, 2, 3)
 
-    def offsets(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch height width 2"]:
+    def offsets(self, images: ImageBatch) -> Float[Tensor, "batch height width 2"]:
         """Returns what the elastic deformation adds to positions in the image, to the right and down."""
         batch, _, height, width = images.shape
         right, down = (2 * torch.rand(batch, 2, GRID_SIZE, GRID_SIZE, device=images.device) - 1).unbind(1)
         points = torch.stack([right * (2 * self.elastic / width), down * (2 * self.elastic / height)], dim=1)
         return interpolate(points, size=(height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
-    def erased(self, images: Shaped[Tensor, "batch channels height width"]) -> Shaped[Tensor, "batch 1 height width"]:
+    def erased(self, images: ImageBatch) -> Shaped[Tensor, "batch 1 height width"]:
         batch, _, height, width = images.shape
         draw, rows, columns, top, left = torch.rand(5, batch, 1, device=images.device).unbind()
         rows, columns = rows * height / 2, columns * width / 2
@@ -98,9 +97,7 @@ class ClipAugmentation:
     shift: NonNegative
     erase: BelowOne
 
-    def __call__(
-        self, clips: Shaped[Tensor, "batch steps channels height width"]
-    ) -> Shaped[Tensor, "batch steps channels height width"]:
+    def __call__(self, clips: FrameBatch) -> FrameBatch:
         transforms = self.transforms(*clips.shape[3:])
         return torch.stack([v2.Compose(transforms)(clip) for clip in clips]) if transforms else clips
 

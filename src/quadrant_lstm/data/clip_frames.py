@@ -29,9 +29,6 @@ from quadrant_lstm.data.image_files import check_num_pixels, check_regular, imag
 from quadrant_lstm.errors import UserError, reason_of
 from quadrant_lstm.kinds import Fit
 
-# Files
-
-
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
 ARRAYS = {".npy", ".npz"}
 LAYOUTS = {"TCHW": (0, 2, 3, 1), "CTHW": (1, 2, 3, 0), "THWC": (0, 1, 2, 3), "THW": (0, 1, 2)}  # axes to move
@@ -43,20 +40,14 @@ def is_clip(path: Path) -> bool:
         return path.suffix.lower() in ANIMATED | ARRAYS | videos.VIDEOS
     if any(file.suffix.lower() in ARRAYS | videos.VIDEOS for file in path.iterdir()):
         return False
-    pictures = None
-    with contextlib.suppress(BrokenClip), decoder_errors_explained(path):  # examine() raises it, too
-        pictures = image_files_in(path)
-    for picture in pictures or ():
-        with contextlib.suppress(BrokenClip), decoder_errors_explained(path), opened_image(picture) as image:
+    pictures = image_files_in(path)
+    for picture in pictures:
+        with contextlib.suppress(Exception), opened_image(picture) as image:
             return not getattr(image, "is_animated", False)  # of the first that can be read
-    return pictures != []
+    return bool(pictures)
 
 
 find_clip_files = partial(image_files.find_files, kind="clip", is_wanted=is_clip)
-
-
-def is_picture(clip: Path) -> bool:
-    return clip.suffix.lower() in ANIMATED and not clip.is_dir()
 
 
 def is_video(clip: Path) -> bool:
@@ -293,8 +284,7 @@ def read_frames(
 def decoder_errors_explained(clip: Path) -> Iterator[None]:
     """Turns the errors of decoders, which have many types, into BrokenClip. Other mistakes of the user remain."""
     try:
-        with image_files.without_size_warnings():
-            yield
+        yield
     except UserError:
         raise
     except Exception as error:

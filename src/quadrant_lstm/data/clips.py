@@ -24,7 +24,7 @@ from quadrant_lstm import kinds
 from quadrant_lstm.data import clip_frames, datamodule, splits
 from quadrant_lstm.data.augmentation import ClipAugmentation
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note
-from quadrant_lstm.data.datamodule import Batch, EpochSampler, WorkerLoader, killed_workers_explained
+from quadrant_lstm.data.datamodule import Batch, BatchLoader, EpochSampler, WorkerLoader, killed_workers_explained
 from quadrant_lstm.data.feature_cache import FeatureCache, Rows
 from quadrant_lstm.data.file_sequences import FileSequences, Numbers, Window, WindowReader
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
@@ -61,9 +61,8 @@ def examine_clips(
             stack.enter_context(FileLock(file.with_suffix(".lock")))
             stored = stored_notes(file)
             opened = stack.enter_context(file.open("ab", buffering=0))
-        found: dict[Path, Note | str] = {
-            path: stored[state] for path in paths if (state := clip_frames.state_of(path)) in stored
-        }
+        states = {path: clip_frames.state_of(path) for path in paths}
+        found: dict[Path, Note | str] = {path: stored[state] for path, state in states.items() if state in stored}
         new = [path for path in paths if path not in found]
         for path, result in zip(new, examine_in_workers(new, frame_format, num_workers), strict=True):
             found[path] = result
@@ -183,7 +182,7 @@ def read_into(slots: UInt8[Tensor, "..."], reader: ClipReader, request: Request)
     reader.read(windows, slots[number % len(slots), : len(windows)].numpy(), uses_cache)
 
 
-class ClipLoader:
+class ClipLoader(BatchLoader):
     """Yields batches that worker processes, which remain from epoch to epoch, write to slots of memory that they share
     with this process. A batch has features, too, while `features` keeps them.
 
@@ -191,12 +190,11 @@ class ClipLoader:
     pipe, cached frames would take as long as decoding them.
     """
 
-    batch_sampler = None  # Lightning reads it
-
     def __init__(
         self, reader: ClipReader, sampler: EpochSampler, num_workers: int, features: FeatureCache | None = None
     ):
-        self.reader, self.sampler, self.num_workers, self.features = reader, sampler, num_workers, features
+        super().__init__(reader.batch, sampler)
+        self.reader, self.num_workers, self.features = reader, num_workers, features
         num_slots = PREFETCH * num_workers + 1  # batches that are read ahead, and the one that is copied
         # The last batch of an epoch may have one clip more.
         size = reader.num_windows * (sampler.batch_size + 1), reader.num_steps, *reader.frame_shape
@@ -205,9 +203,6 @@ class ClipLoader:
         read = partial(read_into, self.slots, reader)
         options = {"prefetch_factor": PREFETCH if num_workers else None, "persistent_workers": num_workers > 0}
         self.answers = WorkerLoader(read, self.requests, num_workers, **options)
-
-    def __len__(self) -> int:
-        return len(self.sampler)
 
     def encode_short_clips(self, features: FeatureCache) -> None:
         """Encodes all frames of short clips, of which each epoch reads others. Other processes encode other clips."""
@@ -267,7 +262,8 @@ def check_pictures(notes: Mapping[Path, Note]) -> None:
     """Raises UserError for a PNG with a single frame, or if each clip is a single picture: they may be frames of the
     same clips.
     """
-    stills = [path for path, note in notes.items() if note.num_frames == 1 and clip_frames.is_picture(path)]
+    pictures = [path for path in notes if path.suffix.lower() in clip_frames.ANIMATED and not path.is_dir()]
+    stills = [path for path in pictures if notes[path].num_frames == 1]
     still = next((path for path in stills if path.suffix.lower() == ".png"), None)
     if still or len(stills) == len(notes):
         remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.png, or write data.num_frames=1"

@@ -9,7 +9,6 @@ import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from quadrant_lstm.files import expanded
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 MAX_PIXELS = 50_000_000
-IRREGULAR = "it is not a regular file"
 
 
 def find_files(images: str, kind: str, is_wanted: Callable[[Path], bool]) -> Iterable[Path]:
@@ -53,7 +51,7 @@ def files_below(
     over what is hidden, and over a link to one of the folders `above`.
     """
     if is_wanted(path):
-        if path.is_dir() and holds_folders(path):
+        if path.is_dir() and any(map(is_visible, next(os.walk(path))[1])):
             rule = "holds pictures, so it is one clip, and the folders in it are left out"
             print(printable(f"images: {path} {rule}; name these folders instead if they are clips."), file=sys.stderr)
         yield path
@@ -68,30 +66,17 @@ def files_below(
             yield from files_below(entry, is_wanted, left_out, {*above, folder})
 
 
-def holds_folders(folder: Path) -> bool:
-    with os.scandir(folder) as entries:  # which mostly tells this with the names
-        return any(entry.is_dir() and is_visible(entry.name) for entry in entries)
-
-
 def image_files_in(folder: Path) -> list[Path]:
-    """Raises ValueError or OSError for one that is not a regular file. The system mostly tells this with the names."""
-    with os.scandir(folder) as entries:
-        images = [entry for entry in entries if is_image_name(entry.name) and not entry.is_dir()]
-        for entry in images:
-            if not entry.is_file():
-                raise ValueError(f"{entry.name}: {IRREGULAR}")
-    return [folder / name for name in sorted((entry.name for entry in images), key=natural)]
-
-
-def is_image_file(path: Path) -> bool:
-    return is_image_name(path.name) and not path.is_dir()
+    names = [entry.name for entry in os.scandir(folder) if is_image_name(entry.name) and not entry.is_dir()]
+    return [folder / name for name in sorted(names, key=natural)]
 
 
 def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and is_visible(name)
 
 
-find_image_files = partial(find_files, kind="image file", is_wanted=is_image_file)
+def find_image_files(images: str) -> Iterable[Path]:
+    return find_files(images, "image file", lambda path: is_image_name(path.name) and not path.is_dir())
 
 
 def natural(name: str) -> tuple[list[Any], str]:
@@ -114,21 +99,19 @@ def check_num_pixels(width: int, height: int) -> None:
 def check_regular(file: Path) -> None:
     """Raises ValueError for what may be read for ever, such as a named pipe, and OSError if there is no such file."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise ValueError(IRREGULAR)
-
-
-def without_size_warnings() -> warnings.catch_warnings:
-    """Silences Pillow where MAX_PIXELS, which is stricter, is checked."""
-    return warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
+        raise ValueError("it is not a regular file")
 
 
 @contextlib.contextmanager
 def opened_image(file: Path) -> Iterator[Image.Image]:
     """Opens a regular file and checks its size before its pixels are read. Raises errors of many types."""
-    with Image.open(file) as image, contextlib.ExitStack() as stack:
-        # A camera may add a preview, of which Pillow makes the second frame of an animation
-        if image.format == "MPO":
-            image = stack.enter_context(JpegImageFile(file))
+    check_regular(file)
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):  # MAX_PIXELS is stricter
+        image = Image.open(file)
+    if image.format == "MPO":  # a camera may add a preview, of which Pillow makes the second frame of an animation
+        image.close()
+        image = JpegImageFile(file)
+    with image:
         check_num_pixels(image.width, image.height)
         yield image
 
@@ -137,8 +120,7 @@ def opened_image(file: Path) -> Iterator[Image.Image]:
 def open_image(file: Path) -> Iterator[Image.Image]:
     """Opens a file that holds one image. Errors, also later ones, become UserErrors."""
     try:
-        check_regular(file)
-        with without_size_warnings(), opened_image(file) as image:
+        with opened_image(file) as image:
             if (pages := getattr(image, "n_frames", 1)) > 1:
                 raise ValueError(f"it holds {pages} pictures; save one of them")
             yield image

@@ -103,14 +103,12 @@ def is_light(levels: np.ndarray) -> bool:
 
 
 def local_means(levels: np.ndarray, window: int) -> np.ndarray:
-    sums, counts = levels.astype(np.int64), np.ones(levels.shape, np.int64)
-    for axis in (0, 1):
-        places = np.arange(levels.shape[axis])
-        first, last = np.maximum(places - window // 2, 0), np.minimum(places + window // 2 + 1, len(places))
-        before = np.insert(sums.cumsum(axis), 0, 0, axis)
-        sums = before.take(last, axis) - before.take(first, axis)
-        counts = counts * np.expand_dims(last - first, 1 - axis)
-    return sums // counts
+    def sums(values: np.ndarray) -> np.ndarray:
+        before = np.pad(values.astype(np.int64), (window // 2 + 1, window // 2)).cumsum(0).cumsum(1)
+        across = before[:, window:] - before[:, :-window]
+        return across[window:] - across[:-window]
+
+    return sums(levels) // sums(np.ones_like(levels))
 
 
 def separate_ink(levels: np.ndarray) -> tuple[np.ndarray, str]:
@@ -122,22 +120,20 @@ def separate_ink(levels: np.ndarray) -> tuple[np.ndarray, str]:
     side = max(levels.shape)
     window = 2 * side // 5
     ink = above_paper(levels, window)
-    threshold = strengths(ink).threshold
+    _, threshold, _ = strengths(ink)
     ink = above_paper(levels, min(max(3 * stroke_width(ink > threshold), side // 16), window))
     noise, threshold, strongest = strengths(ink)
     strong = ink > threshold
     if strongest < max(MIN_STRENGTH, 2 * noise):
         return np.zeros_like(levels), ""
     strong &= near_largest(strong)
-    near, window = strong.astype(np.uint8), 2 * (1 + stroke_width(strong) // 2) + 1
-    for axis in (0, 1):
-        near = extremes(near, window, axis, np.maximum, 0)
+    near = extremes(strong, 2 * (1 + stroke_width(strong) // 2) + 1, np.maximum)
     stretched = (ink.astype(np.int64) - noise).clip(0) * 255 // (strongest - noise)
     at_edge = strong[0].any() or strong[-1].any() or strong[:, 0].any() or strong[:, -1].any()
     note = "ink touches the edge of the picture" if at_edge else ""
     if 2 * int(strong.sum()) > strong.size:
         note = "more than half of the picture is ink"
-    return np.where(near > 0, stretched.clip(max=255), 0).astype(np.uint8), note
+    return np.where(near, stretched.clip(max=255), 0).astype(np.uint8), note
 
 
 def above_paper(levels: np.ndarray, window: int) -> np.ndarray:
@@ -146,33 +142,28 @@ def above_paper(levels: np.ndarray, window: int) -> np.ndarray:
     The paper is the morphological opening: what is left of the picture without all that is brighter than its
     surroundings and smaller than the window.
     """
-    paper = levels
-    for better, outside in ((np.minimum, 255), (np.maximum, 0)):
-        for axis in (0, 1):
-            paper = extremes(paper, window, axis, better, outside)
+    paper = extremes(extremes(levels, window, np.minimum), window, np.maximum)
     room = np.maximum(255 - paper.astype(np.int64), 64)  # of very bright paper, noise would become ink
     return (255 * (levels.astype(np.int64) - paper) // room).astype(np.uint8)
 
 
-def extremes(levels: np.ndarray, window: int, axis: int, better: np.ufunc, outside: int) -> np.ndarray:
-    """Returns the smallest or largest level in a window around each pixel."""
-    padding = [(0, 0), (0, 0)]
-    padding[axis] = (window // 2, window // 2)
-    result, span = np.pad(levels, padding, constant_values=outside).swapaxes(0, axis), 1
-    while span < window // 2 * 2 + 1:
-        step = min(span, window // 2 * 2 + 1 - span)
-        result = better(result[:-step], result[step:])
-        span += step
-    return result.swapaxes(0, axis)
+def extremes(levels: np.ndarray, window: int, better: np.ufunc) -> np.ndarray:
+    """Returns the smallest or largest level in a square window around each pixel."""
+    result = np.pad(levels, window // 2, mode="edge")
+    for _ in range(2):  # down, then across
+        span = 1
+        while span < window // 2 * 2 + 1:
+            step = min(span, window // 2 * 2 + 1 - span)
+            result = better(result[:-step], result[step:])
+            span += step
+        result = result.T
+    return result
 
 
-class Strengths(NamedTuple):
-    noise: int  # of the paper: weaker pixels are background
-    threshold: int  # stronger pixels are certainly ink
-    strongest: int  # of the ink, but for its strongest tenth
-
-
-def strengths(ink: np.ndarray) -> Strengths:
+def strengths(ink: np.ndarray) -> tuple[int, int, int]:
+    """Returns the noise of the paper, below which pixels are background; a threshold, above which they are certainly
+    ink; and the strength of the ink, but for its strongest tenth.
+    """
     counts = np.bincount(ink.ravel(), minlength=256)
     low, usual = quantile(counts, 1), quantile(counts, 4)  # of paper, which covers more than that
     noise = usual + 4 * (usual - low)
@@ -180,7 +171,7 @@ def strengths(ink: np.ndarray) -> Strengths:
         noise = low  # ink covers most of the picture
     threshold, _ = otsu(counts, noise)
     counts[: threshold + 1] = 0
-    return Strengths(noise, threshold, quantile(counts, 9))
+    return noise, threshold, quantile(counts, 9)
 
 
 def quantile(counts: np.ndarray, tenths: int) -> int:
@@ -215,13 +206,11 @@ def near_largest(strong: np.ndarray) -> np.ndarray:
     """Tells which pixels are near the largest connected ink, or near other with at least a tenth as many pixels."""
     cell = -(-max(strong.shape) // CELLS)
     rows, columns = (-(-size // cell) for size in strong.shape)
-    padded = np.zeros((rows * cell, columns * cell), np.int64)
-    padded[: strong.shape[0], : strong.shape[1]] = strong
+    padded = np.pad(strong, ((0, rows * cell - strong.shape[0]), (0, columns * cell - strong.shape[1])))
     cells = padded.reshape(rows, cell, columns, cell).sum(axis=(1, 3))
     groups, before = np.where(cells > 0, np.arange(1, cells.size + 1).reshape(cells.shape), 0), None
     while before is None or (groups != before).any():  # the largest number of connected cells spreads over all
-        before, spread = groups, extremes(extremes(groups, 3, 0, np.maximum, 0), 3, 1, np.maximum, 0)
-        groups = np.where(cells > 0, spread, 0)
+        before, groups = groups, np.where(cells > 0, extremes(groups, 3, np.maximum), 0)
     sizes = np.bincount(groups.ravel(), cells.ravel())
     large = (10 * sizes >= sizes.max()) & (sizes > 0)
     return np.kron(large[groups], np.ones((cell, cell), bool))[: strong.shape[0], : strong.shape[1]]

@@ -60,9 +60,8 @@ class ImageSequences(SequenceDataModule):
         self.images, self.augmentation = images, augmentation
         self.grid, self.orderings = tuple(grid), permutations
         if self.train_orderings and not (test_orderings or all(one in self.train_orderings for one in permutations)):
-            self.warnings = [
-                "data.test_orderings: null, so the test reads data.orderings, not all of which are trained"
-            ]
+            rule = "so the test reads data.orderings, not all of which are trained"
+            self.warnings = [f"data.test_orderings: null, {rule}"]
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> Batch:
         images, labels, *numbers = batch  # of the images of the test

@@ -82,9 +82,8 @@ def load_images(dataset: str, root: str | None) -> Images:
 
 
 def download(dataset: str, folder: Path) -> None:
-    """Downloads the files, whose MD5 torchvision checks, to a temporary folder, and renames it when all are complete.
-
-    A lock makes processes that start together wait for the first.
+    """Downloads the files, whose MD5 torchvision checks, to a temporary folder, and renames it when all are complete. A
+    lock makes processes that start together wait for the first.
     """
     import torchvision.datasets  # here, because its import takes a second
 

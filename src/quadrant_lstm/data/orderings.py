@@ -12,10 +12,9 @@ from torch import Tensor
 
 from quadrant_lstm.kinds import Grid, Orderings, OrderingsOrNames
 
-# Shapes
-
-
 Shape = Sequence[int]  # channels, height, width; of a series, the features, or the features and values of a window
+ImageBatch = Shaped[Tensor, "batch channels height width"]
+FrameBatch = Shaped[Tensor, "batch steps channels stack columns"]
 
 
 class SequenceSpec(NamedTuple):
@@ -56,16 +55,12 @@ def image_shape_of(frame_shape: Shape, num_orderings: int, grid: Grid) -> tuple[
 QUADRANTS = (2, 2)
 
 
-def split_quadrants(
-    images: Shaped[Tensor, "batch channels height width"],
-) -> Shaped[Tensor, "batch 4 channels height//2 width//2"]:
+def split_quadrants(images: ImageBatch) -> Shaped[Tensor, "batch 4 channels height//2 width//2"]:
     """Splits images of any even height and width. Raises ValueError for an odd one."""
     return split_pieces(images, QUADRANTS)
 
 
-def split_pieces(
-    images: Shaped[Tensor, "batch channels height width"], grid: Grid
-) -> Shaped[Tensor, "batch pieces channels rows columns"]:
+def split_pieces(images: ImageBatch, grid: Grid) -> Shaped[Tensor, "batch pieces channels rows columns"]:
     """Raises ValueError if the grid does not divide the height and width of the images."""
     _, _, height, width = images.shape
     rows, columns = grid
@@ -77,9 +72,7 @@ def split_pieces(
     return split.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
 
-def occlude_piece(
-    images: Shaped[Tensor, "batch channels height width"], piece: int, grid: Grid
-) -> Shaped[Tensor, "batch channels height width"]:
+def occlude_piece(images: ImageBatch, piece: int, grid: Grid) -> ImageBatch:
     """Returns a copy of the images in which a piece, counted from 1, is blank."""
     occluded = images.clone()
     height, width = images.shape[2] // grid[0], images.shape[3] // grid[1]
@@ -192,7 +185,7 @@ ORDERINGS = ((1, 2, 3, 4), (4, 3, 2, 1), (1, 3, 2, 4), (4, 2, 3, 1))
 
 def sequences(
     images: Shaped[Tensor, "..."], orderings: OrderingsOrNames = ORDERINGS, grid: Grid = QUADRANTS
-) -> Shaped[Tensor, "batch steps channels stack columns"]:
+) -> FrameBatch:
     """Returns frames of `len(orderings) * height / rows of the grid` rows, with the type and device of the images.
 
     Images are [batch, channels, height, width]. An ordering is a permutation of the pieces of the grid, or a name
@@ -218,9 +211,7 @@ def check_range(pixels: Shaped[Tensor, "..."]) -> None:
         raise ValueError(f"pixels are floats from {low} to {high}, but the network reads 0 to 1; {remedy}.")
 
 
-def frames_of(
-    images: Shaped[Tensor, "batch channels height width"], orderings: Orderings, grid: Grid
-) -> Shaped[Tensor, "batch steps channels stack columns"]:
+def frames_of(images: ImageBatch, orderings: Orderings, grid: Grid) -> FrameBatch:
     """Does what `sequences` does for permutations, but does not check the pixels."""
     pieces = split_pieces(images, grid).unbind(1)
     # Indexing with a tensor would copy it to the device, and make a GPU wait, for each batch.
@@ -228,7 +219,7 @@ def frames_of(
     return stacks.unflatten(2, (len(pieces), -1)).transpose(1, 2)
 
 
-def check_cut(frames: Shaped[Tensor, "batch steps channels stack columns"], orderings: Orderings) -> None:
+def check_cut(frames: FrameBatch, orderings: Orderings) -> None:
     """Raises ValueError if a piece is not the same in all orderings: such frames were not cut from images."""
     numbers = [piece for step in zip(*orderings, strict=True) for piece in step]
     pieces = frames.unflatten(3, (len(orderings), -1)).movedim(3, 2).flatten(1, 2)

@@ -38,9 +38,6 @@ from quadrant_lstm.data.splits import Sample
 from quadrant_lstm.errors import UserError, needs_extra, reason_of, with_type
 from quadrant_lstm.text import counted, with_progress
 
-# Files
-
-
 SUFFIXES = {".npy", ".npz", ".csv"}
 MISSING = {"", "nan", "na", "n/a", "#n/a", "null", "none", "?", "-"}  # cells of a table, in lower case
 PART_OF_A_NUMBER = re.compile(r"\s*[+-]?0\d+\s*")  # behind a decimal comma
@@ -111,11 +108,11 @@ def as_series(array: np.ndarray, missing: kinds.Missing | None) -> Values:
         raise ValueError(f"its shape is {list(array.shape)}, not [time, features]")
     with np.errstate(over="ignore"):
         values = np.array(array.reshape(len(array), -1), np.float32)
-    for problem, places in (("not finite in float32", np.isinf(values)), ("missing", np.isnan(values))):
-        if places.any() and not (missing and problem == "missing"):
-            time, feature = np.argwhere(places)[0].tolist()
-            remedy = "; fill it, or train with data.missing=last or interpolate" if problem == "missing" else ""
-            raise ValueError(f"value {time + 1} of feature {feature + 1} is {problem}{remedy}")
+    lacking = "missing; fill it, or train with data.missing=last or interpolate"
+    for problem, places in (("not finite in float32", np.isinf(values)), (lacking, np.isnan(values))):
+        if places.any() and not (missing and problem == lacking):
+            time, feature = np.argwhere(places)[0] + 1
+            raise ValueError(f"value {time} of feature {feature} is {problem}")
     times = np.arange(len(values))
     for feature, column in enumerate(values.T):
         known = times[~np.isnan(column)]
@@ -212,10 +209,8 @@ def cut_ends(
             raise UserError(f"data.test_end: {share}, but {sample.path} is in {sample.split}; leave it out.")
         values = series[sample.path]
         if not 0 < (start := round(len(values) * (1 - share))) < len(values):
-            length = counted(len(values), "value")
-            raise UserError(
-                f"data.test_end: {share} of {sample.path}, which has {length}, is nothing or all; remove it."
-            )
+            rule = f"{sample.path}, which has {counted(len(values), 'value')}, is nothing or all"
+            raise UserError(f"data.test_end: {share} of {rule}; remove it.")
         end = f" from {start + 1} on"
         last = Sample(sample.path.with_name(sample.path.name + end), sample.label, sample.group + end, "test")
         parts += [sample._replace(split="train"), last]
@@ -314,7 +309,10 @@ class Series(FileSequences):
         train_samples, held_out, test_samples, how = splits.divide(samples, names, *drawing)
         unseen = {ends.get(train_samples[place].path) for place in held_out}  # the test is at other times than training
         test_samples = [sample for sample in test_samples if sample.path not in unseen]
-        num_features = count_features(series)
+        (first, num_features), *others = ((path, values.shape[1]) for path, values in series.items())
+        if wrong := [f"{path}: has {number}" for path, number in others if number != num_features]:
+            rule = f"features, but {first} has {num_features}"
+            raise UserError(f"{wrong[0]} {rule}; give [time, features], the same features in all files.")
         available = {path: steps_available(len(values), window, stride) for path, values in series.items()}
         if short := [path for path, steps in available.items() if not len(steps)]:
             rule = f"is longer than {short[0]}, which has {counted(len(series[short[0]]), 'value')}"
@@ -331,9 +329,9 @@ class Series(FileSequences):
             self.warnings += warnings_of_first_rows(series)
         self.warnings += warnings_of_offsets(series)
         if len(lengths := {*map(len, series.values())}) == 1 and (length := min(lengths)) < num_features:
-            doubt = "if these arrays are [features, time], transpose them"
+            shape = f"{counted(length, 'value')} of {num_features} features"
             self.warnings.append(
-                f"data: every series has {counted(length, 'value')} of {num_features} features; {doubt}"
+                f"data: every series has {shape}; if these arrays are [features, time], transpose them"
             )
         self.is_cut = bool(test_end)
         self.statistics = statistics_of([train.series[number] for number in self.train_indices.tolist()])
@@ -361,17 +359,6 @@ class Series(FileSequences):
         for curve, colour in zip(heights.T.tolist(), itertools.cycle(GROUP_COLOURS), strict=False):
             ImageDraw.Draw(image).line(list(zip(places, curve, strict=True)), fill=colour, width=2)
         return torch.from_numpy(np.array(image.reduce(2))).movedim(2, 0)
-
-
-def count_features(series: Mapping[Path, Values]) -> int:
-    """Raises UserError if not all series have as many features."""
-    (first, values), *others = series.items()
-    num_features = values.shape[1]
-    for path, values in others:
-        if values.shape[1] != num_features:
-            counts = f"{values.shape[1]} features, but {first} has {num_features}"
-            raise UserError(f"{path}: has {counts}; give [time, features], the same features in all files.")
-    return num_features
 
 
 def warnings_of_first_rows(series: Mapping[Path, Values]) -> list[str]:

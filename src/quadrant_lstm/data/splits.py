@@ -42,12 +42,10 @@ def find_samples(
     root: str | None, labels: str | None, group: str | None, is_sample: Callable[[Path], bool], kind: str
 ) -> tuple[Path, tuple[str, ...], list[Sample], str]:
     """Returns the root, the names of the classes, the samples, and in words where the classes and splits come from.
-
     `group` is a regular expression: what it finds in the path of a sample, or what its first parentheses find, is the
-    group of the sample. `kind` is the word for a sample in messages.
-
-    Raises UserError for a folder of another structure, a wrong row of the file, classes that are not in training and
-    test where these are given, and a group in two given splits.
+    group of the sample. `kind` is the word for a sample in messages. Raises UserError for a folder of another
+    structure, a wrong row of the file, classes that are not in training and test where these are given, and a group in
+    two given splits.
     """
     if root is None and labels is None:
         raise UserError(f"data.root: null, but {plural(kind)} are read from a folder; add data.root=FOLDER.")
@@ -80,20 +78,19 @@ def class_names(samples: Iterable[Sample]) -> tuple[str, ...]:
 
 def list_folder(folder: Path, is_sample: Callable[[Path], bool], kind: str) -> list[Sample]:
     splits: list[str | None] = [split for split in SPLITS if (folder / split).is_dir()]
-    names = [path.name for path in visible_in(folder) if path.is_dir()]
-    if names and not splits and {name.lower() for name in names} <= LIKE_SPLITS:
-        raise UserError(f"data.root: {folder} has the folders {', '.join(names)}; name them train, val and test.")
-    for path in visible_in(folder) if splits else ():
-        if path.is_dir() and path.name not in splits:
-            raise UserError(f"{path}: is not train, val or test; move its {plural(kind)} or begin its name with a dot.")
+    others = [path for path in visible_in(folder) if path.is_dir() and path.name not in splits]
+    if others and splits:
+        rule = "is not train, val or test"
+        raise UserError(f"{others[0]}: {rule}; move its {plural(kind)} or begin its name with a dot.")
+    if others and {path.name.lower() for path in others} <= LIKE_SPLITS:
+        names = ", ".join(path.name for path in others)
+        raise UserError(f"data.root: {folder} has the folders {names}; name them train, val and test.")
     samples: list[Sample] = []
     for split in splits or [None]:
-        for class_folder in visible_in(folder / (split or "")):
-            if not class_folder.is_dir():
-                if is_sample(class_folder):
-                    error = "is in no folder of a class; move it, or begin its name with a dot"
-                    raise UserError(f"{class_folder}: {error}.")
-                continue
+        entries = visible_in(folder / (split or ""))
+        if stray := [path for path in entries if not path.is_dir() and is_sample(path)]:
+            raise UserError(f"{stray[0]}: is in no folder of a class; move it, or begin its name with a dot.")
+        for class_folder in filter(Path.is_dir, entries):
             if as_text(class_folder) != str(class_folder):  # text files of a run could not hold the name
                 raise UserError(f"data.root: the name of {class_folder} is not UTF-8; rename the folder.")
             if not (paths := visible_in(class_folder)):
@@ -175,12 +172,12 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
         if not is_sample(path := sample.path):
             what = f"no file of a {kind} ({FORMATS[kind]})"
             remedy = "convert or remove it, or begin its name with a dot"
-            if path.is_dir() and visible_in(path):
+            if path.is_dir() and not visible_in(path):
+                what, remedy = "an empty folder", "remove it, or begin its name with a dot"
+            elif path.is_dir():
                 holds = "but not of still pictures alone" if kind == "clip" else f"no file of a {kind}"
                 what = f"a folder, {holds} (those of splits are named train, val and test)"
                 remedy = "move its files up, list them in data.labels, or begin its name with a dot"
-            elif path.is_dir():
-                what, remedy = "an empty folder", "remove it, or begin its name with a dot"
             elif kind == "clip" and is_image_name(path.name):
                 remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.jpg"
             raise UserError(f"{path}: is {what}; {remedy}.")
@@ -206,21 +203,21 @@ def divide(
     words what was drawn. Raises UserError for a class without a sample to train on or to test, and for a fold that is
     not there.
     """
-    is_given = any(sample.split for sample in samples)
-    given = {sample.group for sample in samples if sample.split == "test"}
-    if is_given and test_fold is not None:
-        raise UserError(f"data.test_fold: {test_fold}, but the samples in test are for the test; leave it out.")
-    if is_given:
-        chosen = given
+    drawn = []
+    if any(sample.split for sample in samples):
+        if test_fold is not None:
+            raise UserError(f"data.test_fold: {test_fold}, but the samples in test are for the test; leave it out.")
+        chosen = {sample.group for sample in samples if sample.split == "test"}
     elif test_fold is None:
         chosen = draw(samples, test_share, "test", seed)
+        drawn.append("test")
     else:
         chosen = draw_fold("test_fold", samples, test_fold, num_folds, seed)
+        drawn.append(f"test fold {test_fold} of {num_folds}")
     test = [sample for sample in samples if sample.group in chosen]
     check_classes("test", test, class_names, samples)
     train = [sample for sample in samples if sample.group not in chosen]
     validation = {sample.group for sample in train if sample.split == "val"}
-    drawn = [] if is_given else ["test" if test_fold is None else f"test fold {test_fold} of {num_folds}"]
     if validation and fold is not None:
         raise UserError(f"data.fold: {fold}, but the samples in val are for validation; leave data.fold out.")
     if fold is not None:
@@ -230,7 +227,7 @@ def divide(
         validation = draw(train, validation_share, "validation", seed)
         drawn.append("validation")
         if not validation:
-            rule = f"beside the test (data.test_share={test_share}) a class has one name or group"
+            rule = "beside the test, every class has one name or group"
             remedy = "add some, write another data.validation_seed, or 0"
             raise UserError(f"data.validation_share: {validation_share}, but {rule}; {remedy}.")
     places = [place for place, sample in enumerate(train) if sample.group in validation]
@@ -308,10 +305,9 @@ def counts_in_words(halves: Mapping[str, Iterable[Sample]], class_names: Sequenc
             listed = ", ".join(few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
             split, key = {"validation": ("val", "data.fold"), "test": ("test", "data.test_fold")}[half]
             is_given = split in {sample.split for sample in samples}
-            warnings.append(
-                f"data: {half} has fewer than {FEW} samples of a class ({listed}), which say little about its "
-                f"accuracy; add samples{'' if is_given else f', or cross-validate with -m {key}=0,1,2,3,4'}"
-            )
+            rule = f"fewer than {FEW} samples of a class ({listed}), which say little about its accuracy"
+            folds = "" if is_given else f", or cross-validate with -m {key}=0,1,2,3,4"
+            warnings.append(f"data: {half} has {rule}; add samples{folds}")
         words = [f"{name} {count:,}" for count, name in each]
         if len(each) > 8:
             words = ["from {1} {0:,} to {3} {2:,}".format(*min(each), *max(each))]

@@ -178,7 +178,6 @@ class Part(NamedTuple):
     content: int  # where it begins in the file
     end: int
     is_parent: bool = False  # of other parts
-    track: int | None = None  # the number that this part gives to a track
 
 
 FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"skip", b"free", b"pnot")  # of mp4 and of QuickTime
@@ -196,7 +195,7 @@ def check_container(video: Path) -> None:
         readers = {b"RIFF": chunk, b"\x1a\x45\xdf\xa3": element}
         read = readers.get(data[:4], box if data[4:8] in FIRST_BOXES else None)
         position, parents = 0, [len(data)]  # the ends of those that hold the next part
-        tracks: set[int | None] = set()
+        tracks: set[int] = set()  # their numbers
         while read and position + 8 <= len(data) and (part := read(data, position, parents, tracks)):
             if part.end > len(data):
                 raise ValueError(f"it is cut off: {len(data):,} of at least {part.end:,} bytes")
@@ -206,7 +205,6 @@ def check_container(video: Path) -> None:
                 parents.append(part.end)
             position = part.content if part.is_parent else part.end
             parents = [end for end in parents if end > position]
-            tracks.add(part.track)
 
 
 def box(data: mmap.mmap, position: int, *_: Any) -> Part | None:
@@ -231,12 +229,12 @@ def chunk(data: mmap.mmap, position: int, parents: Sequence[int], _: Any) -> Par
     return Part(position + 12, len(data) if size == UNKNOWN else position + 8 + size, is_parent)
 
 
-def element(data: mmap.mmap, position: int, parents: Sequence[int], tracks: set[int | None]) -> Part:
+def element(data: mmap.mmap, position: int, parents: Sequence[int], tracks: set[int]) -> Part:
     identity, _, after = vint(data, position)
     marked, mask, content = vint(data, after)
     size = marked & mask
     if identity == TRACK_NUMBER:
-        return Part(content, content + size, track=int.from_bytes(data[content : content + size]))
+        tracks.add(int.from_bytes(data[content : content + size]))
     if identity in BLOCKS:
         marked_track, track_mask, _ = vint(data, content)
         # Without an error, FFmpeg ends the video at an unknown track, and passes over what is in no Cluster
