@@ -9,11 +9,8 @@ import argparse
 import os
 import shlex
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from omegaconf import OmegaConf
-from torch import nn
 
 from quadrant_lstm.callbacks.checkpoints import write_checkpoint
 from quadrant_lstm.cli.arguments import check_single_values
@@ -21,12 +18,10 @@ from quadrant_lstm.cli.command import compose_config, handle_errors
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, write_atomically, write_json
 from quadrant_lstm.run.build import build_classifier, build_data
-from quadrant_lstm.run.exported_program import Inputs, inputs_of
+from quadrant_lstm.run.exported_program import inputs_of
 from quadrant_lstm.run.provenance import provenance
 from quadrant_lstm.run_folder import BEST, CONFIG, PROVENANCE
 from quadrant_lstm.text import say
-
-MAX_DIFFERENCE = 1e-4  # of an output between the models; both compute in fp32
 
 
 def main() -> None:
@@ -52,13 +47,14 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
         raise UserError(f"{typed[0]}: {file} has the sizes of its network; leave it out.")
     os.environ.setdefault("KERAS_BACKEND", "torch")  # before the first import of Keras, whose default is TensorFlow
     with needs_extra(str(file), "keras"):
-        from quadrant_lstm.run.keras_model import sizes_of_keras
+        from quadrant_lstm.run.keras_model import copy_checked, load_model, sizes_of_keras
     model = load_model(file)
     try:
         sizes, frame_shape, num_classes = sizes_of_keras(model)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    cfg = compose_config([*(f"model.{key}={value}" for key, value in sizes._asdict().items()), *overrides])
+    words = [*(f"model.{key}={value}".replace(" ", "") for key, value in sizes._asdict().items()), *overrides]
+    cfg = compose_config(words)
     data = build_data(cfg)
     num_steps = model.input_shape[1]
     if (tuple(frame_shape), num_steps, num_classes) != (*data.spec[:2], data.spec.num_classes):
@@ -66,48 +62,13 @@ def make_run(file: Path, folder: Path, overrides: list[str]) -> None:
         rule = f"reads {num_steps} frames {list(frame_shape)} of {num_classes} classes, but {of_data}"
         raise UserError(f"{file}: {rule}; add data=, data.grid= or data.orderings= as in its training.")
     classifier = build_classifier(cfg, data.spec)
-    copy_weights(file, model, classifier.network, inputs_of(cfg.data, data.spec))
+    copy_checked(file, model, classifier.network, inputs_of(cfg.data, data.spec))
     write_atomically(folder / CONFIG, OmegaConf.to_yaml(cfg).encode())
     write_json(folder / PROVENANCE, provenance(cfg, data))
     content = {"state_dict": classifier.state_dict(), "hyper_parameters": dict(classifier.hparams)}
     write_checkpoint(content, folder / BEST)
-    keys = sizes._replace(filters=[*sizes.filters])._asdict().items()
-    repeated = [f"init={folder}", *(f"model.{key}={value}".replace(" ", "") for key, value in keys), *overrides]
     say(f"python evaluate.py {shlex.quote(f'run={folder}')} tests this network, and it is trained further by")
-    say(f"python train.py {shlex.join(repeated)}")
-
-
-def load_model(file: Path) -> Any:
-    """Keras refuses code in the file: safe_mode is its default."""
-    import keras
-
-    from quadrant_lstm.run.keras_model import inner_layers
-
-    try:
-        model = keras.saving.load_model(file, compile=False)
-    except Exception as error:  # Keras raises errors of many types
-        reason = str(error).partition("\n")[0]
-        remedy = "save a model of Keras's own layers with model.save"
-        raise UserError(f"{file}: cannot be read as a Keras model ({reason}); {remedy}.") from error
-    for layer in (*model.layers, *inner_layers(model)):
-        layer.dtype_policy = "float32"  # not in half precision, which would differ from the network
-    return model
-
-
-def copy_weights(file: Path, model: Any, network: nn.Module, inputs: Inputs) -> None:
-    """Copies the weights of a Keras model. Raises UserError if the network does not compute what the model does."""
-    from quadrant_lstm.run.keras_model import copy_from_keras, largest_difference
-
-    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
-        raise UserError(f"{file}: has weights that are NaN or infinite; save the model of an earlier epoch.")
-    try:
-        copy_from_keras(model, network)
-        difference = largest_difference(model, network.eval(), inputs)
-    except (ValueError, RuntimeError):
-        difference = float("inf")
-    if not difference <= MAX_DIFFERENCE:  # also NaN
-        remedy = "connect its layers one after another, each once, and let a Reshape keep the steps"
-        raise UserError(f"{file}: computes something else than the network of the question with its layers; {remedy}.")
+    say(f"python train.py {shlex.join([f'init={folder}', *words])}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Tests what happens at training steps and at the ends of epochs."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -23,9 +24,12 @@ from tests.scripts import refused, script, succeeds, train_tiny
 
 
 def test_floats_are_averaged_and_integers_such_as_the_count_of_batches_are_copied():
-    average = {"mean": torch.zeros(3), "count": torch.tensor(0)}
-    EMA(0.75).update(average, {"mean": torch.ones(3), "count": torch.tensor(7)}, 1000)
-    assert (average["mean"].tolist(), average["count"].item()) == ([0.25, 0.25, 0.25], 7)
+    ema = EMA(0.75)
+    ema.num_steps = 999
+    ema.average = {"mean": torch.zeros(3), "count": torch.tensor(0)}
+    ema.weights = {"mean": torch.ones(3), "count": torch.tensor(7)}
+    ema.on_train_batch_end(SimpleNamespace(global_step=1000))
+    assert (ema.average["mean"].tolist(), ema.average["count"].item()) == ([0.25, 0.25, 0.25], 7)
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])

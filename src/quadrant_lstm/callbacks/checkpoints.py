@@ -156,11 +156,10 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         if not trainer.is_last_batch:  # Lightning's Timer, for example, has stopped the training
             return log.info(f"epoch {trainer.current_epoch + 1} was stopped, and is not saved")
-        samples_per_second = self.samples * trainer.world_size / (self.end - self.start)
         metrics = trainer.callback_metrics  # read in every process, because reading reduces them over all
         columns = metric_columns(module.spec)
         points = {name: metrics[name].item() for name in columns if name in metrics}
-        points["train/samples_per_second"] = samples_per_second
+        points["train/samples_per_second"] = self.samples * trainer.world_size / (self.end - self.start)
         points["train/epoch_seconds"] = time.perf_counter() - self.start
         row = {"epoch": trainer.current_epoch + 1, **{name: float(f"{value:.6g}") for name, value in points.items()}}
         if trainer.is_global_zero:
@@ -175,11 +174,9 @@ class Checkpoints(Checkpoint):
         log_points(trainer, points, trainer.global_step - 1, save=True)
         trainer.save_checkpoint(self.folder / LAST)
         logged = dict.fromkeys((*LOGGED, self.monitor))
-        log.info(
-            f"epoch {row['epoch']}/{trainer.max_epochs}  "
-            + "  ".join(f"{name} {row[name]:.4f}" for name in logged if name in row)
-            + f"  {samples_per_second:,.0f} samples/s  {points['train/epoch_seconds']:.0f} s"
-        )
+        shown = "  ".join(f"{name} {row[name]:.4f}" for name in logged if name in row)
+        speed = f"{points['train/samples_per_second']:,.0f} samples/s  {points['train/epoch_seconds']:.0f} s"
+        log.info(f"epoch {row['epoch']}/{trainer.max_epochs}  {shown}  {speed}")
 
 
 @signals_deferred()

@@ -63,21 +63,18 @@ class EMA(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.num_steps = trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.average and trainer.global_step > self.num_steps:  # a step may accumulate several batches
-            self.num_steps = trainer.global_step
-            self.update(self.average, self.weights, self.num_steps)
-
     @torch.no_grad()
-    def update(self, average: dict[str, Tensor], weights: dict[str, Tensor], num_steps: int) -> None:
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         """Moves the average towards the weights; the first step, and integers such as counts, are copied."""
-        assert self.decay is not None
-        decay = min(self.decay, num_steps / (9 + num_steps)) if num_steps > 1 else 0.0
-        floats = [name for name, weight in weights.items() if weight.is_floating_point()]
+        if self.decay is None or trainer.global_step == self.num_steps:  # a step may accumulate several batches
+            return
+        self.num_steps = number = trainer.global_step
+        decay = min(self.decay, number / (9 + number)) if number > 1 else 0.0
+        floats = [name for name, weight in self.weights.items() if weight.is_floating_point()]
         lerp = get_ema_multi_avg_fn(decay)
-        lerp([average[name] for name in floats], [weights[name] for name in floats], num_steps)
-        for name in weights.keys() - floats:
-            average[name].copy_(weights[name])
+        lerp([self.average[name] for name in floats], [self.weights[name] for name in floats], number)
+        for name in self.weights.keys() - floats:
+            self.average[name].copy_(self.weights[name])
 
     @torch.no_grad()
     def swap(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -167,12 +164,8 @@ class EarlyStopping(pl.callbacks.EarlyStopping):
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         trainer.should_stop |= self.is_exhausted
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_last_batch:  # else the epoch was stopped, and is trained again
-            super().on_validation_end(trainer, pl_module)
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_last_batch:
+        if trainer.is_last_batch:  # else the epoch was stopped, and is trained again
             super().on_train_epoch_end(trainer, pl_module)
 
     @property

@@ -145,8 +145,8 @@ class Classifier(LightningModule):
         return losses.mean()
 
     def on_fit_start(self) -> None:
-        if self.teachers:
-            self.teachers.to(next(self.parameters()))
+        for teacher in self.teachers.networks if self.teachers else ():
+            teacher.to(next(self.parameters()))  # its device and its type
 
     def on_train_epoch_start(self) -> None:
         for encoder in self.backbones():
@@ -214,8 +214,7 @@ class Classifier(LightningModule):
         values = {f"{split}/loss": torch.cat(losses), f"{split}/accuracy": correct[:, -1]}
         if split != "train":
             if correct.shape[1] == self.spec.num_steps:
-                steps = measured_steps(self.spec.num_steps)
-                after = (correct[:, step - 1] for step in steps)
+                after = (correct[:, step - 1] for step in measured_steps(self.spec.num_steps))
                 values |= dict(zip(step_accuracy_names(split, self.spec.num_steps), after, strict=True))
             if in_top5[0] is not None:
                 values[f"{split}/top5_accuracy"] = torch.cat(in_top5)

@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d
 
 from quadrant_lstm.kinds import Count
 from quadrant_lstm.model.protocols import Lengths, check_lengths
-from quadrant_lstm.model.rnn import State, unroll
+from quadrant_lstm.model.rnn import State, lstm_step, unroll
 
 
 class ConvLSTM(nn.Module):
@@ -67,6 +67,5 @@ class ConvLSTM(nn.Module):
         """
         h, c = state
         gates = conv2d(frame, self.weight_ih, self.bias, padding=self.padding)
-        i, f, g, o = (gates + conv2d(h, self.weight_hh, padding="same")).chunk(4, dim=1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * c.tanh(), c
+        *_, c, h = lstm_step(gates + conv2d(h, self.weight_hh, padding="same"), c)
+        return h, c

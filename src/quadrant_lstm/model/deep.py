@@ -12,10 +12,8 @@ Because convs see across the cuts, the features of a step also depend on pieces 
 each piece is encoded alone, with the same parameters.
 """
 
-import copy
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -94,6 +92,10 @@ class JoinedPieces(nn.Module):
         features = split_maps(maps, self.joined_grid).flatten(2).flatten(0, 1).unflatten(0, (frames.shape[0], -1))
         return features.index_select(1, self.frame_pieces).unflatten(1, (frames.shape[1], -1)).flatten(2)
 
+    def in_full(self) -> "JoinedPieces":
+        encoder = JoinedPieces(self.module, self.orderings, self.joined_grid, once=False)
+        return encoder.to(self.image_places.device)
+
 
 # The network
 
@@ -143,10 +145,3 @@ class DeepCNNLSTM(StepClassifier):
 
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
         return self.head(self.dropout2(outputs))
-
-    def in_full(self) -> "DeepCNNLSTM":
-        network = copy.deepcopy(self)
-        encoder = cast(JoinedPieces, network.encoder)
-        in_full = JoinedPieces(encoder.module, encoder.orderings, encoder.joined_grid, once=False)
-        network.encoder, network.needs_orderings = in_full.to(encoder.image_places.device), False
-        return network

@@ -19,6 +19,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from typing import Any, NamedTuple
 
 import torch
@@ -97,19 +98,21 @@ class Shapes(NamedTuple):
             return text if len(first) == 1 else f"({text})"
         return str(first) if isinstance(first, int | float | str | None) else type(first).__name__
 
-    def labels(self, tensors: Sequence[Tensor | None], sized: Collection[str] = ()) -> list[str]:
-        """Returns e.g. N, T=4, N*T, or 26 for a size that depends on neither, for each axis of the first tensor."""
-        shape, *others = [None if tensor is None else tensor.shape for tensor in tensors]
-        assert shape is not None
+    def labels(self, values: Sequence[Any], sized: Collection[str] = ()) -> list[str]:
+        """Returns e.g. N, T=4, N*T, or 26 for a size that depends on neither, for each axis of the first tensor in
+        nested values, which are those of each run.
+        """
+        sizes: list[Any] = [next((tensor.shape for tensor in tensors_in(value)), None) for value in values]
+        shape, *others = sizes
         labels = []
-        for axis, size in enumerate(shape):
+        for axis, size in enumerate(shape or ()):
             at_its_place = shape[: axis + 1] == self.leading[: axis + 1]  # a network may refuse another number of steps
             varies = [
                 at_its_place and axis == number if other is None else other[axis] != size
                 for number, other in enumerate(others)
             ]
-            names = [name for name, does in zip(self.names, varies, strict=True) if does]
-            factor, rest = divmod(size, math.prod(n for n, does in zip(self.leading, varies, strict=True) if does))
+            names = list(compress(self.names, varies))
+            factor, rest = divmod(size, math.prod(compress(self.leading, varies)))
             if rest or not names:
                 labels.append(f"{size} (by {' and '.join(names)})" if names else str(size))
                 continue
@@ -119,29 +122,24 @@ class Shapes(NamedTuple):
 
 
 def unfolded(shapes: str) -> str:
-    """Returns the shapes of outputs inside TimeDistributed as it returns them, e.g. [N, T, 5] for [N*T, 5]."""
-
-    def unfold(axis: re.Match[str]) -> str:
-        factor, names = axis.groups()
-        return f"[{', '.join([*names.split('*'), *([factor] if factor else [])])}"
-
-    return re.sub(r"\[(?:(\d+)\*)?([A-Z]\w*(?:\*[A-Z]\w*)+)", unfold, shapes)
+    """Returns the shapes of outputs inside TimeDistributed as it returns them: [N, T, 5] for [N*T, 5] or [5*N*T]."""
+    folded = r"(?<=\[)(\d+\*)?[A-Z]\w*(\*[A-Z]\w*)+"
+    return re.sub(folded, lambda axis: ", ".join(sorted(axis[0].split("*"), key=str.isdigit)), shapes)
 
 
 # Why a layer refuses an input, and what to write for the mismatches of docs/join.md
 
 
-def explain_mismatch(
-    name: str, layer: nn.Module, inputs: Any, shapes: str, labels: Sequence[str], error: Exception
-) -> str:
-    """`shapes` are those of the inputs as text, and `labels` the axes of the first tensor, e.g. N."""
-    kind = type(layer).__name__
-    first, stage = inputs[0] if inputs else None, f"{name} ({kind})" if name else kind
+def explain_mismatch(network: nn.Module, shapes: Shapes, runs: Sequence[Run], error: Exception) -> str:
+    name = runs[0].entered[-1] if runs[0].entered else ""
+    layer, given = network.get_submodule(name), [run.inputs.get(name) for run in runs]
+    text, kind = shapes.as_text(given, shapes.names), type(layer).__name__
+    first, stage = given[0][0] if given[0] else None, f"{name} ({kind})" if name else kind
     if type(first) is tuple and (isinstance(layer, PaddedRNN) or type(layer).__module__.startswith("torch.nn.")):
         remedy = "A recurrent layer returns outputs and a state: pass on its outputs."
-        return f"{stage} was given a tuple {shapes}; it expects a tensor. {remedy}"
-    expected = expectation(layer, labels, first.shape) if isinstance(first, Tensor) else ""
-    return f"{stage} was given {shapes}{f'; it expects {expected}' if expected else f': {with_type(error)}'}"
+        return f"{stage} was given a tuple {text}; it expects a tensor. {remedy}"
+    expected = expectation(layer, shapes.labels(given), first.shape) if isinstance(first, Tensor) else ""
+    return f"{stage} was given {text}{f'; it expects {expected}' if expected else f': {with_type(error)}'}"
 
 
 def expectation(layer: nn.Module, labels: Sequence[str], sizes: Sequence[int]) -> str:
@@ -231,11 +229,11 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any)
     it expects, and which reshape keeps the step axis.
     """
     num_parameters = count_parameters(network)  # torch refuses lazy layers, whose parameters have no sizes yet
-    leading = next((t.shape[:num_axes] for t in tensors_in((inputs, kwargs)) if t.ndim >= num_axes), torch.Size())
+    tensors = [*tensors_in((inputs, kwargs))]
+    leading = next((tensor.shape[:num_axes] for tensor in tensors if tensor.ndim >= num_axes), torch.Size())
     if not leading or 0 in leading:
         raise ValueError(f"describe: there is no tensor with {num_axes} axes that are not empty in the inputs.")
     shapes = Shapes(leading, ["N", "T"] if num_axes == 2 else ["N", *(f"T{n}" for n in range(1, num_axes))])
-    tensors = [*tensors_in((inputs, kwargs))]
     is_large = sum(map(Tensor.numel, tensors)) > MANY_VALUES and max(leading[1:], default=1) < MANY_STEPS
     on_meta = is_large or any(tensor.is_meta for tensor in (*tensors, *network.parameters()))
     for device in ("meta", "cpu") if on_meta else ("cpu",):  # meta has no values, such as lengths
@@ -247,18 +245,9 @@ def describe(network: nn.Module, *inputs: Any, num_axes: int = 2, **kwargs: Any)
         if not runs[0].error:
             break
     if error := runs[0].error:
-        name = runs[0].entered[-1] if runs[0].entered else ""
-        given = [run.inputs.get(name) for run in runs]
-        texts = shapes.as_text(given, shapes.names), first_labels(shapes, given)
-        raise ValueError(explain_mismatch(name, network.get_submodule(name), given[0], *texts, error)) from error
+        raise ValueError(explain_mismatch(network, shapes, runs, error)) from error
     text = shapes.as_text([run.inputs[""] for run in runs], shapes.names[1:])
     return Description([Stage("inputs", "", text, 0), *stages_of(network, shapes, runs)], num_parameters)
-
-
-def first_labels(shapes: Shapes, values: Sequence[Any]) -> list[str]:
-    """Returns the labels of the axes of the first tensor in nested values, which are those of each run."""
-    tensors = [next(tensors_in(value), None) for value in values]
-    return shapes.labels(tensors) if tensors[0] is not None else []
 
 
 def stages_of(network: nn.Module, shapes: Shapes, runs: Sequence[Run]) -> Iterator[Stage]:
@@ -273,7 +262,7 @@ def stages_of(network: nn.Module, shapes: Shapes, runs: Sequence[Run]) -> Iterat
         shape = shapes.as_text([run.outputs.get(name) for run in runs]) if called else "not called"
         wrong = ""
         if called and isinstance(module, nn.RNNBase) and isinstance(runs[0].inputs[name][0], Tensor):
-            wrong = misreading(module, first_labels(shapes, [run.inputs.get(name) for run in runs]))
+            wrong = misreading(module, shapes.labels([run.inputs.get(name) for run in runs]))
         count = sum(parameter.numel() for parameter in parameters - listed)
         shape = unfolded(shape) if f"{name}.".startswith(inside) else shape
         yield Stage(re.sub(r"\.module(?=\.|$)", "", name), type(module).__name__, shape, count, wrong)

@@ -85,7 +85,6 @@ class ConvEncoder(Encoder):
 
     def __init__(self, in_channels: int, filters: Counts, kernel_size: Count, pool_size: Count):
         super().__init__(conv_layers(nn.Conv2d, nn.MaxPool2d(pool_size), in_channels, filters, kernel_size))
-        self.sizes = {"kernel_size": kernel_size, "pool_size": pool_size}
 
 
 class Conv1dEncoder(nn.Sequential):
@@ -99,7 +98,6 @@ class Conv1dEncoder(nn.Sequential):
         pool = nn.AdaptiveMaxPool1d(1) if pool_size is None else nn.MaxPool1d(pool_size)
         super().__init__(conv_layers(nn.Conv1d, pool, in_channels, filters, kernel_size))
         self.add_module("flatten", nn.Flatten())
-        self.sizes = {"kernel_size": kernel_size, "pool_size": pool_size}
 
 
 def encoded_shape(encoder: ConvEncoder | Conv1dEncoder, frame_shape: Shape, group: str) -> torch.Size:
@@ -108,14 +106,14 @@ def encoded_shape(encoder: ConvEncoder | Conv1dEncoder, frame_shape: Shape, grou
     """
     axes = "channels x height x width" if encoder.frame_axes == 3 else "features x values"
     maps = torch.empty(1, *frame_shape, device="meta")
-    for name, layer in copy.deepcopy(encoder).to("meta").named_children():
+    layers: Any = copy.deepcopy(encoder).to("meta").named_children()
+    for name, layer in layers:
         try:
             maps = layer(maps)
         except RuntimeError as error:
-            key = "pool_size" if name == "pool" else "kernel_size"
+            key, size = ("pool_size", layer.kernel_size) if name == "pool" else ("kernel_size", layer.kernel_size[0])
             rule = f"does not fit stage {name}, whose input is {' x '.join(map(str, maps.shape[1:]))} ({axes})"
-            remedy = f"write a smaller {key} or fewer {group}.filters"
-            raise UserError(f"{group}.{key}: {encoder.sizes[key]} {rule}; {remedy}.") from error
+            raise UserError(f"{group}.{key}: {size} {rule}; write a smaller {key} or fewer {group}.filters.") from error
     return maps.shape[1:]
 
 
@@ -203,7 +201,6 @@ INITIALIZED = (ConvEncoder, PaddedEncoder, PooledEncoder, Conv1dEncoder, LinearE
 
 
 Pretrained = tuple[nn.Module, Sequence[float], Sequence[float]]  # the mean and deviation of channels normalize frames
-UNCHANGED = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 class Backbone(nn.Module):
@@ -235,6 +232,8 @@ class Backbone(nn.Module):
         self.frozen_epochs = math.inf if frozen is True else int(frozen)
         self.frozen, self.lr_factor, self.size = False, lr_factor, size
         self.module, mean, std = self.load(name, weights)
+        if weights is None:  # frames are not normalized
+            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         # in checkpoints, because a network is built from them without pretrained weights, which would tell these values
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
@@ -259,8 +258,6 @@ class Backbone(nn.Module):
         for attribute, value in {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}.items():
             if hasattr(network, attribute):  # GoogLeNet and Inception have more classifiers for their own training
                 setattr(network, attribute, value)
-        if weights is None:
-            return network, *UNCHANGED
         if hasattr(network, "transform_input"):  # true with weights only, of which a checkpoint does not tell
             network.transform_input = False
             return network, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # what it makes of ImageNet's mean and deviation
@@ -306,10 +303,8 @@ class TimmBackbone(Backbone):
             reason = str(error).partition("\n")[0].rstrip(".")
             remedy = f"give a file of its state dict, {WEIGHTS}=FILE, or write null"
             raise UserError(f"{WEIGHTS}: DEFAULT of {name} cannot be downloaded ({reason}); {remedy}.") from error
-        if weights is None:
-            return network, *UNCHANGED
         config: Any = network.pretrained_cfg
-        if is_file:
+        if weights and is_file:
             copy_state_dict(network, name, weights, config.get("classifier") or ())
         return network, config["mean"], config["std"]
 

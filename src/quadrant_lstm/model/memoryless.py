@@ -3,12 +3,9 @@
 Each takes inputs [batch, steps, ...] and `lengths`, as the layers of rnn.py do, and returns None instead of a state.
 """
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from quadrant_lstm.model.protocols import Lengths, Sequences, real_steps
-
-Outputs = Float[Tensor, "batch output_steps units"]
+from quadrant_lstm.model.protocols import Lengths, Outputs, Sequences, real_steps
 
 
 class PerStep(nn.Linear):

@@ -6,11 +6,9 @@ Shapes for N samples of four steps, with the values of conf/model/cnn_lstm.yaml:
                       -> LSTM -> [N, 4, 5] -> last step -> [N, 5] -> dense -> [N, 50] -> head -> [N, 10]
 """
 
-import copy
 import logging
 from collections import OrderedDict
 from functools import partial
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -19,8 +17,7 @@ from torch.nn.functional import dropout
 
 from quadrant_lstm.data.orderings import Shape
 from quadrant_lstm.kinds import BelowOne, Count, Counts, Orderings
-from quadrant_lstm.model import encoder as encoders
-from quadrant_lstm.model.encoder import ConvEncoder, encoded_shape
+from quadrant_lstm.model.encoder import INITIALIZED, Conv1dEncoder, ConvEncoder, Standardize, check_axes, encoded_shape
 from quadrant_lstm.model.protocols import Frames, MakePart, make_part, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier, initialize_as_keras
 from quadrant_lstm.model.rnn import LSTM
@@ -30,9 +27,6 @@ from quadrant_lstm.model.time_distributed import TimeDistributed, in_eval_mode
 # Dropout with as few random bits as its probability needs
 #
 # On a CPU, torch's own dropout draws one random number per element, in a single thread.
-
-
-INTEGER = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # bytes per float -> integer type of the same size
 
 
 class Dropout(nn.Dropout):
@@ -48,8 +42,8 @@ class Dropout(nn.Dropout):
 
 def scaled_mask(like: Float[Tensor, "..."], dropped: int) -> Float[Tensor, "..."]:
     """Returns 0 with a probability of `dropped` / 256 and 256 / (256 - dropped) otherwise, in the shape of `like`."""
-    dtype = INTEGER[like.element_size()]
     bits = 8 * like.element_size()
+    dtype = getattr(torch, f"int{bits}")
     words = kept_bits(-(-like.numel() // bits), 256 - dropped, dtype)
     # Each bit becomes one element: shift it to the sign, spread it over the word, AND it with the bits of the scale.
     scale = torch.tensor(256 / (256 - dropped), dtype=like.dtype).view(dtype)
@@ -112,12 +106,12 @@ class Join(StepClassifier):
     ):
         super().__init__()
         module = make_part("model.encoder", encoder, frame_shape[0])
-        is_ours = type(module) in encoders.INITIALIZED  # others may be pretrained
-        encoders.check_axes(self.group_of_sizes, module, frame_shape)
-        if isinstance(module, ConvEncoder | encoders.Conv1dEncoder):
+        is_ours = type(module) in INITIALIZED  # others may be pretrained
+        check_axes(self.group_of_sizes, module, frame_shape)
+        if isinstance(module, ConvEncoder | Conv1dEncoder):
             encoded_shape(module, frame_shape, self.group_of_sizes)  # checks them
         if len(frame_shape) < 3:
-            module = nn.Sequential(OrderedDict(standardize=encoders.Standardize(frame_shape), encoder=module))
+            module = nn.Sequential(OrderedDict(standardize=Standardize(frame_shape), encoder=module))
         self.encoder = TimeDistributed(module)
         if shared_tiles and orderings:
             try:
@@ -134,12 +128,6 @@ class Join(StepClassifier):
 
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
         return self.head(self.dense(outputs))
-
-    def in_full(self) -> "Join":
-        network = copy.deepcopy(self)
-        network.encoder = TimeDistributed(cast(TimeDistributed, network.encoder).module)
-        network.needs_orderings = False
-        return network
 
 
 @torch.no_grad()
@@ -215,7 +203,7 @@ class Reshaped(nn.Module):
         dense_units: Count,
     ):
         super().__init__()
-        encoders.check_axes("model", self, frame_shape)
+        check_axes("model", self, frame_shape)
         channels, height, width = frame_shape
         self.encoder = ConvEncoder(num_steps * channels, filters, kernel_size, pool_size)
         features, _, columns = encoded_shape(self.encoder, (num_steps * channels, height, width), "model")

@@ -68,6 +68,7 @@ def count_parameters(module: nn.Module) -> int:
 
 Frames = Float[Tensor, "batch steps ..."]  # [N, T, C, H, W]; of series, [N, T, features] or [N, T, features, values]
 Sequences = Float[Tensor, "batch steps ..."]
+Outputs = Float[Tensor, "batch output_steps units"]  # of a recurrent layer, after every step or after the last one only
 Lengths = Int64[Tensor, " batch"] | None
 
 
@@ -128,7 +129,7 @@ class Inspectable(LogitsPerStep, Protocol):
     def features(self, frames: Frames) -> Float[Tensor, "batch steps features"]:
         """Returns the inputs of the recurrent layer."""
 
-    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Float[Tensor, "batch output_steps units"]:
+    def outputs_per_step(self, frames: Frames, lengths: Lengths = None) -> Outputs:
         """Returns the outputs of the recurrent layer, after every step or after the last step only."""
 
     def in_full(self) -> "Inspectable":

@@ -1,6 +1,7 @@
 """Builds a recurrent layer of a chosen size, and the base of networks that read features with it."""
 
 import bisect
+import copy
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model import protocols
 from quadrant_lstm.model.conv_lstm import ConvLSTM
-from quadrant_lstm.model.protocols import Frames, Lengths, MakePart, Sequences, as_argument, count_parameters
+from quadrant_lstm.model.protocols import Frames, Lengths, MakePart, Outputs, Sequences, as_argument, count_parameters
 from quadrant_lstm.model.rnn import LSTM, PaddedRNN
 from quadrant_lstm.model.time_distributed import in_eval_mode
 
@@ -62,18 +63,16 @@ def make_recurrent(make: MakePart, feature_shape: Sequence[int], lstm_units: int
     Features are vectors, or maps [channels, rows, columns], which FlattenMaps flattens for a layer that reads vectors.
     """
     kind: Any = getattr(make, "func", make)
-    units = None
-    if isinstance(make, functools.partial):  # `units` is a key of the config, which the class need not know
-        units = make.keywords.get("units")
-        others = {name: value for name, value in make.keywords.items() if name != "units"}
-        make = functools.partial(kind, *make.args, **others)
+    options = dict(getattr(make, "keywords", {}))
+    units = options.pop("units", None)  # a key of the config, which the class need not know
     if reads_maps(make) and len(feature_shape) != 3:
         raise UserError(f"model.recurrent: {kind.__name__} reads maps, but the encoder returns a vector; change one.")
     input_size = feature_shape[0] if reads_maps(make) else math.prod(feature_shape)
-    options = {"num_steps": num_steps} if getattr(kind, "reads_all_steps", False) else {}
+    if getattr(kind, "reads_all_steps", False):
+        options["num_steps"] = num_steps
     if len(feature_shape) == 3 and isinstance(kind, type) and issubclass(kind, PaddedRNN):
         options["num_channels"] = feature_shape[0]
-    make_layer = functools.partial(protocols.make_part, "model.recurrent", make, input_size, **options)
+    make_layer = functools.partial(protocols.make_part, "model.recurrent", kind, input_size, **options)
     layer = make_layer(units_like(make_layer, math.prod(feature_shape), lstm_units) if units is None else units)
     if isinstance(layer, nn.RNNBase) and not layer.batch_first:
         raise UserError("model.recurrent.batch_first: false, which reads samples as steps; write true.")
@@ -118,9 +117,6 @@ def examine_outputs(recurrent: nn.Module, feature_shape: Sequence[int], num_step
     raise protocols.wrong_result("model.recurrent", recurrent, features, returned, rule)
 
 
-Outputs = Float[Tensor, "batch output_steps units"]
-
-
 def repeat_last_real(outputs: Outputs, lengths: Lengths) -> Outputs:
     """Replaces the outputs of padding by those of the last real step. A single output is that of the last step."""
     if lengths is None:
@@ -162,7 +158,7 @@ class StepClassifier(nn.Module):
     none.
     """
 
-    encoder: nn.Module
+    encoder: Any  # one that needs the orderings has a method `in_full`, too, which returns one that does not
     differences: bool  # whether the features of a step are followed by their differences from the step before
     flatten: nn.Module | None
     dropout: nn.Module
@@ -186,6 +182,12 @@ class StepClassifier(nn.Module):
         num_outputs, reads_ahead = examine_outputs(self.recurrent, read_shape, num_steps)
         self.reads_ahead = reads_ahead or self.last_step.bidirectional
         return num_outputs
+
+    def in_full(self) -> "StepClassifier":
+        network = copy.deepcopy(self)
+        if self.needs_orderings:
+            network.encoder, network.needs_orderings = network.encoder.in_full(), False
+        return network
 
     def classify(self, outputs: Float[Tensor, "... units"]) -> Float[Tensor, "... classes"]:
         raise NotImplementedError

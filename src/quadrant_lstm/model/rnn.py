@@ -65,6 +65,14 @@ def keep_ended(is_real: Tensor, new: State, old: State) -> tuple[State, Tensor]:
     return state, new[0].masked_fill(~add_axes(is_real, like=new[0]), 0)
 
 
+def lstm_step(gates: Float[Tensor, "batch gates ..."], c: Tensor) -> tuple[Tensor, ...]:
+    """Returns the gates i, f, g and o (PyTorch's names, in Keras's order, too), the cell state and the output."""
+    i, f, g, o = gates.chunk(4, dim=1)
+    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+    c = f * c + i * g
+    return i, f, g, o, c, o * c.tanh()
+
+
 # Padded sequences: torch's kernels, or a loop over the steps
 
 
@@ -88,8 +96,6 @@ class PaddedRNN(nn.RNNBase):
     are stored in the order of channels first all the same, as nn.Flatten has it, and reordered in every forward
     pass: reordering 20 x 4160 weights costs less than reordering the features of a whole batch.
     """
-
-    num_states: int
 
     def __init__(
         self, input_size: int, num_units: int, num_layers: Count = 1, bidirectional: bool = False, num_channels: int = 0
@@ -116,14 +122,14 @@ class PaddedRNN(nn.RNNBase):
 
     def forward_in_loops(self, inputs: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """A state has an entry per layer and direction: layer 0 forward, layer 0 backward, layer 1 forward, ..."""
-        suffixes = ("", "_reverse") if self.bidirectional else ("",)
+        suffixes, is_lstm = ("", "_reverse") if self.bidirectional else ("",), self.mode == "LSTM"
         if state is None:
             weight = self.get_parameter("weight_hh_l0")
             zeros = weight.new_zeros(self.num_layers * len(suffixes), inputs.shape[0], self.hidden_size)
-            state = (zeros,) * self.num_states if self.num_states > 1 else zeros
+            state = (zeros, zeros) if is_lstm else zeros
         else:
             self.check_forward_args(inputs, state, None)
-        entries = zip(*(state if self.num_states > 1 else (state,)), strict=True)
+        entries = zip(*(state if is_lstm else (state,)), strict=True)
         finals = []
         for layer in range(self.num_layers):
             outputs = []
@@ -136,20 +142,20 @@ class PaddedRNN(nn.RNNBase):
                 finals.append(final)
             inputs = torch.cat(outputs, dim=2) if self.bidirectional else outputs[0]
         final_states = tuple(torch.stack(tensors) for tensors in zip(*finals, strict=True))
-        return inputs, final_states if self.num_states > 1 else final_states[0]
+        return inputs, final_states if is_lstm else final_states[0]
 
     def input_gates(self, suffix: str, inputs: Tensor) -> Float[Tensor, "batch steps gates"]:
         """Returns what the inputs of all steps contribute to the gates. Autocast would leave it in bf16."""
         weight = self.input_weight(suffix)
-        return linear(inputs, weight, self.input_bias(suffix)).to(weight.dtype)
+        bias: Tensor = self.get_parameter(f"bias_ih{suffix}")
+        if self.mode == "LSTM":  # the second bias of a GRU is not added to all gates alike
+            bias = bias + self.get_parameter(f"bias_hh{suffix}")
+        return linear(inputs, weight, bias).to(weight.dtype)
 
     def input_weight(self, suffix: str) -> Float[Tensor, "gates values"]:
         """Returns the weight in the order of the inputs."""
         weight: Tensor = self.get_parameter(f"weight_ih{suffix}")
         return swap_axes(weight, self.num_channels, -1) if self.num_channels and suffix.startswith("_l0") else weight
-
-    def input_bias(self, suffix: str) -> Tensor:
-        return self.get_parameter(f"bias_ih{suffix}")
 
     def step(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> State:
         """Returns the next state. `suffix` is that of the parameters of a layer and direction."""
@@ -176,35 +182,21 @@ def reverse(sequences: Sequences, lengths: Lengths) -> Sequences:
 class LSTM(PaddedRNN, nn.LSTM):  # type: ignore[misc]
     """Returns the outputs and the states (h, c), each [layers * directions, batch, units]."""
 
-    num_states = 2
-
-    def input_bias(self, suffix: str) -> Tensor:
-        return self.get_parameter(f"bias_ih{suffix}") + self.get_parameter(f"bias_hh{suffix}")
-
     def step(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> State:
-        *_, c, h = self.step_in_detail(suffix, state, gates)
+        h, c = state
+        *_, c, h = lstm_step(gates + h @ self.get_parameter(f"weight_hh{suffix}").T, c)
         return h, c
 
-    def step_in_detail(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> tuple[Tensor, ...]:
-        """Returns the gates i, f, g and o (PyTorch's names), the cell state and the output of a step."""
-        h, c = state
-        i, f, g, o = (gates + h @ self.get_parameter(f"weight_hh{suffix}").T).chunk(4, dim=1)  # Keras's order, too
-        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-        c = f * c + i * g
-        return i, f, g, o, c, o * c.tanh()
-
     def steps_of_first_layer(self, inputs: Sequences) -> Iterator[tuple[Tensor, ...]]:
-        """Yields the gates and states after each step, to look at them."""
+        """Yields what lstm_step returns at each step, to look at it."""
         c = h = inputs.new_zeros(inputs.shape[0], self.hidden_size)
         for gates in self.input_gates("_l0", inputs.flatten(2)).unbind(1):
-            *_, c, h = step = self.step_in_detail("_l0", (h, c), gates)
+            *_, c, h = step = lstm_step(gates + h @ self.get_parameter("weight_hh_l0").T, c)
             yield step
 
 
 class GRU(PaddedRNN, nn.GRU):  # type: ignore[misc]
     """Returns the outputs and the state h, [layers * directions, batch, units]."""
-
-    num_states = 1
 
     def step(self, suffix: str, state: State, gates: Float[Tensor, "batch gates"]) -> State:
         (h,) = state

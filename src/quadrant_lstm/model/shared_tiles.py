@@ -17,7 +17,7 @@ gradients are those of TimeDistributed. Sharing overlapping windows: Giusti et a
 import collections
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -46,13 +46,11 @@ class CannotShare(Exception):
 Seam = tuple[int, int]  # the piece above and the piece below, counted from 0
 
 
-class TilePlan(NamedTuple):
-    tiles: list[list[int]]  # their rows, counted over the frames of all steps; tiles of equal height are adjacent
-    rows: list[list[int]]  # for each step, the indices of its feature rows among those of all tiles
-
-
-def plan_tiles(orderings: Orderings, height: int, encoder: nn.Module) -> TilePlan:
-    """`height` is that of a piece. Raises CannotShare if shared rows would not be exact or there are none."""
+def plan_tiles(orderings: Orderings, height: int, encoder: nn.Module) -> tuple[list[list[int]], list[list[int]]]:
+    """Returns the rows of each tile, counted over the frames of all steps, with tiles of equal height side by side; and
+    for each step, the indices of its feature rows among those of all tiles. `height` is that of a piece. Raises
+    CannotShare if shared rows would not be exact or there are none.
+    """
     if len(orderings) < 2:
         raise CannotShare("with one ordering each piece is shown once")
     window, jump = receptive_field(encoder)
@@ -80,7 +78,7 @@ def plan_tiles(orderings: Orderings, height: int, encoder: nn.Module) -> TilePla
 
     numbers = {rows: number for number, rows in enumerate(itertools.chain(*map(windows, tiles)))}
     frames = ([row for piece in stack for row in of_piece[piece]] for stack in stacks)
-    return TilePlan(tiles, [[numbers[rows] for rows in windows(frame)] for frame in frames])
+    return tiles, [[numbers[rows] for rows in windows(frame)] for frame in frames]
 
 
 def pieces_between_seams(seams: Sequence[Seam], num_pieces: int) -> list[tuple[Seam, int, Seam]]:
@@ -102,9 +100,9 @@ def receptive_field(encoder: nn.Module) -> tuple[int, int]:
     """Returns the number of input rows that a feature row sees, and the distance of two feature rows in input rows."""
     if type(encoder) is not ConvEncoder:
         raise CannotShare(f"{type(encoder).__name__} is not a ConvEncoder; its rows may see the whole frame")
-    pool_size = encoder.sizes["pool_size"]
-    num_convs = sum(isinstance(layer, nn.Conv2d) for layer in encoder)
-    return num_convs * (encoder.sizes["kernel_size"] - 1) + pool_size, pool_size
+    pool: Any = encoder.pool
+    kernel_sizes = [layer.kernel_size[0] for layer in encoder if isinstance(layer, nn.Conv2d)]
+    return sum(size - 1 for size in kernel_sizes) + pool.kernel_size, pool.kernel_size
 
 
 # The encoder
@@ -147,12 +145,10 @@ class SharedTiles(TimeDistributed):
         self.counts = list(heights.values())  # numbers of tiles of each height
         self.sizes = [height * count for height, count in heights.items()]  # and their rows
         feature_rows = torch.tensor(rows_of_steps).flatten()
-        for name, indices in {
-            "frame_to_tile_rows": torch.tensor(list(itertools.chain(*tiles))),
-            "tile_to_frame_rows": feature_rows,
-            "selection": (torch.arange(int(feature_rows.max()) + 1).view(-1, 1) == feature_rows).float(),
-        }.items():
-            self.register_buffer(name, indices, persistent=False)
+        selection = torch.arange(int(feature_rows.max()) + 1).view(-1, 1) == feature_rows
+        self.register_buffer("frame_to_tile_rows", torch.tensor(list(itertools.chain(*tiles))), persistent=False)
+        self.register_buffer("tile_to_frame_rows", feature_rows, persistent=False)
+        self.register_buffer("selection", selection.float(), persistent=False)
 
     def forward(self, frames: Frames) -> Float[Tensor, "batch steps features rows columns"]:  # type: ignore[override]
         stacks = frames.permute(0, 1, 3, 4, 2).flatten(1, 2)  # batch, rows of all steps, width, channels
@@ -163,3 +159,6 @@ class SharedTiles(TimeDistributed):
             maps.append(encoded.unflatten(0, (-1, count)).flatten(1, 2))
         gathered = GatherRows.apply(torch.cat(maps, dim=1), self.tile_to_frame_rows, self.selection)
         return gathered.unflatten(1, (frames.shape[1], -1)).permute(0, 1, 4, 2, 3)
+
+    def in_full(self) -> TimeDistributed:
+        return TimeDistributed(self.module)

@@ -28,10 +28,6 @@ class Teachers:
         self.networks = [network.requires_grad_(False).eval() for network in networks]
         self.weight, self.temperature, self.checksum = weight, temperature, checksum
 
-    def to(self, weights: Tensor) -> None:
-        """Moves them to the device and to the type of these weights."""
-        self.networks = [network.to(weights) for network in self.networks]
-
     def mixed(
         self, losses: Losses, logits: Float[Tensor, "batch classes"], frames: Frames, lengths: Lengths = None
     ) -> Losses:

@@ -43,10 +43,8 @@ class Transformer(nn.Module):
     arXiv 1706.03762), so that sequences may have any number of steps; layers normalize first (Xiong et al. 2020,
     2002.04745).
 
-    Queries, keys and values of a head have `num_units // num_heads` values, at least one; `num_heads` need not divide
-    `num_units`.
-    `lengths` are used as in LSTM, in rnn.py; there is no state. Under autocast, the outputs keep the dtype of the
-    inputs.
+    Queries, keys and values of a head have `num_units // num_heads` values, at least one. `lengths` are used as in
+    LSTM, in rnn.py; there is no state. Under autocast, the outputs keep the dtype of the inputs.
     """
 
     def __init__(self, input_size: int, num_units: int, num_layers: Count = 2, num_heads: Count = 4):

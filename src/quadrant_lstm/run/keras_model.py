@@ -6,9 +6,11 @@ backend that the environment names.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import torch
 from keras import layers
 
@@ -80,7 +82,17 @@ SETTINGS = (
 )  # fmt: skip
 
 
-Settings = dict[str, Any]
+def load_model(file: Path) -> keras.Model:
+    """Keras refuses code in the file: safe_mode is its default."""
+    try:
+        model = keras.saving.load_model(file, compile=False)
+    except Exception as error:  # Keras raises errors of many types
+        reason = str(error).partition("\n")[0]
+        remedy = "save a model of Keras's own layers with model.save"
+        raise UserError(f"{file}: cannot be read as a Keras model ({reason}); {remedy}.") from error
+    for layer in (*model.layers, *inner_layers(model)):
+        layer.dtype_policy = "float32"  # not in half precision, which would differ from the network
+    return model
 
 
 def inner_layers(model: keras.Model) -> list[Any]:
@@ -88,10 +100,10 @@ def inner_layers(model: keras.Model) -> list[Any]:
     return [layer.layer if isinstance(layer, layers.TimeDistributed) else layer for layer in model.layers]
 
 
-def settings_of(model: keras.Model) -> dict[Any, Settings]:
+def settings_of(model: keras.Model) -> dict[Any, dict[str, Any]]:
     """Returns the config of each layer, with the activation that a layer of its own computes behind it."""
-    stages: dict[Any, Settings] = {}
-    last: Settings = {}
+    stages: dict[Any, dict[str, Any]] = {}
+    last: dict[str, Any] = {}
     for layer in inner_layers(model):
         settings = layer.get_config()
         if type(layer) in ACTIVATIONS:
@@ -104,7 +116,7 @@ def settings_of(model: keras.Model) -> dict[Any, Settings]:
     return stages
 
 
-def check_settings(layer: Any, settings: Settings, expected: Any) -> None:
+def check_settings(layer: Any, settings: dict[str, Any], expected: Any) -> None:
     """Raises UserError for a layer that does not compute what the expected one does."""
     wanted = expected.get_config()
     for name in SETTINGS:
@@ -148,6 +160,7 @@ def has_channels_first(model: keras.Model) -> bool:
 # The weights, which both have in the same order
 
 
+MAX_DIFFERENCE = 1e-4  # of an output between the models; both compute in fp32
 INPUT_WEIGHT = "recurrent.weight_ih_l0"
 BIAS, SECOND_BIAS = "recurrent.bias_ih_l0", "recurrent.bias_hh_l0"
 
@@ -171,6 +184,20 @@ def copy_from_keras(model: keras.Model, network: Any) -> None:
     if not has_channels_first(model) or formats == ["channels_first"]:  # the LSTM reads maps with their channels last
         state[INPUT_WEIGHT] = swap_axes(state[INPUT_WEIGHT], -1, conv_layers(model)[-1].filters)
     network.load_state_dict(state | {SECOND_BIAS: torch.zeros_like(state[BIAS])})
+
+
+def copy_checked(file: Path, model: keras.Model, network: torch.nn.Module, inputs: Inputs) -> None:
+    """Copies the weights of a Keras model. Raises UserError if the network does not compute what the model does."""
+    if not all(np.isfinite(weight).all() for weight in model.get_weights()):
+        raise UserError(f"{file}: has weights that are NaN or infinite; save the model of an earlier epoch.")
+    try:
+        copy_from_keras(model, network)
+        difference = largest_difference(model, network.eval(), inputs)
+    except (ValueError, RuntimeError):
+        difference = float("inf")
+    if not difference <= MAX_DIFFERENCE:  # also NaN
+        remedy = "connect its layers one after another, each once, and let a Reshape keep the steps"
+        raise UserError(f"{file}: computes something else than the network of the question with its layers; {remedy}.")
 
 
 @torch.no_grad()

@@ -45,7 +45,7 @@ def as_arguments(samples: Batch, network: Any) -> tuple[Float[Tensor, "..."], di
 
 MAX_TICKS = 8
 MAX_MAPS = 32  # drawn of one convolution
-# of the values of LSTM.step_in_detail
+# of the values of lstm_step
 TITLES = ("input gate", "forget gate", "cell candidate", "output gate", "cell state", "output")
 GATES = ("input gate", "forget gate", "output gate")  # with values between 0 and 1
 
