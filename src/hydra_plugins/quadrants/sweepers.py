@@ -22,13 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.quadrants.kept_config import KeptConfigLoader, keep_files
 from hydra_plugins.quadrants.launchers import JobLauncher, compose
 from quadrant_lstm import files, kinds, run_folder, signals, text
-from quadrant_lstm.cli.command import is_typed, make_typed_folder
+from quadrant_lstm.cli.command import is_typed, make_folder
 from quadrant_lstm.config import check, values
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.sweep.report import report_at_end
 from quadrant_lstm.sweep.sweep_folder import CONF, SWEEP_CONFIG, SWEEPS, Job, Sweep, combinations, make_jobs
-
-# A job for each combination of values
 
 
 class GridSweeper(Sweeper):
@@ -131,11 +129,8 @@ class GridSweeper(Sweeper):
 
         The folder becomes an override of all jobs, because they compose their configs again, perhaps elsewhere.
         """
-        config, folder = self.config, Path(self.config.hydra.sweep.dir)
-        if is_typed("hydra.sweep.dir", config.hydra):
-            make_typed_folder("hydra.sweep.dir", folder)
-        else:
-            folder = Path(run_folder.new_folder(str(folder)))
+        config = self.config
+        folder = Path(make_folder("hydra.sweep.dir", config.hydra.sweep.dir, config.hydra))
         with run_folder.locked(folder):
             task = [str(override.input_line) for override in overrides]
             config.hydra.overrides.task = task  # for Sweep.overrides
@@ -181,9 +176,6 @@ def swept_override(overrides: Sequence[Override]) -> str:
     """Returns the override that tells a job which keys its sweep varies."""
     keys = (override.get_key_element().lstrip("+") for override in overrides if override.is_sweep_override())
     return f"swept=[{','.join(keys)}]"
-
-
-# A job for each trial that Optuna chooses
 
 
 PRUNING = "+trainer.callbacks.pruning._target_=quadrant_lstm.sweep.pruning.Pruning"

@@ -5,7 +5,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,8 +47,7 @@ def parse(arguments: list[str]) -> Typed:
     own = {key: value for key, value in assigned(options.overrides).items() if key in OWN_KEYS}
     if empty := [key for key, value in own.items() if not value]:
         raise UserError(f"{empty[0]}: is empty; give a value, or leave it out.")
-    starts = tuple(f"{key}=" for key in own)
-    overrides = [override for override in options.overrides if not override.lstrip("+").startswith(starts)]
+    overrides = [override for override in options.overrides if key_of(override) not in own]
     words = [argument for argument in arguments if argument not in options.overrides]
     return Typed(words, options, overrides, {key: value for key, value in own.items() if value != "null"})
 
@@ -89,18 +88,18 @@ def translated(typed: Typed) -> list[str]:
     """Replaces `run=PATH` (resume a run), `sweep=PATH` (resume a sweep) and `plan=true` (only show a sweep's jobs)."""
     run, sweep, plan, modules = map(typed.own.get, OWN_KEYS)
     options, words, overrides = typed.options, typed.words, typed.overrides
-    if run and (sweep or plan):
-        raise UserError("run: resumes one run; leave out sweep= and plan=, or run=.")
+    is_sweep = options.multirun or plan or sweep
+    if run and is_sweep:
+        raise UserError("run: a sweep starts new runs; leave out -m, sweep= and plan=, or run=.")
     if modules and not run:
         raise UserError("trust: is for the config of a run folder; add run=PATH, or leave it out.")
-    if wrong := [override for override in overrides if NO_CHOICE.fullmatch(override)]:  # Hydra does not name the group
-        raise UserError(f"{wrong[0]}: is no choice of a group; write the name of one of its files, or leave it out.")
+    if (options.cfg or options.info) and is_sweep:
+        raise UserError("--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.")
     if options.config_dir:
         check_names(Path(options.config_dir))
-    if (options.cfg or options.info) and (options.multirun or sweep or plan):
-        raise UserError("--cfg, --info: show the config of one run; leave out -m, sweep= and plan=.")
-    is_sweep = options.multirun or plan or sweep
     without_effect = re.compile(r"\+*hydra\.run\.dir=" if is_sweep else r"[+~]*hydra[./](launcher|sweeper|sweep)\b")
+    if wrong := [override for override in overrides if NO_CHOICE.fullmatch(override)]:  # Hydra does not name the group
+        raise UserError(f"{wrong[0]}: is no choice of a group; write the name of one of its files, or leave it out.")
     if wrong := [override for override in overrides if without_effect.match(override) and not typed.only_shows]:
         rule = "is for a single run; write hydra.sweep.dir" if is_sweep else "is for sweeps; add -m"
         raise UserError(f"{wrong[0]}: {rule}, or leave it out.")
@@ -131,10 +130,7 @@ def check_names(folder: Path) -> None:
 
 
 def reader_arguments(arguments: list[str]) -> list[str]:
-    """Returns Hydra's arguments of a script that reads a run, which has one process.
-
-    Values of keys that name files, never lists, or modules are quoted.
-    """
+    """Returns Hydra's arguments of a script that reads a run: names of files, never lists, and modules are quoted."""
     if is_torchrun():
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
     path = re.compile(r"(run|images|output|model|trust)=(?!null$|['\"])(.+)", re.DOTALL)
@@ -150,8 +146,6 @@ def reader_arguments(arguments: list[str]) -> list[str]:
 
 
 def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
-    if typed.options.multirun:
-        raise UserError("run: a sweep starts new runs; leave out -m, or run=.")
     for name in ("dir", "name", "path"):
         if getattr(typed.options, f"config_{name}"):
             raise UserError(f"--config-{name}: a run resumes with its own config; leave this option out.")
@@ -163,16 +157,15 @@ def resume_run(run: str, typed: Typed, trusted: list[str]) -> list[str]:
     check_links(folder, trusted)
     if (folder / BEST).exists() and not (folder / LOG).exists():  # made by from_keras
         raise UserError(f"run: {run} holds weights, but no training to resume; begin a new one with init={run}.")
-    fixed = [*GROUPS, "experiment", "init", "teacher", "hydra.run.dir"]
-    fixed += ["optimizer._target_"]  # another optimizer could not use the state of this one
-    fixed += [] if cfg.get("teacher") else OF_TEACHER
+    fixed = [*GROUPS, "experiment", "init", "teacher", "hydra.run.dir", *(() if cfg.get("teacher") else OF_TEACHER)]
+    fixed.append("optimizer._target_")  # another optimizer could not use the state of this one
+    is_constant = cfg.schedule._target_.endswith(".ConstantLR") and cfg.schedule.get("factor") == 1
     for override in typed.overrides:
         key = key_of(override)
         group, *names = re.split("[./]", key)
-        is_fixed = group in ("model", "schedule") or (group == "data" and names[:1] and names[0] not in FREE_DATA_KEYS)
+        is_fixed = group in ("model", "schedule") or (group == "data" and names and names[0] not in FREE_DATA_KEYS)
         if is_fixed or key in fixed:
             raise UserError(f"{override}: a run resumes with its own config; change other values, or start a new run.")
-        is_constant = cfg.schedule._target_.endswith(".ConstantLR") and cfg.schedule.get("factor") == 1
         if key == "optimizer.lr" and not is_constant:
             raise UserError(f"{override}: the schedule of this run sets the learning rate; start a new run.")
     check_names(folder / CONFIG.parent)
@@ -267,7 +260,7 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
     for key, number in started.items():
         if (value := assigned(typed.overrides).get(key, number)) not in (number, "auto"):
             raise UserError(f"{key}: {value}, but torchrun started {number}; leave it out.")
-    typed = replace(typed, overrides=[*typed.overrides, *(f"{key}={number}" for key, number in started.items())])
+        typed.overrides.append(f"{key}={number}")
     if meeting.rank:
         if typed.only_shows:
             sys.exit(0)
@@ -276,12 +269,10 @@ def shared_arguments(arguments: list[str], meeting: Meeting) -> list[str]:
         folder, run = meeting.earlier_folder(), typed.own.get("run")
         if not folder or not Path(folder).exists():  # the folder of a run that was refused is removed
             folder = str(find_run(run).absolute()) if run else None
-    if not folder:
-        return translated(typed)
-    if "run" in typed.own:
-        return translated(replace(typed, own=typed.own | {"run": folder}))
-    # A process that is started again repeats what was typed: the config of the folder alone would not be trusted to
-    # name the user's own classes.
-    keeps_config = meeting.rank or Path(folder, CONFIG).exists()
-    place = [f"hydra.run.dir={quoted(Path(folder))}", *(["hydra.output_subdir=null"] if keeps_config else [])]
-    return [*translated(typed), *place]
+    if folder and "run" in typed.own:
+        typed.own["run"] = folder
+    elif folder:  # what was typed is repeated: the folder's config would not be trusted to name the user's own classes
+        typed.overrides.append(f"hydra.run.dir={quoted(folder)}")
+        if meeting.rank or Path(folder, CONFIG).exists():
+            typed.overrides.append("hydra.output_subdir=null")
+    return translated(typed)

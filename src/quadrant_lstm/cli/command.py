@@ -79,9 +79,8 @@ def explain(error: Exception) -> UserError:
     no_part = r"(?:Could not override '|Invalid Defaults List override '/?)(model/\w+)"  # of Hydra 1.3 and 1.4
     if match := re.match(rf"(?:In 'experiment/(.+)': )?{no_part}", str(error)):
         name, part = match.groups()
-        chooses = f"experiment: {name} chooses a {part}, but" if name else f"{part}:"
         it = f"experiment={name}" if name else "it"
-        return UserError(f"{chooses} this model has no such part; add model=join, or leave {it} out.")
+        return UserError(f"{part}: this model has no such part; add model=join, or leave {it} out.")
     return UserError(error)
 
 
@@ -192,22 +191,17 @@ class Refused(SystemExit):
         self.mistake = mistake
 
 
-def make_run_folder(hydra: DictConfig) -> str:
-    """Makes the folder that was typed, which must not contain another run, or else a new one."""
-    folder = hydra.run.dir
-    if not is_typed("hydra.run.dir", hydra):
+def make_folder(key: str, folder: str, hydra: DictConfig) -> str:
+    """Makes the folder of a run or a sweep: a new one, unless it was typed. Raises UserError if that contains a run."""
+    if not is_typed(key, hydra):
         return new_folder(folder)
     if hydra.output_subdir and Path(folder, CONFIG).exists():
-        raise UserError(f"hydra.run.dir: {folder} contains a run; resume it with run=, or write another folder.")
-    make_typed_folder("hydra.run.dir", Path(folder))
-    return folder
-
-
-def make_typed_folder(key: str, folder: Path) -> None:
+        raise UserError(f"{key}: {folder} contains a run; resume it with run=, or write another folder.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{key}: {folder} cannot be made ({error.strerror}); write another folder.") from error
+    return folder
 
 
 def is_typed(key: str, hydra: DictConfig) -> bool:
@@ -238,7 +232,7 @@ class BeforeRun(Callback):
                 num_processes_to_launch(cfg)  # checks the devices and the nodes
             check_fit(cfg, config.hydra.overrides.task)
             with read_write(config.hydra):
-                config.hydra.run.dir = make_run_folder(config.hydra)
+                config.hydra.run.dir = make_folder("hydra.run.dir", config.hydra.run.dir, config.hydra)
         except Exception as error:
             if mistake := mistake_in(error):
                 raise Refused(mistake) from None

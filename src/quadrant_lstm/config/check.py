@@ -124,9 +124,6 @@ def check_config(cfg: DictConfig) -> None:
             raise UserError(f"trainer.callbacks.{name}: {kind} {rule}.")
     if isinstance(profiler := cfg.trainer.get("profiler"), str):
         raise UserError(f"trainer.profiler: {profiler} is no group of keys; write trainer/profiler=simple or pytorch.")
-    for key in OF_TEACHER:
-        if cfg.get("teacher") and key not in cfg:
-            raise missing_key(key)
     check_validation(cfg)
 
 
@@ -149,9 +146,8 @@ def check_effect(cfg: DictConfig, overrides: Iterable[str]) -> None:
 
 
 def check_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:
-    """Checks keys and values. `trust` is None for a config that was typed or is in conf/: it may name any class.
-
-    Of the config of a run folder, classes of torch, Lightning and other code are imported for data and model only.
+    """Checks keys and values. `trust` is None for a config that was typed or is in conf/, which may name any class. Of
+    that of a run folder, classes of torch, Lightning and other code are imported for data and model only.
     """
     config = resolve_interpolations(cfg, trusted=trust is None)
     check_keys(config, ROOT, GROUPS)
@@ -168,7 +164,7 @@ def check_values(cfg: DictConfig, trust: Sequence[str] | None = None) -> None:
         check_download(config, trust)
     for path, node in nodes_with_target(config):
         check_node(path, node, trust is None or path.startswith(("data", "model")))
-    for key in REQUIRED:
+    for key in [*REQUIRED, *(OF_TEACHER if config.get("teacher") else ())]:
         if OmegaConf.select(cfg, key) is None:
             raise missing_key(key)
     check_precision(config)
@@ -256,19 +252,16 @@ def unknown_key(key: str, known: Iterable[str]) -> UserError:
 
 def check_node(path: str, node: Mapping[str, Any], is_imported: bool) -> None:
     """Compares the arguments in a node with the constructor of its class."""
-    target, group = node["_target_"], path.partition(".")[0]
-    rules: dict[str, Any] = {}
-    read_by_network = READ_BY_NETWORK.get(path, {})
+    target, rules = node["_target_"], dict(READ_BY_NETWORK.get(path, {}))
     if target.startswith(OWN) or is_imported:
         found: Any = find_class(f"{path}._target_", target)
         if path == "schedule" and hasattr(found, "step") and takes(found.step, "metrics"):  # ReduceLROnPlateau
             raise UserError(f"{path}._target_: {target} needs a metric, which no run gives it; name another class.")
         parameters = inspect.signature(found).parameters
-        check_arguments(path, node, parameters, read_by_network)
-        rules |= {name: kind_of(parameter.annotation, target) for name, parameter in parameters.items()}
-    if path == group and target.startswith(LIBRARY_PACKAGES):
-        rules |= LIBRARIES.get(group, {})
-    rules |= read_by_network
+        check_arguments(path, node, parameters, others=rules)
+        rules = {name: kind_of(parameter.annotation, target) for name, parameter in parameters.items()} | rules
+    if target.startswith(LIBRARY_PACKAGES):
+        rules |= LIBRARIES.get(path, {})
     for name, value in node.items():
         if name in rules and (value != "" or path in LIBRARIES or target.startswith(OWN)):  # others may take it
             if rules[name] == kinds.Factory and isinstance(value, str):
@@ -359,9 +352,8 @@ def trust_list(trust: Trust) -> list[str]:
 
 
 def read_config(file: Path, trust: Trust = ()) -> DictConfig:
-    """Reads the config of a run folder, which may come from somebody else, and checks it.
-
-    `trust` are modules whose classes it may name besides those of this project, torch.nn, torch.optim and Lightning.
+    """Reads the config of a run folder, which may come from somebody else, and checks it. `trust` are modules whose
+    classes it may name besides those of this project, torch.nn, torch.optim and Lightning.
     """
     cfg = read_yaml(file)
     if not isinstance(cfg, DictConfig) or "model" not in cfg.keys():  # noqa: SIM118  # `in cfg` resolves the value
@@ -382,9 +374,8 @@ def check_trained_with(folder: Path, cfg: DictConfig) -> None:
 
 
 def find_trained_run(cfg: DictConfig, kinds: Mapping[str, Any]) -> Path:
-    """Checks the config of a script that reads a run, whose keys besides `run` and `trust` have these kinds. Returns
-    the folder that `run` names, and says on stderr if that run has not finished. Raises UserError if that folder's
-    config is invalid.
+    """Checks the config of a script that reads a run, whose keys besides `run` and `trust` have these kinds, and the
+    run's config. Returns the run's folder, and says on stderr if it has not finished.
     """
     check_reader_keys(cfg, kinds)
     folder = find_run(cfg.run, BEST)

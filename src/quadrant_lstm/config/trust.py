@@ -53,9 +53,8 @@ def may_be_named(target: str, group: str) -> bool:
     """Tells whether any run folder's config may name the class in this group. One of this project has to be defined in
     the module that its name tells (check.py).
     """
-    if target.startswith(OWN):
-        return target.startswith(TARGETS.get(group, ()))
-    return is_class_in(target, TARGETS.get(group, ()))
+    packages = TARGETS.get(group, ())
+    return target.startswith(packages) if target.startswith(OWN) else is_class_in(target, packages)
 
 
 def is_class_in(target: str, packages: Iterable[str]) -> bool:

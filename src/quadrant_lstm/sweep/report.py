@@ -10,15 +10,7 @@ from typing import Any
 
 from quadrant_lstm import files, run_folder, text
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.sweep.sweep_folder import (
-    Group,
-    Job,
-    Sweep,
-    compared_metric,
-    ranked_groups,
-    readable,
-    without_repetitions,
-)
+from quadrant_lstm.sweep.sweep_folder import Group, Job, Sweep, compared_metric, ranked_groups, readable
 
 ACCURACIES = ("val/accuracy", "test/accuracy")
 CURVES = """The mean over the seeds and folds that were trained for so many epochs; the best groups are in colour, the
@@ -62,8 +54,7 @@ def sweep_summary(sweep: Sweep, groups: Sequence[Group], changed: str | None) ->
     """Returns the lines that the command prints when the sweep ends."""
     lines = []
     if groups and (test := groups[0].mean("test/accuracy")):
-        val = groups[0].mean("val/accuracy")
-        validated = f"validation accuracy {val}  " if val else ""
+        validated = f"validation accuracy {val}  " if (val := groups[0].mean("val/accuracy")) else ""
         lines.append(f"best           {groups[0]}  {validated}test accuracy {test}")
     if changed:
         remedy = "so that means mix different data; run the sweep again"
@@ -82,8 +73,7 @@ def changed_sample(jobs: Sequence[Job]) -> str | None:
     for job in jobs:
         rows = [row for table in run_folder.TABLES.values() for row in files.read_csv(job.folder / table)]
         if rows and job.results():
-            swept = without_repetitions(job).items()
-            data = tuple((key, value) for key, value in swept if re.match(r"(data|experiment)\b", key))
+            data = tuple((key, value) for key, value in job.compared.items() if re.match(r"(data|experiment)\b", key))
             same.setdefault(data, []).append(rows)
     for tables in same.values():
         contents: dict[str, str] = {}
@@ -93,9 +83,8 @@ def changed_sample(jobs: Sequence[Job]) -> str | None:
                 return row["path"]
         # data.test_end leaves the end of a series that is for validation out
         paths = [{row["path"].partition(" from ")[0] for row in table} for table in tables]
-        for other in paths[1:]:
-            if added := paths[0] ^ other:
-                return min(added)
+        if added := paths[0].union(*paths) - paths[0].intersection(*paths):
+            return min(added)
     return None
 
 

@@ -1,7 +1,7 @@
 """Yields the jobs of a search: Optuna chooses each from the search space by the results so far. Imports optuna.
 
-The state of a search is in study.db and in the jobs' folders. A search that was killed resumes the trials that it had
-started, and then chooses the same trials that it would have chosen without the interruption, if it runs one at a time.
+A search that was killed resumes the trials that it had started, and then chooses the same trials that it would have
+chosen without the interruption, if it runs one at a time: its state is in study.db and in the jobs' folders.
 """
 
 import contextlib
@@ -34,27 +34,23 @@ Space = dict[str, BaseDistribution]
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """Converts KEY=interval(...), range(...), choice(...) or a list to an Optuna distribution.
-
-    The choices of a categorical distribution are the texts of the overrides' values.
-    """
+    """Converts KEY=interval(...), range(...), choice(...) or a list, whose choices are the texts of the values."""
     if (key := override.get_key_element().lstrip("+")) in ("monitor", *REPETITIONS):  # else the easiest fold would win
         raise UserError(f"{key}: {override.input_line} would differ between trials that are compared; write one value.")
     value: Any = override.value()
-    log = "log" in getattr(value, "tags", ())
-    if set(getattr(value, "tags", ())) - {"log"} or (log and not override.is_interval_sweep()):
+    tags, options = set(getattr(value, "tags", ())), dict[str, Any]()
+    if tags and not (tags == {"log"} and override.is_interval_sweep()):
         raise UserError(f"{override.input_line}: the only tag is log, of an interval; write tag(log,interval(A,B)).")
     try:
         if override.is_interval_sweep():
-            if isinstance(value.start, int) and isinstance(value.end, int):
-                return IntDistribution(value.start, value.end, log=log)
-            return FloatDistribution(value.start, value.end, log=log)
-        if override.is_range_sweep():
+            low, high, options = value.start, value.end, {"log": bool(tags)}
+        elif override.is_range_sweep():
             numbers = list(value.range())
-            if all(isinstance(number, int) for number in numbers):
-                return IntDistribution(numbers[0], numbers[-1], step=value.step)
-            return FloatDistribution(numbers[0], numbers[-1], step=value.step)
-        return CategoricalDistribution(list(override.sweep_string_iterator()))
+            low, high, options = numbers[0], numbers[-1], {"step": value.step}
+        else:
+            return CategoricalDistribution(list(override.sweep_string_iterator()))
+        is_whole = isinstance(low, int) and isinstance(high, int)
+        return IntDistribution(low, high, **options) if is_whole else FloatDistribution(low, high, **options)
     except (ValueError, IndexError) as error:
         rule = f"cannot be searched ({error})"
         raise UserError(f"{override.input_line}: {rule}; give a range from low to high.") from error
@@ -93,7 +89,6 @@ def copy_storage(folder: Path) -> BaseStorage:
 
 @contextlib.contextmanager
 def storage_errors_explained(folder: Path) -> Iterator[None]:
-    """Turns errors of SQLite into one line."""
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
@@ -123,10 +118,9 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class Search:
-    """The trials of the study in `folder`, or of a copy of it in memory for a dry run.
-
-    `fixed` are the overrides that all trials share, and `metric` is what they compete in. Raises UserError if the study
-    has trials of another search space, or not those of the folders.
+    """The trials of the study in `folder`, or of a copy of it in memory for a dry run. `fixed` are the overrides that
+    all trials share, and `metric` is what they compete in. Raises UserError if the study has trials of another search
+    space, or not those of the folders.
     """
 
     def __init__(
@@ -150,7 +144,8 @@ class Search:
             raise UserError(f"sweep: {file} has trials of other keys or ranges; {remedy}.")
         trained = {trial.number: self.job(trial).swept for trial in trials}
         for job in jobs:
-            if trained.get(job.number) != self.values_of(job):
+            values = text.assigned(job.overrides)
+            if trained.get(job.number) != {key: values.get(key.lstrip("+"), "") for key in self.space}:
                 rule = f"does not hold the values that trial {job.number} was trained with"
                 raise UserError(f"sweep: {file} {rule}; {remedy}.")
         return study
@@ -169,10 +164,9 @@ class Search:
                 yield self.job(self.study.ask(self.space))
 
     def make_sampler(self, trial: int) -> optuna.samplers.BaseSampler:
-        """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers.
-
-        The seed of a quasi-random sampler stays the same, because it selects the sequence. Raises UserError for a
-        sampler that tries all points, which ends Optuna's own loop when it has.
+        """Returns a sampler for one trial, seeded with its number: a resumed search must not repeat random numbers. The
+        seed of a quasi-random one stays the same, because it selects the sequence. Raises UserError for one that tries
+        all points, which ends Optuna's own loop when it has.
         """
         seed, target = self.sampler.get("seed"), self.sampler.get("_target_")
         if target in GRIDS:
@@ -186,11 +180,6 @@ class Search:
         swept = {key: str(value) for key, value in trial.params.items()}
         overrides = (*self.fixed, *(f"{key}={value}" for key, value in swept.items()))
         return Job(trial.number, self.folder / str(trial.number), overrides, swept)
-
-    def values_of(self, job: Job) -> dict[str, str]:
-        """Returns the values that the overrides of a job give to the keys of the search."""
-        values = text.assigned(job.overrides)
-        return {key: values.get(key.lstrip("+"), "") for key in self.space}
 
     def record(self, job: Job) -> None:
         """Records in the study how a job has ended."""

@@ -45,6 +45,11 @@ class Job:
     def __str__(self) -> str:
         return " ".join(f"{key}={readable(value)}" for key, value in self.swept.items())
 
+    @property
+    def compared(self) -> dict[str, str]:
+        """The swept values without those by which jobs only repeat each other."""
+        return {key: value for key, value in self.swept.items() if key not in REPETITIONS}
+
     def results(self) -> dict[str, Any] | None:
         """Returns the content of results.json, or None before the job has finished."""
         return read_results(self.folder) or None
@@ -103,11 +108,11 @@ CONF = "conf"
 STUDY = "study.db"
 
 
+@dataclass
 class Sweep:
     """The folder of a sweep."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    folder: Path
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -244,7 +249,7 @@ class Group:
 
     def __init__(self, jobs: Sequence[Job]):
         self.jobs = jobs
-        self.swept = without_repetitions(jobs[0])
+        self.swept = jobs[0].compared
         self.results = {job.number: results for job in jobs if (results := job.results())}
 
     def __str__(self) -> str:
@@ -282,11 +287,7 @@ def ranked_groups(jobs: Sequence[Job]) -> list[Group]:
     """Returns the groups from the best to the worst mean of `compared_metric`; groups without a result come last."""
     members: dict[tuple[tuple[str, str], ...], list[Job]] = {}
     for job in jobs:
-        members.setdefault(tuple(without_repetitions(job).items()), []).append(job)
+        members.setdefault(tuple(job.compared.items()), []).append(job)
     groups, metric = [Group(same) for same in members.values()], compared_metric(jobs)
     sign = 1 if metric.endswith("loss") else -1
     return sorted(groups, key=lambda group: sign * mean.mean if (mean := group.mean(metric)) else math.inf)
-
-
-def without_repetitions(job: Job) -> dict[str, str]:
-    return {key: value for key, value in job.swept.items() if key not in REPETITIONS}
