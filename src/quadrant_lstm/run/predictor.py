@@ -28,57 +28,56 @@ from quadrant_lstm.errors import CommandError, UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.build import parts_without_lengths
-from quadrant_lstm.run.exported_program import inputs_of, reads_more_steps
+from quadrant_lstm.run.exported_program import Inputs, inputs_of, reads_more_steps
 from quadrant_lstm.text import counted
 
-# Networks of runs
-
-
 Classes = Sequence[int | str]  # the names of the classes, or their numbers if they have no names
+Compute = Callable[[Tensor, Tensor], Tensor]  # padded frames and their lengths -> the probabilities after each step
+Predict = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # [steps, classes] of each sample
 
 
 class Predictor(NamedTuple):
     find: Callable[[str], Iterable[Path]]  # the files that the key `images` names
     read: Callable[..., Iterator[Reading]]  # a file or array, `invert`, and the seconds of windows of a video, if any
-    probabilities: Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # [steps, classes] of each sample
+    probabilities: Predict
     num_steps: int  # of the probabilities, at most
     classes: Classes
 
 
+def predictor_of(
+    compute: Compute, inputs: Inputs, data: Mapping[Any, Any], spec: SequenceSpec, takes_lengths: bool, any_steps: bool
+) -> Predictor:
+    """`data` is that group of the run's config. `any_steps` tells whether sequences may have any number of steps."""
+    fewest = 1 if any_steps else spec.num_steps
+    fewest_in_file = 1 if takes_lengths else fewest  # shorter sequences cannot be padded
+    if inputs.name == "images":
+        files = find_image_files, reader_of_images(inputs, data)
+    elif inputs.name == "series":
+        files = find_series_files, reader_of_series(series_format(data, spec), fewest_in_file)
+    else:
+        files = clip_frames.find_clip_files, reader_of_clips(data, spec.frame_shape, spec.num_steps, fewest_in_file)
+    together = of_clips(compute, spec.frame_shape, fewest)
+    one_by_one = any_steps and not takes_lengths  # sequences of different lengths cannot be padded
+    predict = (lambda samples: [together([sample])[0] for sample in samples]) if one_by_one else together
+    (steps,) = predict([np.zeros((1, spec.num_steps, *spec.frame_shape), np.uint8)])
+    are_numbers = tuple(spec.class_names) == numbered_names(spec.num_classes)
+    return Predictor(*files, predict, len(steps), range(spec.num_classes) if are_numbers else spec.class_names)
+
+
 def predictor_of_run(network: nn.Module, data: DictConfig, spec: SequenceSpec) -> Predictor:
     """`data` is that group of the run's config. Samples are sequences of frames: images are cut when they are read."""
-    inputs, takes_lengths = inputs_of(data, spec), not parts_without_lengths(network)
-    reads_more = reads_more_steps(network, torch.zeros(1, spec.num_steps, *spec.frame_shape))
-    fewest = 1 if takes_lengths or reads_more else spec.num_steps  # shorter sequences cannot be padded
-    if inputs.name == "images":
-        files = find_image_files, reader_of_images(inputs.shape, data, inputs.to_frames)
-    elif inputs.name == "series":
-        files = find_series_files, reader_of_series(series_format(data, spec), fewest)
-    else:
-        files = clip_frames.find_clip_files, reader_of_clips(data, spec.frame_shape, spec.num_steps, fewest)
+    any_steps = reads_more_steps(network, torch.zeros(1, spec.num_steps, *spec.frame_shape))
 
     def compute(frames: Tensor, lengths: Tensor) -> Tensor:
         padded = lengths if lengths.min() < frames.shape[1] else None
         return logits_after_steps(network, frames, padded).softmax(dim=2)
 
-    predict = of_clips(compute, spec.frame_shape, 1 if reads_more else spec.num_steps)
-    predict = predict if takes_lengths or not reads_more else one_by_one(predict)
-    (steps,) = predict([np.zeros((1, spec.num_steps, *spec.frame_shape), np.uint8)])
-    return Predictor(*files, predict, len(steps), names_or_numbers(spec.class_names))
+    return predictor_of(compute, inputs_of(data, spec), data, spec, not parts_without_lengths(network), any_steps)
 
 
-Predict = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
-
-
-def one_by_one(predict: Predict) -> Predict:
-    """For a network that takes no lengths: sequences of different lengths cannot be padded."""
-    return lambda samples: [predict([sample])[0] for sample in samples]
-
-
-def of_clips(compute: Callable[[Tensor, Tensor], Tensor], frame_shape: Shape, fewest_steps: int) -> Predict:
+def of_clips(compute: Compute, frame_shape: Shape, fewest_steps: int) -> Predict:
     """Returns a function that pads windows of clips or series to the longest, and at least to `fewest_steps`, and
-    averages the probabilities of the windows of each sample. `compute` returns those of padded frames and their
-    lengths.
+    averages the probabilities of the windows of each sample.
     """
 
     @torch.inference_mode()
@@ -99,9 +98,7 @@ def of_clips(compute: Callable[[Tensor, Tensor], Tensor], frame_shape: Shape, fe
     return probabilities
 
 
-def reader_of_images(
-    shape: Shape, data: Mapping[Any, Any], to_frames: Callable[[Tensor], Tensor]
-) -> Callable[..., Iterator[Reading]]:
+def reader_of_images(inputs: Inputs, data: Mapping[Any, Any]) -> Callable[..., Iterator[Reading]]:
     like_mnist = data["dataset"].lower() == "mnist"
 
     def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
@@ -109,63 +106,60 @@ def reader_of_images(
             raise CommandError("window: is for videos, but this network reads images; leave it out.")
         if isinstance(source, np.ndarray):
             check_array(source, ("height", "width"), (3, 4))
-        image = read_image(source, shape, invert, like_mnist)
+        image = read_image(source, inputs.shape, invert, like_mnist)
         if image.pixels is not None:
-            image = image._replace(pixels=to_frames(torch.from_numpy(image.pixels)[None]).numpy())
+            image = image._replace(pixels=inputs.to_frames(torch.from_numpy(image.pixels)[None]).numpy())
         yield image
 
     return read
 
 
-def clip_format(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None) -> dict[str, Any]:
+def clip_format(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int) -> dict[str, Any]:
     """Returns how a test clip is read, as the metadata of a program tell it. `data` is that group of the config."""
     channels, *size = frame_shape
+    form = {"colours": "RGB" if channels == 3 else "grey", "size": size, "num_frames": num_frames}
     defaults = {"fit": "stretch", "sampling": "consecutive", "frame_step": 1, "fps": None, "test_windows": 1}
-    colours = "RGB" if channels == 3 else "grey"
-    return {"colours": colours, "size": size, "num_frames": num_frames} | {
-        key: data.get(key, default) for key, default in defaults.items()
-    }
+    return form | {key: data.get(key, default) for key, default in defaults.items()}
 
 
 def reader_of_clips(
-    data: Mapping[Any, Any], frame_shape: Shape, num_frames: int | None, fewest_frames: int = 1
+    data: Mapping[Any, Any], frame_shape: Shape, num_frames: int, fewest_frames: int = 1
 ) -> Callable[..., Iterator[Reading]]:
     """Reading takes the frames that the test does. It raises UserError for a clip of fewer than `fewest_frames`."""
     channels, height, width = frame_shape
     form = clip_format(data, frame_shape, num_frames)
     frame_format = clip_frames.FrameFormat(channels, (height, width), data.get("layout"), form["fit"])
-    fps = form["fps"]
 
     def numbers_of(note: clip_frames.Note, name: str) -> np.ndarray:
         """Returns the numbers of the frames [windows, steps] that the test reads."""
-        if fps and note.seconds is None:
+        if form["fps"] and note.seconds is None:
             raise UserError(f"{name}: has no times, but this network was trained with data.fps; give a video.")
-        available = clip_frames.frames_available(note, form["frame_step"], fps)
+        available = clip_frames.frames_available(note, form["frame_step"], form["fps"])
         return in_windows(available, form, fewest_frames, name)
 
-    def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
+    def read(source: Any, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
         if invert is not None:
             raise CommandError("invert: is for images, but this run reads clips; leave it out.")
         try:
-            if window and isinstance(source, Path):
+            if window:
                 for start, end, times, shown in cut_video(source, frame_format, window):
                     note = clip_frames.Note(None, len(shown), height, width, "", end - start, times, [])
                     chosen = numbers_of(note, f"{source}, {start:g} to {end:g} s")
                     pixels = np.moveaxis(np.stack(shown)[chosen], 4, 2)
                     yield Reading(pixels, window=(round(start, 6), round(end, 6)))
                 return
-            if isinstance(source, Path):
-                note, name = clip_frames.examine(source, frame_format, checks_files=False), str(source)
-            else:
+            if is_array := isinstance(source, np.ndarray):
                 check_array(source, ("frames", "height", "width"), (3,))
                 note, name = clip_frames.Note(None, len(source), height, width, "", None, None, []), "the array"
+            else:
+                note, name = clip_frames.examine(source, frame_format, checks_files=False), str(source)
             chosen = numbers_of(note, name)
             numbers, places = np.unique(chosen, return_inverse=True)
             frames = np.empty((len(numbers), height, width, channels), np.uint8)
-            if isinstance(source, Path):
-                clip_frames.read_frames(source, frame_format, numbers.tolist(), frames)
-            else:
+            if is_array:
                 frames[:] = [clip_frames.as_array(source[number], frame_format) for number in numbers]
+            else:
+                clip_frames.read_frames(source, frame_format, numbers.tolist(), frames)
             is_part = 10 * chosen.size < note.num_frames or num_frames == 1 < note.num_frames
             doubt = f"only {len(numbers)} of {note.num_frames:,} frames were read" if is_part else ""
             yield Reading(np.moveaxis(frames[places.reshape(chosen.shape)], 4, 2), doubt)
@@ -182,8 +176,7 @@ def in_windows(available: np.ndarray, form: Mapping[str, Any], fewest: int, name
         rule = f"but this network needs {fewest}"
         remedy = "give a longer one; or, with model=, predict with run=PATH, which may pad it"
         raise UserError(f"{name}: has {counted(len(available), 'step')}, {rule}; {remedy}.")
-    most = form["num_frames"] or len(available)
-    return available[windows_of(form["sampling"], len(available), most, form["test_windows"])]
+    return available[windows_of(form["sampling"], len(available), form["num_frames"], form["test_windows"])]
 
 
 def series_format(data: Mapping[Any, Any], spec: SequenceSpec) -> dict[str, Any]:
@@ -262,10 +255,6 @@ def check_array(array: np.ndarray, axes: Sequence[str], colours: Sequence[int]) 
         raise ValueError(f"the array is {list(array.shape)}; {rule}.")
 
 
-def names_or_numbers(names: Sequence[str]) -> Classes:
-    return range(len(names)) if tuple(names) == numbered_names(len(names)) else names
-
-
 # ONNX files, whose probabilities are those after the last step
 
 
@@ -294,15 +283,8 @@ def predictor_of_session(session: Any) -> Predictor:
         inputs = {kind: frames.numpy()} | {each.name: lengths.numpy() for each in others}
         return torch.from_numpy(session.run(["probabilities"], inputs)[0])[:, None]
 
-    num_frames = steps if isinstance(steps, int) else None  # None for any number
-    together = of_clips(compute, shape, num_frames or 1)
-    fewest = 1 if others else num_frames or 1
-    if kind == "images":
-        files = find_image_files, reader_of_images((steps, *shape), data, lambda images: images)
-    elif kind == "series":
-        files = find_series_files, reader_of_series(json.loads(metadata["reading"]), fewest)
-    else:
-        files = clip_frames.find_clip_files, reader_of_clips(data, shape, num_frames or data["num_frames"], fewest)
-
-    predict = together if others or num_frames else one_by_one(together)
-    return Predictor(*files, predict, 1, names_or_numbers(names))
+    any_steps = not isinstance(steps, int)
+    columns = json.loads(metadata.get("reading", "{}")).get("feature_names", ())
+    spec = SequenceSpec(tuple(shape), data["num_frames"] if any_steps else steps, names, columns)
+    inputs = Inputs(kind, (steps, *shape), lambda images: images)
+    return predictor_of(compute, inputs, data, spec, takes_lengths=bool(others), any_steps=any_steps)
