@@ -27,9 +27,7 @@ SCALE = 2  # resolution of a picture in an HTML page, relative to TensorBoard
 SMALL, LARGE = 6.5, 7.5  # points: 9 and 10 pixels
 style = matplotlib.rc_context(
     {
-        **dict.fromkeys(("font.size", "axes.labelsize", "legend.fontsize"), SMALL),
-        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), SMALL),
-        **dict.fromkeys(("axes.titlesize", "figure.titlesize"), LARGE),
+        **{"font.size": SMALL, "axes.titlesize": LARGE, "figure.titlesize": LARGE},  # others are relative to font.size
         **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.0),
         **dict.fromkeys(("xtick.major.pad", "ytick.major.pad", "axes.labelpad"), 2.0),
         **dict.fromkeys(("figure.constrained_layout.w_pad", "figure.constrained_layout.h_pad"), 0.02),

@@ -101,10 +101,9 @@ def hyperparameters(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]
         typed, values = text.assigned(overrides), {key: OmegaConf.select(cfg, key) for key in cfg.swept}
         choices = (DictConfig, type(None))
         return {key: typed.get(key) if isinstance(value, choices) else value for key, value in values.items()}
-    decay = OmegaConf.select(cfg, "trainer.callbacks.ema.decay")
     shown = {"seed": cfg.seed} | {key: cfg.get(key) or None for key in ("label_smoothing", "class_weights")}
     shown |= {key: cfg[key] for key in ("teacher", *OF_TEACHER) if cfg.get("teacher")}
-    shown |= {"trainer": {"max_epochs": cfg.trainer.max_epochs, "callbacks": {"ema": {"decay": decay}}}}
+    shown |= {key: OmegaConf.select(cfg, key) for key in ("trainer.max_epochs", "trainer.callbacks.ema.decay")}
     shown |= {group: OmegaConf.to_container(cfg[group]) for group in ("data", "model", "optimizer", "schedule")}
     return flattened("", shown)
 

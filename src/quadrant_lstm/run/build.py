@@ -283,8 +283,7 @@ def build_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     conf/trainer gives loggers and callbacks names, so that overrides can change them; Lightning takes lists.
     """
     config: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    loggers = {name: logger_arguments(node, folder) for name, node in (config.get("logger") or {}).items()}
-    config.pop("logger", None)
+    loggers = {name: logger_arguments(node, folder) for name, node in (config.pop("logger", None) or {}).items()}
     nodes = {"logger": loggers, "callbacks": config.pop("callbacks") or {}}
     parts = {key: list(instantiate_node("trainer", node).values()) for key, node in nodes.items()}
     frozen, strategy = OmegaConf.select(cfg, "model.encoder.frozen"), config.get("strategy")

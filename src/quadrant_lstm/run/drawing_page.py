@@ -6,9 +6,9 @@ It is one file that needs neither a server nor the internet: templates/drawing/ 
 import base64
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -41,14 +41,7 @@ KNOWN = "convolutions, batch norm after them, ReLU, max-pools, LSTM, GRU and lin
 SEQUENTIAL = (nn.Sequential, Encoder, ConvEncoder, PaddedEncoder)
 
 
-class PageNetwork(NamedTuple):
-    description: dict[str, Any]  # what network.js reads
-    weights: Tensor  # float32, of all layers
-
-
-class Layer(NamedTuple):
-    description: dict[str, Any]
-    weights: tuple[Tensor, ...] = ()
+Layer = tuple[dict[str, Any], Sequence[Tensor]]  # what network.js reads, and the weights
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -64,8 +57,10 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
 def page_network(
     network: nn.Module, frame_shape: Shape, num_classes: int, orderings: OrderingsOrNames, grid: Grid
-) -> PageNetwork:
-    """Describes a network that fold_batch_norm returned. Raises UserError that names a layer which is unknown."""
+) -> tuple[dict[str, Any], Tensor]:
+    """Returns what network.js reads of a network that fold_batch_norm returned, and the weights of all layers. Raises
+    UserError that names a layer which is unknown.
+    """
     if type(network) not in (Join, CNNLSTM, DeepCNNLSTM) or not isinstance(network, StepClassifier):
         raise unknown("model", network)
     if tuple(grid) != QUADRANTS:
@@ -89,9 +84,9 @@ def page_network(
         "height": height, "width": width, "classes": num_classes, "orderings": orderings_of(orderings, grid),
         "encodes": "image" if isinstance(outer, JoinedPieces) else "frame",
     }  # fmt: skip
-    description |= {name: [layer.description for layer in layers] for name, layers in parts.items()}
-    weights = [weight.detach().flatten() for layers in parts.values() for layer in layers for weight in layer.weights]
-    return PageNetwork(description, torch.cat(weights))
+    description |= {name: [layer for layer, _ in layers] for name, layers in parts.items()}
+    weights = [weight for layers in parts.values() for _, weights in layers for weight in weights]
+    return description, torch.cat([weight.detach().flatten() for weight in weights])
 
 
 def unknown(name: str, layer: nn.Module) -> UserError:
@@ -114,12 +109,12 @@ def encoder_layers(name: str, layer: nn.Module) -> Iterator[Layer]:
         sizes = {"inputs": layer.in_channels, "outputs": layer.out_channels}
         bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias
         description = {"type": "conv", **sizes, "kernel": layer.kernel_size[0], "padding": int(layer.padding[0])}
-        yield Layer(description, (layer.weight.permute(0, 2, 3, 1), bias))
+        yield description, (layer.weight.permute(0, 2, 3, 1), bias)
     elif type(layer) is nn.ReLU:
-        yield Layer({"type": "relu"})
+        yield {"type": "relu"}, ()
     elif type(layer) in (nn.MaxPool2d, PiecePool) and (size := plain_pool_size(layer)) and size[0] == size[1]:
         quadrants = type(layer) is PiecePool
-        yield Layer({"type": "pool", "size": size[0], "ceil": layer.ceil_mode, "quadrants": quadrants})
+        yield {"type": "pool", "size": size[0], "ceil": layer.ceil_mode, "quadrants": quadrants}, ()
     elif type(layer) not in (nn.Identity, nn.Dropout, Dropout):
         raise unknown(name, layer)
 
@@ -142,12 +137,12 @@ def recurrent_layers(rnn: Any) -> Iterator[Layer]:
             if isinstance(rnn, PaddedRNN):
                 weights[-4] = rnn.input_weight(f"_l{layer}{suffix}")
         sizes = {"inputs": weights[0].shape[1], "units": rnn.hidden_size, "bidirectional": rnn.bidirectional}
-        yield Layer({"type": rnn.mode.lower(), **sizes}, tuple(weights))
+        yield {"type": rnn.mode.lower(), **sizes}, weights
 
 
 def linear_layer(layer: nn.Linear) -> Layer:
     sizes = {"inputs": layer.in_features, "outputs": layer.out_features}
-    return Layer({"type": "linear", **sizes}, (layer.weight, layer.bias))
+    return {"type": "linear", **sizes}, (layer.weight, layer.bias)
 
 
 # The page
@@ -170,13 +165,13 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
     if weights == "float16":
         round_to_half(stored)
         rounding = change_by_rounding(network.eval(), stored, cfg.data)
-    more: dict[str, Any] = {"weights": weights}
+    description["weights"] = weights
     if others := cfg.data.get("train_orderings"):
-        more["trained"] = orderings_of(others, cfg.data.grid)
-    results = read_results(folder) or None if is_tested_as_shown(cfg.data) else None
+        description["trained"] = orderings_of(others, cfg.data.grid)
+    results = read_results(folder) if is_tested_as_shown(cfg.data) else {}
     content = values.numpy().astype("<f2" if weights == "float16" else "<f4").tobytes()
     return render(
-        "drawing/page.html", network=description | more, weights=base64.b64encode(content).decode(),
+        "drawing/page.html", network=description, weights=base64.b64encode(content).decode(),
         kind=type(network).__name__, num_parameters=count_parameters(network), results=results,
         unfinished=unfinished(folder, cfg), subject="digit" if cfg.data.dataset.lower() == "mnist" else "image",
         rounding=rounding, num_compared=NUM_COMPARED,
@@ -195,5 +190,5 @@ def round_to_half(network: nn.Module) -> None:
 def change_by_rounding(network: nn.Module, rounded: nn.Module, data: DictConfig) -> float:
     """Returns the largest difference of a probability between the networks, on test images."""
     images = torch.from_numpy(load_images(data.dataset, data.root).test_images[:NUM_COMPARED])
-    frames = scaled(frames_of(images, orderings_of(orderings_shown(data), data.grid), data.grid))
+    frames = scaled(frames_of(images, orderings_shown(data), data.grid))
     return (network(frames).softmax(1) - rounded(frames).softmax(1)).abs().max().item()

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from quadrant_lstm.config.check import Trust
-from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
+from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError, needs_extra
 from quadrant_lstm.files import expanded, read_json, write_atomically
 from quadrant_lstm.run.drawing_page import drawing_page
@@ -73,8 +73,7 @@ def metadata_of(folder: Path, cfg: DictConfig, inputs: Inputs, spec: SequenceSpe
     data = read_json(folder / PROVENANCE).get("data", {})  # a folder from somebody else may lack the file
     accuracy = str(read_results(folder).get("test/accuracy", ""))
     if inputs.name == "images":
-        shown = orderings_of(orderings_shown(cfg.data), cfg.data.grid)
-        how = {"orderings": json.dumps(shown), "grid": json.dumps(list(cfg.data.grid))}
+        how = {"orderings": json.dumps(orderings_shown(cfg.data)), "grid": json.dumps(list(cfg.data.grid))}
         if not is_tested_as_shown(cfg.data):
             accuracy = ""
     elif inputs.name == "series":

@@ -51,14 +51,13 @@ def inputs_of(data: DictConfig, spec: SequenceSpec) -> Inputs:
     return cut_images(image_shape, orderings_shown(data), data.grid)
 
 
-def orderings_shown(data: DictConfig) -> OrderingsOrNames:
-    return shown_orderings(data.orderings, data.get("train_orderings"))
+def orderings_shown(data: DictConfig) -> list[tuple[int, ...]]:
+    """Returns the orderings in which a program cuts images."""
+    return orderings_of(shown_orderings(data.orderings, data.get("train_orderings")), data.grid)
 
 
 def is_tested_as_shown(data: DictConfig) -> bool:
-    """Tells whether the run's test has the orderings that a program reads."""
-    tested = data.get("test_orderings") or data.orderings
-    return orderings_of(orderings_shown(data), data.grid) == orderings_of(tested, data.grid)
+    return orderings_shown(data) == orderings_of(data.get("test_orderings") or data.orderings, data.grid)
 
 
 def twice_as_long(clips: Float[Tensor, "batch steps ..."]) -> Float[Tensor, "batch 2*steps ..."]:
@@ -78,7 +77,6 @@ def reads_more_steps(module: nn.Module, clips: Float[Tensor, "batch steps ..."],
 
 
 MAX_DIFFERENCE = 1e-5  # of a probability between the network and its program
-METADATA = "metadata.json"  # the name of the metadata in a program of torch.export
 
 
 class ToProbabilities(nn.Module):
@@ -113,7 +111,9 @@ def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapp
     if format == "onnx":
         content, compute = onnx_file(exported, [inputs.name, "lengths"][: len(shapes)], any_steps, metadata)
     else:
-        content, compute = torch_file(exported, metadata)
+        file, compute = io.BytesIO(), exported.module()
+        torch.export.save(exported, file, extra_files={"metadata.json": json.dumps(metadata)})
+        content = file.getvalue()
     longer = [(twice_as_long(samples), *lengths)] if any_steps else []
     batches = [tuple(tensor[:1] for tensor in (samples, *lengths)), (samples, *lengths), *longer]
     with torch.inference_mode():
@@ -121,12 +121,6 @@ def program_file(format: str, network: nn.Module, inputs: Inputs, metadata: Mapp
     if difference > MAX_DIFFERENCE:
         raise RuntimeError(f"The probabilities of the {format} file differ from the network's by {difference:.1e}.")
     return Program(content, difference, any_steps)
-
-
-def torch_file(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> tuple[bytes, Callable[..., Any]]:
-    content = io.BytesIO()
-    torch.export.save(program, content, extra_files={METADATA: json.dumps(metadata)})
-    return content.getvalue(), program.module()
 
 
 def onnx_file(
