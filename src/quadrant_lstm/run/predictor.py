@@ -34,11 +34,12 @@ from quadrant_lstm.text import counted
 Classes = Sequence[int | str]  # the names of the classes, or their numbers if they have no names
 Compute = Callable[[Tensor, Tensor], Tensor]  # padded frames and their lengths -> the probabilities after each step
 Predict = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # [steps, classes] of each sample
+Read = Callable[..., Iterator[Reading]]  # of a file or array, by `invert` and the seconds of windows of a video, if any
 
 
 class Predictor(NamedTuple):
     find: Callable[[str], Iterable[Path]]  # the files that the key `images` names
-    read: Callable[..., Iterator[Reading]]  # a file or array, `invert`, and the seconds of windows of a video, if any
+    read: Read
     probabilities: Predict
     num_steps: int  # of the probabilities, at most
     classes: Classes
@@ -98,7 +99,7 @@ def of_clips(compute: Compute, frame_shape: Shape, fewest_steps: int) -> Predict
     return probabilities
 
 
-def reader_of_images(inputs: Inputs, data: Mapping[Any, Any]) -> Callable[..., Iterator[Reading]]:
+def reader_of_images(inputs: Inputs, data: Mapping[Any, Any]) -> Read:
     like_mnist = data["dataset"].lower() == "mnist"
 
     def read(source: Path | np.ndarray, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
@@ -122,9 +123,7 @@ def clip_format(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int) ->
     return form | {key: data.get(key, default) for key, default in defaults.items()}
 
 
-def reader_of_clips(
-    data: Mapping[Any, Any], frame_shape: Shape, num_frames: int, fewest_frames: int = 1
-) -> Callable[..., Iterator[Reading]]:
+def reader_of_clips(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int, fewest_frames: int = 1) -> Read:
     """Reading takes the frames that the test does. It raises UserError for a clip of fewer than `fewest_frames`."""
     channels, height, width = frame_shape
     form = clip_format(data, frame_shape, num_frames)
@@ -186,7 +185,7 @@ def series_format(data: Mapping[Any, Any], spec: SequenceSpec) -> dict[str, Any]
     return form | {key: data[key] for key in keys}
 
 
-def reader_of_series(form: Mapping[str, Any], fewest_steps: int = 1) -> Callable[..., Iterator[Reading]]:
+def reader_of_series(form: Mapping[str, Any], fewest_steps: int) -> Read:
     size, missing, names = form["window"], form["missing"], form["feature_names"]
 
     def read(source: Any, invert: bool | None = None, window: float = 0.0) -> Iterator[Reading]:
