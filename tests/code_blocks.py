@@ -1,4 +1,4 @@
-"""Runs the blocks of Python code on a page, and the lines that it marks as wrong."""
+"""Runs the blocks of Python code on a page and the lines that it marks as wrong, and writes the files that it shows."""
 
 import re
 import warnings
@@ -14,6 +14,17 @@ def blocks_of(page: Path) -> dict[int, str]:
     text = page.read_text()
     blocks = re.finditer(r"```python\n(.*?)```", text, re.DOTALL)
     return {text[: block.start(1)].count("\n"): block[1] for block in blocks}
+
+
+def write_files(page: Path, folder: Path) -> dict[str, str]:
+    """Writes the files that the page shows below their names, and returns their texts."""
+    text = page.read_text()
+    files = dict(re.findall(r"^`([\w/.]+)`[^\n]*:\n\n```\w+\n(.*?)```", text, re.DOTALL | re.MULTILINE))
+    assert len(files) == text.count("\n```\n")
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    return files
 
 
 def errors_of(code: str, names: dict) -> Errors:

@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
+from PIL import Image
 
 from tests.folders import TINY, tiny_data, write_idx_folder
 from tests.scripts import succeeds, trained_once
@@ -61,6 +62,29 @@ def tiny(finished_run: Path):
     from quadrant_lstm.data.images import load_idx_folder
 
     return load_idx_folder(finished_run.parents[2] / "tiny")
+
+
+@pytest.fixture
+def files(tiny, tmp_path: Path) -> list[Path]:
+    """Returns PNG files of five of its test images and of a blank one."""
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(tiny.test_images[:5, 0]):
+        Image.fromarray(image).save(tmp_path / f"images/{number}.png")
+    Image.new("L", (8, 8)).save(tmp_path / "images/blank.png")
+    return sorted((tmp_path / "images").iterdir())
+
+
+@pytest.fixture
+def predictions_of(tmp_path: Path) -> Callable[..., list[dict[str, str]]]:
+    """Returns a function that predicts files, or the test samples, and returns the rows of the CSV file."""
+    from quadrant_lstm.files import read_csv
+    from quadrant_lstm.run.predict import predict
+
+    def rows(run: Path, images: object = "test", window: float = 0.0) -> list[dict[str, str]]:
+        predict(run, str(images), None, str(tmp_path / "predictions.csv"), window=window)
+        return read_csv(tmp_path / "predictions.csv")
+
+    return rows
 
 
 @pytest.fixture(scope="session")

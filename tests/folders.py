@@ -1,10 +1,14 @@
-"""Writes data sets small enough to train on in a second, and finds the folders and processes that a script leaves."""
+"""Writes data sets small enough to train on in a second, and finds the folders, checkpoints and processes that a script
+leaves.
+"""
 
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 TINY = (
     "~trainer.callbacks.dashboard",  # its pictures take longer than the training
@@ -41,6 +45,16 @@ def tiny_data(cwd: Path, **sizes: int) -> tuple[str, str]:
 def run_folder(cwd: Path) -> Path:
     (folder,) = (cwd / "outputs").glob("2*/*")
     return folder
+
+
+def checkpoint_of(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)
+
+
+def assert_same_weights(run: Path, other: Path) -> None:
+    """Compares the last epochs of two runs."""
+    one, two = (checkpoint_of(each)["state_dict"] for each in (run, other))
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
 def remaining_processes(cwd: Path) -> list[str]:

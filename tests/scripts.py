@@ -100,20 +100,20 @@ class Script:
         self.process.join()
 
 
-def script(*arguments: object, cwd: Path, **environment: str) -> Script:
-    return Script(*arguments, cwd=cwd, environment=environment).wait()
+def script(*arguments: object, cwd: Path, before: str = "", **environment: str) -> Script:
+    return Script(*arguments, cwd=cwd, environment=environment, before=before).wait()
 
 
-def succeeds(*arguments: object, cwd: Path, **environment: str) -> Script:
+def succeeds(*arguments: object, cwd: Path, before: str = "", **environment: str) -> Script:
     """Runs a script, which has to succeed."""
-    done = script(*arguments, cwd=cwd, **environment)
+    done = script(*arguments, cwd=cwd, before=before, **environment)
     assert done.returncode == 0, done.stderr
     return done
 
 
-def refused(*arguments: object, cwd: Path, **environment: str) -> str:
+def refused(*arguments: object, cwd: Path, before: str = "", **environment: str) -> str:
     """Runs a script, which has to end with exit status 2 and one line on stderr, and returns that line."""
-    done = script(*arguments, cwd=cwd, **environment)
+    done = script(*arguments, cwd=cwd, before=before, **environment)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     return done.stderr
 

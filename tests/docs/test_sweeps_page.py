@@ -4,20 +4,17 @@ import re
 
 import pytest
 
+from tests.code_blocks import write_files
 from tests.folders import TINY, tiny_data
 from tests.scripts import ROOT, script, succeeds
 
-PAGE = (ROOT / "docs/sweeps.md").read_text()
-FILES = dict(re.findall(r"^`([\w/.]+)`:\n\n```yaml\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
-PLAIN, CHANGED, LIST = re.findall(r"^    python (train.py --config-dir.*)$", PAGE, re.MULTILINE)
+PAGE = ROOT / "docs/sweeps.md"
+PLAIN, CHANGED, LIST = re.findall(r"^    python (train.py --config-dir.*)$", PAGE.read_text(), re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
 def _files(tmp_path):
-    assert len(FILES) == PAGE.count("\n```\n")
-    for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(PAGE, tmp_path)
 
 
 @pytest.mark.parametrize(("command", "rate"), [(PLAIN, "0.007"), (CHANGED, "0.005")])

@@ -14,47 +14,35 @@ from quadrant_lstm import load_run
 from quadrant_lstm.cli.arguments import hydra_arguments
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import Join
+from tests.code_blocks import write_files
 from tests.folders import TINY, run_folder, tiny_data
-from tests.scripts import ROOT, Script, importing_from
+from tests.scripts import ROOT, Script, importing_from, script, succeeds
 
-PAGE = (ROOT / "docs/your_network.md").read_text()
-FILES = dict(re.findall(r"^`([\w/.]+)`[^\n]*:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
-TRAIN_NETWORK, SWEEP, TRAIN_JOIN = re.findall(r"^    python (train.py --config-dir.*)$", PAGE, re.MULTILINE)
-(TYPED,) = re.findall(r"^    python (train.py model._target_.*)$", PAGE, re.MULTILINE)
-EVALUATE_NETWORK, EVALUATE_JOIN = re.findall(r"^    python (evaluate.py .*)$", PAGE, re.MULTILINE)
+PAGE = ROOT / "docs/your_network.md"
+TEXT = PAGE.read_text()
+TRAIN_NETWORK, SWEEP, TRAIN_JOIN = re.findall(r"^    python (train.py --config-dir.*)$", TEXT, re.MULTILINE)
+(TYPED,) = re.findall(r"^    python (train.py model._target_.*)$", TEXT, re.MULTILINE)
+EVALUATE_NETWORK, EVALUATE_JOIN = re.findall(r"^    python (evaluate.py .*)$", TEXT, re.MULTILINE)
 SHORT = (*(override for override in TINY if not override.startswith("model")), "trainer.max_epochs=1")
 
 
-def write_files(folder) -> None:
-    assert len(FILES) == PAGE.count("\n```\n")
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-
-
-def run(folder, command: str) -> Script:
+def run(folder, command: str, how=succeeds) -> Script:
     """Runs a command of the page, on small images if it trains."""
     words = command.replace("'", "").split()
     data = (*tiny_data(folder), *SHORT) if words[0] == "train.py" else ()
-    return Script(*words, *data, cwd=folder, before=importing_from(folder)).wait()
-
-
-def succeeds(folder, command: str) -> str:
-    done = run(folder, command)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return how(*words, *data, cwd=folder, before=importing_from(folder))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mine")
-    write_files(folder)
-    succeeds(folder, TRAIN_NETWORK)
+    write_files(PAGE, folder)
+    run(folder, TRAIN_NETWORK)
     return folder
 
 
 def test_a_run_of_other_code_is_read_only_if_that_is_trusted(trained, monkeypatch):
-    succeeds(trained, EVALUATE_NETWORK)
+    run(trained, EVALUATE_NETWORK)
     monkeypatch.chdir(trained)
     resume = ["run=latest", "trainer.max_epochs=2"]
     for read in (lambda: load_run(run_folder(trained)), lambda: hydra_arguments(resume)):
@@ -68,18 +56,18 @@ def test_a_run_of_other_code_is_read_only_if_that_is_trusted(trained, monkeypatc
 
 
 def test_a_sweep_goes_over_the_keys_of_the_network(trained):
-    assert "model.units=16" in succeeds(trained, re.sub(r" seed=\S+", "", SWEEP))
+    assert "model.units=16" in run(trained, re.sub(r" seed=\S+", "", SWEEP)).stdout
 
 
 def test_a_class_that_is_typed_needs_no_config(tmp_path):
-    write_files(tmp_path)
-    assert "GRU" in succeeds(tmp_path, TYPED)
+    write_files(PAGE, tmp_path)
+    assert "GRU" in run(tmp_path, TYPED).stdout
 
 
 def test_an_encoder_and_a_recurrent_layer_of_other_files_are_joined(tmp_path):
-    write_files(tmp_path)
-    assert re.search(r"recurrent.inputs +Linear +\[N, T, \d+\]", succeeds(tmp_path, TRAIN_JOIN))
-    succeeds(tmp_path, EVALUATE_JOIN)
+    write_files(PAGE, tmp_path)
+    assert re.search(r"recurrent.inputs +Linear +\[N, T, \d+\]", run(tmp_path, TRAIN_JOIN).stdout)
+    run(tmp_path, EVALUATE_JOIN)
 
 
 def test_only_the_weights_of_a_recurrent_layer_are_drawn_anew(trained, monkeypatch):
@@ -88,9 +76,8 @@ def test_only_the_weights_of_a_recurrent_layer_are_drawn_anew(trained, monkeypat
         monkeypatch.setattr(layer, "reset_parameters", lambda self: [nn.init.ones_(own) for own in self.parameters()])
     encoder = partial(import_module("my_encoder").MyEncoder, width=4)
     recurrent = partial(import_module("my_recurrent").LeakyMean, decay=0.5)
-    network = Join(
-        (1, 8, 4), 3, 4, [[1, 2, 3, 4]], encoder, recurrent, 0.0, 5, 4, shared_tiles=False, differences=False
-    )
+    options = {"shared_tiles": False, "differences": False}
+    network = Join((1, 8, 4), 3, 4, [[1, 2, 3, 4]], encoder, recurrent, 0.0, 5, 4, **options)
     assert all((parameter == 1).all() for parameter in network.encoder.module[0].parameters())
     assert (network.recurrent.inputs.bias == 0).all()
     assert network.recurrent.inputs.weight.std() > 0.1
@@ -99,8 +86,8 @@ def test_only_the_weights_of_a_recurrent_layer_are_drawn_anew(trained, monkeypat
 @pytest.mark.parametrize("words", ["hydra.run.dir=every", "-m seed=1,2 plan=true"])
 def test_a_mistake_in_the_network_costs_one_line(trained, words):
     """In a plan it stands below the table."""
-    (trained / "every_step.py").write_text(FILES["my_network.py"].replace("outputs[:, -1]", "outputs"))
-    done = run(trained, f"{TRAIN_NETWORK} {words} model._target_=every_step.MyNetwork")
+    (trained / "every_step.py").write_text((trained / "my_network.py").read_text().replace("outputs[:, -1]", "outputs"))
+    done = run(trained, f"{TRAIN_NETWORK} {words} model._target_=every_step.MyNetwork", script)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     said = done.stdout if "plan" in words else done.stderr
     assert "MyNetwork was given [2, 4, 1, 16, 4] and returned [2, 4, 3]" in said

@@ -55,9 +55,8 @@ def resume_damaged(folder: Path, word: str, record_figure) -> None:
 @pytest.mark.reliability
 @pytest.mark.timeout(3600)
 def test_a_flipped_byte_in_a_file_of_a_run(tmp_path, record_figure):
-    process = Script(
-        "train.py", *tiny_data(tmp_path), *TINY, "hydra.run.dir=run", cwd=tmp_path, before=waiting_after(2)
-    )
+    words = (*tiny_data(tmp_path), *TINY, "hydra.run.dir=run")
+    process = Script("train.py", *words, cwd=tmp_path, before=waiting_after(2))
     assert any("epoch 2/3" in line for line in process.lines())
     process.kill()
     resume_damaged(tmp_path / "run", "run", record_figure)

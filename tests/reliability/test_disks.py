@@ -10,7 +10,7 @@ import torch
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_checkpoint
 from quadrant_lstm.errors import UserError
-from tests.folders import TINY, run_folder, tiny_data
+from tests.folders import TINY, checkpoint_of, run_folder, tiny_data
 from tests.scripts import refused, script, succeeds
 
 
@@ -36,12 +36,9 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_previous_one(small_disk):
 
 
 def fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as opened:
-        try:
-            while opened.write(bytes(4096)):
-                pass
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
+    with file.open("wb", buffering=0) as opened, pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        while opened.write(bytes(4096)):
+            pass
 
 
 def test_a_run_stops_with_one_line_and_resumes_when_there_is_space(small_disk, tmp_path):
@@ -59,7 +56,7 @@ def test_a_run_stops_with_one_line_and_resumes_when_there_is_space(small_disk, t
 
     (small_disk / "full").unlink()
     succeeds("train.py", f"run={run}", "trainer.max_epochs=2", cwd=small_disk)
-    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1 == 2
+    assert checkpoint_of(run)["epoch"] + 1 == 2
 
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for command in ((f"run={run}", "trainer.max_epochs=3"), options, ("-m", *options)):

@@ -11,10 +11,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests import folders
-from tests.folders import TINY, run_folder, sweep_folder, write_idx_folder
+from tests.folders import TINY, checkpoint_of, run_folder, sweep_folder, write_idx_folder
 from tests.scripts import Script, script, succeeds, waiting_after
 
 RANDOM = ("data.augmentation.rotation=15", "data.augmentation.erase=0.5", "trainer.callbacks.ema.decay=0.99")
@@ -38,7 +37,7 @@ def kill_and_resume(cwd: Path, seconds: float | None) -> int:
     finished = 0
     if list(cwd.glob("outputs/*/*/checkpoints/last.ckpt")):
         run = run_folder(cwd)
-        finished = read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1
+        finished = checkpoint_of(run)["epoch"] + 1
         if (run / "results.json").exists():
             return finished
         process = Script("train.py", f"run={run}", cwd=cwd)
@@ -52,7 +51,7 @@ def kill_and_resume(cwd: Path, seconds: float | None) -> int:
 
 def records(run: Path) -> dict[str, object]:
     """Returns what must be equal: the state of training, metrics, results and TensorBoard's points, except speed."""
-    checkpoint = read_checkpoint(run / "checkpoints" / "last.ckpt")
+    checkpoint = checkpoint_of(run)
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag not in SPEED]
@@ -96,9 +95,8 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_run(kills, tmp_path, r
         for name in expected:
             assert found[name] == expected[name], f"kill {number}, after {epochs[-1]} epochs: {name} differ"
         equal += 1
-    record_figure(
-        f"{equal} of {kills} killed runs equal to the uninterrupted one (epochs done when killed: {sorted(epochs)})"
-    )
+    done = f"epochs done when killed: {sorted(epochs)}"
+    record_figure(f"{equal} of {kills} killed runs equal to the uninterrupted one ({done})")
 
 
 SWEEP, PROCESSES = ("-m", "seed=1,2"), ("trainer.accelerator=cpu", "trainer.devices=2")
@@ -126,7 +124,7 @@ def test_a_signal_ends_all_processes_at_once_and_they_can_be_resumed(name, how, 
     run = last.parents[1].relative_to(tmp_path)
     says = f"python train.py sweep={run.parent}" if how == SWEEP else f"resume with: python train.py run={run}"
     assert says in output
-    read_checkpoint(last)
+    assert checkpoint_of(last.parents[1])
     assert not folders.remaining_processes(tmp_path)
 
 

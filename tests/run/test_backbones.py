@@ -8,9 +8,8 @@ import torch
 from torchvision.models import get_model
 
 from quadrant_lstm import load_run
-from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from tests.clips import write_clip_folder
-from tests.folders import run_folder, tiny_data
+from tests.folders import checkpoint_of, run_folder, tiny_data
 from tests.scripts import Script, succeeds, waiting_after
 
 NAME = "shufflenet_v2_x0_5"
@@ -51,14 +50,11 @@ def words(cwd: Path, data: Callable[[Path], tuple[str, ...]] = images) -> tuple[
     )  # fmt: skip
 
 
-def trained(cwd: Path) -> dict:
-    return read_checkpoint(run_folder(cwd) / "checkpoints/last.ckpt")
-
-
-def encoder_of(checkpoint: dict) -> dict[str, torch.Tensor]:
-    prefix = "network.encoder.module.module."
-    state = checkpoint["state_dict"].items()
-    return {key.removeprefix(prefix): value for key, value in state if key.startswith(prefix)}
+def is_pretrained(cwd: Path, weights: dict[str, torch.Tensor]) -> bool:
+    """Tells whether the encoder of the run still has these weights."""
+    prefix, state = "network.encoder.module.module.", checkpoint_of(run_folder(cwd))["state_dict"]
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return all(torch.equal(value, weights[key]) for key, value in own.items())
 
 
 @pytest.mark.parametrize(("schedule", "data", "kills"), [("constant", images, [2]), ("onecycle", clips, [1, 3])])
@@ -78,12 +74,11 @@ def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_
         process = Script("train.py", *command, cwd=killed, before=waiting_after(epoch), environment={"HOME": str(home)})
         assert any(line.startswith(f"epoch {epoch}/4") for line in process.lines()), process.stderr
         process.kill()
-        is_frozen = all(torch.equal(value, pretrained[key]) for key, value in encoder_of(trained(killed)).items())
-        assert is_frozen == (epoch < 3)
+        assert is_pretrained(killed, pretrained) == (epoch < 3)
         command = ("run=latest",)
         (killed / "weights.pth").unlink(missing_ok=True)  # the checkpoint holds them
     succeeds("train.py", *command, cwd=killed)
-    one, other = trained(whole), trained(killed)
+    one, other = (checkpoint_of(run_folder(cwd)) for cwd in (whole, killed))
     torch.testing.assert_close(other["state_dict"], one["state_dict"], rtol=0, atol=0)
     torch.testing.assert_close(other["optimizer_states"], one["optimizer_states"], rtol=0, atol=0)
     rates = [group["lr"] for group in one["optimizer_states"][0]["param_groups"]]
@@ -93,9 +88,6 @@ def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_
 
 
 def test_two_processes_unfreeze_an_encoder_together(tmp_path):
-    process = Script(
-        "train.py", *words(tmp_path), "trainer.accelerator=cpu", "trainer.devices=2", cwd=tmp_path, before=TWO_PROCESSES
-    ).wait()
-    assert process.returncode == 0, process.stderr
-    before = torch.load(tmp_path / "weights.pth")
-    assert not all(torch.equal(value, before[key]) for key, value in encoder_of(trained(tmp_path)).items())
+    options = (*words(tmp_path), "trainer.accelerator=cpu", "trainer.devices=2")
+    succeeds("train.py", *options, cwd=tmp_path, before=TWO_PROCESSES)
+    assert not is_pretrained(tmp_path, torch.load(tmp_path / "weights.pth"))
