@@ -52,6 +52,8 @@ MISTAKES = {
     "-m seed=1,2 hydra.run.dir=mine": "hydra.run.dir=mine: is for a single run; write hydra.sweep.dir, or leave "
     "it out.",
     "teacher=nowhere": "teacher: nowhere does not exist; restore it, or give one that train.py made.",
+    "teacher=.": "teacher: . is neither a run folder with a checkpoints/best.ckpt nor the folder of a sweep with a",
+    "teacher=a ~temperature": "temperature: is missing; add temperature=VALUE, or leave out",
     # wrong types
     "init=123": "init: 123 is not text or null; write \"init='VALUE'\" for a text.",
     "model.lstm_units=many": "model.lstm_units: 'many' is not a whole number of at least 1; choose another value.",
@@ -67,6 +69,10 @@ MISTAKES = {
     "trainer.devices=0": "trainer.devices: 0 is not a whole number of at least 1 or one of auto, -1 or a list; choose",
     "trainer.accelerator=gpux": "trainer.accelerator: 'gpux' is not one of auto, cpu, gpu",
     "data.validation_images=60000": "data.validation_images: 60000 of 60000 leave none to train on",
+    "data.validation_images=0 swept=[model.lstm_units,seed]": "data.validation_images: 0, but a sweep over "
+    "model.lstm_units ranks its jobs by val/accuracy; hold some",
+    "data.validation_images=0 trainer/callbacks=early_stopping": "data.validation_images: 0, but trainer.callbacks."
+    "early_stopping.monitor=val/accuracy needs validation samples; hold some out, or monitor train/loss.",
     "data.fold=5": "data.fold: 5, but data.num_folds=5 makes folds 0 to 4; write one.",
     "trainer/callbacks=early_stopping trainer.callbacks.early_stopping.monitor=val/acc": "trainer.callbacks."
     "early_stopping.monitor: 'val/acc' is not one of val/accuracy, val/balanced_accuracy, val/macro_f1, "

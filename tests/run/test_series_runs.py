@@ -1,6 +1,5 @@
 """Runs on series, from training to an exported program."""
 
-import csv
 import itertools
 import json
 import re
@@ -12,19 +11,19 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.files import csv_text, read_csv
 from quadrant_lstm.model.encoder import Conv1dEncoder, ConvEncoder, LinearEncoder, NoEncoder, Standardize
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.model.protocols import logits_after_steps
 from quadrant_lstm.run.build import build_classifier, build_data
 from quadrant_lstm.run.load import check_same_data, evaluate, load_run
-from quadrant_lstm.run.predict import load_predictor, predict, predict_files
+from quadrant_lstm.run.predict import load_predictor, predict_files
 from quadrant_lstm.run.predictor import predictor_of_onnx
 from quadrant_lstm.run_folder import read_results
 from quadrant_lstm.text import measured_steps
 from tests.configs import composed_config
-from tests.folders import run_folder
+from tests.folders import assert_same_weights, checkpoint_of, run_folder, sweep_folder
 from tests.networks import RECURRENT, Pooled, join
 from tests.scripts import Script, refused, succeeds, trained_once, waiting_after
 from tests.series import noise_series, series_in, write_series_folder, write_table
@@ -58,35 +57,25 @@ def runs(shared_folder):
     return run
 
 
-def weights_of(run: Path, file: str = "last.ckpt") -> dict[str, torch.Tensor]:
-    return read_checkpoint(run / "checkpoints" / file)["state_dict"]
-
-
-def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def statistics_of(run: Path) -> dict[str, torch.Tensor]:
+    weights = checkpoint_of(run)["state_dict"]
+    return {name.rpartition(".")[2]: weights[name].flatten() for name in weights if "standardize" in name}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_stores_the_statistics_of_its_training_data(kind, runs):
     run = runs(kind)
-    weights, data = weights_of(run), series_in(run.parents[2] / "data", validation_share=0.1)
-    for name, values in zip(("mean", "deviation"), data.statistics, strict=True):
-        assert torch.equal(weights[f"network.encoder.module.standardize.{name}"].flatten(), values)
-    listed = list(csv.DictReader((run / "series.csv").open()))
-    assert [row["split"] for row in listed].count("test") == read_results(run)["test/images"] == 8
+    mean, deviation = series_in(run.parents[2] / "data", validation_share=0.1).statistics
+    torch.testing.assert_close(statistics_of(run), {"mean": mean, "deviation": deviation}, rtol=0, atol=0)
+    assert [row["split"] for row in read_csv(run / "series.csv")].count("test") == read_results(run)["test/images"] == 8
     assert json.loads((run / "provenance.json").read_text())["data"]["dataset"] == "series"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_is_tested_again_and_predicts_files_as_it_was_tested(kind, runs, tmp_path):
+def test_a_run_is_tested_again_and_predicts_files_as_it_was_tested(kind, runs, predictions_of):
     run = runs(kind)
-    root = run.parents[2] / "data"
     assert evaluate(run, "cpu")["test/accuracy"] == read_results(run)["test/accuracy"]
-    rows = []
-    for images in ("test", root / "test"):
-        predict(run, str(images), None, str(tmp_path / "x.csv"))
-        rows.append(list(csv.DictReader((tmp_path / "x.csv").open())))
-    tested, files = rows
+    tested, files = predictions_of(run), predictions_of(run, run.parents[2] / "data/test")
     for one, other in zip(tested, files, strict=True):
         assert (one["file"], one["prediction"]) == (other["file"], other["prediction"])
         assert float(one["up"]) == pytest.approx(float(other["up"]), abs=1e-6)
@@ -109,7 +98,7 @@ def test_files_and_arrays_are_predicted_alike(kind, runs, tmp_path):
 
 @pytest.mark.parametrize("kind", ["windows", pytest.param("values", marks=pytest.mark.reliability)])
 def test_a_run_and_its_program_predict_the_same(kind, runs, tmp_path):
-    pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     run = runs(kind)
     files = sorted((run.parents[2] / "data/test").glob("*/*.npy"))
     succeeds("export.py", f"run={run}", "format=onnx", f"output={tmp_path}/x.onnx", cwd=tmp_path)
@@ -119,21 +108,13 @@ def test_a_run_and_its_program_predict_the_same(kind, runs, tmp_path):
     lines = (tmp_path / "program.jsonl").read_text().splitlines()
     for line, expected in zip(lines, load_predictor(run)(files), strict=True):
         assert np.allclose(json.loads(line)["probabilities"][-1], expected.probabilities, atol=1e-4)
-    metadata = predictor_metadata(tmp_path / "x.onnx")
+    metadata = onnxruntime.InferenceSession(f"{tmp_path}/x.onnx").get_modelmeta().custom_metadata_map
     assert json.loads(metadata["reading"])["features"] == 3
+    assert metadata["series"].endswith("not standardized, which the network does")
     write_table(tmp_path / "x.csv", noise_series(6), ["y", "x", "z"])
     for read in (lambda file: next(program.read(file)), load_predictor(run)):
-        with pytest.raises(
-            UserError, match=r"x.csv: cannot be read as a series \(its columns are y, x, z, not x, y, z"
-        ):
+        with pytest.raises(UserError, match=r"x.csv: cannot be read .* \(its columns are y, x, z, not x, y, z"):
             read(tmp_path / "x.csv")
-    assert metadata["series"].endswith("not standardized, which the network does")
-
-
-def predictor_metadata(file: Path) -> dict[str, str]:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(file.read_bytes()).get_modelmeta().custom_metadata_map
 
 
 def test_other_arrays_and_files_are_refused(runs, tmp_path):
@@ -169,15 +150,13 @@ def test_a_killed_run_resumes_exactly(runs, tmp_path):
     killed.wait_for("resumed/checkpoints/last.ckpt")
     killed.kill()
     succeeds("train.py", "run=resumed", cwd=tmp_path)
-    assert are_equal(weights_of(tmp_path / "resumed"), weights_of(runs("values")))
+    assert_same_weights(tmp_path / "resumed", runs("values"))
 
 
 def test_a_series_whose_end_was_for_the_test_may_not_grow(tmp_path):
     root = write_series_folder(tmp_path / "data", halves=["."], num_values=[8])
     data = series_in(root, test_end=0.25, validation_share=0.0)
-    with (tmp_path / "series.csv").open("w") as file:
-        csv.DictWriter(file, data.table[0]).writeheader()
-        csv.DictWriter(file, data.table[0]).writerows(data.table)
+    (tmp_path / "series.csv").write_text(csv_text(list(data.table[0]), data.table))
     check_same_data(data, data.spec, tmp_path)
     np.save(root / "up/1.npy", noise_series(12))
     with pytest.raises(UserError, match="up/1.npy has changed, so that its end for the test begins elsewhere; restore"):
@@ -187,13 +166,9 @@ def test_a_series_whose_end_was_for_the_test_may_not_grow(tmp_path):
 def test_two_processes_have_the_same_statistics_as_one(runs, tmp_path):
     root = runs("values").parents[2] / "data"
     succeeds("train.py", *words(root), "trainer.devices=2", "trainer.accelerator=cpu", cwd=tmp_path)
-    one, two = (
-        {name: value for name, value in weights_of(run).items() if "standardize" in name}
-        for run in (runs("values"), run_folder(tmp_path))
-    )
-    assert len(one) == 2
-    assert are_equal(one, two)
-    assert read_results(run_folder(tmp_path))["test/images"] == 8
+    run = run_folder(tmp_path)
+    torch.testing.assert_close(statistics_of(run), statistics_of(runs("values")), rtol=0, atol=0)
+    assert read_results(run)["test/images"] == 8
 
 
 def test_the_dashboard_draws_curves(tmp_path):
@@ -236,8 +211,6 @@ ENCODERS = {
     "conv1d": (partial(Conv1dEncoder, filters=[3, 4], kernel_size=2, pool_size=2), (2, 6)),
     "conv1d over all": (partial(Conv1dEncoder, filters=[3], kernel_size=3, pool_size=None), (2, 6)),
 }
-
-
 ALL = list(itertools.product(ENCODERS, RECURRENT))
 
 
@@ -273,21 +246,11 @@ def test_a_convolution_over_windows_is_that_of_each_window_alone():
 
 @pytest.mark.parametrize(
     ("encoder", "frame_shape", "line"),
-    [
-        (Conv1dEncoder, (2,), "Conv1dEncoder reads windows .* but these data have vectors .*; write data.window=N"),
-        (
-            Conv1dEncoder,
-            (1, 8, 8),
-            r"Conv1dEncoder reads windows .* have frames .*, or model/encoder=conv for images",
-        ),
-        (Conv1dEncoder, (2, 4), "model.encoder.kernel_size: 3 does not fit stage conv2, whose input is 2 x 2"),
-        (
-            ConvEncoder,
-            (2, 9),
-            "reads frames .*; write model=join model/encoder=none, linear or, with data.window, conv",
-        ),
-    ],
-)
+    [(Conv1dEncoder, (2,), "Conv1dEncoder reads windows .* but these data have vectors .*; write data.window=N"),
+     (Conv1dEncoder, (1, 8, 8), "Conv1dEncoder reads windows .* have frames .*, or model/encoder=conv for images"),
+     (Conv1dEncoder, (2, 4), "model.encoder.kernel_size: 3 does not fit stage conv2, whose input is 2 x 2"),
+     (ConvEncoder, (2, 9), "reads frames .*; write model=join model/encoder=none, linear or, with data.window, conv")],
+)  # fmt: skip
 def test_an_encoder_of_other_frames_is_refused(encoder, frame_shape, line):
     with pytest.raises(UserError, match=line):
         join("gru", partial(encoder, filters=[2, 2], kernel_size=3, pool_size=2), frame_shape)
@@ -309,10 +272,11 @@ def test_a_job_with_a_share_beside_given_splits_fails(tmp_path):
 
 def test_a_sweep_over_test_folds_tests_each_series_once_and_needs_no_validation(tmp_path):
     write_series_folder(tmp_path / "data", per_class=3, halves=["."])
-    options = ("data.num_folds=3", "data.test_fold=0,1,2", "data.validation_share=0")
+    options = ("data.num_folds=3", "data.test_fold=0,1,2", "data.validation_share=0", "trainer.max_epochs=1")
     done = succeeds("train.py", "-m", *words(tmp_path / "data"), *options, cwd=tmp_path)
     assert "best           all jobs  test accuracy " in done.stdout
-    runs = sorted(tmp_path.glob("outputs/sweeps/*/*/[0-2]"))
-    tables = [list(csv.DictReader((run / "series.csv").open())) for run in runs]
+    sweep = sweep_folder(tmp_path)
+    tables = [read_csv(table) for table in sorted(sweep.glob("[0-2]/series.csv"))]
     tested = [row["path"] for table in tables for row in table if row["split"] == "test"]
     assert len(tested) == len(set(tested)) == 6
+    assert not re.search("None|ranked", (sweep / "sweep.html").read_text())

@@ -8,16 +8,15 @@ from omegaconf import OmegaConf
 from torch.nn.functional import cross_entropy
 
 from quadrant_lstm.callbacks.checkpoints import read_checkpoint, write_checkpoint
-from quadrant_lstm.config.check import check_config
 from quadrant_lstm.dashboard.dashboard import hyperparameters
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import write_json
 from quadrant_lstm.model.teachers import Teachers
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import load_teachers
-from quadrant_lstm.run_folder import BEST, CONFIG, LAST, RESULTS
+from quadrant_lstm.run_folder import BEST, CONFIG, RESULTS
 from tests.configs import composed_config
-from tests.folders import TINY, tiny_data
+from tests.folders import TINY, assert_same_weights, tiny_data
 from tests.networks import Flat
 from tests.scripts import refused, succeeds
 from tests.series import write_series_folder
@@ -102,8 +101,7 @@ def test_a_run_with_teachers_resumes_exactly_and_not_with_others(sweep, tmp_path
     shutil.copy(sweep / "0" / BEST, sweep / "1" / BEST)
     change(sweep / "1" / BEST)
     succeeds(*resume, cwd=tmp_path)
-    one, other = (read_checkpoint(run / LAST)["state_dict"] for run in (whole, interrupted))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_same_weights(whole, interrupted)
 
 
 @pytest.mark.parametrize(
@@ -119,19 +117,15 @@ def test_a_teacher_that_saw_other_samples_is_refused(words, message, sweep, tmp_
         load(tmp_path, sweep, *words, train=200 if words else 199)
 
 
-def test_a_fold_of_the_teacher_is_compared_with_the_default_of_a_key_that_is_left_out(sweep, tmp_path):
+def test_a_key_that_a_teacher_or_its_student_lacks_has_its_default(sweep, tmp_path):
     recorded = OmegaConf.load(sweep / "0" / CONFIG)
-    recorded.data.fold, recorded.data.num_folds = 0, 3
+    number = recorded.data.pop("num_folds")
+    OmegaConf.save(recorded, sweep / "0" / CONFIG)
+    assert number == 5 and len(load(tmp_path, sweep / "0").networks) == 1
+    recorded.data.update({"fold": 0, "num_folds": 3})
     OmegaConf.save(recorded, sweep / "0" / CONFIG)
     with pytest.raises(UserError, match="data.num_folds: 5, but the teacher .*/0 was trained with 3; write the same"):
         load(tmp_path, sweep / "0", "data.fold=0", "~data.num_folds")
-
-
-def test_a_key_that_the_folder_of_an_older_teacher_lacks_has_its_default(sweep, tmp_path):
-    recorded = OmegaConf.load(sweep / "0" / CONFIG)
-    del recorded.data["num_folds"]
-    OmegaConf.save(recorded, sweep / "0" / CONFIG)
-    assert len(load(tmp_path, sweep / "0").networks) == 1
 
 
 def test_a_teacher_without_a_checksum_of_its_data_is_refused(sweep, tmp_path):
@@ -165,13 +159,3 @@ def test_keys_of_a_teacher_are_hyperparameters_only_with_a_teacher():
     with_teacher, without = (hyperparameters(composed_config(*words), []) for words in (["teacher=a"], []))
     assert {key: with_teacher[key] for key in keys} == keys
     assert not keys.keys() & without.keys()
-
-
-def test_a_teacher_needs_a_temperature():
-    with pytest.raises(UserError, match="temperature: is missing; add temperature=VALUE, or leave out"):
-        check_config(composed_config("teacher=a", "~temperature"))
-
-
-def test_a_folder_without_a_network_teaches_nothing(tmp_path):
-    for name, rule in (("lost", "does not exist"), (".", "is neither a run folder with a checkpoints/best.ckpt nor")):
-        assert f"teacher: {tmp_path / name} {rule}" in refused("train.py", f"teacher={tmp_path / name}", cwd=tmp_path)
