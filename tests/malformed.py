@@ -60,7 +60,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {  # with a part of the line that ref
     "a python object": (
         written("model: !!python/object/apply:os.system ['touch executed']"), "could not determine a constructor"
     ),
-    "another network": (replaced("lstm_units: 5", "lstm_units: 6"), "best.ckpt: does not fit"),
+    "another network": (replaced("lstm_units: 5", "lstm_units: 6"), "best.ckpt: does not fit run/.hydra/config.yaml"),
     "a value out of range": (replaced("dropout: 0.25", "dropout: 2"), "model.dropout: 2 is not"),
     "an unknown key": (replaced("dropout: 0.25", "dropuot: 0.25"), "did you mean model.dropout?"),
     "an alias bomb": (written("\n".join(["l0: &l0 [1]", *ALIASES, "model: *l9"])), "it uses YAML aliases"),

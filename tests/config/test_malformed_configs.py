@@ -17,5 +17,5 @@ def test_a_malformed_config_is_refused(name, finished_run, tmp_path, monkeypatch
     shutil.copytree(finished_run, tmp_path / "run")
     change(tmp_path / "run/.hydra/config.yaml")
     with pytest.raises(UserError, match=re.escape(message)):
-        load_run(tmp_path / "run")
+        load_run("run")
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # "executed" is what the code of a config would make

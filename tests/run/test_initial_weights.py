@@ -75,8 +75,8 @@ def numbered_network():
     return network
 
 
-def save(folder, **tensors):
-    pytest.importorskip("safetensors.torch").save_file(tensors, folder / "x.safetensors")
+def save(folder, metadata=None, **tensors):
+    pytest.importorskip("safetensors.torch").save_file(tensors, folder / "x.safetensors", metadata)
     return str(folder / "x.safetensors")
 
 
@@ -121,19 +121,14 @@ def test_weights_for_columns_in_another_order_are_refused_and_for_others_named(t
     copy_weights(network, str(tmp_path / "x.ckpt"), ("pressure", "heat"))
     assert "reads pressure, speed, but the columns of these series are pressure, heat; they are stand" in caplog.text
     reading = {"reading": json.dumps({"feature_names": ["pressure", "speed"]})}
-    pytest.importorskip("safetensors.torch").save_file(
-        {"weight": torch.ones(2, 2)}, tmp_path / "x.safetensors", reading
-    )
-    with pytest.raises(
-        UserError, match=r"x\.safetensors reads pressure, speed, but the columns of these series are sp"
-    ):
-        copy_weights(network, str(tmp_path / "x.safetensors"), ("speed", "pressure"))
+    file = save(tmp_path, reading, weight=torch.ones(2, 2))
+    with pytest.raises(UserError, match=r"x\.safetensors reads pressure, speed, but the columns of these series are s"):
+        copy_weights(network, file, ("speed", "pressure"))
 
 
 def test_files_without_weights_of_the_network_are_refused(finished_run, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     for init, message in {
-        "nowhere": "^init: nowhere does not exist; give a run folder, or a file that",
         str(tmp_path / "x.safetensors"): r"^init: .*x\.safetensors cannot be read .*; export it again",
         str(finished_run): "has no weight whose name and shape this network has; choose its model",
     }.items():
@@ -145,7 +140,8 @@ def test_what_a_run_was_trained_on_is_not_for_the_test_of_another(tmp_path):
     root = write_series_folder(tmp_path / "data", halves=(".",))
     old = series_in(root)
     (tmp_path / "old/checkpoints").mkdir(parents=True)
-    (tmp_path / "old/checkpoints/best.ckpt").touch()
+    for name in ("checkpoints/best.ckpt", "network.safetensors"):
+        (tmp_path / "old" / name).touch()
     (tmp_path / "old/series.csv").write_text(csv_text(list(old.table[0]), old.table))
     check_init(old, str(tmp_path / "old"))
     others = [series_in(root, validation_seed=seed) for seed in range(1, 9)]
@@ -154,19 +150,13 @@ def test_what_a_run_was_trained_on_is_not_for_the_test_of_another(tmp_path):
     assert any(leaks)
     for other, leaked in zip(others, leaks, strict=True):
         if leaked:
-            with pytest.raises(
-                UserError, match=r"^init: .*\.npy is for .* now, but .*old was trained on it; write the"
-            ):
-                check_init(other, str(tmp_path / "old"))
-            (tmp_path / "old/network.safetensors").touch()
-            with pytest.raises(UserError, match="^init: .* was trained on it; write the"):
-                check_init(other, str(tmp_path / "old/network.safetensors"))
+            for init in (tmp_path / "old", tmp_path / "old/network.safetensors"):
+                with pytest.raises(UserError, match=r"^init: .*\.npy is for .* now, but .*old was trained on it; writ"):
+                    check_init(other, str(init))
     write_json(tmp_path / "old/provenance.json", {"data": {"root": "data"}})
     ends = series_in(root, test_end=0.5)
     check_init(ends, str(tmp_path / "old"), "elsewhere")
-    with pytest.raises(
-        UserError, match=r"^init: the end of .*\.npy is for the test now, but .* another part of it; wr"
-    ):
+    with pytest.raises(UserError, match=r"^init: the end of .*\.npy is for the test now, but .* another part of it; w"):
         check_init(ends, str(tmp_path / "old"), "data")
 
 
@@ -191,6 +181,5 @@ def test_statistics_and_classes_of_other_data_are_named(tmp_path, caplog):
     network.set(torch.tensor([0.5, 5000.0]), torch.tensor([2.0, 2000.0]))
     copy_weights(network, str(tmp_path / "x.ckpt"), classes=("a_down", "b_up"))
     assert "tells north, south, but the classes here are a_down, b_up; its last layer is copied in th" in caplog.text
-    assert (
-        "init: of feature 2, the mean is 5000 and the deviation 2000 here, but 5 and the deviation 2 in" in caplog.text
-    )
+    rule = "init: of feature 2, the mean is 5000 and the deviation 2000 here, but 5 and the deviation 2 in"
+    assert rule in caplog.text
