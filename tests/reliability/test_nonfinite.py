@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.callbacks.training import Finite
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
@@ -17,7 +16,7 @@ from quadrant_lstm.data.orderings import QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.run_folder import read_results
-from tests.folders import TINY, run_folder, tiny_data
+from tests.folders import TINY, checkpoint_of, run_folder, tiny_data
 from tests.networks import CONSTANT, fp16, trainer
 from tests.scripts import refused, script, succeeds
 
@@ -73,22 +72,25 @@ def test_a_nonfinite_gradient_changes_no_weight_and_the_remedy_depends_on_the_sc
         fit(root(), data)
 
 
-def test_an_infinite_loss_with_finite_gradients_is_reported(data):
-    impossible = torch.tensor([0.0, 0.0, -math.inf])  # the last class
-    with pytest.raises(UserError, match="train: the loss is inf in epoch 1, at training step 1"):
-        fit(Weights(lambda weights: weights + impossible), data)
+def impossible():
+    """Returns a network with an infinite loss and finite gradients: the last class is impossible."""
+    return Weights(lambda weights: weights + torch.tensor([0.0, 0.0, -math.inf]))
 
 
 @pytest.mark.parametrize(
-    ("batch", "where"),
-    [(0, "train: the loss is nan in epoch 1, at training step 1,"),
-     (7, "train: the loss is nan in epoch 1, at training step 8,"),
-     (11, "val: the loss is nan in epoch 1, after training step 10,"),
-     (13, "train: the loss is nan in epoch 2, at training step 11,")],
+    ("network", "in_fp16", "where"),  # 10 batches of training, then 3 of validation
+    [(impossible(), False, "train: the loss is inf in epoch 1, at training step 1,"),
+     (Explosion(0), False, "train: the loss is nan in epoch 1, at training step 1,"),
+     (Explosion(7), False, "train: the loss is nan in epoch 1, at training step 8,"),
+     (Explosion(11), False, "val: the loss is nan in epoch 1, after training step 10,"),
+     (Explosion(13), False, "train: the loss is nan in epoch 2, at training step 11,"),
+     (Explosion(0), True, "train: the loss is nan in epoch 1, at training step 10,"),
+     (Explosion(10), True, "val: the loss is nan in epoch 1, after training step 10,")],
 )  # fmt: skip
-def test_the_message_names_stage_epoch_and_step(batch, where, data):
-    with pytest.raises(UserError, match=where):  # 10 batches of training, then 3 of validation
-        fit(Explosion(batch), data)
+def test_the_message_names_stage_epoch_and_step(network, in_fp16, where, data):
+    """In fp16, of the training steps only the last one is checked."""
+    with pytest.raises(UserError, match=where):
+        fit(network, data, plugins=fp16() if in_fp16 else None)
 
 
 @pytest.mark.parametrize(("batch", "seen"), [(2, 5), (7, 9), (9, 9)])
@@ -106,16 +108,6 @@ def test_in_fp16_training_steps_with_a_nonfinite_gradient_are_skipped(data):
     assert network.weights.tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("batch", "where"),
-    [(0, "train: the loss is nan in epoch 1, at training step 10,"),
-     (10, "val: the loss is nan in epoch 1, after training step 10,")],
-)  # fmt: skip
-def test_in_fp16_the_last_training_step_and_the_validation_are_checked(batch, where, data):
-    with pytest.raises(UserError, match=where):
-        fit(Explosion(batch), data, plugins=fp16())
-
-
 def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
     options = (*tiny_data(tmp_path), *TINY, "optimizer=sgd", "trainer.max_epochs=1")
     succeeds("train.py", *options, cwd=tmp_path)
@@ -128,7 +120,7 @@ def test_a_diverging_run_ends_with_one_line_and_keeps_its_checkpoint(tmp_path):
     assert not (run / "results.json").exists() and not (run / "report.html").exists()
     again = succeeds("train.py", f"run={run}", "optimizer.lr=0.001", cwd=tmp_path)  # max_epochs=2 is kept
     assert "resuming" in again.stdout and "with optimizer.lr=0.001" in again.stdout
-    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] + 1 == 2
+    assert checkpoint_of(run)["epoch"] + 1 == 2
 
 
 @pytest.mark.reliability
@@ -149,5 +141,5 @@ def test_no_result_is_nan_at_a_hundred_times_the_learning_rate(tmp_path, record_
         else:
             assert done.returncode == 2
         for file in run.glob("checkpoints/*.ckpt"):
-            assert all(weights.isfinite().all() for weights in read_checkpoint(file)["state_dict"].values())
+            assert all(weights.isfinite().all() for weights in checkpoint_of(run, file.stem)["state_dict"].values())
     record_figure(f"at 100 times the learning rate {finished} of {RUNS} runs finished, none with NaN")

@@ -8,18 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quadrant_lstm.callbacks.checkpoints import read_checkpoint
 from quadrant_lstm.run.load import evaluate
 from quadrant_lstm.run_folder import read_results
-from tests.folders import (
-    TINY,
-    children,
-    remaining_processes,
-    run_folder,
-    tiny_data,
-    wait_until_no_process_remains,
-    write_idx,
-)  # fmt: skip
+from tests import folders
+from tests.folders import TINY, checkpoint_of, children, run_folder, sweep_folder, tiny_data
 from tests.scripts import Script, succeeds
 
 CPU = ("trainer.accelerator=cpu",)
@@ -41,18 +33,16 @@ def test_each_of_the_10000_test_images_is_counted_once(processes, tmp_path):
     assert done.stdout.count("epoch 1/1") == 1, "each process logs"
 
 
-@pytest.mark.parametrize("class_weights", ["null", "balanced"])
-def test_two_processes_at_half_the_batch_size_train_like_one(class_weights, tmp_path, record_figure):
+def test_two_processes_at_half_the_batch_size_train_like_one(tmp_path, record_figure):
+    """Also where the classes, of which there are unequally many samples, have weights."""
     options = (*tiny_data(tmp_path, train=840), *TINY, "model.dropout=0", "trainer.max_epochs=1")  # 50 steps
-    options += (f"class_weights={class_weights}",)
-    if class_weights == "balanced":  # unequally many of each class
-        write_idx(tmp_path / "tiny/train-labels-idx1-ubyte", np.arange(840) % 3 % (1 + np.arange(840) % 4))
+    folders.write_idx(tmp_path / "tiny/train-labels-idx1-ubyte", np.arange(840) % 3 % (1 + np.arange(840) % 4))
     saved, results = [], []
     for number, words in enumerate((("data.batch_size=16",), ("data.batch_size=8", *CPU, "trainer.devices=2"))):
         cwd = tmp_path / str(number)
         cwd.mkdir()
-        succeeds("train.py", *options, *words, cwd=cwd)
-        saved.append(read_checkpoint(run_folder(cwd) / "checkpoints" / "last.ckpt"))
+        succeeds("train.py", *options, "class_weights=balanced", *words, cwd=cwd)
+        saved.append(checkpoint_of(run_folder(cwd)))
         results.append(read_results(run_folder(cwd)))
     assert [checkpoint["global_step"] for checkpoint in saved] == [50, 50]
     one, two = (checkpoint["state_dict"] for checkpoint in saved)
@@ -79,13 +69,13 @@ def test_a_failed_process_ends_its_job_and_not_the_sweep(tmp_path, record_figure
     assert took < 30
     assert process.returncode == 2
     assert errors.startswith("sweep: 1 of 2 jobs failed: 0 (trainer.max_epochs=100000): process 2 of 2 was killed")
-    (sweep,) = tmp_path.glob("outputs/sweeps/*/*")
-    names = [path.name for path in sweep.iterdir()]
-    assert sorted(names) == [".lock", "0", "1", "conf", "multirun.yaml", "sweep.csv", "sweep.html"]
+    sweep = sweep_folder(tmp_path)
+    names = {path.name for path in sweep.iterdir()}
+    assert names == {".lock", "0", "1", "conf", "multirun.yaml", "sweep.csv", "sweep.html"}
     assert not list(tmp_path.glob("outputs/2*"))  # the folder of a process that starts a run of its own
     results = read_results(sweep / "1")
     assert (results["epochs"], results["test/images"]) == (2, 70)
-    assert not remaining_processes(tmp_path)
+    assert not folders.remaining_processes(tmp_path)
 
 
 PLANT = """
@@ -134,11 +124,10 @@ def test_a_process_that_fails_is_named_in_one_line_and_the_others_end(
     assert process.returncode == 2
     *before, last = errors.splitlines()
     assert last.startswith(f"process {rank + 1} of 2 {says}, and the others were terminated; resume with run="), errors
-    assert before.count("Traceback (most recent call last):") == (signum == signal.SIGUSR1)
-    assert bool(before) == (signum == signal.SIGUSR1), errors
+    assert before.count("Traceback (most recent call last):") == bool(before) == (signum == signal.SIGUSR1), errors
     assert took < 5 + 20
-    assert not remaining_processes(tmp_path)
-    assert read_checkpoint(run_folder(tmp_path) / "checkpoints" / "last.ckpt")["epoch"] >= 0
+    assert not folders.remaining_processes(tmp_path)
+    assert checkpoint_of(run_folder(tmp_path))["epoch"] >= 0
 
 
 def listening(pid: int) -> set[str]:
@@ -154,4 +143,4 @@ def test_processes_listen_to_this_machine_only_and_end_with_their_parent(two_pro
     for pid in ranks:
         assert listening(pid) == {"0100007F"}  # 127.0.0.1
     process.kill()
-    wait_until_no_process_remains(tmp_path)
+    folders.wait_until_no_process_remains(tmp_path)
