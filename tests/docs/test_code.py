@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from quadrant_lstm import describe
+from quadrant_lstm.run.export import export
 from quadrant_lstm.run_folder import read_results
 from tests.code_blocks import Errors, blocks_of, check_errors, errors_of
 from tests.networks import question_network
-from tests.scripts import FORKSERVER, ROOT, succeeds
+from tests.scripts import FORKSERVER, ROOT
 
 PAGE = ROOT / "docs/join.md"
 TEXT = PAGE.read_text()
@@ -147,7 +148,7 @@ EXPORTED = {"onnx": "[[1, 2, 3, 4], ", "torch": "ACCURACY\n", "safetensors": "da
 @pytest.mark.parametrize(("format", "block"), list(zip(EXPORTED, READERS, strict=True)), ids=list(EXPORTED))
 def test_an_exported_file_is_read(format, block, smoke_run, tmp_path, monkeypatch, capsys):
     run = shutil.copytree(smoke_run, tmp_path / "run")
-    succeeds("export.py", "run=run", f"format={format}", cwd=tmp_path)
+    export(run, format)
     monkeypatch.chdir(run)
     names: dict = {}
     exec(block, names)

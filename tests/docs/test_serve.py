@@ -58,21 +58,17 @@ def test_the_web_service_classifies_files_and_explains_what_is_wrong(service, vi
         probabilities = dict(zip(("bright", "dark"), expected.probabilities, strict=True))
         answers[file] = 200, {"label": expected.label, "probabilities": probabilities, "note": ""}
     with ThreadPoolExecutor(8) as pool:
-        asked = 4 * list(answers)
-        assert list(pool.map(lambda file: send(address, file.name, file.read_bytes()), asked)) == 4 * [
-            *answers.values()
-        ]
+        found = pool.map(lambda file: send(address, file.name, file.read_bytes()), 4 * list(answers))
+        assert list(found) == 4 * list(answers.values())
 
-    garbage = (
-        "a b.mp4: cannot be read as a clip (Invalid data found when processing input); replace it, or leave it out."
-    )
-    assert send(address, "a%20b.mp4", bytes(range(1, 251))) == (422, {"detail": garbage})
-    empty = "empty.mp4: cannot be read as a clip (it is empty); replace it, or leave it out."
-    assert send(address, "empty.mp4", b"") == (422, {"detail": empty})
-    large = "large.mp4: has 20,000,001 bytes; send at most 20,000,000."
-    assert send(address, "large.mp4", bytes(20_000_001)) == (413, {"detail": large})
-    kind = "clip.npy: send a file that ends in one of .gif, .jpg, .mp4, .png, .webm."
-    assert send(address, "clip.npy", b"") == (415, {"detail": kind})
+    broken = "cannot be read as a clip ({}); replace it, or leave it out.".format
+    for name, content, status, detail in (
+        ("a%20b.mp4", bytes(range(1, 251)), 422, f"a b.mp4: {broken('Invalid data found when processing input')}"),
+        ("empty.mp4", b"", 422, f"empty.mp4: {broken('it is empty')}"),
+        ("large.mp4", bytes(20_000_001), 413, "large.mp4: has 20,000,001 bytes; send at most 20,000,000."),
+        ("clip.npy", b"", 415, "clip.npy: send a file that ends in one of .gif, .jpg, .mp4, .png, .webm."),
+    ):
+        assert send(address, name, content) == (status, {"detail": detail})
     assert not list(temporary.iterdir())
 
 

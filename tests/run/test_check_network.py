@@ -24,13 +24,7 @@ class Own(nn.Module):
         return self.change(self.linear(frames.flatten(1)))
 
 
-class InAList(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layers = [Own()]
-
-    def forward(self, frames):
-        return self.layers[0](frames)
+InAList = type("InAList", (nn.Module,), {"layers": [Own()], "forward": lambda self, frames: self.layers[0](frames)})
 
 
 def check(network, frame_shape=(1, 4, 4), pads=False):

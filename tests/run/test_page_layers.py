@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS, SequenceSpec, numbered_names
+from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.network import Join
@@ -17,7 +17,7 @@ from quadrant_lstm.run.drawing_page import fold_batch_norm, page_network
 from quadrant_lstm.run.export import export
 from quadrant_lstm.run_folder import read_results
 from tests.configs import composed_config
-from tests.networks import RECURRENT, question_network
+from tests.networks import QUESTION, RECURRENT, question_network
 from tests.pages import deep_network, shaken
 
 
@@ -42,9 +42,7 @@ def test_the_layers_of_the_question_are_listed_in_order():
 
 @pytest.mark.parametrize("experiment", ["question", "fast", "quick", "best"])
 def test_the_page_knows_the_networks_of_the_recipes(experiment):
-    spec = SequenceSpec((1, 56, 14), 4, numbered_names(10))
-    network = build_network(composed_config(f"experiment={experiment}"), spec)
-    description, _ = described(network)
+    description, _ = described(build_network(composed_config(f"experiment={experiment}"), QUESTION))
     assert description["encodes"] == ("frame" if experiment == "question" else "image")
 
 
@@ -66,10 +64,7 @@ LAYER = "which the page cannot compute, only conv"
         (lambda: joined(partial(nn.Conv2d, out_channels=2, kernel_size=3, stride=2)), r"encoder is Conv2d\(.*stride="),
         (lambda: joined(lambda channels: nn.Sequential(nn.Conv2d(channels, 2, 3), nn.GELU())), r"encoder\.1 is GEL"),
         (lambda: joined(lambda channels: nn.Sequential(nn.BatchNorm2d(1))), r"encoder\.0 is BatchNorm2d\("),
-        (
-            lambda: joined(lambda channels: Backbone(channels, "resnet18", None, False, 1.0, None)),
-            "encoder is Backbone",
-        ),
+        (lambda: joined(lambda channels: Backbone(channels, "resnet18", None, 0, 1.0, None)), "encoder is Backbone"),
         (lambda: nn.Linear(2, 2), rf"model is Linear\(.*, {LAYER}"),
         (lambda: deep_network(join_pieces=False), "model.join_pieces is false, but the page .*; use format=onnx"),
     ],
@@ -80,12 +75,10 @@ def test_what_the_page_cannot_compute_is_named(make, message):
 
 
 def test_images_in_colour_and_a_grid_of_pieces_are_refused():
-    for channels, orderings, grid, message in (
-        (3, ORDERINGS, QUADRANTS, "images have 3 channels, but the page has one; use format=onnx"),
-        (1, ["rows"], (4, 2), r"data.grid is \[4, 2\], but the page cuts quadrants; use format=onnx"),
-    ):
-        with pytest.raises(UserError, match=f"^format=html: {message}"):
-            page_network(question_network(), (channels, 56, 14), 10, orderings, grid)
+    with pytest.raises(UserError, match="^format=html: images have 3 channels, but the page has one; use format=onnx"):
+        page_network(question_network(), (3, 56, 14), 10, ORDERINGS, QUADRANTS)
+    with pytest.raises(UserError, match=r"^format=html: data.grid is \[4, 2\], but the page cuts quadrants; use form"):
+        page_network(question_network(), (1, 56, 14), 10, ["rows"], (4, 2))
 
 
 @pytest.mark.parametrize(("weights", "bytes_each"), [("float32", 4), ("float16", 2)])
