@@ -32,7 +32,7 @@ from quadrant_lstm.errors import FILE_ERRNOS, UserError, place_in_own_code, with
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.encoder import Backbone, Standardize
-from quadrant_lstm.model.protocols import LogitsPerStep, as_argument, logits_after_steps, make_part, wrong_result
+from quadrant_lstm.model.protocols import LogitsPerStep, as_argument, make_part, wrong_result
 from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.time_distributed import in_eval_mode
 from quadrant_lstm.text import NUM_CLASSES_OF_TOP5, assigned, counted, plural
@@ -245,15 +245,15 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
     if not logits.requires_grad or not list(network.parameters()):
         remedy = "compute them in layers that are its attributes or in an nn.ModuleList, without detach() and no_grad()"
         raise UserError(f"model: no gradient leads from logits of {type(network).__name__} to parameters; {remedy}.")
-    steps = logits_after_steps(network, frames, lengths)
+    if not isinstance(network, LogitsPerStep):
+        return
+    steps = network.logits_per_step(frames, **as_argument(lengths))
     is_one = isinstance(steps, Tensor) and steps.ndim == 3 and steps.shape[::2] == expected
     if not is_one or not 1 <= steps.shape[1] <= frames.shape[1]:
         raise wrong_result("model", network, frames, steps, "logits [N, steps, classes] from logits_per_step")
-    if not isinstance(network, LogitsPerStep):
-        return
     drawn = torch.rand(frames.shape, generator=torch.Generator().manual_seed(0))
     drawn[1, 1:] *= lengths is None  # padding
-    last = logits_after_steps(network, drawn, lengths)[:, -1].float()
+    last = network.logits_per_step(drawn, **as_argument(lengths))[:, -1].float()
     returned = network(drawn, **as_argument(lengths)).float()
     if not torch.allclose(last, returned, rtol=1e-3, atol=1e-3, equal_nan=True):
         rule = "returns other logits than the last ones of logits_per_step, which are tested"
