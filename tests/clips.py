@@ -54,7 +54,7 @@ def write_video(
         if times:
             stream.codec_context.time_base = Fraction(1, 100)
         for number, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24" if frames.shape[3] == 3 else "rgba")
             if times:
                 frame.pts, frame.time_base = times[number], Fraction(1, 100)
             file.mux(stream.encode(frame))

@@ -19,11 +19,8 @@ def test_a_list_is_no_content_of_a_run(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+a", "-a", "@a", "\ta", "\ra"])
-def test_a_text_is_no_formula_in_a_spreadsheet(text):
+def test_a_text_is_no_formula_in_a_spreadsheet_and_steers_no_terminal(text):
     assert csv_cell(text) == f"'{text}"
-
-
-def test_a_cell_steers_no_terminal():
     assert csv_cell("a\x1b[31m\nb\x9b") == "a?[31m\nb?"
 
 

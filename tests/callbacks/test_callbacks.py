@@ -195,21 +195,15 @@ def test_a_run_that_stopped_early_is_resumed_only_with_more_patience_or_none(tmp
     assert column(run) == [1, 2, 3, 4, 5]
 
 
-def test_an_epoch_that_was_stopped_is_trained_again(tmp_path):
+def test_an_epoch_that_was_stopped_is_trained_again(finished_run, tmp_path):
     stop = "+trainer.callbacks.timer={_target_: lightning.pytorch.callbacks.Timer, duration: {milliseconds: 1}}"
-    words = ("trainer.max_epochs=2", "trainer.limit_train_batches=3")
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    for cwd in (whole, stopped):
-        cwd.mkdir()
-    train_tiny(whole, *words)
-    first = train_tiny(stopped, "trainer.max_epochs=1", *words[1:])
-    assert "epoch 1/1" in first.stdout
-    run = run_folder(stopped)
-    again = succeeds("train.py", f"run={run}", "trainer.max_epochs=2", stop, cwd=stopped)
-    assert "epoch 2 was stopped, and is not saved" in again.stdout
+    train_tiny(tmp_path, "trainer.max_epochs=1")
+    run = run_folder(tmp_path)
+    stopped = succeeds("train.py", f"run={run}", "trainer.max_epochs=3", stop, cwd=tmp_path)
+    assert "epoch 2 was stopped, and is not saved" in stopped.stdout
     assert column(run) == [1]
-    succeeds("train.py", f"run={run}", "~trainer.callbacks.timer", cwd=stopped)
-    one, other = (read_checkpoint(folder / LAST)["state_dict"] for folder in (run_folder(whole), run))
+    succeeds("train.py", f"run={run}", "~trainer.callbacks.timer", cwd=tmp_path)
+    one, other = (read_checkpoint(folder / LAST)["state_dict"] for folder in (finished_run, run))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 

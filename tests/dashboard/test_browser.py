@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.scripts import script
+from tests.scripts import succeeds
 
 pytest.importorskip("selenium", reason="needs selenium")
 from tests.browser import CHROMIUM, DRIVER, TABS, Tab, chromium, find, screenshot, tensorboard, visit
@@ -23,8 +23,7 @@ def sweep(tmp_path_factory):
     """The working directory of a sweep of two jobs."""
     cwd = tmp_path_factory.mktemp("browser")
     data = (*tiny_data(cwd), *TINY[1:])
-    done = script("train.py", "-m", *data, "model.lstm_units=3,5", cwd=cwd)
-    assert done.returncode == 0, done.stderr
+    succeeds("train.py", "-m", *data, "model.lstm_units=3,5", cwd=cwd)
     return cwd
 
 

@@ -109,9 +109,8 @@ def test_hyperparameters_are_written_with_the_final_metrics(events, finished_run
 
 
 def test_the_varied_keys_of_a_sweep_include_the_choices_of_groups():
-    cfg = OmegaConf.create(
-        {"swept": ["model", "model/recurrent", "optimizer.lr"], "model": {"units": 5}, "optimizer": {"lr": 0.1}}
-    )
+    keys = ["model", "model/recurrent", "optimizer.lr"]
+    cfg = OmegaConf.create({"swept": keys, "model": {"units": 5}, "optimizer": {"lr": 0.1}})
     overrides = ["model=join", "model/recurrent=gru", "optimizer.lr=1e-1", "swept=[model,model/recurrent,optimizer.lr]"]
     assert hyperparameters(cfg, overrides) == {"model": "join", "model/recurrent": "gru", "optimizer.lr": 0.1}
 

@@ -105,21 +105,20 @@ def test_mistakes_are_drawn_with_class_prediction_and_confidence():
     assert of_predictions.columns_for(28, 3 * 28) == 3  # pictures keep their shape
 
 
-def test_where_no_sample_is_misclassified_no_mistakes_are_drawn(tmp_path):
+@pytest.mark.parametrize(
+    ("of_all", "title"),
+    [(0, None), (8, "8 of 8 misclassified"), (16, "8 of 8 misclassified by the first process")],
+)
+def test_mistakes_are_drawn_where_there_are_some_and_their_title_says_whose(of_all, title, tmp_path):
     data, indices = series_in(write_series_folder(tmp_path)), torch.arange(8)
     labels = data.test_samples(indices).labels
-    right = gallery.TestOutputs(indices, torch.eye(2)[labels][:, None].expand(-1, 3, -1), labels, torch.eye(2).long())
-    tags = [tag for tag, _ in (*gallery.prediction_pictures(data, right), *gallery.belief_pictures(data, right))]
-    assert "belief/example_1" in tags and not [tag for tag in tags if "mistake" in tag]
-
-
-def test_the_title_of_the_mistakes_says_whose_samples_they_are(tmp_path):
-    data, indices = series_in(write_series_folder(tmp_path)), torch.arange(8)
-    labels = data.test_samples(indices).labels
-    logits = torch.eye(2)[1 - labels][:, None].expand(-1, 3, -1)
-    for of_all, title in {8: "8 of 8 misclassified", 16: "8 of 8 misclassified by the first process"}.items():
-        tested = gallery.TestOutputs(indices, logits, labels, torch.tensor([[0, of_all // 2], [of_all // 2, 0]]))
-        figure = dict(gallery.prediction_pictures(data, tested))["test/mistakes"]
+    logits = torch.eye(2)[1 - labels if of_all else labels][:, None].expand(-1, 3, -1)
+    tested = gallery.TestOutputs(indices, logits, labels, torch.tensor([[0, of_all // 2], [of_all // 2, 0]]))
+    pictures = dict((*gallery.prediction_pictures(data, tested), *gallery.belief_pictures(data, tested)))
+    assert "belief/example_1" in pictures
+    assert bool([tag for tag in pictures if "mistake" in tag]) == bool(of_all)
+    if of_all:
+        figure = pictures["test/mistakes"]
         assert figure.axes[0].get_title() == title or figure.get_suptitle() == title
 
 
@@ -300,9 +299,7 @@ def test_all_pictures_show_classes_of_any_name(tmp_path, monkeypatch):
             np.save(folder / f"{number}.npy", noise_clip(3, seed=number))
     clips = clips_in(tmp_path)
     assert list(clips.spec.class_names) == names
-    tested = gallery.TestOutputs(
-        torch.arange(6), torch.zeros(6, 3, 3), torch.arange(6) // 2, torch.ones(3, 3, dtype=torch.long)
-    )
+    tested = gallery.TestOutputs(torch.arange(6), torch.zeros(6, 3, 3), torch.arange(6) // 2, torch.ones(3, 3).long())
     network = clip_network((3, 12, 16), num_steps=3)
     monkeypatch.setattr(gallery, "NUM_BELIEFS", 1)
     pictures = dict(gallery.data_pictures(clips)) | dict(gallery.prediction_pictures(clips, tested))

@@ -17,7 +17,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_csv
 from quadrant_lstm.run_folder import read_results, read_rows
 from tests.folders import TINY, run_folder, tiny_data
-from tests.scripts import FORKSERVER, script
+from tests.scripts import FORKSERVER, script, succeeds
 
 pytest.importorskip("wandb", reason='needs pip install -e ".[trackers]"')
 pytest.importorskip("mlflow", reason='needs pip install -e ".[trackers]"')
@@ -40,8 +40,7 @@ def tracked(tmp_path_factory):
     trained = script("train.py", *words, cwd=cwd, MLFLOW_DISABLE_TELEMETRY="true")
     assert (trained.returncode, trained.stderr) == (0, "")
     ids = json.loads((run_folder(cwd) / "trackers.json").read_text())
-    again = script("train.py", "run=latest", "trainer.max_epochs=4", TINY[0], cwd=cwd, MLFLOW_DISABLE_TELEMETRY="true")
-    assert again.returncode == 0, again.stderr
+    succeeds("train.py", "run=latest", "trainer.max_epochs=4", TINY[0], cwd=cwd, MLFLOW_DISABLE_TELEMETRY="true")
     assert json.loads((run_folder(cwd) / "trackers.json").read_text()) == ids
     return cwd, ids
 

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from quadrant_lstm.data import clip_frames
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, examine, find_clip_files, frame_times, is_clip
-from quadrant_lstm.data.clip_frames import read_frames as read_into
 from quadrant_lstm.data.videos import decoded, opened_video
 from quadrant_lstm.errors import UserError
 from tests.clips import WRITERS, noise_clip, write_animation, write_folder, write_gif, write_video
 
 COLOUR = FrameFormat(3, None, "THWC", "stretch")
+GREY = COLOUR._replace(channels=1)
 FRAMES = noise_clip(11)
 
 
@@ -22,7 +23,7 @@ def examined(clip, frame_format=COLOUR) -> tuple[int, int, int]:
 
 def read_frames(clip, frame_format=COLOUR, numbers=range(11)) -> np.ndarray:
     out = np.empty((len(numbers), *examined(clip, frame_format)[1:], frame_format.channels), np.uint8)
-    read_into(clip, frame_format, numbers, out)
+    clip_frames.read_frames(clip, frame_format, numbers, out)
     return out
 
 
@@ -54,16 +55,8 @@ def test_each_format_keeps_every_pixel_and_the_order(name, tmp_path):
 def test_the_axes_of_an_array_are_those_of_the_layout(layout, axes, tmp_path):
     frames = FRAMES[..., 0] if layout == "THW" else FRAMES
     np.save(tmp_path / "clip.npy", frames.transpose(axes))
-    read = read_frames(tmp_path / "clip.npy", COLOUR._replace(channels=1 if layout == "THW" else 3, layout=layout))
+    read = read_frames(tmp_path / "clip.npy", (GREY if layout == "THW" else COLOUR)._replace(layout=layout))
     assert np.array_equal(read, frames.reshape(read.shape))
-
-
-def test_a_video_is_read_by_its_frame_numbers(tmp_path):
-    greys = np.zeros((20, 32, 48, 3), np.uint8) + np.arange(0, 240, 12, dtype=np.uint8)[:, None, None, None]
-    write_video(tmp_path / "clip.mp4", greys)
-    read = read_frames(tmp_path / "clip.mp4", numbers=range(4, 20, 5))
-    assert read.mean((1, 2, 3)) == pytest.approx([48, 108, 168, 228], abs=4)  # videos are lossy
-    assert read_frames(tmp_path / "clip.mp4", COLOUR._replace(channels=1), [4]).shape == (1, 32, 48, 1)
 
 
 @pytest.mark.parametrize("clip", ["clip", "clip/frame.png"])
@@ -121,25 +114,15 @@ def test_a_frame_is_stretched_cropped_in_its_middle_or_padded_with_black(tmp_pat
     assert read["stretch"].min() > 40
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_what_is_transparent_is_white(channels, tmp_path):
-    ink = np.zeros((8, 8, 4), np.uint8)
-    ink[:, :4, 3] = 255  # black on the left, nothing on the right
-    Image.fromarray(ink).save(tmp_path / "ink.png")
-    (frame,) = read_frames(tmp_path / "ink.png", COLOUR._replace(channels=channels), range(1))
-    assert (frame[:, :4].max(), frame[:, 4:].min()) == (0, 255)
-
-
-def test_what_is_transparent_in_a_video_is_white(tmp_path):
-    av = pytest.importorskip("av", reason="needs PyAV")
-    ink = np.zeros((8, 8, 4), np.uint8)
-    ink[:, :4, 3] = 255
-    with av.open(str(tmp_path / "ink.mov"), "w") as file:
-        stream = file.add_stream("qtrle", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 8, 8, "argb"
-        file.mux(stream.encode(av.VideoFrame.from_ndarray(ink, format="rgba")))
-        file.mux(stream.encode())
-    (frame,) = read_frames(tmp_path / "ink.mov", numbers=range(1))
+@pytest.mark.parametrize(("name", "channels"), [("ink.png", 1), ("ink.png", 3), ("ink.mov", 3)])
+def test_what_is_transparent_is_white(name, channels, tmp_path):
+    ink = np.zeros((1, 8, 8, 4), np.uint8)
+    ink[:, :, :4, 3] = 255  # black on the left, nothing on the right
+    if name == "ink.mov":
+        write_video(tmp_path / name, ink, codec="qtrle", pix_fmt="argb")
+    else:
+        write_animation(tmp_path / name, ink)
+    (frame,) = read_frames(tmp_path / name, COLOUR._replace(channels=channels), range(1))
     assert (frame[:, :4].max(), frame[:, 4:].min()) == (0, 255)
 
 
@@ -215,7 +198,7 @@ def test_a_video_has_the_same_frames_when_decoding_begins_at_key_frames(name, tm
 
     def assert_equal(numbers, key_frames):
         out = np.zeros((len(numbers), 48, 64, 3), np.uint8)
-        read_into(tmp_path / name, COLOUR, numbers, out, key_frames)
+        clip_frames.read_frames(tmp_path / name, COLOUR, numbers, out, key_frames)
         assert np.array_equal(out, whole[numbers])
 
     numbers = [[number] for number in range(60)] + [range(0, 60, 7), range(10, 50), [19, 20, 20, 59], [45, 45]]
@@ -238,10 +221,10 @@ def test_frames_before_a_key_frame_are_not_decoded(tmp_path):
     with (tmp_path / "clip.mp4").open("r+b") as file:
         file.seek(packet.pos)
         file.write(bytes(packet.size))
-    read_into(tmp_path / "clip.mp4", COLOUR, [41, 45], out, note.key_frames)
+    clip_frames.read_frames(tmp_path / "clip.mp4", COLOUR, [41, 45], out, note.key_frames)
     assert np.array_equal(out, whole)
     with pytest.raises(BrokenClip, match="it is cut off or damaged at 0.0 seconds"):
-        read_into(tmp_path / "clip.mp4", COLOUR, [41, 45], out)
+        clip_frames.read_frames(tmp_path / "clip.mp4", COLOUR, [41, 45], out)
 
 
 def test_the_times_of_frames_are_noted_where_they_are_not_equally_spaced(tmp_path):
@@ -265,6 +248,39 @@ def test_the_times_of_frames_are_noted_where_they_are_not_equally_spaced(tmp_pat
         assert frame_times(notes[name]) == pytest.approx([0, 0.04, 0.14])  # browsers show 0 for a tenth of a second
         assert notes[name].seconds == pytest.approx(0.34)
     assert {notes[name].seconds for name in still} == {None}
+
+
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        ("a.mp4", range(0, 200, 4)),
+        ("b.mp4", range(0, 200, 2)),
+        ("c.mkv", [0, 3, 11, 12, 20, 21, 22, 40, *range(50, 200, 5)]),
+    ],
+)
+def test_a_rate_means_the_same_for_files_of_any_rate(name, times, tmp_path):
+    """Each frame has the brightness of the hundredth of a second at which it appears."""
+    frames = np.stack([np.full((32, 32, 3), hundredth, np.uint8) for hundredth in times])
+    write_video(tmp_path / name, frames, times=[*times])
+    note = examine(tmp_path / name, GREY)
+    for fps in (5.0, 10.0, 50.0):
+        numbers = clip_frames.frames_available(note, 1, fps)
+        assert abs(len(numbers) - 2 * fps) <= 1
+        moments = np.arange(len(numbers)) / fps
+        expected = [max(time for time in times if time / 100 <= moment + 1e-6) for moment in moments]
+        read = np.empty((len(numbers), 32, 32, 1), np.uint8)
+        clip_frames.read_frames(tmp_path / name, GREY, numbers.tolist(), read, note.key_frames)
+        assert np.abs(read[:, 16, 16, 0].astype(int) - expected).max() <= 3  # after compression
+
+
+@pytest.mark.parametrize("digits", [3, 4])
+def test_rounded_times_of_a_file_change_no_frame(digits):
+    places = [place for place in range(30) if place != 10]  # in thirtieths of a second; one frame was dropped
+    note = clip_frames.Note(None, len(places), 1, 1, "", 1.0, [round(place / 30, digits) for place in places], [])
+    for fps in (15, 30):
+        moments = range(0, 30, 30 // fps)
+        expected = [max(number for number, place in enumerate(places) if place <= moment) for moment in moments]
+        assert clip_frames.frames_available(note, 1, fps).tolist() == expected
 
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip.webp", "clip.png", "single.png"])

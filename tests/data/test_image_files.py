@@ -77,12 +77,6 @@ def test_a_photo_is_turned_as_its_camera_noted(file, digit):
     assert np.array_equal(read(np.rot90(digit), file, exif=exif), read(digit, file))
 
 
-def test_the_preview_that_a_camera_adds_to_a_photograph_is_ignored(digit, tmp_path):
-    preview = {"format": "MPO", "save_all": True, "append_images": [Image.fromarray(digit[:14])]}
-    file = tmp_path / "photo.jpg"
-    assert np.array_equal(read(digit, file, **preview), read(digit, file))
-
-
 def test_what_is_inverted_may_be_chosen_and_images_of_other_data_are_not_changed_at_their_size(file, digit):
     assert np.array_equal(read(255 - digit, file), read(255 - digit, file, True))
     assert correlation(read(255 - digit, file, False), digit) < 0.5

@@ -47,24 +47,17 @@ def test_each_training_image_is_in_one_fold(tiny):
         tiny(fold=0, num_folds=201)
 
 
-def test_test_images_never_enter_training_or_validation():
-    images, data = load_images("mnist", None), data_module()
+def test_each_split_has_its_own_images_as_uint8_which_become_frames_in_0_1():
+    mnist, data = load_images("mnist", None), data_module()
     for loader in (data.train_dataloader(), data.val_dataloader()):
-        pixels, indices = next(iter(loader))[0], next(iter(loader.sampler))
-        assert np.array_equal(pixels, images.train_images[indices])
-    batches = list(data.test_dataloader())
-    assert np.array_equal(torch.cat([batch[0] for batch in batches]).numpy(), images.test_images)
-    assert np.array_equal(torch.cat([batch[1] for batch in batches]).numpy(), images.test_labels)
-
-
-def test_uint8_images_and_their_labels_become_frames_in_0_1():
-    data, mnist = data_module(), load_images("mnist", None)
-    loader = data.train_dataloader()
-    loader.sampler.set_epoch(2)
-    indices, (images, labels) = next(iter(loader.sampler)).numpy(), next(iter(loader))
-    assert images.dtype == torch.uint8
-    assert np.array_equal(images.numpy(), mnist.train_images[indices])
-    assert np.array_equal(labels.numpy(), mnist.train_labels[indices])
+        loader.sampler.set_epoch(2)
+        indices, (images, labels) = next(iter(loader.sampler)).numpy(), next(iter(loader))
+        assert images.dtype == torch.uint8
+        assert np.array_equal(images.numpy(), mnist.train_images[indices])
+        assert np.array_equal(labels.numpy(), mnist.train_labels[indices])
+    tested = [torch.cat(parts).numpy() for parts in zip(*data.test_dataloader(), strict=True)]
+    assert np.array_equal(tested[0], mnist.test_images)
+    assert np.array_equal(tested[1], mnist.test_labels)
     frames, same_labels, lengths, _ = data.on_after_batch_transfer((images, labels), 0)
     assert (frames.shape, frames.dtype, frames.max()) == ((64, 4, 1, 56, 14), torch.float32, 1)
     assert torch.equal(frames * 255, sequences(images).float())

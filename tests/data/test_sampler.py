@@ -25,9 +25,7 @@ def test_without_a_seed_indices_are_not_shuffled_and_all_batches_but_the_last_ar
 
 
 @settings(deadline=None)
-@given(
-    images=st.integers(1, 90), batch_size=st.integers(1, 20), num_ranks=st.integers(1, 5), seed=st.none() | st.just(1)
-)
+@given(st.integers(1, 90), st.integers(1, 20), st.integers(1, 5), st.none() | st.just(1))
 def test_processes_together_see_each_image_once(images, batch_size, num_ranks, seed):
     samplers = [EpochSampler(torch.arange(images), batch_size, seed, rank, num_ranks) for rank in range(num_ranks)]
     batches = [list(sampler) for sampler in samplers]

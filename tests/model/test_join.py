@@ -44,9 +44,7 @@ def join(encoder=CONV, recurrent=LSTM, shared_tiles=False, **changes) -> Join:
 @pytest.mark.parametrize(
     ("encoder", "recurrent"), [*((name, "lstm") for name in ENCODERS), *(("conv", name) for name in RECURRENT)]
 )
-def test_any_encoder_is_joined_to_any_recurrent_layer_and_only_real_earlier_steps_count(
-    encoder, recurrent, differences
-):
+def test_any_encoder_and_recurrent_layer_are_joined_and_only_real_earlier_steps_count(encoder, recurrent, differences):
     network = join(ENCODERS[encoder], RECURRENT[recurrent], differences=differences)
     frames, lengths = torch.rand(3, 4, 1, 56, 14), torch.tensor([4, 1, 3])
     logits, steps = network(frames), network.logits_per_step(frames)
@@ -91,10 +89,9 @@ def test_a_pooled_encoder_averages_the_maps_in_each_cell_of_its_grid(size):
     maps = nn.Sequential(*list(encoder)[:-1])(frames)
     assert maps.shape == (2, 6, rows, columns)
     for row, column in itertools.product(range(2), range(3)):
-        cell = maps[
-            :, :, rows * row // 2 : -(-rows * (row + 1) // 2), columns * column // 3 : -(-columns * (column + 1) // 3)
-        ]
-        torch.testing.assert_close(encoder(frames)[:, :, row, column], cell.mean((2, 3)))
+        high = slice(rows * row // 2, -(-rows * (row + 1) // 2))
+        wide = slice(columns * column // 3, -(-columns * (column + 1) // 3))
+        torch.testing.assert_close(encoder(frames)[:, :, row, column], maps[:, :, high, wide].mean((2, 3)))
 
 
 def test_a_frozen_backbone_gets_no_gradients_and_keeps_its_statistics():
@@ -145,9 +142,7 @@ def test_pretrained_weights_are_read_where_torchvision_keeps_them(name, tmp_path
         (TimmBackbone, "test_resnet", {"mean": [0.5] * 3, "std": [0.5] * 3}, ".safetensors"),
     ],
 )
-def test_weights_are_read_from_a_file_with_a_classifier_of_other_classes_or_without(
-    kind, name, trained_with, suffix, tmp_path
-):
+def test_weights_are_read_from_a_file_with_or_without_a_classifier(kind, name, trained_with, suffix, tmp_path):
     if kind is TimmBackbone:
         pytest.importorskip("timm")
     saved = backbone(name, kind=kind).eval()
@@ -167,10 +162,7 @@ def test_weights_are_read_from_a_file_with_a_classifier_of_other_classes_or_with
         (None, "cannot be used ([Errno 2] No such file"),
         (b"PK damaged", "cannot be used ("),
         ([1], "cannot be used ('list' object has no attribute 'items'); give a state dict of resnet18."),
-        (
-            {},
-            'cannot be used (Error(s) in loading state_dict for ResNet: Missing key(s) in state_dict: "conv1.weight", ',
-        ),
+        ({}, 'cannot be used (Error(s) in loading state_dict for ResNet: Missing key(s) in state_dict: "conv1.weigh'),
         ({"conv1.weight": torch.zeros(1)}, "cannot be used ("),
     ],
 )
@@ -190,12 +182,7 @@ def test_a_file_that_holds_no_weights_of_the_network_is_refused(content, reason,
         (Backbone, "resnet81", None, "torchvision has no resnet81; write e.g. resnet"),
         (Backbone, "resnet18", "FOO", "has no FOO; write one of null, IMAGENET1K_V1, DEFAULT, or a file"),
         (Backbone, "squeezenet1_0", None, "squeezenet1_0 does not end in a linear layer"),
-        (
-            Backbone,
-            "resnet18",
-            "DEFAULT",
-            r"resnet18 cannot be .* put the file of \S*pth into \S*/hub/checkpoints",
-        ),
+        (Backbone, "resnet18", "DEFAULT", r"resnet18 cannot be .* put the file of \S*pth into \S*/hub/checkpoints"),
         (TimmBackbone, "resnet81", None, "model.encoder.name: timm has no resnet81; write e.g. resnet"),
         (TimmBackbone, "hf-hub:somebody/model", None, "timm has no hf-hub:somebody/model; write e.g. resnet18."),
         (TimmBackbone, "test_resnet", "FOO", "test_resnet has no FOO; write one of null, DEFAULT, or a file"),

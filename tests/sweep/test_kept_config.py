@@ -20,6 +20,7 @@ from quadrant_lstm.compat import OF_COMPOSE
 from quadrant_lstm.config.check import check_trained_with
 from quadrant_lstm.errors import UserError
 from tests.folders import TINY, sweep_folder, tiny_data
+from tests.malformed import replaced
 from tests.scripts import ROOT, Script, succeeds, waiting_after
 
 EDITS = {
@@ -28,12 +29,6 @@ EDITS = {
     "model/cnn_lstm.yaml": ("lstm_units: 5", "lstm_units: 7", "model.lstm_units=5 (now 7 in conf/)"),
     "train.yaml": ("- schedule: constant", "- schedule: cosine", "schedule._target_"),
 }
-
-
-def edit(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new))
 
 
 def copy_project(folder: Path) -> Path:
@@ -51,7 +46,7 @@ def test_a_resumed_sweep_does_not_use_an_edited_conf(tmp_path):
     first, second = (sweep_folder(tmp_path) / job / ".hydra/config.yaml" for job in "01")
     config = first.read_text()
     for name, (old, new, _) in EDITS.items():
-        edit(tmp_path / "conf" / name, old, new)
+        replaced(old, new)(tmp_path / "conf" / name)
     done = succeeds(train, "sweep=latest", cwd=tmp_path)
     line = done.stdout.splitlines()[0]
     assert line.startswith("conf/ has changed since this sweep began; the sweep keeps ")
@@ -118,7 +113,7 @@ def test_a_copy_that_was_edited_or_lost_is_refused(foreign, tmp_path):
     message = f"{tmp_path}.*: is not the config that the sweep began with; restore it, or start a new sweep."
     with pytest.raises(UserError, match=message):
         KeptConfigLoader(None, tmp_path / "lost", "train", is_resumed=True)
-    edit(tmp_path / "train.yaml", "label_smoothing: 0.0", "label_smoothing: 0.3")
+    replaced("label_smoothing: 0.0", "label_smoothing: 0.3")(tmp_path / "train.yaml")
     with pytest.raises(UserError, match=message):
         KeptConfigLoader(None, tmp_path, "train", is_resumed=True)
 

@@ -1,5 +1,6 @@
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,15 @@ RESULTS = {
 
 def finish(job, **results) -> None:
     write_json(job.folder / "results.json", RESULTS | {"val/accuracy": 0.5, "test/accuracy": 0.5} | results)
+
+
+def report_of(folder: Path, task: list[str], hydra: list[str], sweeper: dict) -> str:
+    """Returns the text of the report that a sweep with these overrides writes at its end."""
+    content = {"sweeper": sweeper, "runtime": {"config_sources": []}, "overrides": {"task": task, "hydra": hydra}}
+    write_json(folder / "multirun.yaml", {"hydra": content})  # JSON is YAML
+    with report_at_end(folder):
+        pass
+    return " ".join((folder / "sweep.html").read_text().split())
 
 
 def test_an_interval_follows_students_t():
@@ -63,20 +73,16 @@ def test_groups_are_ranked_by_the_metric_that_all_jobs_monitor_or_else_by_accura
     groups = ranked_groups(jobs)
     assert " ".join(group.swept["a"] for group in groups) == ranking
     assert {"val/accuracy", "val/loss", "val/macro_f1"} <= set(csv_table(groups).splitlines()[0].split(","))
-    (tmp_path / "multirun.yaml").write_text(
-        "hydra: {sweeper: {}, runtime: {config_sources: []}, overrides: {task: ['a=0,1,2'], hydra: []}}"
-    )
-    with report_at_end(tmp_path):
-        pass
-    page = " ".join((tmp_path / "sweep.html").read_text().split())
+    page = report_of(tmp_path, ["a=0,1,2"], [], {})
     shown = monitors[0] if len(monitors) == 1 else "validation accuracy"
     assert f"Rows are ranked by the {shown} of the epoch that is kept" in page
     best = {"val/loss": "0.2000", "val/macro_f1": "0.9000"}.get(shown)
     assert not best or f'<td data-column="{shown}" class="whole">{best}' in page
 
 
-def test_folds_and_seeds_share_a_group(tmp_path):
-    overrides = [[f"a={a}", f"data.fold={fold}", f"seed={seed}"] for a in (1, 2) for fold in (0, 1) for seed in (1, 2)]
+@pytest.mark.parametrize("key", ["data.fold", "data.validation_seed"])
+def test_folds_other_validation_samples_and_seeds_share_a_group(key, tmp_path):
+    overrides = [[f"a={a}", f"{key}={value}", f"seed={seed}"] for a in (1, 2) for value in (0, 1) for seed in (1, 2)]
     groups = ranked_groups(make_jobs(tmp_path, overrides))
     assert {str(group): len(group.jobs) for group in groups} == {"a=1": 4, "a=2": 4}
     assert list(map(str, ranked_groups(make_jobs(tmp_path, overrides[:4])))) == ["all jobs"]
@@ -103,26 +109,14 @@ def test_a_sample_that_changed_between_the_jobs_is_named(key, second, changed, t
     assert changed_sample(jobs) == changed
 
 
-def test_the_interval_over_folds_is_that_of_their_means_over_the_seeds(tmp_path):
-    jobs = make_jobs(tmp_path, [[f"data.test_fold={fold}", f"seed={seed}"] for fold in (0, 1, 2) for seed in (1, 2)])
+@pytest.mark.parametrize("other", ["seed", "data.fold"])
+def test_the_interval_over_test_folds_is_that_of_their_means_over_seeds_or_nested_folds(other, tmp_path):
+    pairs = itertools.product((0, 1, 2), (0, 1))
+    jobs = make_jobs(tmp_path, [[f"data.test_fold={fold}", f"{other}={number}"] for fold, number in pairs])
     for job, accuracy in zip(jobs, (0.1, 0.3, 0.4, 0.4, 0.5, 0.7), strict=True):
         finish(job, **{"test/accuracy": accuracy})
     (group,) = ranked_groups(jobs)
     assert group.mean("test/accuracy").values == pytest.approx((0.2, 0.4, 0.6))
-
-
-def test_the_interval_of_nested_folds_is_that_of_the_test_folds(tmp_path):
-    folds = list(itertools.product((0, 1, 2), (0, 1)))
-    jobs = make_jobs(tmp_path, [[f"data.fold={fold}", f"data.test_fold={test_fold}"] for test_fold, fold in folds])
-    for job, accuracy in zip(jobs, (0.1, 0.3, 0.4, 0.4, 0.5, 0.7), strict=True):
-        finish(job, **{"test/accuracy": accuracy})
-    (group,) = ranked_groups(jobs)
-    assert group.mean("test/accuracy").values == pytest.approx((0.2, 0.4, 0.6))
-
-
-def test_other_validation_samples_repeat_a_group(tmp_path):
-    overrides = [[f"a={a}", f"data.validation_seed={seed}"] for a in (1, 2) for seed in (0, 1, 2)]
-    assert [len(group.jobs) for group in ranked_groups(make_jobs(tmp_path, overrides))] == [3, 3]
 
 
 def test_trials_that_repeat_the_same_values_are_one_value_of_the_mean(tmp_path):
@@ -138,10 +132,8 @@ def test_the_progress_of_a_search_is_that_of_its_metric(tmp_path):
     jobs = make_jobs(tmp_path, [["lr=1"], ["lr=2"]])
     for job, loss in zip(jobs, (0.5, 0.2), strict=True):
         write_json(job.folder / "results.json", {"val/accuracy": 0.9, "monitor": "val/loss", "val/loss": loss})
-    for metric, label, values in (
-        ("val/loss", "val/loss", [0.5, 0.2]),
-        ("val/accuracy", "validation error, %", [10, 10]),
-    ):
+    expected = {"val/loss": ("val/loss", [0.5, 0.2]), "val/accuracy": ("validation error, %", [10, 10])}
+    for metric, (label, values) in expected.items():
         (axes,) = draw_search(jobs, metric).axes
         assert axes.get_ylabel() == label
         assert axes.lines[0].get_ydata().tolist() == pytest.approx(values)
@@ -189,17 +181,9 @@ def test_the_pictures_show_any_value(tmp_path):
 
 
 def test_a_search_without_a_started_job_has_a_report(tmp_path):
-    tmp_path = tmp_path / "a folder"
-    tmp_path.mkdir()
-    (tmp_path / "multirun.yaml").write_text(
-        "hydra:\n  sweeper: {n_trials: 5, sampler: {}, pruner: {}}\n  runtime: {config_sources: []}\n"
-        "  overrides: {task: ['seed=1'], hydra: ['hydra/sweeper=optuna']}\n"
-    )
-    with report_at_end(tmp_path):
-        pass
-    page = " ".join((tmp_path / "sweep.html").read_text().split())
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    page = report_of(folder, ["seed=1"], ["hydra/sweeper=optuna"], {"n_trials": 5, "sampler": {}, "pruner": {}})
     assert "0 of 5 jobs have finished" in page
-    assert (
-        "python train.py -m seed=1 hydra/sweeper=optuna" in page
-        and f"python train.py &#39;sweep={tmp_path}&#39;" in page
-    )
+    assert "python train.py -m seed=1 hydra/sweeper=optuna" in page
+    assert f"python train.py &#39;sweep={folder}&#39;" in page

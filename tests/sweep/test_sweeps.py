@@ -56,28 +56,6 @@ def test_of_a_key_that_is_given_twice_the_last_value_counts():
     assert jobs == [["seed=1", "++lr=3", "++a=4"], ["seed=1", "++lr=3", "++a=5"]]
 
 
-def test_an_invalid_job_fails_alone_and_is_named(tmp_path):
-    write_idx_folder(tmp_path / "tiny")
-    line = refused("train.py", "-m", *DATA, "trainer.max_epochs=1", "model.kernel_size=3,9", "seed=1,2", cwd=tmp_path)
-    sweep = sweep_folder(tmp_path)
-    assert line.startswith("sweep: 2 of 4 jobs failed: 2 (model.kernel_size=9 seed=1): model.kernel_size: 9")
-    assert f"python train.py sweep={sweep.relative_to(tmp_path)}" in line
-    rows = read_csv(sweep / "sweep.csv")
-    assert [(row["rank"], row["job"], row["model.kernel_size"], row["seed"]) for row in rows] == [
-        ("1", "0", "3", "1"), ("1", "1", "3", "2"), ("2", "2", "9", "1"), ("2", "3", "9", "2"),
-    ]  # fmt: skip
-    assert all(float(row["val/accuracy"]) > 0 for row in rows[:2])
-    assert all(row["error"].startswith("model.kernel_size: 9") for row in rows[2:])
-    events = EventAccumulator(str(sweep / "1")).Reload()
-    data = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
-    parameters = metadata.parse_session_start_info_plugin_data(data).hparams
-    assert {key: value.number_value for key, value in parameters.items()} == {"model.kernel_size": 3, "seed": 2}
-    page = (sweep / "sweep.html").read_text()
-    assert page.count("<svg") == 2
-    assert "job 2 model.kernel_size=9 seed=1" in page
-    assert not [word for word in ("http://", "https://") if f'src="{word}' in page or f'href="{word}' in page]
-
-
 CALLBACK = """
 from pathlib import Path
 from lightning.pytorch import Callback
@@ -85,7 +63,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 class Broken(Callback):
     def on_train_epoch_end(self, trainer, module):
-        if Path(trainer.default_root_dir).name == "1":
+        if Path(trainer.default_root_dir).name == "3":
             open("missing")
 
 class Late(TensorBoardLogger):
@@ -95,22 +73,40 @@ class Late(TensorBoardLogger):
 """
 
 
-def test_a_job_fails_with_its_traceback_in_its_log_unless_it_has_a_result(tmp_path):
+def test_jobs_that_are_invalid_or_raise_an_error_fail_alone_and_are_named(tmp_path):
     (tmp_path / "faults.py").write_text(CALLBACK)
     faults = ("+trainer.callbacks.broken._target_=faults.Broken", "trainer.logger.tensorboard._target_=faults.Late")
-    words = ("-m", *tiny_data(tmp_path), *TINY, "trainer.max_epochs=1", "seed=1,2", *faults)
+    words = ("-m", *tiny_data(tmp_path), *TINY, "trainer.max_epochs=1", "model.kernel_size=9,3", "seed=1,2", *faults)
     done = Script("train.py", *words, cwd=tmp_path, before=importing_from(tmp_path)).wait()
-    assert done.returncode == 2
-    assert done.stderr.startswith("sweep: 1 of 2 jobs failed: 1 (seed=2): FileNotFoundError: [Errno 2] No such file")
-    logs = [(sweep_folder(tmp_path) / job / "train.log").read_text() for job in "01"]
-    assert "OSError: gone" in logs[0]
-    assert "FileNotFoundError: [Errno 2] No such file or directory: 'missing'" in logs[1] and "faults.py" in logs[1]
+    sweep = sweep_folder(tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("sweep: 3 of 4 jobs failed: 0 (model.kernel_size=9 seed=1): model.kernel_size: 9")
+    assert f"python train.py sweep={sweep.relative_to(tmp_path)}" in done.stderr
+    rows = read_csv(sweep / "sweep.csv")
+    assert [(row["rank"], row["job"], row["model.kernel_size"], row["seed"]) for row in rows] == [
+        ("1", "2", "3", "1"), ("1", "3", "3", "2"), ("2", "0", "9", "1"), ("2", "1", "9", "2"),
+    ]  # fmt: skip
+    assert float(rows[0]["val/accuracy"]) > 0
+    assert all(row["error"].startswith("model.kernel_size: 9") for row in rows[2:])
+    missing = "FileNotFoundError: [Errno 2] No such file or directory: 'missing'"
+    assert (rows[0]["error"], rows[1]["error"]) == ("", missing)
+    logs = [(sweep / job / "train.log").read_text() for job in "23"]
+    assert "OSError: gone" in logs[0]  # which does not count, because the job has a result
+    assert missing in logs[1] and "faults.py" in logs[1]  # the traceback
+    events = EventAccumulator(str(sweep / "2")).Reload()
+    data = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    parameters = metadata.parse_session_start_info_plugin_data(data).hparams
+    assert {key: value.number_value for key, value in parameters.items()} == {"model.kernel_size": 3, "seed": 1}
+    page = (sweep / "sweep.html").read_text()
+    assert page.count("<svg") == 2
+    assert "job 0 model.kernel_size=9 seed=1" in page
+    assert not [word for word in ("http://", "https://") if f'src="{word}' in page or f'href="{word}' in page]
 
 
 def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep(tmp_path):
     write_idx_folder(tmp_path / "tiny")
     words = (*DATA, "trainer.max_epochs=3,1", "seed=${trainer.max_epochs}")
-    process = Script("train.py", "-m", *words, cwd=tmp_path, before=waiting_after(2, "0"))
+    process = Script("train.py", "-m", *words, cwd=tmp_path, before=waiting_after(1, "0"))
     process.wait_for("outputs/sweeps/*/*/0/checkpoints/last.ckpt")
     (job,) = children(process.pid)
     os.kill(job, signal.SIGKILL)
@@ -122,11 +118,12 @@ def test_a_killed_job_fails_alone_and_resumes_from_its_last_epoch_with_the_sweep
     before = {file: file.stat().st_mtime_ns for file in (sweep / "1").rglob("*") if file.is_file()}
 
     again = succeeds("train.py", "sweep=latest", "hydra.launcher.n_jobs=2", cwd=tmp_path)
-    assert "job 0  trainer.max_epochs=3  resumes after epoch " in again.stdout
+    assert "job 0  trainer.max_epochs=3  resumes after epoch 1" in again.stdout
     assert "job 1  trainer.max_epochs=1  finished before" in again.stdout
     assert {file: file.stat().st_mtime_ns for file in (sweep / "1").rglob("*") if file.is_file()} == before
     assert not (sweep / "0/error.json").exists()
     assert [row["epoch"] for row in read_csv(sweep / "0/metrics.csv")] == ["1", "2", "3"]
+    assert (sweep / "0/train.log").read_text().count("  train/loss ") == 2  # of epochs 2 and 3
     assert sweep_folder(tmp_path) == sweep
 
     recorded = (sweep / "multirun.yaml").read_bytes()
@@ -224,10 +221,8 @@ def test_a_plan_counts_the_steps_of_a_job(words, steps, seconds, tmp_path, monke
 def test_a_plan_estimates_jobs_that_differ_in_their_seed_once(monkeypatch, capsys):
     estimated = []
     monkeypatch.setattr(plan, "estimate", lambda cfg, _: estimated.append(cfg.seed) or plan.Estimate(9, 8, 7, 6.0))
-    jobs = make_jobs(
-        Path("sweep"), [[f"model.lstm_units={units}", f"seed={seed}"] for units in (5, 6) for seed in (1, 2)]
-    )
-    plan.show_plan(jobs, lambda job: composed_config(*job.overrides))
+    overrides = [[f"model.lstm_units={units}", f"seed={seed}"] for units in (5, 6) for seed in (1, 2)]
+    plan.show_plan(make_jobs(Path("sweep"), overrides), lambda job: composed_config(*job.overrides))
     assert estimated == [1, 1]
     assert "4 jobs, about 0:00:24 one after another" in capsys.readouterr().out
 
