@@ -51,7 +51,7 @@ MISTAKES = {
     "hydra.sweep.dir=mine": "hydra.sweep.dir=mine: is for sweeps; add -m, or leave it out.",
     "-m seed=1,2 hydra.run.dir=mine": "hydra.run.dir=mine: is for a single run; write hydra.sweep.dir, or leave "
     "it out.",
-    "teacher=nowhere": "teacher: nowhere does not exist; restore it, or give one that train.py made.",
+    "experiment=distilled": "teacher: SWEEP does not exist; restore it, or give one that train.py made.",
     "teacher=.": "teacher: . is neither a run folder with a checkpoints/best.ckpt nor the folder of a sweep with a",
     "teacher=a ~temperature": "temperature: is missing; add temperature=VALUE, or leave out",
     # wrong types
