@@ -48,7 +48,10 @@ class Net(nn.Sequential):
     ("words", "line"),
     [
         ("model.units=1", "model.units: 1 is not a whole number of at least 2; choose another value."),
-        ("model.units=3 model.activation=GELU", "model.activation: 'GELU' is not one of ReLU, Tanh; choose another va"),
+        (
+            "model.units=3 model.activation=GELU",
+            "model.activation: 'GELU' is not one of ReLU, Tanh; choose another value.",
+        ),
         ("model.activation=Tanh", "model.units: is missing; add model.units=VALUE, or leave out "),
     ],
 )

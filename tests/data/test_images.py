@@ -64,7 +64,11 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
     ("name", "damage", "message"),
     [
         (IMAGES, Path.unlink, "has no train-images-idx3-ubyte or train-images-idx3-ubyte.gz; put it"),
-        (IMAGES, changed(lambda data: data[:-1]), "fewer bytes than the 12,800 that 200 x 8 x 8 needs; it is trunc"),
+        (
+            IMAGES,
+            changed(lambda data: data[:-1]),
+            "holds fewer bytes than the 12,800 that 200 x 8 x 8 needs; it is truncated",
+        ),
         (IMAGES, changed(lambda data: data + b"1"), "holds more bytes than the 12,800 that 200 x 8 x 8 needs"),
         (IMAGES, changed(lambda data: b"\0\0\x0d" + data[3:]), "starts with 0x00000d03, not 0x00000803 as IDX files"),
         (LABELS, changed(lambda data: b""), "starts with 0x, not 0x00000801 as IDX files of labels do"),

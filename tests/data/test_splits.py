@@ -71,13 +71,19 @@ DIVIDED = [f"{split}/{name}/1.mp4" for split in ("train", "test") for name in NA
         ([*DIVIDED[:3], "test/wave/.2.mp4"], "test/wave: holds no clips; add some, or remove the folder"),
         (DIVIDED[:3], "data.root: .* has no clip of class wave in test; add some, or remove the class"),
         (DIVIDED[:1] + DIVIDED[2:], "has no clip of class wave in train; add some"),
-        ([path.title() for path in DIVIDED], "root: .* has the folders Test, Train; name them train, val and test"),
+        (
+            [path.title() for path in DIVIDED],
+            "data.root: .* has the folders Test, Train; name them train, val and test",
+        ),
         ([*DIVIDED, "dev/"], "dev: is not train, val or test; move its clips or begin its name with a dot"),
         ([*DIVIDED, "\udce9/"], r"\\xe9: is not train, val or test; move its clips"),
         ([*DIVIDED, "val/"], "val: holds no folder of a class; add some, or remove it"),
         ([*DIVIDED, "test/\udce9/1.mp4"], r"the name of .*test/\\xe9 is not UTF-8; rename the folder"),
         ([*DIVIDED, "test/wave/x.txt"], "x.txt: is no file of a clip .such as .mp4, .avi, .mov or .gif.; convert or"),
-        ([*DIVIDED, "test/wave/x.jpg"], "x.jpg: is no file of a clip .such as .*; put the frames of a clip into a f"),
+        (
+            [*DIVIDED, "test/wave/x.jpg"],
+            "x.jpg: is no file of a clip .such as .*; put the frames of a clip into a folder, CLASS/",
+        ),
         ([*DIVIDED, "train/stray.mp4"], "train/stray.mp4: is in no folder of a class; move it, or begin its name"),
     ],
 )

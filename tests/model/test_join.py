@@ -162,7 +162,10 @@ def test_weights_are_read_from_a_file_with_or_without_a_classifier(kind, name, t
         (None, "cannot be used ([Errno 2] No such file"),
         (b"PK damaged", "cannot be used ("),
         ([1], "cannot be used ('list' object has no attribute 'items'); give a state dict of resnet18."),
-        ({}, 'cannot be used (Error(s) in loading state_dict for ResNet: Missing key(s) in state_dict: "conv1.weigh'),
+        (
+            {},
+            'cannot be used (Error(s) in loading state_dict for ResNet: Missing key(s) in state_dict: "conv1.weight", ',
+        ),
         ({"conv1.weight": torch.zeros(1)}, "cannot be used ("),
     ],
 )

@@ -222,8 +222,14 @@ def test_an_output_that_cannot_be_written_is_reported_in_one_line(output, messag
         (("images=test", "invert=true"), "invert: is for files, but the test samples are used as they are; leave it o"),
         (("images=x", "model=no.onnx"), "model: a file reads neither a run nor its test data; leave out run= and imag"),
         (("images=x", "window=0s"), "window: '0s' is not seconds above 0, such as 2s or 0.5s or null; choose another"),
-        (("images=x", "window=2"), "window: 2 is not seconds above 0, such as 2s or 0.5s or null; choose another"),
-        (("images=test", "window=2s"), "window: 2s cuts videos, neither the test samples nor images with invert=; l"),
+        (
+            ("images=x", "window=2"),
+            "window: 2 is not seconds above 0, such as 2s or 0.5s or null; choose another value",
+        ),
+        (
+            ("images=test", "window=2s"),
+            "window: 2s cuts videos, neither the test samples nor images with invert=; leav",
+        ),
         ((), "images: is missing; add images=FILE, a folder, a quoted glob, or images=test."),
     ],
 )

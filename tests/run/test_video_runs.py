@@ -203,9 +203,10 @@ def test_what_cannot_be_cut_into_windows_costs_one_line(video_run, long, finishe
         (predictor, [tmp_path / "x.gif"], 1.0, "is for videos, but .*/x.gif is none; leave it out."),
         (load_predictor(finished_run).predictor, 2 * long[:1], 1.0, "is for videos, but this network reads images; "),
     ):
+        (tmp_path / "x.csv").write_text("precious")
         with pytest.raises(UserError, match=f"^window: {message}"):
             predict_files(each, files, None, str(tmp_path / "x.csv"), window)
-        assert not list(tmp_path.glob("x.csv*"))
+        assert (tmp_path / "x.csv").read_text() == "precious" and not (tmp_path / "x.csv.part").exists()
     with pytest.raises(UserError, match="^images: 1 of 2 files cannot be read; they are named above.$"):
         predict_files(predictor, [tmp_path / "pictures", long[0]], None, str(tmp_path / "x.csv"), 1.0)
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 4

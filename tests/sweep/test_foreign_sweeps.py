@@ -48,7 +48,8 @@ def write_sweep(folder, *overrides, config_dir=None, sweeper=None):
 )
 def test_what_could_do_harm_has_to_be_typed_again(override, tmp_path):
     folder = write_sweep(tmp_path, "data=kmnist", "seed=1,2", override)
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path} was started with {override!r}; add it if you trust w")):
+    line = f"{tmp_path} was started with {override!r}; add it if you trust wha"
+    with pytest.raises(UserError, match=re.escape(line)):
         hydra_arguments([folder])
     assert override in hydra_arguments([folder, override])
 

@@ -38,9 +38,10 @@ def distribution(override: Override) -> BaseDistribution:
     if (key := override.get_key_element().lstrip("+")) in ("monitor", *REPETITIONS):  # else the easiest fold would win
         raise UserError(f"{key}: {override.input_line} would differ between trials that are compared; write one value.")
     value: Any = override.value()
-    tags, options = set(getattr(value, "tags", ())), dict[str, Any]()
+    tags = set(getattr(value, "tags", ()))
     if tags and not (tags == {"log"} and override.is_interval_sweep()):
         raise UserError(f"{override.input_line}: the only tag is log, of an interval; write tag(log,interval(A,B)).")
+    options: dict[str, Any]
     try:
         if override.is_interval_sweep():
             low, high, options = value.start, value.end, {"log": bool(tags)}
