@@ -25,6 +25,7 @@ Betas = Annotated[list[BelowOne], MinLen(2), MaxLen(2), "a list of two numbers i
 IS_DURATION = Predicate(lambda text: bool(re.fullmatch(r"\d*\.?\d+s", text)) and float(text[:-1]) > 0)
 Seconds = Annotated[str, IS_DURATION, "seconds above 0, such as 2s or 0.5s"]
 Counts = Annotated[Sequence[Count], MinLen(1), "a list of whole numbers of at least 1, such as [32,32]"]
+Features = Annotated[Sequence[Count], "a list of features, counted from 1, such as [1,5]"]
 Blocks = Annotated[Sequence[Counts], MinLen(1), "a list of lists of whole numbers, such as [[16,16],[32]]"]
 Grid = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "two whole numbers of at least 1, rows and columns: [2,2]"]
 Size = Annotated[Sequence[Count], MinLen(2), MaxLen(2), "a list of two whole numbers of at least 1, such as [64,64]"]

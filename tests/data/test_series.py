@@ -10,7 +10,7 @@ import torch
 
 from quadrant_lstm.data.series import NumpyUnpickler, as_series, find_series_files, read_series
 from quadrant_lstm.errors import UserError
-from tests.series import noise_series, series_in, write_series_folder, write_table
+from tests.series import augmentation, noise_series, series_in, write_series_folder, write_table
 
 
 @pytest.fixture
@@ -219,6 +219,12 @@ def test_series_that_do_not_fit_are_refused(root):
         series_in(root, window=3)
     with pytest.raises(UserError, match="data.root: is for files, but data.dataset=watch is in a package; leave one"):
         series_in(root, dataset="watch")
+    with pytest.raises(
+        UserError, match="data.augmentation.mirror: 4, but the series have 3 features; write numbers from"
+    ):
+        series_in(root, augmentation=augmentation(mirror=[1, 4]))
+    with pytest.raises(UserError, match="data.augmentation.rotation: 5 turns three features together, but .* have 4"):
+        augmentation(rotation=5.0).check(4)
     np.save(root / "train/up/0.npy", np.zeros((4, 2)))
     with pytest.raises(UserError, match=r"0.npy: has 2 features, but .*0.npy has 3; give \[time, features\], the same"):
         series_in(root)

@@ -1,5 +1,5 @@
 """Randomly rotates, shifts, zooms, shears, bends and partly erases each image of a batch, on the batch's device; clips
-are also cropped, flipped and coloured.
+are also cropped, flipped and coloured, and series mirrored, rotated, scaled and given noise.
 
 Images are augmented before they are split, so that their quadrants still fit together. Random numbers come from torch's
 default generators, which callbacks/training.py seeds for each epoch.
@@ -15,7 +15,8 @@ from torch.nn.functional import affine_grid, grid_sample, interpolate
 from torchvision.transforms import v2
 
 from quadrant_lstm.data.orderings import FrameBatch, ImageBatch
-from quadrant_lstm.kinds import AtMostOne, BelowOne, NonNegative
+from quadrant_lstm.errors import UserError
+from quadrant_lstm.kinds import AtMostOne, BelowOne, Features, NonNegative
 
 # Images, each of which has its own random numbers: transforms of torchvision would draw them once for a batch
 
@@ -118,3 +119,55 @@ class ClipAugmentation:
         if self.erase:
             transforms.append(v2.RandomErasing(self.erase, scale=(0.02, 0.25)))
         return transforms
+
+
+# Series, each of which has its own random numbers
+
+
+@dataclass(frozen=True)
+class SeriesAugmentation:
+    """Changes all values of a series alike, but for the noise (Um et al. 2017, arXiv 1706.00527, for sensors);
+    conf/data/series.yaml explains the arguments. 0, or an empty list, turns each of them off.
+    """
+
+    mirror: Features
+    rotation: NonNegative
+    scale: BelowOne
+    noise: NonNegative
+
+    def check(self, num_features: int) -> None:
+        """Raises UserError for a feature that is not there, and for a rotation of features that are no triples."""
+        if wrong := [number for number in self.mirror if number > num_features]:
+            rule = f"but the series have {num_features} features"
+            raise UserError(f"data.augmentation.mirror: {wrong[0]}, {rule}; write numbers from 1 to {num_features}.")
+        if self.rotation and num_features % 3:
+            rule = f"turns three features together, but the series have {num_features}"
+            raise UserError(f"data.augmentation.rotation: {self.rotation:g} {rule}; write 0.")
+
+    def __call__(
+        self, series: Float[Tensor, "batch steps features ..."], deviation: Float[Tensor, " features"]
+    ) -> Float[Tensor, "batch steps features ..."]:
+        """Takes the deviation of each feature, of which `noise` is a fraction."""
+        by_feature = 1, len(deviation), *[1] * (series.ndim - 3)
+        if self.mirror or self.scale:
+            series = series * self.factors(len(series), len(deviation), series.device).view(-1, *by_feature)
+        if self.rotation:
+            rotations, triples = self.rotations(len(series), series.device), series.unflatten(2, (-1, 3))
+            series = torch.einsum("bij,btsj...->btsi...", rotations, triples).flatten(2, 3)
+        if self.noise:
+            series = series + self.noise * deviation.view(by_feature) * torch.randn_like(series)
+        return series
+
+    def factors(self, batch: int, features: int, device: torch.device) -> Float[Tensor, "batch features"]:
+        signs = torch.ones(features, device=device)
+        signs[[number - 1 for number in self.mirror]] = -1
+        is_mirrored = torch.rand(batch, 1, device=device) < 0.5
+        scales = 1 + self.scale * (2 * torch.rand(batch, features, device=device) - 1)
+        return scales * torch.where(is_mirrored, signs, 1)
+
+    def rotations(self, batch: int, device: torch.device) -> Float[Tensor, "batch 3 3"]:
+        """Returns rotations by angles of up to `rotation` about axes in all directions."""
+        axes = torch.nn.functional.normalize(torch.randn(batch, 3, device=device))
+        x, y, z = (math.radians(self.rotation) * torch.rand(batch, 1, device=device) * axes).unbind(1)
+        zero = torch.zeros_like(x)
+        return torch.linalg.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3))

@@ -30,8 +30,9 @@ from torch import Tensor
 
 from quadrant_lstm import kinds
 from quadrant_lstm.data import image_files, splits
+from quadrant_lstm.data.augmentation import SeriesAugmentation
 from quadrant_lstm.data.clip_frames import load_array
-from quadrant_lstm.data.datamodule import BatchLoader
+from quadrant_lstm.data.datamodule import Batch, BatchLoader
 from quadrant_lstm.data.file_sequences import FileSequences, Numbers, Window, WindowReader
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.data.splits import Sample
@@ -280,6 +281,7 @@ class Series(FileSequences):
         validation_seed: kinds.Natural,
         batch_size: kinds.Count,
         seed: kinds.Natural,
+        augmentation: SeriesAugmentation,
         fold: kinds.Natural | None = None,
         num_folds: kinds.AtLeastTwo = 5,
         test_fold: kinds.Natural | None = None,
@@ -313,6 +315,7 @@ class Series(FileSequences):
         if wrong := [f"{path}: has {number}" for path, number in others if number != num_features]:
             rule = f"features, but {first} has {num_features}"
             raise UserError(f"{wrong[0]} {rule}; give [time, features], the same features in all files.")
+        augmentation.check(num_features)
         available = {path: steps_available(len(values), window, stride) for path, values in series.items()}
         if short := [path for path, steps in available.items() if not len(steps)]:
             rule = f"is longer than {short[0]}, which has {counted(len(series[short[0]]), 'value')}"
@@ -333,13 +336,19 @@ class Series(FileSequences):
             self.warnings.append(
                 f"data: every series has {shape}; if these arrays are [features, time], transpose them"
             )
-        self.is_cut = bool(test_end)
+        self.is_cut, self.augmentation = bool(test_end), augmentation
         self.statistics = statistics_of([train.series[number] for number in self.train_indices.tolist()])
         self.blank = self.statistics[0].view(-1, *[1] * (len(frame_shape) - 1))
         self.values_per_step = 1 if window is None else min(window, stride or window)
 
     def loader(self, data: SeriesReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> BatchLoader:
         return BatchLoader(data.batch, self.sampler(indices, seed))
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        if not self.trainer or not self.trainer.training:
+            return batch
+        frames, deviation = batch.frames.float(), self.statistics[1].to(batch.frames.device)
+        return batch._replace(frames=self.augmentation(frames, deviation).type_as(batch.frames))
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
         return torch.stack([self.picture(steps) for steps in self.test_samples(indices).unpadded()])
