@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from quadrant_lstm.data.augmentation import SeriesAugmentation
 from quadrant_lstm.data.series import Series
 
 
@@ -29,15 +28,10 @@ def write_series_folder(root: Path, per_class: int = 4, halves=("train", "test")
     return root
 
 
-def augmentation(**changes) -> SeriesAugmentation:
-    return SeriesAugmentation(**{"mirror": [], "rotation": 0.0, "scale": 0.0, "noise": 0.0} | changes)
-
-
 def series_in(root: Path | None, **changes) -> Series:
     arguments = {
         "dataset": None, "root": None if root is None else str(root), "labels": None, "group": None, "num_frames": 3,
         "sampling": "consecutive", "window": None, "stride": None, "test_windows": 1, "missing": None,
         "test_share": 0.25, "validation_share": 0.25, "validation_seed": 0, "batch_size": 3, "seed": 1,
-        "augmentation": augmentation(),
     }  # fmt: skip
     return Series(**(arguments | changes))

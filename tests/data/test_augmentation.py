@@ -3,10 +3,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from quadrant_lstm.data.augmentation import Augmentation, ClipAugmentation
+from quadrant_lstm.data.augmentation import Augmentation, ClipAugmentation, SeriesAugmentation
 from quadrant_lstm.data.image_sequences import ImageSequences
 from quadrant_lstm.data.orderings import QUADRANTS
-from tests.series import augmentation as series_augmentation
 from tests.series import series_in, write_series_folder
 
 
@@ -111,19 +110,19 @@ def test_all_frames_of_a_clip_are_changed_alike_and_clips_differently(option):
 @pytest.mark.parametrize("window", [(), (5,)])
 def test_half_of_the_series_change_the_sign_of_the_mirrored_features(window):
     series, deviation = torch.randn(400, 3, 6, *window), torch.ones(6)
-    changed = series_augmentation(mirror=[1, 5, 6])(series, deviation)
+    changed = SeriesAugmentation(mirror=[1, 5, 6])(series, deviation)
     other_hand = series.clone()
     other_hand[:, :, [0, 4, 5]] *= -1
     is_mirrored = (changed == other_hand).flatten(1).all(1)
     assert torch.equal(changed[~is_mirrored], series[~is_mirrored])
     assert 140 < is_mirrored.sum() < 260  # six deviations
-    assert series_augmentation()(series, deviation) is series
+    assert SeriesAugmentation()(series, deviation) is series
 
 
 @pytest.mark.parametrize("window", [(), (5,)])
 def test_the_axes_of_all_sensors_are_turned_alike_by_at_most_the_rotation(window):
     upward = torch.tensor([0.0, 0, 1]).view(3, *[1] * len(window)).expand(200, 4, 3, *window)
-    changed = series_augmentation(rotation=30.0)(torch.cat([upward, 2 * upward], dim=2), torch.ones(6))
+    changed = SeriesAugmentation(rotation=30.0)(torch.cat([upward, 2 * upward], dim=2), torch.ones(6))
     first, second = changed.split(3, dim=2)
     torch.testing.assert_close(second, 2 * first)
     torch.testing.assert_close(first.norm(dim=2), torch.ones(200, 4, *window))
@@ -136,17 +135,17 @@ def test_the_axes_of_all_sensors_are_turned_alike_by_at_most_the_rotation(window
 
 def test_scales_are_of_each_feature_and_noise_is_a_fraction_of_its_deviation():
     series, deviation = torch.ones(500, 4, 2), torch.tensor([1.0, 10.0])
-    scaled = series_augmentation(scale=0.2)(series, deviation)
+    scaled = SeriesAugmentation(scale=0.2)(series, deviation)
     assert torch.equal(scaled, scaled[:, :1].expand_as(scaled))
     assert 0.8 <= scaled.min() < 0.81 and 1.19 < scaled.max() <= 1.2
     assert abs(torch.corrcoef(scaled[:, 0].T)[0, 1]) < 0.2
-    noise = series_augmentation(noise=0.1)(series, deviation) - series
+    noise = SeriesAugmentation(noise=0.1)(series, deviation) - series
     torch.testing.assert_close(noise.flatten(0, 1).std(0), 0.1 * deviation, rtol=0.1, atol=0)
     assert abs(torch.corrcoef(noise[:, :2, 0].T)[0, 1]) < 0.2
 
 
 def test_only_training_series_are_augmented(tmp_path):
-    data = series_in(write_series_folder(tmp_path / "data"), augmentation=series_augmentation(scale=0.5))
+    data = series_in(write_series_folder(tmp_path / "data"), augmentation=SeriesAugmentation(scale=0.5))
     batch = data.test_samples(torch.arange(4))
 
     def frames(training):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from quadrant_lstm.data.augmentation import SeriesAugmentation
 from quadrant_lstm.data.series import NumpyUnpickler, as_series, find_series_files, read_series
 from quadrant_lstm.errors import UserError
-from tests.series import augmentation, noise_series, series_in, write_series_folder, write_table
+from tests.series import noise_series, series_in, write_series_folder, write_table
 
 
 @pytest.fixture
@@ -222,9 +223,9 @@ def test_series_that_do_not_fit_are_refused(root):
     with pytest.raises(
         UserError, match="data.augmentation.mirror: 4, but the series have 3 features; write numbers from"
     ):
-        series_in(root, augmentation=augmentation(mirror=[1, 4]))
+        series_in(root, augmentation=SeriesAugmentation(mirror=[1, 4]))
     with pytest.raises(UserError, match="data.augmentation.rotation: 5 turns three features together, but .* have 4"):
-        augmentation(rotation=5.0).check(4)
+        SeriesAugmentation(rotation=5.0).check(4)
     np.save(root / "train/up/0.npy", np.zeros((4, 2)))
     with pytest.raises(UserError, match=r"0.npy: has 2 features, but .*0.npy has 3; give \[time, features\], the same"):
         series_in(root)

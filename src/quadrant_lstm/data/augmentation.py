@@ -130,10 +130,10 @@ class SeriesAugmentation:
     conf/data/series.yaml explains the arguments. 0, or an empty list, turns each of them off.
     """
 
-    mirror: Features
-    rotation: NonNegative
-    scale: BelowOne
-    noise: NonNegative
+    mirror: Features = ()
+    rotation: NonNegative = 0.0
+    scale: BelowOne = 0.0
+    noise: NonNegative = 0.0
 
     def check(self, num_features: int) -> None:
         """Raises UserError for a feature that is not there, and for a rotation of features that are no triples."""

@@ -281,12 +281,12 @@ class Series(FileSequences):
         validation_seed: kinds.Natural,
         batch_size: kinds.Count,
         seed: kinds.Natural,
-        augmentation: SeriesAugmentation,
         fold: kinds.Natural | None = None,
         num_folds: kinds.AtLeastTwo = 5,
         test_fold: kinds.Natural | None = None,
         shuffled: bool = False,
         test_end: kinds.Share | None = None,
+        augmentation: SeriesAugmentation = SeriesAugmentation(),  # noqa: B008 - it is frozen
     ):
         feature_names: Names = ()
         if dataset:
