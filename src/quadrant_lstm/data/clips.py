@@ -346,5 +346,4 @@ class Clips(FileSequences):
         return ClipLoader(data, self.sampler(indices, seed), self.num_workers, self.features)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        is_training = self.trainer and self.trainer.training
-        return batch._replace(frames=scaled(self.augmentation(batch.frames) if is_training else batch.frames))
+        return batch._replace(frames=scaled(self.augmentation(batch.frames) if self.is_training else batch.frames))

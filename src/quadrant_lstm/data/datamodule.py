@@ -283,6 +283,11 @@ class SequenceDataModule(LightningDataModule):
         return max(1, min(wanted, MAX_BYTES // math.prod(self.batch_shape[1:])))
 
     @property
+    def is_training(self) -> bool:
+        """Whether the batches are those of a training, which are augmented; not those of its validation."""
+        return bool(self.trainer and self.trainer.training)
+
+    @property
     def repeats_batches(self) -> bool:
         """Whether every epoch has the same training batches, with the same labels and orderings."""
         return bool(getattr(self.trainer, "overfit_batches", 0))

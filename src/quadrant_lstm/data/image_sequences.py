@@ -65,9 +65,8 @@ class ImageSequences(SequenceDataModule):
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, ...], dataloader_idx: int) -> Batch:
         images, labels, *numbers = batch  # of the images of the test
-        is_test, is_training = (self.trainer and self.trainer.testing), (self.trainer and self.trainer.training)
-        mixed = self.test_orderings if is_test else self.train_orderings
-        if is_training:
+        mixed = self.test_orderings if self.trainer and self.trainer.testing else self.train_orderings
+        if self.is_training:
             images = self.augmentation(images)
             if mixed and not self.repeats_batches:
                 mixed = [mixed[index] for index in torch.randperm(len(mixed)).tolist()]

@@ -77,7 +77,7 @@ class MovingDigits(SequenceDataModule):
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor, Tensor], dataloader_idx: int) -> Batch:
         images, labels, motions = batch
-        if self.trainer and self.trainer.training and not self.repeats_batches:
+        if self.is_training and not self.repeats_batches:
             motions = draw_motions(len(images), self.canvas, device=images.device)
         clips = self.make_clips(images, labels, motions)
         return clips._replace(frames=scaled(clips.frames))

@@ -345,7 +345,7 @@ class Series(FileSequences):
         return BatchLoader(data.batch, self.sampler(indices, seed))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        if not self.trainer or not self.trainer.training:
+        if not self.is_training:
             return batch
         frames, deviation = batch.frames.float(), self.statistics[1].to(batch.frames.device)
         return batch._replace(frames=self.augmentation(frames, deviation).type_as(batch.frames))
