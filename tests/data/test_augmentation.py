@@ -145,7 +145,7 @@ def test_scales_are_of_each_feature_and_noise_is_a_fraction_of_its_deviation():
 
 
 def test_only_training_series_are_augmented(tmp_path):
-    data = series_in(write_series_folder(tmp_path / "data"), augmentation=SeriesAugmentation(scale=0.5))
+    data = series_in(write_series_folder(tmp_path / "data"), augmentation=SeriesAugmentation(scale=0.5, noise=0.5))
     batch = data.test_samples(torch.arange(4))
 
     def frames(training):
@@ -154,3 +154,5 @@ def test_only_training_series_are_augmented(tmp_path):
 
     assert torch.equal(frames(False), batch.frames)
     assert not torch.equal(frames(True), batch.frames)
+    assert batch.lengths.tolist() == [2, 3, 3, 3]
+    assert (frames(True)[0] != 0).all(1).tolist() == [True, True, False]  # no noise in the padding

@@ -348,7 +348,11 @@ class Series(FileSequences):
         if not self.is_training:
             return batch
         frames, deviation = batch.frames.float(), self.statistics[1].to(batch.frames.device)
-        return batch._replace(frames=self.augmentation(frames, deviation).type_as(batch.frames))
+        frames = self.augmentation(frames, deviation).type_as(batch.frames)
+        if batch.lengths is not None:  # padding has no noise
+            is_padding = torch.arange(frames.shape[1], device=frames.device) >= batch.lengths[:, None]
+            frames[is_padding] = 0
+        return batch._replace(frames=frames)
 
     def test_pictures(self, indices: Int64[Tensor, " samples"]) -> UInt8[Tensor, "samples channels height width"]:
         return torch.stack([self.picture(steps) for steps in self.test_samples(indices).unpadded()])
