@@ -214,7 +214,7 @@ def examine(clip: Path, frame_format: FrameFormat, checks_files: bool = True) ->
                 raise ValueError("it holds no pictures")
             return Note(None, number, *(frame_format.size or (0, 0)), "", None, None, [])
         shapes: collections.Counter[Any] = collections.Counter()
-        frames = with_shapes_counted(frames_in(clip, frame_format.layout), frame_format, shapes)
+        frames = count_shapes(frames_in(clip, frame_format.layout), frame_format, shapes)
         times, seconds, key_frames = (
             videos.timeline(clip, frames, checks_files) if is_video(clip) else animation_times(frames)
         )
@@ -233,9 +233,7 @@ def examine(clip: Path, frame_format: FrameFormat, checks_files: bool = True) ->
         return note._replace(times=[round(time, 4) for time in times])
 
 
-def with_shapes_counted(
-    frames: Iterable[Any], frame_format: FrameFormat, shapes: collections.Counter[Any]
-) -> Iterator[Any]:
+def count_shapes(frames: Iterable[Any], frame_format: FrameFormat, shapes: collections.Counter[Any]) -> Iterator[Any]:
     """Counts the shapes of the frames as arrays. Converts pictures, and one of the frames that must be alike."""
     known: dict[Any, Any] = {}
     for frame in frames:
