@@ -3,7 +3,7 @@
     python -m docs.figures tables [SWEEP ...]    the tables between comments in docs/*.md, and the pictures of them
     python -m docs.figures epochs SWEEP          epochs.png, of a sweep over seeds
     python -m docs.figures mistakes RUN ...      mistakes.png; several runs are an ensemble
-    python -m docs.figures copies RUN ...        prints what a mean over augmented copies of validation images changes
+    python -m docs.figures copies RUN ...        prints what a mean over augmented copies of images changes
     python -m docs.figures clip RUN NUMBER       clip.png, of a test clip
     python -m docs.figures join RUN NUMBER NUMBER    join.png, of two test clips
     python -m docs.figures orderings             orderings.png and named_orderings.png

@@ -1,6 +1,7 @@
 """Draws what runs have learned, how convolutions and an LSTM are joined, and in which order pieces are read."""
 
 import functools
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -78,17 +79,21 @@ SHARES, NUM_COPIES = (0.3, 0.6, 1.0), 8
 
 
 def print_copies(runs: Sequence[Path]) -> None:
-    """Prints how many validation images each run misclassifies, and how many by the mean of the probabilities of an
-    image and of 4 or 8 augmented copies. Each copy is augmented in one way for all images, by a share of the maxima of
-    the training.
+    """Prints how many validation images, or test images if there are none, each run misclassifies, and how many by the
+    mean of the probabilities of an image and of 4 or 8 augmented copies. Each copy is augmented in one way for all
+    images, by a share of the maxima of the training. The seconds are those of all images, alone and with 8 copies.
     """
-    print("run  alone ", *(f" {share:.0%} x{number}" for share in SHARES for number in (4, NUM_COPIES)))
+    columns = [f" {share:.0%} x{number}" for share in SHARES for number in (4, NUM_COPIES)]
+    print("run  alone ", *columns, " seconds", f"   x{NUM_COPIES}")
     for run in runs:
         (classifier, cfg), wrong = load_classifier(run), list[int]()
         data = build_data(cfg)
-        images, labels = data.train[data.validation_indices]
+        validates = len(data.validation_indices) > 0
+        images, labels, *_ = data.train[data.validation_indices] if validates else data.test[:]
         probabilities = functools.partial(probabilities_of, classifier.network.eval(), data, cfg.trainer.precision)
+        start = time.perf_counter()
         alone = probabilities(images)
+        seconds = time.perf_counter() - start
         for share in SHARES:
             weaker = Augmentation(**{name: share * maximum for name, maximum in asdict(data.augmentation).items()})
             total = alone.clone()
@@ -96,7 +101,9 @@ def print_copies(runs: Sequence[Path]) -> None:
             for number in range(1, NUM_COPIES + 1):
                 total += probabilities(weaker(images.transpose(0, 1)).transpose(0, 1))  # as channels of one image
                 wrong += [count_wrong(total, labels)] if number in (4, NUM_COPIES) else []
-        print(f"{run.name:>3}  {count_wrong(alone, labels):5} ", *(f"{count:8}" for count in wrong), flush=True)
+        with_copies = (time.perf_counter() - start - seconds) / len(SHARES) + seconds
+        counts = " ".join(f"{count:8}" for count in wrong)
+        print(f"{run.name:>3}  {count_wrong(alone, labels):5}  {counts}  {seconds:8.1f} {with_copies:5.1f}", flush=True)
 
 
 @torch.inference_mode()
