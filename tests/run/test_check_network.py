@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -7,8 +8,11 @@ from torch import nn
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
+from quadrant_lstm.model.encoder import Backbone, PooledEncoder
 from quadrant_lstm.run.build import check_network, instantiate_node
-from tests.networks import small_network
+from tests.networks import Pooled, join, small_network
+
+RESNET = partial(Backbone, name="resnet18", weights=None, frozen=False, lr_factor=1.0, size=None)
 
 
 class Own(nn.Module):
@@ -33,10 +37,10 @@ class InAList(nn.Module):
         return self.layers[0](frames)
 
 
-def check(network, frame_shape=(1, 4, 4), pads=False):
+def check(network, frame_shape=(1, 4, 4), pads=False, summary=""):
     spec = SequenceSpec(frame_shape, 4, numbered_names(3))
     data = SequenceDataModule(spec, range(16), range(1), torch.arange(0), batch_size=16, seed=0)
-    data.pads = pads
+    data.pads, data.summary, data.origin = pads, summary, "by hand"
     check_network(network, data)
 
 
@@ -44,6 +48,22 @@ def refused(network, pads=False) -> str:
     with pytest.raises(UserError) as error:
         check(network, pads=pads)
     return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "units", "words"),
+    [
+        (Pooled, 800, r"in recurrent: .*, or write e\.g\. model\.recurrent\.units=16"),
+        (partial(PooledEncoder, filters=[256, 256], grid=[1, 1]), 3, "in encoder: .* choose a smaller model/encoder"),
+        (RESNET, 3, r"in encoder: .* choose a smaller model/encoder, or write model\.encoder\.frozen=true"),
+    ],
+)
+def test_a_warning_of_overfitting_names_the_largest_part(encoder, units, words, caplog):
+    with caplog.at_level("INFO"):
+        check(join("lstm", encoder, (1, 6, 6), units), (1, 6, 6), summary="16 clips of 3 classes")
+    *_, counts, warning = caplog.messages
+    assert re.fullmatch(r"data: 16 clips of 3 classes; [\d,]+ parameters are trained; by hand", counts)
+    assert re.fullmatch(rf"model: .* million parameters for 16 training clips, .* million of them {words}", warning)
 
 
 def test_a_network_with_noise_needs_no_equal_logits():

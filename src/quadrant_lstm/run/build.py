@@ -198,6 +198,10 @@ def parts_without_lengths(network: nn.Module) -> list[nn.Module]:
     return [part for part in parts if not takes(part.forward, "lengths")]
 
 
+def num_trained(network: nn.Module) -> int:
+    return sum(weights.numel() for weights in network.parameters() if weights.requires_grad)
+
+
 def check_network(network: nn.Module, data: SequenceDataModule) -> None:
     """Logs the stages of the network, how many samples there are for its parameters, and warnings. Raises UserError if
     the network does not map frames to logits that can be trained.
@@ -224,13 +228,18 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
     log.info(stages)
     warnings = [*(f"model: {warning}" for warning in stages.warnings()), *data.warnings]
     if data.summary:
-        trained = sum(weights.numel() for weights in network.parameters() if weights.requires_grad)
+        trained = num_trained(network)
         log.info(f"data: {data.summary}; {trained:,} parameters are trained; {data.origin}")
         if trained > MANY_PARAMETERS * (number := len(data.train_indices)):
-            warnings.append(
-                f"model: {trained / 1e6:.1f} million parameters for {counted(number, f'training {data.kind}')}: expect "
-                f"overfitting; add {plural(data.kind)}, or choose a smaller network, e.g. by model.recurrent.units=16"
-            )
+            rule = f"{trained / 1e6:.1f} million parameters for {counted(number, f'training {data.kind}')}"
+            children = network.named_children()
+            name, largest = max(children, key=lambda child: num_trained(child[1]), default=("the network", network))
+            remedies = {"recurrent": "write e.g. model.recurrent.units=16", "encoder": "choose a smaller model/encoder"}
+            if isinstance(getattr(largest, "module", None), Backbone):
+                remedies["encoder"] += ", or write model.encoder.frozen=true"
+            remedy = remedies.get(name, "choose a smaller network")
+            share = f"{num_trained(largest) / 1e6:.1f} million of them in {name}"
+            warnings.append(f"model: {rule}, {share}: expect overfitting; add {plural(data.kind)}, or {remedy}")
     for warning in warnings:
         rank_zero_only(log.warning)(warning)
 
