@@ -28,7 +28,7 @@ from quadrant_lstm.run.predict import predict, predict_files
 from quadrant_lstm.run.predictor import of_clips, predictor_of_onnx, predictor_of_run, reader_of_clips
 from quadrant_lstm.run_folder import CONFIG, read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
-from tests.folders import children, run_folder
+from tests.folders import children, run_folder, sweep_folder
 from tests.networks import join
 from tests.scripts import Script, script, succeeds, trained_once
 
@@ -211,6 +211,25 @@ def test_clips_of_ones_own_are_tested_and_predicted(own_clips_run, predictions_o
         assert float(one["dark"]) == pytest.approx(float(other["dark"]), abs=1e-5)
     assert {row["class"] for row in tested} == {"bright", "dark"}
     assert tested[0]["step3_dark"] == ""  # a clip of two frames
+
+
+def test_a_sweep_over_test_folds_on_two_processes_tests_each_clip_once(tmp_path):
+    write_clip_folder(tmp_path / "data", per_class=6, halves=["."])
+    data = (
+        "data=clips",
+        f"data.root={tmp_path / 'data'}",
+        "data.layout=THWC",
+        "data.num_frames=3",
+        "data.batch_size=2",
+    )
+    model = ("model=join", "model/encoder=pooled", "model.encoder.filters=[2]", "~trainer.callbacks.dashboard")
+    processes = ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=1")
+    folds = ("data.num_folds=2", "data.test_fold=0,1", "data.validation_share=0")
+    succeeds("train.py", "-m", *data, *model, *processes, *folds, cwd=tmp_path)
+    jobs = sorted(sweep_folder(tmp_path).glob("[0-1]"))
+    assert [read_results(job)["test/images"] for job in jobs] == [6, 6]
+    tested = [row["path"] for job in jobs for row in read_csv(job / "clips.csv") if row["split"] == "test"]
+    assert len(tested) == len(set(tested)) == 12
 
 
 def test_a_run_is_not_tested_on_a_clip_that_it_was_trained_on(own_clips_run, tmp_path):
