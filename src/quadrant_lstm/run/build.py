@@ -202,6 +202,19 @@ def num_trained(network: nn.Module) -> int:
     return sum(weights.numel() for weights in network.parameters() if weights.requires_grad)
 
 
+def largest_part(network: nn.Module) -> tuple[str, str]:
+    """Says which part has the most trained parameters, and what would make it smaller."""
+    sizes = {name: num_trained(part) for name, part in network.named_children()} or {
+        "the network": num_trained(network)
+    }
+    name = max(sizes, key=sizes.__getitem__)
+    remedies = {"recurrent": "write e.g. model.recurrent.units=16", "encoder": "choose a smaller model/encoder"}
+    remedy = remedies.get(name, "choose a smaller network")
+    if backbone_of(network) and name == "encoder":
+        remedy += ", or write model.encoder.frozen=true"
+    return f"{sizes[name] / 1e6:.1f} million of them in {name}", remedy
+
+
 def check_network(network: nn.Module, data: SequenceDataModule) -> None:
     """Logs the stages of the network, how many samples there are for its parameters, and warnings. Raises UserError if
     the network does not map frames to logits that can be trained.
@@ -232,13 +245,7 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
         log.info(f"data: {data.summary}; {trained:,} parameters are trained; {data.origin}")
         if trained > MANY_PARAMETERS * (number := len(data.train_indices)):
             rule = f"{trained / 1e6:.1f} million parameters for {counted(number, f'training {data.kind}')}"
-            children = network.named_children()
-            name, largest = max(children, key=lambda child: num_trained(child[1]), default=("the network", network))
-            remedies = {"recurrent": "write e.g. model.recurrent.units=16", "encoder": "choose a smaller model/encoder"}
-            if isinstance(getattr(largest, "module", None), Backbone):
-                remedies["encoder"] += ", or write model.encoder.frozen=true"
-            remedy = remedies.get(name, "choose a smaller network")
-            share = f"{num_trained(largest) / 1e6:.1f} million of them in {name}"
+            share, remedy = largest_part(network)
             warnings.append(f"model: {rule}, {share}: expect overfitting; add {plural(data.kind)}, or {remedy}")
     for warning in warnings:
         rank_zero_only(log.warning)(warning)
@@ -278,9 +285,14 @@ def set_statistics(network: nn.Module, data: SequenceDataModule) -> None:
 
 def keep_features(network: nn.Module, data: SequenceDataModule) -> None:
     """Lets the data keep the features of an encoder that is frozen for all epochs or some."""
-    encoder = getattr(network.encoder, "module", None) if isinstance(network, StepClassifier) else None
-    if isinstance(encoder, Backbone) and encoder.frozen_epochs:
+    encoder = backbone_of(network)
+    if encoder and encoder.frozen_epochs:
         data.keep_features(encoder)
+
+
+def backbone_of(network: nn.Module) -> Backbone | None:
+    encoder = getattr(network.encoder, "module", None) if isinstance(network, StepClassifier) else None
+    return encoder if isinstance(encoder, Backbone) else None
 
 
 # The Trainer
