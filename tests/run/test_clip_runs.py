@@ -215,17 +215,10 @@ def test_clips_of_ones_own_are_tested_and_predicted(own_clips_run, predictions_o
 
 def test_a_sweep_over_test_folds_on_two_processes_tests_each_clip_once(tmp_path):
     write_clip_folder(tmp_path / "data", per_class=6, halves=["."])
-    data = (
-        "data=clips",
-        f"data.root={tmp_path / 'data'}",
-        "data.layout=THWC",
-        "data.num_frames=3",
-        "data.batch_size=2",
-    )
-    model = ("model=join", "model/encoder=pooled", "model.encoder.filters=[2]", "~trainer.callbacks.dashboard")
     processes = ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=1")
     folds = ("data.num_folds=2", "data.test_fold=0,1", "data.validation_share=0")
-    succeeds("train.py", "-m", *data, *model, *processes, *folds, cwd=tmp_path)
+    root = f"data.root={tmp_path / 'data'}"
+    succeeds("train.py", "-m", *OWN_CLIPS, root, *processes, *folds, cwd=tmp_path)
     jobs = sorted(sweep_folder(tmp_path).glob("[0-1]"))
     assert [read_results(job)["test/images"] for job in jobs] == [6, 6]
     tested = [row["path"] for job in jobs for row in read_csv(job / "clips.csv") if row["split"] == "test"]
