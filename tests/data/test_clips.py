@@ -51,8 +51,9 @@ def test_batches_are_the_same_whoever_reads_them(sampling, options, root):
         assert are_equal(epoch_of(data, epoch), epoch_of(other, epoch))
 
 
-def test_spawned_processes_read_the_same_batches(root, monkeypatch):
+def test_spawned_processes_examine_clips_and_read_the_same_batches(root, tmp_path, monkeypatch):
     expected = [epoch_of(clips_in(root), epoch) for epoch in (0, 1)]
+    monkeypatch.setenv("HOME", str(tmp_path / "without_notes"))
     monkeypatch.setattr(datamodule, "START_METHOD", "spawn")
     data = clips_in(root, num_workers=1, cache_gb=1.0)
     loader = data.train_dataloader()
@@ -100,25 +101,30 @@ def test_features_of_a_frozen_encoder_are_computed_once(root):
     encoder, other = Frozen(), Frozen(3.0)
     for batch, values in zip(features_of(encoder, range(3)), expected, strict=True):
         assert torch.equal(batch, values)
-    assert encoder.num_encoded == 1 + 32 * (6 + 3)  # its shape, then one chunk for each training clip and test batch
-    (file,) = Path("~/.cache/quadrant_lstm/features").expanduser().iterdir()
-    damaged = bytearray(file.read_bytes())
-    damaged[damaged.index(expected[0][0, 0].numpy().tobytes())] ^= 1
+    assert encoder.num_encoded == 1 + 32 * (6 + 2)  # a probe, then chunks: 6 training clips, 2 test batches with others
+    files = Path("~/.cache/quadrant_lstm/features").expanduser().glob("*/*")
+    pixels = expected[0][0, 0].numpy().tobytes()
+    file, damaged = next((file, bytearray(content)) for file in files if pixels in (content := file.read_bytes()))
+    damaged[damaged.index(pixels)] ^= 1
     file.write_bytes(damaged)
     num_encoded = encoder.num_encoded
     for batch, values in zip(features_of(encoder, range(3), 1), expected, strict=True):  # of another run
         assert torch.equal(batch, values)
-    assert encoder.num_encoded == num_encoded + 1 + 32  # its shape, and the damaged frame in a chunk
+    assert encoder.num_encoded == num_encoded + 1 + 32  # the probe, and the damaged frame in a chunk
     assert torch.equal(features_of(other, [0])[0], 1.5 * expected[0])
+    np.save(root / "test/dark/more.npy", noise_clip(5, seed=9))
+    num_encoded = encoder.num_encoded
+    features_of(encoder, range(3))
+    assert encoder.num_encoded == num_encoded + 1 + 32  # the clip that was added
 
 
 def test_features_of_an_encoder_that_differs_in_more_than_its_weights_are_not_used():
-    files = []
+    folders = []
     for row in (0, 1, 0):
-        cache = FeatureCache(Frozen(row=row), (3, 12, 16), 4, ())
+        cache = FeatureCache(Frozen(row=row), (3, 12, 16), ())
         cache.prepare()
-        files.append(cache.file)
-    assert files[0] == files[2] != files[1]
+        folders.append(cache.folder)
+    assert folders[0] == folders[2] != folders[1]
 
 
 def test_a_last_batch_with_one_more_clip_is_read(root):

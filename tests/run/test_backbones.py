@@ -1,6 +1,7 @@
 """Runs whose encoder is a pretrained network: read from a file, frozen for some epochs, then trained."""
 
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,10 @@ def test_a_run_resumes_exactly_before_at_and_after_the_epoch_that_unfreezes_its_
     assert network.encoder.module.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
 
 
-def test_two_processes_unfreeze_an_encoder_together(tmp_path):
-    options = (*words(tmp_path), "trainer.accelerator=cpu", "trainer.devices=2")
-    succeeds("train.py", *options, cwd=tmp_path, before=TWO_PROCESSES)
+def test_two_processes_keep_features_and_unfreeze_an_encoder_together(tmp_path):
+    options = (*words(tmp_path, clips), "trainer.accelerator=cpu", "trainer.devices=2")
+    succeeds("train.py", *options, cwd=tmp_path, before=TWO_PROCESSES, HOME=str(tmp_path))
     assert not is_pretrained(tmp_path, torch.load(tmp_path / "weights.pth"))
+    kept = {file.name for file in (tmp_path / ".cache/quadrant_lstm/features").glob("*/*")}
+    contents = {sha256(file.read_bytes()).hexdigest() for file in (tmp_path / "clips").glob("train/*/*")}
+    assert kept == contents

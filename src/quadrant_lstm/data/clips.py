@@ -25,7 +25,7 @@ from quadrant_lstm.data import clip_frames, datamodule, splits
 from quadrant_lstm.data.augmentation import ClipAugmentation
 from quadrant_lstm.data.clip_frames import BrokenClip, FrameFormat, Note
 from quadrant_lstm.data.datamodule import Batch, BatchLoader, EpochSampler, WorkerLoader, killed_workers_explained
-from quadrant_lstm.data.feature_cache import FeatureCache, Rows
+from quadrant_lstm.data.feature_cache import FeatureCache, Part
 from quadrant_lstm.data.file_sequences import FileSequences, Numbers, Window, WindowReader
 from quadrant_lstm.data.orderings import SequenceSpec, scaled
 from quadrant_lstm.errors import UserError
@@ -123,8 +123,7 @@ class ClipReader(WindowReader):
         super().__init__(*reading)
         self.frame_format = frame_format
         self.key_frames = [notes[clip.path].key_frames for clip in self.samples]
-        first_rows = dict(zip(notes, np.cumsum([0, *(note.num_frames for note in notes.values())]), strict=False))
-        self.first_rows = [first_rows[clip.path] for clip in self.samples]  # of the features that are kept
+        self.checksums = [notes[clip.path].sha256 for clip in self.samples]
         channels, height, width = self.spec.frame_shape
         self.frame_shape = height, width, channels
         ends = np.cumsum(list(map(len, self.numbers)))
@@ -166,12 +165,8 @@ class ClipReader(WindowReader):
         except BrokenClip as error:
             raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
 
-    def rows(self, windows: Sequence[Window]) -> Rows:
-        """Returns the rows of FeatureCache, with -1 for padding."""
-        rows = np.full((len(windows), max(self.num_steps, *(len(places) for _, places in windows))), -1)
-        for row, (number, places) in zip(rows, windows, strict=True):
-            row[: len(places)] = self.first_rows[number] + self.numbers[number][places]
-        return rows
+    def parts(self, windows: Sequence[Window]) -> list[Part]:
+        return [Part(self.checksums[number], self.numbers[number][places]) for number, places in windows]
 
 
 Request = tuple[int, list[Window | None], bool]  # the number of a batch, and the arguments of ClipReader.read
@@ -210,13 +205,13 @@ class ClipLoader(BatchLoader):
         numbers = sampler.indices[sampler.rank :: sampler.num_ranks].tolist()
         whole = [(number, np.arange(len(reader.numbers[number]))) for number in numbers]
         short = [window for window in whole if len(window[1]) <= SHORT * reader.num_steps]
-        missing = [window for window in short if features.read(reader.rows([window]))[1].any()]
+        missing = [window for window in short if features.read(reader.parts([window]))[1].any()]
         if missing:
-            log.info(f"encoding {counted(len(missing), 'clip')} once; later epochs read {features.file}")
+            log.info(f"encoding {counted(len(missing), 'clip')} once; later epochs read {features.folder}")
         for window, frames in zip(missing, WorkerLoader(reader.read_alone, missing, self.num_workers), strict=True):
             if isinstance(frames, UserError):
                 raise frames
-            features.features(torch.from_numpy(frames).movedim(4, 2), reader.rows([window]))
+            features.features(torch.from_numpy(frames).movedim(4, 2), reader.parts([window]))
 
     def __iter__(self) -> Iterator[Batch]:
         reader, epoch = self.reader, self.sampler.drawn_epoch
@@ -231,7 +226,7 @@ class ClipLoader(BatchLoader):
             windows = reader.windows(clips.tolist(), epoch)
             missing: list[Window | None] = [*windows]
             if features:
-                is_missing: Any = features.read(reader.rows(windows))[1].any(1)
+                is_missing: Any = features.read(reader.parts(windows))[1].any(1)
                 missing = [window if wanted else None for window, wanted in zip(windows, is_missing, strict=True)]
             batches.append((number, clips, windows))
             self.requests.append((number, missing, features is None))
@@ -242,7 +237,7 @@ class ClipLoader(BatchLoader):
             frames = torch.from_numpy(self.slots[number % len(self.slots), : len(windows)].numpy().copy())
             batch = reader.batch_of(clips, windows, frames.movedim(4, 2))  # channels remain last in memory
             if features:
-                batch = batch._replace(features=features.features(batch.frames, reader.rows(windows)))
+                batch = batch._replace(features=features.features(batch.frames, reader.parts(windows)))
             yield batch
 
 
@@ -338,9 +333,7 @@ class Clips(FileSequences):
     def keep_features(self, encoder: nn.Module) -> None:
         if self.augmentation.transforms(*self.spec.frame_shape[1:]):
             return
-        clips = [(note.sha256, note.num_frames) for note in self.notes.values()]
-        contents, num_frames = (EXAMINATION, self.test.frame_format, clips), sum(number for _, number in clips)
-        self.features = FeatureCache(encoder, self.spec.frame_shape, num_frames, contents)
+        self.features = FeatureCache(encoder, self.spec.frame_shape, (EXAMINATION, self.test.frame_format))
 
     def loader(self, data: ClipReader, indices: Int64[Tensor, " samples"], seed: int | None = None) -> ClipLoader:
         return ClipLoader(data, self.sampler(indices, seed), self.num_workers, self.features)

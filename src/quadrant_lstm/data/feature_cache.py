@@ -1,15 +1,18 @@
-"""Keeps the features of a frozen encoder in a file, so that each frame is decoded and encoded only once.
+"""Keeps the features of a frozen encoder in files, so that each frame is decoded and encoded only once.
 
-The file, in ~/.cache/quadrant_lstm/features/, has a row for each frame of each clip. Its name is a hash of the clips,
-of how their frames are converted, and of the encoder with its weights, so that other runs use it, too. The system keeps
-in memory what has been read lately. A row that was not written, or not completely, has a wrong checksum.
+A folder in ~/.cache/quadrant_lstm/features/ is named by a hash of how frames are converted, and of the encoder with its
+weights. It has a file for each clip, named by the clip's checksum, with a row for each frame, so other runs and folders
+with the same clips use it, too. The system keeps in memory what has been read lately. A row that was not written, or
+not completely, has a wrong checksum.
 """
 
 import contextlib
 import hashlib
-import math
+import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +26,13 @@ from quadrant_lstm.errors import UserError
 CACHE = Path("~/.cache/quadrant_lstm/features")
 CHUNK = 32  # frames that are encoded together, always as many, so that their features do not depend on the batch
 SALT = np.uint32(0x9E3779B9)  # so that the checksum of an empty row is not 0
-Rows = Int[np.ndarray, "*windows steps"]
+
+
+class Part(NamedTuple):
+    """Frames of a clip by their numbers."""
+
+    clip: str  # its checksum
+    frames: Int[np.ndarray, " steps"]
 
 
 def checksum(rows: np.ndarray) -> np.ndarray:
@@ -31,70 +40,78 @@ def checksum(rows: np.ndarray) -> np.ndarray:
 
 
 class FeatureCache:
-    """`encoder` maps frames [N, C, H, W] to features [N, ...]. `contents` tells the clips and the format of frames."""
+    """`encoder` maps frames [N, C, H, W] to features [N, ...]. `conversion` tells how files become frames."""
 
-    def __init__(self, encoder: nn.Module, frame_shape: Shape, num_rows: int, contents: object):
-        self.encoder, self.frame_shape, self.num_rows, self.contents = encoder, frame_shape, num_rows, contents
-        self.file = Path()  # none yet
-        self.kept: np.ndarray | None = None
+    def __init__(self, encoder: nn.Module, frame_shape: Shape, conversion: object):
+        self.encoder, self.frame_shape, self.conversion = encoder, frame_shape, conversion
+        self.folder = Path()  # none yet
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Finds or makes the file. Call it when the encoder has its weights: a resumed run builds it with others."""
-        if self.file.name:
+        """Finds or makes the folder. Call it when the encoder has its weights: a resumed run builds it with others."""
+        if self.folder.name:
             return
         like = next(self.encoder.parameters())
         probe = torch.rand(1, *self.frame_shape, generator=torch.Generator().manual_seed(0)).to(like)
         features = self.encoder(probe)  # depend on all that makes the encoder, also on what is no weight
         self.feature_shape = features.shape[1:]
-        self.shape = self.num_rows, self.feature_shape.numel() + 1
-        digest = hashlib.sha256(repr((str(self.encoder), self.frame_shape, self.contents)).encode())
+        digest = hashlib.sha256(repr((str(self.encoder), self.frame_shape, self.conversion)).encode())
         for name, values in (self.encoder.state_dict() | {"features of a probe": features}).items():
             digest.update(name.encode() + values.cpu().flatten().view(torch.uint8).numpy().tobytes())
-        for folder in (CACHE.expanduser(), Path(tempfile.gettempdir())):
-            self.file = folder / f"{digest.hexdigest()[:32]}.features"
+        for place in (CACHE.expanduser(), Path(tempfile.gettempdir())):
+            self.folder = place / digest.hexdigest()[:32]
             with contextlib.suppress(OSError):  # of a home that cannot be written
-                folder.mkdir(parents=True, exist_ok=True)
-                with self.file.open("ab") as opened:
-                    opened.truncate(4 * math.prod(self.shape))  # without content, it takes no space
-                return
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if os.access(self.folder, os.W_OK):
+                    return
 
     @property
     def is_constant(self) -> bool:
         """Whether the encoder is still frozen."""
         return not any(weights.requires_grad for weights in self.encoder.parameters())
 
-    def read(self, rows: Rows) -> tuple[np.ndarray, Bool[np.ndarray, "*windows steps"]]:
-        """Returns float32 [windows, steps, values], with zeros where a row is -1, and which of them are missing."""
-        if self.kept is None:
-            self.kept = np.memmap(self.file, np.uint32, "r", shape=self.shape)
-        values = self.kept[rows]
-        is_missing = (values[..., -1] != checksum(values[..., :-1])) & (rows >= 0)
-        values[rows < 0] = 0
-        return values[..., :-1].view(np.float32), is_missing
+    def read(self, parts: Sequence[Part]) -> tuple[np.ndarray, Bool[np.ndarray, "parts steps"]]:
+        """Returns float32 [parts, steps, values] and which are missing. There are zeros after a short part, and where
+        a frame is missing perhaps something else.
+        """
+        lengths = [len(part.frames) for part in parts]
+        rows = np.zeros((len(parts), max(lengths), self.feature_shape.numel() + 1), np.uint32)
+        for row, (clip, frames) in zip(rows, parts, strict=True):
+            with contextlib.suppress(FileNotFoundError), (self.folder / clip).open("rb", buffering=0) as opened:
+                for content, frame in zip(row, frames.tolist(), strict=False):
+                    opened.seek(frame * content.nbytes)
+                    opened.readinto(content)  # may end early
+        is_real = np.arange(max(lengths)) < np.array(lengths)[:, None]
+        return rows[..., :-1].view(np.float32), is_real & (rows[..., -1] != checksum(rows[..., :-1]))
 
-    def write(self, rows: Int[np.ndarray, " frames"], features: np.ndarray) -> None:
-        values = features.view(np.uint32)
-        values = np.concatenate([values, checksum(values)[:, None]], axis=1)
+    def write(self, part: Part, features: np.ndarray) -> None:
+        rows = features.view(np.uint32)
+        rows = np.concatenate([rows, checksum(rows)[:, None]], axis=1)
+        file = self.folder / part.clip
         try:
-            with self.file.open("r+b") as opened:  # a full disk would end a process that writes to mapped memory
-                for row, content in zip(rows.tolist(), values, strict=True):
-                    opened.seek(row * content.nbytes)
+            file.touch()
+            with file.open("r+b") as opened:
+                for frame, content in zip(part.frames.tolist(), rows, strict=True):
+                    opened.seek(frame * content.nbytes)
                     opened.write(content.tobytes())
         except OSError as error:
-            raise UserError(f"{self.file}: cannot be written ({error.strerror}); make space, and resume.") from error
+            raise UserError(f"{file}: cannot be written ({error.strerror}); make space, and resume.") from error
 
     @torch.no_grad()
     def features(
-        self, frames: UInt8[Tensor, "windows steps channels height width"], rows: Rows
+        self, frames: UInt8[Tensor, "windows steps channels height width"], parts: Sequence[Part]
     ) -> Float[Tensor, "windows steps ..."]:
-        """Returns the features of the frames in these rows, and zeros where a row is -1. Computes what is missing."""
-        values, missing = self.read(rows)
+        """Returns the features of these frames, and zeros for padding. Computes what is missing."""
+        values, missing = self.read(parts)
+        num_steps = values.shape[1]
         if missing.any():
             weights = next(self.encoder.parameters())
-            chunks = frames[torch.from_numpy(missing)].split(CHUNK)
+            chunks = frames[:, :num_steps][torch.from_numpy(missing)].split(CHUNK)
             padded = (pad(chunk, (0, 0, 0, 0, 0, 0, 0, CHUNK - len(chunk))).to(weights.device) for chunk in chunks)
             encoded = torch.cat([self.encoder(scaled(chunk, weights.dtype)) for chunk in padded])[: missing.sum()]
             values[missing] = encoded.flatten(1).float().cpu().numpy()
-            self.write(rows[missing], values[missing])
-        return torch.from_numpy(values).reshape(*rows.shape, *self.feature_shape)
+            for (clip, numbers), row, is_missing in zip(parts, values, missing, strict=True):
+                if is_missing.any():
+                    self.write(Part(clip, numbers[is_missing[: len(numbers)]]), row[is_missing])
+        found = pad(torch.from_numpy(values), (0, 0, 0, frames.shape[1] - num_steps))
+        return found.reshape(*frames.shape[:2], *self.feature_shape)
