@@ -1,6 +1,7 @@
 """Remakes the pictures and tables of README.md and docs/.
 
-    python -m docs.figures tables [SWEEP ...]    the tables between comments in docs/*.md, and the pictures of them
+    python -m docs.figures tables [NAME=SWEEP ...]    the tables between comments in docs/*.md and the pictures of them,
+                                                 after the jobs of a sweep were added to docs/measured/NAME.csv
     python -m docs.figures epochs SWEEP          epochs.png, of a sweep over seeds
     python -m docs.figures mistakes RUN ...      mistakes.png; several runs are an ensemble
     python -m docs.figures copies RUN ...        prints what a mean over augmented copies of images changes
@@ -34,7 +35,7 @@ DOCS = Path(__file__).parents[1]
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("tables").add_argument("sweeps", nargs="*", metavar="SWEEP")
+    commands.add_parser("tables").add_argument("sweeps", nargs="*", metavar="NAME=SWEEP", type=assignment)
     commands.add_parser("epochs").add_argument("sweep", metavar="SWEEP")
     (mistakes := commands.add_parser("mistakes")).add_argument("runs", nargs="+", metavar="RUN")
     mistakes.add_argument("--out", type=Path, default=DOCS / "mistakes.png")
@@ -52,13 +53,19 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def assignment(word: str) -> list[str]:
+    if "=" not in word:
+        raise argparse.ArgumentTypeError(f"{word} names no table; write NAME=SWEEP")
+    return word.split("=", 1)
+
+
 def main(given: argparse.Namespace) -> None:
     def write(name: str, picture: bytes) -> None:
         write_atomically(DOCS / name, picture)
 
     match given.command:
         case "tables":
-            measured.tables(list(map(find_sweep, given.sweeps)))
+            measured.tables((name, find_sweep(sweep)) for name, sweep in given.sweeps)
         case "epochs":
             write("epochs.png", pictures.draw_epochs(find_sweep(given.sweep)))
         case "mistakes":

@@ -1,4 +1,4 @@
-"""Makes the tables of docs/*.md and their pictures from docs/measured/NAME.csv, the jobs of experiment=NAME."""
+"""Makes the tables of docs/*.md and their pictures from docs/measured/NAME.csv, the jobs of one or more sweeps."""
 
 import itertools
 import re
@@ -30,19 +30,29 @@ WITHOUT_EFFECT = re.compile(r"(experiment|swept)$|hydra|~trainer\.callbacks\.das
 Row = Mapping[str, str]
 
 
-def read(name: str) -> list[Row]:
-    if rows := read_csv(file := MEASURED / f"{name}.csv"):
-        return rows
-    raise UserError(f"{file}: is missing; add a sweep of experiment={name} by python -m docs.figures tables SWEEP.")
+def read(name: str, over: str = "") -> list[Row]:
+    """Reads the jobs. Those that differ only in the key `over`, e.g. data.test_fold, become one with their mean."""
+    if not (jobs := read_csv(file := MEASURED / f"{name}.csv")):
+        raise UserError(f"{file}: is missing; add a sweep by python -m docs.figures tables {name}=SWEEP.")
+    if not over:
+        return jobs
+    keys = [key for key in keys_of(jobs[0]) if key != over]
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for job in jobs:
+        groups.setdefault(tuple(job[key] for key in keys), []).append(job)
+    if len({len(group) for group in groups.values()}) > 1:
+        raise UserError(f"{file}: has more values of {over} for some jobs than for others; finish the sweep.")
+    means = [statistics.mean(float(job[ACCURACY]) for job in group) for group in groups.values()]
+    return [
+        {key: group[0][key] for key in (*keys, FIGURES[0], *ORIGIN)} | {ACCURACY: str(mean)}
+        for group, mean in zip(groups.values(), means, strict=True)
+    ]
 
 
 def add(name: str, jobs: Sequence[Job]) -> None:
-    """Writes the rows of finished jobs; a job replaces an earlier one with the same values.
-
-    A sweep may be a part of the experiment: keys of which it has one value are columns like those that it sweeps.
-    """
+    """Writes the rows of finished jobs; a job replaces an earlier one with the same values."""
     earlier = read_csv(file := MEASURED / f"{name}.csv")
-    keys = keys_of(earlier[0]) if earlier else list(jobs[0].swept)
+    keys = keys_of(earlier[0]) if earlier else list(values_of(jobs[0]))
     rows = [*earlier, *(row_of(job, keys) for job in jobs if job.results())]
     latest = {tuple(row[key] for key in keys): row for row in rows}
     steps = step_accuracies_in("test", {column for row in rows for column in row})
@@ -53,13 +63,17 @@ def keys_of(row: Row) -> list[str]:
     return list(row)[: list(row).index(FIGURES[0])]
 
 
+def values_of(job: Job) -> dict[str, str]:
+    return {key: value for key, value in assigned(job.overrides).items() if not WITHOUT_EFFECT.match(key)}
+
+
 def row_of(job: Job, keys: Sequence[str]) -> Row:
     """Raises UserError if the job has other keys: it is not comparable."""
-    values = {key: value for key, value in assigned(job.overrides).items() if not WITHOUT_EFFECT.match(key)}
+    values = values_of(job)
     removed = [override for override in job.overrides if override[0] == "~" and not WITHOUT_EFFECT.match(override)]
     if removed or values.keys() != set(keys):
         found = ", ".join([*values, *removed])
-        raise UserError(f"{job.folder}: sets {found}, but the experiment's keys are {', '.join(keys)}.")
+        raise UserError(f"{job.folder}: sets {found}, but the keys of its table are {', '.join(keys)}.")
     provenance = read_json(job.folder / PROVENANCE)
     git = provenance["git"] or {"commit": "unknown", "changed": []}
     commit = git["commit"][:7] + (" with changes" if git["changed"] else "")
@@ -73,17 +87,16 @@ def row_of(job: Job, keys: Sequence[str]) -> Row:
 #     <!-- end -->
 #
 # rows= and columns= are the keys whose values make them; columns=steps shows the accuracy after each step instead.
+# over= is a key over whose values jobs with the same seed are averaged, before the means over seeds.
 # A table of means has a picture, measured/NAME.png, with a panel for each column
 
 TABLE = re.compile(r"(<!-- (means|differences|seeds)((?: \w+=\S*)+) -->\n).*?(<!-- end -->)", re.DOTALL)
 STEPS = "steps"
 
 
-def tables(sweeps: Sequence[Sweep]) -> None:
-    """Writes the tables of docs/*.md and their pictures, after it has added the finished jobs of these sweeps."""
-    for sweep in sweeps:
-        if not (name := assigned(sweep.overrides).get("experiment")):
-            raise UserError(f"sweep: {sweep.folder} is not one of experiment=NAME; give another.")
+def tables(sweeps: Iterable[tuple[str, Sweep]]) -> None:
+    """Writes the tables of docs/*.md and their pictures, after it has added the finished jobs of sweeps by name."""
+    for name, sweep in sweeps:
         add(name, sweep.jobs)
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text()
@@ -103,8 +116,8 @@ def arguments(words: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in words.split())
 
 
-def means(name: str, rows: str, columns: str) -> str:
-    jobs = read_cells(name, rows, columns)
+def means(name: str, rows: str, columns: str, over: str = "") -> str:
+    jobs = read_cells(name, over, rows, columns)
     table = column_means(jobs, rows, columns)
     lines = []
     for line in dict.fromkeys(label(rows, job) for job in jobs):
@@ -120,13 +133,13 @@ def means(name: str, rows: str, columns: str) -> str:
     )
 
 
-def differences(name: str, key: str, base: str, rows: str, columns: str) -> str:
+def differences(name: str, key: str, base: str, rows: str, columns: str, over: str = "") -> str:
     """Returns how far each other value of the key is from the base, over pairs of jobs whose other keys are equal."""
 
     def others(job: Row) -> tuple[str, ...]:
         return tuple(job[other] for other in keys_of(job) if other != key)
 
-    jobs = read_cells(name, key, rows, columns)
+    jobs = read_cells(name, over, key, rows, columns)
     bases = {others(job): float(job[ACCURACY]) for job in jobs if job[key] == base}
     table: dict[str, dict[str, list[float]]] = {}
     for job in jobs:
@@ -164,12 +177,12 @@ def seeds(names: str) -> str:
     )
 
 
-def read_cells(name: str, *keys: str) -> list[Row]:
+def read_cells(name: str, over: str, *keys: str) -> list[Row]:
     """Reads the jobs. Raises UserError if two in the same cell have the same seed: they would be counted as two."""
-    jobs = read(name)
+    jobs = read(name, over)
     if len({(*(label(each, job) for each in keys if each != STEPS), job["seed"]) for job in jobs}) < len(jobs):
         raise UserError(
-            f"experiment={name}: jobs of one cell differ in more than the seed; add a key to rows= or columns=."
+            f"{name}: jobs of one cell differ in more than the seed; add a key to rows= or columns=, or write over=."
         )
     return jobs
 
@@ -231,9 +244,9 @@ def numbers(counts: Iterable[int]) -> str:
 
 
 @style
-def draw_means(name: str, rows: str, columns: str) -> bytes:
+def draw_means(name: str, rows: str, columns: str, over: str = "") -> bytes:
     """Draws a dot for each job, a bar for the mean and a line for its interval, with a panel for each column."""
-    table = column_means(read(name), rows, columns)
+    table = column_means(read(name, over), rows, columns)
     if columns == STEPS:
         table = {"": table["test accuracy"]}
     lines = list(dict.fromkeys(line for column in table.values() for line in column))

@@ -33,7 +33,6 @@ def test_jobs_are_added_and_replace_those_with_the_same_values(tmp_path, monkeyp
     monkeypatch.setattr(measured, "MEASURED", tmp_path)
     measured.add("tiny", [job(tmp_path / str(seed), seed=seed, layer="lstm", units=4) for seed in (1, 0, 2)])
     part = job(tmp_path / "part", seed=1, layer="lstm", units=4)
-    part.swept.pop("units")  # the sweep is a part of the experiment
     (tmp_path / "part/results.json").write_text('{"test/accuracy": 0.9}')
     measured.add("tiny", [part, job(tmp_path / "new", seed=3, layer="gru", units=4)])
     found = read_csv(tmp_path / "tiny.csv")
@@ -41,7 +40,7 @@ def test_jobs_are_added_and_replace_those_with_the_same_values(tmp_path, monkeyp
         ("lstm", "1", "0.9", ""), ("lstm", "2", "0.02", "0.5"), ("gru", "3", "0.03", "0.5")
     ]  # fmt: skip
     assert found[0]["commit"] == "0123456"
-    with pytest.raises(UserError, match="sets seed, layer, but the experiment's keys are seed, layer, units"):
+    with pytest.raises(UserError, match="sets seed, layer, but the keys of its table are seed, layer, units"):
         measured.add("tiny", [job(tmp_path / "other", seed=1, layer="lstm")])
 
 
@@ -62,8 +61,13 @@ def test_a_table_shows_means_and_differences_over_seeds(tmp_path, monkeypatch):
     assert "| gru - lstm | -4.00 (-10.57 to +2.57) |\n" in filled
     assert filled.endswith("its 95 % confidence interval.\n\n<!-- end -->\n\nafter\n")
     assert measured.fill(filled) == filled
-    with pytest.raises(UserError, match="experiment=tiny: jobs of one cell differ in more than the seed; add a key"):
+    with pytest.raises(UserError, match="tiny: jobs of one cell differ in more than the seed; add a key"):
         measured.means("tiny", "", "")
+    assert "|  | 1,200 | 89.33 (81.85 to 96.82) |\n" in measured.means("tiny", "", "", over="model/layer")
+    with (tmp_path / "tiny.csv").open("a") as file:
+        file.write("\ngru,3,1200,0.9,a1,one\n")
+    with pytest.raises(UserError, match="has more values of model/layer for some jobs than for others; finish the"):
+        measured.means("tiny", "", "", over="model/layer")
 
 
 def test_the_tables_of_the_pages_are_those_of_the_measured_results():
