@@ -1,4 +1,6 @@
-"""Compares an epoch of data=clips with a loop over the files, in as many processes, that only decodes them."""
+"""Compares an epoch of data=clips with a loop over the files, in as many processes, that only decodes them. Seeks in a
+long video with and without its noted key frames.
+"""
 
 import collections
 import multiprocessing
@@ -14,11 +16,13 @@ from PIL import Image
 
 from benchmarks.measure import Ways, milliseconds, table
 from quadrant_lstm.cli.command import compose_config
+from quadrant_lstm.data.clip_frames import FrameFormat, examine, read_frames
 from quadrant_lstm.data.datamodule import end_unnoticed
 from quadrant_lstm.errors import needs_extra
 from quadrant_lstm.run.build import build_data
 
 NUM_CLIPS, NUM_FRAMES, SIZE, WORKERS = 250, 32, 112, 2
+LONG, FEW = 10_000, 16  # frames of the long video, and those that are read from its middle
 KEYS = f"cache_gb=0.0 batch_size=4 validation_share=0.0 test_share=0.04 num_workers={WORKERS} num_frames={NUM_FRAMES}"
 
 
@@ -31,6 +35,9 @@ def tables(out: Path, rounds: int = 7) -> Iterator[str]:
         os.environ["HOME"] = folder  # where notes of clips are kept
         cases = ((name, ways_to_read(pool, Path(folder, name), *functions)) for name, functions in FORMATS.items())
         yield from table(f"frames of {SIZE} x {SIZE} per second", cases, rounds, "per s")
+        yield ""
+        seeking = [("mp4", ways_to_seek(Path(folder, "long")))]
+        yield from table(f"{FEW} frames from the middle of {LONG:,}", seeking, rounds)
 
 
 def ways_to_read(pool: Any, root: Path, write: Callable[..., None], decode: Callable[[Path], None]) -> Ways:
@@ -48,14 +55,28 @@ def ways_to_read(pool: Any, root: Path, write: Callable[..., None], decode: Call
 
 
 def write_clips(root: Path, write: Callable[[Path, Sequence[np.ndarray]], None]) -> None:
-    """Writes random clouds that move a little from frame to frame, which compress like photographs."""
     random = np.random.default_rng(0)
     for number in range(NUM_CLIPS):
-        coarse = Image.fromarray(random.integers(0, 256, (12, 12, 3), np.uint8))
-        large = np.asarray(coarse.resize((SIZE + NUM_FRAMES, SIZE + NUM_FRAMES), Image.Resampling.BICUBIC))
         path = root / ("one", "other")[number % 2] / str(number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, [large[t : t + SIZE, t : t + SIZE] for t in range(NUM_FRAMES)])
+        write(path, moving_cloud(random))
+
+
+def moving_cloud(random: np.random.Generator) -> list[np.ndarray]:
+    """Returns frames that change a little from one to the next, and compress like photographs."""
+    coarse = Image.fromarray(random.integers(0, 256, (12, 12, 3), np.uint8))
+    large = np.asarray(coarse.resize((SIZE + NUM_FRAMES, SIZE + NUM_FRAMES), Image.Resampling.BICUBIC))
+    return [large[t : t + SIZE, t : t + SIZE] for t in range(NUM_FRAMES)]
+
+
+def ways_to_seek(path: Path) -> Ways:
+    write_video(path, (moving_cloud(np.random.default_rng(0)) * (LONG // NUM_FRAMES + 1))[:LONG])
+    video, form, first = path.with_suffix(".mp4"), FrameFormat(3, None, None, "stretch"), LONG // 2
+    wanted = video, form, range(first, first + FEW), np.empty((FEW, SIZE, SIZE, 3), np.uint8)
+    return {
+        "decoding from the start": partial(milliseconds, read_frames, *wanted),
+        "from a noted key frame": partial(milliseconds, read_frames, *wanted, examine(video, form).key_frames),
+    }
 
 
 def write_pictures(path: Path, frames: Sequence[np.ndarray]) -> None:

@@ -1,6 +1,7 @@
 import multiprocessing
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,6 +91,18 @@ def test_both_ways_read_all_frames(name, tmp_path, monkeypatch):
     (data,) = built
     assert {note.num_frames for note in data.notes.values()} == {clips.NUM_FRAMES}
     assert sum(len(batch.labels) for batch in data.train_dataloader()) == len(data.train.samples)
+
+
+def test_both_ways_to_seek_read_the_same_frames(tmp_path, monkeypatch):
+    pytest.importorskip("av", reason="needs PyAV")
+    monkeypatch.setattr(clips, "LONG", 100)
+    from_start, from_key_frame = clips.ways_to_seek(tmp_path / "long").values()
+    frames = from_start.args[-1]
+    assert from_start() > 0
+    expected = frames.copy()
+    frames[:] = 0
+    assert from_key_frame() > 0
+    assert expected.any() and np.array_equal(frames, expected)
 
 
 def test_a_run_of_train_py_is_timed(tmp_path, monkeypatch):
