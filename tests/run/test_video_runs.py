@@ -15,7 +15,7 @@ from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import Join
 from quadrant_lstm.run.exported_program import Inputs, program_file
 from quadrant_lstm.run.predict import predict_files
-from quadrant_lstm.run.predictor import predictor_of_onnx, predictor_of_session
+from quadrant_lstm.run.predictor import num_windows, predictor_of_onnx, predictor_of_session
 from tests.clips import noise_clip, write_folder, write_gif, write_video
 from tests.networks import RECURRENT, join
 from tests.scripts import ROOT, call_unchecked, script
@@ -177,6 +177,7 @@ def test_a_rest_of_less_than_half_a_window_is_left_out(video_run, long):
     predictor = load_predictor(video_run("grey")).predictor
     for seconds, ends in {1.1: [1.1, 2.2], 1.8: [1.8], 2.6: [2.6], 1.3: [1.3, 2.6]}.items():
         assert [part.window[1] for part in predictor.read(long[0], window=seconds)] == ends
+        assert num_windows(long[0], seconds) == len(ends)
 
 
 def test_a_window_is_read_before_the_rest_of_the_video(video_run, long, tmp_path, monkeypatch):

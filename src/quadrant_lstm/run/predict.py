@@ -31,7 +31,7 @@ from quadrant_lstm.errors import CommandError, UserError, as_text, printable
 from quadrant_lstm.files import csv_cell, expanded
 from quadrant_lstm.run.build import build_data
 from quadrant_lstm.run.load import check_same_data, load_classifier
-from quadrant_lstm.run.predictor import Classes, Predictor, predictor_of_run
+from quadrant_lstm.run.predictor import Classes, Predictor, num_windows, predictor_of_run
 from quadrant_lstm.run_folder import BEST, find_run
 from quadrant_lstm.text import counted, with_progress
 
@@ -221,7 +221,9 @@ def predict_files(
 
     def read(file: Path) -> Iterable[Reading]:
         readings = predictor.read(file, invert, window)
-        return with_progress(readings, "classifying windows") if window and output is not None else readings
+        if not window or output is None:
+            return readings
+        return with_progress(readings, "classifying windows", num_windows(file, window))
 
     if output is not None and not window:  # otherwise the predictions or the windows show the progress
         files = with_progress(files, "classifying files", number)

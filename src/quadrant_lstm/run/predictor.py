@@ -24,6 +24,7 @@ from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, network_inputs, numbered_names
 from quadrant_lstm.data.series import as_series, find_series_files, read_series, steps_at, steps_available
+from quadrant_lstm.data.videos import opened_video
 from quadrant_lstm.errors import CommandError, UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
 from quadrant_lstm.model.protocols import logits_after_steps
@@ -226,6 +227,14 @@ def cut_video(
         frames.append(frame)
     if not start:
         raise UserError(f"window: {seconds:g}s is longer than {video}, which has {time:.2f} s; write a shorter one.")
+
+
+def num_windows(video: Path, seconds: float) -> int | None:
+    """Returns about how many windows `cut_video` yields, if the video tells how long it is."""
+    if not clip_frames.is_video(video):
+        return None
+    with clip_frames.decoder_errors_explained(video), opened_video(video) as (container, _):
+        return container.duration and round(container.duration / 1e6 / seconds)  # which is in microseconds
 
 
 def timed_frames(video: Path, frame_format: clip_frames.FrameFormat) -> Iterator[tuple[float, Any]]:
