@@ -109,7 +109,7 @@ def print_copies(runs: Sequence[Path]) -> None:
 @torch.inference_mode()
 def probabilities_of(network: nn.Module, data: Any, precision: str, images: Tensor) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in resolve_precision(precision, "cpu")):
-        batches = (scaled(data.cut(batch, None)) for batch in images.split(500))
+        batches = (scaled(data.cut(batch, ())) for batch in images.split(500))
         return torch.cat([network(batch).float().softmax(1) for batch in batches])
 
 

@@ -10,8 +10,10 @@ from PIL import Image
 
 from docs import figures
 from docs.figures import measured, pages, pictures
+from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import read_csv
+from quadrant_lstm.run.build import build_data
 from quadrant_lstm.sweep.sweep_folder import Job
 from tests.scripts import ROOT
 
@@ -120,6 +122,24 @@ def test_the_mistakes_of_an_ensemble_are_counted(monkeypatch, capsys):
     data.sha256 = iter(("one", "other")).__next__
     with pytest.raises(UserError, match="b: was tested on other samples than a; give runs with"):
         pictures.mistakes(["a", "b"])
+
+
+@pytest.mark.parametrize("shift", [0.0, 14.0])
+def test_predictions_change_with_augmented_copies_only(shift, finished_run, monkeypatch, capsys):
+    built = []
+
+    def augmented(cfg):
+        data = build_data(cfg)
+        data.augmentation = Augmentation(shift=shift)
+        built.append(len(data.validation_indices))
+        return data
+
+    monkeypatch.setattr(pictures, "build_data", augmented)
+    pictures.print_copies([finished_run])
+    _, alone, *with_copies, _, _ = capsys.readouterr().out.splitlines()[1].split()
+    results = json.loads((finished_run / "results.json").read_text())
+    assert int(alone) == round(built[0] * (1 - results["val/accuracy"]))
+    assert (set(with_copies) == {alone}) == (not shift)
 
 
 def test_pictures_of_a_run_and_of_orderings_are_written(finished_run, tmp_path, monkeypatch):
