@@ -70,8 +70,10 @@ def moving_cloud(random: np.random.Generator) -> list[np.ndarray]:
 
 
 def ways_to_seek(path: Path) -> Ways:
-    write_video(path, (moving_cloud(np.random.default_rng(0)) * (LONG // NUM_FRAMES + 1))[:LONG])
-    video, form, first = path.with_suffix(".mp4"), FrameFormat(3, None, None, "stretch"), LONG // 2
+    cloud = moving_cloud(np.random.default_rng(0))  # without a jump, at which there would be another key frame
+    write_video(path, ([*cloud, *reversed(cloud)] * (LONG // NUM_FRAMES))[:LONG])
+    video, form = path.with_suffix(".mp4"), FrameFormat(3, None, None, "stretch")
+    first = LONG // 2 - 125  # halfway between two key frames
     wanted = video, form, range(first, first + FEW), np.empty((FEW, SIZE, SIZE, 3), np.uint8)
     return {
         "decoding from the start": partial(milliseconds, read_frames, *wanted),

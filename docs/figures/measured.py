@@ -34,23 +34,30 @@ def read(name: str, over: str = "") -> list[Row]:
     """Reads the jobs. Those that differ only in the key `over`, e.g. data.test_fold, become one with their mean."""
     if not (jobs := read_csv(file := MEASURED / f"{name}.csv")):
         raise UserError(f"{file}: is missing; add a sweep by python -m docs.figures tables {name}=SWEEP.")
-    if not over:
-        return jobs
-    keys = [key for key in keys_of(jobs[0]) if key != over]
+    return averaged(jobs, over) if over else jobs
+
+
+def averaged(jobs: Sequence[Row], over: str) -> list[Row]:
     groups: dict[tuple[str, ...], list[Row]] = {}
+    keys = [key for key in keys_of(jobs[0]) if key != over]
     for job in jobs:
         groups.setdefault(tuple(job[key] for key in keys), []).append(job)
-    if len({len(group) for group in groups.values()}) > 1:
-        raise UserError(f"{file}: has more values of {over} for some jobs than for others; finish the sweep.")
-    means = [statistics.mean(float(job[ACCURACY]) for job in group) for group in groups.values()]
-    return [
-        {key: group[0][key] for key in (*keys, FIGURES[0], *ORIGIN)} | {ACCURACY: str(mean)}
-        for group, mean in zip(groups.values(), means, strict=True)
-    ]
+    if len({frozenset(job[over] for job in group) for group in groups.values()}) > 1:
+        raise UserError(f"over={over}: some jobs have other values of it than others; finish the sweep.")
+    accuracies, means = [*step_accuracies_in("test", jobs[0]), ACCURACY], []
+    for group in groups.values():
+        mean = {key: str(statistics.mean(float(job[key]) for job in group)) for key in accuracies if group[0][key]}
+        processors = " and ".join(dict.fromkeys(job["processor"] for job in group))
+        means.append({**dict.fromkeys(accuracies, ""), **group[0], **mean, "processor": processors})
+    return means
 
 
 def add(name: str, jobs: Sequence[Job]) -> None:
     """Writes the rows of finished jobs; a job replaces an earlier one with the same values."""
+    if len(experiments := {assigned(job.overrides).get("experiment") for job in jobs}) > 1:
+        raise UserError(
+            f"{name}: has jobs of {' and '.join(map(str, experiments))}; give each sweep a table of its own."
+        )
     earlier = read_csv(file := MEASURED / f"{name}.csv")
     keys = keys_of(earlier[0]) if earlier else list(values_of(jobs[0]))
     rows = [*earlier, *(row_of(job, keys) for job in jobs if job.results())]
@@ -245,7 +252,9 @@ def numbers(counts: Iterable[int]) -> str:
 
 @style
 def draw_means(name: str, rows: str, columns: str, over: str = "") -> bytes:
-    """Draws a dot for each job, a bar for the mean and a line for its interval, with a panel for each column."""
+    """Draws a dot for each job (or mean over `over`), a bar for their mean and a line for its interval, with a panel
+    for each column.
+    """
     table = column_means(read(name, over), rows, columns)
     if columns == STEPS:
         table = {"": table["test accuracy"]}

@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from quadrant_lstm.data import clip_frames, datamodule
 from quadrant_lstm.data.clip_frames import find_clip_files, is_clip
 from quadrant_lstm.data.clips import ClipLoader
 from quadrant_lstm.data.datamodule import EpochSampler
-from quadrant_lstm.data.feature_cache import FeatureCache
+from quadrant_lstm.data.feature_cache import CACHE, FeatureCache
 from quadrant_lstm.data.splits import find_samples
 from quadrant_lstm.errors import UserError
 from tests.batches import are_equal, epoch_of
@@ -102,7 +103,7 @@ def test_features_of_a_frozen_encoder_are_computed_once(root):
     for batch, values in zip(features_of(encoder, range(3)), expected, strict=True):
         assert torch.equal(batch, values)
     assert encoder.num_encoded == 1 + 32 * (6 + 2)  # a probe, then chunks: 6 training clips, 2 test batches with others
-    files = Path("~/.cache/quadrant_lstm/features").expanduser().glob("*/*")
+    files = CACHE.expanduser().glob("*/*")
     pixels = expected[0][0, 0].numpy().tobytes()
     file, damaged = next((file, bytearray(content)) for file in files if pixels in (content := file.read_bytes()))
     damaged[damaged.index(pixels)] ^= 1
@@ -116,6 +117,17 @@ def test_features_of_a_frozen_encoder_are_computed_once(root):
     num_encoded = encoder.num_encoded
     features_of(encoder, range(3))
     assert encoder.num_encoded == num_encoded + 1 + 32  # the clip that was added
+
+
+def test_features_that_are_deleted_during_an_epoch_are_computed_again(root):
+    expected = [2.0 * batch.frames[:, :, 0, 0, :2] / 255 for batch in epoch_of(clips_in(root), 0)]
+    data = clips_in(root)
+    data.keep_features(Frozen())
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(0)
+    for batch, features in zip(loader, expected, strict=True):
+        assert torch.equal(batch.features, features)
+        shutil.rmtree(CACHE.expanduser())
 
 
 def test_features_of_an_encoder_that_differs_in_more_than_its_weights_are_not_used():

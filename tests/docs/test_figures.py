@@ -68,7 +68,7 @@ def test_a_table_shows_means_and_differences_over_seeds(tmp_path, monkeypatch):
     assert "|  | 1,200 | 89.33 (81.85 to 96.82) |\n" in measured.means("tiny", "", "", over="model/layer")
     with (tmp_path / "tiny.csv").open("a") as file:
         file.write("\ngru,3,1200,0.9,a1,one\n")
-    with pytest.raises(UserError, match="has more values of model/layer for some jobs than for others; finish the"):
+    with pytest.raises(UserError, match="over=model/layer: some jobs have other values of it than others; finish"):
         measured.means("tiny", "", "", over="model/layer")
 
 

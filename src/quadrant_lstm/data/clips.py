@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from filelock import FileLock
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
 from quadrant_lstm import kinds
@@ -169,6 +169,10 @@ class ClipReader(WindowReader):
         return [Part(self.checksums[number], self.numbers[number][places]) for number, places in windows]
 
 
+def chosen(windows: Sequence[Window], wanted: Iterable[Any]) -> list[Window | None]:
+    return [window if is_wanted else None for window, is_wanted in zip(windows, wanted, strict=True)]
+
+
 Request = tuple[int, list[Window | None], bool]  # the number of a batch, and the arguments of ClipReader.read
 
 
@@ -195,6 +199,7 @@ class ClipLoader(BatchLoader):
         size = reader.num_windows * (sampler.batch_size + 1), reader.num_steps, *reader.frame_shape
         self.slots = shared_memory(num_slots, *size)
         self.requests: list[Request] = []  # of an epoch
+        self.encoded = False  # whether the short clips are
         read = partial(read_into, self.slots, reader)
         options = {"prefetch_factor": PREFETCH if num_workers else None, "persistent_workers": num_workers > 0}
         self.answers = WorkerLoader(read, self.requests, num_workers, **options)
@@ -211,34 +216,42 @@ class ClipLoader(BatchLoader):
         for window, frames in zip(missing, WorkerLoader(reader.read_alone, missing, self.num_workers), strict=True):
             if isinstance(frames, UserError):
                 raise frames
-            features.features(torch.from_numpy(frames).movedim(4, 2), reader.parts([window]))
+            self.encode(features, frames, [window], [window])
 
     def __iter__(self) -> Iterator[Batch]:
         reader, epoch = self.reader, self.sampler.drawn_epoch
         features = self.features if self.features and self.features.is_constant else None
         if features:
             features.prepare()
-        if features and epoch is not None:
+        if features and epoch is not None and not self.encoded:
             self.encode_short_clips(features)
+            self.encoded = True
         self.requests.clear()
         batches = []
         for number, clips in enumerate(self.sampler):
             windows = reader.windows(clips.tolist(), epoch)
             missing: list[Window | None] = [*windows]
             if features:
-                is_missing: Any = features.read(reader.parts(windows))[1].any(1)
-                missing = [window if wanted else None for window, wanted in zip(windows, is_missing, strict=True)]
-            batches.append((number, clips, windows))
+                missing = chosen(windows, np.any(features.read(reader.parts(windows))[1], axis=1))
+            batches.append((clips, windows))
             self.requests.append((number, missing, features is None))
-        for (number, clips, windows), answer in zip(batches, self.answers, strict=True):
+        for (clips, windows), (number, decoded, _), answer in zip(batches, self.requests, self.answers, strict=True):
             if isinstance(answer, UserError):
                 raise answer
             # torch's copy would take the threads of the processes that read
-            frames = torch.from_numpy(self.slots[number % len(self.slots), : len(windows)].numpy().copy())
-            batch = reader.batch_of(clips, windows, frames.movedim(4, 2))  # channels remain last in memory
-            if features:
-                batch = batch._replace(features=features.features(batch.frames, reader.parts(windows)))
-            yield batch
+            frames = self.slots[number % len(self.slots), : len(windows)].numpy().copy()
+            batch = reader.batch_of(clips, windows, torch.from_numpy(frames).movedim(4, 2))  # channels last in memory
+            yield batch._replace(features=self.encode(features, frames, windows, decoded)) if features else batch
+
+    def encode(
+        self, features: FeatureCache, frames: np.ndarray, windows: Sequence[Window], decoded: Sequence[Window | None]
+    ) -> Float[Tensor, "windows steps ..."]:
+        """Returns the features of the frames. Decodes here what was kept when the epoch began, but is no longer."""
+        parts = self.reader.parts(windows)
+        values, missing = features.read(parts)
+        is_lost = [wanted and window is None for wanted, window in zip(np.any(missing, axis=1), decoded, strict=True)]
+        self.reader.read(chosen(windows, is_lost), frames, uses_cache=False)
+        return features.features(torch.from_numpy(frames).movedim(4, 2), parts, values, missing)
 
 
 # The data of a run

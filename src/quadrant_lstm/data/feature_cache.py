@@ -58,12 +58,11 @@ class FeatureCache:
         digest = hashlib.sha256(repr((str(self.encoder), self.frame_shape, self.conversion)).encode())
         for name, values in (self.encoder.state_dict() | {"features of a probe": features}).items():
             digest.update(name.encode() + values.cpu().flatten().view(torch.uint8).numpy().tobytes())
-        for place in (CACHE.expanduser(), Path(tempfile.gettempdir())):
-            self.folder = place / digest.hexdigest()[:32]
-            with contextlib.suppress(OSError):  # of a home that cannot be written
-                self.folder.mkdir(parents=True, exist_ok=True)
-                if os.access(self.folder, os.W_OK):
-                    return
+        self.folder = CACHE.expanduser() / digest.hexdigest()[:32]
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.folder, os.W_OK):
+            self.folder = Path(tempfile.mkdtemp(prefix="quadrant_lstm_features_"))
 
     @property
     def is_constant(self) -> bool:
@@ -71,9 +70,7 @@ class FeatureCache:
         return not any(weights.requires_grad for weights in self.encoder.parameters())
 
     def read(self, parts: Sequence[Part]) -> tuple[np.ndarray, Bool[np.ndarray, "parts steps"]]:
-        """Returns float32 [parts, steps, values] and which are missing. There are zeros after a short part, and where
-        a frame is missing perhaps something else.
-        """
+        """Returns float32 [parts, steps, values], and which are missing and may hold anything. Padding is 0."""
         lengths = [len(part.frames) for part in parts]
         rows = np.zeros((len(parts), max(lengths), self.feature_shape.numel() + 1), np.uint32)
         for row, (clip, frames) in zip(rows, parts, strict=True):
@@ -89,6 +86,7 @@ class FeatureCache:
         rows = np.concatenate([rows, checksum(rows)[:, None]], axis=1)
         file = self.folder / part.clip
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)  # somebody may have deleted it
             file.touch()
             with file.open("r+b") as opened:
                 for frame, content in zip(part.frames.tolist(), rows, strict=True):
@@ -99,10 +97,13 @@ class FeatureCache:
 
     @torch.no_grad()
     def features(
-        self, frames: UInt8[Tensor, "windows steps channels height width"], parts: Sequence[Part]
+        self,
+        frames: UInt8[Tensor, "windows steps channels height width"],
+        parts: Sequence[Part],
+        values: np.ndarray,
+        missing: Bool[np.ndarray, "windows _"],
     ) -> Float[Tensor, "windows steps ..."]:
-        """Returns the features of these frames, and zeros for padding. Computes what is missing."""
-        values, missing = self.read(parts)
+        """Returns the values that were read, after it has computed and kept those that are missing, from the frames."""
         num_steps = values.shape[1]
         if missing.any():
             weights = next(self.encoder.parameters())

@@ -5,6 +5,7 @@ height, width], in uint8, or windows of a series [windows, steps, ...], in float
 channels, height, width]. Sequences of one batch may have different lengths.
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -231,10 +232,11 @@ def cut_video(
 
 def num_windows(video: Path, seconds: float) -> int | None:
     """Returns about how many windows `cut_video` yields, if the video tells how long it is."""
-    if not clip_frames.is_video(video):
-        return None
-    with clip_frames.decoder_errors_explained(video), opened_video(video) as (container, _):
-        return container.duration and round(container.duration / 1e6 / seconds)  # which is in microseconds
+    with contextlib.suppress(Exception):  # the reader explains it
+        if clip_frames.is_video(video) and video.is_file():
+            with opened_video(video) as (container, _):
+                return container.duration and round(container.duration / 1e6 / seconds)  # which is in microseconds
+    return None
 
 
 def timed_frames(video: Path, frame_format: clip_frames.FrameFormat) -> Iterator[tuple[float, Any]]:
