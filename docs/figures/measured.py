@@ -48,7 +48,7 @@ def averaged(jobs: Sequence[Row], over: str) -> list[Row]:
     for group in groups.values():
         mean = {key: str(statistics.mean(float(job[key]) for job in group)) for key in accuracies if group[0][key]}
         processors = " and ".join(dict.fromkeys(job["processor"] for job in group))
-        means.append({**dict.fromkeys(accuracies, ""), **group[0], **mean, "processor": processors})
+        means.append({**group[0], **mean, "processor": processors})
     return means
 
 

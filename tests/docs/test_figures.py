@@ -66,6 +66,10 @@ def test_a_table_shows_means_and_differences_over_seeds(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="tiny: jobs of one cell differ in more than the seed; add a key"):
         measured.means("tiny", "", "")
     assert "|  | 1,200 | 89.33 (81.85 to 96.82) |\n" in measured.means("tiny", "", "", over="model/layer")
+    values = {fold: [job.replace(",1200,0.", f",{fold},1200,0.{fold}") for job in jobs] for fold in (0, 1)}
+    (tmp_path / "folds.csv").write_text("\n".join([columns.replace("seed", "seed,fold"), *values[0], *values[1]]))
+    table = measured.differences("folds", "model/layer", "lstm", "", "", over="fold")  # a tenth of those above
+    assert "| gru - lstm | -0.40 (-1.06 to +0.26) |" in table
     with (tmp_path / "tiny.csv").open("a") as file:
         file.write("\ngru,3,1200,0.9,a1,one\n")
     with pytest.raises(UserError, match="over=model/layer: some jobs have other values of it than others; finish"):
