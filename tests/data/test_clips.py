@@ -130,6 +130,16 @@ def test_features_that_are_deleted_during_an_epoch_are_computed_again(root):
         shutil.rmtree(CACHE.expanduser())
 
 
+def test_features_of_a_clip_that_has_changed_are_not_kept(root):
+    data = clips_in(root)
+    data.keep_features(Frozen())
+    clip = data.train.samples[int(data.train_indices[0])].path
+    np.save(clip, np.load(clip)[::-1].copy())
+    with pytest.raises(UserError, match=f"{clip}: has changed since this command started; resume the run"):
+        epoch_of(data, 0)
+    assert data.notes[clip].sha256 not in {file.name for file in CACHE.expanduser().glob("*/*")}
+
+
 def test_features_of_an_encoder_that_differs_in_more_than_its_weights_are_not_used():
     folders = []
     for row in (0, 1, 0):

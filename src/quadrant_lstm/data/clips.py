@@ -122,8 +122,7 @@ class ClipReader(WindowReader):
     def __init__(self, notes: Mapping[Path, Note], frame_format: FrameFormat, cache_bytes: int, *reading: Any):
         super().__init__(*reading)
         self.frame_format = frame_format
-        self.key_frames = [notes[clip.path].key_frames for clip in self.samples]
-        self.checksums = [notes[clip.path].sha256 for clip in self.samples]
+        self.notes = [notes[clip.path] for clip in self.samples]
         channels, height, width = self.spec.frame_shape
         self.frame_shape = height, width, channels
         ends = np.cumsum(list(map(len, self.numbers)))
@@ -159,14 +158,14 @@ class ClipReader(WindowReader):
         return frames
 
     def decode(self, number: int, frames: Numbers, out: np.ndarray) -> None:
-        path, key_frames = self.samples[number].path, self.key_frames[number]
+        path, key_frames = self.samples[number].path, self.notes[number].key_frames
         try:
             clip_frames.read_frames(path, self.frame_format, frames.tolist(), out, key_frames)
         except BrokenClip as error:
             raise UserError(f"{error}, but could when this command started; restore it, and resume the run.") from error
 
     def parts(self, windows: Sequence[Window]) -> list[Part]:
-        return [Part(self.checksums[number], self.numbers[number][places]) for number, places in windows]
+        return [Part(self.notes[number].sha256, self.numbers[number][places]) for number, places in windows]
 
 
 def chosen(windows: Sequence[Window], wanted: Iterable[Any]) -> list[Window | None]:
@@ -251,6 +250,10 @@ class ClipLoader(BatchLoader):
         values, missing = features.read(parts)
         is_lost = [wanted and window is None for wanted, window in zip(np.any(missing, axis=1), decoded, strict=True)]
         self.reader.read(chosen(windows, is_lost), frames, uses_cache=False)
+        for number, _ in filter(None, chosen(windows, np.any(missing, axis=1))):
+            path = self.reader.samples[number].path
+            if clip_frames.state_of(path) != self.reader.notes[number].state:  # its features would be kept for good
+                raise UserError(f"{path}: has changed since this command started; resume the run.")
         return features.features(torch.from_numpy(frames).movedim(4, 2), parts, values, missing)
 
 
