@@ -25,7 +25,8 @@ MEASURED = DOCS / "measured"
 ACCURACY = "test/accuracy"
 FIGURES = ("parameters", "seconds", "best_epoch", "val/accuracy", ACCURACY)
 ORIGIN = ("commit", "processor")
-WITHOUT_EFFECT = re.compile(r"(experiment|swept)$|hydra|~trainer\.callbacks\.dashboard")  # on the results of a job
+# no columns: what has no effect on the results, and the experiment, of which a table has one
+WITHOUT_EFFECT = re.compile(r"(experiment|swept)$|hydra|~trainer\.callbacks\.dashboard")
 
 Row = Mapping[str, str]
 
@@ -48,7 +49,8 @@ def averaged(jobs: Sequence[Row], over: str) -> list[Row]:
     for group in groups.values():
         mean = {key: str(statistics.mean(float(job[key]) for job in group)) for key in accuracies if group[0][key]}
         processors = " and ".join(dict.fromkeys(job["processor"] for job in group))
-        means.append({**group[0], **mean, "processor": processors})
+        merged = {**group[0], **mean, "processor": processors}
+        means.append({key: value for key, value in merged.items() if key != over})
     return means
 
 

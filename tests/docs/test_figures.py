@@ -63,7 +63,7 @@ def test_a_table_shows_means_and_differences_over_seeds(tmp_path, monkeypatch):
     assert "| gru - lstm | -4.00 (-10.57 to +2.57) |\n" in filled
     assert filled.endswith("its 95 % confidence interval.\n\n<!-- end -->\n\nafter\n")
     assert measured.fill(filled) == filled
-    with pytest.raises(UserError, match="tiny: jobs of one cell differ in more than the seed; add a key"):
+    with pytest.raises(UserError, match="^tiny: jobs of one cell differ in more than the seed; add a key"):
         measured.means("tiny", "", "")
     assert "|  | 1,200 | 89.33 (81.85 to 96.82) |\n" in measured.means("tiny", "", "", over="model/layer")
     values = {fold: [job.replace(",1200,0.", f",{fold},1200,0.{fold}") for job in jobs] for fold in (0, 1)}

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -168,10 +168,6 @@ class ClipReader(WindowReader):
         return [Part(self.notes[number].sha256, self.numbers[number][places]) for number, places in windows]
 
 
-def chosen(windows: Sequence[Window], wanted: Iterable[Any]) -> list[Window | None]:
-    return [window if is_wanted else None for window, is_wanted in zip(windows, wanted, strict=True)]
-
-
 Request = tuple[int, list[Window | None], bool]  # the number of a batch, and the arguments of ClipReader.read
 
 
@@ -231,7 +227,8 @@ class ClipLoader(BatchLoader):
             windows = reader.windows(clips.tolist(), epoch)
             missing: list[Window | None] = [*windows]
             if features:
-                missing = chosen(windows, np.any(features.read(reader.parts(windows))[1], axis=1))
+                is_missing: Any = features.read(reader.parts(windows))[1].any(1)
+                missing = [window if wanted else None for window, wanted in zip(windows, is_missing, strict=True)]
             batches.append((clips, windows))
             self.requests.append((number, missing, features is None))
         for (clips, windows), (number, decoded, _), answer in zip(batches, self.requests, self.answers, strict=True):
@@ -245,14 +242,17 @@ class ClipLoader(BatchLoader):
     def encode(
         self, features: FeatureCache, frames: np.ndarray, windows: Sequence[Window], decoded: Sequence[Window | None]
     ) -> Float[Tensor, "windows steps ..."]:
-        """Returns the features of the frames. Decodes here what was kept when the epoch began, but is no longer."""
+        """Returns the features of the frames. Decodes here what was kept when the epoch began, but is no longer. Raises
+        UserError for a clip that has changed, because its features would be kept for good.
+        """
         parts = self.reader.parts(windows)
         values, missing = features.read(parts)
-        is_lost = [wanted and window is None for wanted, window in zip(np.any(missing, axis=1), decoded, strict=True)]
-        self.reader.read(chosen(windows, is_lost), frames, uses_cache=False)
-        for number, _ in filter(None, chosen(windows, np.any(missing, axis=1))):
+        for place in np.flatnonzero(np.any(missing, axis=1)).tolist():
+            if decoded[place] is None:
+                self.reader.read([windows[place]], frames[place : place + 1], uses_cache=False)
+            number, _ = windows[place]
             path = self.reader.samples[number].path
-            if clip_frames.state_of(path) != self.reader.notes[number].state:  # its features would be kept for good
+            if clip_frames.state_of(path) != self.reader.notes[number].state:
                 raise UserError(f"{path}: has changed since this command started; resume the run.")
         return features.features(torch.from_numpy(frames).movedim(4, 2), parts, values, missing)
 
