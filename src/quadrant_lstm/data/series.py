@@ -130,7 +130,7 @@ def as_series(array: np.ndarray, missing: kinds.Missing | None) -> Values:
 #     watch       of seglearn                     exercises of the shoulder (Burns et al. 2018, arXiv 1802.01489), in
 #                                                 groups by subject
 #     vowels      JapaneseVowels of aeon          speakers of two vowels (Kudo et al. 1999), in the set's own split
-#     gestures    PickupGestureWiimoteZ of aeon   people who pick something up (Guna et al. 2014), in its own split
+#     gestures    PickupGestureWiimoteZ of aeon   people who pick something up (Guna et al. 2012), in its own split
 
 
 Arrays = dict[Path, np.ndarray]  # [time, features], by names that stand for paths
