@@ -103,12 +103,18 @@ def write_video(path: Path, frames: Sequence[np.ndarray]) -> None:
         container.mux(stream.encode())
 
 
-def decode_video(path: Path) -> None:
+def decode_video(path: Path, threads: int = 0) -> None:
     import av
 
     with av.open(str(path)) as container:
+        container.streams.video[0].codec_context.thread_count = threads
         for frame in container.decode(video=0):
-            frame.to_ndarray(format="rgb24")
+            frame.to_ndarray(format="rgb24", threads=threads)
 
 
-FORMATS = {"PNG files": (write_pictures, decode_pictures), "mp4": (write_video, decode_video)}
+Functions = tuple[Callable[[Path, Sequence[np.ndarray]], None], Callable[[Path], None]]
+FORMATS: dict[str, Functions] = {
+    "PNG files": (write_pictures, decode_pictures),
+    "mp4": (write_video, decode_video),
+    "mp4 on one thread": (write_video, partial(decode_video, threads=1)),
+}

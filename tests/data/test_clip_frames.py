@@ -1,3 +1,4 @@
+import gc
 import os
 import struct
 
@@ -101,6 +102,18 @@ def test_a_video_is_turned_as_its_camera_noted(matrix, corners, tmp_path):
     assert frame.shape == ((128, 64, 3) if matrix[0] == 0 else (64, 128, 3))
     height, width, _ = frame.shape
     assert frame[:: height - 1, :: width - 1, 0] == pytest.approx(np.array(corners), abs=6)
+
+
+def test_the_memory_of_a_video_frame_is_freed_before_the_next_garbage_collection(tmp_path):
+    av = pytest.importorskip("av", reason="needs PyAV")
+    write_video(tmp_path / "clip.mp4", FRAMES)
+    gc.collect()
+    gc.disable()
+    try:
+        read_frames(tmp_path / "clip.mp4")
+        assert not any(type(object_) is av.VideoFrame for object_ in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 def test_a_frame_is_stretched_cropped_in_its_middle_or_padded_with_black(tmp_path):
