@@ -147,6 +147,15 @@ def importing_from(folder: Path) -> str:
     return f"import sys; sys.path.insert(0, {str(folder)!r})"
 
 
+def train_with_a_kill(*words: str, cwd: Path) -> Path:
+    """Kills a run after its first epoch, and resumes it. Returns its folder."""
+    killed = Script("train.py", *words, "hydra.run.dir=resumed", cwd=cwd, before=waiting_after(1))
+    killed.wait_for("resumed/checkpoints/last.ckpt")
+    killed.kill()
+    succeeds("train.py", "run=resumed", cwd=cwd)
+    return cwd / "resumed"
+
+
 def waiting_after(epoch: int, name: str = "*") -> str:
     """Returns what to run before a script that then waits to be killed when it has saved that epoch; in a sweep, only
     the job of that name does.

@@ -28,9 +28,9 @@ from quadrant_lstm.run.predict import predict, predict_files
 from quadrant_lstm.run.predictor import of_clips, predictor_of_onnx, predictor_of_run, reader_of_clips
 from quadrant_lstm.run_folder import CONFIG, read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
-from tests.folders import children, run_folder, sweep_folder
+from tests.folders import assert_same_weights, children, run_folder, sweep_folder
 from tests.networks import join
-from tests.scripts import Script, script, succeeds, trained_once
+from tests.scripts import Script, script, succeeds, train_with_a_kill, trained_once
 
 
 def test_a_run_on_clips_is_tested_again_and_its_test_clips_are_predicted(clip_run, predictions_of):
@@ -173,7 +173,7 @@ def test_a_program_reads_any_number_of_frames_unless_its_network_reads_one(forma
 OWN_CLIPS = (
     "data=clips", "data.layout=THWC", "data.num_frames=4", "data.batch_size=3", "data.num_workers=0",
     "model.filters=[4]", "model.pool_size=2", "optimizer.lr=0.01", "data.skip_broken=true",
-    "~trainer.callbacks.dashboard",
+    "data.augmentation.crop=0.5", "data.augmentation.colour=0.2", "~trainer.callbacks.dashboard",
 )  # fmt: skip
 
 
@@ -211,6 +211,11 @@ def test_clips_of_ones_own_are_tested_and_predicted(own_clips_run, predictions_o
         assert float(one["dark"]) == pytest.approx(float(other["dark"]), abs=1e-5)
     assert {row["class"] for row in tested} == {"bright", "dark"}
     assert tested[0]["step3_dark"] == ""  # a clip of two frames
+
+
+def test_a_killed_run_on_augmented_clips_resumes_exactly(own_clips_run, tmp_path):
+    run, words = own_clips_run
+    assert_same_weights(train_with_a_kill(*words, "trainer.max_epochs=2", cwd=tmp_path), run)
 
 
 def test_a_sweep_over_test_folds_on_two_processes_tests_each_clip_once(tmp_path):

@@ -25,7 +25,7 @@ from quadrant_lstm.text import measured_steps
 from tests.configs import composed_config
 from tests.folders import assert_same_weights, checkpoint_of, run_folder, sweep_folder
 from tests.networks import RECURRENT, Pooled, join
-from tests.scripts import Script, refused, succeeds, trained_once, waiting_after
+from tests.scripts import refused, succeeds, train_with_a_kill, trained_once
 from tests.series import noise_series, series_in, write_series_folder, write_table
 
 LEAN = ("trainer.max_epochs=2", "data.batch_size=3", "model.lstm_units=4", "~trainer.callbacks.dashboard")
@@ -146,11 +146,7 @@ def test_a_loaded_network_reads_values_of_any_range(runs):
 
 def test_a_killed_run_resumes_exactly(runs, tmp_path):
     root = runs("values").parents[2] / "data"
-    killed = Script("train.py", *words(root), "hydra.run.dir=resumed", cwd=tmp_path, before=waiting_after(1))
-    killed.wait_for("resumed/checkpoints/last.ckpt")
-    killed.kill()
-    succeeds("train.py", "run=resumed", cwd=tmp_path)
-    assert_same_weights(tmp_path / "resumed", runs("values"))
+    assert_same_weights(train_with_a_kill(*words(root), cwd=tmp_path), runs("values"))
 
 
 def test_a_series_whose_end_was_for_the_test_may_not_grow(tmp_path):
