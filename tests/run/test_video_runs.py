@@ -13,6 +13,7 @@ from quadrant_lstm import load_predictor
 from quadrant_lstm.data import clip_frames
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.network import Join
+from quadrant_lstm.run.export import GREY
 from quadrant_lstm.run.exported_program import Inputs, program_file
 from quadrant_lstm.run.predict import predict_files
 from quadrant_lstm.run.predictor import num_windows, predictor_of_onnx, predictor_of_session
@@ -107,6 +108,14 @@ def test_the_code_of_the_page_reads_a_video_as_predict_does(kind, video_run, exp
     reading = json.loads(names["metadata"]["reading"])
     colours = {"colour": "RGB", "grey": "grey"}[kind]
     assert reading.items() >= {"colours": colours, "size": [12, 16], "test_windows": 2}.items()
+
+
+def test_pictures_become_grey_by_the_formula_of_the_metadata():
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    channels = dict(zip("RGB", pixels.astype(int).transpose(2, 0, 1), strict=True))
+    expected = eval(GREY["pictures"].partition(",")[0], channels)
+    frame_format = clip_frames.FrameFormat(1, None, None, "stretch")
+    assert np.array_equal(clip_frames.as_array(Image.fromarray(pixels), frame_format)[:, :, 0], expected)
 
 
 # Windows of long videos

@@ -30,7 +30,7 @@ from quadrant_lstm.run.predictor import clip_format, series_format
 from quadrant_lstm.run_folder import EXPORTED, PROVENANCE, read_results
 
 log = logging.getLogger(__name__)
-GREY = {"pictures": "(19595 R + 38470 G + 7471 B + 32768) >> 16, which is ITU-R 601", "videos": "luma from 0 to 255"}
+GREY = {"pictures": "(19595 * R + 38470 * G + 7471 * B + 32768) >> 16, of ITU-R 601", "videos": "luma from 0 to 255"}
 
 
 def export(folder: Path, format: str, trust: Trust = (), weights: str = "float32", output: str | None = None) -> Path:
