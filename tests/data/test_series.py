@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from quadrant_lstm.data.augmentation import SeriesAugmentation
-from quadrant_lstm.data.series import NumpyUnpickler, as_series, find_series_files, read_series
+from quadrant_lstm.data.series_files import NumpyUnpickler, as_series, find_series_files, read_series
 from quadrant_lstm.errors import UserError
 from tests.series import noise_series, series_in, write_series_folder, write_table
 
@@ -265,7 +265,7 @@ def test_a_real_set_is_read_from_its_package(dataset, package, shape, counts):
 
 
 def test_a_set_whose_package_is_missing_costs_one_line(monkeypatch):
-    monkeypatch.setattr("quadrant_lstm.data.series.find_spec", lambda name: None)
+    monkeypatch.setattr("quadrant_lstm.data.series_files.find_spec", lambda name: None)
     line = r'data.dataset=vowels: needs aeon, which is not installed; install it with python -m pip .* ".\[series\]"'
     with pytest.raises(UserError, match=line):
         series_in(None, dataset="vowels")
@@ -273,7 +273,7 @@ def test_a_set_whose_package_is_missing_costs_one_line(monkeypatch):
 
 def test_a_package_without_the_set_costs_one_line(tmp_path, monkeypatch):
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr("quadrant_lstm.data.series.find_spec", lambda name: spec)
+    monkeypatch.setattr("quadrant_lstm.data.series_files.find_spec", lambda name: spec)
     with pytest.raises(UserError, match="data.dataset: watch cannot be read from this version of seglearn .*; install"):
         series_in(None, dataset="watch")
 

@@ -24,7 +24,8 @@ from quadrant_lstm.data.file_sequences import windows_of
 from quadrant_lstm.data.image_files import find_image_files
 from quadrant_lstm.data.image_reader import Reading, read_image
 from quadrant_lstm.data.orderings import SequenceSpec, Shape, network_inputs, numbered_names
-from quadrant_lstm.data.series import as_series, find_series_files, read_series, steps_at, steps_available
+from quadrant_lstm.data.series import steps_at, steps_available
+from quadrant_lstm.data.series_files import as_series, find_series_files, read_series
 from quadrant_lstm.data.videos import opened_video
 from quadrant_lstm.errors import CommandError, UserError, needs_extra
 from quadrant_lstm.files import expanded, parse_yaml
