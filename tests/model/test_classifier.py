@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, CyclicLR, Ex
 from quadrant_lstm.data.datamodule import Batch
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
-from quadrant_lstm.model.classifier import Classifier
+from quadrant_lstm.model.classifier import Classifier, average_windows
 from quadrant_lstm.model.encoder import Backbone
 from tests.networks import CONSTANT, SPEC, Flat, batches, clip_network, trainer
 
@@ -178,3 +178,12 @@ def test_labels_are_smoothed_and_classes_are_weighted_in_training_only():
     torch.testing.assert_close(classifier.training_step(Batch(frames, labels), 0), by_hand)
     classifier.validation_step(Batch(frames, labels), 0)
     torch.testing.assert_close(classifier.scores["val"][0].losses.mean(), loss.detach())
+
+
+def test_windows_are_averaged_in_float32_whatever_the_logits_are_in():
+    logits = (0.05 * torch.randn(3 * 200, 1, 3, generator=torch.Generator().manual_seed(0))).bfloat16()
+    expected = logits.double().softmax(2).unflatten(0, (200, 3)).mean(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        averaged = average_windows(logits, 200)
+    torch.testing.assert_close(averaged.exp().double(), expected, rtol=0, atol=1e-6)
+    assert torch.equal(averaged.argmax(2), expected.argmax(2))

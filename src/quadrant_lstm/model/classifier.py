@@ -81,10 +81,13 @@ def means_over_classes(confusion: Int64[Tensor, "classes classes"]) -> dict[str,
 
 
 def average_windows(logits: Float[Tensor, "windows steps classes"], num_samples: int) -> Logits:
-    """Returns the logarithms of the mean probabilities of each sample's windows, or the logits of its only one."""
+    """Returns the logarithms of the mean probabilities of each sample's windows, or the logits of its only one. In
+    bf16, the means of several classes would often be equal.
+    """
     if len(logits) == num_samples:
         return logits
-    by_sample = logits.log_softmax(2).unflatten(0, (num_samples, -1))
+    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    by_sample = precise.log_softmax(2).unflatten(0, (num_samples, -1))
     return by_sample.logsumexp(1) - math.log(by_sample.shape[1])
 
 
