@@ -133,7 +133,7 @@ class Series(FileSequences):
         train_samples, held_out, test_samples, how = splits.divide(samples, loaded.class_names, *drawing)
         unseen = {ends.get(train_samples[place].path) for place in held_out}  # the test is at other times than training
         test_samples = [sample for sample in test_samples if sample.path not in unseen]
-        num_features = next(iter(series.values())).shape[1]
+        num_features = loaded.num_features
         augmentation.check(num_features)
         available = {path: steps_available(len(values), window, stride) for path, values in series.items()}
         if short := [path for path, steps in available.items() if not len(steps)]:

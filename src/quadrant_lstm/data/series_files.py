@@ -189,6 +189,7 @@ class LoadedSeries(NamedTuple):
     samples: list[Sample]
     origin: str  # of the classes and splits, in words
     values: dict[Path, Values]
+    num_features: int
     feature_names: Names  # if the files have any
 
 
@@ -220,17 +221,15 @@ def load_series(
     if wrong := [f"{path}: has {number}" for path, number in others if number != num_features]:
         rule = f"features, but {first} has {num_features}"
         raise UserError(f"{wrong[0]} {rule}; give [time, features], the same features in all files.")
-    return LoadedSeries(folder, names, samples, origin, series, feature_names)
+    return LoadedSeries(folder, names, samples, origin, series, num_features, feature_names)
 
 
 def warnings_of(loaded: LoadedSeries) -> list[str]:
-    warnings = warnings_of_offsets(loaded.values)
-    if not loaded.feature_names:
-        warnings = warnings_of_first_rows(loaded.values) + warnings
+    warnings = [] if loaded.feature_names else warnings_of_first_rows(loaded.values)
+    warnings += warnings_of_offsets(loaded.values)
     lengths = {*map(len, loaded.values.values())}
-    num_features = next(iter(loaded.values.values())).shape[1]
-    if len(lengths) == 1 and (length := min(lengths)) < num_features:
-        shape = f"{counted(length, 'value')} of {num_features} features"
+    if len(lengths) == 1 and (length := min(lengths)) < loaded.num_features:
+        shape = f"{counted(length, 'value')} of {loaded.num_features} features"
         warnings.append(f"data: every series has {shape}; if these arrays are [features, time], transpose them")
     return warnings
 

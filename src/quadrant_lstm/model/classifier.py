@@ -86,8 +86,8 @@ def average_windows(logits: Float[Tensor, "windows steps classes"], num_samples:
     """
     if len(logits) == num_samples:
         return logits
-    precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    by_sample = precise.log_softmax(2).unflatten(0, (num_samples, -1))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    by_sample = logits.log_softmax(2, dtype=dtype).unflatten(0, (num_samples, -1))
     return by_sample.logsumexp(1) - math.log(by_sample.shape[1])
 
 
