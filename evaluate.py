@@ -13,18 +13,18 @@ from quadrant_lstm.cli.arguments import reader_arguments
 from quadrant_lstm.cli.command import handle_errors, handle_job_errors
 from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.check import find_trained_run
-from quadrant_lstm.kinds import Accelerator
+from quadrant_lstm.kinds import Accelerator, Places
 from quadrant_lstm.signals import importing
 
 
 @hydra.main(**OF_MAIN, config_path="conf_readers", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
-        folder = find_trained_run(cfg, {"accelerator": Accelerator})
+        folder = find_trained_run(cfg, {"accelerator": Accelerator, "data": Places})
         with importing():
             from quadrant_lstm.run.load import evaluate  # imports torch
 
-        evaluate(folder, cfg.accelerator, cfg.trust)
+        evaluate(folder, cfg.accelerator, cfg.trust, cfg.data)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from quadrant_lstm.compat import OF_MAIN
 from quadrant_lstm.config.check import check_reader_keys, find_trained_run
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.files import check_output
-from quadrant_lstm.kinds import Seconds
+from quadrant_lstm.kinds import Places, Seconds
 from quadrant_lstm.signals import importing
 
 
@@ -23,7 +23,7 @@ from quadrant_lstm.signals import importing
 def main(cfg: DictConfig) -> None:
     with handle_job_errors():
         kinds = {"model": str | None, "images": str | None, "invert": bool | None, "output": str | None}
-        kinds["window"] = Seconds | None
+        kinds |= {"window": Seconds | None, "data": Places}  # type: ignore[dict-item]
         folder = None
         if cfg.model is None:
             folder = find_trained_run(cfg, kinds)
@@ -37,6 +37,8 @@ def main(cfg: DictConfig) -> None:
             raise UserError(f"images: is missing; add images=FILE, a folder, {others}.")
         if cfg.images == "test" and cfg.invert is not None:
             raise UserError("invert: is for files, but the test samples are used as they are; leave it out.")
+        if cfg.images != "test" and (unused := [key for key, place in cfg.data.items() if place]):
+            raise UserError(f"data.{unused[0]}: is for images=test; leave it out.")
         if cfg.window and (cfg.images == "test" or cfg.invert is not None):
             rule = "neither the test samples nor images with invert="
             raise UserError(f"window: {cfg.window} cuts videos, {rule}; leave it out.")
@@ -47,7 +49,7 @@ def main(cfg: DictConfig) -> None:
             from quadrant_lstm.run.predictor import predictor_of_onnx
 
         if folder:
-            predict(folder, cfg.images, cfg.invert, cfg.output, cfg.trust, window)
+            predict(folder, cfg.images, cfg.invert, cfg.output, cfg.trust, window, cfg.data)
         else:
             predictor = predictor_of_onnx(cfg.model)
             predict_files(predictor, predictor.find(cfg.images), cfg.invert, cfg.output, window)

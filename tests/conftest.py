@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
@@ -80,8 +81,8 @@ def predictions_of(tmp_path: Path) -> Callable[..., list[dict[str, str]]]:
     from quadrant_lstm.files import read_csv
     from quadrant_lstm.run.predict import predict
 
-    def rows(run: Path, images: object = "test", window: float = 0.0) -> list[dict[str, str]]:
-        predict(run, str(images), None, str(tmp_path / "predictions.csv"), window=window)
+    def rows(run: Path, images: object = "test", **options: Any) -> list[dict[str, str]]:
+        predict(run, str(images), None, str(tmp_path / "predictions.csv"), **options)
         return read_csv(tmp_path / "predictions.csv")
 
     return rows

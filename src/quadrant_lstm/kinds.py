@@ -45,6 +45,7 @@ Fit = Literal["stretch", "crop", "pad"]  # of frames to a size
 SamplingKind = Literal["uniform", "consecutive"]  # of the frames of a clip, or the steps of a series
 SeriesSet = Literal["watch", "vowels", "gestures"]  # in packages
 Missing = Literal["last", "interpolate"]  # what replaces missing values of a series
+Places = Annotated[dict[str, str | None], "a group of paths"]
 Node = Annotated[dict[str, Any], "a group of keys"]
 Factory = Annotated[dict[str, Any], "a group of keys", Callable]  # whose class the code calls
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from quadrant_lstm.cli.arguments import hydra_arguments, parse, reader_arguments
 from quadrant_lstm.cli.command import BeforeRun, Refused, mistake_in
 from quadrant_lstm.compat import OF_COMPOSE
+from quadrant_lstm.config.values import leaves
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.run_folder import BEST, CONFIG
 from tests.mistakes import MISTAKES
@@ -94,7 +95,7 @@ def test_the_help_of_the_other_scripts_has_an_example_and_explains_each_key(name
     explained = [line.split()[:2] for line in done.stdout.partition("Keys and defaults:")[2].splitlines() if line]
     with initialize_config_dir(str(ROOT / "conf_readers"), **OF_COMPOSE):
         config = OmegaConf.to_container(compose(name))
-    assert explained == [[key, "null" if value is None else value] for key, value in config.items()]
+    assert explained == [[key, "null" if value is None else value] for key, value in leaves(config)]
 
 
 def test_tab_completion_works():

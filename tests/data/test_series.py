@@ -238,7 +238,8 @@ def test_series_that_do_not_fit_are_refused(root):
 def test_copies_of_training_series_are_named(root):
     shutil.copy(root / "train/up/3.npy", root / "test/up/0.npy")
     (warning,) = [text for text in series_in(root, validation_share=0.0).warnings if "repeat" in text]
-    assert re.match("data: 1 series for validation or test repeat training series, such as .*test/up/0.npy of", warning)
+    rule = "data: training series are repeated by 1 series for validation or test, such as .*/0.npy, a copy of .*3.npy;"
+    assert re.match(rule, warning)
 
 
 # Real sets

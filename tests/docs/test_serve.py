@@ -52,8 +52,10 @@ def test_the_web_service_classifies_files_and_explains_what_is_wrong(service, vi
     predictor = load_predictor(video_run("grey"))
     files = sorted(video_run("grey").parents[3].glob("videos/test/*/*.mp4"))
     Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
+    remedy = "put the frames of a clip, and nothing else, into a folder."
+    picture = f"red.png: is a single picture, but this network reads clips; {remedy}"
     answers = {}
-    for file in [*files, tmp_path / "red.png"]:
+    for file in files:
         expected = predictor(file)
         probabilities = dict(zip(("bright", "dark"), expected.probabilities, strict=True))
         answers[file] = 200, {"label": expected.label, "probabilities": probabilities, "note": ""}
@@ -64,6 +66,7 @@ def test_the_web_service_classifies_files_and_explains_what_is_wrong(service, vi
     broken = "cannot be read as a clip ({}); replace it, or leave it out.".format
     for name, content, status, detail in (
         ("a%20b.mp4", bytes(range(1, 251)), 422, f"a b.mp4: {broken('Invalid data found when processing input')}"),
+        ("red.png", (tmp_path / "red.png").read_bytes(), 422, picture),
         ("empty.mp4", b"", 422, f"empty.mp4: {broken('it is empty')}"),
         ("large.mp4", bytes(20_000_001), 413, "large.mp4: has 20,000,001 bytes; send at most 20,000,000."),
         ("clip.npy", b"", 415, "clip.npy: send a file that ends in one of .gif, .jpg, .mp4, .png, .webm."),

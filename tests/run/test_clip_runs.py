@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from quadrant_lstm.data import datamodule
+from quadrant_lstm.data.clip_frames import find_clip_files
 from quadrant_lstm.data.moving_digits import ARROWS
 from quadrant_lstm.data.orderings import SequenceSpec
 from quadrant_lstm.errors import UserError
@@ -110,6 +111,18 @@ def test_a_folder_of_pictures_that_are_clips_is_noted(tmp_path):
     read = reader_of_clips(OmegaConf.create({}), (3, 12, 16), 1)
     assert next(read(tmp_path / "pictures")).note == "only 1 of 3 frames were read"
     assert next(read(tmp_path / "pictures/frame1.png")).note == ""
+
+
+def test_a_frame_is_no_clip_for_a_network_that_reads_several(tmp_path):
+    write_folder(tmp_path / "pictures", noise_clip(3))
+    (tmp_path / "pictures/two.mp4").touch()  # so that the folder is no clip
+    write_gif(tmp_path / "pictures/one.gif", noise_clip(1))
+    read = reader_of_clips(OmegaConf.create({}), (3, 12, 16), 4)
+    with pytest.raises(
+        UserError, match="frame1.png: is a single picture, but this network reads clips; put the frames"
+    ):
+        next(read(find_clip_files(str(tmp_path))[0]))
+    assert len(next(read(tmp_path / "pictures/one.gif")).pixels[0]) == 1
 
 
 def grey_clip(num_frames: int) -> np.ndarray:
@@ -233,17 +246,35 @@ def test_a_sweep_over_test_folds_on_two_processes_tests_each_clip_once(tmp_path)
 def test_a_run_is_not_tested_on_a_clip_that_it_was_trained_on(own_clips_run, tmp_path):
     whole, _ = own_clips_run
     run, root = shutil.copytree(whole, tmp_path / "run"), shutil.copytree(whole.parents[2] / "data", tmp_path / "data")
-    config = run / CONFIG
-    config.write_text(config.read_text().replace(str(whole.parents[2] / "data"), str(root)))
+    places = {"root": str(root), "labels": None}
     (root / "train/dark/0.npy").rename(root / "test/dark/9.npy")
     with pytest.raises(UserError, match="data: test/dark/9.npy is for test, but .* was trained on it; restore the"):
-        evaluate(run, "cpu")
+        evaluate(run, "cpu", places=places)
     (root / "test/dark/9.npy").rename(root / "train/dark/0.npy")
     shutil.copy(root / "train/dark/0.npy", root / "test/dark/1.npy")  # by a name that was for the test before
     with pytest.raises(UserError, match="data: test/dark/1.npy is for test, but .* was trained on it; restore the"):
-        evaluate(run, "cpu")
+        evaluate(run, "cpu", places=places)
     rows = [row["split"] for row in read_csv(run / "clips.csv")]
     assert {split: rows.count(split) for split in rows} == {"training": 5, "validation": 2, "test": 8}
+
+
+def test_clips_that_have_moved_are_tested_where_they_are(own_clips_run, tmp_path, monkeypatch, predictions_of):
+    whole, _ = own_clips_run
+    run, accuracy = shutil.copytree(whole, tmp_path / "run"), read_results(whole)["test/accuracy"]
+    shutil.copytree(whole.parents[2] / "data", tmp_path / "clips, moved")
+    config = run / CONFIG
+    config.write_text(config.read_text().replace(str(whole.parents[2] / "data"), "data"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="data.root: data is not a folder"):
+        evaluate(run, "cpu")
+    done = succeeds("evaluate.py", "run=run", "accelerator=cpu", "data.root=clips, moved", cwd=tmp_path)
+    assert f"test/accuracy           {accuracy}\n" in done.stdout and "changed, came" not in done.stdout
+    splits = {"training": "train", "validation": "val", "test": "test"}
+    rows = [f"{row['path']},{row['class']},{splits[row['split']]}" for row in read_csv(run / "clips.csv")]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,split", *rows]))
+    places = {"root": "clips, moved", "labels": "table.csv"}
+    tested = predictions_of(run, places=places)
+    assert sum(row["class"] == row["prediction"] for row in tested) / 8 == accuracy
 
 
 @pytest.fixture
@@ -301,10 +332,10 @@ def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, c
     for use in (lambda: evaluate(run, "cpu"), lambda: predict(run, "test", None, None)):
         caplog.clear()
         use()
-        assert "data: the files have changed since " in caplog.text
+        assert "data: 1 clip changed, came or went since " in caplog.text
     np.save(root / "train/dark/9.npy", noise_clip(4, seed=9))
     resumed = script("train.py", "run=latest", "trainer.max_epochs=2", cwd=tmp_path)
-    assert "data: the files have changed since outputs/" in resumed.stdout
+    assert re.search("data: 2 clips changed, came or went since outputs/.* was trained, such as test/", resumed.stdout)
     assert not (run / "skipped_clips.txt").exists()
     assert [row["split"] for row in read_csv(run / "clips.csv") if row["path"] == "train/dark/9.npy"] == ["training"]
     for half in ("train", "test"):

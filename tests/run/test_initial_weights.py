@@ -1,6 +1,7 @@
 """Tests train.py init=: a run that begins with the weights of another."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -137,7 +138,7 @@ def test_files_without_weights_of_the_network_are_refused(finished_run, tmp_path
             copy_weights(nn.Linear(1, 1), init)
 
 
-def test_what_a_run_was_trained_on_is_not_for_the_test_of_another(tmp_path):
+def test_what_a_run_was_trained_on_is_not_for_the_test_of_another(tmp_path, caplog):
     root = write_series_folder(tmp_path / "data", halves=(".",))
     old = series_in(root)
     (tmp_path / "old/checkpoints").mkdir(parents=True)
@@ -161,6 +162,13 @@ def test_what_a_run_was_trained_on_is_not_for_the_test_of_another(tmp_path):
     line = r"^init: the end of .*\.npy is for the test now, but .* another part of it; wr"
     with pytest.raises(UserError, match=line):
         check_init(ends, str(tmp_path / "old"), "data")
+    caplog.set_level("INFO")
+    shutil.copy(tmp_path / "old/checkpoints/best.ckpt", tmp_path / "copy.ckpt")
+    assert not caplog.messages
+    check_init(ends, str(tmp_path / "copy.ckpt"))
+    assert caplog.messages == [
+        f"init: {tmp_path}/copy.ckpt is in no run folder, so it is not known which samples it was trained on"
+    ]
 
 
 def test_images_that_a_run_was_trained_on_are_not_for_the_validation_of_another(finished_run):

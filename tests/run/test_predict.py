@@ -230,6 +230,7 @@ def test_an_output_that_cannot_be_written_is_reported_in_one_line(output, messag
             ("images=test", "window=2s"),
             "window: 2s cuts videos, neither the test samples nor images with invert=; leav",
         ),
+        (("images=x", "data.root=5"), "data.root: is for images=test; leave it out."),
         ((), "images: is missing; add images=FILE, a folder, a quoted glob, or images=test."),
     ],
 )

@@ -133,7 +133,7 @@ def reader_arguments(arguments: list[str]) -> list[str]:
     """Returns Hydra's arguments of a script that reads a run: names of files, never lists, and modules are quoted."""
     if is_torchrun():
         raise UserError("torchrun: only train.py works in several processes; start this script with python.")
-    path = re.compile(r"(run|images|output|model|trust)=(?!null$|['\"])(.+)", re.DOTALL)
+    path = re.compile(r"(run|images|output|model|trust|data\.root|data\.labels)=(?!null$|['\"])(.+)", re.DOTALL)
     arguments = [path.sub(lambda found: f"{found[1]}={quoted(found[2])}", argument) for argument in arguments]
     options = parse_options(arguments)
     if options.multirun:

@@ -15,7 +15,7 @@ MISSING = "missing"
 # The keys of `data` that neither divide the samples nor say what a network reads. A resumed run may change no others:
 # it would validate on samples that it has been trained on, or need a network of other sizes.
 FREE_DATA_KEYS = (
-    "root", "batch_size", "seed", "augmentation", "test_windows", "num_workers", "cache_gb", "skip_broken"
+    "root", "labels", "batch_size", "seed", "augmentation", "test_windows", "num_workers", "cache_gb", "skip_broken"
 )  # fmt: skip
 
 

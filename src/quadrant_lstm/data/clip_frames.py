@@ -50,6 +50,12 @@ def is_clip(path: Path) -> bool:
 find_clip_files = partial(image_files.find_files, kind="clip", is_wanted=is_clip)
 
 
+def is_still(clip: Path, num_frames: int) -> bool:
+    """Tells a picture, perhaps a frame of a clip, from a clip of one frame, such as a GIF or WebP file."""
+    is_other = clip.is_dir() or clip.suffix.lower() in {".gif", ".webp"} | ARRAYS | videos.VIDEOS
+    return num_frames == 1 and not is_other
+
+
 def is_video(clip: Path) -> bool:
     return clip.suffix.lower() in videos.VIDEOS and not clip.is_dir()
 

@@ -270,15 +270,15 @@ def frame_size(notes: Mapping[Path, Note]) -> tuple[int, int]:
 
 
 def check_pictures(notes: Mapping[Path, Note]) -> None:
-    """Raises UserError for a PNG with a single frame, or if each clip is a single picture: they may be frames of the
-    same clips.
+    """Raises UserError for a PNG with a single frame, or if each clip is a file of one: they may be frames of the same
+    clips.
     """
     pictures = [path for path in notes if path.suffix.lower() in clip_frames.ANIMATED and not path.is_dir()]
-    stills = [path for path in pictures if notes[path].num_frames == 1]
-    still = next((path for path in stills if path.suffix.lower() == ".png"), None)
-    if still or len(stills) == len(notes):
+    singles = [path for path in pictures if notes[path].num_frames == 1]
+    stills = [path for path in singles if clip_frames.is_still(path, 1)]
+    if stills or len(singles) == len(notes):
         remedy = "put the frames of a clip into a folder, CLASS/CLIP/frame1.png, or write data.num_frames=1"
-        raise UserError(f"{still or stills[0]}: is a single picture; {remedy}.")
+        raise UserError(f"{[*stills, *singles][0]}: is a single picture; {remedy}.")
 
 
 class Clips(FileSequences):

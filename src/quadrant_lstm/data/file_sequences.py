@@ -129,9 +129,10 @@ class FileSequences(SequenceDataModule):
         trained = {checksums[sample.path]: sample.path for sample in halves["training"]}
         tested = [sample.path for half in ("validation", "test") for sample in halves[half]]
         if copies := [path for path in tested if checksums[path] in trained]:
-            example = f"such as {copies[0]} of {trained[checksums[copies[0]]]}"
-            others = f"{counted(len(copies), self.kind)} for validation or test repeat training {plural(self.kind)}"
-            self.warnings.append(f"data: {others}, {example}; remove them")
+            example = f"such as {copies[0]}, a copy of {trained[checksums[copies[0]]]}"
+            number = counted(len(copies), self.kind)
+            rule = f"training {plural(self.kind)} are repeated by {number} for validation or test, {example}"
+            self.warnings.append(f"data: {rule}; remove such copies")
 
     def class_counts(self) -> Int64[Tensor, " classes"]:
         return self.train.labels[self.train_indices].bincount(minlength=self.spec.num_classes)

@@ -28,7 +28,7 @@ from quadrant_lstm.config.check import takes
 from quadrant_lstm.dashboard.loggers import logger_arguments
 from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, orderings_of
-from quadrant_lstm.errors import FILE_ERRNOS, UserError, place_in_own_code, with_type
+from quadrant_lstm.errors import FILE_ERRNOS, UserError, place_in_own_code, printable, with_type
 from quadrant_lstm.model.classifier import Classifier
 from quadrant_lstm.model.describe import describe
 from quadrant_lstm.model.encoder import Backbone, Standardize
@@ -248,7 +248,7 @@ def check_network(network: nn.Module, data: SequenceDataModule) -> None:
             share, remedy = largest_part(network)
             warnings.append(f"model: {rule}, {share}: expect overfitting; add {plural(data.kind)}, or {remedy}")
     for warning in warnings:
-        rank_zero_only(log.warning)(warning)
+        rank_zero_only(log.warning)(printable(warning))  # in one line: names of files may hold line breaks
 
 
 def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num_classes: int) -> None:

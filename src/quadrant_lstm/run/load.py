@@ -50,6 +50,15 @@ def keep_num_frames(cfg: DictConfig, trained: SequenceSpec) -> DictConfig:
     return kept
 
 
+def data_of_run(folder: Path, cfg: DictConfig, trained: SequenceSpec, places: Mapping[str, Any]) -> SequenceDataModule:
+    """Returns the data of a run, or their copy at other `places`: the values of data.root and data.labels, or None."""
+    cfg = cfg.copy()
+    cfg.data.update({key: place for key, place in places.items() if place})
+    data = build_data(cfg)
+    check_same_data(data, trained, folder)
+    return data
+
+
 def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Path) -> None:
     """Raises UserError for other classes or frames than the network's, and for a sample that was trained on but is no
     longer for training. Logs a line for other files.
@@ -76,12 +85,17 @@ def check_same_data(data: SequenceDataModule, trained: SequenceSpec, folder: Pat
             raise UserError(f"data: {path} is for {row['split']}, but {as_typed(folder)} was trained on it; {remedy}")
     if data.skipped:
         log.info(f"data: left out {counted(len(data.skipped), data.kind)}, such as {data.skipped[0]}")
+    since = f"since {as_typed(folder)} was trained"
+    if rows:
+        recorded_rows, rows_now = (
+            {tuple(map(csv_cell, row.values())) for row in table} for table in (rows, data.table)
+        )
+        if changed := sorted({path for path, *_ in recorded_rows ^ rows_now}):
+            log.info(f"data: {counted(len(changed), data.kind)} changed, came or went {since}, such as {changed[0]}")
+        return
     recorded = read_json(folder / PROVENANCE).get("data", {}).get("sha256")
     if recorded and recorded != data.sha256():
-        log.info(
-            f"data: the files have changed since {as_typed(folder)} was started, so that samples may have moved from "
-            "training to test"
-        )
+        log.info(f"data: the files have changed {since}, so that samples may have moved from training to test")
 
 
 # The network
@@ -204,7 +218,8 @@ def check_init(data: SequenceDataModule, init: str, root: str | None = None) -> 
     `data.root`.
     """
     if leak := leak_of_init(data, init, root):
-        raise UserError(f"init: {leak}; write the values of `data` that divided its samples, such as its fold.")
+        remedy = "write the values of `data` that divided its samples, such as its fold"
+        raise UserError(f"init: {leak}; {remedy}, or, if new samples have moved others, the splits in data.labels.")
 
 
 def leak_of_init(data: SequenceDataModule, init: str, root: str | None) -> str | None:
@@ -212,6 +227,8 @@ def leak_of_init(data: SequenceDataModule, init: str, root: str | None) -> str |
     folder = folder.parent if folder.name == BEST.parent.name else folder
     rows = read_csv(folder / TABLES[data.kind])  # none, if `init` is no run on files
     recorded = read_json(folder / PROVENANCE).get("data", {})
+    if data.table and not recorded:
+        log.info(f"init: {init} is in no run folder, so it is not known which samples it was trained on")
     others = {row["sha256"] for row in rows if row["split"] != "training"}  # copies, of which the run has warned
     trained = {row["sha256"] for row in rows} - others
     wholes = {row["path"]: row["sha256"] for row in rows if row["split"] == "training" and recorded.get("root") == root}
@@ -350,9 +367,9 @@ def as_yaml(value: Any) -> str:
 # Test metrics
 
 
-def evaluate(folder: Path, accelerator: str, trust: Trust = ()) -> dict[str, Any]:
-    """Logs the test metrics and returns them by name."""
-    classifier, _ = run_test(folder, accelerator, trust)
+def evaluate(folder: Path, accelerator: str, trust: Trust = (), places: Mapping[str, Any] = {}) -> dict[str, Any]:
+    """Logs the test metrics and returns them by name. `places` are those that `data_of_run` takes."""
+    classifier, _ = run_test(folder, accelerator, trust, places)
     results = classifier.test_results()
     log.info(f"{'run':22}  {folder}")
     for name, value in results.items():
@@ -360,7 +377,9 @@ def evaluate(folder: Path, accelerator: str, trust: Trust = ()) -> dict[str, Any
     return results
 
 
-def run_test(folder: Path, accelerator: str, trust: Trust = ()) -> tuple[Classifier, SequenceDataModule]:
+def run_test(
+    folder: Path, accelerator: str, trust: Trust = (), places: Mapping[str, Any] = {}
+) -> tuple[Classifier, SequenceDataModule]:
     """Tests the best checkpoint. The returned Classifier holds the logits and labels of the test images."""
     quiet_lightning()
     classifier, cfg = load_classifier(folder, trust)
@@ -370,7 +389,6 @@ def run_test(folder: Path, accelerator: str, trust: Trust = ()) -> tuple[Classif
         limit_test_batches=cfg.trainer.get("limit_test_batches"), enable_checkpointing=False,
         enable_model_summary=False,
     )  # fmt: skip
-    data = build_data(cfg)
-    check_same_data(data, classifier.spec, folder)
+    data = data_of_run(folder, cfg, classifier.spec, places)
     trainer.test(classifier, datamodule=data, verbose=False)
     return classifier, data

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -29,8 +29,7 @@ from quadrant_lstm.data.datamodule import MAX_BYTES, SequenceDataModule
 from quadrant_lstm.data.image_reader import Reading
 from quadrant_lstm.errors import CommandError, UserError, as_text, printable
 from quadrant_lstm.files import csv_cell, expanded
-from quadrant_lstm.run.build import build_data
-from quadrant_lstm.run.load import check_same_data, load_classifier
+from quadrant_lstm.run.load import data_of_run, load_classifier
 from quadrant_lstm.run.predictor import Classes, Predictor, num_windows, predictor_of_run
 from quadrant_lstm.run_folder import BEST, find_run
 from quadrant_lstm.text import counted, with_progress
@@ -196,16 +195,18 @@ BATCH_SIZE = 256
 
 
 def predict(
-    folder: Path, images: str, invert: bool | None, output: str | None, trust: Trust = (), window: float = 0.0
-) -> None:
-    """`images` names files, or is "test". Raises UserError at the end if files could not be read."""
+    folder: Path, images: str, invert: bool | None, output: str | None, trust: Trust = (), window: float = 0.0,
+    places: Mapping[str, Any] = {},
+) -> None:  # fmt: skip
+    """`images` names files, or is "test"; `places` are those that `data_of_run` takes. Raises UserError at the end if
+    files could not be read.
+    """
     classifier, cfg = load_classifier(folder, trust)
     predictor = predictor_of_run(classifier.network.eval(), cfg.data, classifier.spec)
     if images != "test":
         predict_files(predictor, predictor.find(images), invert, output, window)
         return
-    data = build_data(cfg)
-    check_same_data(data, classifier.spec, folder)
+    data = data_of_run(folder, cfg, classifier.spec, places)
     count, correct = write_predictions(predictor, read_test_samples(data), output)
     log.info(f"{correct:,} of {count:,} test samples are classified correctly: {100 * correct / count:.2f} %")
 

@@ -155,6 +155,9 @@ def reader_of_clips(data: Mapping[Any, Any], frame_shape: Shape, num_frames: int
                 note, name = clip_frames.Note(None, len(source), height, width, "", None, None, []), "the array"
             else:
                 note, name = clip_frames.examine(source, frame_format, checks_files=False), str(source)
+                if num_frames > 1 and clip_frames.is_still(source, note.num_frames):
+                    remedy = "put the frames of a clip, and nothing else, into a folder"
+                    raise UserError(f"{name}: is a single picture, but this network reads clips; {remedy}.")
             chosen = numbers_of(note, name)
             numbers, places = np.unique(chosen, return_inverse=True)
             frames = np.empty((len(numbers), height, width, channels), np.uint8)
