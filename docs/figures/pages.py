@@ -12,7 +12,6 @@ from urllib.parse import quote
 from PIL import Image
 
 from quadrant_lstm.files import read_json
-from quadrant_lstm.run.drawing_page import NUM_COMPARED
 from quadrant_lstm.run_folder import LOG, PROVENANCE, REPORT
 from quadrant_lstm.text import render
 
@@ -30,23 +29,9 @@ def save(picture: Image.Image, name: str) -> None:
 
 def with_current_templates(page: str) -> str:
     """Returns a page to draw on with the network that it has; export.py writes one for another network."""
-
-    def found(pattern: str) -> str:
-        (text,) = re.findall(pattern, page)
-        return text
-
-    return render(
-        "drawing/page.html",
-        network=json.loads(found(r'id="network">(.*)</script>')),
-        weights=found(r'id="weights">(.*)</script>'),
-        kind=found(r"<p>(\w+), [\d,]+ parameters"),
-        num_parameters=int(found(r"([\d,]+) parameters").replace(",", "")),
-        results={"test/accuracy": float(found(r"classifies ([\d.]+)\u00a0%")) / 100, "test/images": 10_000},
-        unfinished=None,
-        rounding=float(found(r"by at most ([\d.]+)")) - 5e-5,  # the template adds it
-        subject="digit",
-        num_compared=NUM_COMPARED,
-    )
+    (found,) = re.findall(r'id="values"[^>]*>(.*)</script>', page)
+    values = json.loads(found)
+    return render("drawing/page.html", values=values, **values)
 
 
 FRAME_TIME, LAST_TIME = 200, 3000  # ms

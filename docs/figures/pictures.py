@@ -51,6 +51,7 @@ def draw_epochs(sweep: Sweep) -> bytes:
     return as_png(figure, SCALE)
 
 
+@style
 def mistakes(runs: Sequence[Path]) -> bytes:
     """Prints how many test images the mean of the probabilities of runs misclassifies, and draws these images."""
     probabilities, tested = [], []
@@ -117,6 +118,7 @@ def count_wrong(probabilities: Tensor, labels: Tensor) -> int:
     return int((probabilities.argmax(1) != labels).sum())
 
 
+@style
 def clip(run: Path, number: int) -> bytes:
     """Draws a test clip, and the probability of each class after each of its frames."""
     classifier, data = run_test(run, "auto")
@@ -185,6 +187,7 @@ def show(axes: Axes, colour: str, values: Tensor, x: float, y: float, width: int
 # Orderings
 
 
+@style
 def orderings() -> bytes:
     """Draws the first test digit, its quadrants, the four orderings of the question, and the frame of each step."""
     digit = torch.from_numpy(load_images("mnist", None).test_images[0])

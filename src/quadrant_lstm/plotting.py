@@ -33,7 +33,7 @@ style = matplotlib.rc_context(
         **dict.fromkeys(("figure.constrained_layout.w_pad", "figure.constrained_layout.h_pad"), 0.02),
         **{"axes.linewidth": 0.6, "axes.titlepad": 3.0, "lines.linewidth": 1.2, "legend.frameon": False},
     }
-)  # the decorator of functions that draw a picture of this size
+)  # the decorator of functions that draw and save pictures of this size
 
 
 def new_figure(
@@ -70,7 +70,6 @@ def label_cells(axes: Axes, texts: Sequence[Sequence[str]], is_dark: Sequence[Se
             axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
 
 
-@style
 def as_png(figure: Figure, scale: int = 1) -> bytes:
     png = io.BytesIO()
     show_texts_as_written(figure)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from docs import figures
+from docs.figures import __main__ as figures
 from docs.figures import measured, pages, pictures
 from quadrant_lstm.data.augmentation import Augmentation
 from quadrant_lstm.errors import UserError
@@ -149,8 +149,8 @@ def test_predictions_change_with_augmented_copies_only(shift, finished_run, monk
 def test_pictures_of_a_run_and_of_orderings_are_written(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "DOCS", tmp_path)
     run, mistakes = str(finished_run), str(tmp_path / "new/mistakes.png")
-    for words in (["mistakes", run, "--out", mistakes], ["clip", run, "1"], ["join", run, "0", "1"], ["orderings"]):
-        figures.main(figures.parser().parse_args(words))
+    for words in (["mistakes", mistakes, run], ["clip", run, "1"], ["join", run, "0", "1"], ["orderings"]):
+        figures.main(words)
     written = {file.name for file in tmp_path.rglob("*") if file.is_file() and Image.open(file).format == "PNG"}
     assert written == {"mistakes.png", "clip.png", "join.png", "orderings.png", "named_orderings.png"}
 

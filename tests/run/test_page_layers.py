@@ -12,6 +12,7 @@ from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.network import Join
+from quadrant_lstm.model.protocols import tensors_in
 from quadrant_lstm.run.build import build_network
 from quadrant_lstm.run.drawing_page import fold_batch_norm, page_network
 from quadrant_lstm.run.export import export
@@ -31,18 +32,20 @@ def joined(encoder):
 
 
 def test_the_layers_of_the_question_are_listed_in_order():
-    description, weights = described(question_network())
+    description = described(question_network())
     assert [layer["type"] for layer in description["encoder"]] == ["conv", "relu", "conv", "pool", "relu"]
     assert description["encodes"] == "frame"
-    assert description["encoder"][2] == {"type": "conv", "inputs": 32, "outputs": 32, "kernel": 3, "padding": 0}
-    assert description["recurrent"] == [{"type": "lstm", "inputs": 4160, "units": 5, "bidirectional": False}]
-    assert [layer["outputs"] for layer in description["classifier"]] == [50, 10]
-    assert len(weights) == 93_718
+    conv, lstm = description["encoder"][2], description["recurrent"][0]
+    assert (conv["type"], conv["kernel"], conv["padding"], [*conv["weight"].shape]) == ("conv", 3, 0, [32, 3, 3, 32])
+    assert (lstm["type"], lstm["units"], lstm["bidirectional"]) == ("lstm", 5, False)
+    assert [[*each["input"]["weight"].shape] for each in lstm["directions"]] == [[20, 4160]]
+    assert [len(layer["bias"]) for layer in description["classifier"]] == [50, 10]
+    assert sum(weight.numel() for weight in tensors_in(description)) == 93_718
 
 
 @pytest.mark.parametrize("experiment", ["question", "fast", "quick", "best"])
 def test_the_page_knows_the_networks_of_the_recipes(experiment):
-    description, _ = described(build_network(composed_config(f"experiment={experiment}"), QUESTION))
+    description = described(build_network(composed_config(f"experiment={experiment}"), QUESTION))
     assert description["encodes"] == ("frame" if experiment == "question" else "image")
 
 
@@ -84,9 +87,9 @@ def test_images_in_colour_and_a_grid_of_pieces_are_refused():
 @pytest.mark.parametrize(("weights", "bytes_each"), [("float32", 4), ("float16", 2)])
 def test_a_run_becomes_one_page_with_its_weights_and_its_accuracy(weights, bytes_each, finished_run, tmp_path):
     page = export(finished_run, "html", weights=weights, output=str(tmp_path / "network.html")).read_text()
-    embedded = re.search(r'id="weights">(.*?)</script>', page)[1]
+    embedded = re.findall(r'"(?:weight|bias)": "(.*?)"', page)
     results = read_results(finished_run)
-    assert len(base64.b64decode(embedded)) == bytes_each * results["parameters"]
+    assert sum(len(base64.b64decode(text)) for text in embedded) == bytes_each * results["parameters"]
     assert f"{results['test/accuracy']:.2%}".replace("%", "\u00a0%") + " of 70 test images" in page
     assert ("Weights are stored as float16" in page) == (weights == "float16")
     assert not re.search(r"https?:|\b(src|href)=", page)

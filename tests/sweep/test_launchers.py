@@ -37,9 +37,6 @@ class Imagined(JobLauncher):
     def on_exit(self, jobs):
         self.left = [job.number for job in jobs]
 
-    def num_parallel(self, num_jobs):
-        return 2
-
 
 def test_a_job_is_submitted_when_another_has_ended_and_an_invalid_one_fails_alone(tmp_path, monkeypatch):
     def compose(context, config, job):

@@ -6,6 +6,7 @@ conf/hydra/launcher/local.yaml and submitit_slurm.yaml.
 import contextlib
 import functools
 import io
+import math
 import os
 import subprocess
 import sys
@@ -34,6 +35,8 @@ from quadrant_lstm.sweep.sweep_folder import Job, make_jobs
 
 class JobLauncher(Launcher):
     POLL_SECONDS: float  # between two looks at the jobs
+    in_grid: float  # so many jobs may be submitted or running at a time,
+    in_search: float  # and so many trials of a search
     ON_START: str  # what is printed of a new job
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -47,10 +50,10 @@ class JobLauncher(Launcher):
                 say_of(job, "finished before")
             else:
                 pending.append(job)
-        self.run_jobs(iter(pending), self.num_parallel(len(pending)), on_end=lambda job: None)
+        self.run_jobs(iter(pending), self.in_grid, on_end=lambda job: None)
         return []
 
-    def run_jobs(self, pending: Iterator[Job], num_parallel: int, on_end: Callable[[Job], None]) -> None:
+    def run_jobs(self, pending: Iterator[Job], num_parallel: float, on_end: Callable[[Job], None]) -> None:
         """Submits jobs, polls them, and finishes those that have ended, until none is left. In a search, the iterator
         chooses each job by the results that `on_end` has recorded.
         """
@@ -88,10 +91,6 @@ class JobLauncher(Launcher):
             job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
         )  # fmt: skip
         return result.status == JobStatus.COMPLETED
-
-    @abstractmethod
-    def num_parallel(self, num_jobs: int | None) -> int:
-        """Returns how many jobs may be submitted or running at a time; in a search, `num_jobs` is None."""
 
     @abstractmethod
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None: ...
@@ -148,7 +147,7 @@ class LocalLauncher(JobLauncher):
     ON_START = "starts"
 
     def __init__(self, n_jobs: kinds.Count):
-        self.n_jobs = n_jobs
+        self.n_jobs = self.in_grid = self.in_search = n_jobs
         self.processes: dict[int, Any] = {}
         self.gpus: dict[int, list[str]] = {}  # of the running jobs, by their numbers
 
@@ -158,9 +157,6 @@ class LocalLauncher(JobLauncher):
             remedy = "add hydra/launcher=basic to run the jobs one after another in this process"
             raise UserError(f"hydra/launcher: local forks a process per job, which needs Linux or macOS; {remedy}.")
         super().setup(**options)
-
-    def num_parallel(self, num_jobs: int | None) -> int:
-        return self.n_jobs
 
     def start(self, jobs: Sequence[tuple[Job, DictConfig]]) -> None:
         with signals.importing():
@@ -223,7 +219,8 @@ class SlurmLauncher(JobLauncher):
     ON_START = "is in the queue"
 
     def __init__(self, max_num_timeout: int, array_parallelism: int, **sbatch: Any):
-        self.max_num_timeout, self.array_parallelism = max_num_timeout, array_parallelism
+        self.max_num_timeout, self.in_search = max_num_timeout, array_parallelism
+        self.in_grid = math.inf  # SLURM itself limits how many tasks of an array run at a time
         options: Any = OmegaConf.to_object(OmegaConf.create(sbatch | {"array_parallelism": array_parallelism}))
         self.sbatch = {key if key in COMMON else f"slurm_{key}": value for key, value in options.items()}
         self.ids: dict[int, str] = {}  # in SLURM, by the numbers of the jobs
@@ -239,9 +236,6 @@ class SlurmLauncher(JobLauncher):
             if not isinstance(value := self.sbatch.get(key), int):
                 rule = "is not a number; SLURM needs one before the job starts"
                 raise UserError(f"hydra.launcher.{key}: {value!r} {rule}: set trainer.devices and trainer.num_nodes.")
-
-    def num_parallel(self, num_jobs: int | None) -> int:
-        return num_jobs or self.array_parallelism  # SLURM itself limits how many tasks of an array run at a time
 
     @property
     def folder(self) -> Path:

@@ -216,7 +216,7 @@ class SearchSweeper(GridSweeper):
             return self.show_plan(planned)
         with self.locked_folder(overrides) as folder:
             search = Search(folder, space, fixed, self.n_trials, sampler, metric)
-            self.launcher.run_jobs(search.jobs(), self.launcher.num_parallel(None), search.record)
+            self.launcher.run_jobs(search.jobs(), self.launcher.in_search, search.record)
 
     def resolve_settings(self) -> None:
         """A resumed search keeps its sampler and its pruner, because others would choose other trials."""

@@ -179,6 +179,7 @@ class Dashboard(pl.Callback):
             if isinstance(network, Inspectable):
                 add_states(writer, network, data, indices, step)
 
+    @plotting.style
     def add(self, trainer: Any, pictures: gallery.Pictures) -> None:
         for tag, figure in pictures:
             with signals_deferred():

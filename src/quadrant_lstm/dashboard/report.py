@@ -37,7 +37,6 @@ def histories(rows: Sequence[Mapping[str, str]]) -> dict[str, Mapping[str, Any]]
     return HISTORIES | ({AFTER_EACH_STEP: colours} if steps else {})
 
 
-@style
 def draw_history(curves: Mapping[str, Any], rows: Sequence[Mapping[str, str]], tested_epoch: int) -> Figure:
     """`curves` has the colour of each metric's curve."""
     figure, axes = new_axes(xlabel="epoch")
@@ -93,6 +92,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {  # captions, by patterns of the pi
 }  # fmt: skip
 
 
+@style
 @signals_deferred()  # as the dashboard does while it draws
 def write_run_report(folder: Path, results: Mapping[str, Any], dashboard: Dashboard, data: SequenceDataModule) -> None:
     """`results` are those of results.json; `dashboard` has the pictures."""

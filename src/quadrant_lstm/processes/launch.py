@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
@@ -155,18 +155,12 @@ def how_it_ended(status: int) -> str:
 
 
 STORE = "QUADRANT_LSTM_STORE"  # environment variable of the processes: the file of torch.distributed.FileStore
+Failure = tuple[Exception, str]  # with a traceback, it is an error of the code and not a user's mistake
 SECONDS_TO_REPORT = 3.0  # after one process reports a lost connection, in which the others may report theirs
 
 
 class LostProcess(UserError):
     """Another process of the run has ended, or did not answer: the one that raises this is not the cause."""
-
-
-class Failure(NamedTuple):
-    """What a process sends to its parent. With a traceback, it is an error of the code and not a user's mistake."""
-
-    error: Exception
-    traceback: str = ""
 
 
 def launch(function: Callable[[], object], count: int, folder: Path, timeout: float) -> None:
@@ -204,9 +198,9 @@ def run_rank(function: Callable[[], object], rank: int, sender: Any) -> bool:
         function()
     except Exception as error:
         if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in FILE_ERRNOS):
-            sender.send(Failure(error))
+            sender.send((error, ""))
         else:
-            sender.send(Failure(UserError(with_type(error).partition("\n")[0]), traceback.format_exc()))
+            sender.send((UserError(with_type(error).partition("\n")[0]), traceback.format_exc()))
         return False
     return True
 
@@ -235,7 +229,7 @@ def wait_for(processes: Sequence[Any], readers: Sequence[Any], timeout: float) -
         limit = f"{timeout:g} s (trainer.strategy.timeout)"
         return f"process {silent[0] + 1} of {len(codes)} did not answer within {limit}"
     if failures:
-        raise next(iter(failures.values())).error
+        raise next(iter(failures.values()))[0]
     return None
 
 

@@ -6,7 +6,7 @@ It is one file that needs neither a server nor the internet: templates/drawing/ 
 import base64
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from quadrant_lstm.kinds import Grid, OrderingsOrNames
 from quadrant_lstm.model.deep import DeepCNNLSTM, JoinedPieces, PiecePool
 from quadrant_lstm.model.encoder import ConvEncoder, Encoder, PaddedEncoder
 from quadrant_lstm.model.network import CNNLSTM, Dropout, Join
-from quadrant_lstm.model.protocols import count_parameters
+from quadrant_lstm.model.protocols import count_parameters, map_tensors
 from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.rnn import GRU, LSTM, PaddedRNN
 from quadrant_lstm.model.time_distributed import TimeDistributed
@@ -30,18 +30,14 @@ from quadrant_lstm.run.exported_program import is_tested_as_shown, orderings_sho
 from quadrant_lstm.run_folder import read_results, unfinished
 from quadrant_lstm.text import render
 
-# A network as the layers of the page, and one array of their weights
+# A network as the layers of the page, with their weights
 #
-# Batch norm is folded into the convolutions. Weights follow one another in the order of the layers, those of
-# convolutions as [outputs, rows, columns, inputs], because the maps of templates/drawing/network.js have their channels
-# last.
+# Batch norm is folded into the convolutions, whose weights are [outputs, rows, columns, inputs], because the maps of
+# templates/drawing/network.js have their channels last.
 
 
 KNOWN = "convolutions, batch norm after them, ReLU, max-pools, LSTM, GRU and linear layers"
 SEQUENTIAL = (nn.Sequential, Encoder, ConvEncoder, PaddedEncoder)
-
-
-Layer = tuple[dict[str, Any], Sequence[Tensor]]  # what network.js reads, and the weights
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -57,9 +53,9 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
 def page_network(
     network: nn.Module, frame_shape: Shape, num_classes: int, orderings: OrderingsOrNames, grid: Grid
-) -> tuple[dict[str, Any], Tensor]:
-    """Returns what network.js reads of a network that fold_batch_norm returned, and the weights of all layers. Raises
-    UserError that names a layer which is unknown.
+) -> dict[str, Any]:
+    """Returns what network.js reads of a network that fold_batch_norm returned. Raises UserError that names a layer
+    which is unknown.
     """
     if type(network) not in (Join, CNNLSTM, DeepCNNLSTM) or not isinstance(network, StepClassifier):
         raise unknown("model", network)
@@ -75,18 +71,14 @@ def page_network(
         raise unknown("encoder", outer)
     if isinstance(outer, JoinedPieces) and outer.joined_grid != QUADRANTS:
         raise UserError("format=html: model.join_pieces is false, but the page encodes whole images; use format=onnx.")
-    parts = {
-        "encoder": list(encoder_layers("encoder", outer.module)),
-        "recurrent": list(recurrent_layers(network.recurrent)),
-        "classifier": [linear_layer(getattr(network, name)) for name in ("dense", "head") if hasattr(network, name)],
-    }
-    description = {
+    linear = [getattr(network, name) for name in ("dense", "head") if hasattr(network, name)]
+    return {
         "height": height, "width": width, "classes": num_classes, "orderings": orderings_of(orderings, grid),
         "encodes": "image" if isinstance(outer, JoinedPieces) else "frame",
+        "encoder": list(encoder_layers("encoder", outer.module)),
+        "recurrent": list(recurrent_layers(network.recurrent)),
+        "classifier": [{"weight": layer.weight, "bias": layer.bias} for layer in linear],
     }  # fmt: skip
-    description |= {name: [layer for layer, _ in layers] for name, layers in parts.items()}
-    weights = [weight for layers in parts.values() for _, weights in layers for weight in weights]
-    return description, torch.cat([weight.detach().flatten() for weight in weights])
 
 
 def unknown(name: str, layer: nn.Module) -> UserError:
@@ -101,20 +93,19 @@ def plain_pool_size(pool: Any) -> list[int] | None:
     return size if others == [size, [0, 0], [1, 1]] else None
 
 
-def encoder_layers(name: str, layer: nn.Module) -> Iterator[Layer]:
+def encoder_layers(name: str, layer: nn.Module) -> Iterator[dict[str, Any]]:
     if type(layer) in SEQUENTIAL:
         for child_name, child in layer.named_children():
             yield from encoder_layers(f"{name}.{child_name}", child)
     elif type(layer) is nn.Conv2d and is_plain_conv(layer):
-        sizes = {"inputs": layer.in_channels, "outputs": layer.out_channels}
+        sizes = {"kernel": layer.kernel_size[0], "padding": int(layer.padding[0])}
         bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias
-        description = {"type": "conv", **sizes, "kernel": layer.kernel_size[0], "padding": int(layer.padding[0])}
-        yield description, (layer.weight.permute(0, 2, 3, 1), bias)
+        yield {"type": "conv", **sizes, "weight": layer.weight.permute(0, 2, 3, 1), "bias": bias}
     elif type(layer) is nn.ReLU:
-        yield {"type": "relu"}, ()
+        yield {"type": "relu"}
     elif type(layer) in (nn.MaxPool2d, PiecePool) and (size := plain_pool_size(layer)) and size[0] == size[1]:
         quadrants = type(layer) is PiecePool
-        yield {"type": "pool", "size": size[0], "ceil": layer.ceil_mode, "quadrants": quadrants}, ()
+        yield {"type": "pool", "size": size[0], "ceil": layer.ceil_mode, "quadrants": quadrants}
     elif type(layer) not in (nn.Identity, nn.Dropout, Dropout):
         raise unknown(name, layer)
 
@@ -125,24 +116,20 @@ def is_plain_conv(conv: nn.Conv2d) -> bool:
     return square and plain
 
 
-def recurrent_layers(rnn: Any) -> Iterator[Layer]:
+def recurrent_layers(rnn: Any) -> Iterator[dict[str, Any]]:
     if type(rnn) not in (LSTM, GRU, nn.LSTM, nn.GRU) or rnn.proj_size or not rnn.bias:
         raise unknown("recurrent", rnn)
-    suffixes = ("", "_reverse") if rnn.bidirectional else ("",)
     for layer in range(rnn.num_layers):
-        weights: list[Tensor] = []
-        for suffix in suffixes:
-            names = [f"{name}_l{layer}{suffix}" for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")]
-            weights += map(rnn.get_parameter, names)
+        directions = []
+        for end in (f"_l{layer}", f"_l{layer}_reverse")[: 1 + rnn.bidirectional]:
+            names = ("weight_ih", "bias_ih", "weight_hh", "bias_hh")
+            weight_ih, bias_ih, weight_hh, bias_hh = (rnn.get_parameter(name + end) for name in names)
             if isinstance(rnn, PaddedRNN):
-                weights[-4] = rnn.input_weight(f"_l{layer}{suffix}")
-        sizes = {"inputs": weights[0].shape[1], "units": rnn.hidden_size, "bidirectional": rnn.bidirectional}
-        yield {"type": rnn.mode.lower(), **sizes}, weights
-
-
-def linear_layer(layer: nn.Linear) -> Layer:
-    sizes = {"inputs": layer.in_features, "outputs": layer.out_features}
-    return {"type": "linear", **sizes}, (layer.weight, layer.bias)
+                weight_ih = rnn.input_weight(end)
+            state = {"weight": weight_hh, "bias": bias_hh}
+            directions.append({"input": {"weight": weight_ih, "bias": bias_ih}, "state": state})
+        sizes = {"units": rnn.hidden_size, "bidirectional": rnn.bidirectional}
+        yield {"type": rnn.mode.lower(), **sizes, "directions": directions}
 
 
 # The page
@@ -160,22 +147,26 @@ def drawing_page(network: nn.Module, spec: SequenceSpec, cfg: DictConfig, folder
         raise UserError("format=html: this run reads no images, but the page cuts an image; use format=onnx.")
     stored = fold_batch_norm(network)
     orderings = orderings_shown(cfg.data)
-    description, values = page_network(stored, spec.frame_shape, spec.num_classes, orderings, cfg.data.grid)
+    description = page_network(stored, spec.frame_shape, spec.num_classes, orderings, cfg.data.grid)
     rounding = None
     if weights == "float16":
         round_to_half(stored)
         rounding = change_by_rounding(network.eval(), stored, cfg.data)
-    description["weights"] = weights
     if others := cfg.data.get("train_orderings"):
         description["trained"] = orderings_of(others, cfg.data.grid)
     results = read_results(folder) if is_tested_as_shown(cfg.data) else {}
-    content = values.numpy().astype("<f2" if weights == "float16" else "<f4").tobytes()
-    return render(
-        "drawing/page.html", network=description, weights=base64.b64encode(content).decode(),
-        kind=type(network).__name__, num_parameters=count_parameters(network), results=results,
-        unfinished=unfinished(folder, cfg), subject="digit" if cfg.data.dataset.lower() == "mnist" else "image",
-        rounding=rounding, num_compared=NUM_COMPARED,
-    )  # fmt: skip
+
+    def as_text(weight: Tensor) -> str:
+        values = weight.detach().numpy().astype("<f2" if weights == "float16" else "<f4")
+        return base64.b64encode(values.tobytes()).decode()
+
+    values = {
+        "network": map_tensors(as_text, description), "weights": weights, "kind": type(network).__name__,
+        "num_parameters": count_parameters(network), "results": results, "unfinished": unfinished(folder, cfg),
+        "subject": "digit" if cfg.data.dataset.lower() == "mnist" else "image", "rounding": rounding,
+        "num_compared": NUM_COMPARED,
+    }  # fmt: skip
+    return render("drawing/page.html", values=values, **values)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from quadrant_lstm.data.orderings import ORDERINGS, QUADRANTS, frames_of, ordering_name, orderings_of, split_pieces
 from quadrant_lstm.kinds import Grid, OrderingsOrNames
-from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, WIDTH, blank, new_figure, style, titled_page
+from quadrant_lstm.plotting import GROUP_COLOURS, ORDERING_COLOURS, SMALL, WIDTH, blank, new_figure, titled_page
 
 # Clips, as strips of frames
 
@@ -27,7 +27,6 @@ def shown_frames(num_frames: int) -> list[int]:
     return np.linspace(0, num_frames - 1, min(num_frames, MAX_FRAMES)).round().astype(int).tolist()
 
 
-@style
 def draw_clips(
     clips: Sequence[UInt8[Tensor, "frames channels height width"]], classes: Sequence[str], title: str
 ) -> Figure:
@@ -58,7 +57,6 @@ PATH_COLOUR = "#ccbb44"  # legible on black and on white
 MARGINS = {"left": 0.01, "right": 0.99, "bottom": 0.03, "top": 0.91, "wspace": 0.1}
 
 
-@style
 def draw_orderings(
     image: UInt8[Tensor, "channels height width"], orderings: OrderingsOrNames = ORDERINGS, grid: Grid = QUADRANTS
 ) -> Figure:
@@ -143,7 +141,6 @@ def outline_pieces(axes: Axes, pieces: list[int], rows: int, columns: int) -> No
         axes.text(0, place * rows + 0.3, str(piece), color="white", bbox=box, va="top")
 
 
-@style
 def draw_augmentation(
     images: UInt8[Tensor, "images channels height width"], augment: Callable[[Tensor], Tensor]
 ) -> Figure:

@@ -19,7 +19,7 @@ from quadrant_lstm.model.encoder import Backbone
 from quadrant_lstm.model.protocols import Inspectable, real_steps
 from quadrant_lstm.model.recurrent import StepClassifier
 from quadrant_lstm.model.rnn import LSTM
-from quadrant_lstm.plotting import CORRECT, GREY, GROUP_COLOURS, HEIGHT, SMALL, WIDTH, new_axes, new_figure, style
+from quadrant_lstm.plotting import CORRECT, GREY, GROUP_COLOURS, HEIGHT, SMALL, WIDTH, new_axes, new_figure
 
 # Inputs
 
@@ -69,7 +69,6 @@ def feature_maps(network: Inspectable, frames: UInt8[Tensor, "1 steps channels h
     return {"input": shown[fullest].clamp(0, 1)} | {name: outputs[fullest].relu() for name, _, outputs in seen}
 
 
-@style
 def draw_features(network: Inspectable, frames: Num[Tensor, "1 steps ..."]) -> dict[str, Figure]:
     """Each map is scaled by its own largest value, because the maps differ too much for a common scale."""
     convs = [layer for layer in network.encoder.modules() if isinstance(layer, nn.Conv2d)]
@@ -110,7 +109,6 @@ def mosaic(maps: np.ndarray) -> np.ndarray:
     return places.reshape(-1, per_row, rows, columns).transpose(0, 2, 1, 3).reshape(-1, per_row * columns)[:-1, :-1]
 
 
-@style
 def draw_gates(network: Inspectable, frames: Num[Tensor, "1 steps ..."], title: str) -> Figure:
     """One panel per quantity, one row per step, one column per unit. The first step's forget gate has no effect."""
     assert isinstance(network.recurrent, LSTM)
@@ -171,7 +169,6 @@ def correct_by_occluded_ordering(
     return torch.stack([is_correct(network, Batch(frames, labels)) for frames in occluded])
 
 
-@style
 def draw_occluded_pieces(
     correct: Int64[Tensor, "pieces images"], labels: Int64[Tensor, " images"], grid: Grid, names: Sequence[str]
 ) -> Figure:
@@ -199,7 +196,6 @@ def draw_occluded_pieces(
     return figure
 
 
-@style
 def draw_occluded_orderings(
     correct: Int64[Tensor, "orderings images"], orderings: Orderings, grid: Grid, unoccluded: Int64[Tensor, " images"]
 ) -> Figure:
@@ -277,7 +273,6 @@ def reorder(samples: Batch, ranks: Int64[Tensor, " steps"]) -> Batch:
     return with_steps(samples, lambda steps: steps[torch.arange(len(steps))[:, None], places])
 
 
-@style
 def draw_occluded_steps(by_step: dict[float, float], by_order: dict[str, float], counted_samples: str) -> Figure:
     """`by_step` has the accuracy with each step or span of steps occluded, `by_order` those with all steps."""
     xlabel = "occluded step (bars); all steps, in this order (lines):"

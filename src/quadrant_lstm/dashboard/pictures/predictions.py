@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from quadrant_lstm import plotting
 from quadrant_lstm.dashboard.pictures.data import shown_frames
-from quadrant_lstm.plotting import CORRECT, GREY, HEIGHT, TITLE_HEIGHT, WIDTH, WRONG, new_axes, new_figure, style
+from quadrant_lstm.plotting import CORRECT, GREY, HEIGHT, TITLE_HEIGHT, WIDTH, WRONG, new_axes, new_figure
 from quadrant_lstm.text import percent
 
 # Class probabilities after each step
@@ -25,7 +25,6 @@ MAX_BARS = 6  # steps; more, or wide frames, leave no room for bars
 FRAME, BARS = (0.06, 0.36), (0.42, 0.94)  # where the two parts of a step start and end, as shares of its width
 
 
-@style
 def draw_belief(
     frames: UInt8[Tensor, "frames channels height width"], logits: Float[Tensor, "steps classes"], label: int,
     names: Sequence[str], title: str,
@@ -93,7 +92,6 @@ def set_class_ticks(axes: Axes, names: Sequence[str]) -> None:
 # The confusion matrix, and the share of misclassified images in each class
 
 
-@style
 def draw_confusion(matrix: Int64[Tensor, "classes classes"], names: Sequence[str]) -> Figure:
     """`names` are those of the classes."""
     title = f"{int(matrix.diagonal().sum()):,} of {int(matrix.sum()):,} test samples correct"
@@ -109,7 +107,6 @@ def draw_confusion(matrix: Int64[Tensor, "classes classes"], names: Sequence[str
     return figure
 
 
-@style
 def draw_classes(matrix: Int64[Tensor, "classes classes"], names: Sequence[str]) -> Figure:
     title = "misclassified test samples: share (%) and number"
     figure, axes = new_axes(xlabel="class", ylabel="error, %", title=title)
@@ -133,7 +130,6 @@ def draw_classes(matrix: Int64[Tensor, "classes classes"], names: Sequence[str])
 BINS = 15
 
 
-@style
 def draw_calibration(logits: Float[Tensor, "images classes"], labels: Int64[Tensor, " images"]) -> Figure:
     probabilities = logits.float().softmax(1)
     confidences, predictions = probabilities.max(1)
@@ -164,7 +160,6 @@ GAP = 6  # pixels between two pictures
 CAPTION = 20 / 28  # height below a picture, as a share of that of the picture
 
 
-@style
 def draw_mistakes(
     pictures: UInt8[Tensor, "shown channels height width"], labels: Int64[Tensor, " shown"],
     logits: Float[Tensor, "shown classes"], names: Sequence[str], title: str, rows: int = ROWS,

@@ -76,10 +76,6 @@ class DrawingPad {
         if (!this.isEmpty) this.add({ picture: null })
     }
 
-    get canUndo() {
-        return this.items.length > 0
-    }
-
     get isEmpty() {
         const { picture, strokes } = this.page
         return !picture && !strokes.length
@@ -115,7 +111,8 @@ class DrawingPad {
         }
         const drawn = onPaper("transparent")
         const choices = isOpaque(drawn) ? [drawn] : ["white", "black"].map(onPaper)
-        const [picture] = choices.map(pictureOfPixels).sort((one, other) => contrast(other) - contrast(one))
+        const pictures = choices.map((pixels) => pictureOf(pixels, greyAt))
+        const [picture] = pictures.sort((one, other) => contrast(other) - contrast(one))
         this.add({ picture: inkOfFile(picture, isUnchanged(picture)) })
     }
 
@@ -123,7 +120,7 @@ class DrawingPad {
     read() {
         const { picture, strokes } = this.page
         if (picture && !strokes.length) return picture
-        return pictureOfInk(this.context.getImageData(0, 0, this.canvas.width, this.canvas.height))
+        return pictureOf(this.context.getImageData(0, 0, this.canvas.width, this.canvas.height), opacityAt)
     }
 
     draw() {

@@ -43,7 +43,7 @@ function multiply(inputs, { weight, bias }) {
 
 /** Multiplies the patches of the map, one row each, with the filters. */
 function conv(map, layer) {
-    const { kernel, padding, outputs: channels } = layer
+    const { kernel, padding } = layer, channels = layer.bias.length
     const height = map.height + 2 * padding - kernel + 1, width = map.width + 2 * padding - kernel + 1
     const patches = new Float32Array(height * width * kernel * kernel * map.channels)
     let place = 0

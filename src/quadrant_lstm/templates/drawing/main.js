@@ -4,8 +4,7 @@
 const SILENCE = 600 // ms without a change before a screen reader is told the prediction
 const NUM_TIMES = 15
 
-const description = JSON.parse(byId("network").textContent)
-const network = withWeights(description, decodeWeights(byId("weights").textContent, description.weights))
+const { network, subject } = decodeValues(byId("values").textContent, byId("values").dataset.weights)
 let orderings = network.orderings
 let times = [] // of the last predictions, ms
 let redraw = 0, speech = 0 // a requested animation frame and a timer
@@ -50,7 +49,7 @@ async function load([file]) {
 
 /** Tells whether a picture is an image of a data set whose images are not centred as MNIST's digits are. */
 function isUnchanged({ width, height }) {
-    return network.subject !== "digit" && width === network.width && height === network.height
+    return subject !== "digit" && width === network.width && height === network.height
 }
 
 function setOrderings(chosen) {
@@ -77,7 +76,7 @@ function read() {
     showPrediction(probabilities, table)
     byId("doubt").textContent = note
     byId("invitation").hidden = !pad.isEmpty
-    byId("undo").disabled = !pad.canUndo
+    byId("undo").disabled = !pad.items.length
     byId("clear").disabled = pad.isEmpty
     clearTimeout(speech)
     speech = setTimeout(() => announce(`${inWords(probabilities)} ${note}`.trim()), SILENCE)

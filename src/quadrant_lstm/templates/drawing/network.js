@@ -1,40 +1,21 @@
 "use strict"
 // Computes the logits of a network, with the layers of layers.js, from the pixels of an image.
 
-/** Decodes the weights, little-endian float32 or float16, to a Float32Array. */
-function decodeWeights(base64, type) {
-    const text = atob(base64)
-    const bytes = new Uint8Array(text.length)
-    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i)
-    if (type === "float32") return new Float32Array(bytes.buffer)
-    return Float32Array.from(new Uint16Array(bytes.buffer), decodeHalf)
+/** Returns the values of the page. Weights are base64 of little-endian float32 or float16. */
+function decodeValues(json, type) {
+    const isWeight = (key) => key === "weight" || key === "bias"
+    return JSON.parse(json, (key, value) => (isWeight(key) ? decodeWeights(value, type) : value))
 }
 
-function decodeHalf(bits) {
+function decodeWeights(base64, type) {
+    const { buffer } = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))
+    return type === "float32" ? new Float32Array(buffer) : Float32Array.from(new Uint16Array(buffer), decodeHalf)
+}
+
+function decodeHalf(bits) { // older browsers have no Float16Array
     const exponent = (bits >> 10) & 31, fraction = bits & 1023
     const size = exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24
     return bits >> 15 ? -size : size
-}
-
-/** Gives each layer its weights, which follow one another in the order of the layers. */
-function withWeights(network, weights) {
-    let start = 0
-    const take = (size) => weights.subarray(start, (start += size))
-    const linear = (inputs, outputs) => ({ weight: take(inputs * outputs), bias: take(outputs) })
-    const directions = ({ inputs, units, bidirectional }, gates) =>
-        (bidirectional ? ["forward", "backward"] : ["forward"]).map(() => ({
-            input: linear(inputs, gates * units),
-            state: linear(units, gates * units),
-        }))
-    const read = {
-        conv: (layer) => linear(layer.inputs * layer.kernel ** 2, layer.outputs),
-        linear: (layer) => linear(layer.inputs, layer.outputs),
-        lstm: (layer) => ({ directions: directions(layer, 4) }),
-        gru: (layer) => ({ directions: directions(layer, 3) }),
-    }
-    const load = (layers) => layers.map((layer) => ({ ...layer, ...read[layer.type]?.(layer) }))
-    const [encoder, recurrent, classifier] = [network.encoder, network.recurrent, network.classifier].map(load)
-    return { ...network, encoder, recurrent, classifier }
 }
 
 function encode(network, map) {
@@ -61,15 +42,7 @@ function stackQuadrants(quadrants, orderings) {
     return steps.map((step) => concatenate(orderings.map((ordering) => quadrants[ordering[step] - 1])))
 }
 
-function concatenate(arrays) {
-    const result = new Float32Array(arrays.reduce((sum, array) => sum + array.length, 0))
-    let place = 0
-    for (const array of arrays) {
-        result.set(array, place)
-        place += array.length
-    }
-    return result
-}
+const concatenate = (arrays) => Float32Array.from(arrays.flatMap((array) => [...array]))
 
 /** Returns what the recurrent layers read, one row per step. A network encodes each frame, or the image at once. */
 function features(network, image, orderings) {

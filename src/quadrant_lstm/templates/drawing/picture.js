@@ -11,14 +11,15 @@ const FAINT = 25 // pixels beside a stroke are not stronger
 const MIN_CONTRAST = 10 // a picture with less is blank
 const DIGIT_SHARE = 20 / 28 // of the height and width
 
-/** Returns the grey levels of opaque RGBA pixels. */
-function pictureOfPixels({ width, height, data }) {
+/** Returns the picture of RGBA pixels: `levelAt(data, i)` is the level of the one that begins at i. */
+function pictureOf({ width, height, data }, levelAt) {
     const levels = new Uint8Array(width * height)
-    for (let i = 0; i < levels.length; i++) {
-        levels[i] = (data[4 * i] * 19595 + data[4 * i + 1] * 38470 + data[4 * i + 2] * 7471 + 32768) >> 16
-    }
+    for (let i = 0; i < levels.length; i++) levels[i] = levelAt(data, 4 * i)
     return { width, height, levels }
 }
+
+const greyAt = (data, i) => (data[i] * 19595 + data[i + 1] * 38470 + data[i + 2] * 7471 + 32768) >> 16
+const opacityAt = (data, i) => data[i + 3] // which is how the drawing pad holds ink
 
 function isOpaque({ data }) {
     for (let i = 3; i < data.length; i += 4) if (data[i] < 255) return false
@@ -29,13 +30,6 @@ function isOpaque({ data }) {
 function contrast({ levels }) {
     const mean = levels.reduce((sum, level) => sum + level, 0) / levels.length
     return levels.reduce((sum, level) => sum + (level - mean) ** 2, 0) / levels.length
-}
-
-/** Returns the picture of the opacity of RGBA pixels, which is how the drawing pad holds ink. */
-function pictureOfInk({ width, height, data }) {
-    const levels = new Uint8Array(width * height)
-    for (let i = 0; i < levels.length; i++) levels[i] = data[4 * i + 3]
-    return { width, height, levels }
 }
 
 /** Returns the ink of a file's picture, bright, and a note if it is doubtful; or the picture, if it is to be left as it is. */
@@ -262,7 +256,8 @@ function prepare(picture, width, height) {
     const box = inkBox(picture)
     if (!box) return resize(picture, width, height)
     const size = [width, height].map((length) => roundToEven(DIGIT_SHARE * length))
-    const digit = strengthen(contain(crop(picture, box), ...size))
+    const { left, top, right, bottom } = box
+    const digit = strengthen(contain(placeOnPage(picture, -left, -top, right - left, bottom - top), ...size))
     const [x, y] = centreOfMass(digit)
     return placeOnPage(digit, roundToEven(width / 2 - x), roundToEven(height / 2 - y), width, height)
 }
@@ -291,10 +286,6 @@ function boxAround({ width, height, levels }, threshold) {
         }
     }
     return bottom ? { left, top, right, bottom } : null
-}
-
-function crop(picture, { left, top, right, bottom }) {
-    return placeOnPage(picture, -left, -top, right - left, bottom - top)
 }
 
 /** Returns a page of the given size with the picture at (left, top). */
