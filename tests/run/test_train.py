@@ -170,8 +170,9 @@ def test_each_process_needs_a_sample(tmp_path):
 def test_a_run_in_half_precision_is_profiled(precision, dtype, profiler, file, stage, tmp_path):
     tiny = TINY if profiler == "simple" else TINY[1:]  # with the dashboard
     words = (f"trainer.precision={precision}", f"trainer/profiler={profiler}", "trainer.max_epochs=1")
-    succeeds("train.py", *tiny_data(tmp_path), *tiny, *words, cwd=tmp_path)
+    done = succeeds("train.py", *tiny_data(tmp_path), *tiny, *words, cwd=tmp_path)
     run = run_folder(tmp_path)
+    assert "FutureWarning" not in done.stderr
     assert checkpoint_of(run)["state_dict"]["network.head.weight"].dtype == dtype
     assert any(stage in profile.read_text() for profile in run.glob(file))
 

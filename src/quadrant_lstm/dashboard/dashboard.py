@@ -46,6 +46,7 @@ def add_graph(writer: SummaryWriter, network: nn.Module, frames: Num[Tensor, "ba
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # a picture may hold for this input only
+            warnings.filterwarnings("ignore", "`torch.jit.trace", FutureWarning)  # TensorBoard has no other way
             writer.add_graph(network, as_inputs(frames, network))
     except (RuntimeError, torch.jit.TracingCheckError) as error:
         reason = str(error).partition("\n")[0]
