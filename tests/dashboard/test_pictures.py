@@ -90,6 +90,7 @@ def test_a_confusion_matrix_and_the_bars_of_its_classes_show_their_counts():
     assert texts_of(axes.texts) == ["16.7\n1", "0.0\n0"]
     (axes,) = of_predictions.draw_classes(torch.tensor([[5, 1], [0, 0]]), "ab").axes
     assert texts_of(axes.texts) == ["16.7\n1", "no samples"]
+    assert of_predictions.draw_classes(torch.eye(2).long(), "ab").axes[0].get_ylim() == (0, 1)
 
 
 def test_mistakes_are_drawn_with_class_prediction_and_confidence():

@@ -37,9 +37,9 @@ def samples_of(count: int, people: int | None = None) -> list[Sample]:
 
 
 def divided(samples, test_share=0.2, validation_share=0.2, seed=0, fold=None, test_fold=None):
-    train, validation, test, how = divide(samples, NAMES, test_share, validation_share, seed, fold, 4, test_fold)
+    train, validation, test, *rest = divide(samples, NAMES, test_share, validation_share, seed, fold, 4, test_fold)
     held_out = [train[place] for place in validation]
-    return [sample for sample in train if sample not in held_out], held_out, test, how
+    return [sample for sample in train if sample not in held_out], held_out, test, *rest
 
 
 def test_folders_train_val_and_test_are_used_as_they_are(tmp_path):
@@ -108,7 +108,7 @@ def test_one_more_sample_moves_no_other():
 
 def test_every_class_has_samples_to_train_on_and_to_test():
     for seed in range(50):
-        train, _, test, _ = divided(samples_of(4), test_share=0.1 + 0.8 * (seed % 2), validation_share=0.0, seed=seed)
+        train, _, test, *_ = divided(samples_of(4), test_share=0.1 + 0.8 * (seed % 2), validation_share=0.0, seed=seed)
         assert {sample.label for sample in train} == {sample.label for sample in test} == {*NAMES}
     with pytest.raises(UserError, match="no test sample of class wave is left; add some, remove the class, or write"):
         divided([*samples_of(9)[::2], samples_of(2)[1]])
@@ -121,11 +121,20 @@ def test_every_class_has_samples_to_train_on_and_to_test():
 
 @pytest.mark.parametrize("fold", [None, 0, 3])
 def test_no_group_is_on_both_sides(fold):
-    train, validation, test, how = divided(samples_of(200, people=20), fold=fold)
+    train, validation, test, how, _ = divided(samples_of(200, people=20), fold=fold)
     sides = [{sample.group for sample in samples} for samples in (train, validation, test)]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 20
     assert all(sides)
     assert "hashes of the 20 groups" in how
+
+
+def test_groups_that_give_another_share_than_asked_for_are_warned_of():
+    for seed, line in {
+        18: "data.test_share: 0.2, but hashes of the groups drew 50 of 100 samples; perhaps write another data.validat",
+        25: "data.validation_share: 0.2, but hashes of the groups drew 40 of 70 samples; perhaps write another data.va",
+    }.items():
+        (warning,) = divided(samples_of(100, people=10), seed=seed)[-1]
+        assert warning.startswith(line)
 
 
 def test_folds_share_all_samples_and_have_the_classes_in_equal_parts():
@@ -146,7 +155,7 @@ def test_test_folds_test_each_group_once_and_leave_none_of_it_for_the_training()
     samples = samples_of(40, people=4)
     tested = []
     for fold in range(4):
-        train, validation, test, how = divided(samples, test_fold=fold)
+        train, validation, test, how, _ = divided(samples, test_fold=fold)
         assert {sample.group for sample in test}.isdisjoint(sample.group for sample in (*train, *validation))
         assert len({sample.group for sample in test}) == 1
         tested += test

@@ -110,7 +110,7 @@ def network_pictures(network: nn.Module, data: SequenceDataModule, tested: TestO
 
 def belief_pictures(data: SequenceDataModule, tested: TestOutputs) -> Pictures:
     names, windows = drawn_names(data), data.num_windows
-    averaged = f"; mean over {windows} windows, of which one is shown" if windows > 1 else ""
+    averaged = f"\nmean over {windows} windows, of which one is shown" if windows > 1 else ""
     for name, places in (("example", spread(len(tested.indices), NUM_BELIEFS)), ("mistake", tested.mistakes)):
         if not len(first := places[:NUM_BELIEFS]):
             continue

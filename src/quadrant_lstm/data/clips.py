@@ -326,7 +326,7 @@ class Clips(FileSequences):
             raise UserError(f"{self.skipped[0]}{also}; replace or remove it, or add data.skip_broken=true.")
         readable = [clip for clip in samples if clip.path in self.notes]
         drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
-        train_clips, held_out, test_clips, how = splits.divide(readable, names, *drawing)
+        train_clips, held_out, test_clips, how, lopsided = splits.divide(readable, names, *drawing)
         height, width = frame_size(self.notes)
         untimed = next((path for path, note in self.notes.items() if note.seconds is None), None)
         if fps and untimed:
@@ -344,6 +344,7 @@ class Clips(FileSequences):
         amount += f", {seconds:,.0f} s" if seconds else ""
         checksums = {path: note.sha256 for path, note in self.notes.items()}
         super().__init__(spec, train, test, held_out, batch_size, seed, folder, (origin, how), checksums, amount)
+        self.warnings += lopsided
         self.num_workers, self.augmentation = num_workers, augmentation
 
     def keep_features(self, encoder: nn.Module) -> None:

@@ -189,6 +189,16 @@ def check_samples(samples: Iterable[Sample], is_sample: Callable[[Path], bool], 
 # What is drawn
 
 
+class Division(NamedTuple):
+    """`held_out` are the places of those training samples that are for validation, and `how` says what was drawn."""
+
+    train: list[Sample]
+    held_out: list[int]
+    test: list[Sample]
+    how: str
+    warnings: list[str]
+
+
 def divide(
     samples: Sequence[Sample],
     class_names: Sequence[str],
@@ -198,12 +208,11 @@ def divide(
     fold: int | None,
     num_folds: int,
     test_fold: int | None = None,
-) -> tuple[list[Sample], list[int], list[Sample], str]:
-    """Returns the samples for training and validation, the places of the latter among them, those for the test, and in
-    words what was drawn. Raises UserError for a class without a sample to train on or to test, and for a fold that is
-    not there.
+) -> Division:
+    """Warns if hashes of groups draw more than twice the share that was asked for, or less than half of it. Raises
+    UserError for a class without a sample to train on or to test, and for a fold that is not there.
     """
-    drawn = []
+    drawn, by_share = [], []
     if any(sample.split for sample in samples):
         if test_fold is not None:
             raise UserError(f"data.test_fold: {test_fold}, but the samples in test are for the test; leave it out.")
@@ -211,6 +220,7 @@ def divide(
     elif test_fold is None:
         chosen = draw(samples, test_share, "test", seed)
         drawn.append("test")
+        by_share.append(("test_share", test_share, chosen, samples))
     else:
         chosen = draw_fold("test_fold", samples, test_fold, num_folds, seed)
         drawn.append(f"test fold {test_fold} of {num_folds}")
@@ -226,6 +236,7 @@ def divide(
     elif not validation and validation_share:
         validation = draw(train, validation_share, "validation", seed)
         drawn.append("validation")
+        by_share.append(("validation_share", validation_share, validation, train))
         if not validation:
             rule = "beside the test, every class has one name or group"
             remedy = "add some, write another data.validation_seed, or 0"
@@ -235,7 +246,13 @@ def divide(
     num_groups = len({sample.group for sample in samples})
     hashed = f"{num_groups:,} groups" if num_groups < len(samples) else "names"
     how = f"{' and '.join(drawn)} drawn by hashes of the {hashed} (data.validation_seed={seed})" if drawn else ""
-    return train, places, test, how
+    warnings = []
+    for key, share, groups, among in by_share if num_groups < len(samples) else ():
+        count = sum(sample.group in groups for sample in among)
+        if not share / 2 <= count / len(among) <= 2 * share:
+            rule = f"hashes of the groups drew {count:,} of {len(among):,} samples"
+            warnings.append(f"data.{key}: {share}, but {rule}; perhaps write another data.validation_seed")
+    return Division(train, places, test, how, warnings)
 
 
 def check_classes(split: str, samples: Iterable[Sample], class_names: Sequence[str], every: Iterable[Sample]) -> None:

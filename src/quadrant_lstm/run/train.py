@@ -194,13 +194,11 @@ def check_resumable(folder: Path, resumed: Resumed | None) -> None:
 def record_start(
     cfg: DictConfig, folder: Path, resumed: Resumed | None, trainer: Any, data: SequenceDataModule
 ) -> None:
-    """Writes what a run folder holds from the start; a config that has changed, when the schedule that resumes has not
-    refused it, and before the dashboard reads it.
+    """Writes what a run folder holds from the start; a config that has changed and the table of the samples, when the
+    schedule that resumes has not refused them, and before the dashboard reads the config.
     """
     changed = OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / run_folder.CONFIG))
-    if changed:
-        write = functools.partial(write_atomically, folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg).encode())
-        trainer.callbacks.insert(0, LambdaCallback(on_fit_start=lambda *_: write()))
+    accepted = [(folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg))] if changed else []
     (folder / run_folder.ERROR).unlink(missing_ok=True)
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
@@ -208,7 +206,13 @@ def record_start(
         table = folder / run_folder.TABLES[data.kind]
         trained = [row for row in read_csv(table) if row["split"] == "training"] if resumed else []  # these rows stay
         rows = {(csv_cell(row["path"]), row["sha256"]): row for row in (*trained, *data.table)}
-        write_atomically(table, csv_text(list(data.table[0]), rows.values()).encode())
+        accepted.append((table, csv_text(list(data.table[0]), rows.values())))
+
+    def write(*_: object) -> None:
+        for file, text in accepted:
+            write_atomically(file, text.encode())
+
+    trainer.callbacks.insert(0, LambdaCallback(on_fit_start=write))
     (folder / run_folder.SKIPPED).unlink(missing_ok=True)
     if data.skipped:
         write_atomically(folder / run_folder.SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())

@@ -119,7 +119,7 @@ def draw_classes(matrix: Int64[Tensor, "classes classes"], names: Sequence[str])
         texts = [f"{error:.1f}\n{number:,}" if count else "no samples" for error, number, count in labelled]
         axes.bar_label(bars, texts, padding=1)
         axes.set_xticks(range(len(errors)), names)
-    axes.margins(y=0.25)
+    axes.set_ylim(0, 1.25 * max(errors) or 1)  # room for the labels
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
