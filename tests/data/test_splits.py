@@ -37,9 +37,10 @@ def samples_of(count: int, people: int | None = None) -> list[Sample]:
 
 
 def divided(samples, test_share=0.2, validation_share=0.2, seed=0, fold=None, test_fold=None):
-    train, validation, test, *rest = divide(samples, NAMES, test_share, validation_share, seed, fold, 4, test_fold)
-    held_out = [train[place] for place in validation]
-    return [sample for sample in train if sample not in held_out], held_out, test, *rest
+    division = divide(samples, NAMES, test_share, validation_share, seed, fold, 4, test_fold)
+    held_out = [division.train[place] for place in division.held_out]
+    train = [sample for sample in division.train if sample not in held_out]
+    return division._replace(train=train, held_out=held_out)  # the samples instead of their places
 
 
 def test_folders_train_val_and_test_are_used_as_they_are(tmp_path):
@@ -133,7 +134,7 @@ def test_groups_that_give_another_share_than_asked_for_are_warned_of():
         18: "data.test_share: 0.2, but hashes of the groups drew 50 of 100 samples; perhaps write another data.validat",
         25: "data.validation_share: 0.2, but hashes of the groups drew 40 of 70 samples; perhaps write another data.va",
     }.items():
-        (warning,) = divided(samples_of(100, people=10), seed=seed)[-1]
+        (warning,) = divided(samples_of(100, people=10), seed=seed).warnings
         assert warning.startswith(line)
 
 

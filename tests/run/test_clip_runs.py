@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from quadrant_lstm.run_folder import CONFIG, read_results, read_rows
 from tests.clips import noise_clip, write_clip_folder, write_folder, write_gif
 from tests.folders import assert_same_weights, children, run_folder, sweep_folder
 from tests.networks import join
-from tests.scripts import Script, script, succeeds, train_with_a_kill, trained_once
+from tests.scripts import Script, refused, script, succeeds, train_with_a_kill, trained_once
 
 
 def test_a_run_on_clips_is_tested_again_and_its_test_clips_are_predicted(clip_run, predictions_of):
@@ -316,15 +317,20 @@ def test_sigterm_to_all_processes_ends_a_run_as_one_to_the_first_does(first, tra
     assert "was killed" not in training.stderr
 
 
-def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, caplog):
-    caplog.set_level("INFO")
-    root = write_clip_folder(tmp_path / "data", num_frames=[4])
-    words = (
+def skipping(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Writes clips, one of which is broken. Returns their folder, and words of a training that leaves it out."""
+    root = write_clip_folder(folder, num_frames=[4])
+    (root / "train/dark/9.npy").write_bytes(b"")
+    return root, (
         "data=clips", f"data.root={root}", "data.layout=THWC", "data.num_frames=null", "data.num_workers=0",
         "model=join", "model.encoder.filters=[4]", "model/recurrent=concat", "~trainer.callbacks.dashboard",
         "data.validation_share=0.0", "data.skip_broken=true",
     )  # fmt: skip
-    (root / "train/dark/9.npy").write_bytes(b"")
+
+
+def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, caplog):
+    caplog.set_level("INFO")
+    root, words = skipping(tmp_path / "data")
     succeeds("train.py", *words, "trainer.max_epochs=1", cwd=tmp_path)
     run = run_folder(tmp_path)
     assert (run / "skipped_clips.txt").exists()
@@ -344,3 +350,14 @@ def test_data_that_have_changed_are_noticed_and_longer_clips_are_cut(tmp_path, c
     for use in (lambda: evaluate(run, "cpu"), lambda: predict(run, "test", None, None)):
         with pytest.raises(UserError, match=line):
             use()
+
+
+def test_a_refused_resume_leaves_the_lists_of_samples_as_they_were(tmp_path):
+    root, words = skipping(tmp_path / "data")
+    succeeds("train.py", *words, "schedule=onecycle", "trainer.max_epochs=1", cwd=tmp_path)
+    lists = [run_folder(tmp_path) / name for name in ("clips.csv", "skipped_clips.txt")]
+    before = [file.read_bytes() for file in lists]
+    np.save(root / "train/dark/9.npy", noise_clip(4, seed=9))
+    line = refused("train.py", "run=latest", "trainer.max_epochs=3", cwd=tmp_path)
+    assert line.startswith("trainer.max_epochs: ") and "this run's schedule was made for" in line
+    assert [file.read_bytes() for file in lists] == before

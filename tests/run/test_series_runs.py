@@ -159,16 +159,6 @@ def test_a_series_whose_end_was_for_the_test_may_not_grow(tmp_path):
         check_same_data(series_in(root, test_end=0.25, validation_share=0.0), data.spec, tmp_path)
 
 
-def test_a_refused_resume_leaves_the_table_of_the_samples_as_it_was(tmp_path):
-    root = write_series_folder(tmp_path / "data")
-    succeeds("train.py", *words(root), "schedule=onecycle", "trainer.max_epochs=1", cwd=tmp_path)
-    table = (run_folder(tmp_path) / "series.csv").read_bytes()
-    np.save(root / "train/down/new.npy", noise_series(5, seed=99))
-    line = refused("train.py", "run=latest", "trainer.max_epochs=3", cwd=tmp_path)
-    assert line.startswith("trainer.max_epochs: ") and "this run's schedule was made for" in line
-    assert (run_folder(tmp_path) / "series.csv").read_bytes() == table
-
-
 def test_two_processes_have_the_same_statistics_as_one(runs, tmp_path):
     root = runs("values").parents[2] / "data"
     succeeds("train.py", *words(root), "trainer.devices=2", "trainer.accelerator=cpu", cwd=tmp_path)

@@ -326,7 +326,7 @@ class Clips(FileSequences):
             raise UserError(f"{self.skipped[0]}{also}; replace or remove it, or add data.skip_broken=true.")
         readable = [clip for clip in samples if clip.path in self.notes]
         drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
-        train_clips, held_out, test_clips, how, lopsided = splits.divide(readable, names, *drawing)
+        division = splits.divide(readable, names, *drawing)
         height, width = frame_size(self.notes)
         untimed = next((path for path, note in self.notes.items() if note.seconds is None), None)
         if fps and untimed:
@@ -337,14 +337,13 @@ class Clips(FileSequences):
             check_pictures(self.notes)
         spec = SequenceSpec((channels, height, width), num_frames or longest, names)
         files, reading = (self.notes, frame_format), (available, sampling, spec, seed)
-        train = ClipReader(*files, round(1e9 * cache_gb), train_clips, *reading, 1)
-        test = ClipReader(*files, 0, test_clips, *reading, test_windows)
+        train = ClipReader(*files, round(1e9 * cache_gb), division.train, *reading, 1)
+        test = ClipReader(*files, 0, division.test, *reading, test_windows)
         seconds = sum(note.seconds or 0 for note in self.notes.values())
         amount = f"{sum(note.num_frames for note in self.notes.values()):,} frames"
         amount += f", {seconds:,.0f} s" if seconds else ""
         checksums = {path: note.sha256 for path, note in self.notes.items()}
-        super().__init__(spec, train, test, held_out, batch_size, seed, folder, (origin, how), checksums, amount)
-        self.warnings += lopsided
+        super().__init__(spec, train, test, division, batch_size, seed, folder, origin, checksums, amount)
         self.num_workers, self.augmentation = num_workers, augmentation
 
     def keep_features(self, encoder: nn.Module) -> None:

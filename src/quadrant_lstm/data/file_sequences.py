@@ -16,7 +16,7 @@ from torch import Tensor
 from quadrant_lstm.data import splits
 from quadrant_lstm.data.datamodule import Batch, SequenceDataModule, epoch_seed
 from quadrant_lstm.data.orderings import SequenceSpec
-from quadrant_lstm.data.splits import Sample
+from quadrant_lstm.data.splits import Division, Sample
 from quadrant_lstm.errors import as_text
 from quadrant_lstm.kinds import SamplingKind
 from quadrant_lstm.text import counted, plural
@@ -94,21 +94,22 @@ class WindowReader:
 
 
 class FileSequences(SequenceDataModule):
-    """Counts the samples, lists them, and warns of few ones and of copies. `held_out` are the places of those training
-    samples that are for validation; `origins` and `amount` say where samples come from, and how much is in them.
+    """Counts the samples, lists them, and warns of few ones, of copies and of an uneven `division`. `origin` and
+    `amount` say where they come from, and how much is in them.
     """
 
     warnings: list[str]
 
     def __init__(
-        self, spec: SequenceSpec, train: WindowReader, test: WindowReader, held_out: Sequence[int], batch_size: int,
-        seed: int, folder: Path, origins: Sequence[str], checksums: Mapping[Path, str], amount: str,
+        self, spec: SequenceSpec, train: WindowReader, test: WindowReader, division: Division, batch_size: int,
+        seed: int, folder: Path, origin: str, checksums: Mapping[Path, str], amount: str,
     ):  # fmt: skip
-        super().__init__(spec, train, test, torch.tensor(held_out, dtype=torch.int64), batch_size, seed)
-        self.pads, self.num_windows, self.origin = train.pads, test.num_windows, "; ".join(filter(None, origins))
+        super().__init__(spec, train, test, torch.tensor(division.held_out, dtype=torch.int64), batch_size, seed)
+        self.pads, self.num_windows = train.pads, test.num_windows
+        self.origin = "; ".join(filter(None, (origin, division.how)))
         halves = {
             "training": [train.samples[place] for place in self.train_indices.tolist()],
-            "validation": [train.samples[place] for place in held_out],
+            "validation": [train.samples[place] for place in division.held_out],
             "test": test.samples,
         }
         divided = {sample.split for samples in halves.values() for sample in samples}
@@ -133,6 +134,7 @@ class FileSequences(SequenceDataModule):
             number = counted(len(copies), self.kind)
             rule = f"training {plural(self.kind)} are repeated by {number} for validation or test, {example}"
             self.warnings.append(f"data: {rule}; remove such copies")
+        self.warnings += division.warnings
 
     def class_counts(self) -> Int64[Tensor, " classes"]:
         return self.train.labels[self.train_indices].bincount(minlength=self.spec.num_classes)

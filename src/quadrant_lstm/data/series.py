@@ -130,9 +130,10 @@ class Series(FileSequences):
             samples, series, ends = cut_ends(samples, series, test_end)
             origin += f"; the last {100 * test_end:g} % of each series for the test, but of those for validation"
         drawing = test_share, validation_share, validation_seed, fold, num_folds, test_fold
-        train_samples, held_out, test_samples, how, lopsided = splits.divide(samples, loaded.class_names, *drawing)
-        unseen = {ends.get(train_samples[place].path) for place in held_out}  # the test is at other times than training
-        test_samples = [sample for sample in test_samples if sample.path not in unseen]
+        division = splits.divide(samples, loaded.class_names, *drawing)
+        # the test is at other times than training
+        unseen = {ends.get(division.train[place].path) for place in division.held_out}
+        test_samples = [sample for sample in division.test if sample.path not in unseen]
         num_features = loaded.num_features
         augmentation.check(num_features)
         available = {path: steps_available(len(values), window, stride) for path, values in series.items()}
@@ -143,12 +144,12 @@ class Series(FileSequences):
         num_steps = num_frames or max(map(len, available.values()))
         spec = SequenceSpec(frame_shape, num_steps, loaded.class_names, loaded.feature_names)
         how_read = available, sampling, spec, seed
-        train = SeriesReader(series, window, shuffled, train_samples, *how_read, 1)
+        train = SeriesReader(series, window, shuffled, division.train, *how_read, 1)
         test = SeriesReader(series, window, shuffled, test_samples, *how_read, test_windows)
         checksums = {path: hashlib.sha256(values.tobytes()).hexdigest() for path, values in series.items()}
         amount = f"{sum(map(len, series.values())):,} values of {counted(num_features, 'feature')}"
-        super().__init__(spec, train, test, held_out, batch_size, seed, loaded.root, (origin, how), checksums, amount)
-        self.warnings += [*lopsided, *warnings_of(loaded)]
+        super().__init__(spec, train, test, division, batch_size, seed, loaded.root, origin, checksums, amount)
+        self.warnings += warnings_of(loaded)
         self.is_cut, self.augmentation = bool(test_end), augmentation
         self.statistics = statistics_of([train.series[number] for number in self.train_indices.tolist()])
         self.blank = self.statistics[0].view(-1, *[1] * (len(frame_shape) - 1))

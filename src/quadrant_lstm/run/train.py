@@ -194,36 +194,39 @@ def check_resumable(folder: Path, resumed: Resumed | None) -> None:
 def record_start(
     cfg: DictConfig, folder: Path, resumed: Resumed | None, trainer: Any, data: SequenceDataModule
 ) -> None:
-    """Writes what a run folder holds from the start; a config that has changed and the table of the samples, when the
-    schedule that resumes has not refused them, and before the dashboard reads the config.
+    """Writes what a run folder holds from the start; the config and the samples, when the schedule that resumes has not
+    refused them, and before the dashboard reads the config.
     """
     changed = OmegaConf.to_container(cfg) != OmegaConf.to_container(read_yaml(folder / run_folder.CONFIG))
-    accepted = [(folder / run_folder.CONFIG, OmegaConf.to_yaml(cfg))] if changed else []
+    record = functools.partial(record_config_and_data, cfg if changed else None, folder, resumed, data)
+    trainer.callbacks.insert(0, LambdaCallback(on_fit_start=lambda *_: record()))
     (folder / run_folder.ERROR).unlink(missing_ok=True)
     if not (folder / run_folder.PROVENANCE).exists():
         write_json(folder / run_folder.PROVENANCE, provenance(cfg, data))
-    if data.table:
-        table = folder / run_folder.TABLES[data.kind]
-        trained = [row for row in read_csv(table) if row["split"] == "training"] if resumed else []  # these rows stay
-        rows = {(csv_cell(row["path"]), row["sha256"]): row for row in (*trained, *data.table)}
-        accepted.append((table, csv_text(list(data.table[0]), rows.values())))
-
-    def write(*_: object) -> None:
-        for file, text in accepted:
-            write_atomically(file, text.encode())
-
-    trainer.callbacks.insert(0, LambdaCallback(on_fit_start=write))
-    (folder / run_folder.SKIPPED).unlink(missing_ok=True)
-    if data.skipped:
-        write_atomically(folder / run_folder.SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
-        clips = counted(len(data.skipped), "clip")
-        log.info(f"data.skip_broken: left out {clips}; {as_typed(folder / run_folder.SKIPPED)} lists them")
     if resumed:
         changes = f", with {' '.join(HydraConfig.get().overrides.task)}" if changed else ""
         log.info(f"resuming {as_typed(folder)} after its last finished epoch{changes}")
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     for logger in trainer.loggers:
         start_tracking(logger, config, folder, resumed.global_step if resumed else 0)
+
+
+def record_config_and_data(
+    changed: DictConfig | None, folder: Path, resumed: Resumed | None, data: SequenceDataModule
+) -> None:
+    """Writes a config that has changed, the table of the samples, and the list of those that were skipped."""
+    if changed:
+        write_atomically(folder / run_folder.CONFIG, OmegaConf.to_yaml(changed).encode())
+    if data.table:
+        table = folder / run_folder.TABLES[data.kind]
+        trained = [row for row in read_csv(table) if row["split"] == "training"] if resumed else []  # these rows stay
+        rows = {(csv_cell(row["path"]), row["sha256"]): row for row in (*trained, *data.table)}
+        write_atomically(table, csv_text(list(data.table[0]), rows.values()).encode())
+    (folder / run_folder.SKIPPED).unlink(missing_ok=True)
+    if data.skipped:
+        write_atomically(folder / run_folder.SKIPPED, "".join(f"{error}\n" for error in data.skipped).encode())
+        clips = counted(len(data.skipped), "clip")
+        log.info(f"data.skip_broken: left out {clips}; {as_typed(folder / run_folder.SKIPPED)} lists them")
 
 
 def record_results(results: dict[str, Any], cfg: DictConfig, folder: Path, trainer: Any) -> None:
