@@ -9,7 +9,8 @@ from quadrant_lstm.data.datamodule import SequenceDataModule
 from quadrant_lstm.data.orderings import SequenceSpec, numbered_names
 from quadrant_lstm.errors import UserError
 from quadrant_lstm.model.encoder import Backbone, PooledEncoder
-from quadrant_lstm.run.build import check_network, instantiate_node
+from quadrant_lstm.model.time_distributed import TimeDistributed
+from quadrant_lstm.run.build import check_network, instantiate_node, unreached_weights
 from tests.networks import Pooled, join, small_network
 
 RESNET = partial(Backbone, name="resnet18", weights=None, frozen=False, lr_factor=1.0, size=None)
@@ -37,9 +38,13 @@ class InAList(nn.Module):
         return self.layers[0](frames)
 
 
-def check(network, frame_shape=(1, 4, 4), pads=False, summary=""):
+def data_of(frame_shape) -> SequenceDataModule:
     spec = SequenceSpec(frame_shape, 4, numbered_names(3))
-    data = SequenceDataModule(spec, range(16), range(1), torch.arange(0), batch_size=16, seed=0)
+    return SequenceDataModule(spec, range(16), range(1), torch.arange(0), batch_size=16, seed=0)
+
+
+def check(network, frame_shape=(1, 4, 4), pads=False, summary=""):
+    data = data_of(frame_shape)
     data.pads, data.summary, data.origin = pads, summary, "by hand"
     check_network(network, data)
 
@@ -76,6 +81,34 @@ def test_a_network_with_weight_norm_is_copied():
     network = Own()
     network.linear = nn.utils.weight_norm(network.linear)
     check(network)
+
+
+@pytest.mark.parametrize(
+    ("conv", "size"),
+    [
+        (nn.Conv2d(2, 3, 3, stride=2, padding=1), (1, 1)),
+        (nn.Conv2d(2, 3, 3, stride=3, padding=1), (4, 2)),
+        (nn.Conv2d(2, 3, (5, 1), padding="same"), (2, 7)),
+        (nn.Conv2d(2, 4, 3, padding=2, dilation=2, groups=2), (2, 5)),
+        (nn.Conv2d(2, 3, 3, padding=1, padding_mode="replicate"), (1, 1)),
+        (nn.Conv2d(2, 3, 3, padding=1), (6, 6)),
+    ],
+)  # fmt: skip
+def test_unreached_weights_are_those_whose_gradients_are_always_0(conv, size):
+    network = TimeDistributed(nn.Sequential(conv, nn.Flatten(), nn.LazyLinear(3)))
+    data = data_of((2, *size))
+    network(frames := torch.rand(5, 4, 2, *size))
+    unreached = dict(unreached_weights(network, data))
+    (gradient,) = torch.autograd.grad(network(frames).square().sum(), conv.weight)
+    expected = gradient.count_nonzero((0, 1)) == 0
+    assert torch.equal(unreached.get(conv.weight, torch.tensor(False)).expand(1, 1, *expected.shape)[0, 0], expected)
+    assert (conv.weight in unreached) == expected.any()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_kernels_that_are_computed_from_others_are_not_changed():
+    conv = nn.utils.weight_norm(nn.Conv2d(1, 2, 3, stride=2, padding=1))
+    assert unreached_weights(TimeDistributed(nn.Sequential(conv, nn.Flatten())), data_of((1, 1, 1))) == []
 
 
 RETURNED = "model: Own was given [2, 4, 1, 4, 4] and returned "

@@ -19,7 +19,7 @@ from quadrant_lstm.run.train import check_every_process_has_samples, errors_expl
 from quadrant_lstm.run_folder import CONFIG, read_results, read_rows
 from tests.configs import composed_config
 from tests.folders import TINY, assert_same_weights, checkpoint_of, run_folder, sweep_folder, tiny_data
-from tests.scripts import ROOT, Script, refused, script, succeeds, train_tiny
+from tests.scripts import ROOT, Script, importing_from, refused, script, succeeds, train_tiny
 
 
 def rows(run):
@@ -175,6 +175,33 @@ def test_a_run_in_half_precision_is_profiled(precision, dtype, profiler, file, s
     assert "FutureWarning" not in done.stderr
     assert checkpoint_of(run)["state_dict"]["network.head.weight"].dtype == dtype
     assert any(stage in profile.read_text() for profile in run.glob(file))
+
+
+UNSET_GRADIENTS = """
+import torch
+from torch import nn
+
+class Network(nn.Sequential):
+    def __init__(self, num_classes):
+        conv = nn.Conv2d(4, 16, 3, stride=2, padding=1)  # of whose kernel only the middle meets the map's one pixel
+        super().__init__(nn.AdaptiveAvgPool3d(1), nn.Flatten(2), nn.Unflatten(2, (1, 1)), conv, nn.Flatten(),
+                         nn.Linear(16, num_classes))
+        conv.weight.register_hook(lambda gradient: gradient.index_fill(2, torch.tensor([0, 2]), {unset}))
+"""
+
+
+def test_gradients_that_torch_leaves_unset_in_bf16_change_nothing(tmp_path):
+    losses = []
+    for name, unset in [("zero", "0.0"), ("unset", "float('nan')")]:
+        (model := (folder := tmp_path / name) / "conf" / "model").mkdir(parents=True)
+        (model / "own.yaml").write_text("_target_: own.Network")
+        (folder / "own.py").write_text(UNSET_GRADIENTS.replace("{unset}", unset))
+        data, tiny = tiny_data(folder), [word for word in TINY if not word.startswith("model.")]
+        words = ("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=0.1", "optimizer.fused=false")
+        own = ("--config-dir=conf", "model=own")
+        succeeds("train.py", *data, *tiny, *own, *words, cwd=folder, before=importing_from(folder))
+        losses.append([row["train/loss"] for row in rows(run_folder(folder))])
+    assert losses[0] == losses[1]
 
 
 def test_each_experiment_without_a_sweep_runs(tmp_path):

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -109,6 +109,7 @@ class Classifier(LightningModule):
     """
 
     teachers: Teachers | None = None
+    unreached: Sequence[tuple[nn.Parameter, Tensor]] = ()  # kernels, and masks of weights that meet only padding
 
     def __init__(
         self,
@@ -154,6 +155,11 @@ class Classifier(LightningModule):
     def on_train_epoch_start(self) -> None:
         for encoder in self.backbones():
             encoder.start_epoch(self.current_epoch)
+
+    def on_after_backward(self) -> None:
+        for kernel, mask in self.unreached:
+            if kernel.grad is not None:
+                kernel.grad.masked_fill_(mask.to(kernel.grad.device), 0.0)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.learning_rate = optimizer.param_groups[0]["lr"]  # a schedule changes it before the epoch ends

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.nn.functional import conv1d, conv2d, conv3d
 
 from quadrant_lstm.callbacks.checkpoints import AtomicCheckpointIO
 from quadrant_lstm.compat import OF_INSTANTIATE
@@ -274,6 +275,34 @@ def check_logits(network: nn.Module, frames: Tensor, lengths: Tensor | None, num
     if not torch.allclose(last, returned, rtol=1e-3, atol=1e-3, equal_nan=True):
         rule = "returns other logits than the last ones of logits_per_step, which are tested"
         raise UserError(f"model: {type(network).__name__}.forward {rule}; let both return the same.")
+
+
+def unreached_weights(network: nn.Module, data: SequenceDataModule) -> list[tuple[nn.Parameter, Tensor]]:
+    """Returns the kernels of convolutions some of whose weights meet only padding, such as the outer ones of 3 x 3 on
+    maps of one pixel, with masks of these weights, as large as a kernel of one channel.
+
+    The gradients of these weights are 0. In bf16 on CPUs, torch 2.13 to 2.15 sometimes leaves them unset, so that they
+    are any numbers, also infinite ones.
+    """
+    reached: dict[nn.Module, Tensor] = {}
+
+    def note(layer: Any, args: Any) -> None:
+        convolve: Any = {1: conv1d, 2: conv2d, 3: conv3d}[len(layer.kernel_size)]
+        pixels = torch.ones(1, 1, *args[0].shape[-len(layer.kernel_size) :])
+        kernel = torch.ones(1, 1, *layer.kernel_size, requires_grad=True)
+        with torch.enable_grad():
+            total = convolve(pixels, kernel, None, layer.stride, layer.padding, layer.dilation).sum()
+        (meetings,) = torch.autograd.grad(total, kernel)
+        reached[layer] = reached.get(layer, torch.zeros(())) + meetings
+
+    convs = [layer for layer in network.modules() if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    hooks = [layer.register_forward_pre_hook(note) for layer in convs if layer.padding_mode == "zeros"]
+    with torch.no_grad(), in_eval_mode(network):
+        network(torch.zeros(1, *data.batch_shape[1:]))
+    for hook in hooks:
+        hook.remove()
+    kernels = [(layer.weight, meetings == 0) for layer, meetings in reached.items() if not meetings.all()]
+    return [(kernel, mask) for kernel, mask in kernels if isinstance(kernel, nn.Parameter)]  # others are computed
 
 
 def set_statistics(network: nn.Module, data: SequenceDataModule) -> None:

@@ -96,6 +96,8 @@ def train_here(cfg: DictConfig, folder: Path, meeting: Meeting | None = None) ->
     trainer = build.build_trainer(cfg, folder)
     check_every_process_has_samples(data, trainer.world_size)
     build.check_network(classifier.network, data)  # lazy layers then have their sizes
+    if "16" in trainer.precision:
+        classifier.unreached = build.unreached_weights(classifier.network, data)
     if cfg.get("init") and not resumed:
         check_init(data, cfg.init, cfg.data.root)
         copy_weights(classifier.network, cfg.init, data.spec.feature_names, data.spec.class_names)
