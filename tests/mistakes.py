@@ -78,7 +78,7 @@ MISTAKES = {
     "early_stopping.monitor: 'val/acc' is not one of val/accuracy, val/balanced_accuracy, val/macro_f1, "
     "val/top5_accuracy, val/loss, train/accuracy, train/loss; did you mean val/accuracy?",
     "class_weights=even": "class_weights: 'even' is not one of balanced or null; choose another value.",
-    "data=clips data.root=here data.fps=0": "data.fps: 0 is not a number above 0 or null; choose another value.",
+    "data=clips data.root=here data.fps=0": "data.fps: 0 is not a number above 0, up to 1000 or null; choose",
     "monitor=accuracy": "val/top5_accuracy, val/loss; did you mean val/accuracy?",
     "data=moving_digits data.label=motion monitor=val/top5_accuracy": "monitor: val/top5_accuracy needs 10 classes or "
     "more, but there are 8; choose another metric, such as val/accuracy.",

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, Predicate
 Count = Annotated[int, Ge(1), "a whole number of at least 1"]
 AtLeastTwo = Annotated[int, Ge(2), "a whole number of at least 2"]
 Natural = Annotated[int, Ge(0), Lt(2**32), "a whole number from 0 to 4294967295"]
+FrameRate = Annotated[float, Gt(0), Le(1000), "a number above 0, up to 1000"]  # times are compared by the millisecond
 Positive = Annotated[float, Gt(0), Lt(float("inf")), "a number above 0"]
 NonNegative = Annotated[float, Ge(0), Lt(float("inf")), "a number of at least 0"]
 BelowOne = Annotated[float, Ge(0), Lt(1), "a number in [0, 1)"]

@@ -72,6 +72,25 @@ def test_every_nth_frame_is_taken(root):
     assert np.array_equal(frames[3], np.load(root / "test/bright/3.npy")[::2].transpose(0, 3, 1, 2))
 
 
+def test_a_rate_that_repeats_frames_or_leaves_one_of_each_clip_is_warned_of(root, tmp_path):
+    for half in ("train", "test"):
+        for name in ("one", "two"):
+            for number in range(4):
+                write_animation(tmp_path / "animated" / half / name / f"{number}.webp", noise_clip(10, seed=number))
+
+    def warned(root, **changes) -> list[str]:
+        given = clips_in(root, **changes).warnings
+        return [warning for warning in given if re.match("data.f(ps|rame_step):", warning)]
+
+    animated = tmp_path / "animated"
+    repeated = "data.fps: 60, but the clips have 25 frames per second, so frames are repeated; lower it"
+    assert warned(animated, fps=60.0) == [repeated]
+    assert warned(animated, fps=2.0) == ["data.fps: 2 leaves 16 of 16 clips a single frame; raise it"]
+    assert warned(root, frame_step=4) == ["data.frame_step: 4 leaves 12 of 16 clips a single frame; lower it"]
+    assert not warned(animated, fps=30.0) and not warned(root, frame_step=3)
+    assert not warned(root, frame_step=9, num_frames=1)
+
+
 class Frozen(nn.Module):
     """Returns the first two pixels of a row of each frame, weighted."""
 

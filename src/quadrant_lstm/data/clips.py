@@ -281,6 +281,22 @@ def check_pictures(notes: Mapping[Path, Note]) -> None:
         raise UserError(f"{[*stills, *singles][0]}: is a single picture; {remedy}.")
 
 
+def warnings_of(
+    notes: Mapping[Path, Note], available: Mapping[Path, np.ndarray], frame_step: int, fps: float | None
+) -> list[str]:
+    """Returns a warning of a rate that repeats frames, or that leaves most clips a single one."""
+    total = sum(note.num_frames for note in notes.values())
+    if fps and sum(map(len, available.values())) > 2 * total:
+        rate = total / sum(note.seconds or 0 for note in notes.values())
+        return [f"data.fps: {fps:g}, but the clips have {rate:.3g} frames per second, so frames are repeated; lower it"]
+    single = [path for path, frames in available.items() if len(frames) == 1 < notes[path].num_frames]
+    if 2 * len(single) > len(notes):
+        key = f"data.fps: {fps:g}" if fps else f"data.frame_step: {frame_step}"
+        remedy = "raise it" if fps else "lower it"
+        return [f"{key} leaves {len(single)} of {counted(len(notes), 'clip')} a single frame; {remedy}"]
+    return []
+
+
 class Clips(FileSequences):
     """conf/data/clips.yaml explains the arguments. Raises UserError for a clip that cannot be read, unless broken clips
     are skipped: `skipped` then lists them.
@@ -296,7 +312,7 @@ class Clips(FileSequences):
         num_frames: kinds.Count | None,
         sampling: kinds.SamplingKind,
         frame_step: kinds.Count,
-        fps: kinds.Positive | None,
+        fps: kinds.FrameRate | None,
         test_windows: kinds.Count,
         size: kinds.Size | None,
         fit: kinds.Fit,
@@ -345,6 +361,8 @@ class Clips(FileSequences):
         checksums = {path: note.sha256 for path, note in self.notes.items()}
         super().__init__(spec, train, test, division, batch_size, seed, folder, origin, checksums, amount)
         self.num_workers, self.augmentation = num_workers, augmentation
+        if num_frames != 1:
+            self.warnings += warnings_of(self.notes, available, frame_step, fps)
 
     def keep_features(self, encoder: nn.Module) -> None:
         if self.augmentation.transforms(*self.spec.frame_shape[1:]):
